@@ -1,0 +1,115 @@
+"""The one error tree; every layer raises from it and the edges alone turn it into statuses.
+
+    WavserveError
+    ├── InvalidRequest        the caller can mend it: names field, expected and actual
+    │   ├── UnsupportedMedia      content type or image encoding that is not offered
+    │   ├── TooLarge              body, image or instruction over its limit
+    │   ├── UnknownSession        no such session, or it expired
+    │   ├── UnknownPolicy         this server serves another policy
+    │   └── SequenceConflict      stale, reused or overlapping sequence number
+    ├── Overloaded            refused at the door; retry after a while
+    ├── DeadlineExceeded      no action could be given in time
+    ├── NotReady              starting, draining or without a healthy backend
+    ├── Cancelled             the caller went away
+    ├── Unsupported           declared in the contract, not built yet
+    ├── BundleError           a policy bundle that cannot be used (start-up only)
+    ├── SettingsError         settings that cannot be used (start-up only)
+    └── BackendError          a model call failed
+        ├── ArenaFull             no room for a slice of video features; retryable
+        ├── StaleHandle           the features behind a handle are gone; imagine again
+        └── TextMiss              the text keys and values are not cached; send the embedding
+
+No status code appears here: `edge/status.py` holds the table.
+"""
+
+from __future__ import annotations
+
+
+class WavserveError(Exception):
+    """Base of every error this package raises on purpose. `retryable`: the same request may succeed later."""
+
+    retryable = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidRequest(WavserveError):
+    """Bad input. `field` is a dotted path in the request; `expected` and `actual` are short readable texts."""
+
+    def __init__(self, field: str, expected: object, actual: object) -> None:
+        self.field = field
+        self.expected = str(expected)
+        self.actual = str(actual)
+        super().__init__(f"{field}: expected {self.expected}, got {self.actual}")
+
+
+class UnsupportedMedia(InvalidRequest):
+    pass
+
+
+class TooLarge(InvalidRequest):
+    pass
+
+
+class UnknownSession(InvalidRequest):
+    pass
+
+
+class UnknownPolicy(InvalidRequest):
+    pass
+
+
+class SequenceConflict(InvalidRequest):
+    pass
+
+
+class Overloaded(WavserveError):
+    """Refused before any work was done. `retry_after_s`: seconds until a retry may be admitted."""
+
+    retryable = True
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(WavserveError):
+    pass
+
+
+class NotReady(WavserveError):
+    retryable = True
+
+
+class Cancelled(WavserveError):
+    retryable = True
+
+
+class Unsupported(WavserveError):
+    pass
+
+
+class BundleError(WavserveError):
+    pass
+
+
+class SettingsError(WavserveError):
+    pass
+
+
+class BackendError(WavserveError):
+    retryable = True
+
+
+class ArenaFull(BackendError):
+    pass
+
+
+class StaleHandle(BackendError):
+    pass
+
+
+class TextMiss(BackendError):
+    pass

@@ -1,0 +1,44 @@
+"""Named noise: the same numbers wherever they are drawn, so that calls carry names and not tensors.
+
+Used by the planner (to refit on elites) and by the model runners (to draw). Knows numpy only. A draw depends on its
+name alone, never on how samples were sliced or batched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Stream(IntEnum):
+    """Which noise a name belongs to; streams never overlap."""
+
+    VIDEO = 0
+    VALUE = 1
+    ACTION = 2
+
+
+FINAL = -1
+"""The iteration number of the draw that is decoded after planning (stored as the largest unsigned counter)."""
+
+_WORD = (1 << 64) - 1
+
+
+def draw(key: tuple[int, int], stream: Stream, iteration: int, sample: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Standard normals `[*shape]` float32 of one name: `Philox(key=(seed, sequence), counter=(stream, iteration, sample))`.
+
+    The lowest counter word is left to Philox itself, which counts it up while it draws.
+    """
+    counter = np.array([0, sample & _WORD, iteration & _WORD, int(stream)], dtype=np.uint64)
+    bits = np.random.Philox(key=np.array([key[0] & _WORD, key[1] & _WORD], dtype=np.uint64), counter=counter)
+    return np.random.Generator(bits).standard_normal(shape, dtype=np.float32)
+
+
+def draw_many(
+    key: tuple[int, int], stream: Stream, iteration: int, samples: Iterable[int], shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Standard normals `[len(samples), *shape]` float32, one `draw` a sample, in the order given."""
+    return np.stack([draw(key, stream, iteration, sample, shape) for sample in samples])

@@ -1,0 +1,279 @@
+"""What a policy bundle declares: cameras, vectors, model sizes, planner defaults. Frozen data, read from `policy.json`.
+
+Used by every layer above the models and by the models themselves; knows neither torch nor the wire. Nothing in the
+service is hard-wired to a robot: every number a request is checked against stands here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal
+
+from wavserve.errors import InvalidRequest
+
+_STRICT = {"extra": "forbid"}  # read by pydantic when `bundle.py` parses policy.json: unknown keys are refused
+
+Resize = Literal["exact", "bilinear", "bicubic", "area"]
+Mode = Literal["paper", "published", "off"]
+MODES: tuple[Mode, ...] = ("paper", "published", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class CameraSpec:
+    """One camera view. `exact` refuses any other size; a named filter resizes larger or smaller frames."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: str
+    height: int
+    width: int
+    resize: Resize = "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class NormSpec:
+    """Statistics of a vector: `minmax` maps q01..q99 to [-1, 1], `meanstd` standardises; lists have one entry a dimension."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    kind: Literal["minmax", "meanstd"]
+    low: tuple[float, ...]
+    """q01 (minmax) or mean (meanstd)."""
+    high: tuple[float, ...]
+    """q99 (minmax) or std (meanstd)."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSpec:
+    """Names, units and statistics of the state `[S]` or of one action `[A]`, in wire order."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    norm: NormSpec
+
+    @property
+    def dim(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSpec:
+    """How the action expert's output becomes commands (PAPER "Normalisation").
+
+    `absolute`: the command itself; `delta`: cumulative sum on the measured state; `relative`: offset to the normalised
+    state. Dimensions in `absolute_dims` (grippers) are absolute in every kind.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    vector: VectorSpec
+    kind: Literal["absolute", "delta", "relative"] = "absolute"
+    absolute_dims: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertConfig:
+    """One expert (value or action) diffusion transformer; width is `num_heads * head_dim`."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    in_channels: int
+    out_channels: int
+    num_heads: int
+    head_dim: int
+    rope_base: int
+
+    @property
+    def width(self) -> int:
+        return self.num_heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True)
+class VideoConfig:
+    """The video diffusion transformer; width is `num_heads * head_dim`; experts have the same `num_layers`."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    in_channels: int
+    out_channels: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    caption_channels: int
+    max_views: int = 3
+    rope_base: tuple[int, int, int] = (20, 2048, 2048)
+    """Frames, height and width (pixels) at which the rotary grid reaches 1."""
+
+    @property
+    def width(self) -> int:
+        return self.num_heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The three transformers together, and the constants they share."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    video: VideoConfig
+    value: ExpertConfig
+    action: ExpertConfig
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-6
+    qk_norm_eps: float = 1e-5
+    out_norm_eps: float = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSpec:
+    """Shape of one latent video sample per view: `F = num_memory_frames + num_future_frames` frames of `[height, width]`."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    num_memory_frames: int
+    num_future_frames: int
+    height: int
+    width: int
+    frame_rate: int = 30
+    spatial_ratio: int = 32
+    temporal_ratio: int = 8
+
+    @property
+    def num_frames(self) -> int:
+        return self.num_memory_frames + self.num_future_frames
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return self.height * self.width
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one view, `L`."""
+        return self.num_frames * self.tokens_per_frame
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerConfig:
+    """One plan's settings (paper section 4.3): what a bundle defaults to and a request may override within bounds."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    mode: Mode = "paper"
+    num_iterations: int = 5
+    """K"""
+    num_video_samples: int = 30
+    """N"""
+    num_value_samples: int = 5
+    """M"""
+    num_flow_steps: int = 10
+    """Euler steps of the value and action experts."""
+    num_video_steps: int = 1
+    """Euler steps of the video model before its features are read; 1 as released."""
+    smoothing: float = 0.9
+    """a: how much of the old Gaussian stays."""
+    decay: float = 0.5
+    """d: factor on the elites' std."""
+    video_elite_fraction: float = 0.9
+    """p_v"""
+    value_elite_fraction: float = 0.1
+    """p_u"""
+    per_view_noise: bool = False
+    """Whether each view has its own video Gaussian (the paper) or they share one (as released)."""
+    estimate_value: bool = False
+    """Also score the chosen plan with M value samples of its own and report it."""
+
+    @property
+    def num_video_elites(self) -> int:
+        return math.ceil(self.video_elite_fraction * self.num_video_samples)
+
+    @property
+    def num_value_elites(self) -> int:
+        return math.ceil(self.value_elite_fraction * self.num_video_samples * self.num_value_samples)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerBounds:
+    """The largest plan a request may ask for."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    max_iterations: int = 10
+    max_video_samples: int = 64
+    max_value_samples: int = 16
+    max_flow_steps: int = 50
+    max_video_steps: int = 10
+    max_imagined_chunks: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySpec:
+    """Everything a bundle says about itself besides its weights."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    name: str
+    untrained: bool
+    cameras: tuple[CameraSpec, ...]
+    state: VectorSpec
+    action: ActionSpec
+    chunk: int
+    """T: actions in one answer, and tokens of the value and action experts."""
+    control_hz: float
+    memory_threshold: int
+    """Executed steps after which the newest memory frame is kept and another is begun."""
+    max_instruction_bytes: int
+    max_prompt_tokens: int
+    model: ModelConfig
+    latent: LatentSpec
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    bounds: PlannerBounds = field(default_factory=PlannerBounds)
+    notes: str = ""
+
+    @property
+    def num_views(self) -> int:
+        return len(self.cameras)
+
+
+def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[str, object]) -> PlannerConfig:
+    """The planner settings of one request: the bundle's defaults with the request's options over them, checked.
+
+    Raises InvalidRequest naming `planner.<option>`: unknown option, wrong type, out of bounds, fewer than two elites.
+    """
+    known = {f.name: f.type for f in fields(PlannerConfig)}
+    for name, value in options.items():
+        if name not in known:
+            raise InvalidRequest(f"planner.{name}", f"one of {', '.join(known)}", "an unknown option")
+        _check_type(name, value, getattr(defaults, name))
+    config = replace(defaults, **options)  # type: ignore[arg-type]  # checked above
+    if config.mode == "off":
+        config = replace(config, num_iterations=0)
+    _check_bounds(config, bounds)
+    return config
+
+
+def _check_type(name: str, value: object, default: object) -> None:
+    if isinstance(default, bool) or isinstance(value, bool):
+        ok = isinstance(value, bool) and isinstance(default, bool)
+    elif isinstance(default, float):
+        ok = isinstance(value, int | float) and math.isfinite(value)
+    else:
+        ok = isinstance(value, type(default))
+    if not ok:
+        raise InvalidRequest(f"planner.{name}", f"a finite {type(default).__name__}", repr(value))
+
+
+def _check_bounds(config: PlannerConfig, bounds: PlannerBounds) -> None:
+    if config.mode not in MODES:
+        raise InvalidRequest("planner.mode", f"one of {', '.join(MODES)}", repr(config.mode))
+    ranges: dict[str, tuple[float, float]] = {
+        "num_iterations": (0, bounds.max_iterations),
+        "num_video_samples": (1, bounds.max_video_samples),
+        "num_value_samples": (1, bounds.max_value_samples),
+        "num_flow_steps": (1, bounds.max_flow_steps),
+        "num_video_steps": (1, bounds.max_video_steps),
+        "smoothing": (0.0, 1.0),
+        "decay": (0.0, 1.0),
+        "video_elite_fraction": (0.0, 1.0),
+        "value_elite_fraction": (0.0, 1.0),
+    }
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise InvalidRequest(f"planner.{name}", f"{low} to {high}", value)
+    if config.num_iterations == 0:
+        return
+    for name, elites in (("video_elite_fraction", config.num_video_elites), ("value_elite_fraction", config.num_value_elites)):
+        if elites < 2:  # the unbiased std of one elite is NaN, and so would be every action
+            raise InvalidRequest(f"planner.{name}", "at least 2 elites", f"{elites}")
