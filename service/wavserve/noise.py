@@ -6,8 +6,9 @@ name alone, never on how samples were sliced or batched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,13 @@ FINAL = -1
 _WORD = (1 << 64) - 1
 
 
-def draw(key: tuple[int, int], stream: Stream, iteration: int, sample: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Standard normals `[*shape]` float32 of one name: `Philox(key=(seed, sequence), counter=(stream, iteration, sample))`.
+def draw(
+    key: tuple[int, int], stream: Stream, iteration: int, sample: int, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Standard normals `[*shape]` float32 of one name.
 
-    The lowest counter word is left to Philox itself, which counts it up while it draws.
+    `Philox(key=(seed, sequence), counter=(stream, iteration, sample))`; the lowest counter word is left to Philox
+    itself, which counts it up while it draws.
     """
     counter = np.array([0, sample & _WORD, iteration & _WORD, int(stream)], dtype=np.uint64)
     bits = np.random.Philox(key=np.array([key[0] & _WORD, key[1] & _WORD], dtype=np.uint64), counter=counter)
@@ -42,3 +46,27 @@ def draw_many(
 ) -> NDArray[np.float32]:
     """Standard normals `[len(samples), *shape]` float32, one `draw` a sample, in the order given."""
     return np.stack([draw(key, stream, iteration, sample, shape) for sample in samples])
+
+
+def of_call(inputs: Mapping[str, NDArray[Any]], stream: Stream, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The noise of one backend call `[G, ..., *shape]`, its Gaussians applied.
+
+    Drawn from `noise_key [G, 2]` and `noise_name [G, ..., 2]` = (iteration, sample), unless the call brings its own
+    standard normals as `noise`; then scaled by `mean` and `std` `[G, ...]` where the call has them.
+    """
+    if "noise" in inputs:
+        draws = inputs["noise"]
+    else:
+        names = inputs["noise_name"]
+        flat = [
+            draw((int(key[0]), int(key[1])), stream, int(iteration), int(sample), shape)
+            for key, group in zip(inputs["noise_key"], names, strict=True)
+            for iteration, sample in group.reshape(-1, 2)
+        ]
+        draws = np.stack(flat).reshape(*names.shape[:-1], *shape)
+    if "mean" not in inputs:
+        return draws
+    samples = draws.ndim - len(shape) - 1
+    mean, std = (np.expand_dims(inputs[name], tuple(range(1, 1 + samples))) for name in ("mean", "std"))
+    noise: NDArray[np.float32] = draws * std + mean
+    return noise

@@ -32,7 +32,7 @@ class CameraSpec:
 
 @dataclass(frozen=True, slots=True)
 class NormSpec:
-    """Statistics of a vector: `minmax` maps q01..q99 to [-1, 1], `meanstd` standardises; lists have one entry a dimension."""
+    """Statistics of a vector: `minmax` maps q01..q99 to [-1, 1], `meanstd` standardises; an entry a dimension."""
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     kind: Literal["minmax", "meanstd"]
@@ -122,7 +122,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class LatentSpec:
-    """Shape of one latent video sample per view: `F = num_memory_frames + num_future_frames` frames of `[height, width]`."""
+    """Shape of one latent video sample per view: F = memory + future frames of `[height, width]`."""
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     num_memory_frames: int
@@ -219,6 +219,9 @@ class PolicySpec:
     latent: LatentSpec
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     bounds: PlannerBounds = field(default_factory=PlannerBounds)
+    pad_prompt: bool = False
+    """Whether the text encoder also sees padding up to `max_prompt_tokens`, unmasked, as the released WAV code trained
+    it; the padding's own embeddings are dropped either way."""
     notes: str = ""
 
     @property
@@ -274,6 +277,9 @@ def _check_bounds(config: PlannerConfig, bounds: PlannerBounds) -> None:
             raise InvalidRequest(f"planner.{name}", f"{low} to {high}", value)
     if config.num_iterations == 0:
         return
-    for name, elites in (("video_elite_fraction", config.num_video_elites), ("value_elite_fraction", config.num_value_elites)):
+    for name, elites in (
+        ("video_elite_fraction", config.num_video_elites),
+        ("value_elite_fraction", config.num_value_elites),
+    ):
         if elites < 2:  # the unbiased std of one elite is NaN, and so would be every action
             raise InvalidRequest(f"planner.{name}", "at least 2 elites", f"{elites}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from wavserve.spec import PlannerConfig
 
 Array = NDArray[np.float32]
-Tensors = Mapping[str, NDArray[np.generic]]
+Tensors = Mapping[str, NDArray[Any]]
 """Named tensors of one backend call."""
 
 

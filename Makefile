@@ -1,0 +1,60 @@
+# Every chore once. CI, pre-commit and people call these targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+# A package index for torch alone, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu (see README).
+TORCH_INDEX ?=
+# Anything else pip should be told, e.g. PIP_EXTRA_ARGS="--proxy http://..."
+PIP_EXTRA_ARGS ?=
+# Arguments for serve, demo and pytest, e.g. make test ARGS="tests/house -x"
+ARGS ?=
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+CODE := service tests examples loadtest
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve demo test lint format type protos bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## a virtual environment in .venv with everything, pinned
+
+# torch first and without its dependencies: an index of its own need not hold them; the second line brings them.
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install $(PIP_EXTRA_ARGS) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(PIP) install $(PIP_EXTRA_ARGS) -c constraints.txt -e '.[server,dev]'
+	touch $@
+
+serve: install ## the service on loopback, tiny preset unless ARGS say otherwise
+	$(BIN)/wavserve serve $(ARGS)
+
+demo: install ## start the service, drive it as a robot would, write demo/index.html
+	$(BIN)/python examples/demo.py $(ARGS)
+
+test: install ## the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## ruff, and the import law
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/lint-imports --no-cache
+
+format: install ## let ruff put the code in shape
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+type: install ## mypy, strict
+	$(BIN)/mypy
+
+protos: install ## regenerate service/wavserve/pb from protos/
+	$(BIN)/python -m grpc_tools.protoc -Iwavserve/pb=protos/wavserve/v1 \
+	    --python_out=service --grpc_python_out=service --pyi_out=service wavserve/pb/wavserve.proto
+
+# Each prints its figures as one JSON object on its last line.
+bench: install ## the benchmarks (minutes)
+	$(BIN)/python loadtest/bench_exact.py
+	$(BIN)/python loadtest/bench_plan.py

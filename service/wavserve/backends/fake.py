@@ -1,0 +1,144 @@
+"""A backend of a few numpy lines: same contract and arena rules as the real ones, no model behind it.
+
+For tests of everything above the seam. Its numbers depend on every input that matters (noise, features, memory, state),
+so a mixed-up sample or group shows. `before` is awaited ahead of each call and may sleep or raise: latency and faults.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavserve import noise
+from wavserve.errors import ArenaFull
+from wavserve.models.arena_book import ArenaBook, Party
+from wavserve.noise import Stream
+from wavserve.spec import PolicySpec
+from wavserve.types import Tensors
+from wavserve.verbs import Status
+
+MAX_TEXTS = 4
+
+
+async def _at_once(verb: str) -> None:
+    pass
+
+
+class FakeBackend:
+    """Computes simple sums. `calls` lists (verb, groups, rows) of every call made."""
+
+    policy_digest = "fake"
+
+    def __init__(self, spec: PolicySpec, book: ArenaBook, before: Callable[[str], Awaitable[None]] = _at_once) -> None:
+        self._spec = spec
+        self.book = book
+        self.before = before
+        self.calls: list[tuple[str, int, int]] = []
+        self._features: dict[int, float] = {}
+        self._value_features: dict[int, float] = {}
+        self._texts: OrderedDict[bytes, float] = OrderedDict()
+
+    async def run(self, verb: str, inputs: Tensors) -> Tensors:
+        await self.before(verb)
+        groups = len(next(iter(inputs.values())))
+        names = inputs.get("noise_name")
+        self.calls.append((verb, groups, names.shape[1] if names is not None and names.ndim > 2 else 1))
+        outputs: Tensors = getattr(self, f"_{verb}")(inputs)
+        return outputs
+
+    async def close(self) -> None:
+        pass
+
+    def _encode_images(self, inputs: Tensors) -> Tensors:
+        latent, channels = self._spec.latent, self._spec.model.video.in_channels
+        means = inputs["pixels"].mean(axis=(2, 3, 4), dtype=np.float64) / 255
+        shape = (*means.shape, channels, latent.height, latent.width)
+        return {"latents": np.broadcast_to(means[..., None, None, None], shape).astype(np.float32)}
+
+    def _encode_text(self, inputs: Tensors) -> Tensors:
+        width = self._spec.model.video.caption_channels
+        return {"embedding": np.repeat(inputs["text"][..., None] / np.float32(255), width, axis=-1)}
+
+    def _decode_video(self, inputs: Tensors) -> Tensors:
+        camera, frames = self._spec.cameras[0], (self._spec.latent.num_future_frames - 1) * 8 + 1
+        grey = (inputs["latents"].mean(axis=(2, 3, 4, 5)) * 255).clip(0, 255).astype(np.uint8)
+        shape = (*grey.shape, frames, camera.height, camera.width, 3)
+        return {"frames": np.broadcast_to(grey[..., None, None, None, None], shape)}
+
+    def _imagine(self, inputs: Tensors) -> Tensors:
+        samples = self._video_noise(inputs)
+        groups, num_samples = samples.shape[:2]
+        status = np.zeros(groups, np.int32)
+        handles = np.zeros((groups, num_samples, 2), np.int64)
+        for g in range(groups):
+            text = self._text(inputs, g)
+            if text is None:
+                status[g] = Status.TEXT_MISS
+                continue
+            try:
+                handles[g] = self.book.allocate(num_samples)
+            except ArenaFull:
+                status[g] = Status.ARENA_FULL
+                continue
+            for (slot, _), sample in zip(handles[g], samples[g], strict=True):
+                self._features[int(slot)] = float(sample.mean() * 10 + inputs["memory"][g].mean() + text)
+            self.book.publish(handles[g])
+        return {"handles": handles, "status": status}
+
+    def _denoise(self, inputs: Tensors) -> Tensors:
+        return {"latents": self._video_noise(inputs), "status": np.zeros(len(inputs["memory"]), np.int32)}
+
+    def _score(self, inputs: Tensors) -> Tensors:
+        shape = (self._spec.chunk, self._spec.model.value.in_channels)
+        draws = noise.of_call(inputs, Stream.VALUE, shape)
+        status = self._status(inputs["handles"])
+        values = draws[..., -1] + self._read(self._features, inputs["handles"])[..., None, None]
+        if inputs["release"][0, 0]:
+            self.book.release(inputs["handles"], Party.VALUE)
+        return {"values": values.astype(np.float32), "status": status}
+
+    def _appraise(self, inputs: Tensors) -> Tensors:
+        shape = (self._spec.chunk, self._spec.model.value.in_channels)
+        draws = noise.of_call(inputs, Stream.VALUE, shape)
+        for (slot, _), draw in zip(inputs["handles"].reshape(-1, 2), draws, strict=True):
+            self._value_features[int(slot)] = float(draw.mean())
+        return {"status": self._status(inputs["handles"])}
+
+    def _release(self, inputs: Tensors) -> Tensors:
+        self.book.release(inputs["handles"], Party.VALUE)
+        return {"status": np.zeros(len(inputs["handles"]), np.int32)}
+
+    def _decode(self, inputs: Tensors) -> Tensors:
+        shape = (self._spec.chunk, self._spec.model.action.in_channels)
+        draws = noise.of_call(inputs, Stream.ACTION, shape)
+        handles = inputs["handles"]
+        status = self._status(handles)
+        seen = self._read(self._features, handles) + self._read(self._value_features, handles)
+        actions = np.tanh(draws * 0.1 + inputs["history"][:, None] + seen[:, :1, None] * 0.1)
+        self.book.release(handles, Party.ACTION)
+        return {"actions": actions.astype(np.float32), "status": status}
+
+    def _video_noise(self, inputs: Tensors) -> NDArray[np.float32]:
+        spec = self._spec
+        latent = spec.latent
+        frame = (latent.num_future_frames, latent.height, latent.width)
+        return noise.of_call(inputs, Stream.VIDEO, (spec.num_views, spec.model.video.in_channels, *frame))
+
+    def _text(self, inputs: Tensors, group: int) -> float | None:
+        key = inputs["text_key"][group].tobytes()
+        if "embedding" in inputs:
+            self._texts[key] = float(inputs["embedding"][group].mean())
+            if len(self._texts) > MAX_TEXTS:
+                self._texts.popitem(last=False)
+        return self._texts.get(key)
+
+    def _status(self, handles: NDArray[Any]) -> NDArray[np.int32]:
+        stale = [not self.book.current(group) for group in handles]
+        return np.where(stale, Status.STALE_HANDLE, Status.OK).astype(np.int32)
+
+    def _read(self, table: dict[int, float], handles: NDArray[Any]) -> NDArray[np.float64]:
+        return np.array([[table.get(int(slot), 0.0) for slot, _ in group] for group in handles])

@@ -1,0 +1,50 @@
+"""How commands write: aligned tables and JSON on standard output, progress on standard error.
+
+Called by the commands only; with `cli` the one place in the package that prints.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from pathlib import Path
+
+
+def write(text: str) -> None:
+    """A line of the answer."""
+    print(text)
+
+
+def progress(text: str) -> None:
+    """A line for whoever waits; never part of the answer."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns padded to their widest cell."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+
+
+def as_json(value: object) -> str:
+    """JSON of dataclasses, enums, paths, arrays (nested lists) and bytes (base64)."""
+    return json.dumps(value, default=_plain, ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if hasattr(value, "tolist"):  # numpy, without importing it
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,0 +1,137 @@
+"""`wavserve plan`: one request to a running server, or a recorded plan made again (`--replay`).
+
+Called by `cli`. Asking needs the base install only; replaying needs the server's packages. Values are sent as given and
+judged by the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wavserve.commands import output
+from wavserve.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from wavserve.messages import Chunk, EncodedImage, Submission
+
+_ENCODINGS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`wavserve plan`."""
+    plan = commands.add_parser("plan", help="ask a running server for a plan, or make a recorded one again")
+    plan.add_argument(
+        "--server", default="127.0.0.1:8001", metavar="HOST:PORT", help="gRPC address (default %(default)s)"
+    )
+    plan.add_argument("--image", action="append", default=[], metavar="CAMERA=FILE", help="PNG or JPEG; once a camera")
+    plan.add_argument("--state", default="", metavar="X,Y,...", help="joint state in the policy's units")
+    plan.add_argument("--instruction", default="", metavar="TEXT")
+    plan.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="e.g. num_iterations=1")
+    plan.add_argument("--seed", type=int, help="default: the server draws one")
+    plan.add_argument("--deadline-ms", type=int, metavar="MS", help="default: none")
+    plan.add_argument("--replay", type=Path, metavar="RECORD", help="make this record's plan again, in this process")
+    plan.add_argument("--bundle", type=Path, metavar="FOLDER", help="policy bundle for --replay")
+    plan.add_argument("--json", action="store_true", help="one JSON object")
+    plan.set_defaults(run=_plan)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    if args.replay:
+        return _replay(args)
+    from wavserve.clients.plan_client import PlanClient
+
+    with PlanClient(args.server) as client:
+        chunk = client.plan(_submission(args))
+    output.write(output.as_json(chunk) if args.json else _describe(chunk))
+    return 0
+
+
+def _submission(args: argparse.Namespace) -> Submission:
+    """The command line as a request. Raises InvalidRequest naming the flag."""
+    from wavserve.messages import Submission
+
+    return Submission(
+        images=tuple(_image(text) for text in args.image),
+        state=tuple(_number(text) for text in args.state.split(",") if args.state),
+        instruction=args.instruction,
+        options=dict(_option(text) for text in args.set),
+        seed=args.seed,
+        deadline_ms=args.deadline_ms,
+    )
+
+
+def _image(text: str) -> EncodedImage:
+    from wavserve.messages import EncodedImage
+
+    camera, file = _pair("--image", "CAMERA=FILE", text)
+    encoding = _ENCODINGS.get(Path(file).suffix.lower())
+    if encoding is None:
+        raise InvalidRequest("--image", f"a file ending in {', '.join(_ENCODINGS)}", file)
+    try:
+        return EncodedImage(camera, encoding, Path(file).read_bytes())
+    except OSError as error:
+        raise InvalidRequest("--image", "a readable file", error) from error
+
+
+def _option(text: str) -> tuple[str, object]:
+    """`num_iterations=1` is a number, `mode=off` a text."""
+    name, value = _pair("--set", "OPTION=VALUE", text)
+    try:
+        parsed: object = json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+    return name, parsed
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidRequest("--state", "numbers separated by commas", repr(text)) from None
+
+
+def _pair(flag: str, shape: str, text: str) -> tuple[str, str]:
+    left, equals, right = text.partition("=")
+    if not (left and equals):
+        raise InvalidRequest(flag, shape, repr(text))
+    return left, right
+
+
+def _describe(chunk: Chunk) -> str:
+    receipt = chunk.receipt
+    facts = [
+        ("policy", f"{receipt.policy} {receipt.policy_digest[:16]}"),
+        ("session", f"{chunk.session_id}, sequence {chunk.sequence}"),
+        ("steps", f"{len(chunk.actions)} from {chunk.first_control_step}, {chunk.dt_ns / 1e6:g} ms each"),
+        (
+            "planned",
+            f"mode {receipt.config.mode}, {receipt.iterations_done} of {receipt.config.num_iterations} iterations",
+        ),
+        ("seed", receipt.seed),
+        ("deadline", receipt.deadline.value),
+        ("stages", ", ".join(f"{stage} {seconds * 1e3:.1f} ms" for stage, seconds in receipt.stage_s.items())),
+    ]
+    if receipt.untrained:
+        facts.append(("UNTRAINED", "random weights: never run these actions on a robot"))
+    rows = [(chunk.first_control_step + i, *(f"{x:+.4f}" for x in row)) for i, row in enumerate(chunk.actions.tolist())]
+    header = ("step", *(f"a{i}" for i in range(chunk.actions.shape[1])))
+    return "\n".join([*(f"{name:<10} {value}" for name, value in facts), "", output.table(header, rows)])
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from wavserve.replay import replay
+    from wavserve.settings import Given, load_from_process
+
+    flags = [Given("bundle.path", str(args.bundle), "flag --bundle")] if args.bundle else []
+    made = asyncio.run(replay(args.replay, load_from_process(None, flags).settings))
+    told = {"identical": made.identical, "max_abs_error": made.max_error, "actions": made.replayed}
+    if args.json:
+        output.write(output.as_json(told))
+    else:
+        verdict = "the same chunk" if made.identical else f"ANOTHER chunk, max abs error {made.max_error:.3g}"
+        output.write(f"{args.replay}: {verdict}")
+    return 0 if made.identical else 1

@@ -1,0 +1,154 @@
+"""The one door behind both edges: a submission is checked, its pictures decoded, the policy asked, the answer packed.
+
+`http_api` and `grpc_api` spell requests and answers and do nothing else; whatever they must agree on happens here.
+Knows no status code and neither wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from time import monotonic_ns
+from typing import Protocol, TypeVar
+
+from wavserve.edge import images, validate
+from wavserve.edge.limits import EdgeLimits
+from wavserve.errors import NotReady
+from wavserve.messages import Chunk, EncodedImage, PolicyInfo, Submission, Vector
+from wavserve.spec import PolicySpec
+from wavserve.types import PlanRequest, PlanResult
+
+T = TypeVar("T")
+
+
+class Planning(Protocol):
+    """What the edges ask of a policy."""
+
+    @property
+    def spec(self) -> PolicySpec: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def ready(self) -> bool: ...
+
+    async def plan(self, request: PlanRequest, deadline: float | None) -> PlanResult:
+        """One plan. `deadline`: absolute, on `time.monotonic()`; None = none."""
+        ...
+
+    async def reset(self, session_id: str) -> None:
+        """Forgets a session's frame memory. Raises UnknownSession."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """`executor` decodes pictures and parses bodies; None is the event loop's own pool."""
+
+    policy: Planning
+    limits: EdgeLimits
+    executor: Executor | None = None
+
+    async def plan(self, submission: Submission, received_ns: int, expires: float | None = None) -> Chunk:
+        """Answers one submission that arrived at `received_ns`; `expires` is the transport's own deadline, if any.
+
+        Both are on the monotonic clock (ns, s). Raises any child of WavserveError; cancelling it cancels the plan.
+        """
+        self._check_ready()
+        state = validate.check(submission, self.policy.spec)
+        request = PlanRequest(
+            images=await self._decode(submission),
+            state=state,
+            instruction=submission.instruction,
+            session_id=submission.session_id,
+            sequence=submission.sequence,
+            control_step=submission.control_step,
+            executed_steps=submission.executed_steps,
+            policy=submission.policy,
+            options=submission.options,
+            seed=submission.seed,
+            imagine_chunks=submission.imagine_chunks,
+        )
+        result = await self.policy.plan(request, _deadline(received_ns, submission.deadline_ms, expires))
+        return await self._chunk(result, submission, received_ns)
+
+    async def reset(self, session_id: str) -> None:
+        """Forgets a session's frame memory. Raises InvalidRequest, UnknownSession or NotReady."""
+        self._check_ready()
+        validate.check_session_id(session_id)
+        await self.policy.reset(session_id)
+
+    def info(self, policy: str | None = None) -> PolicyInfo:
+        """The served policy's facts. Raises UnknownPolicy when another one is asked for."""
+        spec = self.policy.spec
+        validate.check_policy(policy, spec)
+        return PolicyInfo(
+            name=spec.name,
+            digest=self.policy.digest,
+            untrained=spec.untrained,
+            cameras=spec.cameras,
+            state=Vector(spec.state.names, spec.state.units),
+            action=Vector(spec.action.vector.names, spec.action.vector.units),
+            horizon=spec.chunk,
+            control_hz=spec.control_hz,
+            history_frames=spec.latent.num_memory_frames,
+            max_instruction_bytes=spec.max_instruction_bytes,
+            defaults=spec.planner,
+            bounds=spec.bounds,
+            notes=spec.notes,
+            max_message_bytes=self.limits.max_body_bytes,
+        )
+
+    async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        """Runs work that would hold up the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.executor, work, *arguments)
+
+    def _check_ready(self) -> None:
+        if not self.policy.ready:
+            raise NotReady("the policy is starting or draining; /readyz and the health service tell when it serves")
+
+    async def _decode(self, submission: Submission) -> Mapping[str, images.Pixels]:
+        cameras = self.policy.spec.cameras
+        matched = images.match_cameras(submission.images, cameras)
+        decoding = (self.in_thread(images.decode, matched[camera.name], camera, self.limits) for camera in cameras)
+        return dict(zip(matched, await asyncio.gather(*decoding), strict=True))
+
+    async def _chunk(self, result: PlanResult, submission: Submission, received_ns: int) -> Chunk:
+        return Chunk(
+            session_id=result.session_id,
+            sequence=result.sequence,
+            first_control_step=result.first_control_step,
+            dt_ns=round(1e9 / self.policy.spec.control_hz),
+            actions=result.actions,
+            valid_until_step=result.first_control_step + len(result.actions),
+            receipt=result.receipt,
+            imagined=await self.in_thread(_encode_frames, result) if result.imagined else {},
+            chunk_id=_chunk_id(result),
+            captured_mono_ns=min((i.captured_mono_ns for i in submission.images if i.captured_mono_ns), default=0),
+            server_recv_ns=received_ns,
+            server_send_ns=monotonic_ns(),
+            warnings=("untrained weights: never run these actions on a robot",) if result.receipt.untrained else (),
+        )
+
+
+def _deadline(received_ns: int, deadline_ms: int | None, expires: float | None) -> float | None:
+    """The earlier of the request's own deadline and the transport's, in `time.monotonic()` seconds."""
+    own = None if deadline_ms is None else received_ns / 1e9 + deadline_ms / 1e3
+    return min((limit for limit in (own, expires) if limit is not None), default=None)
+
+
+def _chunk_id(result: PlanResult) -> str:
+    """Named by content: a retry is told the same id, and no id tells the session's."""
+    content = f"{result.session_id}/{result.sequence}/{result.receipt.seed}/".encode() + result.actions.tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _encode_frames(result: PlanResult) -> dict[str, tuple[EncodedImage, ...]]:
+    return {
+        camera: tuple(images.encode_png(frame, camera) for frame in frames)
+        for camera, frames in result.imagined.items()
+    }

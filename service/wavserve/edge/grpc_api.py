@@ -1,0 +1,170 @@
+"""The gRPC edge: `wavserve.v1.PlanService`, standard health and reflection. Spelling only; the door does the work.
+
+Made by `app` inside a running event loop. Requests come as raw bytes and are parsed here: gRPC's own deserialiser would
+answer INTERNAL to a malformed message and say nothing of its field.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Executor
+from typing import Any, NoReturn
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from wavserve.edge.door import Door, Planning
+from wavserve.edge.limits import EdgeLimits
+from wavserve.edge.report import ErrorReport, report
+from wavserve.errors import TooLarge, Unsupported
+from wavserve.pb import wavserve_pb2 as pb
+from wavserve.telemetry import Metrics
+from wavserve.wire import answers, requests
+from wavserve.wire.errors import DETAILS_KEY, pack_details
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Behaviour = Callable[[bytes, Context], Awaitable[bytes]]
+
+SERVICE = pb.DESCRIPTOR.services_by_name["PlanService"].full_name
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_WATCH_INTERVAL_S = 1.0
+
+
+def create_grpc_server(
+    policy: Planning, limits: EdgeLimits, metrics: Metrics, executor: Executor | None = None
+) -> grpc.aio.Server:
+    """The server over a policy, without a port and not started. `executor` parses and decodes; None: the loop's."""
+    server = grpc.aio.server(options=_options(limits))
+    service = _PlanService(Door(policy, limits, executor), metrics)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, service.handlers()),))
+    health_pb2_grpc.add_HealthServicer_to_server(_Health(policy, (SERVICE, "")), server)
+    reflection.enable_server_reflection((SERVICE, _HEALTH, reflection.SERVICE_NAME), server)
+    return server
+
+
+def _options(limits: EdgeLimits) -> list[tuple[str, int]]:
+    return [
+        # Twice our limit: what is a little too long is refused by us, naming the sizes; gRPC stops the rest.
+        ("grpc.max_receive_message_length", 2 * limits.max_body_bytes),
+        ("grpc.max_send_message_length", -1),
+        # Robots ping every 5 s or slower to notice a dead link; gRPC's default would take that for abuse.
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 4_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.so_reuseport", 0),  # a port that is taken must be an error, not a lottery
+    ]
+
+
+class _PlanService:
+    """The service's methods, from raw request bytes to raw answer bytes."""
+
+    def __init__(self, door: Door, metrics: Metrics) -> None:
+        self._door = door
+        self._metrics = metrics
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+        """Method name -> handler; without (de)serialisers gRPC hands the bytes through."""
+        unary = {"Plan": self._plan, "Reset": self._reset, "GetPolicy": self._get_policy}
+        handlers: dict[str, Any] = {
+            name: grpc.unary_unary_rpc_method_handler(self._guarded(method)) for name, method in unary.items()
+        }
+        handlers["Control"] = grpc.stream_stream_rpc_method_handler(self._control)
+        return handlers
+
+    async def _plan(self, raw: bytes, context: Context) -> bytes:
+        received_ns = time.monotonic_ns()
+        submission = await self._door.in_thread(requests.parse_plan_request, raw)
+        remaining = context.time_remaining()
+        expires = None if remaining is None else time.monotonic() + remaining
+        chunk = await self._door.plan(submission, received_ns, expires)
+        return answers.action_chunk(chunk).SerializeToString()
+
+    async def _reset(self, raw: bytes, _context: Context) -> bytes:
+        session_id = requests.parse_reset_request(raw)
+        await self._door.reset(session_id)
+        return pb.ResetResponse(session_id=session_id).SerializeToString()
+
+    async def _get_policy(self, raw: bytes, _context: Context) -> bytes:
+        return answers.policy_message(self._door.info(requests.parse_get_policy_request(raw))).SerializeToString()
+
+    async def _control(self, _messages: AsyncIterator[bytes], context: Context) -> None:
+        error = Unsupported("Control is declared in the contract and not built yet; use Plan")
+        self._metrics.observe_request("grpc", "unsupported", 0.0)
+        await _abort(context, report(error, "grpc"))
+
+    def _guarded(self, method: Behaviour) -> Behaviour:
+        """The method with its size limit, its metrics, and every failure turned into a status with details."""
+
+        async def behaviour(raw: bytes, context: Context) -> bytes:
+            began, outcome = time.monotonic(), "ok"
+            try:
+                self._check_size(raw)
+                return await method(raw, context)
+            except asyncio.CancelledError:
+                outcome = "cancelled"
+                raise
+            except Exception as error:  # noqa: BLE001  # every failure is answered; the log has an unknown one's traceback
+                problem = report(error, "grpc")
+                outcome = problem.name
+                await _abort(context, problem)
+            finally:
+                self._metrics.observe_request("grpc", outcome, time.monotonic() - began)
+
+        return behaviour
+
+    def _check_size(self, raw: bytes) -> None:
+        limit = self._door.limits.max_body_bytes
+        if len(raw) > limit:
+            raise TooLarge("body", f"at most {limit} bytes", f"{len(raw)} bytes")
+
+
+async def _abort(context: Context, problem: ErrorReport) -> NoReturn:
+    """Ends the call with the status, and the details that a client rebuilds the error from."""
+    facts = {
+        "error_id": problem.error_id,
+        "retryable": str(problem.retryable).lower(),
+        "retry_after_s": problem.retry_after_s,
+        "field": problem.field,
+        "expected": problem.expected,
+        "actual": problem.actual,
+    }
+    told = {name: str(value) for name, value in facts.items() if value is not None}
+    code = problem.status.grpc
+    details = pack_details(code.value[0], problem.detail, problem.name, told)
+    await context.abort(code, problem.detail, trailing_metadata=((DETAILS_KEY, details),))
+
+
+class _Health(health_pb2_grpc.HealthServicer):
+    """grpc.health.v1, read from the policy at every question, so that no one need remember to set it."""
+
+    def __init__(self, policy: Planning, services: tuple[str, ...]) -> None:
+        self._policy = policy
+        self._services = services
+
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service}")
+        return self._status(request.service)
+
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, _context: Any
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        told = None
+        while True:
+            status = self._status(request.service)
+            if status != told:
+                yield status
+            told = status
+            await asyncio.sleep(_WATCH_INTERVAL_S)
+
+    def _status(self, service: str) -> health_pb2.HealthCheckResponse:
+        if service not in self._services:
+            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+        ready = health_pb2.HealthCheckResponse.SERVING
+        return health_pb2.HealthCheckResponse(
+            status=ready if self._policy.ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        )

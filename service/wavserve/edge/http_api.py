@@ -1,0 +1,167 @@
+"""The HTTP edge: plan, reset, policies, health, metrics and the OpenAPI page. Routes only; the door does the work.
+
+Made by `app` and served by one uvicorn worker. Every failure is an RFC 9457 problem. `/docs` loads its script from a
+public CDN; where the network is closed, `/openapi.json` is the same contract.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from wavserve.edge import http_models as models
+from wavserve.edge.door import Door, Planning
+from wavserve.edge.http_answers import chunk_json, json_response, policy_json, problem_response
+from wavserve.edge.http_body import invalid, parse_plan
+from wavserve.edge.http_gate import HttpGate
+from wavserve.edge.limits import EdgeLimits
+from wavserve.edge.report import ErrorReport, new_error_id, report
+from wavserve.edge.status import http_status
+from wavserve.errors import Cancelled, NotReady
+from wavserve.telemetry import Metrics
+
+T = TypeVar("T")
+
+_REF = "#/components/schemas/{model}"
+_PROBLEM: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "Any failure",
+        "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}},
+    }
+}
+_PLAN_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": {"$ref": _REF.format(model="PlanBody")}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["request"],
+                "properties": {"request": {"$ref": _REF.format(model="PlanFacts")}},
+                "additionalProperties": {"type": "string", "format": "binary", "description": "one part per camera"},
+            },
+            "encoding": {"request": {"contentType": "application/json"}},
+        },
+    },
+}
+
+
+def create_http_app(
+    policy: Planning, limits: EdgeLimits, metrics: Metrics, executor: Executor | None = None
+) -> FastAPI:
+    """The app over a policy. `executor` parses bodies and decodes pictures; None: the event loop's own pool."""
+    routes = _Routes(Door(policy, limits, executor), metrics)
+    app = _App(title="wavserve", description="Latent planning for World-Value-Action policies.", redoc_url=None)
+    app.add_middleware(HttpGate, max_body_bytes=limits.max_body_bytes, metrics=metrics)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
+    plan_extra = {"requestBody": _PLAN_BODY}
+    app.post("/v1/plan", responses=_answer(models.ChunkAnswer), openapi_extra=plan_extra)(routes.plan)
+    app.post("/v1/sessions/{session_id}/reset", responses=_answer(models.ResetAnswer))(routes.reset)
+    app.get("/v1/policies", responses=_answer(models.PoliciesAnswer))(routes.policies)
+    app.get("/healthz", responses=_answer(models.HealthAnswer))(routes.healthz)
+    app.get("/readyz", responses=_answer(models.HealthAnswer))(routes.readyz)
+    app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})(routes.metrics)
+    return app
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The contract, with the models that the routes read by themselves."""
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            read = [(model, "validation") for model in (models.PlanBody, models.PlanFacts, models.Problem)]
+            _, defined = models_json_schema(read, ref_template=_REF)  # type: ignore[arg-type]  # a list of literals
+            schema["components"]["schemas"] |= defined["$defs"]
+        return super().openapi()
+
+
+class _Routes:
+    """One method a route."""
+
+    def __init__(self, door: Door, metrics: Metrics) -> None:
+        self._door = door
+        self._metrics = metrics
+
+    async def plan(self, request: Request) -> Response:
+        """One observation in, one chunk of actions out.
+
+        JSON with base64 pictures, or multipart: a part `request` with the same JSON without the pictures' bytes, and a
+        binary part per camera, named by the camera, of type image/jpeg, image/png or application/octet-stream.
+        """
+        body = await request.body()
+        submission = await self._door.in_thread(parse_plan, request.headers.get("content-type", ""), body)
+        chunk = await _while_connected(request, self._door.plan(submission, request.state.received_ns))
+        return json_response(chunk_json(chunk))
+
+    async def reset(self, session_id: str) -> Response:
+        """Forgets the frame memory of a session; its next observation starts afresh."""
+        await self._door.reset(session_id)
+        return json_response({"session_id": session_id})
+
+    async def policies(self) -> Response:
+        """What this server plans for: cameras, dimensions, units, defaults and bounds."""
+        return json_response({"policies": [policy_json(self._door.info())]})
+
+    async def healthz(self) -> Response:
+        """The process lives."""
+        return json_response({"status": "alive"})
+
+    async def readyz(self) -> Response:
+        """The policy has planned once and takes requests."""
+        if not self._door.policy.ready:
+            raise NotReady("the policy is starting or draining")
+        return json_response({"status": "ready"})
+
+    async def metrics(self) -> Response:
+        """Prometheus text."""
+        return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _answer(model: type[models.Body]) -> dict[int | str, dict[str, Any]]:
+    return {200: {"model": model}, **_PROBLEM}
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The work's result; cancels the work when the client goes away first."""
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Cancelled("the client went away")
+        return await task
+    finally:
+        for pending in (task, gone):
+            pending.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """What the framework refuses by itself: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    status = http_status(error.status_code)
+    request.state.outcome = name = status.title.lower().replace(" ", "-")
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    return problem_response(ErrorReport(new_error_id(), name, status, detail, False), error.headers)
+
+
+async def _on_invalid_parameter(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problem = report(invalid(error.errors()[0], "request"), "http")
+    request.state.outcome = problem.name
+    return problem_response(problem)

@@ -1,0 +1,152 @@
+"""From an HTTP body, JSON or multipart, to a `Submission`; both kinds give the same one.
+
+Called by `http_api` on a worker thread: parsing megabytes of base64 would hold up the event loop. JSON is read
+strictly: a key given twice is refused, since one of the two would be lost; NaN is read, so that its field can be named.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
+
+from wavserve.edge.http_models import Body, ImageBody, ImageFacts, PlanBody, PlanFacts
+from wavserve.edge.multipart import Part, parse_parts
+from wavserve.errors import InvalidRequest, UnsupportedMedia
+from wavserve.messages import EncodedImage, Submission
+
+Model = TypeVar("Model", bound=Body)
+
+REQUEST_PART = "request"
+_JSON = "application/json"
+_MULTIPART = "multipart/form-data"
+_PICTURES = {"image/jpeg": "jpeg", "image/png": "png", "application/octet-stream": None}
+_MAX_SHOWN_CHARS = 80
+
+
+def parse_plan(content_type: str, body: bytes) -> Submission:
+    """What a robot sent. Raises UnsupportedMedia for another content type, InvalidRequest for a malformed body."""
+    kind, options = parse_options_header(content_type)
+    if kind == _JSON.encode():
+        plan = parse_json(PlanBody, body, "body")
+        return _submission(plan, tuple(_picture(image) for image in plan.images))
+    if kind == _MULTIPART.encode():
+        boundary = options.get(b"boundary")
+        if not boundary:
+            raise InvalidRequest("content-type", "a boundary parameter", repr(content_type[:_MAX_SHOWN_CHARS]))
+        return _from_parts(parse_parts(body, boundary))
+    actual = repr(content_type[:_MAX_SHOWN_CHARS]) if content_type else "none"
+    raise UnsupportedMedia("content-type", f"{_JSON} or {_MULTIPART}", actual)
+
+
+def parse_json(model: type[Model], body: bytes, field: str) -> Model:
+    """A JSON text as the model. Raises InvalidRequest naming the first field that is wrong."""
+    try:
+        tree = json.loads(body.decode(), object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(field, "JSON in UTF-8", f"{len(body)} bytes that do not parse: {error}") from None
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False)[0], field) from None
+
+
+def invalid(problem: Any, field: str) -> InvalidRequest:
+    """One of pydantic's complaints in our terms; `field` names the whole when no part of it is to blame."""
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem["loc"]).lstrip(".")
+    match problem["type"]:
+        case "missing":
+            return InvalidRequest(path, "a value", "nothing")
+        case "model_type":
+            return InvalidRequest(path or field, "an object", repr(problem["input"])[:_MAX_SHOWN_CHARS])
+        case "extra_forbidden":
+            return InvalidRequest(path, "only fields of the contract, see /docs", "an unknown field")
+        case _:
+            expected = problem["msg"].removeprefix("Input should be ")
+            return InvalidRequest(path or field, expected, repr(problem["input"])[:_MAX_SHOWN_CHARS])
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    tree = dict(pairs)
+    if len(tree) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidRequest(twice[:_MAX_SHOWN_CHARS], "each key once in an object", f"{names.count(twice)} times")
+    return tree
+
+
+def _submission(plan: PlanFacts, images: tuple[EncodedImage, ...]) -> Submission:
+    return Submission(
+        images=images,
+        state=tuple(plan.state),
+        instruction=plan.instruction,
+        session_id=plan.session_id or None,
+        sequence=plan.sequence,
+        control_step=plan.control_step,
+        executed_steps=plan.executed_steps,
+        policy=plan.policy or None,
+        options=plan.planner,
+        seed=plan.seed,
+        deadline_ms=plan.deadline_ms,
+        imagine_chunks=plan.imagine_chunks,
+    )
+
+
+def _picture(image: ImageBody) -> EncodedImage:
+    try:
+        data = base64.b64decode(image.data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest(
+            f"images.{image.camera}.data", "base64", f"{len(image.data)} characters: {error}"
+        ) from None
+    return _encoded(image, image.encoding, data)
+
+
+def _encoded(facts: ImageFacts, encoding: str, data: bytes) -> EncodedImage:
+    return EncodedImage(
+        camera=facts.camera,
+        encoding=encoding,
+        data=data,
+        height=facts.height,
+        width=facts.width,
+        channels=facts.channels,
+        captured_mono_ns=facts.captured_mono_ns,
+    )
+
+
+def _from_parts(parts: list[Part]) -> Submission:
+    requests = [part for part in parts if part.name == REQUEST_PART]
+    if len(requests) != 1:
+        raise InvalidRequest(REQUEST_PART, f"one part named {REQUEST_PART}", f"{len(requests)} such parts")
+    if requests[0].content_type not in (None, _JSON, "text/plain"):
+        raise UnsupportedMedia(REQUEST_PART, _JSON, requests[0].content_type)
+    plan = parse_json(PlanFacts, bytes(requests[0].data), REQUEST_PART)
+    facts = {image.camera: image for image in plan.images}
+    pictures = [part for part in parts if part.name != REQUEST_PART]
+    _check_facts(plan, facts, pictures)
+    return _submission(plan, tuple(_picture_part(part, facts.get(part.name)) for part in pictures))
+
+
+def _check_facts(plan: PlanFacts, facts: dict[str, ImageFacts], pictures: list[Part]) -> None:
+    if len(facts) != len(plan.images):
+        raise InvalidRequest("images", "each camera once", f"{len(plan.images)} entries for {len(facts)} cameras")
+    for camera in facts.keys() - {part.name for part in pictures}:
+        raise InvalidRequest(f"images.{camera}", f"a part named {camera} with the picture", "no such part")
+
+
+def _picture_part(part: Part, facts: ImageFacts | None) -> EncodedImage:
+    field = f"images.{part.name}"
+    if part.content_type not in _PICTURES:
+        actual = part.content_type or "no content type"
+        raise UnsupportedMedia(field, f"a part of type {', '.join(_PICTURES)}", actual)
+    typed, stated = _PICTURES[part.content_type], facts.encoding if facts else None
+    if typed and stated not in (None, typed):
+        raise InvalidRequest(f"{field}.encoding", f"{typed}, as the part's content type says", stated)
+    encoding = typed or stated
+    if encoding is None:
+        raise InvalidRequest(f"{field}.encoding", "an encoding, since the part is application/octet-stream", "none")
+    return _encoded(facts or ImageFacts(camera=part.name), encoding, bytes(part.data))

@@ -1,0 +1,84 @@
+"""The outermost layer of the HTTP app: reads the clock, limits the body, and turns every failure into a problem.
+
+Plain ASGI around the routes, so that no failure leaves by another way. It counts and times what is asked under /v1/.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic_ns
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wavserve.edge.http_answers import problem_response
+from wavserve.edge.report import report
+from wavserve.errors import InvalidRequest, TooLarge
+from wavserve.telemetry import Metrics
+
+
+class HttpGate:
+    """Wraps an ASGI app. `request.state.received_ns` tells the routes when the request came (monotonic, ns)."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        state["received_ns"] = monotonic_ns()
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            state["outcome"] = "ok"  # the app's own handlers may say otherwise
+            self._check_stated_length(scope)
+            await self._app(scope, self._limited(receive), sending)
+        except asyncio.CancelledError:
+            state["outcome"] = "cancelled"
+            raise
+        except Exception as error:
+            problem = report(error, "http")
+            state["outcome"] = problem.name
+            if started:  # the status has gone out; all that is left is to cut the answer short
+                raise
+            await problem_response(problem)(scope, receive, send)
+        finally:
+            self._observe(scope, state)
+
+    def _check_stated_length(self, scope: Scope) -> None:
+        stated = dict(scope["headers"]).get(b"content-length", b"0")
+        if not stated.isdigit():
+            raise InvalidRequest("content-length", "a number of bytes", repr(stated[:20]))
+        if int(stated) > self._max_body_bytes:
+            raise self._too_large(f"{int(stated)} bytes")
+
+    def _limited(self, receive: Receive) -> Receive:
+        """Counts what really comes: a body may be sent in pieces without stating its length."""
+        num_bytes = 0
+
+        async def counting() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self._max_body_bytes:
+                raise self._too_large("more")
+            return message
+
+        return counting
+
+    def _too_large(self, actual: str) -> TooLarge:
+        return TooLarge("body", f"at most {self._max_body_bytes} bytes", actual)
+
+    def _observe(self, scope: Scope, state: dict[str, Any]) -> None:
+        if scope["path"].startswith("/v1/"):
+            seconds = (monotonic_ns() - state["received_ns"]) / 1e9
+            self._metrics.observe_request("http", state["outcome"], seconds)

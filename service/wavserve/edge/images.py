@@ -1,0 +1,137 @@
+"""From encoded pictures to pixels at the policy's size, refusing whatever is not exactly what was declared.
+
+Called by the door on worker threads, never on the event loop. A picture's size is read from its header and judged
+before a pixel is decoded. Nothing is repaired: not a missing byte, not another colour mode, not another size unless
+the camera declares a filter.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from wavserve.edge.limits import EdgeLimits
+from wavserve.errors import InvalidRequest, TooLarge, UnsupportedMedia
+from wavserve.messages import ENCODINGS, EncodedImage
+from wavserve.spec import CameraSpec
+
+Pixels = NDArray[np.uint8]
+
+_FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "area": Image.Resampling.BOX,
+}
+_RAW_ORDERS = {"raw_rgb8": "RGB", "raw_bgr8": "BGR"}
+_SIGNATURES = {
+    b"\xff\xd8\xff": "JPEG data",
+    b"\x89PNG\r\n\x1a\n": "PNG data",
+    b"GIF8": "GIF data",
+    b"RIFF": "RIFF data",
+}
+# Everything Pillow's two readers raise on malformed bytes (found by the mutation test).
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+
+
+def match_cameras(images: Sequence[EncodedImage], cameras: Sequence[CameraSpec]) -> dict[str, EncodedImage]:
+    """camera -> its image, in the policy's order. Raises InvalidRequest on a missing, extra or repeated camera."""
+    names = [camera.name for camera in cameras]
+    counts = Counter(image.camera for image in images)
+    for name, count in counts.items():
+        if name not in names:
+            raise InvalidRequest(f"images.{name}", f"one of the cameras {', '.join(names)}", "an unknown camera")
+        if count > 1:
+            raise InvalidRequest(f"images.{name}", "one image", f"{count} images")
+    for name in names:
+        if name not in counts:
+            raise InvalidRequest(f"images.{name}", f"one image of each camera {', '.join(names)}", "no image")
+    by_name = {image.camera: image for image in images}
+    return {name: by_name[name] for name in names}
+
+
+def decode(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits) -> Pixels:
+    """The picture as `[height, width, 3]` RGB at the camera's size; writable, so that torch takes it without a copy.
+
+    Raises UnsupportedMedia (encoding), TooLarge (bytes, pixels) or InvalidRequest naming `images.<camera>.<field>`.
+    """
+    field = f"images.{image.camera}"
+    if image.encoding not in ENCODINGS:
+        raise UnsupportedMedia(f"{field}.encoding", f"one of {', '.join(ENCODINGS)}", image.encoding)
+    if image.channels not in (0, 3):
+        raise InvalidRequest(f"{field}.channels", 3, image.channels)
+    if len(image.data) > limits.max_image_bytes:
+        raise TooLarge(f"{field}.data", f"at most {limits.max_image_bytes} bytes", f"{len(image.data)} bytes")
+    read = _raw if image.encoding in _RAW_ORDERS else _compressed
+    picture = read(image, camera, limits, field)
+    if picture.size != (camera.width, camera.height):
+        picture = picture.resize((camera.width, camera.height), _FILTERS[camera.resize])
+    return np.array(picture)
+
+
+def encode_png(pixels: Pixels, camera: str) -> EncodedImage:
+    """A picture `[height, width, 3]` RGB as PNG, for imagined frames."""
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    height, width, channels = pixels.shape
+    return EncodedImage(camera, "png", buffer.getvalue(), height, width, channels)
+
+
+def _raw(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits, field: str) -> Image.Image:
+    height, width = image.height, image.width
+    for side, value in (("height", height), ("width", width)):
+        if value < 1:
+            raise InvalidRequest(f"{field}.{side}", "the picture's size, which raw images must state", value)
+    _check_size(height, width, camera, limits, field)
+    if len(image.data) != height * width * 3:
+        expected = f"{height * width * 3} bytes ({height} x {width} x 3)"
+        raise InvalidRequest(f"{field}.data", expected, f"{len(image.data)} bytes")
+    return Image.frombytes("RGB", (width, height), image.data, "raw", _RAW_ORDERS[image.encoding])
+
+
+def _compressed(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits, field: str) -> Image.Image:
+    picture = _open(image, field)
+    height, width = picture.height, picture.width
+    for side, stated, found in (("height", image.height, height), ("width", image.width, width)):
+        if stated not in (0, found):
+            raise InvalidRequest(f"{field}.{side}", f"{found}, as the {image.encoding} header says", stated)
+    _check_size(height, width, camera, limits, field)
+    if picture.mode != "RGB":
+        raise InvalidRequest(f"{field}.data", "an RGB picture", f"mode {picture.mode}")
+    try:
+        picture.load()
+    except _BROKEN as error:
+        raise InvalidRequest(f"{field}.data", f"a whole {image.encoding.upper()}", f"broken data: {error}") from None
+    return picture
+
+
+def _open(image: EncodedImage, field: str) -> Image.Image:
+    """Reads the header only, and as the declared format only: Pillow's format guessing and bomb warning stay out."""
+    reader: Any = JpegImageFile if image.encoding == "jpeg" else PngImageFile
+    try:
+        picture: Image.Image = reader(BytesIO(image.data))
+    except _BROKEN:
+        found = next((name for start, name in _SIGNATURES.items() if image.data.startswith(start)), "other data")
+        declared = image.encoding.upper()
+        actual = f"a broken {declared} header" if found.startswith(declared) else f"{found}, {len(image.data)} bytes"
+        raise InvalidRequest(f"{field}.data", f"{declared} data", actual) from None
+    return picture
+
+
+def _check_size(height: int, width: int, camera: CameraSpec, limits: EdgeLimits, field: str) -> None:
+    if height * width > limits.max_image_pixels:
+        actual = f"{height * width} pixels ({height} x {width})"
+        raise TooLarge(f"{field}.data", f"at most {limits.max_image_pixels} pixels", actual)
+    if camera.resize == "exact" and (height, width) != (camera.height, camera.width):
+        raise InvalidRequest(
+            f"{field}.data", f"{camera.height} x {camera.width} (height x width)", f"{height} x {width}"
+        )

@@ -1,0 +1,77 @@
+"""A multipart/form-data body taken apart in memory; the body's size was limited before it came here.
+
+Called by `http_body`. Parts stay bytes with or without a file name: robots send raw pixels both ways, and a part
+decoded as text would be a damaged picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from wavserve.errors import InvalidRequest
+
+
+@dataclass(slots=True)
+class Part:
+    """One part, filled by the parser. `content_type` is lower case without parameters; None when there was none."""
+
+    name: str = ""
+    content_type: str | None = None
+    data: bytearray = field(default_factory=bytearray)
+
+
+def parse_parts(body: bytes, boundary: bytes) -> list[Part]:
+    """The parts, in order. Raises InvalidRequest for a body that is malformed or ends early."""
+    collector = _Collector()
+    parser = MultipartParser(boundary, collector.callbacks())  # type: ignore[arg-type]  # a TypedDict of the same keys
+    try:
+        parser.write(body)
+        parser.finalize()
+    except MultipartParseError as error:
+        raise InvalidRequest("body", "multipart/form-data", str(error)) from None
+    if not collector.ended:
+        raise InvalidRequest("body", "multipart/form-data with a closing boundary", f"{len(body)} bytes without one")
+    return collector.parts
+
+
+class _Collector:
+    """What the parser tells, put together."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.ended = False
+        self._name = self._value = b""
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": lambda: self.parts.append(Part()),
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_part_data": self._data,
+            "on_end": self._end,
+        }
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        name, part = self._name.lower(), self.parts[-1]
+        kind, options = parse_options_header(self._value)
+        if name == b"content-disposition":
+            part.name = options.get(b"name", b"").decode("utf-8", "replace")
+        elif name == b"content-type":
+            part.content_type = kind.decode("latin-1").lower()
+        self._name = self._value = b""
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        self.parts[-1].data += memoryview(data)[start:end]
+
+    def _end(self) -> None:
+        self.ended = True

@@ -1,0 +1,79 @@
+"""Everything about a submission that can be judged without decoding its pictures; the one place where it is judged.
+
+The door calls `check` for both edges. Each refusal names field, expected and actual; nothing is repaired or guessed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from wavserve.errors import InvalidRequest, TooLarge, UnknownPolicy
+from wavserve.messages import Submission
+from wavserve.spec import PolicySpec, merge_options
+from wavserve.types import Array
+
+MAX_EXECUTED_STEPS = 10_000
+MAX_SESSION_ID_CHARS = 128
+_MAX_COUNT = 2**63 - 1
+_MAX_MILLISECONDS = 2**32 - 1
+
+
+def check(submission: Submission, spec: PolicySpec) -> Array:
+    """Checks all but the pictures; returns the state `[S]` as float32. Raises InvalidRequest or a child of it."""
+    check_policy(submission.policy, spec)
+    if submission.session_id is not None:
+        check_session_id(submission.session_id)
+    _check_instruction(submission.instruction, spec.max_instruction_bytes)
+    _check_range("sequence", submission.sequence, 0, _MAX_COUNT)
+    _check_range("control_step", submission.control_step, 0, _MAX_COUNT)
+    _check_range("executed_steps", submission.executed_steps, 0, MAX_EXECUTED_STEPS)
+    if submission.seed is not None:
+        _check_range("seed", submission.seed, 0, _MAX_COUNT)
+    if submission.deadline_ms is not None:
+        _check_range("deadline_ms", submission.deadline_ms, 1, _MAX_MILLISECONDS)
+    _check_range("imagine_chunks", submission.imagine_chunks, 0, spec.bounds.max_imagined_chunks)
+    for image in submission.images:
+        _check_range(f"images.{image.camera}.captured_mono_ns", image.captured_mono_ns, 0, _MAX_COUNT)
+    merge_options(spec.planner, spec.bounds, dict(submission.options))
+    return _state(submission.state, spec.state.dim)
+
+
+def check_policy(name: str | None, spec: PolicySpec) -> None:
+    """Raises UnknownPolicy unless the name is this server's policy; None is whichever it serves."""
+    if name is not None and name != spec.name:
+        raise UnknownPolicy("policy", spec.name, repr(name[:64]))
+
+
+def check_session_id(session_id: str) -> None:
+    """Raises InvalidRequest for what no server ever gave out as a session's id."""
+    if not 1 <= len(session_id) <= MAX_SESSION_ID_CHARS:
+        raise InvalidRequest("session_id", f"1 to {MAX_SESSION_ID_CHARS} characters", f"{len(session_id)} characters")
+
+
+def _check_instruction(instruction: str, max_bytes: int) -> None:
+    try:
+        num_bytes = len(instruction.encode())
+    except UnicodeEncodeError:
+        raise InvalidRequest("instruction", "text that UTF-8 can carry", "a lone surrogate") from None
+    if not instruction.strip():
+        raise InvalidRequest("instruction", "text", f"{num_bytes} bytes of blank")
+    if num_bytes > max_bytes:
+        raise TooLarge("instruction", f"at most {max_bytes} bytes of UTF-8", f"{num_bytes} bytes")
+
+
+def _check_range(field: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InvalidRequest(field, f"{low} to {high}", value)
+
+
+def _state(values: tuple[float, ...], dim: int) -> Array:
+    if len(values) != dim:
+        raise InvalidRequest("state", f"{dim} numbers", f"{len(values)} numbers")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+        state = np.asarray(values, np.float32)
+    for index, number in enumerate(state):
+        if not math.isfinite(number):
+            raise InvalidRequest(f"state[{index}]", "a finite float32", values[index])
+    return state

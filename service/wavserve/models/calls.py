@@ -1,0 +1,47 @@
+"""What the runners share: the shape of a model's entry, rows of a call, and reading arena slots safely.
+
+Called by the runners only. A call holds G groups of different plans; one that cannot be served gets a status of its own
+and the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavserve.models.arena import Arena
+from wavserve.models.arena_book import Party
+from wavserve.types import Tensors
+from wavserve.verbs import Status
+
+Compute = Callable[[Tensors, NDArray[np.int64], NDArray[np.intp]], None]
+"""Given the rows of the groups that are served, their slots `[(G N)]` and their indices in the call."""
+
+
+class Runner(Protocol):
+    """One model: named tensors in and out, each with a leading group axis G; see `verbs.VERBS`."""
+
+    def run(self, verb: str, inputs: Tensors) -> Tensors: ...
+
+
+def rows_of(inputs: Tensors, groups: NDArray[np.intp]) -> Tensors:
+    """The call as if it held these groups only."""
+    return {name: tensor[groups] for name, tensor in inputs.items()}
+
+
+def on_slots(arena: Arena, party: Party, inputs: Tensors, compute: Compute) -> NDArray[np.int32]:
+    """Runs `compute` on the groups whose `handles [G, N, 2]` are current, and tells each group's status `[G]`.
+
+    Slots are pinned meanwhile, and generations looked at again afterwards: what was read is either whole or refused.
+    """
+    handles = inputs["handles"]
+    live = np.flatnonzero([arena.book.current(group) for group in handles])
+    if len(live):
+        with arena.book.pin(handles[live], party):
+            compute(rows_of(inputs, live), handles[live].reshape(-1, 2)[:, 0], live)
+    status = np.full(len(handles), Status.STALE_HANDLE, np.int32)
+    status[[g for g in live if arena.book.current(handles[g])]] = Status.OK
+    return status

@@ -1,0 +1,119 @@
+"""Safetensors files of a checkpoint, whole or in shards: which they are, what their headers say, reading and writing.
+
+Called by `weights`. Knows names, shapes and bytes, and nothing of what the tensors mean. Never unpickles.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from wavserve.errors import BundleError
+
+FILE = "diffusion_pytorch_model.safetensors"
+INDEX = FILE + ".index.json"
+MAX_SHARD_BYTES = 1 << 30
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def files(path: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: itself, those its index names, or those found in a folder by either name.
+
+    Raises BundleError when there is none, or the index names a file that is not beside it.
+    """
+    if path.is_dir():
+        found = [path / name for name in (INDEX, FILE) if (path / name).is_file()]
+        if len(found) != 1:
+            raise BundleError(f"weights {path}: expected either {FILE} or {INDEX}, found {len(found)} of the two")
+        path = found[0]
+    return _indexed(path) if path.suffix == ".json" else [path]
+
+
+def headers(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor of a checkpoint, without reading the tensors.
+
+    Raises BundleError on an unreadable file, or a name that two shards hold.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for file in files(path):
+        with _open(file) as reader:
+            for name in reader.keys():  # noqa: SIM118  (not a dict)
+                if name in found:
+                    raise BundleError(f"weights {file}: {name} stands in another shard too")
+                found[name] = tuple(reader.get_slice(name).get_shape())
+    return found
+
+
+def tensors(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors whose name is wanted, one at a time; they map the file."""
+    for file in files(path):
+        with _open(file) as reader:
+            for name in filter(wanted, reader.keys()):
+                yield name, reader.get_tensor(name)
+
+
+def write(
+    folder: Path,
+    sizes: Mapping[str, int],
+    tensor: Callable[[str], Tensor],
+    progress: Callable[[float], None] | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Write `tensor(name)` for each name of `sizes` (bytes) into `folder`, holding one shard at a time.
+
+    One file, or shards and an index where it would be larger than `max_shard_bytes`. `progress` is told the
+    fraction done.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = _shards(sizes, max_shard_bytes)
+    stem = FILE.removesuffix(".safetensors")
+    names = (
+        [FILE]
+        if len(shards) == 1
+        else [f"{stem}-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    )
+    for i, (file, shard) in enumerate(zip(names, shards, strict=True)):
+        save_file({name: tensor(name) for name in shard}, folder / file, metadata={"format": "pt"})
+        if progress is not None:
+            progress((i + 1) / len(shards))
+    if len(shards) > 1:
+        weight_map = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        (folder / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True) + "\n")
+
+
+def _shards(sizes: Mapping[str, int], max_shard_bytes: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if shards[-1] and filled + size > max_shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+def _indexed(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"weights {index}: expected an index with a weight_map, got {error!r}") from error
+    for name in names:
+        if Path(name).name != name or not (index.parent / name).is_file():
+            raise BundleError(f"weights {index}: the index names {name!r}, which is not a file beside it")
+    return [index.parent / name for name in names]
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"weights {file}: expected a safetensors file, got {error}") from error

@@ -1,0 +1,157 @@
+"""The experts restructured: keys and values of the video (and value) features once a sample, not once a step and row.
+
+The M value samples of one video sample form one grouped query on its keys and values; timesteps are embedded once each.
+Called by the value and action runners. The plain forward in `expert` is the oracle; the weights are its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from wavserve.models import flow
+from wavserve.models.expert import ExpertDiT
+from wavserve.models.fast_layers import KeyValue, attend, heads, key_value, query, turn_
+from wavserve.models.layers import Attention, Block
+from wavserve.models.maths import token_rotary
+from wavserve.spec import ModelConfig
+
+Read = Callable[[int], Tensor]
+"""`read(layer)`: features `[R, L, width]` after block `layer`; only borrowed during the call."""
+
+
+class FastExpert:
+    """What the fast paths of both experts share. Holds no weights of its own; running does not change it.
+
+    `length`: tokens of a sample `T`, without a history token.
+    """
+
+    def __init__(self, dit: ExpertDiT, config: ModelConfig, length: int) -> None:
+        self._dit, self._length, self._norm_eps = dit, length, config.norm_eps
+        self._blocks: list[Block] = list(dit.blocks)  # type: ignore[arg-type]
+        self._dtype = dit.scale_shift_table.dtype
+        table = token_rotary(length + 1, dit.rope_base, dit.scale_shift_table.shape[1], dit.rope_theta)
+        self._turns = table.as_complex().to(dit.scale_shift_table.device)
+
+    @torch.inference_mode()
+    def cross_kv(self, read: Read) -> list[KeyValue]:
+        """Keys and values of video features `read(layer) [R, V*L, D]` for each block: once a video sample."""
+        return [key_value(block.attn2, read(layer).to(self._dtype)) for layer, block in enumerate(self._blocks)]
+
+    @torch.inference_mode()
+    def _velocity(
+        self,
+        samples: Tensor,
+        sigma: float,
+        contexts: Sequence[Sequence[KeyValue]],
+        history: Tensor | None = None,
+        sink: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """Velocity of `samples [R, M, T, C]` at `sigma`; `contexts`: keys and values of each cross-attention's blocks.
+
+        `history [R, C]` leads the tokens; its timestep is 0. `sink` is given `x [(R M), T(+1), A]` after each block.
+        """
+        tokens = samples.to(self._dtype)
+        if history is not None:
+            clean = history.to(self._dtype)[:, None, None].expand(-1, samples.shape[1], 1, -1)
+            tokens = torch.cat([clean, tokens], dim=2)
+        temb, embedded = self._times(sigma, history is not None)
+        x = self._dit.proj_in(tokens.flatten(0, 1))
+        for layer, block in enumerate(self._blocks):
+            self._block(x, block, temb, [context[layer] for context in contexts])
+            if sink is not None:
+                sink(x)
+        return self._dit.head(x[:, -self._length :], embedded).view(*samples.shape[:3], -1).to(samples.dtype)
+
+    def _times(self, sigma: float, history: bool) -> tuple[Tensor, Tensor]:
+        """Modulation `[S, 6, A]` and the samples' head embedding `[A]`; S is 1 unless a history token differs."""
+        timestep = torch.tensor([sigma, 0.0], device=self._turns.device) * flow.TIMESTEPS
+        temb, embedded = self._dit.time_embed(timestep)
+        modulation = temb[[1] + [0] * self._length] if history else temb[:1]
+        return rearrange(modulation, "s (t a) -> s t a", t=6), embedded[0]
+
+    def _block(self, x: Tensor, block: Block, temb: Tensor, contexts: Sequence[KeyValue]) -> None:
+        """One block on `x [(R M), S, A]`, in place."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (block.scale_shift_table + temb).unbind(-2)
+        n = self._modulated(x, shift1, scale1)
+        x.addcmul_(self._self_attention(block.attn1, n), gate1)
+        layers = [layer for layer in (block.attn2, block.attn3) if layer is not None]
+        # both cross-attentions read the same x; zip ends early where the action expert is run without value features
+        updates = [_grouped(layer, x, context) for layer, context in zip(layers, contexts, strict=False)]
+        for update in updates:
+            x += update
+        x.addcmul_(block.ff(self._modulated(x, shift2, scale2)), gate2)
+
+    def _self_attention(self, layer: Attention, n: Tensor) -> Tensor:
+        turns = self._turns[: n.shape[1]]
+        q, k = turn_(query(layer, n), turns), turn_(layer.norm_k(layer.to_k(n)), turns)
+        return attend(layer, q, KeyValue(heads(k, layer.num_heads), heads(layer.to_v(n), layer.num_heads)))
+
+    def _modulated(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        n = F.rms_norm(x, x.shape[-1:], eps=self._norm_eps)
+        return torch.addcmul(shift, n, 1 + scale, out=n)
+
+
+class FastValue(FastExpert):
+    """The value expert's fast path."""
+
+    def velocity(self, samples: Tensor, sigma: float, kv: Sequence[KeyValue]) -> Tensor:
+        """Velocity `[R, M, T, C]` of `samples [R, M, T, C]` at `sigma`, the M rows of a video sample on its `kv`."""
+        return self._velocity(samples, sigma, [kv])
+
+    def integrate(self, noise: Tensor, kv: Sequence[KeyValue], num_steps: int) -> Tensor:
+        """Value tokens `[R, M, T, C]` from `noise [R, M, T, C]`."""
+        return flow.integrate(lambda x, sigma: self.velocity(x, sigma, kv), noise, num_steps)
+
+    def features(self, noise: Tensor, kv: Sequence[KeyValue]) -> list[Tensor]:
+        """Value features after each block `[R, T, A]`: one pass of `noise [R, T, C]` at pure noise."""
+        found: list[Tensor] = []
+        self._velocity(noise.unsqueeze(1), 1.0, [kv], sink=lambda x: found.append(x.clone()))
+        return found
+
+
+class FastAction(FastExpert):
+    """The action expert's fast path."""
+
+    @torch.inference_mode()
+    def value_kv(self, read: Read) -> list[KeyValue]:
+        """Keys and values of value features `read(layer) [R, T, Avalue]` for each block: once a plan."""
+        return [
+            key_value(block.attn3, read(layer).to(self._dtype))
+            for layer, block in enumerate(self._blocks)
+            if block.attn3 is not None
+        ]
+
+    def velocity(
+        self,
+        samples: Tensor,
+        sigma: float,
+        history: Tensor | None,
+        video_kv: Sequence[KeyValue],
+        value_kv: Sequence[KeyValue] | None,
+    ) -> Tensor:
+        """Velocity `[R, T, C]` of `samples [R, T, C]` at `sigma`; `history [R, C]`; None skips what it stands for."""
+        contexts = [video_kv] if value_kv is None else [video_kv, value_kv]
+        return self._velocity(samples.unsqueeze(1), sigma, contexts, history).squeeze(1)
+
+    def integrate(
+        self,
+        noise: Tensor,
+        history: Tensor | None,
+        video_kv: Sequence[KeyValue],
+        value_kv: Sequence[KeyValue] | None,
+        num_steps: int,
+    ) -> Tensor:
+        """Actions `[R, T, C]` from `noise [R, T, C]`; `history [R, C]`."""
+        return flow.integrate(lambda x, sigma: self.velocity(x, sigma, history, video_kv, value_kv), noise, num_steps)
+
+
+def _grouped(layer: Attention, x: Tensor, context: KeyValue) -> Tensor:
+    """Cross-attention of `x [(R M), S, A]` on a context of R rows: the M rows of one as a single query."""
+    q = query(layer, x)
+    rows = len(context.key)
+    return attend(layer, q.view(rows, -1, q.shape[-1]), context).view(x.shape)

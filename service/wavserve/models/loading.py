@@ -1,0 +1,67 @@
+"""From a bundle on disk to the four runners that share one feature arena.
+
+Called by whoever hosts the models: the composition root for the in-process backend, a Triton model for its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from wavserve.bundle import TRANSFORMER, Bundle
+from wavserve.models import weights
+from wavserve.models.arena import Arena, SlotShape
+from wavserve.models.arena_book import ArenaBook
+from wavserve.models.calls import Runner
+from wavserve.models.encoder import Encoder
+from wavserve.models.encoder_runner import EncoderRunner
+from wavserve.models.expert_runners import ActionRunner, ValueRunner
+from wavserve.models.fast_expert import FastAction, FastValue
+from wavserve.models.fast_video import FastVideo
+from wavserve.models.video_runner import VideoRunner
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerConfig:
+    """Where and in what the models run, and how much they keep."""
+
+    device: str
+    """auto, cpu or cuda"""
+    dtype: str
+    """float32 or bfloat16"""
+    threads: int | None
+    num_slots: int
+    lease_s: float
+    max_texts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The runners by model name, and the arena they share."""
+
+    runners: dict[str, Runner]
+    arena: Arena
+
+
+def load_runners(bundle: Bundle, config: RunnerConfig) -> Loaded:
+    """Loads every model of a bundle. Raises BundleError."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    spec, device, dtype = bundle.spec, _device(config.device), getattr(torch, config.dtype)
+    models = weights.load(bundle.folder / TRANSFORMER, spec.model, device, dtype)
+    arena = Arena(SlotShape.of(spec), ArenaBook(config.num_slots, config.lease_s), dtype, device)
+    video = FastVideo(models.video, spec.model, spec.latent, spec.num_views)
+    runners: dict[str, Runner] = {
+        "encoder": EncoderRunner(Encoder(bundle.folder, str(device), dtype)),
+        "video_dit": VideoRunner(video, spec, arena, config.max_texts),
+        "value_dit": ValueRunner(FastValue(models.value, spec.model, spec.chunk), spec, arena),
+        "action_dit": ActionRunner(FastAction(models.action, spec.model, spec.chunk), spec, arena),
+    }
+    return Loaded(runners, arena)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

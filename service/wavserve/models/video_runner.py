@@ -1,0 +1,113 @@
+"""The video model's runner: `imagine` fills arena slots with features, `denoise` makes pictures.
+
+Called by a backend; the same code in-process and in Triton. It is the arena's only allocator and keeps the text
+keys/values of the instructions used last. Noise is drawn here from its name.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wavserve import noise
+from wavserve.errors import ArenaFull
+from wavserve.models.arena import Arena
+from wavserve.models.calls import rows_of
+from wavserve.models.fast_video import FastVideo, TextKV
+from wavserve.noise import Stream
+from wavserve.spec import PolicySpec
+from wavserve.types import Tensors
+from wavserve.verbs import Status
+
+
+class VideoRunner:
+    """`imagine`: features of video samples into the arena, of which it is the only allocator. `denoise`: pictures."""
+
+    def __init__(self, model: FastVideo, spec: PolicySpec, arena: Arena, max_texts: int) -> None:
+        latent = spec.latent
+        frame = (spec.model.video.in_channels, latent.num_future_frames, latent.height, latent.width)
+        self._noise_shape = (spec.num_views, *frame)
+        self._model = model
+        self._arena = arena
+        self._texts = _TextCache(model, max_texts)
+
+    def run(self, verb: str, inputs: Tensors) -> Tensors:
+        return self._imagine(inputs) if verb == "imagine" else self._denoise(inputs)
+
+    def _imagine(self, inputs: Tensors) -> Tensors:
+        groups, num_samples = inputs["noise_name"].shape[:2]
+        texts, status = self._look_up(inputs)
+        handles = np.zeros((groups, num_samples, 2), np.int64)
+        for g in np.flatnonzero(status == Status.OK):
+            try:
+                handles[g] = self._arena.book.allocate(num_samples)
+            except ArenaFull:
+                status[g] = Status.ARENA_FULL
+        live = np.flatnonzero(status == Status.OK)
+        if len(live):
+            self._fill(rows_of(inputs, live), [texts[g] for g in live.tolist()], handles[live])
+        return {"handles": handles, "status": status}
+
+    def _fill(self, inputs: Tensors, texts: Sequence[TextKV], handles: NDArray[np.int64]) -> None:
+        """Writes the features of every sample, all or none."""
+        owned = handles.reshape(-1, 2)
+        try:
+            self._features(inputs, texts, owned[:, 0])
+        except BaseException:
+            self._arena.book.abandon(owned)
+            raise
+        self._arena.book.publish(owned)
+
+    def _features(self, inputs: Tensors, texts: Sequence[TextKV], slots: NDArray[np.int64]) -> None:
+        def sink(layer: int, features: Tensor) -> None:
+            self._arena.write_video(layer, slots, features)
+
+        self._model.imagine(*self._start(inputs), texts, int(inputs["video_steps"][0, 0]), sink)
+
+    def _denoise(self, inputs: Tensors) -> Tensors:
+        texts, status = self._look_up(inputs)
+        latents = np.zeros((*inputs["noise_name"].shape[:2], *self._noise_shape), np.float32)
+        live = np.flatnonzero(status == Status.OK)
+        if len(live):
+            own, own_texts = rows_of(inputs, live), [texts[g] for g in live.tolist()]
+            denoised = self._model.denoise(*self._start(own), own_texts, int(own["flow_steps"][0, 0]))
+            latents[live] = denoised.float().cpu().numpy()
+        return {"latents": latents, "status": status}
+
+    def _look_up(self, inputs: Tensors) -> tuple[dict[int, TextKV], NDArray[np.int32]]:
+        """Keys/values of each group whose text is held or sent along, and every group's status so far."""
+        found = {g: self._texts.get(inputs, g) for g in range(len(inputs["text_key"]))}
+        status = np.array([Status.TEXT_MISS if text is None else Status.OK for text in found.values()], np.int32)
+        return {g: text for g, text in found.items() if text is not None}, status
+
+    def _start(self, inputs: Tensors) -> tuple[Tensor, Tensor]:
+        """Memory latents `[G, V, C, P, H, W]` and the generated frames' noise `[G, N, V, C, F, H, W]`."""
+        video = noise.of_call(inputs, Stream.VIDEO, self._noise_shape)
+        return torch.from_numpy(inputs["memory"]).to(self._arena.device), torch.from_numpy(video).to(self._arena.device)
+
+
+class _TextCache:
+    """Keys/values of the `max_texts` instructions used last."""
+
+    def __init__(self, model: FastVideo, max_texts: int) -> None:
+        self._model = model
+        self._max_texts = max_texts
+        self._held: OrderedDict[bytes, TextKV] = OrderedDict()
+
+    def get(self, inputs: Tensors, group: int) -> TextKV | None:
+        key = inputs["text_key"][group].tobytes()
+        if key in self._held:
+            self._held.move_to_end(key)
+            return self._held[key]
+        if "embedding" not in inputs:
+            return None
+        text = self._model.text_kv(torch.from_numpy(inputs["embedding"][group]))
+        self._held[key] = text
+        if len(self._held) > self._max_texts:
+            self._held.popitem(last=False)
+        return text

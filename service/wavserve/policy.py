@@ -1,0 +1,254 @@
+"""The door both edges call: one observation in, one chunk of actions out.
+
+`plan` takes an admission permit, looks into the session, plans, denormalises, remembers and answers. A plan that is
+refused, cancelled or late leaves the session as it was. Below it lie sessions, normalisation and the planner; it knows
+no status codes and no wire format.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from wavserve import digests
+from wavserve.calls import Job
+from wavserve.errors import DeadlineExceeded, NotReady, Overloaded, SequenceConflict, UnknownPolicy, UnknownSession
+from wavserve.normalise import Normaliser
+from wavserve.pace import Clock, StageTimes
+from wavserve.perception import Perception
+from wavserve.pictures import imagine_frames
+from wavserve.planner import Planner
+from wavserve.proposal import NamedNoise
+from wavserve.sessions import Answered, FrameMemory, Session, SessionStore
+from wavserve.spec import PlannerConfig, PolicySpec, merge_options
+from wavserve.types import DeadlineResult, Plan, PlanContext, PlanRequest, PlanResult, Receipt
+
+Keep = Callable[[PlanRequest, Session, PlanResult], Awaitable[None]]
+"""Told of every answered plan: the request, the session as it was before, the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyParts:
+    """What a policy is assembled from."""
+
+    spec: PolicySpec
+    digest: str
+    """of the weights, as the backend told it"""
+    perception: Perception
+    planner: Planner
+    sessions: SessionStore
+    max_plans: int
+    """plans under way at a time; more are refused"""
+    version: str
+    keep: Keep | None = None
+    on_plan: Callable[[PlanResult], None] = lambda result: None
+    clock: Clock = time.monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request with everything decided that it left open."""
+
+    request: PlanRequest
+    config: PlannerConfig
+    seed: int
+    inputs: dict[str, str]
+    content: str
+    deadline: float
+    stages: StageTimes = field(default_factory=StageTimes)
+
+
+@dataclass(slots=True)
+class Flight:
+    """A plan under way, and how many callers wait for it: a retry joins, and the last to leave cancels it."""
+
+    order: Order
+    task: asyncio.Task[PlanResult]
+    waiters: int = 0
+
+
+class Policy:
+    """Serves one policy. `ready` turns true after `warm_up` has planned once for real."""
+
+    def __init__(self, parts: PolicyParts) -> None:
+        self.spec = parts.spec
+        self.digest = parts.digest
+        self.ready = False
+        self._parts = parts
+        self._normaliser = Normaliser(parts.spec)
+        self._flights: dict[str, Flight] = {}
+
+    @property
+    def plans_in_flight(self) -> int:
+        return len(self._flights)
+
+    async def plan(self, request: PlanRequest, deadline: float | None = None) -> PlanResult:
+        """Plans from one observation. `deadline` is absolute, in seconds of the policy's (monotonic) clock.
+
+        Raises UnknownPolicy, InvalidRequest (planner options, instruction), UnknownSession, SequenceConflict,
+        Overloaded, NotReady, DeadlineExceeded and BackendError; in each case the session is as it was.
+        """
+        if not self.ready:
+            raise NotReady("the service is starting or draining")
+        order = self._order(request, math.inf if deadline is None else deadline)
+        key = request.session_id or f"new-{secrets.token_hex(8)}"
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._take_off(key, order)
+        elif (flight.order.request.sequence, flight.order.content) != (request.sequence, order.content):
+            raise SequenceConflict("sequence", "one plan at a time in a session", _under_way(flight.order.request))
+        return await self._await(flight, order.deadline)
+
+    async def reset(self, session_id: str) -> None:
+        """Forgets the session's frame memory; a plan under way in it is answered with SequenceConflict."""
+        session = await self._known(session_id)
+        if not await self._parts.sessions.commit(session.forget()):
+            raise SequenceConflict("session_id", "a session that stands still", "a plan was committed meanwhile: retry")
+
+    async def warm_up(self) -> None:
+        """Plans for real on black frames, with one iteration and with none, so that the first robot finds all warm."""
+        images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in self.spec.cameras}
+        state = np.zeros(self.spec.state.dim, np.float32)
+        for iterations in (1, 1, 0):
+            request = PlanRequest(images, state, "warm up", seed=0, options={"num_iterations": iterations})
+            await self._make(self._order(request, math.inf), Session.fresh(self.digest))
+        self.ready = True
+
+    async def drain(self) -> None:
+        """Takes no more plans and waits for those under way."""
+        self.ready = False
+        await asyncio.gather(*(flight.task for flight in self._flights.values()), return_exceptions=True)
+
+    def _order(self, request: PlanRequest, deadline: float) -> Order:
+        if request.policy not in (None, self.spec.name):
+            raise UnknownPolicy("policy", self.spec.name, repr(request.policy))
+        config = merge_options(self.spec.planner, self.spec.bounds, dict(request.options))
+        inputs = digests.of_inputs(request)
+        seed = secrets.randbits(63) if request.seed is None else request.seed
+        content = digests.of_content(request, inputs)
+        return Order(request, config, seed, inputs, content, deadline, StageTimes(self._parts.clock))
+
+    def _take_off(self, key: str, order: Order) -> Flight:
+        if len(self._flights) >= self._parts.max_plans:
+            wait_s = self._parts.planner.pace.iteration_s(order.config) * max(order.config.num_iterations, 1)
+            raise Overloaded(f"{len(self._flights)} plans are under way, the limit", max(wait_s, 0.05))
+        flight = Flight(order, asyncio.create_task(self._fly(order)))
+        self._flights[key] = flight
+        flight.task.add_done_callback(lambda task: self._land(key, task))
+        return flight
+
+    def _land(self, key: str, task: asyncio.Task[PlanResult]) -> None:
+        del self._flights[key]
+        if not task.cancelled():
+            task.exception()  # whoever still waits is told; an error nobody waits for is not an accident
+
+    async def _await(self, flight: Flight, deadline: float) -> PlanResult:
+        flight.waiters += 1
+        try:
+            async with asyncio.timeout(None if deadline == math.inf else deadline - self._parts.clock()):
+                return await asyncio.shield(flight.task)
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before a plan could be made") from None
+        finally:
+            flight.waiters -= 1
+            if flight.waiters == 0:
+                flight.task.cancel()  # nobody is left to answer
+
+    async def _fly(self, order: Order) -> PlanResult:
+        session = await self._open(order.request)
+        if (answer := _earlier_answer(session, order)) is not None:
+            return answer
+        result, plan, memory = await self._make(order, session)
+        if self._parts.clock() > order.deadline:
+            raise DeadlineExceeded("the plan was ready only after its deadline")
+        answered = Answered(order.request.sequence, order.content, result, plan.video, plan.value)
+        after = replace(session, memory=memory, answered=answered, last_sequence=order.request.sequence)
+        if not await self._parts.sessions.commit(after):
+            raise SequenceConflict("session_id", "a session that stands still while it plans", "it was reset meanwhile")
+        if self._parts.keep is not None:
+            await self._parts.keep(order.request, session, result)
+        self._parts.on_plan(result)
+        return result
+
+    async def _open(self, request: PlanRequest) -> Session:
+        if request.session_id is not None:
+            return await self._known(request.session_id)
+        await self._parts.sessions.ensure_room()
+        return Session.fresh(self.digest)
+
+    async def _known(self, session_id: str) -> Session:
+        session = await self._parts.sessions.load(session_id)
+        if session is None:
+            raise UnknownSession("session_id", "a session of this service (it expires when idle)", repr(session_id))
+        return session if session.policy_digest == self.digest else replace(session.forget(), policy_digest=self.digest)
+
+    async def _make(self, order: Order, session: Session) -> tuple[PlanResult, Plan, FrameMemory]:
+        """One plan in a session; commits nothing."""
+        request = order.request
+        with order.stages.measure("total"):
+            memory, context = await self._perceive(order, session)
+            job = Job(context, order.config, NamedNoise((order.seed, request.sequence)), order.deadline, order.stages)
+            plan = await self._parts.planner.plan(job)
+            actions = self._normaliser.actions(plan.actions, request.state)
+            imagined = await imagine_frames(
+                self._parts.planner, self._parts.perception, job, plan, request.imagine_chunks
+            )
+        receipt = self._receipt(order, plan, memory)
+        result = PlanResult(session.id, request.sequence, request.control_step, actions, receipt, imagined)
+        return result, plan, memory
+
+    async def _perceive(self, order: Order, session: Session) -> tuple[FrameMemory, PlanContext]:
+        request, latent, threshold = order.request, self.spec.latent, self.spec.memory_threshold
+        with order.stages.measure("encode"):
+            text, latents = await asyncio.gather(
+                self._parts.perception.read(request.instruction, order.deadline),
+                self._parts.perception.see(request.images, order.deadline),
+            )
+        if session.memory is None:
+            memory = FrameMemory.begin(latents, latent.num_memory_frames, threshold)
+        else:
+            memory = session.memory.observe(latents, request.executed_steps, threshold)
+        return memory, PlanContext(memory.frames, text, self._normaliser.history(request.state))
+
+    def _receipt(self, order: Order, plan: Plan, memory: FrameMemory) -> Receipt:
+        bounded = order.deadline < math.inf
+        short = len(plan.iterations) < order.config.num_iterations
+        deadline = DeadlineResult.MET_DEGRADED if short else DeadlineResult.MET
+        return Receipt(
+            policy=self.spec.name,
+            policy_digest=self.digest,
+            untrained=self.spec.untrained,
+            seed=order.seed,
+            sequence=order.request.sequence,
+            config=order.config,
+            iterations_done=len(plan.iterations),
+            deadline=deadline if bounded else DeadlineResult.NONE,
+            slack_s=order.deadline - self._parts.clock() if bounded else None,
+            iterations=plan.iterations,
+            stage_s=dict(order.stages.seconds),
+            value_estimate=plan.value_estimate,
+            digests={**order.inputs, "memory": digests.of_memory(memory)},
+            version=self._parts.version,
+        )
+
+
+def _earlier_answer(session: Session, order: Order) -> PlanResult | None:
+    """The first answer when the request is a retry; None when it is new. Raises SequenceConflict when it is neither."""
+    sequence, answered = order.request.sequence, session.answered
+    if sequence > session.last_sequence:
+        return None
+    if sequence < session.last_sequence or answered is None:
+        raise SequenceConflict("sequence", f"more than {session.last_sequence}", sequence)
+    if answered.content != order.content:
+        raise SequenceConflict("sequence", f"a new number, {sequence} was answered", "the same number, other content")
+    return answered.result
+
+
+def _under_way(request: PlanRequest) -> str:
+    return f"sequence {request.sequence} is under way"

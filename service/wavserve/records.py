@@ -1,0 +1,92 @@
+"""Kept plans: the request, the session as it was before, and the answer, in one safetensors file each.
+
+Written by the service when it records, read by `replay`. Frames are kept as decoded, so a replay sees the same bits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from wavserve.errors import BundleError
+from wavserve.sessions import FrameMemory, Session
+from wavserve.types import Array, PlanRequest, PlanResult
+
+FORMAT = "wavserve-record-1"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One kept plan, ready to be made again: `request` pins seed and iterations to what was spent."""
+
+    request: PlanRequest
+    memory: FrameMemory | None
+    policy_digest: str
+    actions: Array
+    """`[T, A]` as answered"""
+
+
+class Recorder:
+    """Keeps plans in a folder, one file each; a full disk is logged and costs no robot its answer."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+
+    async def keep(self, request: PlanRequest, before: Session, result: PlanResult) -> None:
+        path = self._folder / f"{result.session_id}-{result.sequence:08d}.safetensors"
+        try:
+            await asyncio.to_thread(save, path, request, before, result)
+        except OSError:
+            log.exception("could not record %s", path)
+
+
+def save(path: Path, request: PlanRequest, before: Session, result: PlanResult) -> None:
+    """Writes one plan. Raises OSError."""
+    tensors: dict[str, NDArray[Any]] = {f"images.{name}": image for name, image in request.images.items()}
+    tensors |= {"state": request.state, "actions": result.actions}
+    if before.memory is not None:
+        tensors["memory"] = before.memory.frames
+    receipt = result.receipt
+    told = {
+        "format": FORMAT,
+        "request": {name: value for name, value in asdict(request).items() if name not in ("images", "state")},
+        "memory_steps": 0 if before.memory is None else before.memory.steps,
+        "policy_digest": receipt.policy_digest,
+        "seed": receipt.seed,
+        "config": {**asdict(receipt.config), "num_iterations": receipt.iterations_done},
+    }
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    save_file(contiguous, path, metadata={"wavserve": json.dumps(told)})
+
+
+def load(path: Path) -> Record:
+    """Reads one plan. Raises BundleError when the file is not a record."""
+    try:
+        with safe_open(path, framework="np") as file:
+            told = json.loads((file.metadata() or {}).get("wavserve", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{path}: expected a record made by `serve --record`: {error}") from error
+    if told.get("format") != FORMAT:
+        raise BundleError(f"{path}: expected format {FORMAT}, got {told.get('format')}")
+    memory = FrameMemory(tensors["memory"], told["memory_steps"]) if "memory" in tensors else None
+    return Record(_request(told, tensors), memory, told["policy_digest"], tensors["actions"])
+
+
+def _request(told: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> PlanRequest:
+    images = {name.removeprefix("images."): image for name, image in tensors.items() if name.startswith("images.")}
+    request = PlanRequest(images=images, state=tensors["state"], **told["request"])
+    return replace(request, seed=told["seed"], options=told["config"])

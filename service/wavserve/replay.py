@@ -1,0 +1,55 @@
+"""Makes a recorded plan again and compares: the proof that a receipt says all there is to say.
+
+Called by `wavserve plan --replay`; assembles an in-process service around the bundle, with the session as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from wavserve import records
+from wavserve.app import Service, assemble
+from wavserve.errors import BundleError
+from wavserve.sessions import Session
+from wavserve.settings import Settings
+from wavserve.types import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A plan made again, beside the recorded one; both `[T, A]`."""
+
+    recorded: Array
+    replayed: Array
+
+    @property
+    def max_error(self) -> float:
+        return float(np.abs(self.recorded - self.replayed).max())
+
+    @property
+    def identical(self) -> bool:
+        return np.array_equal(self.recorded, self.replayed)
+
+
+async def replay(record_file: Path, settings: Settings) -> Replay:
+    """Plans again from a record. Raises BundleError when the record was made with another policy."""
+    record = records.load(record_file)
+    service = await assemble(settings)
+    service.policy.ready = True  # nothing to warm up for one plan
+    try:
+        return await _replay(record, service)
+    finally:
+        await service.close()
+
+
+async def _replay(record: records.Record, service: Service) -> Replay:
+    digest = service.policy.digest
+    if record.policy_digest != digest:
+        raise BundleError(f"the record was made with policy {record.policy_digest[:16]}, this bundle is {digest[:16]}")
+    session = Session("replayed", digest, memory=record.memory)
+    await service.sessions.commit(session)
+    result = await service.policy.plan(replace(record.request, session_id=session.id))
+    return Replay(record.actions, result.actions)

@@ -1,0 +1,128 @@
+"""What the service tells about itself: Prometheus metrics in a registry of their own, and log lines.
+
+One `Metrics` is made by `app` and handed down; every layer reports through its verbs and none knows a metric's name.
+Base units throughout: seconds, counts. Names, labels and meanings stand in this file only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TextIO
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_ITERATIONS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
+_GROUPS = (1, 2, 4, 8, 16, 32)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+Reading = Callable[[], float]
+"""Called at every scrape, from the scraping thread; it must be quick and must not raise."""
+
+
+class Metrics:
+    """Every metric of one server. `registry` is what `/metrics` shows; two instances never share a number."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._describe_requests()
+        self._describe_plans()
+        self._describe_calls()
+
+    def observe_request(self, edge: str, outcome: str, seconds: float) -> None:
+        """A request answered by an edge (`http`, `grpc`); `outcome` is `ok` or the error's kebab name."""
+        self._requests.labels(edge, outcome).inc()
+        self._request_seconds.labels(edge, outcome).observe(seconds)
+
+    def observe_plan(self, iterations: int, deadline: str) -> None:
+        """A plan that ended: iterations spent, and a `DeadlineResult` value or `missed`."""
+        self._iterations.observe(iterations)
+        self._deadlines.labels(deadline).inc()
+
+    def observe_stage(self, stage: str, seconds: float) -> None:
+        """Time one plan spent in a stage; the stages are the keys of a receipt's stage times."""
+        self._stage_seconds.labels(stage).observe(seconds)
+
+    def observe_call(self, verb: str, groups: int, rows: int, seconds: float) -> None:
+        """A backend call: how many groups joined in it, how many batch rows it ran, how long it took."""
+        self._call_groups.labels(verb).observe(groups)
+        self._call_rows.labels(verb).observe(rows)
+        self._call_seconds.labels(verb).observe(seconds)
+
+    def watch_queue(self, depth: Reading) -> None:
+        """Groups waiting for the device."""
+        self._watch("queue_depth", "Groups waiting for the device.", depth)
+
+    def watch_arena(self, used: Reading, total: Reading) -> None:
+        """Slots of the feature arena."""
+        self._watch("arena_slots_used", "Feature arena slots that hold a sample.", used)
+        self._watch("arena_slots", "Feature arena slots there are.", total)
+
+    def watch_sessions(self, count: Reading) -> None:
+        """Sessions kept."""
+        self._watch("sessions", "Robot sessions kept.", count)
+
+    def watch_plans(self, in_flight: Reading) -> None:
+        """Plans admitted and not answered yet."""
+        self._watch("plans_in_flight", "Plans admitted and not answered yet.", in_flight)
+
+    def _watch(self, name: str, meaning: str, reading: Reading) -> None:
+        Gauge(f"wavserve_{name}", meaning, registry=self.registry).set_function(reading)
+
+    def _describe_requests(self) -> None:
+        labels = ("edge", "outcome")
+        self._requests = Counter(
+            "wavserve_requests", "Requests answered, by edge and outcome.", labels, registry=self.registry
+        )
+        self._request_seconds = self._histogram(
+            "request_seconds", "From a request's receipt to its answer.", labels, _SECONDS
+        )
+
+    def _describe_plans(self) -> None:
+        self._deadlines = Counter(
+            "wavserve_plans", "Plans ended, by how they stood to their deadline.", ("deadline",), registry=self.registry
+        )
+        self._iterations = self._histogram("plan_iterations", "Planning iterations of a plan.", (), _ITERATIONS)
+        self._stage_seconds = self._histogram("plan_stage_seconds", "Time of a plan's stage.", ("stage",), _SECONDS)
+
+    def _describe_calls(self) -> None:
+        labels = ("verb",)
+        self._call_groups = self._histogram("call_groups", "Sample groups joined in a call.", labels, _GROUPS)
+        self._call_rows = self._histogram("call_rows", "Batch rows of a call.", labels, _ROWS)
+        self._call_seconds = self._histogram("call_seconds", "Time of a backend call.", labels, _SECONDS)
+
+    def _histogram(self, name: str, meaning: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"wavserve_{name}", meaning, labels, buckets=buckets, registry=self.registry)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a record: time (UTC), level, logger, message, whatever `extra=` added, and the traceback."""
+
+    _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {key: value for key, value in vars(record).items() if key not in self._PLAIN}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure_logging(level: str, style: str, stream: TextIO | None = None) -> None:
+    """Sends every log line to `stream` (None: standard error) as `text` or `json`, replacing earlier handlers.
+
+    Called once by `app`; run uvicorn with `log_config=None`, so that its lines come the same way.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if style == "json" else text)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,0 +1,5 @@
+"""Between the messages of `wavserve.v1` (protobuf) and our own frozen data, both ways.
+
+Used by the gRPC edge and the robot client. Spelling only: what a request means, and whether it is allowed, the edge
+judges. The one judgement made here is that a field we do not know is refused, since ignoring it would be a guess.
+"""

@@ -1,0 +1,67 @@
+"""Failures as gRPC's own error details (google.rpc.Status) and back to the typed errors of `errors.py`.
+
+The gRPC edge packs, the robot client unpacks; a client of any language reads them with the public googleapis protos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+from wavserve.errors import InvalidRequest, Overloaded, WavserveError
+
+DETAILS_KEY = "grpc-status-details-bin"
+_DOMAIN = "wavserve"
+
+
+def pack_details(code: int, message: str, reason: str, facts: Mapping[str, str]) -> bytes:
+    """A google.rpc.Status. `reason` is the error's kebab name; `facts` may hold field, expected, actual, retryable,
+    retry_after_s and error_id, and travel as ErrorInfo metadata; field and retry_after_s also in the standard details.
+    """
+    status = status_pb2.Status(code=code, message=message)
+    info = error_details_pb2.ErrorInfo(reason=reason.replace("-", "_").upper(), domain=_DOMAIN, metadata=facts)
+    status.details.add().Pack(info)
+    if "field" in facts:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=facts["field"], description=message)
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    if "retry_after_s" in facts:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(round(float(facts["retry_after_s"]) * 1e3))
+        status.details.add().Pack(retry)
+    packed: bytes = status.SerializeToString()
+    return packed
+
+
+def unpack_error(details: bytes) -> WavserveError | None:
+    """The typed error that was packed; None when the details are not ours."""
+    status, info = status_pb2.Status(), error_details_pb2.ErrorInfo()
+    try:
+        status.ParseFromString(details)
+    except DecodeError:
+        return None
+    for detail in status.details:
+        if detail.Unpack(info) and info.domain == _DOMAIN:
+            return _rebuild(info.reason, status.message, dict(info.metadata))
+    return None
+
+
+def _rebuild(reason: str, message: str, facts: Mapping[str, str]) -> WavserveError:
+    known = {_reason(cls): cls for cls in _family(WavserveError)}
+    cls = known.get(reason, WavserveError)
+    if issubclass(cls, InvalidRequest):
+        return cls(facts.get("field", ""), facts.get("expected", ""), facts.get("actual", ""))
+    if issubclass(cls, Overloaded):
+        return cls(message, float(facts.get("retry_after_s", 1.0)))
+    return cls(f"{message} ({facts.get('error_id', 'no id')})" if cls is WavserveError else message)
+
+
+def _family(cls: type[WavserveError]) -> Iterator[type[WavserveError]]:
+    yield cls
+    for child in cls.__subclasses__():
+        yield from _family(child)
+
+
+def _reason(cls: type[WavserveError]) -> str:
+    return "".join(f"_{letter}" if letter.isupper() else letter for letter in cls.__name__).lstrip("_").upper()

@@ -1,0 +1,82 @@
+"""The pieces that several protobuf messages share: options, images, and parsing that refuses what it does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from wavserve.errors import InvalidRequest, UnsupportedMedia
+from wavserve.messages import ENCODINGS, EncodedImage
+from wavserve.pb import wavserve_pb2 as pb
+from wavserve.spec import PlannerConfig
+
+OPTION_NAMES = tuple(field.name for field in fields(PlannerConfig))
+
+
+def parse(message: Message, raw: bytes) -> None:
+    """Fills the message. Raises InvalidRequest for bytes that do not parse, or that hold a field it does not have."""
+    try:
+        message.ParseFromString(raw)
+    except DecodeError:
+        expected = f"a {message.DESCRIPTOR.full_name} with text in UTF-8"
+        raise InvalidRequest("request", expected, f"{len(raw)} bytes that do not parse") from None
+    refuse_unknown("request", message)
+
+
+def refuse_unknown(field: str, message: Message) -> None:
+    """Raises InvalidRequest when the sender set what our contract does not have: ignoring it would be a guess."""
+    unknown = UnknownFieldSet(message)
+    if len(unknown):
+        numbers = ", ".join(str(unknown[index].field_number) for index in range(len(unknown)))
+        raise InvalidRequest(field, f"fields of {message.DESCRIPTOR.full_name}", f"unknown field numbers {numbers}")
+
+
+def options_from(message: pb.PlannerOptions) -> dict[str, object]:
+    """Only what was set; the rest stays the policy's default."""
+    return {field.name: value for field, value in message.ListFields()}
+
+
+def options(values: Mapping[str, object]) -> pb.PlannerOptions:
+    """Planner options by name. Raises InvalidRequest for a name or a type that protobuf has no place for."""
+    message = pb.PlannerOptions()
+    for name, value in values.items():
+        if name not in OPTION_NAMES:
+            raise InvalidRequest(f"planner.{name}", f"one of {', '.join(OPTION_NAMES)}", "an unknown option")
+        try:
+            setattr(message, name, value)
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(f"planner.{name}", "a value of the option's type", str(error)) from None
+    return message
+
+
+def image(picture: EncodedImage) -> pb.Image:
+    """Raises UnsupportedMedia for an encoding the contract does not have."""
+    if picture.encoding not in ENCODINGS:
+        field = f"images.{picture.camera}.encoding"
+        raise UnsupportedMedia(field, f"one of {', '.join(ENCODINGS)}", picture.encoding)
+    return pb.Image(
+        camera=picture.camera,
+        encoding=picture.encoding.upper(),
+        height=picture.height,
+        width=picture.width,
+        channels=picture.channels,
+        data=picture.data,
+        captured_mono_ns=picture.captured_mono_ns,
+    )
+
+
+def image_from(message: pb.Image) -> EncodedImage:
+    """The picture as it came; an encoding we do not know keeps its number, and the edge refuses it by name."""
+    known = message.encoding in pb.Image.Encoding.values()
+    return EncodedImage(
+        camera=message.camera,
+        encoding=pb.Image.Encoding.Name(message.encoding).lower() if known else f"encoding {message.encoding}",
+        data=message.data,
+        height=message.height,
+        width=message.width,
+        channels=message.channels,
+        captured_mono_ns=message.captured_mono_ns,
+    )

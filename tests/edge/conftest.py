@@ -1,0 +1,47 @@
+"""One served example policy per test module, and a robot of each dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from fakes import RecordingPolicy, example_limits
+from robots import ROBOTS, Address, GrpcRobot, Robot, serving
+
+from wavserve.telemetry import Metrics
+
+
+@dataclass(frozen=True)
+class Served:
+    policy: RecordingPolicy
+    metrics: Metrics
+    address: Address
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Served]:
+    policy, metrics = RecordingPolicy(), Metrics()
+    with serving(policy, example_limits(), metrics) as address:
+        yield Served(policy, metrics, address)
+
+
+@pytest.fixture
+def served(running: Served) -> Served:
+    """The running server, its policy as good as new."""
+    vars(running.policy).update(vars(RecordingPolicy()))
+    return running
+
+
+@pytest.fixture(params=ROBOTS, ids=lambda robot: robot.kind)
+def robot(request: pytest.FixtureRequest, served: Served) -> Iterator[Robot]:
+    made: Robot = request.param(served.address)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def grpc_robot(served: Served) -> Iterator[GrpcRobot]:
+    made = GrpcRobot(served.address)
+    yield made
+    made.close()

@@ -1,0 +1,175 @@
+"""A policy that records what it is asked and answers at once, pictures to send it, and the limits around it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from wavserve.edge.limits import EdgeLimits
+from wavserve.messages import EncodedImage, Submission
+from wavserve.spec import (
+    ActionSpec,
+    CameraSpec,
+    ExpertConfig,
+    LatentSpec,
+    ModelConfig,
+    NormSpec,
+    PlannerConfig,
+    PolicySpec,
+    Resize,
+    VectorSpec,
+    VideoConfig,
+)
+from wavserve.types import DeadlineResult, IterationRecord, PlanRequest, PlanResult, Receipt
+
+STATE_DIM, ACTION_DIM, CHUNK = 8, 7, 16
+INSTRUCTION = "pick up the alphabet soup"
+
+
+def example_vector(dim: int) -> VectorSpec:
+    names = tuple(f"x{i}" for i in range(dim))
+    return VectorSpec(names, ("m",) * dim, NormSpec("minmax", (-1.0,) * dim, (1.0,) * dim))
+
+
+def example_spec(resize: Resize = "exact") -> PolicySpec:
+    """Two cameras of 128x128, state 8, action 7, chunk 16."""
+    expert = ExpertConfig(7, 7, num_heads=2, head_dim=6, rope_base=20)
+    video = VideoConfig(16, 16, num_layers=2, num_heads=2, head_dim=12, caption_channels=8)
+    return PolicySpec(
+        name="example",
+        untrained=True,
+        cameras=tuple(CameraSpec(name, 128, 128, resize) for name in ("agentview", "wrist")),
+        state=example_vector(STATE_DIM),
+        action=ActionSpec(example_vector(ACTION_DIM)),
+        chunk=CHUNK,
+        control_hz=20.0,
+        memory_threshold=1,
+        max_instruction_bytes=64,
+        max_prompt_tokens=64,
+        model=ModelConfig(video, expert, expert),
+        latent=LatentSpec(4, 2, 4, 4),
+        planner=PlannerConfig(num_iterations=2, num_video_samples=6, num_value_samples=4),
+        notes="made up for tests",
+    )
+
+
+def example_limits() -> EdgeLimits:
+    return EdgeLimits(max_body_bytes=400_000, max_image_bytes=250_000, max_image_pixels=512 * 512)
+
+
+def example_pixels(height: int = 128, width: int = 128, seed: int = 0) -> np.ndarray:
+    """A smooth random picture `[height, width, 3]`, which compresses as a camera's does."""
+    small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def example_bytes(pixels: np.ndarray, encoding: str) -> bytes:
+    if encoding.startswith("raw"):
+        return (pixels if encoding == "raw_rgb8" else pixels[..., ::-1]).tobytes()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format=encoding.upper())
+    return buffer.getvalue()
+
+
+def example_image(camera: str = "agentview", encoding: str = "png", size: tuple[int, int] = (128, 128)) -> EncodedImage:
+    pixels = example_pixels(*size, seed=len(camera))
+    height, width = size if encoding.startswith("raw") else (0, 0)
+    return EncodedImage(camera, encoding, example_bytes(pixels, encoding), height, width, captured_mono_ns=1234)
+
+
+def example_submission(**changes: object) -> Submission:
+    """A request that the example policy takes."""
+    fields: dict[str, object] = {
+        "images": (example_image("agentview", "png"), example_image("wrist", "jpeg")),
+        "state": tuple(0.1 * i for i in range(STATE_DIM)),
+        "instruction": INSTRUCTION,
+    }
+    return Submission(**(fields | changes))  # type: ignore[arg-type]
+
+
+def example_receipt(spec: PolicySpec, request: PlanRequest) -> Receipt:
+    config = spec.planner
+    draw = np.random.default_rng(3)
+    records = tuple(
+        IterationRecord(
+            snr=draw.standard_normal((config.num_video_samples, config.num_value_samples), dtype=np.float32),
+            video_elites=(3, 1, 0, 2, 5, 4),
+            value_elites=(7, 2, 11),
+            video_std=0.5,
+            value_std=0.25,
+        )
+        for _ in range(config.num_iterations)
+    )
+    return Receipt(
+        policy=spec.name,
+        policy_digest="d" * 64,
+        untrained=spec.untrained,
+        seed=2**63 - 1 if request.seed is None else request.seed,
+        sequence=request.sequence,
+        config=config,
+        iterations_done=config.num_iterations,
+        deadline=DeadlineResult.MET_DEGRADED,
+        slack_s=0.125,
+        iterations=records,
+        stage_s={"imagine": 0.5, "score": 0.25},
+        value_estimate=0.75,
+        digests={"state": "a" * 64, "images.wrist": "b" * 64},
+        version="0.0.0",
+    )
+
+
+def example_result(spec: PolicySpec, request: PlanRequest) -> PlanResult:
+    """An answer whose actions no two of which are equal, with imagined frames when they were asked for."""
+    actions = np.linspace(-1, 1, CHUNK * ACTION_DIM, dtype=np.float32).reshape(CHUNK, ACTION_DIM)
+    frames = {camera.name: np.stack([example_pixels(16, 16, seed) for seed in (5, 6)]) for camera in spec.cameras}
+    return PlanResult(
+        session_id=request.session_id or "session-of-the-fake",
+        sequence=request.sequence,
+        first_control_step=request.control_step,
+        actions=actions,
+        receipt=example_receipt(spec, request),
+        imagined=frames if request.imagine_chunks else {},
+    )
+
+
+@dataclass
+class RecordingPolicy:
+    """Answers with `example_result`, or raises `error`; with `hold`, plans last until they are cancelled."""
+
+    spec: PolicySpec = field(default_factory=example_spec)
+    digest: str = "d" * 64
+    ready: bool = True
+    error: Exception | None = None
+    hold: bool = False
+    requests: list[PlanRequest] = field(default_factory=list)
+    deadlines: list[float | None] = field(default_factory=list)
+    resets: list[str] = field(default_factory=list)
+    started: Callable[[], object] = lambda: None
+    cancelled: Callable[[], object] = lambda: None
+
+    async def plan(self, request: PlanRequest, deadline: float | None) -> PlanResult:
+        self.requests.append(request)
+        self.deadlines.append(deadline)
+        self.started()
+        if self.hold:
+            await self._until_cancelled()
+        if self.error is not None:
+            raise self.error
+        return example_result(self.spec, request)
+
+    async def reset(self, session_id: str) -> None:
+        self.resets.append(session_id)
+        if self.error is not None:
+            raise self.error
+
+    async def _until_cancelled(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled()
+            raise

@@ -1,0 +1,204 @@
+"""Three robots, each speaking one dialect to a server on real loopback sockets, told of failures in the same terms."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+import httpx
+import uvicorn
+from google.protobuf import any_pb2
+from google.protobuf.json_format import MessageToDict
+from google.rpc import error_details_pb2, status_pb2
+
+from wavserve.edge.door import Planning
+from wavserve.edge.grpc_api import create_grpc_server
+from wavserve.edge.http_api import create_http_app
+from wavserve.edge.limits import EdgeLimits
+from wavserve.messages import EncodedImage, Submission
+from wavserve.pb import wavserve_pb2 as pb
+from wavserve.pb.wavserve_pb2_grpc import PlanServiceStub
+from wavserve.telemetry import Metrics
+from wavserve.wire import parts, requests
+
+MEDIA = {"jpeg": "image/jpeg", "png": "image/png"}
+
+
+@dataclass(frozen=True)
+class Address:
+    http: str
+    grpc: str
+
+
+@contextmanager
+def serving(policy: Planning, limits: EdgeLimits, metrics: Metrics) -> Iterator[Address]:
+    """Both edges in one loop in one thread, as `app` runs them, on free ports of the loopback."""
+    address: Future[Address] = Future()
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(policy, limits, metrics, address, stop)))
+    thread.start()
+    try:
+        yield address.result(timeout=30)
+    finally:
+        stop.set()
+        thread.join()
+
+
+async def _serve(
+    policy: Planning, limits: EdgeLimits, metrics: Metrics, address: Future[Address], stop: threading.Event
+) -> None:
+    app = create_http_app(policy, limits, metrics)
+    http = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    # Only of a socket that names TCP does asyncio know to switch Nagle off; without, each answer takes 40 ms.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    rpc = create_grpc_server(policy, limits, metrics)
+    port = rpc.add_insecure_port("127.0.0.1:0")
+    await rpc.start()
+    serving_http = asyncio.create_task(http.serve(sockets=[listener]))
+    address.set_result(Address(f"http://127.0.0.1:{listener.getsockname()[1]}", f"127.0.0.1:{port}"))
+    await asyncio.to_thread(stop.wait)
+    http.should_exit = True
+    await serving_http
+    await rpc.stop(None)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a robot was told. `code`: HTTP status or gRPC code name; `content`: the answer, or the problem's facts."""
+
+    code: int | str
+    content: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The error's kebab name."""
+        return str(self.content["type"]).removeprefix("urn:wavserve:problem:")
+
+
+def body_of(submission: Submission, with_data: bool = True) -> dict[str, Any]:
+    """The JSON of a request; without data, the `request` part of a multipart one."""
+    names = ("state", "instruction", "session_id", "sequence", "control_step", "executed_steps", "policy", "seed")
+    names += ("deadline_ms", "imagine_chunks")
+    body = {name: getattr(submission, name) for name in names}
+    return body | {
+        "planner": dict(submission.options),
+        "images": [_image_of(image, with_data) for image in submission.images],
+    }
+
+
+def _image_of(image: EncodedImage, with_data: bool) -> dict[str, Any]:
+    facts = {"camera": image.camera, "encoding": image.encoding, "height": image.height, "width": image.width}
+    facts |= {"channels": image.channels, "captured_mono_ns": image.captured_mono_ns}
+    return facts | ({"data": base64.b64encode(image.data).decode()} if with_data else {})
+
+
+class JsonRobot:
+    """POST /v1/plan as JSON."""
+
+    kind = "json"
+
+    def __init__(self, address: Address) -> None:
+        self.client = httpx.Client(base_url=address.http, timeout=30)
+
+    def plan(self, submission: Submission) -> Told:
+        body = json.dumps(body_of(submission))  # NaN and infinity as the bare words Python writes
+        return told(self.client.post("/v1/plan", content=body, headers={"content-type": "application/json"}))
+
+    def reset(self, session_id: str) -> Told:
+        return told(self.client.post(f"/v1/sessions/{session_id}/reset"))
+
+    def close(self) -> None:
+        self.client.close()
+
+
+class MultipartRobot(JsonRobot):
+    """POST /v1/plan as multipart, a binary part per camera."""
+
+    kind = "multipart"
+
+    def plan(self, submission: Submission) -> Told:
+        facts = body_of(submission, with_data=False)
+        seen: dict[str, dict[str, Any]] = {image["camera"]: image for image in facts["images"]}
+        facts["images"] = list(seen.values())  # each camera is described once, even where its part comes twice
+        files: list[tuple[str, Any]] = [("request", (None, json.dumps(facts), "application/json"))]
+        for image in submission.images:
+            media = MEDIA.get(image.encoding, "application/octet-stream")
+            files.append((image.camera, (f"{image.camera}.bin", image.data, media)))
+        return told(self.client.post("/v1/plan", files=files))
+
+
+def told(response: httpx.Response) -> Told:
+    media = "application/json" if response.is_success else "application/problem+json"
+    assert response.headers["content-type"] == media, response.text
+    return Told(response.status_code, response.json())
+
+
+class GrpcRobot:
+    """Plan over gRPC, through the generated stub."""
+
+    kind = "grpc"
+
+    def __init__(self, address: Address) -> None:
+        self.channel = grpc.insecure_channel(address.grpc)
+        self.stub = PlanServiceStub(self.channel)
+
+    def plan(self, submission: Submission) -> Told:
+        return self.call(self.stub.Plan, message_of(submission))
+
+    def reset(self, session_id: str) -> Told:
+        return self.call(self.stub.Reset, pb.ResetRequest(session_id=session_id))
+
+    def call(self, method: Any, message: Any) -> Told:
+        try:
+            answer = method(message, timeout=30)
+        except grpc.RpcError as error:
+            return Told(error.code().name, facts_of(error))
+        every_field = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
+        return Told("OK", MessageToDict(answer, **every_field))
+
+    def close(self) -> None:
+        self.channel.close()
+
+
+def facts_of(error: Any) -> dict[str, Any]:
+    """The details of a failed call, under the names a problem document has."""
+    packed = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    status = status_pb2.Status.FromString(packed)
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    facts: dict[str, Any] = {"detail": status.message}
+    for detail in status.details:
+        assert isinstance(detail, any_pb2.Any)
+        if detail.Unpack(info):
+            assert info.domain == "wavserve"
+            facts |= {"type": info.reason.lower().replace("_", "-"), **info.metadata}
+        if detail.Unpack(bad):
+            assert [violation.field for violation in bad.field_violations] == [facts["field"]]
+    return facts
+
+
+def message_of(submission: Submission) -> pb.PlanRequest:
+    """A submission as protobuf, whatever it holds: what has no name there goes as an unknown field or number."""
+    known = {name: value for name, value in submission.options.items() if name in parts.OPTION_NAMES}
+    message = requests.plan_request(replace(submission, images=(), options=known))
+    if known != dict(submission.options):
+        message.planner.MergeFromString(bytes([0xF8, 0x06, 0x01]))  # field 111, varint 1
+    for image in submission.images:
+        entry = message.images.add(camera=image.camera, data=image.data, height=image.height, width=image.width)
+        entry.encoding = dict(pb.Image.Encoding.items()).get(image.encoding.upper(), 99)  # type: ignore[assignment]  # open
+        entry.channels, entry.captured_mono_ns = image.channels, image.captured_mono_ns
+    return message
+
+
+ROBOTS = (JsonRobot, MultipartRobot, GrpcRobot)
+Robot = JsonRobot | GrpcRobot

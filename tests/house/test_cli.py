@@ -1,0 +1,244 @@
+"""The command line: exit codes, words on failure, `plan` over a real socket, and what the base install can start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from wavserve.cli import main
+from wavserve.messages import Chunk
+from wavserve.pb import wavserve_pb2 as pb
+from wavserve.pb import wavserve_pb2_grpc as pb_grpc
+from wavserve.spec import PlannerConfig
+from wavserve.types import DeadlineResult, Receipt
+from wavserve.wire.answers import action_chunk
+
+SERVER_ONLY = ("torch", "fastapi", "pydantic", "uvicorn", "prometheus_client", "PIL", "transformers", "diffusers")
+
+
+def example_chunk() -> Chunk:
+    receipt = Receipt(
+        policy="tiny",
+        policy_digest="ab" * 32,
+        untrained=True,
+        seed=7,
+        sequence=0,
+        config=PlannerConfig(num_iterations=2),
+        iterations_done=0,
+        deadline=DeadlineResult.MET_DEGRADED,
+        slack_s=0.25,
+        iterations=(),
+        stage_s={"decode": 0.5},
+        value_estimate=None,
+        digests={"state": "00"},
+        version="0.1.0",
+    )
+    return Chunk(
+        session_id="opened",
+        sequence=0,
+        first_control_step=0,
+        dt_ns=50_000_000,
+        actions=np.array([[0.5, -0.25], [1.0, 2.0]], np.float32),
+        valid_until_step=2,
+        receipt=receipt,
+        imagined={},
+        chunk_id="c",
+        captured_mono_ns=0,
+        server_recv_ns=1,
+        server_send_ns=2,
+    )
+
+
+class Server(pb_grpc.PlanServiceServicer):
+    """Answers every plan with the example and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[pb.PlanRequest] = []
+        self.address = ""
+
+    def Plan(self, request: pb.PlanRequest, context: object) -> pb.ActionChunk:
+        self.asked.append(request)
+        return action_chunk(example_chunk())
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    answering, listening = Server(), grpc.server(ThreadPoolExecutor(1))
+    pb_grpc.add_PlanServiceServicer_to_server(answering, listening)
+    answering.address = f"127.0.0.1:{listening.add_insecure_port('127.0.0.1:0')}"
+    listening.start()
+    yield answering
+    listening.stop(grace=None).wait()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "frame.png"
+    path.write_bytes(b"encoded")
+    return path
+
+
+def plan_arguments(server: Server, picture: Path, *more: str) -> list[str]:
+    asked = [f"--server={server.address}", f"--image=agentview={picture}", f"--image=wrist={picture}"]
+    return ["plan", *asked, "--state=0.5,-1", "--instruction=pick it up", *more]
+
+
+def test_plan_sends_what_the_flags_say(server: Server, picture: Path) -> None:
+    more = ["--set=num_iterations=1", "--set=mode=off", "--set=per_view_noise=true", "--seed=0", "--deadline-ms=900"]
+    assert main(plan_arguments(server, picture, *more)) == 0
+    [request] = server.asked
+    assert [(image.camera, image.encoding, image.data) for image in request.images] == [
+        ("agentview", pb.Image.PNG, b"encoded"),
+        ("wrist", pb.Image.PNG, b"encoded"),
+    ]
+    assert (list(request.state), request.instruction) == ([0.5, -1.0], "pick it up")
+    assert (request.seed, request.HasField("seed"), request.deadline_ms) == (0, True, 900)
+    assert request.planner == pb.PlannerOptions(num_iterations=1, mode="off", per_view_noise=True)
+
+
+def test_plan_leaves_unset_what_no_flag_sets(server: Server, picture: Path) -> None:
+    assert main(plan_arguments(server, picture)) == 0
+    [request] = server.asked
+    assert not any(request.HasField(name) for name in ("seed", "deadline_ms", "planner"))
+
+
+def test_plan_prints_chunk_and_receipt(server: Server, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(plan_arguments(server, picture)) == 0
+    text = capsys.readouterr().out
+    for words in (
+        "tiny",
+        "0 of 2 iterations",
+        "met_degraded",
+        "never run these actions on a robot",
+        "+0.5000  -0.2500",
+    ):
+        assert words in text
+    assert main(plan_arguments(server, picture, "--json")) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["actions"] == [[0.5, -0.25], [1.0, 2.0]]
+    assert (told["receipt"]["seed"], told["receipt"]["deadline"]) == (7, "met_degraded")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--image=agentview"], "--image: expected CAMERA=FILE, got 'agentview'"),
+        (["--image=agentview=x.bmp"], "--image: expected a file ending in .png, .jpg, .jpeg, got x.bmp"),
+        (["--image=agentview=none.png"], "--image: expected a readable file"),
+        (["--state=1,two"], "--state: expected numbers separated by commas, got 'two'"),
+        (["--set=mode"], "--set: expected OPTION=VALUE, got 'mode'"),
+        (["--set=iterations=1"], "planner.iterations: expected one of"),
+    ],
+)
+def test_wrong_plan_arguments_end_in_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *arguments]) == 1
+    told = capsys.readouterr().err
+    assert words in told
+    assert told.count("\n") == 1
+
+
+def test_a_server_that_is_not_there_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--server=127.0.0.1:1", "--state=0", "--instruction=x"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("wavserve: 127.0.0.1:1: UNAVAILABLE")
+    assert told.count("\n") == 1
+
+
+def test_config_show_tells_values_and_sources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "w.toml"
+    file.write_text("[arena]\nnum_slots = 64\n")
+    flags = [f"--config={file}", "--set=http.port=9000", "--set", "http.port=9001", "--grpc-port", "9002"]
+    assert main(["config", "show", *flags]) == 0
+    lines = {line.split(" = ")[0]: " ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert lines["http.port"] == "http.port = 9001 # flag --set"
+    assert lines["grpc.port"] == "grpc.port = 9002 # flag --grpc-port"
+    assert lines["arena.num_slots"] == f"arena.num_slots = 64 # file {file}"
+    assert lines["record.folder"].startswith("record.folder = none #")
+    assert main(["config", "show", "--json", *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["http.port"] == {"value": 9001, "source": "flag --set"}
+
+
+@pytest.mark.parametrize("command", [["config", "show"], ["serve"]])
+def test_wrong_settings_end_in_one_line(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--set=http.prot=1"]) == 1
+    assert capsys.readouterr().err.startswith(
+        "wavserve: flag --set: unknown setting 'http.prot'; did you mean http.port"
+    )
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["plan", "--altitude=3"], ["config", "show", "--set=http.port"]])
+def test_wrong_usage_is_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: wavserve" in capsys.readouterr().err
+
+
+def test_version_is_the_projects(capsys: pytest.CaptureFixture[str]) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"wavserve {project['version']}\n")
+
+
+def test_bundle_create_refuses_an_unknown_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bundle", "create", "--preset=huge", f"--out={tmp_path / 'b'}"]) == 1
+    assert "huge" in capsys.readouterr().err
+
+
+def test_bundle_create_then_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tiny"
+    assert main(["bundle", "create", "--preset=tiny", f"--out={folder}", "--seed=3"]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(folder)]
+    assert main(["bundle", "inspect", str(folder)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["spec"]["untrained"] is True
+    assert "seed 3" in told["spec"]["notes"]
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+BASE_INSTALL = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {SERVER_ONLY!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+from wavserve.cli import main
+"""
+
+
+def test_the_robot_client_starts_without_the_servers_packages() -> None:
+    ran = run_python(f"{BASE_INSTALL}\nimport wavserve.clients.plan_client\nmain(['plan', '--help'])")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "--instruction" in ran.stdout
+
+
+@pytest.mark.parametrize("command", ["serve", "config', 'show", "bundle', 'inspect', '.", "plan', '--replay', 'x"])
+def test_a_missing_extra_is_told_in_one_line(command: str) -> None:
+    ran = run_python(f"{BASE_INSTALL}\nsys.exit(main(['{command}']))")
+    assert ran.returncode == 1
+    assert "pip install 'wavserve[server]'" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_no_command_is_imported_before_it_runs() -> None:
+    ran = run_python(
+        "import sys, wavserve.cli, wavserve.clients.plan_client as _\n"
+        f"print([name for name in {SERVER_ONLY!r} if name in sys.modules])"
+    )
+    assert (ran.stdout.strip(), ran.stderr) == ("[]", "")

@@ -1,0 +1,25 @@
+"""`make demo` as a person runs it: a service of its own, six plans in one session, a page, and nothing left running."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
+NUM_FRAMES = 6
+
+
+def test_the_demo_ends_in_the_page(tmp_path: Path) -> None:
+    arguments = [f"--out={tmp_path}", f"--set=bundle.root={tmp_path / 'bundles'}", "--set=backend.threads=2"]
+    ran = subprocess.run(
+        [sys.executable, str(DEMO), *arguments], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=600
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert len(re.findall(r"^control step \d+: answered", ran.stdout, re.MULTILINE)) == NUM_FRAMES
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert page.count("<h2>") == NUM_FRAMES
+    assert page.count("The future this plan imagines") == 1
+    assert "Never run them on a robot" in page
+    assert "stopping: 0 plans under way" in (tmp_path / "server.log").read_text(encoding="utf-8")

@@ -1,0 +1,112 @@
+"""Settings: order of the sources, where each value came from, and what is refused with which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wavserve.errors import SettingsError
+from wavserve.settings import Given, Loaded, Settings, load_settings
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "wavserve.toml"
+    path.write_text('[http]\nport = 9001\nhost = "0.0.0.0"\n[sessions]\nttl_s = 5\n[record]\nfolder = "kept"\n')
+    return path
+
+
+def flag(key: str, text: str) -> Given:
+    return Given(key, text, "flag --set")
+
+
+def test_defaults_are_the_tree_itself() -> None:
+    loaded = load_settings(None, {})
+    assert loaded.settings == Settings()
+    assert set(loaded.sources.values()) == {"default"}
+    assert [key for key, _, _ in loaded.rows()] == list(loaded.sources)
+
+
+def test_later_sources_win_and_each_value_names_its_own(file: Path) -> None:
+    environ = {"WAVSERVE_HTTP__PORT": "9002", "WAVSERVE_LOG__FORMAT": "json", "PATH": "/bin"}
+    loaded = load_settings(file, environ, [Given("http.port", "9003", "flag --http-port")])
+    assert (loaded.settings.http.port, loaded.sources["http.port"]) == (9003, "flag --http-port")
+    assert (loaded.settings.http.host, loaded.sources["http.host"]) == ("0.0.0.0", f"file {file}")
+    assert (loaded.settings.log.format, loaded.sources["log.format"]) == ("json", "environment WAVSERVE_LOG__FORMAT")
+    assert (loaded.settings.grpc.port, loaded.sources["grpc.port"]) == (Settings().grpc.port, "default")
+    assert loaded.settings.sessions.ttl_s == 5.0
+    assert loaded.settings.record.folder == Path("kept")
+
+
+def test_none_unsets_an_optional_value(file: Path) -> None:
+    assert load_settings(file, {}, [flag("record.folder", "none")]).settings.record.folder is None
+
+
+def test_environment_names_the_file(file: Path) -> None:
+    loaded = load_settings(None, {"WAVSERVE_CONFIG": str(file)})
+    assert loaded.sources["http.port"] == f"file {file}"
+
+
+def test_bundle_folder_is_the_path_or_the_presets_place() -> None:
+    assert load_settings(None, {}).settings.bundle.folder == Path("bundles/tiny")
+    assert load_settings(None, {}, [flag("bundle.path", "mine")]).settings.bundle.folder == Path("mine")
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().http.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("environ", "key", "text", "words"),
+    [
+        ({"WAVSERVE_HTTP_PORT": "1"}, None, "", ["environment WAVSERVE_HTTP_PORT", "unknown", "WAVSERVE_HTTP__PORT"]),
+        ({}, "htp.prot", "1", ["flag --set", "unknown setting 'htp.prot'", "http.port"]),
+        ({}, "record", "x", ["flag --set", "unknown setting 'record'", "record.folder"]),
+        ({}, "zzz", "1", ["flag --set", "unknown setting 'zzz'", "config show"]),
+        ({"WAVSERVE_HTTP__PORT": "many"}, None, "", ["environment WAVSERVE_HTTP__PORT", "integer", "'many'"]),
+        ({}, "grpc.port", "65536", ["flag --set: grpc.port", "expected less than or equal to 65535", "'65536'"]),
+        ({}, "backend.kind", "guess", ["flag --set: backend.kind", "expected 'local'", "'guess'"]),
+        ({}, "planner.slice_size", "0", ["planner.slice_size", "greater than or equal to 1", "'0'"]),
+        ({}, "sessions.ttl_s", "inf", ["sessions.ttl_s", "finite", "'inf'"]),
+        ({}, "arena.num_slots", "1", ["arena.num_slots (flag --set)", "planner.slice_size", "got 1"]),
+        ({}, "grpc.port", "8000", ["grpc.port (flag --set)", "http.port (default)", "got 8000"]),
+    ],
+)
+def test_wrong_settings_are_refused(environ: dict[str, str], key: str | None, text: str, words: list[str]) -> None:
+    flags = [flag(key, text)] if key else []
+    refused(words, environ=environ, flags=flags)
+
+
+def test_a_wrong_value_is_refused_even_where_a_later_source_wins() -> None:
+    refused(["environment WAVSERVE_HTTP__PORT"], environ={"WAVSERVE_HTTP__PORT": "x"}, flags=[flag("http.port", "1")])
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ('[http]\nport = "9000"', ["http.port", "valid integer", "'9000'"]),
+        ("http = 3", ["unknown setting 'http'", "http.port"]),
+        ("[http.deep]\nx = 1", ["unknown setting 'http.deep'"]),
+        ("[record]\nfolder = 2020-01-01", ["record.folder", "a text, a number"]),
+        ("[http", ["readable TOML"]),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path: Path, toml: str, words: list[str]) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(toml)
+    refused([f"file {path}", *words], file=path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    refused([f"file {tmp_path / 'no.toml'}", "No such file"], file=tmp_path / "no.toml")
+
+
+def refused(
+    words: list[str], file: Path | None = None, environ: dict[str, str] | None = None, flags: list[Given] | None = None
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        _: Loaded = load_settings(file, environ or {}, flags or [])
+    for word in words:
+        assert word in caught.value.message

@@ -1,0 +1,100 @@
+"""Metrics and log lines: names, labels and units as a dashboard will find them."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import generate_latest
+
+from wavserve.telemetry import JsonLines, Metrics, configure_logging
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers = []  # so that the call under test closes none of pytest's
+    yield root
+    root.handlers, root.level = handlers, level
+
+
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_a_request_is_counted_and_timed_by_edge_and_outcome() -> None:
+    metrics = Metrics()
+    metrics.observe_request("http", "ok", 0.25)
+    metrics.observe_request("http", "ok", 0.5)
+    metrics.observe_request("grpc", "too-large", 0.001)
+    assert sample(metrics, "wavserve_requests_total", edge="http", outcome="ok") == 2
+    assert sample(metrics, "wavserve_request_seconds_sum", edge="http", outcome="ok") == 0.75
+    assert sample(metrics, "wavserve_requests_total", edge="grpc", outcome="too-large") == 1
+
+
+def test_a_plan_tells_iterations_deadline_and_stages() -> None:
+    metrics = Metrics()
+    metrics.observe_plan(3, "met")
+    metrics.observe_plan(0, "met_degraded")
+    metrics.observe_stage("imagine", 1.5)
+    assert sample(metrics, "wavserve_plan_iterations_sum") == 3
+    assert sample(metrics, "wavserve_plan_iterations_count") == 2
+    assert sample(metrics, "wavserve_plans_total", deadline="met_degraded") == 1
+    assert sample(metrics, "wavserve_plan_stage_seconds_sum", stage="imagine") == 1.5
+
+
+def test_a_call_tells_groups_rows_and_seconds_by_verb() -> None:
+    metrics = Metrics()
+    metrics.observe_call("score", 2, 10, 0.125)
+    for name, value in (("groups", 2), ("rows", 10), ("seconds", 0.125)):
+        assert sample(metrics, f"wavserve_call_{name}_sum", verb="score") == value
+
+
+def test_gauges_are_read_at_the_scrape() -> None:
+    metrics, queue = Metrics(), [1, 2]
+    metrics.watch_queue(lambda: len(queue))
+    metrics.watch_arena(lambda: 3, lambda: 8)
+    metrics.watch_sessions(lambda: 4)
+    metrics.watch_plans(lambda: 5)
+    queue.append(3)
+    names = ("queue_depth", "arena_slots_used", "arena_slots", "sessions", "plans_in_flight")
+    assert [sample(metrics, f"wavserve_{name}") for name in names] == [3, 3, 8, 4, 5]
+
+
+def test_two_servers_share_no_numbers_and_every_name_is_ours() -> None:
+    one, other = Metrics(), Metrics()
+    one.observe_plan(1, "none")
+    assert sample(other, "wavserve_plan_iterations_count") == 0
+    families = [line.split()[2] for line in generate_latest(one.registry).decode().splitlines() if "# HELP" in line]
+    assert families
+    assert all(name.startswith("wavserve_") for name in families)
+
+
+def test_json_lines_hold_message_extras_and_traceback(root_logger: logging.Logger) -> None:
+    stream = io.StringIO()
+    configure_logging("info", "json", stream)
+    log = logging.getLogger("wavserve.test")
+    log.debug("not written")
+    log.info("plan %d", 7, extra={"session": "a"})
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        log.exception("failed")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert first["message"] == "plan 7"
+    assert (first["level"], first["logger"], first["session"]) == ("info", "wavserve.test", "a")
+    assert first["time"].endswith("+00:00")
+    assert "ValueError: boom" in second["traceback"]
+    assert root_logger.level == logging.INFO
+
+
+def test_text_lines_are_readable(root_logger: logging.Logger) -> None:
+    stream = io.StringIO()
+    configure_logging("warning", "text", stream)
+    logging.getLogger("wavserve.test").warning("slow")
+    assert "WARNING wavserve.test: slow" in stream.getvalue()
+    assert root_logger.handlers[0].formatter.__class__ is not JsonLines

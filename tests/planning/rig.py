@@ -1,0 +1,148 @@
+"""A policy small enough to plan for in microseconds, and the service around a fake backend."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from wavserve.backends.fake import FakeBackend
+from wavserve.batcher import Batcher, BatcherConfig
+from wavserve.calls import Job, ModelCalls
+from wavserve.models.arena_book import ArenaBook
+from wavserve.pace import Clock, Pace
+from wavserve.perception import Perception
+from wavserve.planner import Planner, SliceConfig
+from wavserve.policy import Policy, PolicyParts
+from wavserve.proposal import NamedNoise
+from wavserve.sessions import MemorySessions
+from wavserve.spec import (
+    ActionSpec,
+    CameraSpec,
+    ExpertConfig,
+    LatentSpec,
+    ModelConfig,
+    NormSpec,
+    PlannerConfig,
+    PolicySpec,
+    VectorSpec,
+    VideoConfig,
+)
+from wavserve.types import PlanContext, PlanRequest, TextEmbedding
+
+
+def example_vector(dim: int) -> VectorSpec:
+    names = tuple(f"x{i}" for i in range(dim))
+    return VectorSpec(names, ("m",) * dim, NormSpec("minmax", (-1.0,) * dim, (1.0,) * dim))
+
+
+def example_spec() -> PolicySpec:
+    return PolicySpec(
+        name="example",
+        untrained=True,
+        cameras=(CameraSpec("top", 8, 8), CameraSpec("wrist", 8, 8)),
+        state=example_vector(3),
+        action=ActionSpec(example_vector(2)),
+        chunk=6,
+        control_hz=10.0,
+        memory_threshold=1,
+        max_instruction_bytes=64,
+        max_prompt_tokens=64,
+        model=ModelConfig(
+            VideoConfig(3, 3, 1, 1, 8, caption_channels=2), ExpertConfig(4, 4, 1, 8, 57), ExpertConfig(5, 5, 1, 8, 54)
+        ),
+        latent=LatentSpec(num_memory_frames=4, num_future_frames=2, height=2, width=2),
+        planner=PlannerConfig(
+            num_iterations=2,
+            num_video_samples=7,
+            num_value_samples=3,
+            num_flow_steps=2,
+            video_elite_fraction=0.5,
+            value_elite_fraction=0.25,
+        ),
+    )
+
+
+def example_request(spec: PolicySpec, seed: int = 1, **changes: object) -> PlanRequest:
+    rng = np.random.default_rng(seed)
+    images = {c.name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
+    state = rng.uniform(-1, 1, spec.state.dim).astype(np.float32)
+    return replace(PlanRequest(images, state, f"task {seed}", seed=seed), **changes)  # type: ignore[arg-type]
+
+
+def example_context(spec: PolicySpec, seed: int) -> PlanContext:
+    rng = np.random.default_rng(seed)
+    latent = spec.latent
+    memory = (spec.num_views, spec.model.video.in_channels, latent.num_memory_frames, latent.height, latent.width)
+    text = TextEmbedding(bytes([seed % 256]) * 32, rng.standard_normal((4, 2), dtype=np.float32))
+    return PlanContext(
+        rng.standard_normal(memory, dtype=np.float32), text, rng.standard_normal(5, dtype=np.float32)
+    )
+
+
+def example_job(spec: PolicySpec, seed: int, **config: object) -> Job:
+    return Job(example_context(spec, seed), replace(spec.planner, **config), NamedNoise((seed, 0)))  # type: ignore[arg-type]
+
+
+class ManualClock:
+    """Time that moves only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A fake backend with everything above it up to the policy."""
+
+    spec: PolicySpec
+    backend: FakeBackend
+    batcher: Batcher
+    planner: Planner
+    sessions: MemorySessions
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class RigOptions:
+    slots: int = 64
+    slice_size: int = 3
+    in_flight: int = 2
+    max_rows: int = 16
+    depth: int = 2
+    max_plans: int = 16
+    clock: Clock | None = None
+    before: Callable[[str], Awaitable[None]] | None = None
+    ready: bool = True
+
+
+@asynccontextmanager
+async def rigged(spec: PolicySpec, options: RigOptions | None = None) -> AsyncIterator[Rig]:
+    options = options or RigOptions()
+    clock = {"clock": options.clock} if options.clock else {}
+    backend = FakeBackend(spec, ArenaBook(options.slots, lease_s=1e9), **({"before": options.before} if options.before else {}))
+    batcher = Batcher(backend, BatcherConfig(options.max_rows, options.depth, arena_retry_s=0.001), **clock)
+    pace = Pace(**clock)
+    planner = Planner(ModelCalls(spec, batcher), SliceConfig(options.slice_size, options.in_flight), pace, **clock)
+    sessions = MemorySessions(ttl_s=60.0, max_sessions=4, **clock)
+    perception = Perception(spec, batcher, max_texts=8)
+    policy = Policy(PolicyParts(spec, "fake", perception, planner, sessions, options.max_plans, "0", **clock))
+    policy.ready = options.ready
+    batcher.start()
+    try:
+        yield Rig(spec, backend, batcher, planner, sessions, policy)
+    finally:
+        await batcher.close()
+
+
+@pytest.fixture
+def spec() -> PolicySpec:
+    return example_spec()
+
+

@@ -1,0 +1,303 @@
+"""The batcher: who goes first, who goes together, and that every group is answered exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wavserve.batcher import Batcher, BatcherConfig, SampleGroup
+from wavserve.errors import BackendError, NotReady, StaleHandle
+from wavserve.types import Tensors
+from wavserve.verbs import Status
+
+
+class Echo:
+    """A backend that gives back `x`, one call at a time, each let through by `step` when `gated`."""
+
+    policy_digest = "echo"
+
+    def __init__(self, gated: bool = False) -> None:
+        self.calls: list[tuple[str, list[int]]] = []
+        self.fail: dict[int, Exception] = {}
+        self._gate = asyncio.Semaphore(0 if gated else 10**9)
+
+    def step(self, calls: int = 1) -> None:
+        for _ in range(calls):
+            self._gate.release()
+
+    async def run(self, verb: str, inputs: Tensors) -> Tensors:
+        x = inputs["x"] if "x" in inputs else inputs["handles"][:, 0, 1]
+        self.calls.append((verb, x.tolist()))
+        await self._gate.acquire()
+        if failure := self.fail.get(int(x[0])):
+            raise failure
+        status = np.zeros(len(x), np.int32)
+        outputs = {"x": x, "status": status}
+        if verb == "imagine":
+            outputs["handles"] = np.stack([np.zeros_like(x), x], axis=-1)[:, None]
+        return outputs
+
+    async def close(self) -> None:
+        pass
+
+
+def group(x: int, verb: str = "denoise", deadline: float = math.inf, **params: int) -> SampleGroup:
+    return SampleGroup(verb, {"x": np.array(x)}, params, deadline)
+
+
+def with_batcher(backend: Echo, scenario: Callable[[Batcher], object], *, rows: int = 4, depth: int = 1) -> None:
+    async def main() -> None:
+        batcher = Batcher(backend, BatcherConfig(rows, depth, arena_retry_s=0.001))
+        batcher.start()
+        try:
+            await scenario(batcher)  # type: ignore[misc]
+        finally:
+            await batcher.close()
+
+    asyncio.run(main())
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_a_lone_group_leaves_at_once() -> None:
+    backend = Echo()
+
+    async def scenario(batcher: Batcher) -> None:
+        outputs = await batcher.run(group(7))
+        assert outputs["x"] == 7
+        assert "status" not in outputs
+
+    with_batcher(backend, scenario)
+    assert backend.calls == [("denoise", [7])]
+
+
+def test_earliest_deadline_first_then_first_come() -> None:
+    backend = Echo(gated=True)
+
+    async def scenario(batcher: Batcher) -> None:
+        deadlines = [math.inf, 30.0, 10.0, math.inf, 20.0]
+        waiting = [asyncio.ensure_future(batcher.run(group(0)))]
+        await settle()  # the first is running; the rest queue behind it
+        waiting += [asyncio.ensure_future(batcher.run(group(i + 1, deadline=d))) for i, d in enumerate(deadlines)]
+        await settle()
+        backend.step(9)
+        await asyncio.gather(*waiting)
+
+    with_batcher(backend, scenario, rows=1)
+    assert [x for _, [x] in backend.calls] == [0, 3, 5, 2, 1, 4]
+
+
+def test_verbs_that_free_memory_go_before_imagine() -> None:
+    backend = Echo(gated=True)
+
+    async def scenario(batcher: Batcher) -> None:
+        waiting = [asyncio.ensure_future(batcher.run(group(0)))]
+        await settle()
+        waiting.append(asyncio.ensure_future(batcher.run(group(1, "imagine", deadline=1.0))))
+        waiting.append(asyncio.ensure_future(batcher.run(group(2, "appraise", deadline=9.0))))
+        await settle()
+        backend.step(9)
+        await asyncio.gather(*waiting)
+
+    with_batcher(backend, scenario)
+    assert [verb for verb, _ in backend.calls] == ["denoise", "appraise", "imagine"]
+
+
+def test_equal_signatures_share_a_call_up_to_max_rows() -> None:
+    backend = Echo(gated=True)
+
+    async def scenario(batcher: Batcher) -> None:
+        waiting = [asyncio.ensure_future(batcher.run(group(0)))]
+        await settle()
+        waiting += [asyncio.ensure_future(batcher.run(group(i))) for i in range(1, 7)]
+        waiting.append(asyncio.ensure_future(batcher.run(group(9, flow_steps=2))))
+        await settle()
+        backend.step(9)
+        results = await asyncio.gather(*waiting)
+        assert [int(r["x"]) for r in results] == [0, 1, 2, 3, 4, 5, 6, 9]
+
+    with_batcher(backend, scenario)
+    assert [x for _, x in backend.calls] == [[0], [1, 2, 3, 4], [5, 6], [9]]
+
+
+def test_instructions_are_encoded_alone() -> None:
+    """A prompt that is too long must not take a neighbour's down with it."""
+    backend = Echo(gated=True)
+
+    async def scenario(batcher: Batcher) -> None:
+        waiting = [asyncio.ensure_future(batcher.run(group(i, "encode_text"))) for i in range(3)]
+        await settle()
+        backend.step(3)
+        await asyncio.gather(*waiting)
+
+    with_batcher(backend, scenario)
+    assert [x for _, x in backend.calls] == [[0], [1], [2]]
+
+
+def test_one_running_one_ready() -> None:
+    backend = Echo(gated=True)
+
+    async def scenario(batcher: Batcher) -> None:
+        waiting = [asyncio.ensure_future(batcher.run(group(i))) for i in range(9)]
+        await settle()
+        assert len(backend.calls) == 2
+        backend.step(9)
+        await asyncio.gather(*waiting)
+
+    with_batcher(backend, scenario, rows=1, depth=2)
+
+
+def test_cancelled_work_is_dropped_when_popped() -> None:
+    backend = Echo(gated=True)
+
+    async def scenario(batcher: Batcher) -> None:
+        waiting = [asyncio.ensure_future(batcher.run(group(i))) for i in range(3)]
+        await settle()
+        waiting[1].cancel()
+        backend.step(9)
+        assert await asyncio.gather(*waiting, return_exceptions=True) != []
+        assert batcher.queue_depth == 0
+
+    with_batcher(backend, scenario, rows=1)
+    assert [x for _, [x] in backend.calls] == [0, 2]
+
+
+def test_features_imagined_for_nobody_are_released() -> None:
+    backend = Echo(gated=True)
+
+    async def scenario(batcher: Batcher) -> None:
+        waiting = asyncio.ensure_future(batcher.run(group(5, "imagine")))
+        await settle()
+        waiting.cancel()
+        backend.step(2)
+        await asyncio.gather(waiting, return_exceptions=True)
+        await settle()
+        assert batcher.slots_held == 0
+
+    with_batcher(backend, scenario)
+    assert backend.calls == [("imagine", [5]), ("release", [5])]
+
+
+def test_a_failed_call_answers_all_of_its_groups() -> None:
+    backend = Echo(gated=True)
+    backend.fail = {1: BackendError("gone"), 5: ZeroDivisionError("bug")}
+
+    async def scenario(batcher: Batcher) -> None:
+        waiting = [asyncio.ensure_future(batcher.run(group(0)))]
+        await settle()
+        waiting += [asyncio.ensure_future(batcher.run(group(i))) for i in (1, 2)]
+        waiting += [asyncio.ensure_future(batcher.run(group(5, flow_steps=1)))]
+        await settle()
+        backend.step(9)
+        good, *bad, bug = await asyncio.gather(*waiting, return_exceptions=True)
+        assert good["x"] == 0
+        assert [str(error) for error in bad] == ["gone", "gone"]
+        assert isinstance(bug, BackendError)
+        assert "ZeroDivisionError: bug" in str(bug)
+
+    with_batcher(backend, scenario)
+
+
+def test_closing_answers_what_is_queued() -> None:
+    backend = Echo(gated=True)
+
+    async def main() -> None:
+        batcher = Batcher(backend, BatcherConfig(1, 1, 0.001))
+        batcher.start()
+        waiting = [asyncio.ensure_future(batcher.run(group(i))) for i in range(3)]
+        await settle()
+        closing = asyncio.ensure_future(batcher.close())
+        await settle()
+        backend.step(9)
+        await closing
+        ran, *refused = await asyncio.gather(*waiting, return_exceptions=True)
+        assert ran["x"] == 0
+        assert all(isinstance(error, NotReady) for error in refused)
+        with pytest.raises(NotReady):
+            await batcher.run(group(1))
+
+    asyncio.run(main())
+
+
+class Chaos:
+    """Answers, refuses, goes stale or fails as its script says, after as many turns of the loop as it says."""
+
+    policy_digest = "chaos"
+
+    def __init__(self, script: list[tuple[int, int]]) -> None:
+        self._script = script
+        self.answered: list[int] = []
+
+    async def run(self, verb: str, inputs: Tensors) -> Tensors:
+        outcome, turns = self._script.pop() if self._script else (0, 0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if outcome == 1:
+            raise BackendError("scripted")
+        x = inputs["x"] if "x" in inputs else np.full(len(inputs["handles"]), -1)
+        status = np.full(len(x), {2: Status.STALE_HANDLE, 3: Status.ARENA_FULL}.get(outcome, Status.OK), np.int32)
+        self.answered += x[status == Status.OK].tolist()
+        return {"x": x, "status": status, "handles": np.zeros((len(x), 1, 2), np.int64)}
+
+    async def close(self) -> None:
+        pass
+
+
+events = st.tuples(
+    st.sampled_from(["imagine", "denoise", "appraise"]), st.integers(0, 3), st.booleans(), st.integers(0, 4)
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    schedule=st.lists(events, max_size=30),
+    script=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=30),
+    rows=st.integers(1, 5),
+    depth=st.integers(1, 3),
+)
+def test_every_group_is_answered_exactly_once(
+    schedule: list[tuple[str, int, bool, int]], script: list[tuple[int, int]], rows: int, depth: int
+) -> None:
+    """Random arrivals, deadlines, cancellations, faults and a full arena: one answer each, none lost, none doubled."""
+    backend = Chaos(list(script))
+
+    async def use(batcher: Batcher, group: SampleGroup) -> Tensors:
+        outputs = await batcher.run(group)
+        if group.verb == "imagine":  # whoever was given slots gives them back
+            batcher.discard(outputs["handles"])
+        return outputs
+
+    async def main() -> None:
+        batcher = Batcher(backend, BatcherConfig(rows, depth, arena_retry_s=0.0))
+        batcher.start()
+        waiting = []
+        for number, (verb, urgency, cancel, turns) in enumerate(schedule):
+            task = asyncio.ensure_future(use(batcher, group(number, verb, deadline=float(urgency))))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if cancel:
+                task.cancel()
+            waiting.append(task)
+        async with asyncio.timeout(10):  # a hang is a lost group
+            answers = await asyncio.gather(*waiting, return_exceptions=True)
+        for number, ((_, _, cancel, _), answer) in enumerate(zip(schedule, answers, strict=True)):
+            if isinstance(answer, dict):
+                assert answer["x"] == number
+                assert backend.answered.count(number) == 1
+            elif isinstance(answer, asyncio.CancelledError):
+                assert cancel
+            else:
+                assert isinstance(answer, BackendError | StaleHandle)
+        await batcher.close()
+        assert batcher.queue_depth == 0
+
+    asyncio.run(main())

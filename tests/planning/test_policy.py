@@ -1,0 +1,367 @@
+"""The door on a fake backend: sessions, retries, deadlines, cancellation. A refused plan changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rig import Rig, RigOptions, example_request, example_spec, rigged
+
+from wavserve.errors import (
+    BackendError,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    SequenceConflict,
+    UnknownPolicy,
+    UnknownSession,
+)
+from wavserve.types import DeadlineResult, PlanResult
+
+SPEC = example_spec()
+
+
+def on_rig(scenario: Callable[[Rig], Awaitable[None]], options: RigOptions | None = None) -> None:
+    async def main() -> None:
+        async with rigged(SPEC, options) as rig, asyncio.timeout(20):
+            await scenario(rig)
+
+    asyncio.run(main())
+
+
+def follow(result: PlanResult, seed: int = 1, **changes: object):  # noqa: ANN201
+    return example_request(SPEC, seed, session_id=result.session_id, **changes)
+
+
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_a_plan_has_actions_and_a_whole_receipt() -> None:
+    async def scenario(rig: Rig) -> None:
+        request = example_request(SPEC, control_step=40)
+        result = await rig.policy.plan(request)
+        assert result.actions.shape == (SPEC.chunk, 2)
+        assert np.isfinite(result.actions).all()
+        assert (result.first_control_step, result.sequence) == (40, 0)
+        receipt = result.receipt
+        assert (receipt.policy, receipt.policy_digest, receipt.untrained, receipt.seed) == ("example", "fake", True, 1)
+        assert receipt.deadline is DeadlineResult.NONE
+        assert receipt.iterations_done == len(receipt.iterations) == 2
+        assert set(receipt.digests) == {"images.top", "images.wrist", "state", "instruction", "memory"}
+        assert {"encode", "imagine", "score", "refit", "decode", "queued", "total"} <= set(receipt.stage_s)
+
+    on_rig(scenario)
+
+
+def test_the_same_seed_gives_the_same_actions_and_the_sequence_number_fresh_noise() -> None:
+    async def scenario(rig: Rig) -> None:
+        first = await rig.policy.plan(example_request(SPEC))
+        second = await rig.policy.plan(example_request(SPEC))
+        later = await rig.policy.plan(example_request(SPEC, sequence=1))
+        assert first.session_id != second.session_id
+        np.testing.assert_array_equal(first.actions, second.actions)
+        assert not np.array_equal(first.actions, later.actions)
+
+    on_rig(scenario)
+
+
+def test_without_a_seed_one_is_drawn_and_reported() -> None:
+    async def scenario(rig: Rig) -> None:
+        request = example_request(SPEC, seed=1)
+        drawn = await rig.policy.plan(replace(request, seed=None))
+        again = await rig.policy.plan(replace(request, seed=drawn.receipt.seed))
+        np.testing.assert_array_equal(drawn.actions, again.actions)
+        other = await rig.policy.plan(replace(request, seed=None))
+        assert other.receipt.seed != drawn.receipt.seed
+
+    on_rig(scenario)
+
+
+def test_seed_zero_is_a_seed() -> None:
+    async def scenario(rig: Rig) -> None:
+        request = replace(example_request(SPEC), seed=0)
+        one, other = await rig.policy.plan(request), await rig.policy.plan(request)
+        assert one.receipt.seed == 0
+        np.testing.assert_array_equal(one.actions, other.actions)
+
+    on_rig(scenario)
+
+
+def test_a_session_remembers_its_frames() -> None:
+    async def scenario(rig: Rig) -> None:
+        first = await rig.policy.plan(example_request(SPEC))
+        later = await rig.policy.plan(follow(first, 2, sequence=1, executed_steps=2))
+        fresh = await rig.policy.plan(example_request(SPEC, 2, sequence=1))
+        assert later.receipt.digests["memory"] != fresh.receipt.digests["memory"]
+        assert not np.array_equal(later.actions, fresh.actions)
+
+    on_rig(scenario)
+
+
+def test_reset_forgets_the_frames_and_not_the_sequence() -> None:
+    async def scenario(rig: Rig) -> None:
+        first = await rig.policy.plan(example_request(SPEC))
+        await rig.policy.reset(first.session_id)
+        with pytest.raises(SequenceConflict):
+            await rig.policy.plan(follow(first))
+        later = await rig.policy.plan(follow(first, 2, sequence=1))
+        fresh = await rig.policy.plan(example_request(SPEC, 2, sequence=1))
+        np.testing.assert_array_equal(later.actions, fresh.actions)
+
+    on_rig(scenario)
+
+
+def test_a_retry_gets_the_first_answer() -> None:
+    async def scenario(rig: Rig) -> None:
+        first = await rig.policy.plan(example_request(SPEC))
+        request = replace(follow(first, 2, sequence=5), seed=None)
+        answer = await rig.policy.plan(request)
+        calls = len(rig.backend.calls)
+        assert await rig.policy.plan(request) is answer
+        assert len(rig.backend.calls) == calls
+
+    on_rig(scenario)
+
+
+def test_a_retry_while_the_plan_is_under_way_joins_it() -> None:
+    async def scenario(rig: Rig) -> None:
+        first = await rig.policy.plan(example_request(SPEC))
+        request = follow(first, 2, sequence=1)
+        impatient = asyncio.ensure_future(rig.policy.plan(request))
+        await turns(3)
+        retry = asyncio.ensure_future(rig.policy.plan(request))
+        await turns(3)
+        impatient.cancel()
+        answer = await retry
+        assert answer.sequence == 1
+        assert await rig.policy.plan(request) is answer
+
+    on_rig(scenario)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "seed", "expected"), [(4, 2, "more than 5"), (5, 3, "a new number, 5 was answered")]
+)
+def test_stale_and_reused_numbers_are_refused(sequence: int, seed: int, expected: str) -> None:
+    async def scenario(rig: Rig) -> None:
+        first = await rig.policy.plan(example_request(SPEC))
+        await rig.policy.plan(follow(first, 2, sequence=5))
+        before = await rig.sessions.load(first.session_id)
+        with pytest.raises(SequenceConflict, match=expected) as refused:
+            await rig.policy.plan(follow(first, seed, sequence=sequence))
+        assert refused.value.field == "sequence"
+        assert await rig.sessions.load(first.session_id) is before
+
+    on_rig(scenario)
+
+
+def test_one_plan_at_a_time_in_a_session() -> None:
+    async def scenario(rig: Rig) -> None:
+        first = await rig.policy.plan(example_request(SPEC))
+        running = asyncio.ensure_future(rig.policy.plan(follow(first, 2, sequence=1)))
+        await turns(3)
+        with pytest.raises(SequenceConflict, match="sequence 1 is under way"):
+            await rig.policy.plan(follow(first, 3, sequence=2))
+        assert (await running).sequence == 1
+
+    on_rig(scenario)
+
+
+def test_a_reset_while_planning_refuses_the_plan() -> None:
+    async def scenario(rig: Rig) -> None:
+        first = await rig.policy.plan(example_request(SPEC))
+        running = asyncio.ensure_future(rig.policy.plan(follow(first, 2, sequence=1)))
+        await turns(5)
+        await rig.policy.reset(first.session_id)
+        with pytest.raises(SequenceConflict, match="reset"):
+            await running
+        session = await rig.sessions.load(first.session_id)
+        assert session is not None
+        assert session.memory is None
+
+    on_rig(scenario)
+
+
+@pytest.mark.parametrize("session_id", ["nobody", ""])
+def test_unknown_sessions_are_refused(session_id: str) -> None:
+    async def scenario(rig: Rig) -> None:
+        if session_id:
+            with pytest.raises(UnknownSession, match=repr(session_id)):
+                await rig.policy.plan(example_request(SPEC, session_id=session_id))
+        with pytest.raises(UnknownSession):
+            await rig.policy.reset(session_id)
+        assert not rig.backend.calls
+
+    on_rig(scenario)
+
+
+def test_another_policy_is_refused_by_name() -> None:
+    async def scenario(rig: Rig) -> None:
+        with pytest.raises(UnknownPolicy, match="expected example, got 'other'"):
+            await rig.policy.plan(example_request(SPEC, policy="other"))
+        assert (await rig.policy.plan(example_request(SPEC, policy="example"))).receipt.policy == "example"
+
+    on_rig(scenario)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"iterations": 3}, "planner.iterations"),
+        ({"num_iterations": 11}, "planner.num_iterations"),
+        ({"num_iterations": True}, "planner.num_iterations"),
+        ({"num_video_samples": 65}, "planner.num_video_samples"),
+        ({"num_value_samples": 0}, "planner.num_value_samples"),
+        ({"num_flow_steps": 2.0}, "planner.num_flow_steps"),
+        ({"smoothing": float("nan")}, "planner.smoothing"),
+        ({"decay": 1.1}, "planner.decay"),
+        ({"mode": "best"}, "planner.mode"),
+        ({"video_elite_fraction": 0.1}, "planner.video_elite_fraction"),
+        ({"num_video_samples": 2, "num_value_samples": 1}, "planner.video_elite_fraction"),
+        ({"num_video_samples": 3, "num_value_samples": 1}, "planner.value_elite_fraction"),
+    ],
+)
+def test_planner_options_out_of_bounds_are_refused(options: dict[str, object], field: str) -> None:
+    async def scenario(rig: Rig) -> None:
+        with pytest.raises(InvalidRequest) as refused:
+            await rig.policy.plan(example_request(SPEC, options=options))
+        assert refused.value.field == field
+        assert refused.value.expected
+        assert refused.value.actual
+        assert not rig.backend.calls
+
+    on_rig(scenario)
+
+
+def test_options_reach_the_plan() -> None:
+    async def scenario(rig: Rig) -> None:
+        options = {"num_iterations": 1, "num_video_samples": 4, "mode": "published", "per_view_noise": True}
+        receipt = (await rig.policy.plan(example_request(SPEC, options=options))).receipt
+        assert receipt.iterations[0].snr.shape == (4, 3)
+        assert (receipt.config.mode, receipt.iterations_done) == ("published", 1)
+
+    on_rig(scenario)
+
+
+def test_imagined_frames_come_when_asked_for() -> None:
+    async def scenario(rig: Rig) -> None:
+        plain = await rig.policy.plan(example_request(SPEC))
+        shown = await rig.policy.plan(example_request(SPEC, imagine_chunks=2))
+        assert plain.imagined == {}
+        assert {name: frames.shape for name, frames in shown.imagined.items()} == {
+            "top": (18, 8, 8, 3),
+            "wrist": (18, 8, 8, 3),
+        }
+        np.testing.assert_array_equal(plain.actions, shown.actions)
+
+    on_rig(scenario)
+
+
+def test_a_deadline_that_passed_is_an_error_and_changes_nothing() -> None:
+    async def scenario(rig: Rig) -> None:
+        first = await rig.policy.plan(example_request(SPEC))
+        before = await rig.sessions.load(first.session_id)
+        with pytest.raises(DeadlineExceeded):
+            await rig.policy.plan(follow(first, 2, sequence=1), deadline=time.monotonic() - 0.001)
+        await turns(200)
+        assert rig.policy.plans_in_flight == 0
+        assert await rig.sessions.load(first.session_id) is before
+        assert rig.backend.book.used == 0
+
+    on_rig(scenario)
+
+
+def test_a_generous_deadline_is_met() -> None:
+    async def scenario(rig: Rig) -> None:
+        receipt = (await rig.policy.plan(example_request(SPEC), deadline=time.monotonic() + 1000)).receipt
+        assert receipt.deadline is DeadlineResult.MET
+        assert receipt.slack_s is not None
+        assert 0 < receipt.slack_s < 1000
+
+    on_rig(scenario)
+
+
+def test_cancelling_the_caller_cancels_the_plan() -> None:
+    async def scenario(rig: Rig) -> None:
+        first = await rig.policy.plan(example_request(SPEC))
+        before = await rig.sessions.load(first.session_id)
+        running = asyncio.ensure_future(rig.policy.plan(follow(first, 2, sequence=1)))
+        await turns(5)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await turns(200)
+        assert rig.policy.plans_in_flight == 0
+        assert rig.backend.book.used == 0
+        assert await rig.sessions.load(first.session_id) is before
+
+    on_rig(scenario)
+
+
+def test_a_failing_backend_changes_nothing_and_may_be_retried() -> None:
+    async def scenario(rig: Rig) -> None:
+        first = await rig.policy.plan(example_request(SPEC))
+        healthy = rig.backend.before
+
+        async def broken(verb: str) -> None:
+            if verb == "decode":
+                raise BackendError("the model is gone")
+
+        rig.backend.before = broken
+        request = follow(first, 2, sequence=1)
+        with pytest.raises(BackendError, match="the model is gone"):
+            await rig.policy.plan(request)
+        rig.backend.before = healthy
+        assert (await rig.policy.plan(request)).sequence == 1
+
+    on_rig(scenario)
+
+
+def test_more_plans_than_permits_are_refused_at_once() -> None:
+    async def scenario(rig: Rig) -> None:
+        running = [asyncio.ensure_future(rig.policy.plan(example_request(SPEC, seed))) for seed in range(2)]
+        await turns(2)
+        with pytest.raises(Overloaded, match="2 plans are under way") as refused:
+            await rig.policy.plan(example_request(SPEC, 9))
+        assert refused.value.retry_after_s > 0
+        await asyncio.gather(*running)
+
+    on_rig(scenario, RigOptions(max_plans=2))
+
+
+def test_a_full_session_store_refuses_before_any_work() -> None:
+    async def scenario(rig: Rig) -> None:
+        for seed in range(4):
+            await rig.policy.plan(example_request(SPEC, seed))
+        calls = len(rig.backend.calls)
+        with pytest.raises(Overloaded, match="all 4 sessions"):
+            await rig.policy.plan(example_request(SPEC, 9))
+        assert len(rig.backend.calls) == calls
+
+    on_rig(scenario)
+
+
+def test_nothing_is_planned_before_the_warm_up_or_while_draining() -> None:
+    async def scenario(rig: Rig) -> None:
+        with pytest.raises(NotReady):
+            await rig.policy.plan(example_request(SPEC))
+        await rig.policy.warm_up()
+        assert rig.policy.ready
+        assert {verb for verb, _, _ in rig.backend.calls} >= {"encode_images", "encode_text", "imagine", "score", "decode"}
+        assert len(rig.sessions) == 0
+        running = asyncio.ensure_future(rig.policy.plan(example_request(SPEC)))
+        await turns(3)
+        draining = asyncio.ensure_future(rig.policy.drain())
+        await turns(2)
+        with pytest.raises(NotReady):
+            await rig.policy.plan(example_request(SPEC))
+        await draining
+        assert (await running).sequence == 0
+
+    on_rig(scenario, RigOptions(ready=False))
