@@ -13,7 +13,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -55,7 +54,9 @@ def libero_shapes() -> Workload:
     """Case (b): two views of 8x8 latents, 4 + 2 frames, N=30, M=5, K=5."""
     video = VideoConfig(128, 128, num_layers=8, num_heads=4, head_dim=64, caption_channels=512)
     config = ModelConfig(video, _expert(10, 2, 32, 57), _expert(15, 2, 32, 54))
-    return Workload(config, LatentSpec(4, 2, 8, 8), PlannerConfig(), num_views=2, chunk=36, num_prompt=20, num_padded=128)
+    return Workload(
+        config, LatentSpec(4, 2, 8, 8), PlannerConfig(), num_views=2, chunk=36, num_prompt=20, num_padded=128
+    )
 
 
 def _expert(channels: int, num_heads: int, head_dim: int, rope_base: int) -> ExpertConfig:
@@ -84,7 +85,9 @@ def example_inputs(case: Workload) -> tuple[Scene, Draws]:
     scene = Scene(memory, text, mask, normal(action))
     k = planner.num_iterations
     video_draws = normal(k, planner.num_video_samples, *frames)
-    return scene, Draws(video_draws, normal(k, num_rows, *value), normal(*frames), normal(*value), normal(case.chunk, action))
+    return scene, Draws(
+        video_draws, normal(k, num_rows, *value), normal(*frames), normal(*value), normal(case.chunk, action)
+    )
 
 
 class FastPlan:
@@ -134,22 +137,34 @@ class FastPlan:
         return self._action.integrate(draws.action[None], scene.history[None], *kv, steps)[0]
 
 
-def run_once(case: Workload, path: str) -> tuple[Tensor, float, float]:
-    """One plan: its actions, its seconds, and the bytes it needed at its peak."""
-    models = random_models(case.config, SEED)
-    scene, draws = example_inputs(case)
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One plan of one path: wall and processor seconds, peak growth of resident memory, and its actions."""
 
-    def plan(sizes: Workload) -> Tensor:
-        if path == "fast":
-            return FastPlan(models, sizes).plan(scene, draws)
-        return plain_plan(Plain(models, sizes.config, sizes.latent), scene, draws, sizes.planner)[0]
+    wall_s: float
+    cpu_s: float
+    extra_bytes: float
+    actions: list[list[float]]
 
-    plan(replace(case, planner=replace(case.planner, num_iterations=0)))  # loads the libraries' kernels
-    with peak_memory() as peak:
-        began = time.perf_counter()
-        actions = plan(case)
-        seconds = time.perf_counter() - began
-    return actions, seconds, peak[0]
+
+def measure(case: Workload, path: str) -> Measured:
+    """Make one plan in this process, after a plan of next to no size that loads the libraries' kernels."""
+    warm_up = replace(tiny(), planner=replace(tiny().planner, num_iterations=1, num_video_samples=2, num_flow_steps=1))
+    for work in (warm_up, case):
+        models = random_models(work.config, SEED)
+        scene, draws = example_inputs(work)
+        with peak_memory() as peak:
+            wall, cpu = time.perf_counter(), time.process_time()
+            actions = planned(work, models, path, scene, draws)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Measured(wall, cpu, peak[0], actions.tolist())
+
+
+def planned(work: Workload, models: Models, path: str, scene: Scene, draws: Draws) -> Tensor:
+    """Actions of one plan through a path."""
+    if path == "fast":
+        return FastPlan(models, work).plan(scene, draws)
+    return plain_plan(Plain(models, work.config, work.latent), scene, draws, work.planner)[0]
 
 
 @contextmanager
@@ -172,3 +187,63 @@ def peak_memory() -> Iterator[list[float]]:
 
 def _resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * float(os.sysconf("SC_PAGE_SIZE"))
+
+
+def measure_apart(name: str, path: str) -> Measured:
+    """`measure` in a process of its own, so that neither path inherits the other's memory."""
+    command = [sys.executable, __file__, "--case", name, "--path", path]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def compare(name: str, repeats: int) -> dict[str, Any]:
+    """Figures of a case: medians of `repeats` turns, plain and fast alternately."""
+    turns: dict[str, list[Measured]] = {"plain": [], "fast": []}
+    for turn in range(repeats):
+        for path, found in turns.items():
+            found.append(measure_apart(name, path))
+            note(f"{name} {path} {turn + 1}/{repeats}: {found[-1].wall_s:.2f} s")
+    figures: dict[str, Any] = {"repeats": repeats}
+    for field in ("wall_s", "cpu_s", "extra_bytes"):
+        plain, fast = (statistics.median(getattr(one, field) for one in turns[path]) for path in ("plain", "fast"))
+        ratio = fast / plain if plain else None
+        figures[field] = {"plain": plain, "fast": fast, "ratio": ratio}
+    plain, fast = (np.array(turns[path][0].actions) for path in ("plain", "fast"))
+    return figures | {"max_abs_difference": float(np.abs(plain - fast).max()), "flops": count(CASES[name]())}
+
+
+def count(case: Workload) -> dict[str, Any]:
+    """FLOPs of a plan by the formulas, and the formulas' error against torch's counter on a plan of fewer samples."""
+    few = replace(case, planner=replace(case.planner, num_iterations=1, num_video_samples=2, num_value_samples=2))
+    few = replace(few, planner=replace(few.planner, video_elite_fraction=1.0, value_elite_fraction=1.0))
+    models = random_models(few.config, SEED)
+    inputs = example_inputs(few)
+    figures: dict[str, Any] = {}
+    for path, formula in (("plain", flops.plain), ("fast", flops.fast)):
+        counted = flops.counted(lambda path=path: planned(few, models, path, *inputs))
+        figures[path] = {"plan": formula(case).plan, "formula_over_counted": formula(few).plan / counted}
+    return figures | {"ratio": figures["fast"]["plan"] / figures["plain"]["plan"]}
+
+
+def note(text: str) -> None:
+    """Progress, for who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="only the tiny case")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--case", choices=CASES, help="measure one plan of this case here (with --path)")
+    parser.add_argument("--path", choices=("plain", "fast"), default="fast")
+    args = parser.parse_args()
+    if args.case:
+        print(json.dumps(asdict(measure(CASES[args.case](), args.path))))
+        return
+    names = ["tiny"] if args.quick else list(CASES)
+    figures = {name: compare(name, args.repeats) for name in names}
+    print(json.dumps({"bench": "exact", "threads": torch.get_num_threads(), "torch": torch.__version__, **figures}))
+
+
+if __name__ == "__main__":
+    main()

@@ -168,7 +168,7 @@ def _parts(
         perception=Perception(spec, batcher, settings.backend.max_cached_texts),
         planner=Planner(ModelCalls(spec, batcher), slices, Pace()),
         sessions=sessions,
-        max_plans=settings.limits.max_plans,
+        max_plans=settings.limits.max_concurrent_plans,
         version=version("wavserve"),
         keep=None if recorder is None else recorder.keep,
         on_plan=observe,

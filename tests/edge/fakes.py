@@ -126,14 +126,15 @@ def example_receipt(spec: PolicySpec, request: PlanRequest) -> Receipt:
 def example_result(spec: PolicySpec, request: PlanRequest) -> PlanResult:
     """An answer whose actions no two of which are equal, with imagined frames when they were asked for."""
     actions = np.linspace(-1, 1, CHUNK * ACTION_DIM, dtype=np.float32).reshape(CHUNK, ACTION_DIM)
-    frames = {camera.name: np.stack([example_pixels(16, 16, seed) for seed in (5, 6)]) for camera in spec.cameras}
+    dreaming = spec.cameras if request.imagine_chunks else ()
+    frames = {camera.name: np.stack([example_pixels(16, 16, seed) for seed in (5, 6)]) for camera in dreaming}
     return PlanResult(
         session_id=request.session_id or "session-of-the-fake",
         sequence=request.sequence,
         first_control_step=request.control_step,
         actions=actions,
         receipt=example_receipt(spec, request),
-        imagined=frames if request.imagine_chunks else {},
+        imagined=frames,
     )
 
 

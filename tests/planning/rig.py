@@ -78,9 +78,7 @@ def example_context(spec: PolicySpec, seed: int) -> PlanContext:
     latent = spec.latent
     memory = (spec.num_views, spec.model.video.in_channels, latent.num_memory_frames, latent.height, latent.width)
     text = TextEmbedding(bytes([seed % 256]) * 32, rng.standard_normal((4, 2), dtype=np.float32))
-    return PlanContext(
-        rng.standard_normal(memory, dtype=np.float32), text, rng.standard_normal(5, dtype=np.float32)
-    )
+    return PlanContext(rng.standard_normal(memory, dtype=np.float32), text, rng.standard_normal(5, dtype=np.float32))
 
 
 def example_job(spec: PolicySpec, seed: int, **config: object) -> Job:
@@ -126,7 +124,9 @@ class RigOptions:
 async def rigged(spec: PolicySpec, options: RigOptions | None = None) -> AsyncIterator[Rig]:
     options = options or RigOptions()
     clock = {"clock": options.clock} if options.clock else {}
-    backend = FakeBackend(spec, ArenaBook(options.slots, lease_s=1e9), **({"before": options.before} if options.before else {}))
+    backend = FakeBackend(
+        spec, ArenaBook(options.slots, lease_s=1e9), **({"before": options.before} if options.before else {})
+    )
     batcher = Batcher(backend, BatcherConfig(options.max_rows, options.depth, arena_retry_s=0.001), **clock)
     pace = Pace(**clock)
     planner = Planner(ModelCalls(spec, batcher), SliceConfig(options.slice_size, options.in_flight), pace, **clock)
@@ -144,5 +144,3 @@ async def rigged(spec: PolicySpec, options: RigOptions | None = None) -> AsyncIt
 @pytest.fixture
 def spec() -> PolicySpec:
     return example_spec()
-
-

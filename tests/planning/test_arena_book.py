@@ -12,7 +12,9 @@ from wavserve.errors import ArenaFull
 from wavserve.models.arena_book import ArenaBook, Party
 
 actions = st.lists(
-    st.tuples(st.sampled_from(["allocate", "publish", "release", "pin", "unpin", "abandon", "wait"]), st.integers(0, 9)),
+    st.tuples(
+        st.sampled_from(["allocate", "publish", "release", "pin", "unpin", "abandon", "wait"]), st.integers(0, 9)
+    ),
     max_size=60,
 )
 

@@ -47,10 +47,15 @@ def assert_same(one: Plan, other: Plan) -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(
-    slots=st.integers(3, 40), size=st.integers(1, 3), in_flight=st.integers(1, 3), rows=st.integers(1, 20),
+    slots=st.integers(3, 40),
+    size=st.integers(1, 3),
+    in_flight=st.integers(1, 3),
+    rows=st.integers(1, 20),
     mode=st.sampled_from(["paper", "published", "off"]),
 )
-def test_a_plan_alone_is_the_plan_among_seven_others(slots: int, size: int, in_flight: int, rows: int, mode: str) -> None:
+def test_a_plan_alone_is_the_plan_among_seven_others(
+    slots: int, size: int, in_flight: int, rows: int, mode: str
+) -> None:
     """Whatever the slicing, the batching and the size of the arena."""
     jobs = [example_job(example_spec(), seed, mode=mode, num_iterations=0 if mode == "off" else 2) for seed in range(8)]
     alone = [plan_with(RigOptions(slice_size=7), job)[0][0] for job in jobs[:2]]
@@ -94,7 +99,8 @@ def test_planning_narrows_the_noise() -> None:
 def test_a_value_estimate_comes_when_asked_for() -> None:
     job = example_job(example_spec(), 1)
     without, asked = (
-        plan_with(RigOptions(), replace(job, config=replace(job.config, estimate_value=ask)))[0][0] for ask in (False, True)
+        plan_with(RigOptions(), replace(job, config=replace(job.config, estimate_value=ask)))[0][0]
+        for ask in (False, True)
     )
     assert without.value_estimate is None
     assert asked.value_estimate is not None

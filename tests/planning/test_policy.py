@@ -353,7 +353,13 @@ def test_nothing_is_planned_before_the_warm_up_or_while_draining() -> None:
             await rig.policy.plan(example_request(SPEC))
         await rig.policy.warm_up()
         assert rig.policy.ready
-        assert {verb for verb, _, _ in rig.backend.calls} >= {"encode_images", "encode_text", "imagine", "score", "decode"}
+        assert {verb for verb, _, _ in rig.backend.calls} >= {
+            "encode_images",
+            "encode_text",
+            "imagine",
+            "score",
+            "decode",
+        }
         assert len(rig.sessions) == 0
         running = asyncio.ensure_future(rig.policy.plan(example_request(SPEC)))
         await turns(3)

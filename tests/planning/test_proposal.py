@@ -22,10 +22,14 @@ sizes = st.integers(2, 7)
 seeds = st.integers(0, 2**63 - 1)
 
 
-def slow_step(values: Array, iteration: int, config: PlannerConfig, source: NamedNoise, shape: tuple[int, ...]) -> dict[str, object]:
+def slow_step(
+    values: Array, iteration: int, config: PlannerConfig, source: NamedNoise, shape: tuple[int, ...]
+) -> dict[str, object]:
     """One iteration of Algorithm 1 from value tokens `[N, M, T]`, pooled over views, in plain loops and float64."""
     n, m = values.shape[:2]
-    rows = [statistics.fmean(v) / (statistics.stdev(v) + 1e-6) for v in values.reshape(n * m, -1).astype(float).tolist()]
+    rows = [
+        statistics.fmean(v) / (statistics.stdev(v) + 1e-6) for v in values.reshape(n * m, -1).astype(float).tolist()
+    ]
     score = [max(rows[i * m : (i + 1) * m]) for i in range(n)]
     video_elites = sorted(range(n), key=lambda i: -score[i])[: math.ceil(config.video_elite_fraction * n)]
     value_elites = sorted(range(n * m), key=lambda r: -rows[r])[: math.ceil(config.value_elite_fraction * n * m)]
@@ -112,7 +116,10 @@ def test_a_draw_depends_on_its_name_alone(seed: int, sequence: int, iteration: i
 def test_the_named_draws_never_change() -> None:
     """A receipt made today must replay tomorrow: the generator behind the names is pinned by its bits."""
     draws = noise.draw((2**63 - 1, 5), Stream.VIDEO, FINAL, 2, (64,))
-    assert hashlib.sha256(draws.tobytes()).hexdigest() == "b35db78b8dc08a974fd7d843051eb8f2b97af23d17034471286b806baaea140d"
+    assert (
+        hashlib.sha256(draws.tobytes()).hexdigest()
+        == "b35db78b8dc08a974fd7d843051eb8f2b97af23d17034471286b806baaea140d"
+    )
 
 
 def test_a_call_draws_what_its_names_say() -> None:

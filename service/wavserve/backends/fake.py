@@ -90,7 +90,9 @@ class FakeBackend:
         return {"handles": handles, "status": status}
 
     def _denoise(self, inputs: Tensors) -> Tensors:
-        return {"latents": self._video_noise(inputs), "status": np.zeros(len(inputs["memory"]), np.int32)}
+        missed = [self._text(inputs, g) is None for g in range(len(inputs["memory"]))]
+        status = np.where(missed, Status.TEXT_MISS, Status.OK).astype(np.int32)
+        return {"latents": self._video_noise(inputs), "status": status}
 
     def _score(self, inputs: Tensors) -> Tensors:
         shape = (self._spec.chunk, self._spec.model.value.in_channels)

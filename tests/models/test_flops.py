@@ -1,0 +1,44 @@
+"""The formulas of operations against torch's counter, and their figures for the 2.3 B model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from paths import plan_fast
+
+from wavserve.models import flops
+from wavserve.models.flops import Workload
+from wavserve.models.plain import Draws, Plain, Scene, plain_plan
+from wavserve.models.weights import Models
+from wavserve.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, VideoConfig
+
+
+def test_the_plain_formula_is_what_torch_counts(odd: Workload, plain: Plain, scene: Scene, draws: Draws) -> None:
+    counted = flops.counted(lambda: plain_plan(plain, scene, draws, odd.planner))
+
+    assert flops.plain(odd).plan == pytest.approx(counted, rel=0.02)
+
+
+def test_the_fast_formula_is_what_torch_counts(odd: Workload, models: Models, scene: Scene, draws: Draws) -> None:
+    counted = flops.counted(lambda: plan_fast(odd, models, scene, draws))
+
+    assert flops.fast(odd).plan == pytest.approx(counted, rel=0.02)
+
+
+def test_more_video_steps_cost_whole_forwards(odd: Workload) -> None:
+    slow = replace(odd, planner=replace(odd.planner, num_video_steps=3))
+
+    assert flops.fast(slow).imagine == 3 * flops.fast(odd).imagine
+
+
+def test_a_libero_plan_of_the_large_model() -> None:
+    config = ModelConfig(
+        VideoConfig(128, 128, num_layers=28, num_heads=32, head_dim=64, caption_channels=4096),
+        value=ExpertConfig(10, 10, num_heads=16, head_dim=32, rope_base=57),
+        action=ExpertConfig(15, 15, num_heads=16, head_dim=32, rope_base=54),
+    )
+    work = Workload(config, LatentSpec(4, 2, 8, 8), PlannerConfig(), 2, chunk=36, num_prompt=20, num_padded=128)
+
+    assert flops.plain(work).plan == pytest.approx(1162e12, rel=0.005)
+    assert flops.fast(work).plan == pytest.approx(478e12, rel=0.005)

@@ -1,0 +1,42 @@
+"""Rotary tables and packing, where the fixtures do not look."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wavserve.models.maths import pack, rotary, rotate, token_rotary, unpack
+from wavserve.spec import LatentSpec
+
+
+@pytest.mark.parametrize(("width", "axes", "still"), [(40, 3, 4), (64, 3, 4), (48, 3, 0), (28, 1, 0), (4, 3, 4)])
+def test_leftover_channels_do_not_turn(width: int, axes: int, still: int) -> None:
+    table = rotary(torch.rand(5, axes), width, 1e4)
+
+    assert table.cos.shape == (5, width)
+    assert (table.cos[:, :still] == 1).all()
+    assert (table.sin[:, :still] == 0).all()
+    assert not (table.sin[:, still:] == 0).any()
+
+
+def test_an_odd_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="even number, got 7"):
+        rotary(torch.rand(5, 1), 7, 1e4)
+
+
+def test_turning_keeps_the_length_of_every_pair() -> None:
+    x = torch.randn(2, 9, 28)
+
+    turned = rotate(x, token_rotary(9, base=54, width=28, theta=1e4))
+
+    assert torch.allclose(turned.view(2, 9, 14, 2).norm(dim=-1), x.view(2, 9, 14, 2).norm(dim=-1), atol=1e-5)
+
+
+def test_packing_runs_over_frames_then_rows_then_columns() -> None:
+    latent = LatentSpec(1, 1, 2, 3)
+    latents = torch.arange(2 * 2 * 2 * 3.0).view(2, 2, 2, 3)
+
+    tokens = pack(latents)
+
+    assert torch.equal(tokens[1 * 6 + 1 * 3 + 2], latents[:, 1, 1, 2])
+    assert torch.equal(unpack(tokens, latent), latents)

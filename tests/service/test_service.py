@@ -1,0 +1,184 @@
+"""The whole service on real sockets: both edges, sessions, errors, records, shutdown."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from service_rig import Server, post, start, submission
+
+from wavserve.clients.plan_client import PlanClient
+from wavserve.errors import InvalidRequest, NotReady, SequenceConflict, UnknownPolicy, UnknownSession
+from wavserve.types import DeadlineResult
+
+
+def test_both_edges_give_the_same_actions(server: Server, client: PlanClient) -> None:
+    over_grpc = client.plan(submission())
+    over_http = post(server, submission()).json()
+    np.testing.assert_array_equal(np.array(over_http["actions"], np.float32), over_grpc.actions)
+    assert over_grpc.actions.shape == (16, 7)
+    assert np.isfinite(over_grpc.actions).all()
+    assert over_http["receipt"]["policy_digest"] == over_grpc.receipt.policy_digest
+    assert over_http["receipt"]["untrained"] is True
+    assert over_grpc.receipt.iterations_done == 3
+
+
+def test_what_the_server_says_of_itself(server: Server, client: PlanClient) -> None:
+    policy = client.policy()
+    told = httpx.get(f"{server.http}/v1/policies").json()["policies"][0]
+    assert (policy.name, [camera.name for camera in policy.cameras]) == ("tiny", ["agentview", "wrist"])
+    assert told["digest"] == policy.digest == client.plan(submission()).receipt.policy_digest
+    assert httpx.get(f"{server.http}/healthz").status_code == 200
+    assert "/v1/plan" in httpx.get(f"{server.http}/openapi.json").json()["paths"]
+    assert httpx.get(f"{server.http}/docs").status_code == 200
+    metrics = httpx.get(f"{server.http}/metrics").text
+    for name in ("wavserve_requests_total", "wavserve_arena_slots_used 0.0", 'wavserve_call_seconds_bucket{le="'):
+        assert name in metrics
+
+
+def test_reflection_lists_the_service(server: Server) -> None:
+    with grpc.insecure_channel(server.grpc) as channel:
+        services = ProtoReflectionDescriptorDatabase(channel).get_services()
+    assert "wavserve.v1.PlanService" in services or any(name.endswith("PlanService") for name in services)
+    assert "grpc.health.v1.Health" in services
+
+
+def test_an_episode_as_a_robot_runs_it(client: PlanClient) -> None:
+    chunk = client.plan(submission(0))
+    memories = {chunk.receipt.digests["memory"]}
+    for frame in range(1, 4):
+        sent = submission(frame, session_id=chunk.session_id, sequence=frame, executed_steps=8)
+        chunk = client.plan(sent)
+        assert chunk.first_control_step == 8 * frame
+        memories.add(chunk.receipt.digests["memory"])
+    assert len(memories) == 4
+    client.reset(chunk.session_id)
+    fresh = client.plan(replace(sent, sequence=9))
+    np.testing.assert_array_equal(fresh.actions, client.plan(replace(sent, session_id=None, sequence=9)).actions)
+
+
+def test_eight_robots_at_once_get_what_each_gets_alone(client: PlanClient) -> None:
+    sent = [submission(frame % 6, seed=frame) for frame in range(8)]
+    with concurrent.futures.ThreadPoolExecutor(8) as robots:
+        together = list(robots.map(client.plan, sent))
+    for one, asked in zip(together, sent, strict=True):
+        alone = client.plan(asked)
+        for ours, theirs in zip(alone.receipt.iterations, one.receipt.iterations, strict=True):
+            assert set(ours.video_elites) == set(theirs.video_elites)
+            assert set(ours.value_elites) == set(theirs.value_elites)
+        np.testing.assert_allclose(one.actions, alone.actions, atol=1e-5)
+
+
+@pytest.mark.parametrize("edge", ["http", "grpc"])
+def test_sequence_and_session_rules_hold_through_both_edges(server: Server, client: PlanClient, edge: str) -> None:
+    first = client.plan(submission(0))
+    second = submission(1, session_id=first.session_id, sequence=5, executed_steps=8)
+    answered = client.plan(second)
+    cases = [
+        (replace(second, sequence=4), SequenceConflict, 409, "sequence", "more than 5"),
+        (replace(second, instruction="something else"), SequenceConflict, 409, "sequence", "a new number"),
+        (replace(second, session_id="nobody"), UnknownSession, 404, "session_id", "a session of this service"),
+        (replace(second, policy="other"), UnknownPolicy, 404, "policy", "tiny"),
+        (
+            replace(second, sequence=6, options={"num_video_samples": 2}),
+            InvalidRequest,
+            400,
+            "planner.",
+            "at least 2 elites",
+        ),
+    ]
+    for sent, kind, status, field, expected in cases:
+        if edge == "http":
+            response = post(server, sent)
+            problem = response.json()
+            assert response.status_code == status
+            assert response.headers["content-type"] == "application/problem+json"
+            assert problem["field"].startswith(field)
+            assert expected in problem["expected"]
+            assert problem["actual"]
+        else:
+            with pytest.raises(kind) as refused:
+                client.plan(sent)
+            assert refused.value.field.startswith(field)
+            assert expected in refused.value.expected
+    again = client.plan(second)  # a retry: the memory is as it was
+    np.testing.assert_array_equal(again.actions, answered.actions)
+    assert again.receipt.digests == answered.receipt.digests
+
+
+def test_a_deadline_is_met_by_doing_less_or_not_at_all(server: Server, client: PlanClient) -> None:
+    """Many iterations under a deadline: fewer are done. No time at all: an error, and the session is as it was."""
+    options = {"num_iterations": 10, "num_video_samples": 30}
+    whole = client.plan(submission(options=options))
+    total_ms = 1000 * whole.receipt.stage_s["total"]
+    hurried = client.plan(submission(options=options, deadline_ms=int(total_ms / 2)))
+    assert hurried.receipt.deadline is DeadlineResult.MET_DEGRADED
+    assert hurried.receipt.iterations_done < 10
+    assert post(server, submission(deadline_ms=1)).status_code == 504
+
+
+def test_imagined_frames_come_as_pictures(client: PlanClient) -> None:
+    chunk = client.plan(submission(imagine_chunks=2))
+    assert {camera: len(frames) for camera, frames in chunk.imagined.items()} == {"agentview": 18, "wrist": 18}
+    assert all(frame.data.startswith(b"\x89PNG") for frames in chunk.imagined.values() for frame in frames)
+
+
+def test_a_recorded_plan_replays_to_the_same_actions(server: Server, client: PlanClient) -> None:
+    first = client.plan(submission(0, seed=None))
+    later = client.plan(submission(1, seed=None, session_id=first.session_id, sequence=1, executed_steps=8))
+    command = [sys.executable, "-m", "wavserve.cli", "plan", "--bundle", str(server.bundle), "--replay"]
+    for chunk in (first, later):
+        record = server.records / f"{chunk.session_id}-{chunk.sequence:08d}.safetensors"
+        replayed = subprocess.run([*command, str(record)], capture_output=True, text=True, timeout=120, check=False)
+        assert replayed.returncode == 0, replayed.stderr
+        assert "identical" in replayed.stdout
+
+
+def test_the_client_command_plans(server: Server) -> None:
+    from service_rig import FRAMES, episode
+
+    seen = episode()["frames"][0]
+    command = [sys.executable, "-m", "wavserve.cli", "plan", "--server", server.grpc, "--seed", "7", "--json"]
+    for camera in ("agentview", "wrist"):
+        command += ["--image", f"{camera}={FRAMES / seen[camera]}"]
+    command += ["--state=" + ",".join(map(str, seen["state"])), "--instruction", episode()["instruction"]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert np.array(told["actions"]).shape == (16, 7)
+
+
+def test_a_signal_drains(tmp_path: Path, server: Server) -> None:
+    """Plans under way are answered, then the process ends by itself; a second start on its port is told so."""
+    running = start(tmp_path, "--bundle", str(server.bundle))
+    options = {"num_iterations": 10, "num_video_samples": 64}
+    with concurrent.futures.ThreadPoolExecutor(2) as pool, PlanClient(running.grpc) as client:
+        answers = [pool.submit(client.plan, submission(seed=seed, options=options)) for seed in range(2)]
+        while "wavserve_plans_in_flight 2.0" not in httpx.get(f"{running.http}/metrics").text:
+            assert not any(answer.done() for answer in answers)
+        assert running.stop() == 0
+        assert [len(answer.result().receipt.iterations) for answer in answers] == [10, 10]
+        with pytest.raises(NotReady):
+            client.policy()
+
+
+def test_a_port_in_use_is_told_at_once(server: Server, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "wavserve.cli", "serve", "--bundle", str(server.bundle)]
+    for key, address in (("http.port", server.http), ("grpc.port", server.grpc)):
+        ports = {"http.port": "0", "grpc.port": "0", key: address.rpartition(":")[2]}
+        flags = [flag for name, port in ports.items() for flag in ("--set", f"{name}={port}")]
+        failed = subprocess.run(
+            [*command, *flags], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
+        )
+        assert failed.returncode == 1
+        assert f"{key}: cannot listen on" in failed.stderr
+        assert "Traceback" not in failed.stderr
