@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ class FastPlan:
 
     def _imagine(self, scene: Scene, futures: Tensor, text: TextKV) -> Callable[[int], Tensor]:
         rows = len(futures)
-        self._video.run(scene.memory[None], futures[None], 1.0, [text], lambda layer, x: self._keep(layer, x))
+        self._video.run(scene.memory[None], futures[None], 1.0, [text], self._keep)
         return lambda layer: self._slab[layer, :rows]
 
     def _keep(self, layer: int, x: Tensor) -> None:
@@ -220,7 +221,7 @@ def count(case: Workload) -> dict[str, Any]:
     inputs = example_inputs(few)
     figures: dict[str, Any] = {}
     for path, formula in (("plain", flops.plain), ("fast", flops.fast)):
-        counted = flops.counted(lambda path=path: planned(few, models, path, *inputs))
+        counted = flops.counted(partial(planned, few, models, path, *inputs))
         figures[path] = {"plan": formula(case).plan, "formula_over_counted": formula(few).plan / counted}
     return figures | {"ratio": figures["fast"]["plan"] / figures["plain"]["plan"]}
 

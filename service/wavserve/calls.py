@@ -59,7 +59,7 @@ class ModelCalls:
     @property
     def value_shape(self) -> tuple[int, int]:
         """One value noise, `(T, C)`."""
-        return self.spec.chunk, self.spec.model.value.in_channels
+        return self.spec.num_value_tokens, self.spec.model.value.in_channels
 
     async def with_features(
         self, job: Job, video: Gaussian, iteration: int, samples: range, use: Callable[[Handles], Awaitable[T]]

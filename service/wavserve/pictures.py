@@ -20,7 +20,7 @@ Frames = dict[str, NDArray[np.uint8]]
 
 
 async def imagine_frames(planner: Planner, perception: Perception, job: Job, plan: Plan, chunks: int) -> Frames:
-    """Camera -> future frames `[chunks * frames, height, width, 3]` of the chosen plan; empty for no chunks.
+    """Camera -> future frames `[chunks * frames, height, width, 3]` of the chosen plan.
 
     Autoregressive: after each chunk its last frame is encoded and enters the frame memory, as a real one would.
     """
@@ -31,7 +31,7 @@ async def imagine_frames(planner: Planner, perception: Perception, job: Job, pla
                 job = await _continued(perception, job, shown[-1])
             latents = await planner.picture(job, plan.video)
             shown.append(await perception.show(latents, job.deadline))
-    return {camera: np.concatenate([frames[camera] for frames in shown]) for camera in (shown[0] if shown else ())}
+    return {camera: np.concatenate([frames[camera] for frames in shown]) for camera in shown[0]}
 
 
 async def _continued(perception: Perception, job: Job, frames: Frames) -> Job:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wavserve import digests
 from wavserve.calls import Job
@@ -196,12 +197,13 @@ class Policy:
             job = Job(context, order.config, NamedNoise((order.seed, request.sequence)), order.deadline, order.stages)
             plan = await self._parts.planner.plan(job)
             actions = self._normaliser.actions(plan.actions, request.state)
-            imagined = await imagine_frames(
-                self._parts.planner, self._parts.perception, job, plan, request.imagine_chunks
-            )
+            imagined = await self._imagine(job, plan, request.imagine_chunks)
         receipt = self._receipt(order, plan, memory)
         result = PlanResult(session.id, request.sequence, request.control_step, actions, receipt, imagined)
         return result, plan, memory
+
+    async def _imagine(self, job: Job, plan: Plan, chunks: int) -> dict[str, NDArray[np.uint8]]:
+        return await imagine_frames(self._parts.planner, self._parts.perception, job, plan, chunks) if chunks else {}
 
     async def _perceive(self, order: Order, session: Session) -> tuple[FrameMemory, PlanContext]:
         request, latent, threshold = order.request, self.spec.latent, self.spec.memory_threshold

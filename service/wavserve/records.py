@@ -49,12 +49,12 @@ class Recorder:
         path = self._folder / f"{result.session_id}-{result.sequence:08d}.safetensors"
         try:
             await asyncio.to_thread(save, path, request, before, result)
-        except OSError:
+        except (OSError, SafetensorError):
             log.exception("could not record %s", path)
 
 
 def save(path: Path, request: PlanRequest, before: Session, result: PlanResult) -> None:
-    """Writes one plan. Raises OSError."""
+    """Writes one plan. Raises OSError or SafetensorError."""
     tensors: dict[str, NDArray[Any]] = {f"images.{name}": image for name, image in request.images.items()}
     tensors |= {"state": request.state, "actions": result.actions}
     if before.memory is not None:

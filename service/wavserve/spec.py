@@ -209,7 +209,7 @@ class PolicySpec:
     state: VectorSpec
     action: ActionSpec
     chunk: int
-    """T: actions in one answer, and tokens of the value and action experts."""
+    """T: actions in one answer, and tokens of the action expert."""
     control_hz: float
     memory_threshold: int
     """Executed steps after which the newest memory frame is kept and another is begun."""
@@ -222,11 +222,17 @@ class PolicySpec:
     pad_prompt: bool = False
     """Whether the text encoder also sees padding up to `max_prompt_tokens`, unmasked, as the released WAV code trained
     it; the padding's own embeddings are dropped either way."""
+    value_chunk: int | None = None
+    """tokens of the value expert; None: as many as actions, which is what the released configurations have"""
     notes: str = ""
 
     @property
     def num_views(self) -> int:
         return len(self.cameras)
+
+    @property
+    def num_value_tokens(self) -> int:
+        return self.chunk if self.value_chunk is None else self.value_chunk
 
 
 def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[str, object]) -> PlannerConfig:

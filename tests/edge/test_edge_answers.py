@@ -153,7 +153,7 @@ def test_reset_reaches_the_policy(robot: Robot, served: Served) -> None:
 @pytest.mark.parametrize("resize", ["bilinear", "bicubic", "area"])
 def test_a_declared_filter_takes_other_sizes(resize: Any, robot: Robot, served: Served) -> None:
     served.policy.spec = example_spec(resize)
-    pictures = example_image("agentview", "png", (256, 320)), example_image("wrist", "raw_bgr8", (64, 96))
+    pictures = example_image("agentview", "raw_rgb8", (220, 300)), example_image("wrist", "png", (64, 96))
     assert robot.plan(example_submission(images=pictures)).code in (200, "OK")
     (request,) = served.policy.requests
     assert {image.shape for image in request.images.values()} == {(128, 128, 3)}

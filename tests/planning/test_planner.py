@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_modes_differ_and_off_spends_no_iteration() -> None:
 def test_planning_narrows_the_noise() -> None:
     plan = plan_with(RigOptions(), example_job(example_spec(), 1, num_iterations=5))[0][0]
     stds = [1.0, *(record.video_std for record in plan.iterations)]
-    assert all(after < before for before, after in zip(stds, stds[1:], strict=False))
+    assert all(after < before for before, after in itertools.pairwise(stds))
 
 
 def test_a_value_estimate_comes_when_asked_for() -> None:
@@ -110,7 +111,7 @@ def test_a_value_estimate_comes_when_asked_for() -> None:
 
 @pytest.mark.parametrize(("budget_s", "iterations"), [(100.0, 4), (9.5, 2), (3.9, 0), (0.1, 0)])
 def test_it_stops_before_the_iteration_that_would_be_late(budget_s: float, iterations: int) -> None:
-    """An iteration of 7 samples in slices of 7 is one imagine and one score: 2 + 1 s here; the final decode takes 3 s."""
+    """An iteration of 7 samples in one slice is one imagine and one score: 2 + 1 s; the final decode takes 3 s."""
     clock = ManualClock()
     seconds = {"imagine": 2.0, "score": 1.0, "appraise": 0.5, "decode": 0.5}
 

@@ -34,7 +34,7 @@ def on_rig(scenario: Callable[[Rig], Awaitable[None]], options: RigOptions | Non
     asyncio.run(main())
 
 
-def follow(result: PlanResult, seed: int = 1, **changes: object):  # noqa: ANN201
+def follow(result: PlanResult, seed: int = 1, **changes: object):
     return example_request(SPEC, seed, session_id=result.session_id, **changes)
 
 

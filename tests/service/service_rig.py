@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
 from wavserve.messages import EncodedImage, Submission
 
 FRAMES = Path(__file__).parents[2] / "examples" / "libero_object_0"
@@ -58,7 +59,8 @@ def start(folder: Path, *flags: str) -> Server:
     command += ["--set", f"bundle.root={folder}", "--record", str(folder / "records"), *flags]
     log = folder / "server.log"
     environ = {name: value for name, value in os.environ.items() if not name.startswith("WAVSERVE_")}
-    process = subprocess.Popen(command, env=environ, stderr=log.open("wb"))
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, env=environ, stderr=stderr)
     server = Server(
         process, f"http://127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", folder / "records", folder / "tiny", log
     )

@@ -95,7 +95,7 @@ class FakeBackend:
         return {"latents": self._video_noise(inputs), "status": status}
 
     def _score(self, inputs: Tensors) -> Tensors:
-        shape = (self._spec.chunk, self._spec.model.value.in_channels)
+        shape = (self._spec.num_value_tokens, self._spec.model.value.in_channels)
         draws = noise.of_call(inputs, Stream.VALUE, shape)
         status = self._status(inputs["handles"])
         values = draws[..., -1] + self._read(self._features, inputs["handles"])[..., None, None]
@@ -104,7 +104,7 @@ class FakeBackend:
         return {"values": values.astype(np.float32), "status": status}
 
     def _appraise(self, inputs: Tensors) -> Tensors:
-        shape = (self._spec.chunk, self._spec.model.value.in_channels)
+        shape = (self._spec.num_value_tokens, self._spec.model.value.in_channels)
         draws = noise.of_call(inputs, Stream.VALUE, shape)
         for (slot, _), draw in zip(inputs["handles"].reshape(-1, 2), draws, strict=True):
             self._value_features[int(slot)] = float(draw.mean())

@@ -77,7 +77,7 @@ class _PlanService:
 
     async def _plan(self, raw: bytes, context: Context) -> bytes:
         received_ns = time.monotonic_ns()
-        submission = await self._door.in_thread(requests.parse_plan_request, raw)
+        submission = await self._door.parse(requests.parse_plan_request, raw)
         remaining = context.time_remaining()
         expires = None if remaining is None else time.monotonic() + remaining
         chunk = await self._door.plan(submission, received_ns, expires)

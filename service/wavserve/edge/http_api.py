@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -98,8 +99,8 @@ class _Routes:
         JSON with base64 pictures, or multipart: a part `request` with the same JSON without the pictures' bytes, and a
         binary part per camera, named by the camera, of type image/jpeg, image/png or application/octet-stream.
         """
-        body = await request.body()
-        submission = await self._door.in_thread(parse_plan, request.headers.get("content-type", ""), body)
+        read = partial(parse_plan, request.headers.get("content-type", ""))
+        submission = await self._door.parse(read, await request.body())
         chunk = await _while_connected(request, self._door.plan(submission, request.state.received_ns))
         return json_response(chunk_json(chunk))
 

@@ -1,7 +1,7 @@
 """From an HTTP body, JSON or multipart, to a `Submission`; both kinds give the same one.
 
-Called by `http_api` on a worker thread: parsing megabytes of base64 would hold up the event loop. JSON is read
-strictly: a key given twice is refused, since one of the two would be lost; NaN is read, so that its field can be named.
+Called by `http_api`, on a worker thread when the body is large. JSON is read strictly: a key given twice is refused,
+since one of the two would be lost; NaN is read, so that its field can be named.
 """
 
 from __future__ import annotations

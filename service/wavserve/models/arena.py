@@ -31,7 +31,7 @@ class SlotShape:
     def of(cls, spec: PolicySpec) -> SlotShape:
         model = spec.model
         tokens = spec.num_views * spec.latent.num_tokens
-        return cls(model.video.num_layers, tokens, model.video.width, spec.chunk, model.value.width)
+        return cls(model.video.num_layers, tokens, model.video.width, spec.num_value_tokens, model.value.width)
 
     @property
     def elements(self) -> int:

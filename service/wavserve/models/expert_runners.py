@@ -25,7 +25,7 @@ class ValueRunner:
     """`score`: value samples integrated on video features; `appraise`: value features for `decode`; `release`."""
 
     def __init__(self, model: FastValue, spec: PolicySpec, arena: Arena) -> None:
-        self._noise_shape = (spec.chunk, spec.model.value.in_channels)
+        self._noise_shape = (spec.num_value_tokens, spec.model.value.in_channels)
         self._model = model
         self._arena = arena
 

@@ -5,6 +5,7 @@ Called by whoever hosts the models: the composition root for the in-process back
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from wavserve.models.expert_runners import ActionRunner, ValueRunner
 from wavserve.models.fast_expert import FastAction, FastValue
 from wavserve.models.fast_video import FastVideo
 from wavserve.models.video_runner import VideoRunner
+from wavserve.spec import PolicySpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +53,25 @@ def load_runners(bundle: Bundle, config: RunnerConfig) -> Loaded:
     spec, device, dtype = bundle.spec, _device(config.device), getattr(torch, config.dtype)
     models = weights.load(bundle.folder / TRANSFORMER, spec.model, device, dtype)
     arena = Arena(SlotShape.of(spec), ArenaBook(config.num_slots, config.lease_s), dtype, device)
+    encoder = EncoderRunner(Encoder(bundle.folder, str(device), dtype))
+    return Loaded({"encoder": encoder, **transformer_runners(models, spec, arena, config.max_texts)}, arena)
+
+
+def arena_for(spec: PolicySpec, num_slots: int) -> Arena:
+    """A float32 arena in main memory whose leases never run out: for checks, not for serving."""
+    return Arena(SlotShape.of(spec), ArenaBook(num_slots, lease_s=math.inf), torch.float32, torch.device("cpu"))
+
+
+def transformer_runners(models: weights.Models, spec: PolicySpec, arena: Arena, max_texts: int) -> dict[str, Runner]:
+    """The runners of the three transformers around one arena."""
     video = FastVideo(models.video, spec.model, spec.latent, spec.num_views)
-    runners: dict[str, Runner] = {
-        "encoder": EncoderRunner(Encoder(bundle.folder, str(device), dtype)),
-        "video_dit": VideoRunner(video, spec, arena, config.max_texts),
-        "value_dit": ValueRunner(FastValue(models.value, spec.model, spec.chunk), spec, arena),
-        "action_dit": ActionRunner(FastAction(models.action, spec.model, spec.chunk), spec, arena),
+    value = FastValue(models.value, spec.model, spec.num_value_tokens)
+    action = FastAction(models.action, spec.model, spec.chunk)
+    return {
+        "video_dit": VideoRunner(video, spec, arena, max_texts),
+        "value_dit": ValueRunner(value, spec, arena),
+        "action_dit": ActionRunner(action, spec, arena),
     }
-    return Loaded(runners, arena)
 
 
 def _device(name: str) -> torch.device:

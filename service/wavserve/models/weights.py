@@ -48,6 +48,7 @@ def load(path: Path, config: ModelConfig, device: Device = "cpu", dtype: torch.d
 
     They are in evaluation mode and take no gradients. Raises BundleError as `check` does.
     """
+    check(path, config)
     video = load_video(path, config, device, dtype)
     value, action = (load_expert(path, config, group, device, dtype) for group in GROUPS[1:])
     return Models(video, value, action)
