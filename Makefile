@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
-# A package index for torch alone, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu (see README).
+# A package index for torch alone, e.g. the one of PyTorch's CPU builds (see README).
 TORCH_INDEX ?=
 # Anything else pip should be told, e.g. PIP_EXTRA_ARGS="--proxy http://..."
 PIP_EXTRA_ARGS ?=
@@ -15,7 +15,7 @@ INSTALLED := $(VENV)/.installed
 CODE := service tests examples loadtest
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test lint format type protos bench
+.PHONY: help install serve demo test lint format type protos bench bench-exact bench-plan
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,7 +54,12 @@ protos: install ## regenerate service/wavserve/pb from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iwavserve/pb=protos/wavserve/v1 \
 	    --python_out=service --grpc_python_out=service --pyi_out=service wavserve/pb/wavserve.proto
 
-# Each prints its figures as one JSON object on its last line.
-bench: install ## the benchmarks (minutes)
-	$(BIN)/python loadtest/bench_exact.py
-	$(BIN)/python loadtest/bench_plan.py
+# Progress on standard error; the figures are one JSON object on the last line of standard output.
+bench: install ## every benchmark (about 15 minutes on two cores)
+	$(BIN)/python loadtest/bench.py
+
+bench-exact: install ## the plain path against the fast one
+	$(BIN)/python loadtest/bench_exact.py $(ARGS)
+
+bench-plan: install ## a plan, and the edges' own cost
+	$(BIN)/python loadtest/bench_plan.py $(ARGS)

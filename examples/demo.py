@@ -9,23 +9,19 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 from demo_page import Shown, render
 
+from wavserve import child
+
 EPISODE = Path(__file__).parent / "libero_object_0"
-READY_WITHIN_S = 300.0
-"""The first start makes the tiny preset; a slow disk and a cold import of torch fit in with room to spare."""
 PLAN_WITHIN_S = 300.0
-END_WITHIN_S = 15.0
 
 
 def main() -> int:
@@ -39,44 +35,25 @@ def main() -> int:
         if args.url:
             drive(args.url, args.out)
         else:
-            with service(args.out / "server.log", serve_arguments) as url:
-                drive(url, args.out)
+            service = started(args.out / "server.log", serve_arguments)
+            try:
+                drive(service.http, args.out)
+            finally:
+                service.stop()
     except (TimeoutError, RuntimeError, httpx.HTTPError) as error:
         say(f"demo failed: {error}")
         return 1
     return 0
 
 
-@contextmanager
-def service(log: Path, serve_arguments: Sequence[str]) -> Iterator[str]:
-    """A `wavserve serve` of our own, once it is ready; yields its URL.
-
-    Raises RuntimeError when it ends early, TimeoutError when it does not get ready.
-    """
+def started(log: Path, serve_arguments: Sequence[str]) -> child.Child:
     say(f"starting the service; its log is {log}")
-    http, grpc = free_ports(2)
-    command = [sys.executable, "-m", "wavserve.cli", "serve", f"--http-port={http}", f"--grpc-port={grpc}"]
-    with log.open("wb") as output:
-        child = subprocess.Popen([*command, *serve_arguments], stdout=output, stderr=subprocess.STDOUT)
-    try:
-        url = f"http://127.0.0.1:{http}"
-        wait_until_ready(url, child, log)
-        yield url
-    finally:
-        end(child)
-
-
-def wait_until_ready(url: str, child: subprocess.Popen[bytes], log: Path) -> None:
-    started = time.monotonic()
-    while not answers(f"{url}/readyz"):
-        waited = time.monotonic() - started
-        if child.poll() is not None:
-            raise RuntimeError(f"the service ended with code {child.returncode}; {log} ends:\n{tail(log)}")
-        if waited > READY_WITHIN_S:
-            raise TimeoutError(f"the service was not ready after {waited:.0f} s; {log} ends:\n{tail(log)}")
-        progress(f"waiting for it to load and warm up ... {waited:4.1f} s")
-        time.sleep(0.25)
-    say(f"ready after {time.monotonic() - started:.1f} s")
+    begun = time.monotonic()
+    service = child.start(
+        log, serve_arguments, lambda waited_s: progress(f"loading and warming up ... {waited_s:4.1f} s")
+    )
+    say(f"ready after {time.monotonic() - begun:.1f} s")
+    return service
 
 
 def drive(url: str, out: Path) -> None:
@@ -137,36 +114,6 @@ def tell(plan: Shown) -> None:
     best = ", ".join(f"{max(record['scores']):.3f}" for record in receipt["iterations"]) or "none"
     say(f"  receipt  {receipt['iterations_done']} of {asked} iterations, best score by iteration: {best}")
     say("  stages   " + ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in receipt["stage_ms"].items()))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2.0).is_success
-    except httpx.TransportError:
-        return False
-
-
-def end(child: subprocess.Popen[bytes]) -> None:
-    """Asks, then insists."""
-    child.terminate()
-    try:
-        child.wait(END_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
-def tail(log: Path, lines: int = 12) -> str:
-    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def progress(words: str) -> None:

@@ -105,7 +105,7 @@ async def serve(settings: Settings) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(service.policy.drain(), settings.limits.drain_s)
         http.should_exit = True
-        await asyncio.gather(serving, grpc_server.stop(grace=1.0))
+        await asyncio.gather(serving, grpc_server.stop(grace=5.0))
         await service.close()
 
 

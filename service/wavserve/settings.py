@@ -69,7 +69,7 @@ class LimitSettings(_Section):
     max_image_bytes: Positive = Field(default=16 * 1024 * 1024, description="largest image as it travels")
     max_image_pixels: Positive = Field(default=8_388_608, description="largest image, judged before it is decoded")
     max_concurrent_plans: Positive = Field(default=16, description="plans under way at a time; more are refused")
-    drain_s: Seconds = Field(default=10.0, description="how long plans under way are waited for when stopping")
+    drain_s: Seconds = Field(default=30.0, description="how long plans under way are waited for when stopping")
 
 
 class PlannerSettings(_Section):

@@ -57,7 +57,7 @@ async def _serve(
     policy: Planning, limits: EdgeLimits, metrics: Metrics, address: Future[Address], stop: threading.Event
 ) -> None:
     app = create_http_app(policy, limits, metrics)
-    http = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+    http = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=5))
     # Only of a socket that names TCP does asyncio know to switch Nagle off; without, each answer takes 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo import service
+from demo import started
 from demo_page import Shown, render
 
 PNG = base64.b64decode(
@@ -117,9 +117,5 @@ def test_words_from_outside_stay_words() -> None:
 
 
 def test_a_service_that_does_not_start_is_told_with_its_own_words(tmp_path: Path) -> None:
-    def start() -> None:
-        with service(tmp_path / "server.log", ["--set", "bundle.preset=none-such"]) as url:
-            pytest.fail(f"{url} became ready")
-
     with pytest.raises(RuntimeError, match=r"(?s)ended with code 1.*bundle\.preset: expected 'tiny'"):
-        start()
+        started(tmp_path / "server.log", ["--set", "bundle.preset=none-such"])

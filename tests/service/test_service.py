@@ -159,8 +159,8 @@ def test_the_client_command_plans(server: Server) -> None:
 
 def test_a_signal_drains(tmp_path: Path, server: Server) -> None:
     """Plans under way are answered, then the process ends by itself; a second start on its port is told so."""
-    running = start(tmp_path, "--bundle", str(server.bundle))
-    options = {"num_iterations": 10, "num_video_samples": 64}
+    running = start(tmp_path, "--bundle", str(server.bundle), "--set", "limits.drain_s=60")
+    options = {"num_iterations": 10, "num_video_samples": 24}
     with concurrent.futures.ThreadPoolExecutor(2) as pool, PlanClient(running.grpc) as client:
         answers = [pool.submit(client.plan, submission(seed=seed, options=options)) for seed in range(2)]
         while "wavserve_plans_in_flight 2.0" not in httpx.get(f"{running.http}/metrics").text:

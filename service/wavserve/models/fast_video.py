@@ -28,7 +28,6 @@ Sink = Callable[[int, Tensor], None]
 _CACHED = 1 << 18
 """Elements of `[rows, V, L, D]` worked on at once on a CPU, so that the feed-forward's stay in the cache."""
 
-
 _MEMORY, _NOW = 0, 1
 """Timesteps of a forward: that of memory tokens, and the current one."""
 
@@ -137,7 +136,7 @@ class FastVideo:
         self._add_(kept, self._self_attention(block.attn1, n, is_joint(layer), first), gate1, first)
         for rows, text in texts:
             q = query(block.attn2, kept[rows])
-            kept[rows] += attend(block.attn2, q.view(1, -1, q.shape[-1]), text.blocks[layer]).view(q.shape)
+            kept[rows].add_(attend(block.attn2, q.view(1, -1, q.shape[-1]), text.blocks[layer]).view(q.shape))
         n = self._modulated(kept, shift2, scale2, first)
         self._add_(kept, block.ff(n), gate2, first)
 
