@@ -37,7 +37,7 @@ from wavserve.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, 
 
 SEED = 0
 Pair = tuple[Tensor, Tensor]
-SLICE = 6
+SLICE = 8
 """Video samples the fast path imagines, scores and drops at once."""
 
 

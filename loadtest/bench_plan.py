@@ -43,9 +43,13 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200, help="requests an edge (default %(default)s)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        with running(Path(folder) / "server.log", ["--set", f"bundle.root={folder}"]) as service:
-            figures = measure(service, args.plans, args.requests)
+        figures = measured(Path(folder), args.plans, args.requests)
     print(json.dumps(figures))
+
+
+def measured(folder: Path, plans: int, requests: int) -> dict[str, Any]:
+    with running(folder / "server.log", ["--set", f"bundle.root={folder}"]) as service:
+        return measure(service, plans, requests)
 
 
 def measure(service: Child, plans: int, requests: int) -> dict[str, Any]:

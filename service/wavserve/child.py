@@ -6,7 +6,6 @@ here; the child needs wavserve[server].
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -64,14 +63,12 @@ def free_ports(count: int) -> list[int]:
 def start(log: Path, arguments: Sequence[str] = (), on_wait: Callable[[float], None] = lambda waited_s: None) -> Child:
     """Starts `wavserve serve` with more arguments and returns once it is ready; `on_wait` hears how long it takes.
 
-    Settings come from the arguments alone, not from this process's environment. Raises RuntimeError when it ends early,
-    TimeoutError when it does not get ready; it is not left running then.
+    Raises RuntimeError when it ends early, TimeoutError when it does not get ready; it is not left running then.
     """
     http, grpc = free_ports(2)
     command = [sys.executable, "-m", "wavserve.cli", "serve", f"--http-port={http}", f"--grpc-port={grpc}", *arguments]
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("WAVSERVE_")}
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env=environ, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     child = Child(process, f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}", log)
     try:
         _wait(child, on_wait)

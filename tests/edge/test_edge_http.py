@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -274,7 +275,11 @@ def test_the_openapi_document_is_whole(client: httpx.Client) -> None:
     for name in references(document):
         assert name in schemas
     assert "num_iterations" in schemas["PlanBody"]["properties"]["planner"]["properties"]
-    assert "swagger" in client.get("/docs").text
+    page = client.get("/docs").text
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(assets) == 3
+    for asset in assets:  # a robot's network is closed: nothing may come from outside
+        assert client.get(asset).status_code == 200
 
 
 def references(tree: object) -> Iterator[str]:

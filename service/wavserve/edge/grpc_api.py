@@ -50,7 +50,9 @@ def _options(limits: EdgeLimits) -> list[tuple[str, int]]:
         # Twice our limit: what is a little too long is refused by us, naming the sizes; gRPC stops the rest.
         ("grpc.max_receive_message_length", 2 * limits.max_body_bytes),
         ("grpc.max_send_message_length", -1),
-        # Robots ping every 5 s or slower to notice a dead link; gRPC's default would take that for abuse.
+        # Robots ping to notice a dead link, and gRPC itself pings to measure bandwidth; by default both count as abuse,
+        # and a robot that paused for a minute finds its connection closed.
+        ("grpc.http2.max_ping_strikes", 0),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 4_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", 10_000),

@@ -1,19 +1,20 @@
 """The HTTP edge: plan, reset, policies, health, metrics and the OpenAPI page. Routes only; the door does the work.
 
-Made by `app` and served by one uvicorn worker. Every failure is an RFC 9457 problem. `/docs` loads its script from a
-public CDN; where the network is closed, `/openapi.json` is the same contract.
+Made by `app` and served by one uvicorn worker. Every failure is an RFC 9457 problem. `/docs` brings its own scripts:
+robots' networks are closed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
@@ -61,7 +62,10 @@ def create_http_app(
 ) -> FastAPI:
     """The app over a policy. `executor` parses bodies and decodes pictures; None: the event loop's own pool."""
     routes = _Routes(Door(policy, limits, executor), metrics)
-    app = _App(title="wavserve", description="Latent planning for World-Value-Action policies.", redoc_url=None)
+    app = FastAPIOffline(
+        title="wavserve", description="Latent planning for World-Value-Action policies.", redoc_url=None
+    )
+    app.openapi = partial(_openapi, app, app.openapi)  # type: ignore[method-assign]  # FastAPI's way to extend it
     app.add_middleware(HttpGate, max_body_bytes=limits.max_body_bytes, metrics=metrics)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
@@ -75,15 +79,14 @@ def create_http_app(
     return app
 
 
-class _App(FastAPI):
-    def openapi(self) -> dict[str, Any]:
-        """The contract, with the models that the routes read by themselves."""
-        if self.openapi_schema is None:
-            schema = super().openapi()
-            read = [(model, "validation") for model in (models.PlanBody, models.PlanFacts, models.Problem)]
-            _, defined = models_json_schema(read, ref_template=_REF)  # type: ignore[arg-type]  # a list of literals
-            schema["components"]["schemas"] |= defined["$defs"]
-        return super().openapi()
+def _openapi(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The contract, with the models that the routes read by themselves."""
+    if app.openapi_schema is None:
+        schema = generate()
+        read = [(model, "validation") for model in (models.PlanBody, models.PlanFacts, models.Problem)]
+        _, defined = models_json_schema(read, ref_template=_REF)  # type: ignore[arg-type]  # a list of literals
+        schema["components"]["schemas"] |= defined["$defs"]
+    return generate()
 
 
 class _Routes:

@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass
 
 from wavserve.edge.status import INTERNAL, Status, name_of, status_of
-from wavserve.errors import InvalidRequest, Overloaded, WavserveError
+from wavserve.errors import InvalidRequest, NotReady, Overloaded, WavserveError
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ def report(error: Exception, edge: str) -> ErrorReport:
         _log.error("%s: internal error %s", edge, error_id, exc_info=error)
         return ErrorReport(error_id, "internal", INTERNAL, "an internal error; the log has it under this id", False)
     name = name_of(error)
-    _log.info("%s: refused %s: %s: %s", edge, error_id, name, error.message)
+    level = logging.DEBUG if isinstance(error, NotReady) else logging.INFO  # whoever waits for a start asks often
+    _log.log(level, "%s: refused %s: %s: %s", edge, error_id, name, error.message)
     bad = error if isinstance(error, InvalidRequest) else None
     return ErrorReport(
         error_id,

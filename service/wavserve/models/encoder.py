@@ -17,6 +17,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, T5EncoderModel
+from transformers.utils import logging as transformers_logging
 
 from wavserve import bundle
 from wavserve.errors import BundleError, InvalidRequest
@@ -111,6 +112,7 @@ class VideoCoder:
 
 
 def _load(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+    transformers_logging.disable_progress_bar()  # a service's log is no terminal
     try:
         model, info = kind.from_pretrained(
             folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
