@@ -97,7 +97,11 @@ class SessionStore(Protocol):
 
 
 class MemorySessions:
-    """Sessions in this process: they expire `ttl_s` after their last use, and a full store refuses new ones."""
+    """Sessions in this process: they expire `ttl_s` after their last use.
+
+    A full store drops the session longest unused among those that were never continued (requests that wanted one plan
+    and no more); when every session is a robot's at work it refuses new ones.
+    """
 
     def __init__(self, ttl_s: float, max_sessions: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._ttl_s = ttl_s
@@ -121,14 +125,20 @@ class MemorySessions:
             return False
         if entry is None:
             await self.ensure_room()
+            if len(self._sessions) >= self._max_sessions:
+                del self._sessions[self._droppable()[0]]
         self._keep(replace(session, version=session.version + 1))
         return True
 
     async def ensure_room(self) -> None:
         self._expire()
-        if len(self._sessions) >= self._max_sessions:
+        if len(self._sessions) >= self._max_sessions and not self._droppable():
             oldest, _ = next(iter(self._sessions.values()))
             raise Overloaded(f"all {self._max_sessions} sessions are in use", max(oldest - self._clock(), 0.1))
+
+    def _droppable(self) -> list[str]:
+        """Sessions of one plan, longest unused first."""
+        return [session_id for session_id, (_, session) in self._sessions.items() if session.version == 1]
 
     def _keep(self, session: Session) -> Session:
         self._sessions.pop(session.id, None)

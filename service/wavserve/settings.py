@@ -90,7 +90,7 @@ class ArenaSettings(_Section):
 
 class SessionSettings(_Section):
     ttl_s: Seconds = Field(default=600.0, description="a session unused for longer is forgotten")
-    max_sessions: Positive = Field(default=256, description="sessions kept; the next opens only when one expires")
+    max_sessions: Positive = Field(default=256, description="sessions kept; those of a single plan go first")
 
 
 class RecordSettings(_Section):

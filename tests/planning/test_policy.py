@@ -338,7 +338,8 @@ def test_more_plans_than_permits_are_refused_at_once() -> None:
 def test_a_full_session_store_refuses_before_any_work() -> None:
     async def scenario(rig: Rig) -> None:
         for seed in range(4):
-            await rig.policy.plan(example_request(SPEC, seed))
+            first = await rig.policy.plan(example_request(SPEC, seed))
+            await rig.policy.plan(follow(first, seed, sequence=1))
         calls = len(rig.backend.calls)
         with pytest.raises(Overloaded, match="all 4 sessions"):
             await rig.policy.plan(example_request(SPEC, 9))

@@ -86,6 +86,7 @@ def test_a_full_store_refuses_new_sessions_and_keeps_the_old() -> None:
         store = MemorySessions(10.0, 1, clock)
         first = Session.fresh("p")
         await store.commit(first)
+        await store.commit(replace(first, version=1))
         clock.now += 4
         with pytest.raises(Overloaded) as refused:
             await store.commit(Session.fresh("p"))
@@ -105,5 +106,21 @@ def test_a_commit_to_a_session_that_expired_is_refused() -> None:
         clock.now += 11
         assert stored is not None
         assert not await store.commit(stored)
+
+    asyncio.run(main())
+
+
+def test_a_full_store_drops_what_was_never_continued() -> None:
+    """One-off requests must not lock robots out, nor push out a robot at work."""
+
+    async def main() -> None:
+        store = MemorySessions(10.0, 3)
+        robot, *others = (Session.fresh("p") for _ in range(4))
+        await store.commit(robot)
+        await store.commit(replace(robot, version=1))
+        for other in others:
+            await store.commit(other)
+        kept = [await store.load(session.id) is not None for session in (robot, *others)]
+        assert kept == [True, False, True, True]
 
     asyncio.run(main())

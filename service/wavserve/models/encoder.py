@@ -112,7 +112,7 @@ class VideoCoder:
 
 
 def _load(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    transformers_logging.disable_progress_bar()  # a service's log is no terminal
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a log is no terminal
     try:
         model, info = kind.from_pretrained(
             folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
