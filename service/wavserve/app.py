@@ -172,6 +172,7 @@ def _parts(
         version=version("wavserve"),
         keep=None if recorder is None else recorder.keep,
         on_plan=observe,
+        on_missed=metrics.observe_missed,
     )
 
 

@@ -223,9 +223,9 @@ class Batcher:
 
 
 def _freed(group: SampleGroup, answer: Tensors | WavserveError) -> bool:
-    """Whether the slots a group named are free now, or gone."""
-    reader = group.verb == "decode" or (group.verb == "score" and group.params.get("release") == 1)
-    return group.verb == "release" or (reader and isinstance(answer, StaleHandle | Mapping))
+    """Whether the slots a group named are free now, or were gone already."""
+    last_reader = group.verb == "decode" or (group.verb == "score" and group.params.get("release") == 1)
+    return group.verb == "release" or isinstance(answer, StaleHandle) or (last_reader and isinstance(answer, Mapping))
 
 
 def _names(handles: NDArray[Any]) -> set[tuple[int, int]]:

@@ -74,11 +74,11 @@ class ModelCalls:
             handles = (await self._with_text(job, "imagine", tensors, params))["handles"]
             try:
                 return await use(handles)
-            except StaleHandle as error:
+            except BaseException as error:
+                self.batcher.discard(handles)  # cancelled, failed or partly gone: nobody else will free these slots
+                if not isinstance(error, StaleHandle):
+                    raise
                 stale = error
-            except BaseException:  # cancelled or failed: nobody else will free these slots
-                self.batcher.discard(handles)
-                raise
         raise stale
 
     async def score(

@@ -49,6 +49,8 @@ class PolicyParts:
     version: str
     keep: Keep | None = None
     on_plan: Callable[[PlanResult], None] = lambda result: None
+    on_missed: Callable[[], None] = lambda: None
+    """told of every plan that missed its deadline"""
     clock: Clock = time.monotonic
 
 
@@ -154,7 +156,8 @@ class Policy:
         try:
             async with asyncio.timeout(None if deadline == math.inf else deadline - self._parts.clock()):
                 return await asyncio.shield(flight.task)
-        except TimeoutError:
+        except (TimeoutError, DeadlineExceeded):
+            self._parts.on_missed()
             raise DeadlineExceeded("the deadline passed before a plan could be made") from None
         finally:
             flight.waiters -= 1
@@ -167,7 +170,7 @@ class Policy:
             return answer
         result, plan, memory = await self._make(order, session)
         if self._parts.clock() > order.deadline:
-            raise DeadlineExceeded("the plan was ready only after its deadline")
+            raise DeadlineExceeded("the plan was ready too late")
         answered = Answered(order.request.sequence, order.content, result, plan.video, plan.value)
         after = replace(session, memory=memory, answered=answered, last_sequence=order.request.sequence)
         if not await self._parts.sessions.commit(after):

@@ -39,9 +39,13 @@ class Metrics:
         self._request_seconds.labels(edge, outcome).observe(seconds)
 
     def observe_plan(self, iterations: int, deadline: str) -> None:
-        """A plan that ended: iterations spent, and a `DeadlineResult` value or `missed`."""
+        """A plan that was answered: iterations spent, and a `DeadlineResult` value."""
         self._iterations.observe(iterations)
         self._deadlines.labels(deadline).inc()
+
+    def observe_missed(self) -> None:
+        """A plan that missed its deadline and was not answered with actions."""
+        self._deadlines.labels("missed").inc()
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """Time one plan spent in a stage; the stages are the keys of a receipt's stage times."""

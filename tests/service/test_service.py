@@ -124,6 +124,7 @@ def test_a_deadline_is_met_by_doing_less_or_not_at_all(server: Server, client: P
     assert hurried.receipt.deadline is DeadlineResult.MET_DEGRADED
     assert hurried.receipt.iterations_done < 10
     assert post(server, submission(deadline_ms=1)).status_code == 504
+    assert 'wavserve_plans_total{deadline="missed"} 1.0' in httpx.get(f"{server.http}/metrics").text
 
 
 def test_imagined_frames_come_as_pictures(client: PlanClient) -> None:
