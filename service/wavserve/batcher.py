@@ -170,16 +170,15 @@ class Batcher:
     async def _call(self, batch: list[SampleGroup]) -> None:
         started = self._clock()
         verb = batch[0].verb
+        answers: list[Tensors | WavserveError]
         try:
-            outputs = await self._backend.run(verb, _join(batch))
+            answers = _split(await self._backend.run(verb, _join(batch)), len(batch))
         except WavserveError as error:
-            answers: list[Tensors | WavserveError] = [error] * len(batch)
+            answers = [error] * len(batch)
         except Exception as error:  # noqa: BLE001 - a bug below the seam must still answer every group
             failure = BackendError(f"{verb} failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
             answers = [failure] * len(batch)
-        else:
-            answers = _split(outputs, len(batch))
         ended = self._clock()
         self._on_batch(verb, len(batch), sum(group.rows for group in batch), ended - started)
         for group, answer in zip(batch, answers, strict=True):
@@ -197,7 +196,7 @@ class Batcher:
             self._held |= _names(answer["handles"])
             if group.future.done():  # cancelled while it ran: its slots have no reader
                 self.discard(answer["handles"])
-        if _freed(group, answer):
+        if "handles" in group.tensors and _freed(group, answer):
             self._held -= _names(group.tensors["handles"])
             self._arena_full = False
         self._answer(group, answer)
