@@ -73,7 +73,7 @@ class LimitSettings(_Section):
 
 
 class PlannerSettings(_Section):
-    slice_size: Positive = Field(default=5, description="video samples of one backend call")
+    slice_size: Positive = Field(default=8, description="video samples of a plan that travel together")
     slices_in_flight: Positive = Field(default=2, description="slices one plan has under way")
 
 
