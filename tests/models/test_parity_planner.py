@@ -1,0 +1,141 @@
+"""The planner that serves robots against the released model's plans, and against the plain path on other sizes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from einops import rearrange
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from wavserve.models.fixtures import Fixture, config_from_fixture, planner_config, read_draws, read_scene
+from wavserve.models.plain import Plain, PlainIteration, plain_plan
+from wavserve.models.weights import random_models, save
+from wavserve.parity import check_planner, run
+
+MODES = {"08_plan_official": "published", "09_plan_corrected": "paper"}
+EXPLORE = {
+    "explore_steps": 2,
+    "dynamic_groups": 5,
+    "value_groups": 2,
+    "sigma_decay": 0.6,
+    "alpha_smooth": 0.7,
+    "value_elites": 0.3,
+    "dynamic_elites": 0.6,
+}
+
+
+def test_the_released_models_plans(parity_folder: Path) -> None:
+    checks = run(parity_folder)
+    assert [check for check in checks if not check.ok] == []
+    planned = [check for check in checks if check.path == "planner"]
+    assert {check.fixture for check in planned} == set(MODES)
+    assert {"action", "per_view.action", "snr.1", "video_std.1", "per_view.value_mean"} <= {c.tensor for c in planned}
+
+
+@pytest.fixture(scope="module")
+def other(parity_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of another configuration, its plans recorded from the plain path.
+
+    Three views, width 40, experts of widths of their own, 28 and 17 channels, 54 actions and 21 value tokens.
+    """
+    folder = tmp_path_factory.mktemp("other")
+    config = json.loads((parity_folder / "config.json").read_text())
+    config |= {"n_view": 3, "n_prev": 3, "chunk_latent_frames": 1, "latent_h": 2, "latent_w": 3}
+    config |= {"action_chunk": 54, "value_chunk": 21, "text_len": 9}
+    config["model_kwargs"] |= {"in_channels": 12, "out_channels": 12, "num_layers": 5, "num_attention_heads": 5}
+    config["model_kwargs"] |= {"attention_head_dim": 8, "cross_attention_dim": 40, "caption_channels": 24}
+    config["model_kwargs"] |= {"action_in_channels": 28, "action_out_channels": 28, "action_attention_head_dim": 22}
+    config["model_kwargs"] |= {"value_in_channels": 17, "value_attention_head_dim": 14}
+    (folder / "config.json").write_text(json.dumps(config))
+    found = config_from_fixture(config)
+    models = random_models(found.model, seed=5)
+    save(models, folder)
+    next(folder.glob("*.safetensors")).rename(folder / "weights.safetensors")
+    inputs = write_inputs(folder, config)
+    plain, draws = Plain(models, found.model, found.latent), read_draws(inputs, found)
+    for name, mode in MODES.items():
+        fixture = Fixture(name, {"explore_config": EXPLORE}, {})
+        recorded = {}
+        for prefix, per_view in (("", False), ("per_view.", True)):
+            settings = planner_config(fixture, mode, per_view)  # type: ignore[arg-type]
+            plan = plain_plan(plain, read_scene(inputs), draws, settings)
+            recorded |= {
+                prefix + tensor: value for tensor, value in told(plan, mode, per_view, config["n_prev"]).items()
+            }
+        if mode == "published":
+            recorded = {tensor: value for tensor, value in recorded.items() if not tensor.startswith("per_view.")}
+        write(folder, name, recorded)
+    return folder
+
+
+def write_inputs(folder: Path, config: dict) -> Fixture:  # type: ignore[type-arg]
+    generator = torch.Generator().manual_seed(9)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    kwargs, views, n, m = config["model_kwargs"], config["n_view"], EXPLORE["dynamic_groups"], EXPLORE["value_groups"]
+    frames = (kwargs["in_channels"], config["n_prev"] + config["chunk_latent_frames"], 2, 3)
+    value = (config["value_chunk"], kwargs["value_in_channels"])
+    mask = torch.ones(1, config["text_len"], dtype=torch.uint8)
+    mask[:, 6:] = 0
+    tensors = {
+        "cond_latents": normal(views, kwargs["in_channels"], config["n_prev"], 2, 3),
+        "prompt_embeds": normal(1, config["text_len"], kwargs["caption_channels"]),
+        "prompt_mask": mask,
+        "history_action_state": normal(1, 1, kwargs["action_in_channels"]),
+        "action_noise": normal(1, config["action_chunk"], kwargs["action_in_channels"]),
+        "video_draw.final": normal(views, *frames),
+        "value_draw.final": normal(1, *value),
+    }
+    for k in range(int(EXPLORE["explore_steps"])):
+        tensors[f"video_draw.{k}"] = normal(int(n) * views, *frames)
+        tensors[f"value_draw.{k}"] = normal(int(n) * int(m), *value)
+    write(folder, "07_plan_inputs", tensors)
+    return Fixture("07_plan_inputs", {"explore_config": EXPLORE}, tensors)
+
+
+def told(
+    plan: tuple[Tensor, list[PlainIteration]], mode: str, per_view: bool, num_memory_frames: int
+) -> dict[str, Tensor]:
+    """What a planning fixture holds, under its names; memory frames of the video Gaussians are filled with zeros."""
+    action, iterations = plan
+    tensors = {"action": action[None]}
+    for k, iteration in enumerate(iterations):
+        tensors["snr" + ("" if mode == "paper" else "_as_attributed") + f".{k}"] = iteration.snr
+        tensors[f"video_elites.{k}"], tensors[f"value_elites.{k}"] = iteration.video_elites, iteration.value_elites
+        for part, name in enumerate(("mean", "std")):
+            video = iteration.video[part] if per_view else iteration.video[part][0]
+            shape = list(video.shape)
+            shape[-3] = num_memory_frames
+            suffix = "" if per_view else f".{k}"
+            tensors[f"video_{name}{suffix}"] = torch.cat([torch.zeros(shape), video], dim=-3)
+            tensors[f"value_{name}{suffix}"] = iteration.value[part]
+    return tensors
+
+
+def write(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, folder / f"{name}.safetensors")
+    (folder / f"{name}.json").write_text(json.dumps({"explore_config": EXPLORE}))
+
+
+def test_a_configuration_nobody_has_seen(other: Path) -> None:
+    checks = check_planner(other)
+    assert {check.fixture for check in checks} == set(MODES)
+    assert [check for check in checks if not check.ok] == []
+    assert any(check.tensor == "per_view.action" for check in checks)
+
+
+def test_another_plan_is_found_out(other: Path, tmp_path: Path) -> None:
+    """Swapped value draws change scores and actions: the comparison must say so."""
+    for file in other.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(tmp_path / "07_plan_inputs.safetensors")
+    tensors["value_draw.0"] = rearrange(tensors["value_draw.0"], "(n m) t c -> (m n) t c", m=2)
+    write(tmp_path, "07_plan_inputs", tensors)
+    failed = [check for check in check_planner(tmp_path) if not check.ok]
+    assert {"snr.0", "action"} <= {check.tensor for check in failed}
