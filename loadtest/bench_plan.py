@@ -11,8 +11,6 @@ import argparse
 import base64
 import io
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -65,7 +63,6 @@ def measure(service: Child, plans: int, requests: int) -> dict[str, Any]:
         edges = {name: timed(name, ask, requests)[1] for name, ask in asks.items()}
     return {
         "bench": "plan",
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "plan_tiny": {"K": 3, "N": 8, "M": 3, "requests": plans, **percentiles(whole)},
         "edge_own_cost": {name: {"requests": requests, **percentiles(cost)} for name, cost in edges.items()},
         "images": "two 256x256 JPEG, quality 90",
