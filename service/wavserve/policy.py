@@ -115,11 +115,14 @@ class Policy:
             raise SequenceConflict("session_id", "a session that stands still", "a plan was committed meanwhile: retry")
 
     async def warm_up(self) -> None:
-        """Plans for real on black frames, with one iteration and with none, so that the first robot finds all warm."""
+        """Plans for real on black frames, a slice of samples wide, so that the first robot finds all warm and timed."""
+        samples = max(2, min(self.spec.planner.num_video_samples, self._parts.planner.slices.size))
+        slice_of = {"num_video_samples": samples, "video_elite_fraction": 1.0, "value_elite_fraction": 1.0}
         images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in self.spec.cameras}
         state = np.zeros(self.spec.state.dim, np.float32)
         for iterations in (1, 1, 0):
-            request = PlanRequest(images, state, "warm up", seed=0, options={"num_iterations": iterations})
+            options = {**slice_of, "num_iterations": iterations}
+            request = PlanRequest(images, state, "warm up", seed=0, options=options)
             await self._make(self._order(request, math.inf), Session.fresh(self.digest))
         self.ready = True
 
