@@ -40,6 +40,9 @@ from wavserve.types import PlanResult
 
 log = logging.getLogger(__name__)
 
+GRACE_S = 5
+"""How long answers may take to leave after the plans are done."""
+
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -82,7 +85,10 @@ def open_bundle(settings: Settings) -> Bundle:
     folder = settings.bundle.folder
     if settings.bundle.path is None and not folder.exists():
         log.info("making bundle %s (preset %s, seeded random weights)", folder, settings.bundle.preset)
-        presets.create(settings.bundle.preset, folder, settings.bundle.seed)
+        try:
+            presets.create(settings.bundle.preset, folder, settings.bundle.seed)
+        except OSError as error:
+            raise SettingsError(f"bundle.root: cannot make {folder}: {error}") from error
     return bundle.load(folder)
 
 
@@ -93,6 +99,7 @@ async def serve(settings: Settings) -> None:
     """
     configure_logging(settings.log.level, settings.log.format)
     http_socket = _listen(settings)
+    _check_free(settings)
     service = await assemble(settings)
     http, grpc_server = _edges(settings, service)
     grpc_port = _listen_grpc(settings, grpc_server)
@@ -102,10 +109,9 @@ async def serve(settings: Settings) -> None:
     try:
         await _until_stopped(service.policy)
     finally:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(service.policy.drain(), settings.limits.drain_s)
+        await service.policy.drain(settings.limits.drain_s)
         http.should_exit = True
-        await asyncio.gather(serving, grpc_server.stop(grace=5.0))
+        await asyncio.gather(serving, grpc_server.stop(grace=GRACE_S))
         await service.close()
 
 
@@ -139,7 +145,14 @@ def _edges(settings: Settings, service: Service) -> tuple[_HttpServer, grpc.aio.
         settings.limits.max_body_bytes, settings.limits.max_image_bytes, settings.limits.max_image_pixels
     )
     app = create_http_app(service.policy, limits, service.metrics)
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,  # an upload that never ends must not keep the service from ending
+    )
     return _HttpServer(config), create_grpc_server(service.policy, limits, service.metrics)
 
 
@@ -189,6 +202,17 @@ def _listen(settings: Settings) -> socket.socket:
         listener.close()
         raise SettingsError(f"http.port: cannot listen on {host}:{port}: {error.strerror}") from error
     return listener
+
+
+def _check_free(settings: Settings) -> None:
+    """gRPC opens its own socket, but only once the models are loaded: a port in use is told before that."""
+    host, port = settings.grpc.host, settings.grpc.port
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise SettingsError(f"grpc.port: cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 def _listen_grpc(settings: Settings, server: grpc.aio.Server) -> int:

@@ -172,7 +172,7 @@ class Batcher:
         verb = batch[0].verb
         answers: list[Tensors | WavserveError]
         try:
-            answers = _split(await self._backend.run(verb, _join(batch)), len(batch))
+            answers = _split(verb, await self._backend.run(verb, _join(batch)), len(batch))
         except WavserveError as error:
             answers = [error] * len(batch)
         except Exception as error:  # noqa: BLE001 - a bug below the seam must still answer every group
@@ -239,8 +239,13 @@ def _join(batch: list[SampleGroup]) -> dict[str, NDArray[Any]]:
     return {**tensors, **scalars}
 
 
-def _split(outputs: Tensors, groups: int) -> list[Tensors | WavserveError]:
-    """Per-group outputs, or the typed error a group's status stands for."""
+def _split(verb: str, outputs: Tensors, groups: int) -> list[Tensors | WavserveError]:
+    """Per-group outputs, or the typed error a group's status stands for. Raises BackendError on malformed outputs."""
+    wrong = [name for name, tensor in outputs.items() if len(tensor) != groups]
+    if wrong or (verb == "imagine" and "handles" not in outputs):
+        raise BackendError(
+            f"{verb}: expected outputs of {groups} groups, got malformed {', '.join(wrong) or 'handles'}"
+        )
     status: Iterable[int] = outputs.get("status", np.zeros(groups, np.int32)).tolist()
     rest = {name: tensor for name, tensor in outputs.items() if name != "status"}
     return [error_of(code) or {name: tensor[g] for name, tensor in rest.items()} for g, code in enumerate(status)]

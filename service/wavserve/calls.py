@@ -39,6 +39,8 @@ class Job:
     noise: NoiseSource
     deadline: float = math.inf
     """on the planner's clock"""
+    reserve_s: float = 0.0
+    """time before the deadline that planning must leave, for pictures"""
     stages: StageTimes = field(default_factory=StageTimes)
 
 
@@ -99,9 +101,12 @@ class ModelCalls:
         actions: Array = (await self._run(job, "decode", self._action_tensors(job, handles), params))["actions"]
         return actions
 
-    async def denoise(self, job: Job, video: Gaussian) -> Array:
-        """The final draw fully denoised: normalised latents `[V, C, F, H, W]` of the imagined frames."""
-        tensors = self._video_tensors(job, video, FINAL, range(1))
+    async def denoise(self, job: Job, video: Gaussian, chunk: int) -> Array:
+        """Normalised latents `[V, C, F, H, W]` of imagined frames, fully denoised.
+
+        Chunk 0 starts from the noise the actions were decoded from; each later one from noise of its own.
+        """
+        tensors = self._video_tensors(job, video, FINAL, range(chunk, chunk + 1))
         params = {"flow_steps": job.config.num_flow_steps}
         latents: Array = (await self._with_text(job, "denoise", tensors, params))["latents"][0]
         return latents

@@ -29,8 +29,9 @@ async def imagine_frames(planner: Planner, perception: Perception, job: Job, pla
         for chunk in range(chunks):
             if chunk:
                 job = await _continued(perception, job, shown[-1])
-            latents = await planner.picture(job, plan.video)
-            shown.append(await perception.show(latents, job.deadline))
+            with planner.pace.picture(job.config):
+                latents = await planner.picture(job, plan.video, chunk)
+                shown.append(await perception.show(latents, job.deadline))
     return {camera: np.concatenate([frames[camera] for frames in shown]) for camera in shown[0]}
 
 

@@ -46,7 +46,7 @@ class Planner:
         proposal = Proposal.standard(self.calls.video_shape, self.calls.value_shape, job.config)
         records: list[IterationRecord] = []
         for iteration in range(job.config.num_iterations):
-            if not self.pace.another_fits(job.config, job.deadline - self.clock()):
+            if not self.pace.another_fits(job.config, job.deadline - job.reserve_s - self.clock()):
                 break
             with self.pace.iteration(job.config):
                 values = await self._explore(job, proposal, iteration)
@@ -56,9 +56,9 @@ class Planner:
             actions, estimate = await self._decode(job, proposal)
         return Plan(actions, tuple(records), proposal.video, proposal.value, estimate, job.stages.seconds)
 
-    async def picture(self, job: Job, video: Gaussian) -> Array:
-        """The imagined future of a finished plan: normalised latents `[V, C, F, H, W]`."""
-        return await self.calls.denoise(job, video)
+    async def picture(self, job: Job, video: Gaussian, chunk: int) -> Array:
+        """The imagined future of a finished plan: normalised latents `[V, C, F, H, W]` of its `chunk`-th stretch."""
+        return await self.calls.denoise(job, video, chunk)
 
     async def _explore(self, job: Job, proposal: Proposal, iteration: int) -> Array:
         """Value tokens `[N, M, T]` of every sample, as computed on each video sample."""

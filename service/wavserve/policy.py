@@ -11,8 +11,9 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,11 @@ from wavserve.sessions import Answered, FrameMemory, Session, SessionStore
 from wavserve.spec import PlannerConfig, PolicySpec, merge_options
 from wavserve.types import DeadlineResult, Plan, PlanContext, PlanRequest, PlanResult, Receipt
 
-Keep = Callable[[PlanRequest, Session, PlanResult], Awaitable[None]]
+T = TypeVar("T")
+
+_MEANWHILE = "it was reset, it expired or another plan was committed meanwhile"
+
+Keep = Callable[[PlanRequest, Session, PlanResult], Coroutine[object, object, None]]
 """Told of every answered plan: the request, the session as it was before, the answer."""
 
 
@@ -86,6 +91,7 @@ class Policy:
         self._parts = parts
         self._normaliser = Normaliser(parts.spec)
         self._flights: dict[str, Flight] = {}
+        self._tasks: set[asyncio.Task[object]] = set()  # flights, and records being written
 
     @property
     def plans_in_flight(self) -> int:
@@ -103,10 +109,14 @@ class Policy:
         key = request.session_id or f"new-{secrets.token_hex(8)}"
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._take_off(key, order)
+            flight = self._flights[key] = self._take_off(order)
         elif (flight.order.request.sequence, flight.order.content) != (request.sequence, order.content):
             raise SequenceConflict("sequence", "one plan at a time in a session", _under_way(flight.order.request))
-        return await self._await(flight, order.deadline)
+        try:
+            return await self._await(flight, order.deadline)
+        finally:
+            if flight.waiters == 0 and self._flights.get(key) is flight:
+                del self._flights[key]
 
     async def reset(self, session_id: str) -> None:
         """Forgets the session's frame memory; a plan under way in it is answered with SequenceConflict."""
@@ -116,20 +126,24 @@ class Policy:
 
     async def warm_up(self) -> None:
         """Plans for real on black frames, a slice of samples wide, so that the first robot finds all warm and timed."""
-        samples = max(2, min(self.spec.planner.num_video_samples, self._parts.planner.slices.size))
+        samples = min(self.spec.planner.num_video_samples, self._parts.planner.slices.size)
         slice_of = {"num_video_samples": samples, "video_elite_fraction": 1.0, "value_elite_fraction": 1.0}
         images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in self.spec.cameras}
         state = np.zeros(self.spec.state.dim, np.float32)
-        for iterations in (1, 1, 0):
+        for iterations in (1, 1, 0) if samples > 1 else (0,):
             options = {**slice_of, "num_iterations": iterations}
             request = PlanRequest(images, state, "warm up", seed=0, options=options)
             await self._make(self._order(request, math.inf), Session.fresh(self.digest))
         self.ready = True
 
-    async def drain(self) -> None:
-        """Takes no more plans and waits for those under way."""
+    async def drain(self, timeout_s: float | None = None) -> None:
+        """Takes no more plans and waits for those under way; what is left after a while is answered with NotReady."""
         self.ready = False
-        await asyncio.gather(*(flight.task for flight in self._flights.values()), return_exceptions=True)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def _order(self, request: PlanRequest, deadline: float) -> Order:
         if request.policy not in (None, self.spec.name):
@@ -140,17 +154,20 @@ class Policy:
         content = digests.of_content(request, inputs)
         return Order(request, config, seed, inputs, content, deadline, StageTimes(self._parts.clock))
 
-    def _take_off(self, key: str, order: Order) -> Flight:
+    def _take_off(self, order: Order) -> Flight:
         if len(self._flights) >= self._parts.max_plans:
-            wait_s = self._parts.planner.pace.iteration_s(order.config) * max(order.config.num_iterations, 1)
+            wait_s = self._parts.planner.pace.plan_s(order.config) * len(self._flights)
             raise Overloaded(f"{len(self._flights)} plans are under way, the limit", max(wait_s, 0.05))
-        flight = Flight(order, asyncio.create_task(self._fly(order)))
-        self._flights[key] = flight
-        flight.task.add_done_callback(lambda task: self._land(key, task))
-        return flight
+        return Flight(order, self._in_background(self._fly(order)))
 
-    def _land(self, key: str, task: asyncio.Task[PlanResult]) -> None:
-        del self._flights[key]
+    def _in_background(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._landed)
+        return task
+
+    def _landed(self, task: asyncio.Task[T]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # whoever still waits is told; an error nobody waits for is not an accident
 
@@ -162,6 +179,11 @@ class Policy:
         except (TimeoutError, DeadlineExceeded):
             self._parts.on_missed()
             raise DeadlineExceeded("the deadline passed before a plan could be made") from None
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is not None and caller.cancelling():
+                raise
+            raise NotReady("the service stopped before the plan was made") from None
         finally:
             flight.waiters -= 1
             if flight.waiters == 0:
@@ -174,12 +196,14 @@ class Policy:
         result, plan, memory = await self._make(order, session)
         if self._parts.clock() > order.deadline:
             raise DeadlineExceeded("the plan was ready too late")
-        answered = Answered(order.request.sequence, order.content, result, plan.video, plan.value)
+        # pictures are for looking at and large: a retry gets the actions without them
+        kept = replace(result, imagined={}) if result.imagined else result
+        answered = Answered(order.request.sequence, order.content, kept, plan.video, plan.value)
         after = replace(session, memory=memory, answered=answered, last_sequence=order.request.sequence)
         if not await self._parts.sessions.commit(after):
-            raise SequenceConflict("session_id", "a session that stands still while it plans", "it was reset meanwhile")
+            raise SequenceConflict("session_id", "a session that stands still while it plans", _MEANWHILE)
         if self._parts.keep is not None:
-            await self._parts.keep(order.request, session, result)
+            self._in_background(self._parts.keep(order.request, session, result))  # no disk delays a robot
         self._parts.on_plan(result)
         return result
 
@@ -200,7 +224,9 @@ class Policy:
         request = order.request
         with order.stages.measure("total"):
             memory, context = await self._perceive(order, session)
-            job = Job(context, order.config, NamedNoise((order.seed, request.sequence)), order.deadline, order.stages)
+            reserve_s = request.imagine_chunks * self._parts.planner.pace.picture_s(order.config)
+            noise = NamedNoise((order.seed, request.sequence))
+            job = Job(context, order.config, noise, order.deadline, reserve_s, order.stages)
             plan = await self._parts.planner.plan(job)
             actions = self._normaliser.actions(plan.actions, request.state)
             imagined = await self._imagine(job, plan, request.imagine_chunks)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from wavserve.errors import BundleError
+from wavserve.errors import BundleError, SettingsError
 from wavserve.sessions import FrameMemory, Session
 from wavserve.types import Array, PlanRequest, PlanResult
 
@@ -42,7 +42,11 @@ class Recorder:
     """Keeps plans in a folder, one file each; a full disk is logged and costs no robot its answer."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        """Raises SettingsError when the folder cannot be made."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"record.folder: expected a folder that can be made, got {folder}: {error}") from error
         self._folder = folder
 
     async def keep(self, request: PlanRequest, before: Session, result: PlanResult) -> None:
@@ -69,7 +73,9 @@ def save(path: Path, request: PlanRequest, before: Session, result: PlanResult) 
         "config": {**asdict(receipt.config), "num_iterations": receipt.iterations_done},
     }
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    save_file(contiguous, path, metadata={"wavserve": json.dumps(told)})
+    partial = path.with_suffix(".partial")
+    save_file(contiguous, partial, metadata={"wavserve": json.dumps(told)})
+    partial.rename(path)  # a record is whole or not there
 
 
 def load(path: Path) -> Record:

@@ -178,11 +178,16 @@ class PlannerConfig:
 
     @property
     def num_video_elites(self) -> int:
-        return math.ceil(self.video_elite_fraction * self.num_video_samples)
+        return _share(self.video_elite_fraction, self.num_video_samples)
 
     @property
     def num_value_elites(self) -> int:
-        return math.ceil(self.value_elite_fraction * self.num_video_samples * self.num_value_samples)
+        return _share(self.value_elite_fraction, self.num_video_samples * self.num_value_samples)
+
+
+def _share(fraction: float, count: int) -> int:
+    """`ceil(fraction * count)` as it is meant: 0.14 of 50 is 7, though the product of the floats is a little more."""
+    return math.ceil(round(fraction * count, 9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,15 +257,19 @@ def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[
     return config
 
 
+_MAX_NUMBER = 1e300
+_TYPES = {bool: "true or false", int: "an integer", float: "a finite number", str: "a text"}
+
+
 def _check_type(name: str, value: object, default: object) -> None:
     if isinstance(default, bool) or isinstance(value, bool):
         ok = isinstance(value, bool) and isinstance(default, bool)
     elif isinstance(default, float):
-        ok = isinstance(value, int | float) and math.isfinite(value)
+        ok = isinstance(value, int | float) and abs(value) <= _MAX_NUMBER  # false for NaN as well
     else:
         ok = isinstance(value, type(default))
     if not ok:
-        raise InvalidRequest(f"planner.{name}", f"a finite {type(default).__name__}", repr(value))
+        raise InvalidRequest(f"planner.{name}", _TYPES[type(default)], repr(value)[:64])
 
 
 def _check_bounds(config: PlannerConfig, bounds: PlannerBounds) -> None:
@@ -283,6 +292,8 @@ def _check_bounds(config: PlannerConfig, bounds: PlannerBounds) -> None:
             raise InvalidRequest(f"planner.{name}", f"{low} to {high}", value)
     if config.num_iterations == 0:
         return
+    if config.num_video_samples < 2:
+        raise InvalidRequest("planner.num_video_samples", "at least 2, to have 2 elites", config.num_video_samples)
     for name, elites in (
         ("video_elite_fraction", config.num_video_elites),
         ("value_elite_fraction", config.num_value_elites),

@@ -145,7 +145,7 @@ class RecordingPolicy:
     spec: PolicySpec = field(default_factory=example_spec)
     digest: str = "d" * 64
     ready: bool = True
-    error: Exception | None = None
+    error: BaseException | None = None
     hold: bool = False
     requests: list[PlanRequest] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)

@@ -61,6 +61,7 @@ async def _serve(
     # Only of a socket that names TCP does asyncio know to switch Nagle off; without, each answer takes 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # a robot may come before the server has begun
     rpc = create_grpc_server(policy, limits, metrics)
     port = rpc.add_insecure_port("127.0.0.1:0")
     await rpc.start()

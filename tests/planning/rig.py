@@ -16,7 +16,7 @@ from wavserve.models.arena_book import ArenaBook
 from wavserve.pace import Clock, Pace
 from wavserve.perception import Perception
 from wavserve.planner import Planner, SliceConfig
-from wavserve.policy import Policy, PolicyParts
+from wavserve.policy import Keep, Policy, PolicyParts
 from wavserve.proposal import NamedNoise
 from wavserve.sessions import MemorySessions
 from wavserve.spec import (
@@ -118,6 +118,7 @@ class RigOptions:
     clock: Clock | None = None
     before: Callable[[str], Awaitable[None]] | None = None
     ready: bool = True
+    keep: Keep | None = None
 
 
 @asynccontextmanager
@@ -132,7 +133,9 @@ async def rigged(spec: PolicySpec, options: RigOptions | None = None) -> AsyncIt
     planner = Planner(ModelCalls(spec, batcher), SliceConfig(options.slice_size, options.in_flight), pace, **clock)
     sessions = MemorySessions(ttl_s=60.0, max_sessions=4, **clock)
     perception = Perception(spec, batcher, max_texts=8)
-    policy = Policy(PolicyParts(spec, "fake", perception, planner, sessions, options.max_plans, "0", **clock))
+    policy = Policy(
+        PolicyParts(spec, "fake", perception, planner, sessions, options.max_plans, "0", options.keep, **clock)
+    )
     policy.ready = options.ready
     batcher.start()
     try:

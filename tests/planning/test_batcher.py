@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,6 +206,29 @@ def test_a_failed_call_answers_all_of_its_groups() -> None:
         assert "ZeroDivisionError: bug" in str(bug)
 
     with_batcher(backend, scenario)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"x": np.zeros(2), "status": np.zeros(1, np.int32)},
+        {"x": np.zeros(1)},
+        {"x": np.zeros(2), "status": np.array([0, 77], np.int32)},
+        {"status": None},
+    ],
+)
+@pytest.mark.parametrize("verb", ["imagine", "denoise"])
+def test_a_malformed_answer_still_answers_every_group(verb: str, outputs: dict[str, Any]) -> None:
+    class Malformed(Echo):
+        async def run(self, verb: str, inputs: Tensors) -> Tensors:
+            return outputs
+
+    async def scenario(batcher: Batcher) -> None:
+        waiting = [asyncio.ensure_future(batcher.run(group(i, verb))) for i in range(2)]
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert any(isinstance(answer, BackendError) for answer in answers)
+
+    with_batcher(Malformed(), scenario)
 
 
 def test_closing_answers_what_is_queued() -> None:

@@ -21,7 +21,8 @@ from wavserve.errors import (
     UnknownPolicy,
     UnknownSession,
 )
-from wavserve.types import DeadlineResult, PlanResult
+from wavserve.sessions import Session
+from wavserve.types import DeadlineResult, PlanRequest, PlanResult
 
 SPEC = example_spec()
 
@@ -225,6 +226,8 @@ def test_another_policy_is_refused_by_name() -> None:
         ({"mode": "best"}, "planner.mode"),
         ({"video_elite_fraction": 0.1}, "planner.video_elite_fraction"),
         ({"num_video_samples": 2, "num_value_samples": 1}, "planner.video_elite_fraction"),
+        ({"num_video_samples": 1}, "planner.num_video_samples"),
+        ({"smoothing": 10**400}, "planner.smoothing"),
         ({"num_video_samples": 3, "num_value_samples": 1}, "planner.value_elite_fraction"),
     ],
 )
@@ -274,6 +277,80 @@ def test_a_deadline_that_passed_is_an_error_and_changes_nothing() -> None:
         assert rig.policy.plans_in_flight == 0
         assert await rig.sessions.load(first.session_id) is before
         assert rig.backend.book.used == 0
+
+    on_rig(scenario)
+
+
+def test_a_retry_may_follow_a_cancelled_plan_at_once() -> None:
+    """Whatever of the cancelled plan is still unwinding is nobody's answer."""
+
+    async def scenario(rig: Rig) -> None:
+        first = await rig.policy.plan(example_request(SPEC))
+        request = follow(first, 2, sequence=1)
+        for pause in range(4):
+            running = asyncio.ensure_future(rig.policy.plan(request))
+            await turns(5)
+            running.cancel()
+            await turns(pause)
+            if pause == 3:
+                assert (await rig.policy.plan(request)).sequence == 1
+                return
+            retry = asyncio.ensure_future(rig.policy.plan(request))
+            await turns(3)
+            assert not retry.done()
+            retry.cancel()
+
+    on_rig(scenario)
+
+
+def test_plans_that_outlast_the_drain_are_answered() -> None:
+    async def scenario(rig: Rig) -> None:
+        async def stuck(verb: str) -> None:
+            await asyncio.Event().wait()
+
+        rig.backend.before = stuck
+        running = asyncio.ensure_future(rig.policy.plan(example_request(SPEC)))
+        await turns(3)
+        await rig.policy.drain(timeout_s=0.01)
+        with pytest.raises(NotReady, match="stopped"):
+            await running
+        rig.backend.before = released
+
+    async def released(verb: str) -> None:
+        pass
+
+    async def main() -> None:
+        async with asyncio.timeout(20), rigged(SPEC) as rig:
+            await scenario(rig)
+            for call in list(rig.batcher._calls):  # the stuck call is the test's own
+                call.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_slow_recorder_delays_nobody() -> None:
+    async def main() -> None:
+        kept = asyncio.Event()
+
+        async def keep(request: PlanRequest, before: Session, result: PlanResult) -> None:
+            await kept.wait()
+
+        async with rigged(SPEC, RigOptions(keep=keep)) as rig, asyncio.timeout(20):
+            await rig.policy.plan(example_request(SPEC), deadline=time.monotonic() + 10)
+            draining = asyncio.ensure_future(rig.policy.drain())
+            await turns(5)
+            assert not draining.done()
+            kept.set()
+            await draining
+
+    asyncio.run(main())
+
+
+def test_each_imagined_chunk_has_noise_of_its_own() -> None:
+    async def scenario(rig: Rig) -> None:
+        shown = await rig.policy.plan(example_request(SPEC, imagine_chunks=2))
+        first, second = shown.imagined["top"][:9], shown.imagined["top"][9:]
+        assert not np.array_equal(first, second)
 
     on_rig(scenario)
 

@@ -133,3 +133,8 @@ def test_a_call_draws_what_its_names_say() -> None:
     called = noise.of_call(inputs, Stream.VIDEO, (1, 4))
     assert np.array_equal(called[0], np.full((2, 1, 4), 10.0))
     assert np.array_equal(called[1], noise.draw_many((6, 2), Stream.VIDEO, 1, [0, 1], (1, 4)))
+
+
+@pytest.mark.parametrize(("fraction", "count", "elites"), [(0.14, 50, 7), (0.28, 25, 7), (0.9, 30, 27), (0.1, 15, 2)])
+def test_elites_are_the_ceiling_of_the_fraction_as_written(fraction: float, count: int, elites: int) -> None:
+    assert PlannerConfig(video_elite_fraction=fraction, num_video_samples=count).num_video_elites == elites

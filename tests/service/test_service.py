@@ -5,8 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+import torch
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from service_rig import Server, post, start, submission
 
@@ -145,6 +148,10 @@ def test_a_recorded_plan_replays_to_the_same_actions(server: Server, client: Pla
     command = [sys.executable, "-m", "wavserve.cli", "plan", "--bundle", str(server.bundle), "--replay"]
     for chunk in (first, later):
         record = server.records / f"{chunk.session_id}-{chunk.sequence:08d}.safetensors"
+        for _ in range(100):  # records are written behind the answer
+            if record.exists():
+                break
+            time.sleep(0.1)
         replayed = subprocess.run([*command, str(record)], capture_output=True, text=True, timeout=120, check=False)
         assert replayed.returncode == 0, replayed.stderr
         assert "bit for bit" in replayed.stdout
@@ -189,3 +196,59 @@ def test_a_port_in_use_is_told_at_once(server: Server, tmp_path: Path) -> None:
         assert failed.returncode == 1
         assert f"{key}: cannot listen on" in failed.stderr
         assert "Traceback" not in failed.stderr
+
+
+def test_after_a_busy_moment_plans_iterate_again(client: PlanClient) -> None:
+    """A burst makes every plan slow; robots with deadlines must not be left without planning for good."""
+    alone = client.plan(submission())
+    deadline_ms = int(4000 * alone.receipt.stage_s["total"])
+    with concurrent.futures.ThreadPoolExecutor(12) as robots:
+        list(robots.map(client.plan, [submission(seed=seed) for seed in range(12)]))
+    for _ in range(30):
+        with contextlib.suppress(DeadlineExceeded):
+            if client.plan(submission(deadline_ms=deadline_ms)).receipt.deadline is DeadlineResult.MET:
+                return
+        time.sleep(1.0)
+    raise AssertionError("planning never came back")
+
+
+def test_an_upload_that_never_ends_does_not_keep_the_service_up(tmp_path: Path, server: Server) -> None:
+    running = start(tmp_path, "--bundle", str(server.bundle))
+    host, port = running.http.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as upload:
+        upload.sendall(b"POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+        assert running.stop() == 0
+
+
+def test_plans_that_outlast_the_drain_are_refused_properly(tmp_path: Path, server: Server) -> None:
+    running = start(tmp_path, "--bundle", str(server.bundle), "--set", "limits.drain_s=0.2")
+    options = {"num_iterations": 10, "num_video_samples": 64, "num_value_samples": 16}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, running, submission(options=options))
+        while "wavserve_plans_in_flight 1.0" not in httpx.get(f"{running.http}/metrics").text:
+            assert not answer.done()
+        assert running.stop() == 0
+        response = answer.result()
+    assert response.status_code == 503
+    assert response.json()["type"] == "urn:wavserve:problem:not-ready"
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--record", "/dev/null/x"], "record.folder: expected a folder"),
+        (["--set", "backend.device=cuda"], "backend.device: expected a CUDA device"),
+        (["--bundle", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_start_that_cannot_be_is_told_in_a_line(server: Server, tmp_path: Path, flags: list[str], told: str) -> None:
+    if "CUDA" in told and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    command = [sys.executable, "-m", "wavserve.cli", "serve", "--bundle", str(server.bundle)]
+    ports = ["--set", "http.port=0", "--set", "grpc.port=0"]
+    failed = subprocess.run(
+        [*command, *ports, *flags], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
+    )
+    assert failed.returncode == 1
+    assert told in failed.stderr
+    assert "Traceback" not in failed.stderr

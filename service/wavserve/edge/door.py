@@ -11,12 +11,12 @@ import hashlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from time import monotonic_ns
+from time import monotonic, monotonic_ns
 from typing import Protocol, TypeVar
 
 from wavserve.edge import images, validate
 from wavserve.edge.limits import EdgeLimits
-from wavserve.errors import NotReady
+from wavserve.errors import DeadlineExceeded, NotReady
 from wavserve.messages import Chunk, EncodedImage, PolicyInfo, Submission, Vector
 from wavserve.spec import PolicySpec
 from wavserve.types import PlanRequest, PlanResult
@@ -75,8 +75,21 @@ class Door:
             seed=submission.seed,
             imagine_chunks=submission.imagine_chunks,
         )
-        result = await self.policy.plan(request, _deadline(received_ns, submission.deadline_ms, expires))
-        return await self._chunk(result, submission, received_ns)
+        deadline = _deadline(received_ns, submission.deadline_ms, expires)
+        chunk = await self._chunk(await self._plan(request, deadline), submission, received_ns)
+        if deadline is not None and monotonic() > deadline:  # encoding imagined frames took what was left
+            raise DeadlineExceeded("the answer was ready too late")
+        return chunk
+
+    async def _plan(self, request: PlanRequest, deadline: float | None) -> PlanResult:
+        """The policy's plan; one that the service itself cancelled is NotReady, for its robot still waits."""
+        try:
+            return await self.policy.plan(request, deadline)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise NotReady("the plan was cancelled by the server") from None
 
     async def reset(self, session_id: str) -> None:
         """Forgets a session's frame memory. Raises InvalidRequest, UnknownSession or NotReady."""

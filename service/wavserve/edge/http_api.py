@@ -26,7 +26,7 @@ from wavserve.edge.http_answers import chunk_json, json_response, policy_json, p
 from wavserve.edge.http_body import invalid, parse_plan
 from wavserve.edge.http_gate import HttpGate
 from wavserve.edge.limits import EdgeLimits
-from wavserve.edge.report import ErrorReport, new_error_id, report
+from wavserve.edge.report import MAX_DETAIL_CHARS, ErrorReport, new_error_id, report, safe_text
 from wavserve.edge.status import http_status
 from wavserve.errors import Cancelled, NotReady
 from wavserve.telemetry import Metrics
@@ -136,14 +136,19 @@ def _answer(model: type[models.Body]) -> dict[int | str, dict[str, Any]]:
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result; cancels the work when the client goes away first."""
+    """The work's result; cancels the work when the client goes away first.
+
+    Raises NotReady when somebody else cancelled the work: its robot is still there and must be answered.
+    """
     task = asyncio.create_task(work)
     gone = asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise Cancelled("the client went away")
-        return await task
+        if task.cancelled():
+            raise NotReady("the plan was cancelled by the server")
+        return task.result()
     finally:
         for pending in (task, gone):
             pending.cancel()
@@ -160,7 +165,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = http_status(error.status_code)
     request.state.outcome = name = status.title.lower().replace(" ", "-")
-    detail = f"{request.method} {request.url.path}: {error.detail}"
+    detail = safe_text(f"{request.method} {request.url.path}: {error.detail}", MAX_DETAIL_CHARS)
     return problem_response(ErrorReport(new_error_id(), name, status, detail, False), error.headers)
 
 

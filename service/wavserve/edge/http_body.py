@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import reprlib
+from collections import Counter
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -26,6 +28,7 @@ _JSON = "application/json"
 _MULTIPART = "multipart/form-data"
 _PICTURES = {"image/jpeg": "jpeg", "image/png": "png", "application/octet-stream": None}
 _MAX_SHOWN_CHARS = 80
+_MAX_KEYS = 64  # far over what any object of the contract has; more would be told, and read, for nothing
 
 
 def parse_plan(content_type: str, body: bytes) -> Submission:
@@ -52,7 +55,7 @@ def parse_json(model: type[Model], body: bytes, field: str) -> Model:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False)[0], field) from None
+        raise invalid(error.errors(include_url=False)[0], field) from None
 
 
 def invalid(problem: Any, field: str) -> InvalidRequest:
@@ -62,20 +65,32 @@ def invalid(problem: Any, field: str) -> InvalidRequest:
         case "missing":
             return InvalidRequest(path, "a value", "nothing")
         case "model_type":
-            return InvalidRequest(path or field, "an object", repr(problem["input"])[:_MAX_SHOWN_CHARS])
+            return InvalidRequest(path or field, "an object", _shown(problem["input"]))
+        case "tuple_type":
+            return InvalidRequest(path, "a valid list", _shown(problem["input"]))
+        case "too_long":
+            most, count = problem["ctx"]["max_length"], len(problem["input"])
+            return InvalidRequest(path, f"at most {most} items", f"{count} items")
         case "extra_forbidden":
             return InvalidRequest(path, "only fields of the contract, see /docs", "an unknown field")
         case _:
             expected = problem["msg"].removeprefix("Input should be ")
-            return InvalidRequest(path or field, expected, repr(problem["input"])[:_MAX_SHOWN_CHARS])
+            return InvalidRequest(path or field, expected, _shown(problem["input"]))
+
+
+def _shown(value: object) -> str:
+    """A value's repr, cut without writing out the whole of it."""
+    text = repr(value[:_MAX_SHOWN_CHARS]) if isinstance(value, str) else reprlib.repr(value)
+    return text[:_MAX_SHOWN_CHARS]
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     tree = dict(pairs)
     if len(tree) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidRequest(twice[:_MAX_SHOWN_CHARS], "each key once in an object", f"{names.count(twice)} times")
+        ((twice, count),) = Counter(name for name, _ in pairs).most_common(1)
+        raise InvalidRequest(twice[:_MAX_SHOWN_CHARS], "each key once in an object", f"{count} times")
+    if len(tree) > _MAX_KEYS:
+        raise InvalidRequest("body", f"at most {_MAX_KEYS} keys in an object", f"{len(tree)} keys")
     return tree
 
 

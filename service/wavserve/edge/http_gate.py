@@ -9,10 +9,11 @@ import asyncio
 from time import monotonic_ns
 from typing import Any
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wavserve.edge.http_answers import problem_response
-from wavserve.edge.report import report
+from wavserve.edge.report import ErrorReport, internal, report
 from wavserve.errors import InvalidRequest, TooLarge
 from wavserve.telemetry import Metrics
 
@@ -46,11 +47,11 @@ class HttpGate:
             state["outcome"] = "cancelled"
             raise
         except Exception as error:
-            problem = report(error, "http")
+            problem, response = _answer(error)
             state["outcome"] = problem.name
             if started:  # the status has gone out; all that is left is to cut the answer short
                 raise
-            await problem_response(problem)(scope, receive, send)
+            await response(scope, receive, send)
         finally:
             self._observe(scope, state)
 
@@ -82,3 +83,13 @@ class HttpGate:
         if scope["path"].startswith("/v1/"):
             seconds = (monotonic_ns() - state["received_ns"]) / 1e9
             self._metrics.observe_request("http", state["outcome"], seconds)
+
+
+def _answer(error: Exception) -> tuple[ErrorReport, Response]:
+    """A failure's report and problem document; a failure to write them is an internal error, told like any other."""
+    try:
+        problem = report(error, "http")
+        return problem, problem_response(problem)
+    except Exception as second:  # noqa: BLE001  # nothing may leave by another way; the log has its traceback
+        problem = internal(second, "http")
+        return problem, problem_response(problem)

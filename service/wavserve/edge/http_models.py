@@ -6,13 +6,13 @@ test, not the running server, holds them to it. Ranges and the policy's own rule
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, Strict, TypeAdapter, WithJsonSchema
 
 from wavserve.messages import ENCODINGS
 from wavserve.spec import PlannerBounds, PlannerConfig
+from wavserve.wire import MAX_IMAGES, MAX_STATE_NUMBERS
 
 _EXAMPLE: JsonValue = {
     "instruction": "pick up the alphabet soup and place it in the basket",
@@ -24,6 +24,9 @@ _EXAMPLE: JsonValue = {
     "planner": {"num_iterations": 1},
     "deadline_ms": 2000,
 }
+
+Numbers = Annotated[list[float], FailFast(), Field(max_length=MAX_STATE_NUMBERS)]
+"""The first wrong item is named; half a million complaints would be made for nothing."""
 
 Options = Annotated[dict[str, Any], WithJsonSchema(TypeAdapter(PlannerConfig).json_schema())]
 """Checked by `spec.merge_options`, which both edges call; here they are only described."""
@@ -63,9 +66,11 @@ class PlanFacts(Body):
     """The `request` part of a multipart request: everything but the pictures' bytes."""
 
     instruction: str = Field(description="what to do; UTF-8, limited by the policy's max_instruction_bytes")
-    state: list[float] = Field(description="the robot's state, in the policy's order and units")
-    images: Sequence[ImageFacts] = Field(
-        default=(), description="only what a part's content type does not say: the encoding and size of raw pictures"
+    state: Numbers = Field(description="the robot's state, in the policy's order and units")
+    images: Annotated[tuple[ImageFacts, ...], FailFast(), Strict(False)] = Field(  # JSON has lists, no tuples
+        default=(),
+        max_length=MAX_IMAGES,
+        description="only what a part's content type does not say: the encoding and size of raw pictures",
     )
     session_id: str | None = Field(default=None, description="null or empty opens a session; the answer tells its id")
     sequence: int = Field(default=0, description="strictly increasing in a session; same number and content is a retry")
@@ -82,7 +87,9 @@ class PlanBody(PlanFacts):
     """One observation of a robot."""
 
     model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
-    images: Sequence[ImageBody] = Field(description="one of each camera of the policy")
+    images: Annotated[tuple[ImageBody, ...], FailFast(), Strict(False)] = Field(
+        max_length=MAX_IMAGES, description="one of each camera of the policy"
+    )
 
 
 class IterationAnswer(Body):

@@ -39,6 +39,7 @@ _SIGNATURES = {
     b"GIF8": "GIF data",
     b"RIFF": "RIFF data",
 }
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 # Everything Pillow's two readers raise on malformed bytes (found by the mutation test).
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 
@@ -107,6 +108,8 @@ def _compressed(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits, fie
     _check_size(height, width, camera, limits, field)
     if picture.mode != "RGB":
         raise InvalidRequest(f"{field}.data", "an RGB picture", f"mode {picture.mode}")
+    if image.encoding == "png" and not image.data.endswith(_PNG_END):  # Pillow reads the pixels and asks no further
+        raise InvalidRequest(f"{field}.data", "a whole PNG", "broken data: no IEND chunk at the end")
     try:
         picture.load()
     except _BROKEN as error:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from wavserve.errors import InvalidRequest
+from wavserve.wire import MAX_IMAGES
 
 
 @dataclass(slots=True)
@@ -26,7 +27,11 @@ class Part:
 def parse_parts(body: bytes, boundary: bytes) -> list[Part]:
     """The parts, in order. Raises InvalidRequest for a body that is malformed or ends early."""
     collector = _Collector()
-    parser = MultipartParser(boundary, collector.callbacks())  # type: ignore[arg-type]  # a TypedDict of the same keys
+    try:
+        parser = MultipartParser(boundary, collector.callbacks())  # type: ignore[arg-type]  # a TypedDict of the same keys
+    except FormParserError:
+        expected = "a boundary of at most 70 characters (RFC 2046)"
+        raise InvalidRequest("content-type", expected, f"{len(boundary)} characters") from None
     try:
         parser.write(body)
         parser.finalize()
@@ -47,13 +52,18 @@ class _Collector:
 
     def callbacks(self) -> dict[str, object]:
         return {
-            "on_part_begin": lambda: self.parts.append(Part()),
+            "on_part_begin": self._begin,
             "on_header_field": self._header_field,
             "on_header_value": self._header_value,
             "on_header_end": self._header_end,
             "on_part_data": self._data,
             "on_end": self._end,
         }
+
+    def _begin(self) -> None:
+        if len(self.parts) > MAX_IMAGES:  # one part is the request
+            raise InvalidRequest("body", f"at most {MAX_IMAGES + 1} parts", "more")
+        self.parts.append(Part())
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]

@@ -14,6 +14,9 @@ from wavserve.errors import InvalidRequest, NotReady, Overloaded, WavserveError
 
 _log = logging.getLogger(__name__)
 
+MAX_FACT_CHARS = 200
+MAX_DETAIL_CHARS = 600
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
@@ -34,25 +37,36 @@ def new_error_id() -> str:
     return f"urn:uuid:{uuid.uuid4()}"
 
 
-def report(error: Exception, edge: str) -> ErrorReport:
-    """The report of an error, which is logged under the same id."""
+def safe_text(text: str, max_chars: int = MAX_FACT_CHARS) -> str:
+    """A text that every wire and log can carry: lone surrogates (JSON has them) escaped, and no longer than that."""
+    escaped = text[:max_chars].encode("utf-8", "backslashreplace").decode()
+    return escaped if len(text) <= max_chars >= len(escaped) else f"{escaped[: max_chars - 3]}..."
+
+
+def internal(error: Exception, edge: str) -> ErrorReport:
+    """The report of an error nobody raised on purpose: the client is told an id, the log the traceback."""
     error_id = new_error_id()
+    _log.error("%s: internal error %s", edge, error_id, exc_info=error)
+    return ErrorReport(error_id, "internal", INTERNAL, "an internal error; the log has it under this id", False)
+
+
+def report(error: Exception, edge: str) -> ErrorReport:
+    """The report of an error, which is logged under the same id. Its texts are safe to send."""
     status = status_of(error)
     if status is INTERNAL or not isinstance(error, WavserveError):
-        _log.error("%s: internal error %s", edge, error_id, exc_info=error)
-        return ErrorReport(error_id, "internal", INTERNAL, "an internal error; the log has it under this id", False)
-    name = name_of(error)
+        return internal(error, edge)
+    error_id, name, detail = new_error_id(), name_of(error), safe_text(error.message, MAX_DETAIL_CHARS)
     level = logging.DEBUG if isinstance(error, NotReady) else logging.INFO  # whoever waits for a start asks often
-    _log.log(level, "%s: refused %s: %s: %s", edge, error_id, name, error.message)
+    _log.log(level, "%s: refused %s: %s: %s", edge, error_id, name, detail)
     bad = error if isinstance(error, InvalidRequest) else None
     return ErrorReport(
         error_id,
         name,
         status,
-        error.message,
+        detail,
         error.retryable,
         retry_after_s=error.retry_after_s if isinstance(error, Overloaded) else None,
-        field=bad.field if bad else None,
-        expected=bad.expected if bad else None,
-        actual=bad.actual if bad else None,
+        field=safe_text(bad.field) if bad else None,
+        expected=safe_text(bad.expected) if bad else None,
+        actual=safe_text(bad.actual) if bad else None,
     )

@@ -48,6 +48,8 @@ def check_policy(name: str | None, spec: PolicySpec) -> None:
 
 def check_session_id(session_id: str) -> None:
     """Raises InvalidRequest for what no server ever gave out as a session's id."""
+    if any("\ud800" <= char <= "\udfff" for char in session_id[:MAX_SESSION_ID_CHARS]):
+        raise InvalidRequest("session_id", "text that UTF-8 can carry", "a lone surrogate")
     if not 1 <= len(session_id) <= MAX_SESSION_ID_CHARS:
         raise InvalidRequest("session_id", f"1 to {MAX_SESSION_ID_CHARS} characters", f"{len(session_id)} characters")
 

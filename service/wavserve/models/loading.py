@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from wavserve.bundle import TRANSFORMER, Bundle
+from wavserve.errors import SettingsError
 from wavserve.models import weights
 from wavserve.models.arena import Arena, SlotShape
 from wavserve.models.arena_book import ArenaBook
@@ -77,4 +78,6 @@ def transformer_runners(models: weights.Models, spec: PolicySpec, arena: Arena, 
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("backend.device: expected a CUDA device that torch can use, got none; try auto or cpu")
     return torch.device(name)

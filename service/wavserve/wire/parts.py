@@ -14,6 +14,7 @@ from wavserve.pb import wavserve_pb2 as pb
 from wavserve.spec import PlannerConfig
 
 OPTION_NAMES = tuple(field.name for field in fields(PlannerConfig))
+_MAX_UNKNOWN_SHOWN = 8
 
 
 def parse(message: Message, raw: bytes) -> None:
@@ -30,7 +31,8 @@ def refuse_unknown(field: str, message: Message) -> None:
     """Raises InvalidRequest when the sender set what our contract does not have: ignoring it would be a guess."""
     unknown = UnknownFieldSet(message)
     if len(unknown):
-        numbers = ", ".join(str(unknown[index].field_number) for index in range(len(unknown)))
+        shown = range(min(len(unknown), _MAX_UNKNOWN_SHOWN))
+        numbers = ", ".join(str(unknown[index].field_number) for index in shown)
         raise InvalidRequest(field, f"fields of {message.DESCRIPTOR.full_name}", f"unknown field numbers {numbers}")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from wavserve.errors import InvalidRequest
 from wavserve.messages import Submission
 from wavserve.pb import wavserve_pb2 as pb
-from wavserve.wire import parts
+from wavserve.wire import MAX_IMAGES, MAX_STATE_NUMBERS, parts
 
 
 def parse_plan_request(raw: bytes) -> Submission:
     """What a robot sent. Raises InvalidRequest for bytes that are no PlanRequest, and for fields it does not have."""
     message = pb.PlanRequest()
     parts.parse(message, raw)
+    _check_counts(message)
     parts.refuse_unknown("planner", message.planner)
     for image in message.images:
         parts.refuse_unknown(f"images.{image.camera}", image)
@@ -29,6 +30,14 @@ def parse_plan_request(raw: bytes) -> Submission:
         deadline_ms=message.deadline_ms if message.HasField("deadline_ms") else None,
         imagine_chunks=message.imagine_chunks,
     )
+
+
+def _check_counts(message: pb.PlanRequest) -> None:
+    """Before an object is made of each: two bytes are enough for an image."""
+    if len(message.images) > MAX_IMAGES:
+        raise InvalidRequest("images", f"at most {MAX_IMAGES} images", f"{len(message.images)} images")
+    if len(message.state) > MAX_STATE_NUMBERS:
+        raise InvalidRequest("state", f"at most {MAX_STATE_NUMBERS} numbers", f"{len(message.state)} numbers")
 
 
 def parse_reset_request(raw: bytes) -> str:
