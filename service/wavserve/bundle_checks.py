@@ -10,7 +10,8 @@ import math
 from dataclasses import fields
 
 from wavserve.errors import BundleError, InvalidRequest
-from wavserve.spec import ActionSpec, ExpertConfig, LatentSpec, NormSpec, PolicySpec, VectorSpec, merge_options
+from wavserve.options import merge_options
+from wavserve.spec import ActionSpec, ExpertConfig, LatentSpec, NormSpec, PolicySpec, VectorSpec
 
 
 def refuse(path: str, expected: object, actual: object) -> BundleError:

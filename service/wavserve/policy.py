@@ -22,13 +22,14 @@ from wavserve import digests
 from wavserve.calls import Job
 from wavserve.errors import DeadlineExceeded, NotReady, Overloaded, SequenceConflict, UnknownPolicy, UnknownSession
 from wavserve.normalise import Normaliser
+from wavserve.options import merge_options
 from wavserve.pace import Clock, StageTimes
 from wavserve.perception import Perception
 from wavserve.pictures import imagine_frames
 from wavserve.planner import Planner
 from wavserve.proposal import NamedNoise
 from wavserve.sessions import Answered, FrameMemory, Session, SessionStore
-from wavserve.spec import PlannerConfig, PolicySpec, merge_options
+from wavserve.spec import PlannerConfig, PolicySpec
 from wavserve.types import DeadlineResult, Plan, PlanContext, PlanRequest, PlanResult, Receipt
 
 T = TypeVar("T")

@@ -44,7 +44,7 @@ class PlanRequest:
     """steps executed since the previous accepted observation"""
     policy: str | None = None
     options: Mapping[str, object] = field(default_factory=dict)
-    """planner options over the policy's defaults, see `spec.merge_options`"""
+    """planner options over the policy's defaults, see `options.merge_options`"""
     seed: int | None = None
     """None: the service draws one and reports it"""
     imagine_chunks: int = 0

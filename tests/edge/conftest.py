@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 from fakes import RecordingPolicy, example_limits
-from robots import ROBOTS, Address, GrpcRobot, Robot, serving
+from robots import ROBOTS, GrpcRobot, Robot, serving
+from served import Served
 
 from wavserve.telemetry import Metrics
-
-
-@dataclass(frozen=True)
-class Served:
-    policy: RecordingPolicy
-    metrics: Metrics
-    address: Address
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from conftest import Served
 from fakes import CHUNK, example_image, example_pixels, example_result, example_spec, example_submission
 from robots import ROBOTS, GrpcRobot, JsonRobot, Robot
+from served import Served
 
 from wavserve.edge.http_models import ChunkAnswer, PoliciesAnswer
 from wavserve.pb import wavserve_pb2 as pb

@@ -8,9 +8,9 @@ import zlib
 from dataclasses import dataclass, replace
 
 import pytest
-from conftest import Served
 from fakes import STATE_DIM, example_bytes, example_image, example_pixels, example_submission
 from robots import Robot
+from served import Served
 
 from wavserve.errors import SequenceConflict, UnknownSession
 from wavserve.messages import EncodedImage, Submission

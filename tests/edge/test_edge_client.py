@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conftest import Served
 from fakes import example_result, example_spec, example_submission
+from served import Served
 
 from wavserve.clients.plan_client import PlanClient
 from wavserve.errors import (

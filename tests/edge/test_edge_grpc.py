@@ -8,12 +8,12 @@ from typing import Any
 
 import grpc
 import pytest
-from conftest import Served
 from fakes import example_submission
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from robots import GrpcRobot, facts_of, message_of
+from served import Served
 
 from wavserve.errors import Overloaded
 from wavserve.pb import wavserve_pb2 as pb

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Served
 from fakes import RecordingPolicy, example_image, example_limits, example_submission
 from robots import GrpcRobot, Robot, body_of, message_of, told
+from served import Served
 from starlette.types import Receive, Scope, Send
 
 from wavserve.edge.door import Door

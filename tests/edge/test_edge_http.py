@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Served
 from fakes import RecordingPolicy, example_image, example_limits, example_submission
 from fastapi import FastAPI
 from robots import JsonRobot, body_of, told
+from served import Served
 
 from wavserve.edge.http_api import create_http_app
 from wavserve.errors import BackendError, DeadlineExceeded, Overloaded

@@ -29,7 +29,7 @@ Numbers = Annotated[list[float], FailFast(), Field(max_length=MAX_STATE_NUMBERS)
 """The first wrong item is named; half a million complaints would be made for nothing."""
 
 Options = Annotated[dict[str, Any], WithJsonSchema(TypeAdapter(PlannerConfig).json_schema())]
-"""Checked by `spec.merge_options`, which both edges call; here they are only described."""
+"""Checked by `options.merge_options`, which both edges call; here they are only described."""
 
 
 class Body(BaseModel):

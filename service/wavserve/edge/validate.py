@@ -11,7 +11,8 @@ import numpy as np
 
 from wavserve.errors import InvalidRequest, TooLarge, UnknownPolicy
 from wavserve.messages import Submission
-from wavserve.spec import PolicySpec, merge_options
+from wavserve.options import merge_options
+from wavserve.spec import PolicySpec
 from wavserve.types import Array
 
 MAX_EXECUTED_STEPS = 10_000

@@ -1,0 +1,17 @@
+"""What a test of the edges is handed: the fake policy, its metrics, and where both edges listen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fakes import RecordingPolicy
+from robots import Address
+
+from wavserve.telemetry import Metrics
+
+
+@dataclass(frozen=True)
+class Served:
+    policy: RecordingPolicy
+    metrics: Metrics
+    address: Address
