@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -171,8 +172,16 @@ class Batcher:
         started = self._clock()
         verb = batch[0].verb
         answers: list[Tensors | WavserveError]
+        latest = max(group.deadline for group in batch)
+        running = asyncio.create_task(self._backend.run(verb, _join(batch), latest))
+        for group in batch:
+            group.future.add_done_callback(partial(_stop_if_unwanted, running, batch))
+        await asyncio.wait([running])
+        if running.cancelled():  # every caller is gone; the model keeps nothing of it
+            self._work.set()
+            return
         try:
-            answers = _split(verb, await self._backend.run(verb, _join(batch)), len(batch))
+            answers = _split(verb, running.result(), len(batch))
         except WavserveError as error:
             answers = [error] * len(batch)
         except Exception as error:  # noqa: BLE001 - a bug below the seam must still answer every group
@@ -219,6 +228,12 @@ class Batcher:
             group.future.set_exception(answer)
         else:
             group.future.set_result(answer)
+
+
+def _stop_if_unwanted(running: asyncio.Task[Tensors], batch: list[SampleGroup], _: object) -> None:
+    """Ends a call when the last of its groups' callers went away."""
+    if all(group.future.done() for group in batch):
+        running.cancel()
 
 
 def _freed(group: SampleGroup, answer: Tensors | WavserveError) -> bool:

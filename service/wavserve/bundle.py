@@ -37,7 +37,12 @@ class Bundle:
 
 def load_spec(folder: Path) -> PolicySpec:
     """The checked spec of a bundle. Raises BundleError naming the path in `policy.json`, expected and actual."""
-    document = read_json(folder / POLICY)
+    return parse(read_json(folder / POLICY))
+
+
+def parse(document: dict[str, Any]) -> PolicySpec:
+    """The checked spec of a `policy.json`'s content, from disk or from a host that tells it; see `load_spec`."""
+    document = dict(document)
     stated = document.pop("format", "nothing")
     if stated != FORMAT:
         raise refuse("format", FORMAT, stated)
@@ -53,8 +58,13 @@ def load_spec(folder: Path) -> PolicySpec:
 def save_spec(folder: Path, spec: PolicySpec) -> None:
     """Writes `policy.json`. Raises BundleError for a spec that `load_spec` would refuse."""
     check_spec(spec)
-    text = json.dumps({"format": FORMAT, **spec_as_dict(spec)}, indent=2)
+    text = json.dumps(document(spec), indent=2)
     (folder / POLICY).write_text(text + "\n", encoding="utf-8")
+
+
+def document(spec: PolicySpec) -> dict[str, Any]:
+    """What `parse` reads."""
+    return {"format": FORMAT, **spec_as_dict(spec)}
 
 
 def spec_as_dict(spec: PolicySpec) -> dict[str, Any]:

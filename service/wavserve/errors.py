@@ -17,7 +17,9 @@
     └── BackendError          a model call failed
         ├── ArenaFull             no room for a slice of video features; retryable
         ├── StaleHandle           the features behind a handle are gone; imagine again
-        └── TextMiss              the text keys and values are not cached; send the embedding
+        ├── TextMiss              the text keys and values are not cached; send the embedding
+        ├── TensorMiss            a tensor sent by its key alone is not known there; send it whole
+        └── ModelDown             a model or its server is gone and being brought back; plan again then
 
 No status code appears here: `edge/status.py` holds the table.
 """
@@ -112,4 +114,12 @@ class StaleHandle(BackendError):
 
 
 class TextMiss(BackendError):
+    pass
+
+
+class TensorMiss(BackendError):
+    pass
+
+
+class ModelDown(BackendError):
     pass

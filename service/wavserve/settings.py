@@ -26,8 +26,15 @@ _NOTHING = "none"
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: _listed(value)), Field(min_length=1)]
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: None if value == _NOTHING else value)]
 OptionalCount = Annotated[Positive | None, BeforeValidator(lambda value: None if value == _NOTHING else value)]
+
+
+def _listed(value: object) -> object:
+    """Several texts in one, as flags and variables give them: `a,b`."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class _Section(BaseModel):
@@ -47,11 +54,23 @@ class BundleSettings(_Section):
 
 
 class BackendSettings(_Section):
-    kind: Literal["local"] = Field(default="local", description="who runs the models; local: this process")
+    kind: Literal["auto", "local", "triton-embedded", "triton"] = Field(
+        default="auto",
+        description="who runs the models; local: this process; auto: an embedded Triton where one can run, else local",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where there is one")
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="numbers the models compute in")
     threads: OptionalCount = Field(default=None, description="torch threads; none: torch's own choice")
     max_cached_texts: Positive = Field(default=64, description="instructions whose keys and values are kept")
+
+
+class TritonSettings(_Section):
+    urls: Texts = Field(default=("127.0.0.1:8001",), description="gRPC endpoints of running Tritons, one a GPU")
+    canary_s: Seconds = Field(default=1.0, description="how often every model is asked whether it works")
+    hang_s: Seconds = Field(default=60.0, description="a model that answers nothing for so long is started again")
+    load_s: Seconds = Field(default=600.0, description="longest that loading a model may take")
+    max_repairs: Positive = Field(default=3, description="failed repairs in a row until the server is started again")
+    shm_bytes: Positive = Field(default=4 * 1024 * 1024, description="shared memory of a model's calls at its start")
 
 
 class HttpSettings(_Section):
@@ -69,6 +88,7 @@ class LimitSettings(_Section):
     max_image_bytes: Positive = Field(default=16 * 1024 * 1024, description="largest image as it travels")
     max_image_pixels: Positive = Field(default=8_388_608, description="largest image, judged before it is decoded")
     max_concurrent_plans: Positive = Field(default=16, description="plans under way at a time; more are refused")
+    repair_s: Seconds = Field(default=60.0, description="how long plans under way wait for models that are repaired")
     drain_s: Seconds = Field(default=30.0, description="how long plans under way are waited for when stopping")
 
 
@@ -86,6 +106,7 @@ class BatcherSettings(_Section):
 class ArenaSettings(_Section):
     num_slots: Positive = Field(default=32, description="video samples whose features are kept at a time")
     lease_s: Seconds = Field(default=60.0, description="after this an unread slot is taken back")
+    prefix: Name = Field(default="wavserve", description="of the arena's file in /dev/shm, where Triton runs the models")
 
 
 class SessionSettings(_Section):
@@ -107,6 +128,7 @@ class Settings(_Section):
 
     bundle: BundleSettings = BundleSettings()
     backend: BackendSettings = BackendSettings()
+    triton: TritonSettings = TritonSettings()
     http: HttpSettings = HttpSettings()
     grpc: GrpcSettings = GrpcSettings()
     limits: LimitSettings = LimitSettings()
@@ -146,6 +168,17 @@ class Loaded:
 def load_from_process(file: Path | None, flags: Iterable[Given] = ()) -> Loaded:
     """`load_settings` with this process's environment."""
     return load_settings(file, os.environ, flags)
+
+
+def as_environment(settings: Settings, keys: Iterable[str]) -> dict[str, str]:
+    """The variables that give another process of ours these dotted keys' values."""
+    told = {}
+    for key in keys:
+        section, name = key.split(".")
+        value = getattr(getattr(settings, section), name)
+        text = _NOTHING if value is None else ",".join(value) if isinstance(value, tuple) else str(value)
+        told[PREFIX + key.upper().replace(".", "__")] = text
+    return told
 
 
 def load_settings(file: Path | None, environ: Mapping[str, str], flags: Iterable[Given] = ()) -> Loaded:

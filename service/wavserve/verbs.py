@@ -49,6 +49,8 @@ class Verb:
     """int32 scalars `[G, 1]` that all groups of a call share"""
     joined: bool = True
     """whether groups of different plans may share a call"""
+    interned: tuple[str, ...] = ()
+    """inputs that may cross a wire as `NAME_key [G, 16]` alone once the model has seen them; see `interning`"""
 
 
 _IMAGINE = {
@@ -58,6 +60,7 @@ _IMAGINE = {
     "text_key": ("uint8", "32"),
     "noise_key": ("int64", "2"),
 }
+_PLAN_WIDE = ("memory", "mean", "std")  # of the plan, or of an iteration, and not of a slice
 _IMAGINE_OPTIONAL = {"embedding": ("float32", "prompt Ctext"), "noise": ("float32", "N V C Fgen H W")}
 _VALUE_NOISE = {
     "mean": ("float32", "T Cvalue"),
@@ -83,6 +86,7 @@ VERBS: dict[str, Verb] = {
         _IMAGINE_OPTIONAL,
         {"handles": ("int64", "N 2"), **_STATUS},
         ("video_steps",),
+        interned=_PLAN_WIDE,
     ),
     "denoise": Verb(
         "video_dit",
@@ -90,6 +94,7 @@ VERBS: dict[str, Verb] = {
         _IMAGINE_OPTIONAL,
         {"latents": ("float32", "N V C Fgen H W"), **_STATUS},
         ("flow_steps",),
+        interned=_PLAN_WIDE,
     ),
     "score": Verb(
         "value_dit",
@@ -121,3 +126,10 @@ VERBS: dict[str, Verb] = {
 """The signature table. `score` and `decode` release the slots they read (`score` when `release` is 1); `appraise` runs
 the value expert once at the noisiest timestep and leaves its features in the slot for `decode`. `noise_name` is
 `(iteration, sample)`; `noise`, where given, stands instead of the named draw (parity tests)."""
+
+MODELS = tuple(dict.fromkeys(verb.model for verb in VERBS.values()))
+"""The hosted models, each with a runner of its own."""
+
+DESCRIBE = "describe"
+"""What every hosted model answers besides its verbs: who it is and that it works, as JSON bytes `ABOUT`."""
+ABOUT = "about"

@@ -23,8 +23,11 @@ class Echo:
 
     policy_digest = "echo"
 
-    def __init__(self, gated: bool = False) -> None:
+    def __init__(self, gated: bool = False, stubborn: bool = False) -> None:
+        """`stubborn`: a call goes on when it is cancelled, as one whose answer was ready does."""
         self.calls: list[tuple[str, list[int]]] = []
+        self.cancelled: list[int] = []
+        self._stubborn = stubborn
         self.fail: dict[int, Exception] = {}
         self._gate = asyncio.Semaphore(0 if gated else 10**9)
 
@@ -32,10 +35,15 @@ class Echo:
         for _ in range(calls):
             self._gate.release()
 
-    async def run(self, verb: str, inputs: Tensors) -> Tensors:
+    async def run(self, verb: str, inputs: Tensors, deadline: float = 0.0) -> Tensors:
         x = inputs["x"] if "x" in inputs else inputs["handles"][:, 0, 1]
         self.calls.append((verb, x.tolist()))
-        await self._gate.acquire()
+        try:
+            await self._gate.acquire()
+        except asyncio.CancelledError:
+            self.cancelled += x.tolist()
+            if not self._stubborn:
+                raise
         if failure := self.fail.get(int(x[0])):
             raise failure
         status = np.zeros(len(x), np.int32)
@@ -65,7 +73,7 @@ def with_batcher(backend: Echo, scenario: Callable[[Batcher], object], *, rows: 
 
 
 async def settle() -> None:
-    for _ in range(5):
+    for _ in range(30):
         await asyncio.sleep(0)
 
 
@@ -172,8 +180,33 @@ def test_cancelled_work_is_dropped_when_popped() -> None:
     assert [x for _, [x] in backend.calls] == [0, 2]
 
 
-def test_features_imagined_for_nobody_are_released() -> None:
+def test_a_call_nobody_waits_for_any_more_is_cancelled() -> None:
+    """Only when the last of its callers is gone; the next call does not wait for it."""
     backend = Echo(gated=True)
+
+    async def scenario(batcher: Batcher) -> None:
+        blocker = asyncio.ensure_future(batcher.run(group(9, flow_steps=1)))
+        await settle()
+        waiting = [asyncio.ensure_future(batcher.run(group(i))) for i in range(2)]
+        await settle()
+        backend.step()
+        await blocker
+        await settle()
+        assert backend.calls[-1] == ("denoise", [0, 1])
+        waiting[0].cancel()
+        await settle()
+        assert backend.cancelled == []
+        waiting[1].cancel()
+        await settle()
+        assert backend.cancelled == [0, 1]
+        backend.step()
+        assert (await batcher.run(group(3)))["x"] == 3
+
+    with_batcher(backend, scenario)
+
+
+def test_features_imagined_for_nobody_are_released() -> None:
+    backend = Echo(gated=True, stubborn=True)
 
     async def scenario(batcher: Batcher) -> None:
         waiting = asyncio.ensure_future(batcher.run(group(5, "imagine")))
@@ -220,7 +253,7 @@ def test_a_failed_call_answers_all_of_its_groups() -> None:
 @pytest.mark.parametrize("verb", ["imagine", "denoise"])
 def test_a_malformed_answer_still_answers_every_group(verb: str, outputs: dict[str, Any]) -> None:
     class Malformed(Echo):
-        async def run(self, verb: str, inputs: Tensors) -> Tensors:
+        async def run(self, verb: str, inputs: Tensors, deadline: float = 0.0) -> Tensors:
             return outputs
 
     async def scenario(batcher: Batcher) -> None:
@@ -261,7 +294,7 @@ class Chaos:
         self._script = script
         self.answered: list[int] = []
 
-    async def run(self, verb: str, inputs: Tensors) -> Tensors:
+    async def run(self, verb: str, inputs: Tensors, deadline: float = 0.0) -> Tensors:
         outcome, turns = self._script.pop() if self._script else (0, 0)
         for _ in range(turns):
             await asyncio.sleep(0)

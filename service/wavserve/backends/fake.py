@@ -6,6 +6,7 @@ so a mixed-up sample or group shows. `before` is awaited ahead of each call and 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -42,7 +43,7 @@ class FakeBackend:
         self._value_features: dict[int, float] = {}
         self._texts: OrderedDict[bytes, float] = OrderedDict()
 
-    async def run(self, verb: str, inputs: Tensors) -> Tensors:
+    async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
         await self.before(verb)
         groups = len(next(iter(inputs.values())))
         names = inputs.get("noise_name")

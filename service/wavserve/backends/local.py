@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from wavserve.models.calls import Runner
+from wavserve.models.calls import CancelCheck, Runner
 from wavserve.types import Tensors
 from wavserve.verbs import VERBS
 
@@ -21,14 +23,23 @@ class LocalBackend:
         self._runners = runners
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")
 
-    async def run(self, verb: str, inputs: Tensors) -> Tensors:
-        """Outputs of one call. Raises what the runner raises; a call that started runs to its end."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._call, verb, inputs)
+    async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
+        """Outputs of one call. Raises what the runner raises. A call that is cancelled while it runs stops soon."""
+        gone = threading.Event()
+        call = asyncio.get_running_loop().run_in_executor(self._thread, self._call, verb, inputs, gone.is_set)
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            gone.set()
+            if call.done() and not call.exception():
+                return call.result()  # it was ready: slots in it have an owner only if it arrives
+            call.add_done_callback(lambda late: late.exception())  # nobody is left to be told
+            raise
 
     async def close(self) -> None:
         """Waits for the running call."""
         await asyncio.to_thread(self._thread.shutdown)
 
-    def _call(self, verb: str, inputs: Tensors) -> Tensors:
+    def _call(self, verb: str, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
         with torch.inference_mode():
-            return self._runners[VERBS[verb].model].run(verb, inputs)
+            return self._runners[VERBS[verb].model].run(verb, inputs, cancelled)

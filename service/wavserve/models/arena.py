@@ -1,12 +1,14 @@
 """The feature arena: a slab of fixed-size slots where video features wait for the value and action models.
 
-Written by the video runner, read by the other two; the rules are in `arena_book`. In this process the slab is a tensor.
-It is laid out layer by layer, so that one layer of neighbouring slots is one contiguous block for a matrix product.
+Written by the video runner, read by the other two; the rules are in `arena_book`. Here the slab is a tensor; where it
+lies, in this process or shared with others (`shared_arena`), makes no difference to its users. It is laid out layer by layer, so that one layer of neighbouring slots is one contiguous block for a matrix product.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -39,23 +41,44 @@ class SlotShape:
         return self.num_layers * per_layer
 
 
+class Arenas(Protocol):
+    """Where readers find the arena of a handle; models of one process have only one, see `shared_arena` for others."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def of(self, handles: NDArray[np.int64]) -> Arena | None:
+        """The arena that handles `[..., 2]` point into; None when it is gone."""
+        ...
+
+
 class Arena:
     """The slab and its book. Slots are numpy index arrays `[n]`; features are `[n, tokens, C]` in the slab's dtype."""
 
-    def __init__(self, shape: SlotShape, book: ArenaBook, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, shape: SlotShape, book: ArenaBook, slab: Tensor) -> None:
+        """`slab`: `[slots * shape.elements]`, wherever it lies."""
         self.shape = shape
         self.book = book
-        self.device = device
+        self.device = slab.device
         slots = book.num_slots
         video = (shape.num_layers, slots, shape.video_tokens, shape.video_width)
         value = (shape.num_layers, slots, shape.value_tokens, shape.value_width)
-        # zero_() touches every page now instead of in a robot's first plan
-        self._video = torch.empty(video, dtype=dtype, device=device).zero_()
-        self._value = torch.empty(value, dtype=dtype, device=device).zero_()
+        planes = slab.split([math.prod(video), math.prod(value)])
+        self._video, self._value = planes[0].view(video), planes[1].view(value)
 
-    @property
-    def bytes(self) -> int:
-        return self._video.nbytes + self._value.nbytes
+    @classmethod
+    def in_process(cls, shape: SlotShape, book: ArenaBook, dtype: torch.dtype, device: torch.device) -> Arena:
+        """An arena of this process's own."""
+        # zero_() touches every page now instead of in a robot's first plan
+        return cls(shape, book, torch.empty(book.num_slots * shape.elements, dtype=dtype, device=device).zero_())
+
+    def of(self, handles: NDArray[np.int64]) -> Arena:
+        return self
+
+    def settle(self) -> None:
+        """Waits until what was written or read is done: other processes know nothing of this one's CUDA stream."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def write_video(self, layer: int, slots: NDArray[np.int64], features: Tensor) -> None:
         _write(self._video[layer], slots, features)

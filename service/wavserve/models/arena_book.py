@@ -1,8 +1,9 @@
 """The rules of the feature arena: who may use which slot, and until when. Numpy only; the bytes live elsewhere.
 
 The video runner allocates; the value and action runners read and release. Every cell of the book has one writer, so the
-same book works over shared memory without locks: the allocator writes generations and leases, each reader its own pins
-and releases. A handle is `(slot, generation)`: the slot's next allocation raises its generation, old handles go stale.
+same book works over shared memory without locks: the allocator writes generations and leases, each reader its own row
+of pins and releases. A handle is `(slot, generation)`: the slot's next allocation raises its generation, old handles go
+stale. The upper half of a generation is the slab's epoch, so handles of an earlier slab are stale in a later one.
 """
 
 from __future__ import annotations
@@ -10,43 +11,89 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wavserve.errors import ArenaFull
+from wavserve.errors import ArenaFull, BackendError
+from wavserve.processes import Process
 
 Handles = NDArray[np.int64]
 
+EPOCH_BITS = 32
+ROWS_PER_PARTY = 4
+"""A model that was loaded again may run beside its predecessor for a while; each process has a row of its own."""
+
 
 class Party(IntEnum):
-    """Who touches slots; each has a row of cells of its own."""
+    """Who touches slots."""
 
     VIDEO = 0
     VALUE = 1
     ACTION = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The book's numbers, `S` slots and `R` rows of processes, as views of one buffer.
+
+    `generation [S]` counts the slot's allocations, `written [S]` is the generation whose features are complete,
+    `lease_until [S]` in seconds of the monotonic clock; `owner [R, 2]` is the process a row belongs to,
+    `released [R, S]` the last generation it released, `pinned [R, S]` the generation it is using (0: none).
+    """
+
+    generation: NDArray[np.int64]
+    written: NDArray[np.int64]
+    lease_until: NDArray[np.float64]
+    owner: NDArray[np.int64]
+    released: NDArray[np.int64]
+    pinned: NDArray[np.int64]
+
+    @staticmethod
+    def nbytes(num_slots: int) -> int:
+        rows = len(Party) * ROWS_PER_PARTY
+        return 8 * (3 * num_slots + rows * (2 + 2 * num_slots))
+
+    @classmethod
+    def over(cls, buffer: Any, num_slots: int, offset: int = 0) -> Cells:
+        """Views of a buffer of at least `nbytes(num_slots)` zeros from `offset` on."""
+        rows = len(Party) * ROWS_PER_PARTY
+
+        def take(kind: type, *shape: int) -> NDArray[Any]:
+            nonlocal offset
+            view: NDArray[Any] = np.ndarray(shape, kind, buffer, offset)
+            offset += view.nbytes
+            return view
+
+        slot_cells = (take(np.int64, num_slots), take(np.int64, num_slots), take(np.float64, num_slots))
+        return cls(*slot_cells, take(np.int64, rows, 2), *(take(np.int64, rows, num_slots) for _ in range(2)))
+
+
 class ArenaBook:
     """Allocation, pins, leases and releases of `num_slots` slots.
 
-    `generation[s]` counts the slot's allocations, `written[s]` is the generation whose features are complete,
-    `released[p, s]` the last generation party `p` released, `pinned[p, s]` the generation it is using (0: none).
+    Without `cells` the book is this process's own. With shared ones, `epoch` tells this slab from earlier ones.
     """
 
-    def __init__(self, num_slots: int, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        num_slots: int,
+        lease_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        cells: Cells | None = None,
+        epoch: int = 0,
+    ) -> None:
         if num_slots < 1:
             raise ValueError(f"num_slots: expected at least 1, got {num_slots}")
         self.num_slots = num_slots
+        self.epoch = epoch
         self._lease_s = lease_s
         self._clock = clock
-        self._generation = np.zeros(num_slots, np.int64)
-        self._written = np.zeros(num_slots, np.int64)
-        self._lease_until = np.zeros(num_slots, np.float64)
-        self._released = np.zeros((len(Party), num_slots), np.int64)
-        self._pinned = np.zeros((len(Party), num_slots), np.int64)
+        self._cells = cells or Cells.over(bytearray(Cells.nbytes(num_slots)), num_slots)
+        self._rows: dict[Party, int] = {}
 
     @property
     def used(self) -> int:
@@ -55,57 +102,94 @@ class ArenaBook:
 
     def allocate(self, count: int) -> Handles:
         """All `count` slots `[count, 2]`, pinned by the writer, neighbours where possible; or ArenaFull and none."""
+        cells, row = self._cells, self._row(Party.VIDEO)
         free = np.flatnonzero(self._free())
         if len(free) < count:
             raise ArenaFull(f"arena: {count} slots wanted, {len(free)} of {self.num_slots} are free")
         slots = _run(free, count)
-        self._generation[slots] += 1
-        self._pinned[Party.VIDEO, slots] = self._generation[slots]
-        self._lease_until[slots] = self._clock() + self._lease_s
-        return np.stack([slots, self._generation[slots]], axis=1)
+        cells.generation[slots] = np.maximum(cells.generation[slots], self.epoch << EPOCH_BITS) + 1
+        if self._pinned()[slots].any():  # a reader came between the look and the claim: it sees the new generation
+            cells.lease_until[slots] = -np.inf
+            raise ArenaFull("arena: a slot whose lease had run out was taken up again; retry")
+        cells.pinned[row, slots] = cells.generation[slots]
+        cells.lease_until[slots] = self._clock() + self._lease_s
+        return np.stack([slots, cells.generation[slots]], axis=1)
 
     def publish(self, handles: Handles) -> None:
         """The writer is done: the features may be read, and the lease starts anew."""
         slots, generations = handles.T
-        self._written[slots] = generations
-        self._lease_until[slots] = self._clock() + self._lease_s
-        self._pinned[Party.VIDEO, slots] = 0
+        self._cells.written[slots] = generations
+        self._cells.lease_until[slots] = self._clock() + self._lease_s
+        self._cells.pinned[self._row(Party.VIDEO), slots] = 0
 
     def abandon(self, handles: Handles) -> None:
         """The writer stopped without finishing; only it may say so, since nobody else knows when it last wrote."""
         self.release(handles, Party.VIDEO)
-        self._pinned[Party.VIDEO, handles[:, 0]] = 0
+        self._cells.pinned[self._row(Party.VIDEO), handles[:, 0]] = 0
 
     def current(self, handles: Handles) -> bool:
         """Whether every handle `[..., 2]` still names complete features."""
         slots, generations = handles.reshape(-1, 2).T
-        if ((slots < 0) | (slots >= self.num_slots)).any():
+        if not self._mine(slots).all():
             return False
-        gone = (self._released[:, slots] == generations).any(axis=0)
-        return bool(((self._generation[slots] == generations) & (self._written[slots] == generations) & ~gone).all())
+        cells = self._cells
+        gone = (cells.released[:, slots] == generations).any(axis=0)
+        whole = (cells.generation[slots] == generations) & (cells.written[slots] == generations)
+        return bool((whole & ~gone).all())
 
     @contextmanager
     def pin(self, handles: Handles, party: Party) -> Iterator[None]:
-        """Keeps slots `[..., 2]` from being given away while `party` reads them, even past their lease."""
+        """Keeps slots `[..., 2]` from being given away while `party` reads them, even past their lease.
+
+        A slot may have been given away just before: look at `current` inside.
+        """
         slots, generations = handles.reshape(-1, 2).T
-        self._pinned[party, slots] = generations
+        mine, row = self._mine(slots), self._row(party)
+        self._cells.pinned[row, slots[mine]] = generations[mine]
         try:
             yield
         finally:
-            self._pinned[party, slots] = 0
+            self._cells.pinned[row, slots[mine]] = 0
 
     def release(self, handles: Handles, party: Party) -> None:
         """`party` needs the slots `[..., 2]` no more; a stale handle releases nothing."""
         slots, generations = handles.reshape(-1, 2).T
-        mine = (slots >= 0) & (slots < self.num_slots)
-        self._released[party, slots[mine]] = generations[mine]
+        slots, generations = slots[self._mine(slots)], generations[self._mine(slots)]
+        now = self._cells.generation[slots] == generations
+        self._cells.released[self._row(party), slots[now]] = generations[now]
+
+    def _mine(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+        inside: NDArray[np.bool_] = (slots >= 0) & (slots < self.num_slots)
+        return inside
 
     def _free(self) -> NDArray[np.bool_]:
-        unused = self._generation == 0
-        released = (self._released == self._generation).any(axis=0)
-        expired = self._lease_until < self._clock()
-        free: NDArray[Any] = (unused | released | expired) & (self._pinned == 0).all(axis=0)
+        cells = self._cells
+        unused = cells.generation == 0
+        released = (cells.released == cells.generation).any(axis=0)
+        expired = cells.lease_until < self._clock()
+        free: NDArray[Any] = (unused | released | expired) & ~self._pinned()
         return free
+
+    def _pinned(self) -> NDArray[np.bool_]:
+        """Slots some living process is using; what a dead one had pinned is nobody's."""
+        cells = self._cells
+        rows = [r for r in np.flatnonzero(cells.pinned.any(axis=1)) if Process(*cells.owner[r].tolist()).alive]
+        pinned: NDArray[np.bool_] = cells.pinned[rows].any(axis=0)
+        return pinned
+
+    def _row(self, party: Party) -> int:
+        """This process's row for `party`, taken over from a dead process or never used before."""
+        if party not in self._rows:
+            owner, me = self._cells.owner, Process.me()
+            for row in range(party * ROWS_PER_PARTY, (party + 1) * ROWS_PER_PARTY):
+                if owner[row, 0] == 0 or not Process(*owner[row].tolist()).alive:
+                    self._cells.pinned[row] = 0  # its releases stay true
+                    owner[row] = me
+                    self._rows[party] = row
+                    break
+            else:
+                raise BackendError(f"arena: {ROWS_PER_PARTY} living processes use it as {party.name}, the limit")
+        return self._rows[party]
 
 
 def _run(free: NDArray[np.intp], count: int) -> NDArray[np.intp]:

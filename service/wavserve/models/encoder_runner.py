@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from wavserve.models.calls import CancelCheck, never, stop_if
 from wavserve.models.encoder import Encoder
 from wavserve.types import Tensors
 
@@ -17,7 +18,8 @@ class EncoderRunner:
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
 
-    def run(self, verb: str, inputs: Tensors) -> Tensors:
+    def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = never) -> Tensors:
+        stop_if(cancelled)
         match verb:
             case "encode_images":
                 return {"latents": self._encoder.encode_images(inputs["pixels"])}

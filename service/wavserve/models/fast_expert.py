@@ -103,9 +103,11 @@ class FastValue(FastExpert):
         """Velocity `[R, M, T, C]` of `samples [R, M, T, C]` at `sigma`, the M rows of a video sample on its `kv`."""
         return self._velocity(samples, sigma, [kv])
 
-    def integrate(self, noise: Tensor, kv: Sequence[KeyValue], num_steps: int) -> Tensor:
+    def integrate(
+        self, noise: Tensor, kv: Sequence[KeyValue], num_steps: int, on_step: flow.OnStep | None = None
+    ) -> Tensor:
         """Value tokens `[R, M, T, C]` from `noise [R, M, T, C]`."""
-        return flow.integrate(lambda x, sigma: self.velocity(x, sigma, kv), noise, num_steps)
+        return flow.integrate(lambda x, sigma: self.velocity(x, sigma, kv), noise, num_steps, on_step)
 
     def features(self, noise: Tensor, kv: Sequence[KeyValue]) -> list[Tensor]:
         """Value features after each block `[R, T, A]`: one pass of `noise [R, T, C]` at pure noise."""
@@ -145,9 +147,14 @@ class FastAction(FastExpert):
         video_kv: Sequence[KeyValue],
         value_kv: Sequence[KeyValue] | None,
         num_steps: int,
+        on_step: flow.OnStep | None = None,
     ) -> Tensor:
         """Actions `[R, T, C]` from `noise [R, T, C]`; `history [R, C]`."""
-        return flow.integrate(lambda x, sigma: self.velocity(x, sigma, history, video_kv, value_kv), noise, num_steps)
+
+        def velocity(x: Tensor, sigma: float) -> Tensor:
+            return self.velocity(x, sigma, history, video_kv, value_kv)
+
+        return flow.integrate(velocity, noise, num_steps, on_step)
 
 
 def _grouped(layer: Attention, x: Tensor, context: KeyValue) -> Tensor:

@@ -63,14 +63,29 @@ class FastVideo:
         caption = self._dit.caption_projection(embedding.to(self._dit.view_embed).unsqueeze(0))
         return TextKV(tuple(key_value(block.attn2, caption) for block in self._blocks))
 
-    def imagine(self, memory: Tensor, noise: Tensor, texts: Sequence[TextKV], num_steps: int, sink: Sink) -> None:
+    def imagine(
+        self,
+        memory: Tensor,
+        noise: Tensor,
+        texts: Sequence[TextKV],
+        num_steps: int,
+        sink: Sink,
+        on_step: flow.OnStep | None = None,
+    ) -> None:
         """Give `sink` the features of the last of `num_steps` forwards on the way to data (1: of the noise itself)."""
-        x, sigma = flow.approach(lambda x, s: self._velocity(memory, x, s, texts), noise, num_steps)
+        x, sigma = flow.approach(lambda x, s: self._velocity(memory, x, s, texts), noise, num_steps, on_step)
         self.run(memory, x, sigma, texts, sink)
 
-    def denoise(self, memory: Tensor, noise: Tensor, texts: Sequence[TextKV], num_steps: int) -> Tensor:
+    def denoise(
+        self,
+        memory: Tensor,
+        noise: Tensor,
+        texts: Sequence[TextKV],
+        num_steps: int,
+        on_step: flow.OnStep | None = None,
+    ) -> Tensor:
         """Future latents `[G, N, V, C, Fgen, H, W]` fully denoised from `noise`."""
-        return flow.integrate(lambda x, s: self._velocity(memory, x, s, texts), noise, num_steps)
+        return flow.integrate(lambda x, s: self._velocity(memory, x, s, texts), noise, num_steps, on_step)
 
     @torch.inference_mode()
     def run(

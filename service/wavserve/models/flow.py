@@ -14,6 +14,9 @@ from torch import Tensor
 Velocity = Callable[[Tensor, float], Tensor]
 """A model at a sample and its noise level."""
 
+OnStep = Callable[[Tensor], None]
+"""Given the sample after each step; what it raises ends the integration."""
+
 TIMESTEPS = 1000
 """Timestep of pure noise (sigma 1)."""
 
@@ -29,23 +32,20 @@ def schedule(num_steps: int) -> Tensor:
     return torch.from_numpy(levels.astype(np.float32))
 
 
-def integrate(
-    velocity: Velocity, noise: Tensor, num_steps: int, on_step: Callable[[Tensor], None] | None = None
-) -> Tensor:
-    """Euler from `noise` to data: `x <- x + (s_next - s) velocity(x, s)`, in the dtype of `noise`.
-
-    `on_step` is given the sample after each step.
-    """
+def integrate(velocity: Velocity, noise: Tensor, num_steps: int, on_step: OnStep | None = None) -> Tensor:
+    """Euler from `noise` to data: `x <- x + (s_next - s) velocity(x, s)`, in the dtype of `noise`."""
     return _euler(velocity, noise, schedule(num_steps), on_step)
 
 
-def approach(velocity: Velocity, noise: Tensor, num_steps: int) -> tuple[Tensor, float]:
+def approach(
+    velocity: Velocity, noise: Tensor, num_steps: int, on_step: OnStep | None = None
+) -> tuple[Tensor, float]:
     """The sample and its noise level where the last of `num_steps` begins; one step: the noise itself, at 1."""
     sigmas = schedule(num_steps)[:-1]
-    return _euler(velocity, noise, sigmas), sigmas[-1].item()
+    return _euler(velocity, noise, sigmas, on_step), sigmas[-1].item()
 
 
-def _euler(velocity: Velocity, x: Tensor, sigmas: Tensor, on_step: Callable[[Tensor], None] | None = None) -> Tensor:
+def _euler(velocity: Velocity, x: Tensor, sigmas: Tensor, on_step: OnStep | None = None) -> Tensor:
     for sigma, step in zip(sigmas[:-1].tolist(), sigmas.diff().tolist(), strict=True):
         x = x + velocity(x, sigma).to(x.dtype) * step
         if on_step is not None:

@@ -1,6 +1,6 @@
-"""From a bundle on disk to the four runners that share one feature arena.
+"""From a bundle on disk to runners: all four around one arena, or a single one for a process of its own.
 
-Called by whoever hosts the models: the composition root for the in-process backend, a Triton model for its own.
+Called by whoever hosts the models: the composition root for the in-process backend, a hosted model for itself.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from dataclasses import dataclass
 import torch
 
 from wavserve.bundle import TRANSFORMER, Bundle
-from wavserve.errors import SettingsError
+from wavserve.errors import BundleError, SettingsError
 from wavserve.models import weights
-from wavserve.models.arena import Arena, SlotShape
+from wavserve.models.arena import Arena, Arenas, SlotShape
 from wavserve.models.arena_book import ArenaBook
 from wavserve.models.calls import Runner
-from wavserve.models.encoder import Encoder
-from wavserve.models.encoder_runner import EncoderRunner
+from wavserve.models.expert import ExpertDiT
 from wavserve.models.expert_runners import ActionRunner, ValueRunner
 from wavserve.models.fast_expert import FastAction, FastValue
 from wavserve.models.fast_video import FastVideo
+from wavserve.models.video import VideoDiT
 from wavserve.models.video_runner import VideoRunner
 from wavserve.spec import PolicySpec
+from wavserve.verbs import MODELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +49,80 @@ class Loaded:
 
 
 def load_runners(bundle: Bundle, config: RunnerConfig) -> Loaded:
-    """Loads every model of a bundle. Raises BundleError."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    spec, device, dtype = bundle.spec, _device(config.device), getattr(torch, config.dtype)
-    models = weights.load(bundle.folder / TRANSFORMER, spec.model, device, dtype)
-    arena = Arena(SlotShape.of(spec), ArenaBook(config.num_slots, config.lease_s), dtype, device)
-    encoder = EncoderRunner(Encoder(bundle.folder, str(device), dtype))
-    return Loaded({"encoder": encoder, **transformer_runners(models, spec, arena, config.max_texts)}, arena)
+    """Loads every model of a bundle into this process. Raises BundleError."""
+    apply_threads(config)
+    device, dtype = device_of(config.device), dtype_of(config.dtype)
+    weights.check(bundle.folder / TRANSFORMER, bundle.spec.model)
+    book = ArenaBook(config.num_slots, config.lease_s)
+    arena = Arena.in_process(SlotShape.of(bundle.spec), book, dtype, device)
+    return Loaded({model: load_runner(model, bundle, arena, dtype, config.max_texts) for model in MODELS}, arena)
+
+
+def load_runner(model: str, bundle: Bundle, arenas: Arenas, dtype: torch.dtype, max_texts: int) -> Runner:
+    """One model of a bundle, on the arenas' device; `video_dit` needs the arena itself. Raises BundleError."""
+    spec, folder, device = bundle.spec, bundle.folder / TRANSFORMER, arenas.device
+    match model:
+        case "encoder":
+            return _encoder_runner(bundle, device, dtype)
+        case "video_dit":
+            assert isinstance(arenas, Arena), "only the owner of an arena writes features"
+            return _video_runner(weights.load_video(folder, spec.model, device, dtype), spec, arenas, max_texts)
+        case "value_dit":
+            return _value_runner(weights.load_expert(folder, spec.model, "value", device, dtype), spec, arenas)
+        case "action_dit":
+            return _action_runner(weights.load_expert(folder, spec.model, "action", device, dtype), spec, arenas)
+        case _:
+            raise BundleError(f"model: expected one of {', '.join(MODELS)}, got {model!r}")
 
 
 def arena_for(spec: PolicySpec, num_slots: int) -> Arena:
     """A float32 arena in main memory whose leases never run out: for checks, not for serving."""
-    return Arena(SlotShape.of(spec), ArenaBook(num_slots, lease_s=math.inf), torch.float32, torch.device("cpu"))
+    book = ArenaBook(num_slots, lease_s=math.inf)
+    return Arena.in_process(SlotShape.of(spec), book, torch.float32, torch.device("cpu"))
 
 
 def transformer_runners(models: weights.Models, spec: PolicySpec, arena: Arena, max_texts: int) -> dict[str, Runner]:
     """The runners of the three transformers around one arena."""
-    video = FastVideo(models.video, spec.model, spec.latent, spec.num_views)
-    value = FastValue(models.value, spec.model, spec.num_value_tokens)
-    action = FastAction(models.action, spec.model, spec.chunk)
     return {
-        "video_dit": VideoRunner(video, spec, arena, max_texts),
-        "value_dit": ValueRunner(value, spec, arena),
-        "action_dit": ActionRunner(action, spec, arena),
+        "video_dit": _video_runner(models.video, spec, arena, max_texts),
+        "value_dit": _value_runner(models.value, spec, arena),
+        "action_dit": _action_runner(models.action, spec, arena),
     }
 
 
-def _device(name: str) -> torch.device:
+def _encoder_runner(bundle: Bundle, device: torch.device, dtype: torch.dtype) -> Runner:
+    # diffusers and transformers: seconds and 200 MB that a process of a transformer does without
+    from wavserve.models.encoder import Encoder
+    from wavserve.models.encoder_runner import EncoderRunner
+
+    return EncoderRunner(Encoder(bundle.folder, str(device), dtype))
+
+
+def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int) -> Runner:
+    return VideoRunner(FastVideo(dit, spec.model, spec.latent, spec.num_views), spec, arena, max_texts)
+
+
+def _value_runner(dit: ExpertDiT, spec: PolicySpec, arenas: Arenas) -> Runner:
+    return ValueRunner(FastValue(dit, spec.model, spec.num_value_tokens), spec, arenas)
+
+
+def _action_runner(dit: ExpertDiT, spec: PolicySpec, arenas: Arenas) -> Runner:
+    return ActionRunner(FastAction(dit, spec.model, spec.chunk), spec, arenas)
+
+
+def apply_threads(config: RunnerConfig) -> None:
+    """torch's threads are the process's: told once, before anything is computed."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+
+
+def dtype_of(name: str) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def device_of(name: str) -> torch.device:
+    """auto: CUDA where there is one. Raises SettingsError when there is none and it was asked for."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():

@@ -17,7 +17,7 @@ from torch import Tensor
 from wavserve import noise
 from wavserve.errors import ArenaFull
 from wavserve.models.arena import Arena
-from wavserve.models.calls import rows_of
+from wavserve.models.calls import CancelCheck, never, rows_of, stop_if
 from wavserve.models.fast_video import FastVideo, TextKV
 from wavserve.noise import Stream
 from wavserve.spec import PolicySpec
@@ -36,10 +36,11 @@ class VideoRunner:
         self._arena = arena
         self._texts = _TextCache(model, max_texts)
 
-    def run(self, verb: str, inputs: Tensors) -> Tensors:
-        return self._imagine(inputs) if verb == "imagine" else self._denoise(inputs)
+    def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = never) -> Tensors:
+        stop_if(cancelled)
+        return self._imagine(inputs, cancelled) if verb == "imagine" else self._denoise(inputs, cancelled)
 
-    def _imagine(self, inputs: Tensors) -> Tensors:
+    def _imagine(self, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
         groups, num_samples = inputs["noise_name"].shape[:2]
         texts, status = self._look_up(inputs)
         handles = np.zeros((groups, num_samples, 2), np.int64)
@@ -50,32 +51,37 @@ class VideoRunner:
                 status[g] = Status.ARENA_FULL
         live = np.flatnonzero(status == Status.OK)
         if len(live):
-            self._fill(rows_of(inputs, live), [texts[g] for g in live.tolist()], handles[live])
+            self._fill(rows_of(inputs, live), [texts[g] for g in live.tolist()], handles[live], cancelled)
         return {"handles": handles, "status": status}
 
-    def _fill(self, inputs: Tensors, texts: Sequence[TextKV], handles: NDArray[np.int64]) -> None:
-        """Writes the features of every sample, all or none."""
+    def _fill(
+        self, inputs: Tensors, texts: Sequence[TextKV], handles: NDArray[np.int64], cancelled: CancelCheck
+    ) -> None:
+        """Writes the features of every sample, all or none; a late writer gives its slots back itself."""
         owned = handles.reshape(-1, 2)
+
+        def sink(layer: int, features: Tensor) -> None:
+            stop_if(cancelled)
+            self._arena.write_video(layer, owned[:, 0], features)
+
         try:
-            self._features(inputs, texts, owned[:, 0])
+            steps = int(inputs["video_steps"][0, 0])
+            self._model.imagine(*self._start(inputs), texts, steps, sink, lambda _: stop_if(cancelled))
+            self._arena.settle()
+            stop_if(cancelled)
         except BaseException:
             self._arena.book.abandon(owned)
             raise
         self._arena.book.publish(owned)
 
-    def _features(self, inputs: Tensors, texts: Sequence[TextKV], slots: NDArray[np.int64]) -> None:
-        def sink(layer: int, features: Tensor) -> None:
-            self._arena.write_video(layer, slots, features)
-
-        self._model.imagine(*self._start(inputs), texts, int(inputs["video_steps"][0, 0]), sink)
-
-    def _denoise(self, inputs: Tensors) -> Tensors:
+    def _denoise(self, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
         texts, status = self._look_up(inputs)
         latents = np.zeros((*inputs["noise_name"].shape[:2], *self._noise_shape), np.float32)
         live = np.flatnonzero(status == Status.OK)
         if len(live):
             own, own_texts = rows_of(inputs, live), [texts[g] for g in live.tolist()]
-            denoised = self._model.denoise(*self._start(own), own_texts, int(own["flow_steps"][0, 0]))
+            steps = int(own["flow_steps"][0, 0])
+            denoised = self._model.denoise(*self._start(own), own_texts, steps, lambda _: stop_if(cancelled))
             latents[live] = denoised.float().cpu().numpy()
         return {"latents": latents, "status": status}
 

@@ -1,0 +1,1 @@
+from wavserve.triton_model import TritonPythonModel as TritonPythonModel

@@ -1,0 +1,198 @@
+"""The models of one Triton server, over gRPC: a verb is a request to its model, tensors travel as they are.
+
+Called by the batcher, watched over by `triton_health`, which repairs what is reported here. What is the same for a
+whole plan travels once (`interning`). Knows Triton's protocol and nothing of plans.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from wavserve import faults
+from wavserve.errors import BackendError, Cancelled, DeadlineExceeded, ModelDown, TensorMiss, WavserveError
+from wavserve.interning import Sender
+from wavserve.types import Tensors
+from wavserve.verbs import ABOUT, DESCRIBE, VERBS, Verb
+
+_CHANNEL = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),  # a server that was started again is found at once
+]
+_GONE = ("is not healthy", "is not found", "has no available versions", "is not ready", "unloading")
+"""How Triton says that a model's process is dead, or that the model is not loaded (any more, or yet)."""
+
+Traffic = Callable[[str, Mapping[str, int], Mapping[str, int]], None]
+"""Told of every answered call: verb, bytes sent and bytes received by tensor name."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a hosted model says of itself."""
+
+    model: str
+    digest: str
+    device: str
+    process: int
+    policy: dict[str, Any]
+    arena: dict[str, int] | None
+    """slots `used` and `slots`; of the model that owns the arena"""
+
+
+class TritonBackend:
+    """One endpoint. `policy_digest` is what its models told when they were connected."""
+
+    def __init__(
+        self,
+        url: str,
+        on_down: Callable[[str], None] = lambda model: None,
+        on_traffic: Traffic = lambda verb, sent, received: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.policy_digest = ""
+        self.url = url
+        self.on_down = on_down
+        self._on_traffic = on_traffic
+        self._clock = clock
+        self._client = _connect(url)
+        self._sender = Sender()
+
+    async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
+        signature = VERBS[verb]
+        for _ in range(2):
+            try:
+                return await self._run(verb, signature, self._sender.fold(inputs, signature.interned), deadline)
+            except TensorMiss as error:  # another gateway's rows pushed ours out, or the model is new
+                self._sender.forget()
+                missed = error
+            except BaseException:
+                if signature.interned:
+                    self._sender.forget()  # whether it arrived is not known
+                raise
+        raise missed
+
+    async def describe(self, model: str, timeout_s: float) -> About:
+        """Asks one model who it is, which shows that it works. Raises ModelDown, BackendError, DeadlineExceeded."""
+        result = await self._infer(model, DESCRIBE, {}, (ABOUT,), timeout_s)
+        return About(**json.loads(_outputs(result, (ABOUT,))[ABOUT].tobytes()))
+
+    async def load(self, model: str, timeout_s: float) -> None:
+        """Loads a model, or loads it again when it is loaded. Raises the model's own error, or BackendError."""
+        try:
+            await self._client.load_model(model, client_timeout=timeout_s)
+        except InferenceServerException as error:
+            raise _typed(error, model) from error
+
+    async def unload(self, model: str, timeout_s: float) -> None:
+        try:
+            await self._client.unload_model(model, client_timeout=timeout_s)
+        except InferenceServerException as error:
+            raise _typed(error, model) from error
+
+    async def reconnect(self, url: str) -> None:
+        """To a server that was started again elsewhere."""
+        await self.close()
+        self.url, self._client = url, _connect(url)
+        self._sender.forget()
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _run(self, verb: str, signature: Verb, inputs: Tensors, deadline: float) -> Tensors:
+        names = tuple(signature.outputs)
+        timeout_s = None if deadline == math.inf else deadline - self._clock()
+        result = await self._infer(signature.model, verb, inputs, names, timeout_s)
+        outputs = _outputs(result, names)
+        _check(verb, signature, outputs)
+        self._on_traffic(verb, _sizes(inputs), _sizes(outputs))
+        return outputs
+
+    async def _infer(
+        self, model: str, verb: str, inputs: Tensors, outputs: tuple[str, ...], timeout_s: float | None
+    ) -> InferResult:
+        if timeout_s is not None and timeout_s <= 0:
+            raise DeadlineExceeded(f"{verb}: the deadline passed before the call")
+        try:
+            return await self._client.infer(
+                model,
+                [_input(name, tensor) for name, tensor in inputs.items()],
+                outputs=[InferRequestedOutput(name) for name in outputs],
+                client_timeout=timeout_s,
+                parameters={"verb": verb},
+            )
+        except InferenceServerException as error:
+            failure = _typed(error, model)
+            if isinstance(failure, ModelDown):
+                self.on_down(model)
+            raise failure from error
+
+
+def _connect(url: str) -> InferenceServerClient:
+    return InferenceServerClient(url, channel_args=_CHANNEL)
+
+
+def _input(name: str, tensor: NDArray[Any]) -> InferInput:
+    told = InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
+    return told.set_data_from_numpy(np.ascontiguousarray(tensor))
+
+
+def _outputs(result: InferResult, names: tuple[str, ...]) -> Tensors:
+    tensors = {name: result.as_numpy(name) for name in names}
+    missing = [name for name, tensor in tensors.items() if tensor is None]
+    if missing:
+        raise BackendError(f"expected outputs {', '.join(names)}, got none of {', '.join(missing)}")
+    return tensors
+
+
+def _check(verb: str, signature: Verb, outputs: Tensors) -> None:
+    """Triton passes on whatever a model sends; what the table does not say is refused here."""
+    for name, (dtype, shape) in signature.outputs.items():
+        tensor = outputs[name]
+        fixed = [None, *(int(letter) if letter.isdigit() else None for letter in shape.split())]
+        fits = len(fixed) == tensor.ndim and all(
+            want in (None, have) for want, have in zip(fixed, tensor.shape, strict=True)
+        )
+        if tensor.dtype != dtype or not fits:
+            raise BackendError(
+                f"{verb}: output {name}: expected {dtype} [G {shape}], got {tensor.dtype} {tensor.shape}"
+            )
+
+
+def _sizes(tensors: Tensors) -> dict[str, int]:
+    return {name: tensor.nbytes for name, tensor in tensors.items()}
+
+
+def _typed(error: InferenceServerException, model: str) -> WavserveError:
+    """Our own error where the model sent one, else what Triton's status and words mean to us."""
+    message = str(error.message())
+    if (told := faults.decode(message)) is not None:
+        return told
+    match str(error.status()).removeprefix("StatusCode."):
+        case "DEADLINE_EXCEEDED":
+            return DeadlineExceeded(f"{model}: no answer before the deadline")
+        case "CANCELLED":
+            return Cancelled(f"{model}: the call was cancelled")
+        case "UNAVAILABLE" if "Socket closed" in message or "connect" in message.lower():
+            return ModelDown(f"{model}: the server is gone: {message}")
+        case _ if any(words in message for words in _GONE):
+            return ModelDown(f"{model}: {message}")
+        case _:
+            return BackendError(f"{model}: {message}")
+
+
+async def describe_all(backend: TritonBackend, models: tuple[str, ...], timeout_s: float) -> list[About]:
+    """Every model's word of itself. Raises as `describe` does."""
+    return await asyncio.gather(*(backend.describe(model, timeout_s) for model in models))

@@ -1,0 +1,143 @@
+"""Slabs of shared memory under /dev/shm: made by one process, mapped by others, never outliving their owner for long.
+
+Called by `shared_arena`, and by whoever cleans up after dead processes. A slab is named `PREFIX-EPOCH`; its owner holds
+a lock on it that the kernel drops when the owner dies, however it dies. Knows files, not features.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import mmap
+import os
+import secrets
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wavserve.errors import BackendError, SettingsError
+
+SHM = Path("/dev/shm")
+HEADER = 4096
+"""Bytes before the content: a length, and JSON that says what lies there."""
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class Slab:
+    """A mapped slab. `memory` holds the header and `size` bytes of content from `HEADER` on."""
+
+    path: Path
+    epoch: int
+    memory: mmap.mmap
+    facts: Mapping[str, Any]
+    lock: int | None
+    """the owner's file descriptor, which holds the lock; None in other processes"""
+
+    def close(self) -> None:
+        """The owner removes the file; mappings of it stay good until they are dropped."""
+        if self.lock is not None:
+            self.path.unlink(missing_ok=True)
+            os.close(self.lock)
+
+
+def create(prefix: str, size: int, facts: Mapping[str, Any], folder: Path = SHM) -> Slab:
+    """A slab of `size` bytes of zeros, every page of it really there; `facts` tell others what lies in it.
+
+    Nobody sees it before it is whole. Raises SettingsError when there is no room.
+    """
+    clean(prefix, folder)
+    free, needed = free_bytes(folder), HEADER + size
+    if needed > free:
+        raise SettingsError(
+            f"arena.num_slots: expected a feature arena of at most {free / 1e6:.0f} MB, which is what is free in "
+            f"{folder}, got {needed / 1e6:.0f} MB; fewer slots, or more shared memory (containers: --shm-size)"
+        )
+    file = -1
+    try:
+        file = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        os.posix_fallocate(file, 0, needed)  # a file with holes would kill us at a touch once memory is short
+        memory = mmap.mmap(file, needed, flags=mmap.MAP_SHARED | _POPULATE)
+        _write_header(memory, facts)
+        path, epoch = _name(file, prefix, folder)
+    except OSError as error:
+        if file >= 0:
+            os.close(file)
+        raise SettingsError(f"arena.num_slots: cannot make a slab of {needed / 1e6:.0f} MB: {error}") from error
+    return Slab(path, epoch, memory, facts, file)
+
+
+def attach(prefix: str, epoch: int, folder: Path = SHM) -> Slab | None:
+    """The slab of that epoch, mapped; None when it is gone."""
+    path = _path(folder, prefix, epoch)
+    try:
+        with path.open("r+b") as file:
+            memory = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_SHARED | _POPULATE)
+    except OSError:
+        return None
+    [length] = _LENGTH.unpack(memory[: _LENGTH.size])
+    return Slab(path, epoch, memory, json.loads(memory[_LENGTH.size : _LENGTH.size + length]), None)
+
+
+def clean(prefix: str, folder: Path = SHM) -> list[Path]:
+    """Removes the slabs of this prefix whose owners are dead, and tells which."""
+    return [path for path in folder.glob(f"{prefix}-{'[0-9a-f]' * 8}") if _remove_unowned(path)]
+
+
+def free_bytes(folder: Path = SHM) -> int:
+    """What may still be put there: the file system's room, or the memory behind it where that is less."""
+    told = os.statvfs(folder)
+    return min(told.f_bavail * told.f_frsize, _available_memory())
+
+
+def _remove_unowned(path: Path) -> bool:
+    """One slab; its lock can be had only when nobody living has it."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        path.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(file)
+
+
+def _write_header(memory: mmap.mmap, facts: Mapping[str, Any]) -> None:
+    text = json.dumps(facts).encode()
+    if _LENGTH.size + len(text) > HEADER:
+        raise ValueError(f"slab header: expected at most {HEADER - _LENGTH.size} bytes, got {len(text)}")
+    memory[: _LENGTH.size] = _LENGTH.pack(len(text))
+    memory[_LENGTH.size : _LENGTH.size + len(text)] = text
+
+
+def _name(file: int, prefix: str, folder: Path) -> tuple[Path, int]:
+    """Gives the file, whole and locked, its name. A random epoch: one that comes back would revive old handles."""
+    while True:
+        epoch = 1 + secrets.randbelow((1 << 31) - 1)
+        try:
+            os.link(f"/proc/self/fd/{file}", _path(folder, prefix, epoch), src_dir_fd=file)  # linkat: follows it
+            return _path(folder, prefix, epoch), epoch
+        except FileExistsError:
+            continue
+
+
+def _path(folder: Path, prefix: str, epoch: int) -> Path:
+    return folder / f"{prefix}-{epoch:08x}"
+
+
+def _available_memory() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise BackendError("/proc/meminfo: expected MemAvailable")
+
+
+_POPULATE: int = getattr(mmap, "MAP_POPULATE", 0)

@@ -1,0 +1,79 @@
+"""The entry of every `model_repository/*/1/model.py`: a hosted model as Triton's Python backend calls it.
+
+A composition root like `app`: reads the settings (from the environment, as the gateway or the container gives them),
+loads one model, and turns Triton's requests into calls of its host. Tensors go in and out by DLPack only: the stub's
+numpy bridge is wrong with numpy 2. Imported in Triton's stub process alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from wavserve import bundle, faults, settings
+from wavserve.errors import Cancelled, InvalidRequest, WavserveError
+from wavserve.models import exchange, host
+from wavserve.models.host import Host
+from wavserve.models.loading import RunnerConfig
+from wavserve.telemetry import configure_logging
+from wavserve.types import Tensors
+
+log = logging.getLogger(__name__)
+
+
+class TritonPythonModel:
+    """Which model it is, `model_name` tells."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        try:
+            self._host = _load(args)
+        except WavserveError as error:
+            raise pb_utils.TritonModelException(faults.encode(error)) from error
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [self._answer(request) for request in requests]
+
+    def finalize(self) -> None:
+        self._host.close()
+
+    def _answer(self, request: Any) -> Any:
+        try:
+            verb = json.loads(request.parameters()).get("verb", "")
+            outputs = self._host.run(verb, _inputs(request), request.is_cancelled)
+        except WavserveError as error:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(faults.encode(error), _code(error)))
+        except Exception as error:
+            log.exception("%s: a call failed", self._host.model)
+            fault = f"{self._host.model}: {type(error).__name__}: {error}"
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(fault, pb_utils.TritonError.INTERNAL))
+        tensors = [pb_utils.Tensor.from_dlpack(name, exchange.to_dlpack(value)) for name, value in outputs.items()]
+        return pb_utils.InferenceResponse(tensors)
+
+
+def _load(args: dict[str, str]) -> Host:
+    told = settings.load_from_process(None).settings
+    configure_logging(told.log.level, told.log.format)
+    on_gpu = args["model_instance_kind"] == "GPU"
+    device = told.backend.device if on_gpu or told.backend.device == "cuda" else "cpu"
+    config = RunnerConfig(
+        device,
+        told.backend.dtype,
+        told.backend.threads,
+        told.arena.num_slots,
+        told.arena.lease_s,
+        told.backend.max_cached_texts,
+    )
+    return host.load(args["model_name"], bundle.load(told.bundle.folder), config, told.arena.prefix)
+
+
+def _inputs(request: Any) -> Tensors:
+    return {tensor.name(): exchange.to_numpy(tensor.to_dlpack()) for tensor in request.inputs()}
+
+
+def _code(error: WavserveError) -> int:
+    """Triton's own code beside ours in the message, for whoever reads its logs and metrics."""
+    kinds = {InvalidRequest: pb_utils.TritonError.INVALID_ARG, Cancelled: pb_utils.TritonError.CANCELLED}
+    return next((code for kind, code in kinds.items() if isinstance(error, kind)), pb_utils.TritonError.UNAVAILABLE)
