@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+# The Triton server of `backend.kind = triton-embedded`. Without its dependencies: they would bring numpy 1, and nothing
+# of them is imported, for the server is a program and a folder of libraries.
+TRITON := nvidia-pytriton==0.7.0
 # A package index for torch alone, e.g. the one of PyTorch's CPU builds (see README).
 TORCH_INDEX ?=
 # Anything else pip should be told, e.g. PIP_EXTRA_ARGS="--proxy http://..."
@@ -12,7 +15,7 @@ ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
-CODE := service tests examples loadtest
+CODE := service tests examples loadtest model_repository
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve demo test lint format type protos bench bench-exact bench-plan
@@ -27,6 +30,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install $(PIP_EXTRA_ARGS) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(PIP) install $(PIP_EXTRA_ARGS) -c constraints.txt -e '.[server,dev]'
+ifeq ($(shell uname -sm),Linux x86_64)
+	$(PIP) install $(PIP_EXTRA_ARGS) --no-deps $(TRITON)
+endif
 	touch $@
 
 serve: install ## the service on loopback, tiny preset unless ARGS say otherwise

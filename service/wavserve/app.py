@@ -17,20 +17,11 @@ from importlib.metadata import version
 import grpc.aio
 import uvicorn
 
-from wavserve import bundle
-from wavserve.backends.local import LocalBackend
-from wavserve.batcher import Batcher, BatcherConfig
-from wavserve.bundle import Bundle
-from wavserve.calls import ModelCalls
 from wavserve.edge.grpc_api import create_grpc_server
 from wavserve.edge.http_api import create_http_app
 from wavserve.edge.limits import EdgeLimits
 from wavserve.errors import SettingsError
-from wavserve.models import presets
-from wavserve.models.loading import RunnerConfig, load_runners
-from wavserve.pace import Pace
-from wavserve.perception import Perception
-from wavserve.planner import Planner, SliceConfig
+from wavserve.fleet import Fleet, open_fleet
 from wavserve.policy import Policy, PolicyParts
 from wavserve.records import Recorder
 from wavserve.sessions import MemorySessions
@@ -51,45 +42,27 @@ class Service:
     policy: Policy
     sessions: MemorySessions
     metrics: Metrics
-    batcher: Batcher
-    backend: LocalBackend
+    fleet: Fleet
 
     async def close(self) -> None:
-        await self.batcher.close()
-        await self.backend.close()
+        await self.fleet.close()
 
 
 async def assemble(settings: Settings) -> Service:
-    """Loads the bundle and puts the parts together; `policy.warm_up` is the caller's next step.
+    """Brings up the models and puts the parts together; `policy.warm_up` is the caller's next step.
 
-    Raises BundleError when the bundle cannot be used.
+    Raises as `open_fleet` does.
     """
-    policy_bundle = await asyncio.to_thread(open_bundle, settings)
-    loaded = await asyncio.to_thread(load_runners, policy_bundle, _runner_config(settings))
-    digest = await asyncio.to_thread(bundle.digest, policy_bundle.folder)
-    backend = LocalBackend(loaded.runners, digest)
     metrics = Metrics()
-    batcher = Batcher(backend, BatcherConfig(**settings.batcher.model_dump()), on_batch=metrics.observe_call)
+    recorder = None if settings.record.folder is None else Recorder(settings.record.folder)
     sessions = MemorySessions(**settings.sessions.model_dump())
-    policy = Policy(_parts(settings, policy_bundle, digest, batcher, sessions, metrics))
-    metrics.watch_queue(lambda: batcher.queue_depth)
-    metrics.watch_arena(lambda: loaded.arena.book.used, lambda: loaded.arena.book.num_slots)
+    fleet = await open_fleet(settings, metrics)
+    policy = Policy(_parts(settings, fleet, sessions, metrics, recorder))
+    metrics.watch_queue(lambda: fleet.queue_depth)
+    metrics.watch_arena(lambda: fleet.slots()[0], lambda: fleet.slots()[1])
     metrics.watch_sessions(lambda: len(sessions))
     metrics.watch_plans(lambda: policy.plans_in_flight)
-    batcher.start()
-    return Service(policy, sessions, metrics, batcher, backend)
-
-
-def open_bundle(settings: Settings) -> Bundle:
-    """The bundle the settings name; a preset is made first when it is not there yet."""
-    folder = settings.bundle.folder
-    if settings.bundle.path is None and not folder.exists():
-        log.info("making bundle %s (preset %s, seeded random weights)", folder, settings.bundle.preset)
-        try:
-            presets.create(settings.bundle.preset, folder, settings.bundle.seed)
-        except OSError as error:
-            raise SettingsError(f"bundle.root: cannot make {folder}: {error}") from error
-    return bundle.load(folder)
+    return Service(policy, sessions, metrics, fleet)
 
 
 async def serve(settings: Settings) -> None:
@@ -156,30 +129,18 @@ def _edges(settings: Settings, service: Service) -> tuple[_HttpServer, grpc.aio.
     return _HttpServer(config), create_grpc_server(service.policy, limits, service.metrics)
 
 
-def _runner_config(settings: Settings) -> RunnerConfig:
-    backend, arena = settings.backend, settings.arena
-    return RunnerConfig(
-        backend.device, backend.dtype, backend.threads, arena.num_slots, arena.lease_s, backend.max_cached_texts
-    )
-
-
 def _parts(
-    settings: Settings, policy_bundle: Bundle, digest: str, batcher: Batcher, sessions: MemorySessions, metrics: Metrics
+    settings: Settings, fleet: Fleet, sessions: MemorySessions, metrics: Metrics, recorder: Recorder | None
 ) -> PolicyParts:
-    spec = policy_bundle.spec
-    slices = SliceConfig(min(settings.planner.slice_size, settings.arena.num_slots), settings.planner.slices_in_flight)
-    recorder = None if settings.record.folder is None else Recorder(settings.record.folder)
-
     def observe(result: PlanResult) -> None:
         metrics.observe_plan(result.receipt.iterations_done, result.receipt.deadline.value)
         for stage, seconds in result.receipt.stage_s.items():
             metrics.observe_stage(stage, seconds)
 
     return PolicyParts(
-        spec=spec,
-        digest=digest,
-        perception=Perception(spec, batcher, settings.backend.max_cached_texts),
-        planner=Planner(ModelCalls(spec, batcher), slices, Pace()),
+        spec=fleet.spec,
+        digest=fleet.digest,
+        placement=fleet.placement,
         sessions=sessions,
         max_plans=settings.limits.max_concurrent_plans,
         version=version("wavserve"),

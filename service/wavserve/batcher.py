@@ -177,11 +177,10 @@ class Batcher:
         for group in batch:
             group.future.add_done_callback(partial(_stop_if_unwanted, running, batch))
         await asyncio.wait([running])
-        if running.cancelled():  # every caller is gone; the model keeps nothing of it
-            self._work.set()
-            return
         try:
             answers = _split(verb, running.result(), len(batch))
+        except asyncio.CancelledError:  # as a rule because every caller is gone; the model keeps nothing of it
+            answers = [BackendError(f"{verb}: the call was cancelled")] * len(batch)
         except WavserveError as error:
             answers = [error] * len(batch)
         except Exception as error:  # noqa: BLE001 - a bug below the seam must still answer every group

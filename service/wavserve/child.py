@@ -6,7 +6,6 @@ here; the child needs wavserve[server].
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from wavserve.ports import free_ports
 
 READY_WITHIN_S = 300.0
 """A first start makes the tiny preset; a slow disk and a cold import of torch fit in with room to spare."""
@@ -49,15 +50,6 @@ class Child:
 
     def tail(self, lines: int = 12) -> str:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports nobody listens on, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
 
 
 def start(log: Path, arguments: Sequence[str] = (), on_wait: Callable[[float], None] = lambda waited_s: None) -> Child:

@@ -1,8 +1,8 @@
 """Tensors that travel once: later calls name them by a key, and the other side still has them.
 
-A plan's frame memory and an iteration's Gaussians go with every slice of samples, which over a wire would be megabytes a
-plan. Used by the backend that has a wire (`Sender`) and by the host at its other end (`Receiver`); nothing above or
-below them knows. Knows numpy only.
+A plan's frame memory and an iteration's Gaussians go with every slice of samples: over a wire, megabytes a plan. Used
+by the backend that has a wire (`Sender`) and by the host at its other end (`Receiver`); nothing else knows of it. Knows
+numpy only.
 """
 
 from __future__ import annotations
@@ -88,4 +88,4 @@ class Receiver:
 def _key(row: NDArray[Any]) -> bytes:
     """Of content, dtype and shape: equal rows of different plans are one."""
     about = f"{row.dtype}{row.shape}".encode()
-    return hashlib.blake2b(np.ascontiguousarray(row), digest_size=KEY_BYTES, person=about[-16:]).digest()
+    return hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=KEY_BYTES, person=about[-16:]).digest()

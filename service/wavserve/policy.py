@@ -20,17 +20,25 @@ from numpy.typing import NDArray
 
 from wavserve import digests
 from wavserve.calls import Job
-from wavserve.errors import DeadlineExceeded, NotReady, Overloaded, SequenceConflict, UnknownPolicy, UnknownSession
+from wavserve.errors import (
+    DeadlineExceeded,
+    ModelDown,
+    NotReady,
+    Overloaded,
+    SequenceConflict,
+    UnknownPolicy,
+    UnknownSession,
+)
 from wavserve.normalise import Normaliser
 from wavserve.options import merge_options
 from wavserve.pace import Clock, StageTimes
 from wavserve.perception import Perception
 from wavserve.pictures import imagine_frames
-from wavserve.planner import Planner
+from wavserve.placement import Device, Placement
 from wavserve.proposal import NamedNoise
 from wavserve.sessions import Answered, FrameMemory, Session, SessionStore
 from wavserve.spec import PlannerConfig, PolicySpec
-from wavserve.types import DeadlineResult, Plan, PlanContext, PlanRequest, PlanResult, Receipt
+from wavserve.types import Array, DeadlineResult, Plan, PlanContext, PlanRequest, PlanResult, Receipt
 
 T = TypeVar("T")
 
@@ -47,8 +55,7 @@ class PolicyParts:
     spec: PolicySpec
     digest: str
     """of the weights, as the backend told it"""
-    perception: Perception
-    planner: Planner
+    placement: Placement
     sessions: SessionStore
     max_plans: int
     """plans under way at a time; more are refused"""
@@ -82,17 +89,26 @@ class Flight:
     waiters: int = 0
 
 
+MAX_PLACEMENTS = 3
+"""How often a plan is made when the models under it go down."""
+
+
 class Policy:
-    """Serves one policy. `ready` turns true after `warm_up` has planned once for real."""
+    """Serves one policy. `warm` turns true after `warm_up` has planned once for real, and false when draining."""
 
     def __init__(self, parts: PolicyParts) -> None:
         self.spec = parts.spec
         self.digest = parts.digest
-        self.ready = False
+        self.warm = False
         self._parts = parts
         self._normaliser = Normaliser(parts.spec)
         self._flights: dict[str, Flight] = {}
         self._tasks: set[asyncio.Task[object]] = set()  # flights, and records being written
+
+    @property
+    def ready(self) -> bool:
+        """Whether plans are taken."""
+        return self.warm and self._parts.placement.ready
 
     @property
     def plans_in_flight(self) -> int:
@@ -105,7 +121,7 @@ class Policy:
         Overloaded, NotReady, DeadlineExceeded and BackendError; in each case the session is as it was.
         """
         if not self.ready:
-            raise NotReady("the service is starting or draining")
+            raise NotReady("the models are being repaired" if self.warm else "the service is starting or draining")
         order = self._order(request, math.inf if deadline is None else deadline)
         key = request.session_id or f"new-{secrets.token_hex(8)}"
         flight = self._flights.get(key)
@@ -126,20 +142,27 @@ class Policy:
             raise SequenceConflict("session_id", "a session that stands still", "a plan was committed meanwhile: retry")
 
     async def warm_up(self) -> None:
-        """Plans for real on black frames, a slice of samples wide, so that the first robot finds all warm and timed."""
-        samples = min(self.spec.planner.num_video_samples, self._parts.planner.slices.size)
+        """Plans for real on every device, so that the first robot finds all warm and timed."""
+        for device in self._parts.placement.devices:
+            await self._warm_up(device)
+        self.warm = True
+
+    async def _warm_up(self, device: Device) -> None:
+        """Black frames, a slice of samples wide."""
+        samples = min(self.spec.planner.num_video_samples, device.planner.slices.size)
         slice_of = {"num_video_samples": samples, "video_elite_fraction": 1.0, "value_elite_fraction": 1.0}
         images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in self.spec.cameras}
         state = np.zeros(self.spec.state.dim, np.float32)
         for iterations in (1, 1, 0) if samples > 1 else (0,):
             options = {**slice_of, "num_iterations": iterations}
             request = PlanRequest(images, state, "warm up", seed=0, options=options)
-            await self._make(self._order(request, math.inf), Session.fresh(self.digest))
-        self.ready = True
+            order = self._order(request, math.inf)
+            with order.stages.measure("total"):
+                await self._make_on(device, order, Session.fresh(self.digest))
 
     async def drain(self, timeout_s: float | None = None) -> None:
         """Takes no more plans and waits for those under way; what is left after a while is answered with NotReady."""
-        self.ready = False
+        self.warm = False
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=timeout_s)
             for task in late:
@@ -157,7 +180,8 @@ class Policy:
 
     def _take_off(self, order: Order) -> Flight:
         if len(self._flights) >= self._parts.max_plans:
-            wait_s = self._parts.planner.pace.plan_s(order.config) * len(self._flights)
+            devices = self._parts.placement.devices
+            wait_s = devices[0].planner.pace.plan_s(order.config) * len(self._flights) / len(devices)
             raise Overloaded(f"{len(self._flights)} plans are under way, the limit", max(wait_s, 0.05))
         return Flight(order, self._in_background(self._fly(order)))
 
@@ -221,29 +245,46 @@ class Policy:
         return session if session.policy_digest == self.digest else replace(session.forget(), policy_digest=self.digest)
 
     async def _make(self, order: Order, session: Session) -> tuple[PlanResult, Plan, FrameMemory]:
-        """One plan in a session; commits nothing."""
-        request = order.request
+        """One plan in a session; commits nothing. When its models go down it is made again from the start: same seed,
+        same plan."""
         with order.stages.measure("total"):
-            memory, context = await self._perceive(order, session)
-            reserve_s = request.imagine_chunks * self._parts.planner.pace.picture_s(order.config)
-            noise = NamedNoise((order.seed, request.sequence))
-            job = Job(context, order.config, noise, order.deadline, reserve_s, order.stages)
-            plan = await self._parts.planner.plan(job)
-            actions = self._normaliser.actions(plan.actions, request.state)
-            imagined = await self._imagine(job, plan, request.imagine_chunks)
-        receipt = self._receipt(order, plan, memory)
+            for _ in range(MAX_PLACEMENTS):
+                async with self._parts.placement.place() as device:
+                    try:
+                        made = await self._make_on(device, order, session)
+                        break
+                    except ModelDown as error:
+                        gone = error
+            else:
+                raise gone
+        actions, plan, memory, imagined = made
+        request, receipt = order.request, self._receipt(order, plan, memory)
         result = PlanResult(session.id, request.sequence, request.control_step, actions, receipt, imagined)
         return result, plan, memory
 
-    async def _imagine(self, job: Job, plan: Plan, chunks: int) -> dict[str, NDArray[np.uint8]]:
-        return await imagine_frames(self._parts.planner, self._parts.perception, job, plan, chunks) if chunks else {}
+    async def _make_on(
+        self, device: Device, order: Order, session: Session
+    ) -> tuple[Array, Plan, FrameMemory, dict[str, NDArray[np.uint8]]]:
+        """Actions in the policy's units, the plan and memory behind them, and imagined frames where asked for."""
+        request, planner = order.request, device.planner
+        memory, context = await self._perceive(device.perception, order, session)
+        reserve_s = request.imagine_chunks * planner.pace.picture_s(order.config)
+        noise = NamedNoise((order.seed, request.sequence))
+        job = Job(context, order.config, noise, order.deadline, reserve_s, order.stages)
+        plan = await planner.plan(job)
+        actions = self._normaliser.actions(plan.actions, request.state)
+        chunks = request.imagine_chunks
+        imagined = await imagine_frames(planner, device.perception, job, plan, chunks) if chunks else {}
+        return actions, plan, memory, imagined
 
-    async def _perceive(self, order: Order, session: Session) -> tuple[FrameMemory, PlanContext]:
+    async def _perceive(
+        self, perception: Perception, order: Order, session: Session
+    ) -> tuple[FrameMemory, PlanContext]:
         request, latent, threshold = order.request, self.spec.latent, self.spec.memory_threshold
         with order.stages.measure("encode"):
             text, latents = await asyncio.gather(
-                self._parts.perception.read(request.instruction, order.deadline),
-                self._parts.perception.see(request.images, order.deadline),
+                perception.read(request.instruction, order.deadline),
+                perception.see(request.images, order.deadline),
             )
         if session.memory is None:
             memory = FrameMemory.begin(latents, latent.num_memory_frames, threshold)

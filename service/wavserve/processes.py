@@ -6,7 +6,11 @@ full form; without /proc every process counts as alive, which is right where not
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,3 +40,37 @@ def _started(pid: int) -> int | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[_START_FIELD])
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+def dies_with_parent() -> Callable[[], None]:
+    """For `preexec_fn`: the child is killed when the thread that started it ends, however it ends. Linux only."""
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def arm() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before this took hold
+            os._exit(1)
+
+    return arm
+
+
+def owned_name(kind: str) -> str:
+    """A name for files of this process, by which `orphans` tells later whether it still lives.
+
+    It also names the pid namespace: elsewhere, the same pid is somebody else.
+    """
+    return f"{kind}-{_namespace()}-{os.getpid()}-{Process.me().started}"
+
+
+def orphans(kind: str, folder: Path) -> list[Path]:
+    """Files and folders whose names begin with a dead process's `owned_name`; never a living one's."""
+    pattern = re.compile(rf"{re.escape(kind)}-{_namespace()}-(\d+)-(\d+)(?!\d)")
+    named = [(path, pattern.match(path.name)) for path in folder.glob(f"{kind}-*")]
+    return [path for path, name in named if name and not Process(int(name[1]), int(name[2])).alive]
+
+
+def _namespace() -> int:
+    return (_PROC / "self/ns/pid").stat().st_ino

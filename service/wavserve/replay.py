@@ -38,7 +38,7 @@ async def replay(record_file: Path, settings: Settings) -> Replay:
     """Plans again from a record. Raises BundleError when the record was made with another policy."""
     record = records.load(record_file)
     service = await assemble(settings)
-    service.policy.ready = True  # nothing to warm up for one plan
+    service.policy.warm = True  # nothing to warm up for one plan
     try:
         return await _replay(record, service)
     finally:

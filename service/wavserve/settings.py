@@ -23,18 +23,19 @@ PREFIX = "WAVSERVE_"
 CONFIG_VARIABLE = "WAVSERVE_CONFIG"
 _NOTHING = "none"
 
-Port = Annotated[int, Field(ge=0, le=65535)]
-Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
-Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: _listed(value)), Field(min_length=1)]
-OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: None if value == _NOTHING else value)]
-OptionalCount = Annotated[Positive | None, BeforeValidator(lambda value: None if value == _NOTHING else value)]
-
 
 def _listed(value: object) -> object:
     """Several texts in one, as flags and variables give them: `a,b`."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: None if value == _NOTHING else value)]
+OptionalCount = Annotated[Positive | None, BeforeValidator(lambda value: None if value == _NOTHING else value)]
 
 
 class _Section(BaseModel):
@@ -66,6 +67,10 @@ class BackendSettings(_Section):
 
 class TritonSettings(_Section):
     urls: Texts = Field(default=("127.0.0.1:8001",), description="gRPC endpoints of running Tritons, one a GPU")
+    repository: Path = Field(
+        default=Path(__file__).parents[2] / "model_repository",
+        description="Triton's model repository, for the embedded server; it is in the source tree",
+    )
     canary_s: Seconds = Field(default=1.0, description="how often every model is asked whether it works")
     hang_s: Seconds = Field(default=60.0, description="a model that answers nothing for so long is started again")
     load_s: Seconds = Field(default=600.0, description="longest that loading a model may take")
@@ -106,7 +111,9 @@ class BatcherSettings(_Section):
 class ArenaSettings(_Section):
     num_slots: Positive = Field(default=32, description="video samples whose features are kept at a time")
     lease_s: Seconds = Field(default=60.0, description="after this an unread slot is taken back")
-    prefix: Name = Field(default="wavserve", description="of the arena's file in /dev/shm, where Triton runs the models")
+    prefix: Name = Field(
+        default="wavserve", description="of the arena's file in /dev/shm, where Triton runs the models"
+    )
 
 
 class SessionSettings(_Section):
@@ -163,6 +170,11 @@ class Loaded:
             for name, value in values.items():
                 key = f"{section}.{name}"
                 yield key, value, self.sources[key]
+
+
+def inherited_environment() -> dict[str, str]:
+    """This process's environment for a child, without our own variables: those the child is given on purpose."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
 def load_from_process(file: Path | None, flags: Iterable[Given] = ()) -> Loaded:

@@ -57,6 +57,15 @@ class Metrics:
         self._call_rows.labels(verb).observe(rows)
         self._call_seconds.labels(verb).observe(seconds)
 
+    def observe_model(self, device: str, model: str, up: bool) -> None:
+        """Whether a model of a device works, as its supervisor found."""
+        self._model_up.labels(device, model).set(up)
+
+    def observe_wire(self, verb: str, sent: int, received: int) -> None:
+        """Tensor bytes of a call to models behind a wire."""
+        self._wire_bytes.labels(verb, "sent").inc(sent)
+        self._wire_bytes.labels(verb, "received").inc(received)
+
     def watch_queue(self, depth: Reading) -> None:
         """Groups waiting for the device."""
         self._watch("queue_depth", "Groups waiting for the device.", depth)
@@ -98,6 +107,15 @@ class Metrics:
         self._call_groups = self._histogram("call_groups", "Sample groups joined in a call.", labels, _GROUPS)
         self._call_rows = self._histogram("call_rows", "Batch rows of a call.", labels, _ROWS)
         self._call_seconds = self._histogram("call_seconds", "Time of a backend call.", labels, _SECONDS)
+        self._model_up = Gauge(
+            "wavserve_model_up", "1 where a model behind a wire works.", ("device", "model"), registry=self.registry
+        )
+        self._wire_bytes = Counter(
+            "wavserve_wire_bytes",
+            "Tensor bytes of calls to models behind a wire.",
+            ("verb", "direction"),
+            registry=self.registry,
+        )
 
     def _histogram(self, name: str, meaning: str, labels: tuple[str, ...], buckets: tuple[float, ...]) -> Histogram:
         return Histogram(f"wavserve_{name}", meaning, labels, buckets=buckets, registry=self.registry)

@@ -76,4 +76,5 @@ def _inputs(request: Any) -> Tensors:
 def _code(error: WavserveError) -> int:
     """Triton's own code beside ours in the message, for whoever reads its logs and metrics."""
     kinds = {InvalidRequest: pb_utils.TritonError.INVALID_ARG, Cancelled: pb_utils.TritonError.CANCELLED}
-    return next((code for kind, code in kinds.items() if isinstance(error, kind)), pb_utils.TritonError.UNAVAILABLE)
+    codes = (code for kind, code in kinds.items() if isinstance(error, kind))
+    return int(next(codes, pb_utils.TritonError.UNAVAILABLE))

@@ -70,7 +70,7 @@ def test_every_pinned_requirement_is_in_the_constraints() -> None:
     pins = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = [project["dependencies"], *project["optional-dependencies"].values()]
-    wanted = {requirement.split(">")[0].split("=")[0].lower() for group in groups for requirement in group}
+    wanted = {re.split(r"[\[<>=]", requirement)[0].lower() for group in groups for requirement in group}
     assert {item for item in wanted if not item.startswith("wavserve")} <= pins
 
 

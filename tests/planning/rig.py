@@ -15,6 +15,7 @@ from wavserve.calls import Job, ModelCalls
 from wavserve.models.arena_book import ArenaBook
 from wavserve.pace import Clock, Pace
 from wavserve.perception import Perception
+from wavserve.placement import Device, Placement
 from wavserve.planner import Planner, SliceConfig
 from wavserve.policy import Keep, Policy, PolicyParts
 from wavserve.proposal import NamedNoise
@@ -133,10 +134,9 @@ async def rigged(spec: PolicySpec, options: RigOptions | None = None) -> AsyncIt
     planner = Planner(ModelCalls(spec, batcher), SliceConfig(options.slice_size, options.in_flight), pace, **clock)
     sessions = MemorySessions(ttl_s=60.0, max_sessions=4, **clock)
     perception = Perception(spec, batcher, max_texts=8)
-    policy = Policy(
-        PolicyParts(spec, "fake", perception, planner, sessions, options.max_plans, "0", options.keep, **clock)
-    )
-    policy.ready = options.ready
+    placement = Placement([Device(planner, perception)], wait_s=5.0)
+    policy = Policy(PolicyParts(spec, "fake", placement, sessions, options.max_plans, "0", options.keep, **clock))
+    policy.warm = options.ready
     batcher.start()
     try:
         yield Rig(spec, backend, batcher, planner, sessions, policy)

@@ -46,7 +46,8 @@ class About:
     model: str
     digest: str
     device: str
-    process: int
+    process: tuple[int, int]
+    """pid and start time, as the machine it runs on counts them; see `processes`"""
     policy: dict[str, Any]
     arena: dict[str, int] | None
     """slots `used` and `slots`; of the model that owns the arena"""
@@ -87,7 +88,11 @@ class TritonBackend:
     async def describe(self, model: str, timeout_s: float) -> About:
         """Asks one model who it is, which shows that it works. Raises ModelDown, BackendError, DeadlineExceeded."""
         result = await self._infer(model, DESCRIBE, {}, (ABOUT,), timeout_s)
-        return About(**json.loads(_outputs(result, (ABOUT,))[ABOUT].tobytes()))
+        text = _outputs(result, (ABOUT,))[ABOUT].tobytes()
+        try:
+            return About(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise BackendError(f"{model}: expected what a hosted model says of itself, got {text[:80]!r}") from error
 
     async def load(self, model: str, timeout_s: float) -> None:
         """Loads a model, or loads it again when it is loaded. Raises the model's own error, or BackendError."""
@@ -104,9 +109,10 @@ class TritonBackend:
 
     async def reconnect(self, url: str) -> None:
         """To a server that was started again elsewhere."""
-        await self.close()
-        self.url, self._client = url, _connect(url)
+        old, self._client = self._client, _connect(url)
+        self.url = url
         self._sender.forget()
+        await old.close()
 
     async def close(self) -> None:
         await self._client.close()
@@ -138,6 +144,11 @@ class TritonBackend:
             if isinstance(failure, ModelDown):
                 self.on_down(model)
             raise failure from error
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is not None and caller.cancelling():
+                raise
+            raise ModelDown(f"{model}: the connection was closed") from None  # by `reconnect`, not by the caller
 
 
 def _connect(url: str) -> InferenceServerClient:
@@ -191,8 +202,3 @@ def _typed(error: InferenceServerException, model: str) -> WavserveError:
             return ModelDown(f"{model}: {message}")
         case _:
             return BackendError(f"{model}: {message}")
-
-
-async def describe_all(backend: TritonBackend, models: tuple[str, ...], timeout_s: float) -> list[About]:
-    """Every model's word of itself. Raises as `describe` does."""
-    return await asyncio.gather(*(backend.describe(model, timeout_s) for model in models))

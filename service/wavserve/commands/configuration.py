@@ -20,6 +20,7 @@ NAMED_FLAGS = {
     "--bundle": ("bundle.path", "FOLDER"),
     "--preset": ("bundle.preset", "NAME"),
     "--backend": ("backend.kind", "NAME"),
+    "--triton-url": ("triton.urls", "HOST:PORT[,...]"),
     "--record": ("record.folder", "FOLDER"),
 }
 """Short ways to say `--set key=value`."""

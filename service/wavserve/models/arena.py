@@ -1,7 +1,8 @@
 """The feature arena: a slab of fixed-size slots where video features wait for the value and action models.
 
-Written by the video runner, read by the other two; the rules are in `arena_book`. Here the slab is a tensor; where it
-lies, in this process or shared with others (`shared_arena`), makes no difference to its users. It is laid out layer by layer, so that one layer of neighbouring slots is one contiguous block for a matrix product.
+Written by the video runner, read by the other two; the rules are in `arena_book`. Where the slab lies, in this process
+or shared with others (`shared_arena`), makes no difference to its users. It is laid out layer by layer, so that one
+layer of neighbouring slots is one contiguous block for a matrix product.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class Arena:
         slots = book.num_slots
         video = (shape.num_layers, slots, shape.video_tokens, shape.video_width)
         value = (shape.num_layers, slots, shape.value_tokens, shape.value_width)
-        planes = slab.split([math.prod(video), math.prod(value)])
-        self._video, self._value = planes[0].view(video), planes[1].view(value)
+        self._video = slab[: math.prod(video)].view(video)
+        self._value = slab[math.prod(video) :].view(value)
 
     @classmethod
     def in_process(cls, shape: SlotShape, book: ArenaBook, dtype: torch.dtype, device: torch.device) -> Arena:

@@ -174,8 +174,7 @@ class ArenaBook:
         """Slots some living process is using; what a dead one had pinned is nobody's."""
         cells = self._cells
         rows = [r for r in np.flatnonzero(cells.pinned.any(axis=1)) if Process(*cells.owner[r].tolist()).alive]
-        pinned: NDArray[np.bool_] = cells.pinned[rows].any(axis=0)
-        return pinned
+        return np.asarray(cells.pinned[rows].any(axis=0), np.bool_)
 
     def _row(self, party: Party) -> int:
         """This process's row for `party`, taken over from a dead process or never used before."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 def to_numpy(capsule: Any) -> NDArray[Any]:
     """A request's tensor, valid during the call only; from a GPU it is copied."""
-    tensor: Tensor = torch.from_dlpack(capsule)
+    tensor: Tensor = torch.from_dlpack(capsule)  # type: ignore[attr-defined]
     array: NDArray[Any] = tensor.cpu().numpy()
     return array
 

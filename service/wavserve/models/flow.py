@@ -37,9 +37,7 @@ def integrate(velocity: Velocity, noise: Tensor, num_steps: int, on_step: OnStep
     return _euler(velocity, noise, schedule(num_steps), on_step)
 
 
-def approach(
-    velocity: Velocity, noise: Tensor, num_steps: int, on_step: OnStep | None = None
-) -> tuple[Tensor, float]:
+def approach(velocity: Velocity, noise: Tensor, num_steps: int, on_step: OnStep | None = None) -> tuple[Tensor, float]:
     """The sample and its noise level where the last of `num_steps` begins; one step: the noise itself, at 1."""
     sigmas = schedule(num_steps)[:-1]
     return _euler(velocity, noise, sigmas, on_step), sigmas[-1].item()

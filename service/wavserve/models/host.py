@@ -7,7 +7,6 @@ the shared feature arena, the value and action models' find it.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ from wavserve.models.arena import Arenas, SlotShape
 from wavserve.models.calls import CancelCheck, Runner
 from wavserve.models.loading import RunnerConfig, apply_threads, device_of, dtype_of, load_runner
 from wavserve.models.shared_arena import ArenaConfig, AttachedArenas, SharedArena
+from wavserve.processes import Process
 from wavserve.types import Tensors
 from wavserve.verbs import ABOUT, DESCRIBE, VERBS
 
@@ -55,7 +55,7 @@ class Host:
             raise BackendError(f"{self.model}: eight ones do not make eight on {self.device}")
         book = None if self.arena is None else self.arena.book
         arena = None if book is None else {"used": book.used, "slots": book.num_slots}
-        return {**self.facts, "process": os.getpid(), "arena": arena}
+        return {**self.facts, "process": [*Process.me()], "arena": arena}
 
     def close(self) -> None:
         if self.arena is not None:
@@ -82,5 +82,3 @@ def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
             arena.close()
         raise
     return Host(model, runner, facts, device, arena, Receiver())
-
-

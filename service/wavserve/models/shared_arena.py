@@ -137,5 +137,5 @@ def _import_cuda(config: ArenaConfig, parts: list[Any]) -> Tensor:
     # device, memory handle, size, offset, reference counter's handle and offset, event handle, whether to wait for it
     decoded = [bytes.fromhex(part) if isinstance(part, str) else part for part in parts]
     torch.cuda._lazy_init()  # type: ignore[no-untyped-call]
-    storage = torch.UntypedStorage._new_shared_cuda(*decoded)  # type: ignore[no-untyped-call]
+    storage = torch.UntypedStorage._new_shared_cuda(*decoded)
     return torch.empty(0, dtype=config.dtype, device=config.device).set_(storage)

@@ -1,0 +1,198 @@
+"""Keeps the models of one Triton working: asks each every second, and repairs what does not answer.
+
+Triton's own readiness cannot be trusted - a model whose process died stays "ready" and is never started again - so
+every model is asked for a real answer. Repair is unloading and loading; the last resort, where the server is ours, is
+starting it again. Called by the composition root; the policy takes no plans while a model is down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wavserve.backends.triton import About, TritonBackend
+from wavserve.backends.triton_server import TritonServer
+from wavserve.errors import WavserveError
+from wavserve.processes import Process
+from wavserve.verbs import MODELS
+
+log = logging.getLogger(__name__)
+
+FEATURE_OWNER = "video_dit"
+FEATURE_READERS = ("value_dit", "action_dit")
+MAX_BACKOFF_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchConfig:
+    """Seconds and counts of a supervisor; see `settings`."""
+
+    canary_s: float
+    hang_s: float
+    load_s: float
+    max_repairs: int
+
+
+class Supervisor:
+    """Watches one endpoint. `server`: the process behind it, where it is our child."""
+
+    def __init__(
+        self,
+        backend: TritonBackend,
+        config: WatchConfig,
+        server: TritonServer | None = None,
+        on_change: Callable[[str, bool], None] = lambda model, up: None,
+    ) -> None:
+        self.about: dict[str, About] = {}
+        """what each model said last"""
+        self._on_change = on_change
+        self._backend, self._config, self._server = backend, config, server
+        self._up = dict.fromkeys(MODELS, False)
+        self._alarms = {model: asyncio.Event() for model in MODELS}
+        self._repairing = asyncio.Lock()
+        self._failures = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        backend.on_down = self.report
+
+    @property
+    def up(self) -> bool:
+        """Whether every model answered when it was asked last."""
+        return all(self._up.values())
+
+    @property
+    def digests(self) -> set[str]:
+        """Policies the models say they serve: one, unless somebody changed the bundle under them."""
+        return {about.digest for about in self.about.values()}
+
+    def report(self, model: str) -> None:
+        """Somebody's call found the model gone: it is asked at once."""
+        self._set(model, False)
+        self._alarms[model].set()
+
+    @property
+    def owns_server(self) -> bool:
+        return self._server is not None
+
+    async def start(self) -> None:
+        """Starts the server and loads its models where it is ours, asks every model, and watches from then on.
+
+        Raises what loading failed with (BundleError, SettingsError), ModelDown where a foreign server has no models.
+        """
+        if self._server is not None:
+            await self._start_server(self._server)
+        for model in MODELS:
+            self._note(await self._backend.describe(model, self._config.hang_s))
+        self.watch()
+
+    def watch(self) -> None:
+        """Watches, and repairs what does not answer, until `close`."""
+        work = [self._keep_model(model) for model in MODELS]
+        if self._server is not None:
+            work.append(self._keep_server(self._server))
+        self._tasks += [asyncio.create_task(each) for each in work]
+
+    async def close(self) -> None:
+        """Stops watching, and the server where it is ours."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._server is not None:
+            await self._server.stop()
+
+    async def _keep_model(self, model: str) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._alarms[model].wait(), self._config.canary_s)
+            self._alarms[model].clear()
+            if await self._answers(model):
+                continue
+            async with self._repairing:
+                if self._server is None or self._server.running:  # else it is started again with all its models
+                    await self._repair(model)
+
+    async def _repair(self, model: str) -> None:
+        if await self._answers(model):
+            return  # it came back with another's repair
+        self._failures += 1
+        if self._server is not None and self._failures > self._config.max_repairs:
+            log.error("models do not come back after %d repairs: starting the server again", self._failures - 1)
+            self._failures = 0
+            self._server.kill()
+            return
+        log.warning("%s is gone: loading it again", model)
+        try:
+            await self._reload(self._with_dependents(model))
+        except WavserveError as error:
+            log.error("%s: cannot be loaded: %s", model, error.message)
+            await asyncio.sleep(min(self._failures, MAX_BACKOFF_S))
+        if await self._answers(model):
+            log.info("%s is back", model)
+            self._failures = 0
+
+    def _with_dependents(self, model: str) -> tuple[str, ...]:
+        """On CUDA the features died with their owner's process, and so must the mappings of them."""
+        lost = model == FEATURE_OWNER and model in self.about and self.about[model].device == "cuda"
+        return (model, *FEATURE_READERS) if lost else (model,)
+
+    async def _reload(self, models: tuple[str, ...]) -> None:
+        for model in models:
+            self._set(model, False)
+            if self._server is not None and model in self.about:
+                _end(Process(*self.about[model].process))  # one that hangs would never unload
+            await self._backend.unload(model, self._config.load_s)
+        await asyncio.gather(*(self._backend.load(model, self._config.load_s) for model in models))
+
+    async def _keep_server(self, server: TritonServer) -> None:
+        backoff_s = 0.5
+        while True:
+            code = await server.wait()
+            log.error("tritonserver ended with code %s: starting it again", code)
+            for model in MODELS:
+                self._set(model, False)
+            async with self._repairing:
+                try:
+                    await self._start_server(server)
+                    await asyncio.gather(*(self._answers(model) for model in MODELS))
+                    backoff_s = 0.5
+                except WavserveError as error:
+                    log.error("tritonserver cannot be started: %s", error.message)
+                    server.kill()
+                    await asyncio.sleep(backoff_s)
+                    backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+
+    async def _start_server(self, server: TritonServer) -> None:
+        await self._backend.reconnect(await server.start())
+        await asyncio.gather(*(self._backend.load(model, self._config.load_s) for model in MODELS))
+
+    async def _answers(self, model: str) -> bool:
+        """Asks a model who it is, and notes the answer."""
+        try:
+            self._note(await self._backend.describe(model, self._config.hang_s))
+        except WavserveError as error:
+            log.debug("%s does not answer: %s", model, error.message)
+            self._set(model, False)
+            return False
+        return True
+
+    def _note(self, about: About) -> None:
+        known = self.about.get(about.model)
+        if known is not None and known.digest != about.digest:
+            log.error("%s serves another policy now: %s, not %s", about.model, about.digest[:16], known.digest[:16])
+        self.about[about.model] = about
+        self._set(about.model, True)
+
+    def _set(self, model: str, up: bool) -> None:
+        if self._up[model] != up:
+            self._up[model] = up
+            self._on_change(model, up)
+
+
+def _end(process: Process) -> None:
+    if process.alive:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)

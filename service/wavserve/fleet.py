@@ -1,0 +1,242 @@
+"""The devices behind a service, by the settings' choice: models in this process, in a Triton of ours, or in others.
+
+Part of the composition root, called by `app`. What only one choice needs (torch, Triton's client) is imported there: a
+gateway before Tritons has no torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wavserve import bundle
+from wavserve.backends.base import Backend
+from wavserve.batcher import Batcher, BatcherConfig
+from wavserve.bundle import Bundle
+from wavserve.calls import ModelCalls
+from wavserve.errors import SettingsError, WavserveError
+from wavserve.pace import Pace
+from wavserve.perception import Perception
+from wavserve.placement import Device, Health, Placement
+from wavserve.planner import Planner, SliceConfig
+from wavserve.settings import Settings, as_environment, inherited_environment
+from wavserve.spec import PolicySpec
+from wavserve.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from wavserve.backends.triton import About
+    from wavserve.backends.triton_health import Supervisor
+    from wavserve.backends.triton_server import TritonServer
+    from wavserve.models.loading import RunnerConfig
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+
+Close = Callable[[], Awaitable[None]]
+Slots = Callable[[], tuple[int, int]]
+"""Arena slots used, and slots there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Devices ready to be planned on, and the policy they all serve."""
+
+    spec: PolicySpec
+    digest: str
+    placement: Placement
+    batchers: Sequence[Batcher]
+    slots: Slots
+    closers: Sequence[Close]
+    """of what is below the batchers"""
+
+    @property
+    def queue_depth(self) -> int:
+        return sum(batcher.queue_depth for batcher in self.batchers)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(batcher.close() for batcher in self.batchers))
+        for close in self.closers:
+            await close()
+
+
+async def open_fleet(settings: Settings, metrics: Metrics) -> Fleet:
+    """Brings up what the settings ask for.
+
+    Raises BundleError when the bundle cannot be used, SettingsError when the settings cannot, ModelDown when no Triton
+    answers.
+    """
+    kind = settings.backend.kind if settings.backend.kind != "auto" else _choose(settings)
+    match kind:
+        case "local":
+            return await _local(settings, metrics)
+        case "triton-embedded":
+            return await _embedded(settings, metrics)
+        case _:
+            return await _remote(settings, metrics)
+
+
+def _choose(settings: Settings) -> str:
+    from wavserve.backends.triton_server import why_not
+
+    obstacle = why_not(settings.triton.repository)
+    if obstacle is None:
+        log.info("backend.kind auto: triton-embedded, which this machine can run")
+        return "triton-embedded"
+    log.info("backend.kind auto: local, for no embedded Triton can run here: %s", obstacle)
+    return "local"
+
+
+def open_bundle(settings: Settings) -> Bundle:
+    """The bundle the settings name; a preset is made first when it is not there yet."""
+    folder = settings.bundle.folder
+    if settings.bundle.path is None and not folder.exists():
+        from wavserve.models import presets
+
+        log.info("making bundle %s (preset %s, seeded random weights)", folder, settings.bundle.preset)
+        try:
+            presets.create(settings.bundle.preset, folder, settings.bundle.seed)
+        except OSError as error:
+            raise SettingsError(f"bundle.root: cannot make {folder}: {error}") from error
+    return bundle.load(folder)
+
+
+async def _local(settings: Settings, metrics: Metrics) -> Fleet:
+    from wavserve.backends.local import LocalBackend
+    from wavserve.models.loading import load_runners
+
+    opened = await asyncio.to_thread(open_bundle, settings)
+    loaded = await asyncio.to_thread(load_runners, opened, _runner_config(settings))
+    digest = await asyncio.to_thread(bundle.digest, opened.folder)
+    backend, book = LocalBackend(loaded.runners, digest), loaded.arena.book
+    batcher, device = _device(settings, opened.spec, backend, metrics)
+    placement = Placement([device], settings.limits.repair_s)
+    return Fleet(opened.spec, digest, placement, [batcher], lambda: (book.used, book.num_slots), [backend.close])
+
+
+async def _embedded(settings: Settings, metrics: Metrics) -> Fleet:
+    from wavserve.backends import triton_server
+    from wavserve.backends.triton_server import ServerConfig, TritonServer
+
+    repository = settings.triton.repository
+    if (obstacle := triton_server.why_not(repository)) is not None:
+        raise SettingsError(f"backend.kind: triton-embedded cannot run here: {obstacle}")
+    opened = await asyncio.to_thread(open_bundle, settings)
+    for path in triton_server.clean_up():
+        log.info("removed %s, which a dead process left", path)
+    environment = inherited_environment() | _model_environment(settings, opened.folder, triton_server.shm_prefix())
+    server = TritonServer(ServerConfig(repository, environment, settings.triton.shm_bytes))
+    log.info("starting tritonserver; its log is %s", server.log)
+    return await _behind_triton(settings, metrics, {"embedded": server})
+
+
+async def _remote(settings: Settings, metrics: Metrics) -> Fleet:
+    return await _behind_triton(settings, metrics, dict.fromkeys(settings.triton.urls))
+
+
+async def _behind_triton(settings: Settings, metrics: Metrics, servers: Mapping[str, TritonServer | None]) -> Fleet:
+    """A fleet of endpoints, by address; with the server where it is ours."""
+    from wavserve.backends.triton import TritonBackend
+    from wavserve.backends.triton_health import Supervisor, WatchConfig
+
+    told = settings.triton
+    watch = WatchConfig(told.canary_s, told.hang_s, told.load_s, told.max_repairs)
+    health_changed = asyncio.Event()
+
+    def on_traffic(verb: str, sent: Mapping[str, int], received: Mapping[str, int]) -> None:
+        metrics.observe_wire(verb, sum(sent.values()), sum(received.values()))
+
+    def supervisor(name: str, backend: TritonBackend, server: TritonServer | None) -> Supervisor:
+        def on_change(model: str, up: bool) -> None:
+            metrics.observe_model(name, model, up)
+            health_changed.set()
+
+        return Supervisor(backend, watch, server, on_change)
+
+    backends = {name: TritonBackend(name, on_traffic=on_traffic) for name in servers}
+    supervisors = [supervisor(name, backends[name], server) for name, server in servers.items()]
+    try:
+        about = await _first_up(supervisors, told.load_s)
+        spec, digest = bundle.parse(about.policy), about.digest
+        pairs = [_device(settings, spec, backend, metrics) for backend in backends.values()]
+    except BaseException:
+        await asyncio.gather(*(each.close() for each in supervisors))
+        raise
+    for (_, device), watched in zip(pairs, supervisors, strict=True):
+        device.health = partial(_health, watched, digest)
+    placement = Placement([device for _, device in pairs], settings.limits.repair_s, health_changed)
+    closers = [*(each.close for each in supervisors), *(each.close for each in backends.values())]
+    return Fleet(spec, digest, placement, [batcher for batcher, _ in pairs], lambda: _slots(supervisors), closers)
+
+
+async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About:
+    """Starts them all, and returns what the first that answers says; ours must, others are waited for."""
+    loop = asyncio.get_running_loop()
+    until, answered = loop.time() + within_s, None
+    waiting = list(supervisors)
+    while waiting:
+        for each in list(waiting):
+            try:
+                await each.start()
+                answered = answered or next(iter(each.about.values()))
+            except WavserveError as error:
+                if each.owns_server or loop.time() > until:
+                    raise
+                log.info("waiting for Triton: %s", error.message)
+                continue
+            waiting.remove(each)
+        if answered is not None:
+            break
+        await asyncio.sleep(RETRY_S)
+    for late in waiting:
+        late.watch()
+    assert answered is not None
+    return answered
+
+
+def _health(supervisor: Supervisor, digest: str) -> Health:
+    if supervisor.digests - {digest}:
+        return Health.STRANGER
+    return Health.UP if supervisor.up else Health.DOWN
+
+
+def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
+    """As the models said last, up to a canary ago."""
+    told = [about.arena for each in supervisors for about in each.about.values() if about.arena is not None]
+    return sum(arena["used"] for arena in told), sum(arena["slots"] for arena in told)
+
+
+def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics) -> tuple[Batcher, Device]:
+    """A backend with its batcher, running, and what plans through it."""
+    batcher = Batcher(backend, BatcherConfig(**settings.batcher.model_dump()), on_batch=metrics.observe_call)
+    batcher.start()
+    slices = SliceConfig(min(settings.planner.slice_size, settings.arena.num_slots), settings.planner.slices_in_flight)
+    planner = Planner(ModelCalls(spec, batcher), slices, Pace())
+    return batcher, Device(planner, Perception(spec, batcher, settings.backend.max_cached_texts))
+
+
+def _runner_config(settings: Settings) -> RunnerConfig:
+    from wavserve.models.loading import RunnerConfig
+
+    backend, arena = settings.backend, settings.arena
+    return RunnerConfig(
+        backend.device, backend.dtype, backend.threads, arena.num_slots, arena.lease_s, backend.max_cached_texts
+    )
+
+
+def _model_environment(settings: Settings, folder: Path, prefix: str) -> dict[str, str]:
+    """What our Triton's models are told: our settings, with the bundle where it is and an arena of our own."""
+    own = settings.model_copy(
+        update={
+            "bundle": settings.bundle.model_copy(update={"path": folder.resolve()}),
+            "arena": settings.arena.model_copy(update={"prefix": prefix}),
+        }
+    )
+    sections = ("bundle", "backend", "arena", "log")
+    keys = [f"{section}.{name}" for section in sections for name in type(getattr(own, section)).model_fields]
+    return as_environment(own, keys)
