@@ -113,7 +113,7 @@ async def _local(settings: Settings, metrics: Metrics) -> Fleet:
     opened = await asyncio.to_thread(open_bundle, settings)
     loaded = await asyncio.to_thread(load_runners, opened, _runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
-    backend, book = LocalBackend(loaded.runners, digest), loaded.arena.book
+    backend, book = LocalBackend(loaded.runners), loaded.arena.book
     batcher, device = _device(settings, opened.spec, backend, metrics)
     placement = Placement([device], settings.limits.repair_s)
     return Fleet(opened.spec, digest, placement, [batcher], lambda: (book.used, book.num_slots), [backend.close])
@@ -129,8 +129,9 @@ async def _embedded(settings: Settings, metrics: Metrics) -> Fleet:
     opened = await asyncio.to_thread(open_bundle, settings)
     for path in triton_server.clean_up():
         log.info("removed %s, which a dead process left", path)
-    environment = inherited_environment() | _model_environment(settings, opened.folder, triton_server.shm_prefix())
-    server = TritonServer(ServerConfig(repository, environment, settings.triton.shm_bytes))
+    name = triton_server.new_name()
+    environment = inherited_environment() | _model_environment(settings, opened.folder, arena_prefix=name)
+    server = TritonServer(ServerConfig(name, repository, environment, settings.triton.shm_bytes))
     log.info("starting tritonserver; its log is %s", server.log)
     return await _behind_triton(settings, metrics, {"embedded": server})
 
@@ -229,14 +230,14 @@ def _runner_config(settings: Settings) -> RunnerConfig:
     )
 
 
-def _model_environment(settings: Settings, folder: Path, prefix: str) -> dict[str, str]:
+def _model_environment(settings: Settings, folder: Path, arena_prefix: str) -> dict[str, str]:
     """What our Triton's models are told: our settings, with the bundle where it is and an arena of our own."""
     own = settings.model_copy(
         update={
             "bundle": settings.bundle.model_copy(update={"path": folder.resolve()}),
-            "arena": settings.arena.model_copy(update={"prefix": prefix}),
+            "arena": settings.arena.model_copy(update={"prefix": arena_prefix}),
         }
     )
-    sections = ("bundle", "backend", "arena", "log")
+    sections = ("bundle", "backend", "arena", "planner", "log")  # planner: slots and slices must fit each other
     keys = [f"{section}.{name}" for section in sections for name in type(getattr(own, section)).model_fields]
     return as_environment(own, keys)

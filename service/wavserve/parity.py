@@ -84,7 +84,7 @@ def check_planner(folder: Path) -> list[Check]:
 async def _plan(subject: Subject, inputs: Fixture, config: PlannerConfig) -> Plan:
     spec = _spec(subject.config, config)
     runners = transformer_runners(subject.models, spec, arena_for(spec, NUM_SLOTS), max_texts=1)
-    backend = LocalBackend(runners, "parity")
+    backend = LocalBackend(runners)
     batcher = Batcher(backend, BatcherConfig(max_rows=2 * SLICES.size, depth=2, arena_retry_s=0.01))
     scene = read_scene(inputs)
     text = TextEmbedding(bytes(32), unpadded(scene.text, scene.text_mask).numpy())

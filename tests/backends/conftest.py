@@ -1,13 +1,13 @@
-"""Every test here runs on every backend."""
+"""Every test here runs on every backend: the fake, the models in this process, and the models in a real Triton."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 
 import pytest
-from backend_rig import Subject, make_fake, make_local
+from backend_rig import REPOSITORY, RunningTriton, Subject, fake, local, triton
 
+from wavserve.backends.triton_server import why_not
 from wavserve.bundle import Bundle
 from wavserve.models import presets
 
@@ -17,8 +17,25 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return presets.create("tiny", tmp_path_factory.mktemp("bundles") / "tiny")
 
 
-@pytest.fixture(params=[make_fake, make_local], ids=["fake", "local"])
+@pytest.fixture(scope="session")
+def running_triton(tiny: Bundle) -> Iterator[RunningTriton]:
+    if (obstacle := why_not(REPOSITORY)) is not None:
+        pytest.skip(f"no real Triton on this machine: {obstacle}")
+    with triton(tiny) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def reference(tiny: Bundle) -> Iterator[Subject]:
+    """The models in this process, to compare with."""
+    with local(tiny) as made:
+        yield made
+
+
+@pytest.fixture(params=["fake", "local", "triton"])
 def subject(request: pytest.FixtureRequest, tiny: Bundle) -> Iterator[Subject]:
-    made: Subject = request.param(tiny)
-    yield made
-    asyncio.run(made.backend.close())
+    if request.param == "triton":
+        yield request.getfixturevalue("running_triton").subject()
+        return
+    with {"fake": fake, "local": local}[request.param](tiny) as made:
+        yield made

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 from backend_rig import SLOTS, Subject, seeded
 
 from wavserve import noise
+from wavserve.errors import InvalidRequest
 from wavserve.noise import Stream
 from wavserve.spec import PolicySpec
 from wavserve.types import Tensors
 from wavserve.verbs import VERBS, Status
 
 N, M = 2, 3
+BEGUN_S = {"fake": 0.001, "local": 0.2, "triton": 0.2}
+"""When a call given up is at the model for sure."""
 
 
 def example_inputs(spec: PolicySpec, verb: str, groups: int = 1, *, seed: int = 0, text: bool = True) -> Tensors:
@@ -223,5 +228,77 @@ def test_releasing_twice_frees_nobody_elses_slot(subject: Subject) -> None:
     assert subject.used() == SLOTS
 
 
-def test_the_digest_is_told(subject: Subject) -> None:
-    assert len(subject.backend.policy_digest) >= 4
+@pytest.mark.parametrize("verb", ["encode_images", "encode_text", "decode_video", "denoise"])
+def test_every_backend_with_models_computes_the_same(reference: Subject, subject: Subject, verb: str) -> None:
+    if subject.kind == "fake":
+        return  # has no models
+    inputs = example_inputs(subject.spec, verb, 2)
+    for name, expected in reference.run(verb, inputs).items():
+        tolerance = 1 if expected.dtype == np.uint8 else 1e-5
+        np.testing.assert_allclose(
+            subject.run(verb, inputs)[name].astype(float), expected.astype(float), atol=tolerance, err_msg=name
+        )
+
+
+def test_every_backend_with_models_plans_the_same(reference: Subject, subject: Subject) -> None:
+    if subject.kind == "fake":
+        return
+    told = []
+    for backend in (reference, subject):
+        handles = imagine(backend, groups=2)
+        values = backend.run("score", value_inputs(backend.spec, handles, flow_steps=4, release=0))["values"]
+        single = handles[:, :1]
+        backend.run("appraise", value_inputs(backend.spec, single, 1))
+        actions = backend.run("decode", action_inputs(backend.spec, single))["actions"]
+        backend.run("release", {"handles": handles[:, 1:]})
+        told.append((values, actions))
+    for ours, theirs in zip(told[0], told[1], strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_a_typed_error_stays_one(subject: Subject) -> None:
+    text = np.full((1, subject.spec.max_prompt_tokens + 1), ord("a"), np.uint8)
+    with pytest.raises(InvalidRequest) as refused:
+        subject.run("encode_text", {"text": text})
+    assert (refused.value.field, refused.value.expected) == (
+        "instruction",
+        f"at most {subject.spec.max_prompt_tokens} tokens",
+    )
+    subject.run("encode_text", example_inputs(subject.spec, "encode_text"))
+
+
+async def cancelled(subject: Subject, verb: str, inputs: Tensors) -> None:
+    """A call that its caller gives up while the model is at it."""
+    call = asyncio.ensure_future(subject.backend.run(verb, inputs))
+    await asyncio.sleep(BEGUN_S[subject.kind])
+    assert not call.done(), "the call was to last longer"
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+def test_a_cancelled_call_stops_and_does_nothing_more(subject: Subject) -> None:
+    """Had it gone on to its end, it would have released the slots."""
+    handles = imagine(subject)
+    endless = value_inputs(subject.spec, handles, 16, flow_steps=3000, release=1)
+    subject.do(cancelled(subject, "score", endless))
+    subject.run("release", {"handles": np.zeros((1, 0, 2), np.int64)})  # behind it, where calls queue
+    assert subject.used() == N
+    assert subject.run("score", value_inputs(subject.spec, handles, flow_steps=1, release=1))["status"].tolist() == [0]
+
+
+def test_a_late_writer_spoils_nothing_and_keeps_nothing(subject: Subject) -> None:
+    """Its slots are nobody else's while it may still write, and free afterwards."""
+    whole = {**example_inputs(subject.spec, "imagine"), "noise_name": np.array([[[0, n] for n in range(SLOTS)]])}
+
+    def score() -> np.ndarray:
+        outputs = subject.run("imagine", whole)
+        assert outputs["status"].tolist() == [Status.OK]
+        inputs = value_inputs(subject.spec, outputs["handles"], flow_steps=2, release=1)
+        return subject.run("score", inputs)["values"]
+
+    undisturbed = score()
+    late = {**whole, "memory": whole["memory"] + 1, "video_steps": np.full((1, 1), 3000, np.int32)}
+    subject.do(cancelled(subject, "imagine", late))
+    np.testing.assert_allclose(score(), undisturbed, atol=1e-5)
+    assert subject.used() == 0

@@ -21,8 +21,6 @@ from wavserve.verbs import Status
 class Echo:
     """A backend that gives back `x`, one call at a time, each let through by `step` when `gated`."""
 
-    policy_digest = "echo"
-
     def __init__(self, gated: bool = False, stubborn: bool = False) -> None:
         """`stubborn`: a call goes on when it is cancelled, as one whose answer was ready does."""
         self.calls: list[tuple[str, list[int]]] = []
@@ -287,8 +285,6 @@ def test_closing_answers_what_is_queued() -> None:
 
 class Chaos:
     """Answers, refuses, goes stale or fails as its script says, after as many turns of the loop as it says."""
-
-    policy_digest = "chaos"
 
     def __init__(self, script: list[tuple[int, int]]) -> None:
         self._script = script

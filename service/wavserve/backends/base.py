@@ -13,10 +13,7 @@ from wavserve.types import Tensors
 
 
 class Backend(Protocol):
-    """Runs the models of one device. `policy_digest` comes from whoever holds the weights."""
-
-    @property
-    def policy_digest(self) -> str: ...
+    """Runs the models of one device."""
 
     async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
         """One call of a verb. `deadline`: after it (monotonic clock) nobody needs the answer.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavserve import noise
-from wavserve.errors import ArenaFull
+from wavserve.errors import ArenaFull, InvalidRequest
 from wavserve.models.arena_book import ArenaBook, Party
 from wavserve.noise import Stream
 from wavserve.spec import PolicySpec
@@ -31,8 +31,6 @@ async def _at_once(verb: str) -> None:
 
 class FakeBackend:
     """Computes simple sums. `calls` lists (verb, groups, rows) of every call made."""
-
-    policy_digest = "fake"
 
     def __init__(self, spec: PolicySpec, book: ArenaBook, before: Callable[[str], Awaitable[None]] = _at_once) -> None:
         self._spec = spec
@@ -61,6 +59,8 @@ class FakeBackend:
         return {"latents": np.broadcast_to(means[..., None, None, None], shape).astype(np.float32)}
 
     def _encode_text(self, inputs: Tensors) -> Tensors:
+        if (count := inputs["text"].shape[1]) > self._spec.max_prompt_tokens:
+            raise InvalidRequest("instruction", f"at most {self._spec.max_prompt_tokens} tokens", count)
         width = self._spec.model.video.caption_channels
         return {"embedding": np.repeat(inputs["text"][..., None] / np.float32(255), width, axis=-1)}
 

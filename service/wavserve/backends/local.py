@@ -16,10 +16,9 @@ from wavserve.verbs import VERBS
 
 
 class LocalBackend:
-    """`run` hands a call to the runner of its model. The digest was taken from the bundle the weights came from."""
+    """`run` hands a call to the runner of its model."""
 
-    def __init__(self, runners: Mapping[str, Runner], policy_digest: str) -> None:
-        self.policy_digest = policy_digest
+    def __init__(self, runners: Mapping[str, Runner]) -> None:
         self._runners = runners
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")
 

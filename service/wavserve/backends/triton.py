@@ -54,21 +54,19 @@ class About:
 
 
 class TritonBackend:
-    """One endpoint. `policy_digest` is what its models told when they were connected."""
+    """One endpoint; `url` None: told later, by `reconnect`."""
 
     def __init__(
         self,
-        url: str,
+        url: str | None,
         on_down: Callable[[str], None] = lambda model: None,
         on_traffic: Traffic = lambda verb, sent, received: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.policy_digest = ""
-        self.url = url
         self.on_down = on_down
         self._on_traffic = on_traffic
         self._clock = clock
-        self._client = _connect(url)
+        self._client = None if url is None else _connect(url)
         self._sender = Sender()
 
     async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
@@ -110,12 +108,13 @@ class TritonBackend:
     async def reconnect(self, url: str) -> None:
         """To a server that was started again elsewhere."""
         old, self._client = self._client, _connect(url)
-        self.url = url
         self._sender.forget()
-        await old.close()
+        if old is not None:
+            await old.close()
 
     async def close(self) -> None:
-        await self._client.close()
+        if self._client is not None:
+            await self._client.close()
 
     async def _run(self, verb: str, signature: Verb, inputs: Tensors, deadline: float) -> Tensors:
         names = tuple(signature.outputs)

@@ -11,6 +11,7 @@ import ctypes.util
 import importlib.util
 import os
 import platform
+import secrets
 import shutil
 import sys
 import sysconfig
@@ -39,6 +40,8 @@ POLL_S = 0.05
 class ServerConfig:
     """How a server is started."""
 
+    name: str
+    """of its files in /dev/shm and in the folder for temporary files; see `new_name`"""
     repository: Path
     environment: Mapping[str, str]
     """of the server and its models, our own variables among them"""
@@ -51,9 +54,9 @@ def why_not(repository: Path) -> str | None:
     return next(_obstacles(repository), None)
 
 
-def shm_prefix() -> str:
-    """What the names of this process's shared memory begin with."""
-    return owned_name(KIND)
+def new_name() -> str:
+    """For one server of this process: its files are told from another's, and from a dead process's."""
+    return f"{owned_name(KIND)}-{secrets.token_hex(4)}"
 
 
 def clean_up() -> list[Path]:
@@ -69,7 +72,7 @@ class TritonServer:
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
-        self._folder = Path(tempfile.gettempdir()) / owned_name(KIND)
+        self._folder = Path(tempfile.gettempdir()) / config.name
         self._process: asyncio.subprocess.Process | None = None
         self.log = self._folder / "triton.log"
 
@@ -125,7 +128,7 @@ class TritonServer:
             except TimeoutError:
                 self.kill()
                 await self._process.wait()
-        for path in [*slabs.SHM.glob(f"{shm_prefix()}*"), self._folder]:
+        for path in [*slabs.SHM.glob(f"{self._config.name}-*"), self._folder]:
             _remove(path)
 
     def tail(self, lines: int = 5) -> str:
@@ -163,7 +166,7 @@ class TritonServer:
             "--rate-limit-resource=gpu:1",
             "--metrics-config=summary_latencies=true",
             f"--backend-config=python,shm-default-byte-size={self._config.shm_bytes}",
-            f"--backend-config=python,shm-region-prefix-name={shm_prefix()}-",
+            f"--backend-config=python,shm-region-prefix-name={self._config.name}-",
         ]
 
     def _environment(self) -> dict[str, str]:
