@@ -27,6 +27,7 @@ from wavserve.planner import Planner, SliceConfig
 from wavserve.settings import Settings, as_environment, inherited_environment
 from wavserve.spec import PolicySpec
 from wavserve.telemetry import Metrics
+from wavserve.verbs import VERBS
 
 if TYPE_CHECKING:
     from wavserve.backends.triton import About
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
+ARENA_OWNER = VERBS["imagine"].model
 
 Close = Callable[[], Awaitable[None]]
 Slots = Callable[[], tuple[int, int]]
@@ -114,7 +116,7 @@ async def _local(settings: Settings, metrics: Metrics) -> Fleet:
     loaded = await asyncio.to_thread(load_runners, opened, _runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
     backend, book = LocalBackend(loaded.runners), loaded.arena.book
-    batcher, device = _device(settings, opened.spec, backend, metrics)
+    batcher, device = _device(settings, opened.spec, backend, metrics, book.num_slots)
     placement = Placement([device], settings.limits.repair_s)
     return Fleet(opened.spec, digest, placement, [batcher], lambda: (book.used, book.num_slots), [backend.close])
 
@@ -164,7 +166,8 @@ async def _behind_triton(settings: Settings, metrics: Metrics, servers: Mapping[
     try:
         about = await _first_up(supervisors, told.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
-        pairs = [_device(settings, spec, backend, metrics) for backend in backends.values()]
+        num_slots = about.arena["slots"] if about.arena is not None else settings.arena.num_slots
+        pairs = [_device(settings, spec, backend, metrics, num_slots) for backend in backends.values()]
     except BaseException:
         await asyncio.gather(*(each.close() for each in supervisors))
         raise
@@ -184,7 +187,7 @@ async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About
         for each in list(waiting):
             try:
                 await each.start()
-                answered = answered or next(iter(each.about.values()))
+                answered = answered or each.about[ARENA_OWNER]
             except WavserveError as error:
                 if each.owns_server or loop.time() > until:
                     raise
@@ -212,11 +215,13 @@ def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
     return sum(arena["used"] for arena in told), sum(arena["slots"] for arena in told)
 
 
-def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics) -> tuple[Batcher, Device]:
-    """A backend with its batcher, running, and what plans through it."""
+def _device(
+    settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, num_slots: int
+) -> tuple[Batcher, Device]:
+    """A backend with its batcher, running, and what plans through it; a slice must fit the slots there are."""
     batcher = Batcher(backend, BatcherConfig(**settings.batcher.model_dump()), on_batch=metrics.observe_call)
     batcher.start()
-    slices = SliceConfig(min(settings.planner.slice_size, settings.arena.num_slots), settings.planner.slices_in_flight)
+    slices = SliceConfig(min(settings.planner.slice_size, num_slots), settings.planner.slices_in_flight)
     planner = Planner(ModelCalls(spec, batcher), slices, Pace())
     return batcher, Device(planner, Perception(spec, batcher, settings.backend.max_cached_texts))
 

@@ -37,12 +37,19 @@ class Replay:
 async def replay(record_file: Path, settings: Settings) -> Replay:
     """Plans again from a record. Raises BundleError when the record was made with another policy."""
     record = records.load(record_file)
-    service = await assemble(settings)
+    service = await assemble(_in_process(settings))
     service.policy.warm = True  # nothing to warm up for one plan
     try:
         return await _replay(record, service)
     finally:
         await service.close()
+
+
+def _in_process(settings: Settings) -> Settings:
+    """For one plan no server is started, unless one was asked for."""
+    if settings.backend.kind != "auto":
+        return settings
+    return settings.model_copy(update={"backend": settings.backend.model_copy(update={"kind": "local"})})
 
 
 async def _replay(record: records.Record, service: Service) -> Replay:

@@ -109,7 +109,7 @@ VERBS: dict[str, Verb] = {
         {"noise": ("float32", "N M T Cvalue")},
         _STATUS,
     ),
-    "release": Verb("value_dit", {"handles": ("int64", "N 2")}, {}, _STATUS),
+    "release": Verb("video_dit", {"handles": ("int64", "N 2")}, {}, _STATUS),
     "decode": Verb(
         "action_dit",
         {
@@ -124,7 +124,8 @@ VERBS: dict[str, Verb] = {
     ),
 }
 """The signature table. `score` and `decode` release the slots they read (`score` when `release` is 1); `appraise` runs
-the value expert once at the noisiest timestep and leaves its features in the slot for `decode`. `noise_name` is
+the value expert once at the noisiest timestep and leaves its features in the slot for `decode`. `release` is for slots
+that nobody will read; the arena's owner takes it, for with the owner the slots are gone anyway. `noise_name` is
 `(iteration, sample)`; `noise`, where given, stands instead of the named draw (parity tests)."""
 
 MODELS = tuple(dict.fromkeys(verb.model for verb in VERBS.values()))

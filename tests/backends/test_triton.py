@@ -100,15 +100,19 @@ def test_what_a_plan_shares_travels_once(running_triton: RunningTriton) -> None:
         traffic.update(sent)
 
     subject = running_triton.subject()
-    backend = TritonBackend(running_triton.url, on_traffic=count)
     inputs = example_inputs(subject.spec, "imagine", 2)
-    for _ in range(3):
-        handles = subject.do(backend.run("imagine", inputs))["handles"]
-        subject.run("release", {"handles": handles})
+
+    async def imagine_thrice() -> None:
+        backend = TritonBackend(running_triton.url, on_traffic=count)
+        for _ in range(3):
+            handles = (await backend.run("imagine", inputs))["handles"]
+            await backend.run("release", {"handles": handles})
+        await backend.close()
+
+    subject.do(imagine_thrice())
     assert traffic["memory"] == inputs["memory"].nbytes
     assert traffic["mean"] == inputs["mean"].nbytes
     assert traffic["memory_key"] == 3 * 2 * KEY_BYTES
-    subject.do(backend.close())
 
 
 def test_a_host_that_forgot_is_told_again(running_triton: RunningTriton) -> None:
@@ -147,12 +151,18 @@ def test_a_call_ends_at_its_deadline(running_triton: RunningTriton) -> None:
 
 
 def test_a_server_that_is_not_there_is_told(running_triton: RunningTriton) -> None:
-    gone = []
-    backend = TritonBackend("127.0.0.1:1", on_down=gone.append)
+    gone: list[str] = []
+
+    async def ask() -> None:
+        backend = TritonBackend("127.0.0.1:1", on_down=gone.append)
+        try:
+            await backend.run("denoise", denoise_inputs(running_triton.tiny.spec))
+        finally:
+            await backend.close()
+
     with pytest.raises(ModelDown):
-        running_triton.loop.run(backend.run("denoise", denoise_inputs(running_triton.tiny.spec)))
+        asyncio.run(ask())
     assert gone == ["video_dit"]
-    running_triton.loop.run(backend.close())
 
 
 def test_shapes_that_the_models_do_not_take_fail_alone(running_triton: RunningTriton) -> None:

@@ -1,18 +1,21 @@
-"""One service for all tests that do not stop it."""
+"""One service for all tests that do not stop it: the models in a real Triton of its own, and in its process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from service_rig import Server, start
+from service_rig import REPOSITORY, Server, start
 
+from wavserve.backends.triton_server import why_not
 from wavserve.clients.plan_client import PlanClient
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = start(tmp_path_factory.mktemp("service"))
+@pytest.fixture(scope="session", params=["local", "triton-embedded"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if request.param == "triton-embedded" and (obstacle := why_not(REPOSITORY)) is not None:
+        pytest.skip(f"no real Triton on this machine: {obstacle}")
+    running = start(tmp_path_factory.mktemp("service"), request.param)
     yield running
     running.stop()
 

@@ -14,6 +14,7 @@ from wavserve.child import Child
 from wavserve.messages import EncodedImage, Submission
 
 FRAMES = Path(__file__).parents[2] / "examples" / "libero_object_0"
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,14 @@ class Server(Child):
 
     records: Path
     bundle: Path
+    backend: str
 
 
-def start(folder: Path, *flags: str) -> Server:
+def start(folder: Path, backend: str, *flags: str) -> Server:
     records = folder / "records"
-    started = child.start(folder / "server.log", ["--set", f"bundle.root={folder}", "--record", str(records), *flags])
-    return Server(started.process, started.http, started.grpc, started.log, records, folder / "tiny")
+    own = ["--backend", backend, "--set", f"bundle.root={folder}", "--record", str(records)]
+    started = child.start(folder / "server.log", [*own, *flags])
+    return Server(started.process, started.http, started.grpc, started.log, records, folder / "tiny", backend)
 
 
 def episode() -> dict[str, Any]:

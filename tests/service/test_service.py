@@ -44,7 +44,11 @@ def test_what_the_server_says_of_itself(server: Server, client: PlanClient) -> N
     assert httpx.get(f"{server.http}/healthz").status_code == 200
     assert "/v1/plan" in httpx.get(f"{server.http}/openapi.json").json()["paths"]
     assert httpx.get(f"{server.http}/docs").status_code == 200
-    metrics = httpx.get(f"{server.http}/metrics").text
+    for _ in range(50):  # a model in a process of its own tells of its arena once a second
+        metrics = httpx.get(f"{server.http}/metrics").text
+        if "wavserve_arena_slots_used 0.0" in metrics:
+            break
+        time.sleep(0.1)
     for name in ("wavserve_requests_total", "wavserve_arena_slots_used 0.0", 'wavserve_call_seconds_bucket{le="'):
         assert name in metrics
 
@@ -173,7 +177,7 @@ def test_the_client_command_plans(server: Server) -> None:
 
 def test_a_signal_drains(tmp_path: Path, server: Server) -> None:
     """Plans under way are answered, then the process ends by itself; a second start on its port is told so."""
-    running = start(tmp_path, "--bundle", str(server.bundle), "--set", "limits.drain_s=60")
+    running = start(tmp_path, server.backend, "--bundle", str(server.bundle), "--set", "limits.drain_s=60")
     options = {"num_iterations": 10, "num_video_samples": 24}
     with concurrent.futures.ThreadPoolExecutor(2) as pool, PlanClient(running.grpc) as client:
         answers = [pool.submit(client.plan, submission(seed=seed, options=options)) for seed in range(2)]
@@ -186,7 +190,16 @@ def test_a_signal_drains(tmp_path: Path, server: Server) -> None:
 
 
 def test_a_port_in_use_is_told_at_once(server: Server, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "wavserve.cli", "serve", "--bundle", str(server.bundle)]
+    command = [
+        sys.executable,
+        "-m",
+        "wavserve.cli",
+        "serve",
+        "--backend",
+        server.backend,
+        "--bundle",
+        str(server.bundle),
+    ]
     for key, address in (("http.port", server.http), ("grpc.port", server.grpc)):
         ports = {"http.port": "0", "grpc.port": "0", key: address.rpartition(":")[2]}
         flags = [flag for name, port in ports.items() for flag in ("--set", f"{name}={port}")]
@@ -213,7 +226,7 @@ def test_after_a_busy_moment_plans_iterate_again(client: PlanClient) -> None:
 
 
 def test_an_upload_that_never_ends_does_not_keep_the_service_up(tmp_path: Path, server: Server) -> None:
-    running = start(tmp_path, "--bundle", str(server.bundle))
+    running = start(tmp_path, server.backend, "--bundle", str(server.bundle))
     host, port = running.http.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as upload:
         upload.sendall(b"POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
@@ -221,7 +234,7 @@ def test_an_upload_that_never_ends_does_not_keep_the_service_up(tmp_path: Path, 
 
 
 def test_plans_that_outlast_the_drain_are_refused_properly(tmp_path: Path, server: Server) -> None:
-    running = start(tmp_path, "--bundle", str(server.bundle), "--set", "limits.drain_s=0.2")
+    running = start(tmp_path, server.backend, "--bundle", str(server.bundle), "--set", "limits.drain_s=0.2")
     options = {"num_iterations": 10, "num_video_samples": 64, "num_value_samples": 16}
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         answer = pool.submit(post, running, submission(options=options))
@@ -244,7 +257,16 @@ def test_plans_that_outlast_the_drain_are_refused_properly(tmp_path: Path, serve
 def test_a_start_that_cannot_be_is_told_in_a_line(server: Server, tmp_path: Path, flags: list[str], told: str) -> None:
     if "CUDA" in told and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    command = [sys.executable, "-m", "wavserve.cli", "serve", "--bundle", str(server.bundle)]
+    command = [
+        sys.executable,
+        "-m",
+        "wavserve.cli",
+        "serve",
+        "--backend",
+        server.backend,
+        "--bundle",
+        str(server.bundle),
+    ]
     ports = ["--set", "http.port=0", "--set", "grpc.port=0"]
     failed = subprocess.run(
         [*command, *ports, *flags], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False

@@ -112,7 +112,7 @@ class FakeBackend:
         return {"status": self._status(inputs["handles"])}
 
     def _release(self, inputs: Tensors) -> Tensors:
-        self.book.release(inputs["handles"], Party.VALUE)
+        self.book.release(inputs["handles"], Party.VIDEO)
         return {"status": np.zeros(len(inputs["handles"]), np.int32)}
 
     def _decode(self, inputs: Tensors) -> Tensors:

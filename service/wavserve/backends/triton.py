@@ -24,7 +24,7 @@ from wavserve import faults
 from wavserve.errors import BackendError, Cancelled, DeadlineExceeded, ModelDown, TensorMiss, WavserveError
 from wavserve.interning import Sender
 from wavserve.types import Tensors
-from wavserve.verbs import ABOUT, DESCRIBE, VERBS, Verb
+from wavserve.verbs import ABOUT, DESCRIBE, MODELS, VERBS, Verb
 
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
@@ -66,8 +66,9 @@ class TritonBackend:
         self.on_down = on_down
         self._on_traffic = on_traffic
         self._clock = clock
-        self._client = None if url is None else _connect(url)
+        self._client: Any = None if url is None else _connect(url)
         self._sender = Sender()
+        self._in_flight: dict[str, set[asyncio.Future[Any]]] = {model: set() for model in MODELS}
 
     async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
         signature = VERBS[verb]
@@ -105,6 +106,12 @@ class TritonBackend:
         except InferenceServerException as error:
             raise _typed(error, model) from error
 
+    def give_up(self, model: str) -> None:
+        """Ends the calls under way to a model whose process is gone: Triton may never answer them. They are told
+        ModelDown."""
+        for call in list(self._in_flight[model]):
+            call.cancel()
+
     async def reconnect(self, url: str) -> None:
         """To a server that was started again elsewhere."""
         old, self._client = self._client, _connect(url)
@@ -130,14 +137,18 @@ class TritonBackend:
     ) -> InferResult:
         if timeout_s is not None and timeout_s <= 0:
             raise DeadlineExceeded(f"{verb}: the deadline passed before the call")
+        request = self._client.infer(
+            model,
+            [_input(name, tensor) for name, tensor in inputs.items()],
+            outputs=[InferRequestedOutput(name) for name in outputs],
+            client_timeout=timeout_s,
+            parameters={"verb": verb},
+        )
+        call = asyncio.ensure_future(request)
+        self._in_flight[model].add(call)
+        call.add_done_callback(self._in_flight[model].discard)
         try:
-            return await self._client.infer(
-                model,
-                [_input(name, tensor) for name, tensor in inputs.items()],
-                outputs=[InferRequestedOutput(name) for name in outputs],
-                client_timeout=timeout_s,
-                parameters={"verb": verb},
-            )
+            return await call
         except InferenceServerException as error:
             failure = _typed(error, model)
             if isinstance(failure, ModelDown):
@@ -147,7 +158,7 @@ class TritonBackend:
             caller = asyncio.current_task()
             if caller is not None and caller.cancelling():
                 raise
-            raise ModelDown(f"{model}: the connection was closed") from None  # by `reconnect`, not by the caller
+            raise ModelDown(f"{model}: the call was given up") from None  # by `give_up` or `reconnect`
 
 
 def _connect(url: str) -> InferenceServerClient:

@@ -19,12 +19,12 @@ from wavserve.backends.triton import About, TritonBackend
 from wavserve.backends.triton_server import TritonServer
 from wavserve.errors import WavserveError
 from wavserve.processes import Process
-from wavserve.verbs import MODELS
+from wavserve.verbs import MODELS, VERBS
 
 log = logging.getLogger(__name__)
 
-FEATURE_OWNER = "video_dit"
-FEATURE_READERS = ("value_dit", "action_dit")
+FEATURE_OWNER = VERBS["imagine"].model
+FEATURE_READERS = (VERBS["score"].model, VERBS["decode"].model)
 MAX_BACKOFF_S = 30.0
 
 
@@ -56,6 +56,7 @@ class Supervisor:
         self._alarms = {model: asyncio.Event() for model in MODELS}
         self._repairing = asyncio.Lock()
         self._failures = 0
+        self._obituaries = Obituaries(self._bury)
         self._tasks: list[asyncio.Task[None]] = []
         backend.on_down = self.report
 
@@ -77,6 +78,11 @@ class Supervisor:
     @property
     def owns_server(self) -> bool:
         return self._server is not None
+
+    def _bury(self, model: str) -> None:
+        """A model's process died: its calls will not be answered."""
+        self._backend.give_up(model)
+        self.report(model)
 
     async def start(self) -> None:
         """Starts the server and loads its models where it is ours, asks every model, and watches from then on.
@@ -101,6 +107,7 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._obituaries.close()
         if self._server is not None:
             await self._server.stop()
 
@@ -142,8 +149,8 @@ class Supervisor:
     async def _reload(self, models: tuple[str, ...]) -> None:
         for model in models:
             self._set(model, False)
-            if self._server is not None and model in self.about:
-                _end(Process(*self.about[model].process))  # one that hangs would never unload
+            self._obituaries.end(model)  # one that hangs would never unload
+            self._backend.give_up(model)
             await self._backend.unload(model, self._config.load_s)
         await asyncio.gather(*(self._backend.load(model, self._config.load_s) for model in models))
 
@@ -166,11 +173,14 @@ class Supervisor:
                     backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
     async def _start_server(self, server: TritonServer) -> None:
+        self._obituaries.close()
         await self._backend.reconnect(await server.start())
         await asyncio.gather(*(self._backend.load(model, self._config.load_s) for model in MODELS))
 
     async def _answers(self, model: str) -> bool:
         """Asks a model who it is, and notes the answer."""
+        if self._obituaries.dead(model):
+            return False  # Triton would take a second to find out
         try:
             self._note(await self._backend.describe(model, self._config.hang_s))
         except WavserveError as error:
@@ -184,6 +194,8 @@ class Supervisor:
         if known is not None and known.digest != about.digest:
             log.error("%s serves another policy now: %s, not %s", about.model, about.digest[:16], known.digest[:16])
         self.about[about.model] = about
+        if self._server is not None:
+            self._obituaries.follow(about.model, Process(*about.process))
         self._set(about.model, True)
 
     def _set(self, model: str, up: bool) -> None:
@@ -192,7 +204,44 @@ class Supervisor:
             self._on_change(model, up)
 
 
-def _end(process: Process) -> None:
-    if process.alive:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
+class Obituaries:
+    """Processes of ours by the model they run: their deaths are told at once, by the kernel."""
+
+    def __init__(self, on_death: Callable[[str], None]) -> None:
+        self._on_death = on_death
+        self._followed: dict[str, tuple[Process, int]] = {}
+
+    def follow(self, model: str, process: Process) -> None:
+        if model in self._followed and self._followed[model][0] == process:
+            return
+        self._drop(model)
+        with contextlib.suppress(ProcessLookupError):  # its successor will be followed
+            handle = os.pidfd_open(process.pid)
+            self._followed[model] = process, handle
+            asyncio.get_running_loop().add_reader(handle, self._died, model, handle)
+
+    def dead(self, model: str) -> bool:
+        """Whether the process that was followed last has died and no other is known yet."""
+        return model in self._followed and not self._followed[model][0].alive
+
+    def end(self, model: str) -> None:
+        """Kills a model's process, if it still lives, and forgets it."""
+        if model in self._followed:
+            _, handle = self._followed[model]
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            self._drop(model)
+
+    def close(self) -> None:
+        for model in list(self._followed):
+            self._drop(model)
+
+    def _died(self, model: str, handle: int) -> None:
+        asyncio.get_running_loop().remove_reader(handle)
+        self._on_death(model)
+
+    def _drop(self, model: str) -> None:
+        if model in self._followed:
+            _, handle = self._followed.pop(model)
+            asyncio.get_running_loop().remove_reader(handle)
+            os.close(handle)

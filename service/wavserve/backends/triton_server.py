@@ -27,6 +27,7 @@ from wavserve.errors import SettingsError
 from wavserve.models import slabs
 from wavserve.ports import free_ports
 from wavserve.processes import dies_with_parent, orphans, owned_name
+from wavserve.verbs import MODELS
 
 KIND = "wavserve"
 """What names of our files begin with, in /dev/shm and in the folder for temporary files."""
@@ -86,6 +87,12 @@ class TritonServer:
 
     async def start(self) -> str:
         """Starts it without models and returns its gRPC address. Raises SettingsError with its last words."""
+        free, needed = slabs.free_bytes(slabs.SHM), len(MODELS) * self._config.shm_bytes
+        if needed > free:
+            raise SettingsError(
+                f"triton.shm_bytes: expected {len(MODELS)} models' calls to fit the {free / 1e6:.0f} MB that are free "
+                f"in {slabs.SHM}, got {needed / 1e6:.0f} MB in all; more shared memory (containers: --shm-size)"
+            )
         self._folder.mkdir(mode=0o700, exist_ok=True)
         _link_stub()
         http, grpc, metrics = free_ports(3)

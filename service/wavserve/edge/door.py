@@ -128,7 +128,7 @@ class Door:
 
     def _check_ready(self) -> None:
         if not self.policy.ready:
-            raise NotReady("the policy is starting or draining; /readyz and the health service tell when it serves")
+            raise NotReady("the service is starting, draining or repairing its models; /readyz tells when it serves")
 
     async def _decode(self, submission: Submission) -> Mapping[str, images.Pixels]:
         cameras = self.policy.spec.cameras

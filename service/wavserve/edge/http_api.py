@@ -123,7 +123,7 @@ class _Routes:
     async def readyz(self) -> Response:
         """The policy has planned once and takes requests."""
         if not self._door.policy.ready:
-            raise NotReady("the policy is starting or draining")
+            raise NotReady("the service is starting, draining or repairing its models")
         return json_response({"status": "ready"})
 
     async def metrics(self) -> Response:

@@ -1,4 +1,4 @@
-"""The value and action models' runners: `score`, `appraise` and `release`; `decode`.
+"""The value and action models' runners: `score` and `appraise`; `decode`.
 
 Called by a backend; the same code in-process and in Triton. They read what the video runner left in the arena, never
 allocate, and release slots in cells of their own. Noise is drawn here from its name.
@@ -22,7 +22,7 @@ from wavserve.types import Tensors
 
 
 class ValueRunner:
-    """`score`: value samples integrated on video features; `appraise`: value features for `decode`; `release`."""
+    """`score`: value samples integrated on video features; `appraise`: value features for `decode`."""
 
     def __init__(self, model: FastValue, spec: PolicySpec, arenas: Arenas) -> None:
         self._noise_shape = (spec.num_value_tokens, spec.model.value.in_channels)
@@ -30,9 +30,6 @@ class ValueRunner:
         self._arenas = arenas
 
     def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = never) -> Tensors:
-        if verb == "release":
-            release(self._arenas, Party.VALUE, inputs["handles"])
-            return {"status": np.zeros(len(inputs["handles"]), np.int32)}
         stop_if(cancelled)
         return self._score(inputs, cancelled) if verb == "score" else self._appraise(inputs)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from wavserve import noise
 from wavserve.errors import ArenaFull
 from wavserve.models.arena import Arena
+from wavserve.models.arena_book import Party
 from wavserve.models.calls import CancelCheck, never, rows_of, stop_if
 from wavserve.models.fast_video import FastVideo, TextKV
 from wavserve.noise import Stream
@@ -26,7 +27,8 @@ from wavserve.verbs import Status
 
 
 class VideoRunner:
-    """`imagine`: features of video samples into the arena, of which it is the only allocator. `denoise`: pictures."""
+    """`imagine`: features of video samples into the arena, of which it is the only allocator. `denoise`: pictures.
+    `release`: slots back."""
 
     def __init__(self, model: FastVideo, spec: PolicySpec, arena: Arena, max_texts: int) -> None:
         latent = spec.latent
@@ -38,6 +40,9 @@ class VideoRunner:
 
     def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = never) -> Tensors:
         stop_if(cancelled)
+        if verb == "release":
+            self._arena.book.release(inputs["handles"], Party.VIDEO)
+            return {"status": np.zeros(len(inputs["handles"]), np.int32)}
         return self._imagine(inputs, cancelled) if verb == "imagine" else self._denoise(inputs, cancelled)
 
     def _imagine(self, inputs: Tensors, cancelled: CancelCheck) -> Tensors:

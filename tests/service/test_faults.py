@@ -1,0 +1,222 @@
+"""Real processes die, hang and lack memory: no robot gets a wrong answer or none, and nothing is left behind.
+
+A service with a Triton of its own, eight robots planning all the while. Every answer is the one the robot's seed gives
+when nothing is wrong, or a typed error that invites a retry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from process_rig import children, files_of, models_of, triton_of, until
+from service_rig import REPOSITORY, Server, start, submission
+
+from wavserve.backends.triton_server import why_not
+from wavserve.bundle import Bundle
+from wavserve.clients.plan_client import PlanClient
+from wavserve.errors import WavserveError
+from wavserve.models import presets
+from wavserve.verbs import MODELS
+
+ROBOTS = 8
+OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, "value_elite_fraction": 0.5}
+HANG_S = 10.0
+"""Long enough that a busy machine is not taken for a model that hangs."""
+
+pytestmark = pytest.mark.skipif(
+    why_not(REPOSITORY) is not None, reason=f"no real Triton on this machine: {why_not(REPOSITORY)}"
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return presets.create("tiny", tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, tiny: Bundle) -> Iterator[Server]:
+    """One for all tests that it survives; when it ends, it leaves no process and no file."""
+    running = started(tmp_path_factory.mktemp("service"), tiny)
+    yield running
+    left = [child.process for child in children(running.process.pid)]
+    assert running.stop() == 0
+    assert not any(process.alive for process in left)
+    assert files_of(running.process.pid) == []
+
+
+def started(folder: Path, tiny: Bundle, *flags: str) -> Server:
+    return start(folder, "triton-embedded", "--bundle", str(tiny.folder), "--set", f"triton.hang_s={HANG_S}", *flags)
+
+
+@dataclass
+class Robots:
+    """Eight robots that plan until they are told to stop; what they got."""
+
+    target: str
+    stop: threading.Event = field(default_factory=threading.Event)
+    answers: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+
+    def run(self, robot: int) -> None:
+        with PlanClient(self.target) as client:
+            while not self.stop.is_set():
+                try:
+                    self.answers.append((robot, client.plan(ask(robot), timeout_s=60).actions))
+                except Exception as error:  # noqa: BLE001 - judged at the end, whatever it is
+                    self.errors.append(error)
+                    self.stop.wait(0.05)
+
+    def more(self) -> None:
+        """Waits until every robot was answered once more."""
+        counts = dict.fromkeys(range(ROBOTS), 0)
+        seen = len(self.answers)
+
+        def all_again() -> bool:
+            for robot, _ in self.answers[seen + sum(counts.values()) :]:
+                counts[robot] += 1
+            return all(counts.values())
+
+        until(all_again, "an answer for every robot")
+
+
+def ask(robot: int):  # type: ignore[no-untyped-def]
+    return submission(robot % 6, seed=robot, options=OPTIONS)
+
+
+@contextlib.contextmanager
+def robots_planning(server: Server) -> Iterator[Robots]:
+    """Compares every answer with the robot's solo one, and every error with what a robot may be told."""
+    with PlanClient(server.grpc) as client:
+        solo = [client.plan(ask(robot)).actions for robot in range(ROBOTS)]
+    robots = Robots(server.grpc)
+    threads = [threading.Thread(target=robots.run, args=(robot,)) for robot in range(ROBOTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        robots.more()
+        yield robots
+    finally:
+        robots.stop.set()
+        for thread in threads:
+            thread.join(90)
+    assert not any(thread.is_alive() for thread in threads), "a robot was never answered"
+    assert robots.answers
+    for robot, actions in robots.answers:
+        np.testing.assert_allclose(actions, solo[robot], atol=1e-5)
+    for error in robots.errors:
+        assert isinstance(error, WavserveError), error
+        assert error.retryable, error
+
+
+def ready(server: Server) -> bool:
+    return httpx.get(f"{server.http}/readyz", timeout=10).is_success
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_that_is_killed_comes_back(service: Server, model: str) -> None:
+    before = models_of(service.process.pid)
+    with robots_planning(service) as robots:
+        before[model].send(signal.SIGKILL)
+        until(lambda: not ready(service), "readyz tells that a model is gone")
+        until(lambda: ready(service), "readyz tells that it is back")
+        robots.more()
+    after = models_of(service.process.pid)
+    assert {name for name in MODELS if after[name].process != before[name].process} == {model}
+
+
+def test_a_model_that_hangs_is_replaced(service: Server) -> None:
+    before = models_of(service.process.pid)["value_dit"]
+    with robots_planning(service) as robots:
+        before.send(signal.SIGSTOP)
+        until(lambda: not ready(service), "readyz tells that a model hangs")
+        until(lambda: ready(service), "readyz tells that it is back")
+        robots.more()
+    assert not before.process.alive
+
+
+def test_a_server_that_is_killed_comes_back(service: Server) -> None:
+    before = triton_of(service.process.pid)
+    with robots_planning(service) as robots:
+        before.send(signal.SIGKILL)
+        until(lambda: not ready(service), "readyz tells that the server is gone")
+        until(lambda: ready(service), "readyz tells that it is back")
+        robots.more()
+    assert triton_of(service.process.pid).process != before.process
+
+
+def test_a_killed_gateway_leaves_nothing_for_long(service: Server, tiny: Bundle, tmp_path: Path) -> None:
+    """Its Triton dies with it; the next start on the machine removes its files, and no living neighbour's."""
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "next").mkdir()
+    neighbours = files_of(service.process.pid)
+    assert len(neighbours) > len(MODELS)
+    with robots_planning(service) as robots:
+        pid = kill_while_planning(started(tmp_path / "victim", tiny))
+        following = started(tmp_path / "next", tiny)
+        try:
+            assert files_of(pid) == []
+            assert set(neighbours) <= set(files_of(service.process.pid))
+            robots.more()
+        finally:
+            assert following.stop() == 0
+    assert ready(service)
+
+
+def kill_while_planning(victim: Server) -> int:
+    """Kills a gateway with plans in flight and waits until its Triton and its models are gone; its pid."""
+    server = triton_of(victim.process.pid)
+    below = [server, *children(server.process.pid)]
+    doomed = Robots(victim.grpc)
+    robot = threading.Thread(target=doomed.run, args=(0,))
+    robot.start()
+    until(lambda: len(doomed.answers) > 1, "plans in flight")
+    victim.process.kill()
+    victim.process.wait()
+    doomed.stop.set()
+    robot.join(90)
+    assert not robot.is_alive(), "a robot was never answered"
+    until(lambda: not any(each.process.alive for each in below), "its Triton and the models end with it")
+    return victim.process.pid
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [("arena.num_slots=1000000", "arena.num_slots: expected"), ("triton.shm_bytes=100000000000", "triton.shm_bytes: ")],
+)
+def test_too_little_shared_memory_is_told_at_the_start(tiny: Bundle, tmp_path: Path, setting: str, told: str) -> None:
+    failed = subprocess.run(
+        serving(tiny, "--set", setting), capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
+    )
+    assert failed.returncode == 1
+    assert told in failed.stderr
+    assert "MB" in failed.stderr
+    assert "/dev/shm" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a /dev/shm of its own needs root")
+@pytest.mark.parametrize("size", ["8m", "24m"])
+def test_a_small_shared_memory_is_told_at_the_start(tiny: Bundle, tmp_path: Path, size: str) -> None:
+    """As a container without --shm-size has it."""
+    mounted = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mounted, "sh", *serving(tiny)]
+    failed = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
+    assert failed.returncode == 1
+    assert "shared memory (containers: --shm-size)" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def serving(tiny: Bundle, *flags: str) -> list[str]:
+    own = ["--backend", "triton-embedded", "--bundle", str(tiny.folder), "--http-port", "0", "--grpc-port", "0"]
+    return [sys.executable, "-m", "wavserve.cli", "serve", *own, *flags]
