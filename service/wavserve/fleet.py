@@ -159,7 +159,7 @@ async def _behind_triton(settings: Settings, metrics: Metrics, servers: Mapping[
             metrics.observe_model(name, model, up)
             health_changed.set()
 
-        return Supervisor(backend, watch, server, on_change)
+        return Supervisor(name, backend, watch, server, on_change)
 
     backends = {name: TritonBackend(name, on_traffic=on_traffic) for name in servers}
     supervisors = [supervisor(name, backends[name], server) for name, server in servers.items()]
@@ -172,7 +172,8 @@ async def _behind_triton(settings: Settings, metrics: Metrics, servers: Mapping[
         await asyncio.gather(*(each.close() for each in supervisors))
         raise
     for (_, device), watched in zip(pairs, supervisors, strict=True):
-        device.health = partial(_health, watched, digest)
+        watched.expect(digest)
+        device.health = partial(_health, watched)
     placement = Placement([device for _, device in pairs], settings.limits.repair_s, health_changed)
     closers = [*(each.close for each in supervisors), *(each.close for each in backends.values())]
     return Fleet(spec, digest, placement, [batcher for batcher, _ in pairs], lambda: _slots(supervisors), closers)
@@ -203,8 +204,8 @@ async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About
     return answered
 
 
-def _health(supervisor: Supervisor, digest: str) -> Health:
-    if supervisor.digests - {digest}:
+def _health(supervisor: Supervisor) -> Health:
+    if supervisor.stranger:
         return Health.STRANGER
     return Health.UP if supervisor.up else Health.DOWN
 

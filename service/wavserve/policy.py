@@ -34,7 +34,7 @@ from wavserve.options import merge_options
 from wavserve.pace import Clock, StageTimes
 from wavserve.perception import Perception
 from wavserve.pictures import imagine_frames
-from wavserve.placement import Device, Placement
+from wavserve.placement import Device, Health, Placement
 from wavserve.proposal import NamedNoise
 from wavserve.sessions import Answered, FrameMemory, Session, SessionStore
 from wavserve.spec import PlannerConfig, PolicySpec
@@ -142,9 +142,10 @@ class Policy:
             raise SequenceConflict("session_id", "a session that stands still", "a plan was committed meanwhile: retry")
 
     async def warm_up(self) -> None:
-        """Plans for real on every device, so that the first robot finds all warm and timed."""
+        """Plans for real on every device that is up, so that the first robot finds all warm and timed."""
         for device in self._parts.placement.devices:
-            await self._warm_up(device)
+            if device.health() is Health.UP:
+                await self._warm_up(device)
         self.warm = True
 
     async def _warm_up(self, device: Device) -> None:

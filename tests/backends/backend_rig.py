@@ -73,6 +73,7 @@ def fake(tiny: Bundle) -> Iterator[Subject]:
 class RunningTriton:
     """A real server with the tiny bundle, for all tests of a session."""
 
+    server: TritonServer
     name: str
     url: str
     backend: TritonBackend
@@ -83,6 +84,16 @@ class RunningTriton:
         """As good as new: every slot free, and no text known that a test may use."""
         self._forget()
         return Subject("triton", self.backend, self.tiny.spec, self.used, self.loop)
+
+    @property
+    def pid(self) -> int:
+        assert self.server.pid is not None
+        return self.server.pid
+
+    def kill(self) -> None:
+        """As a machine that fails."""
+        self.server.kill()
+        self.loop.run(self.server.wait())
 
     def used(self) -> int:
         arena = self.loop.run(self.backend.describe("video_dit", TIMEOUT_S)).arena
@@ -120,7 +131,7 @@ def triton(tiny: Bundle) -> Iterator[RunningTriton]:
         backend = TritonBackend(url)
         try:
             loop.run(_load_all(backend))
-            yield RunningTriton(name, url, backend, tiny, loop)
+            yield RunningTriton(server, name, url, backend, tiny, loop)
         finally:
             loop.run(backend.close())
             loop.run(server.stop())

@@ -39,7 +39,12 @@ def triton_of(service: int) -> Running:
 
 def models_of(service: int) -> dict[str, Running]:
     """The process of each model; a model that is being loaded may be missing."""
-    stubs = children(triton_of(service).process.pid)
+    return models_below(triton_of(service).process.pid)
+
+
+def models_below(triton: int) -> dict[str, Running]:
+    """The process of each model of a Triton."""
+    stubs = children(triton)
     return {model: stub for model in MODELS for stub in stubs if f"/{model}/" in stub.command}
 
 

@@ -43,14 +43,17 @@ class Supervisor:
 
     def __init__(
         self,
+        name: str,
         backend: TritonBackend,
         config: WatchConfig,
         server: TritonServer | None = None,
         on_change: Callable[[str, bool], None] = lambda model, up: None,
     ) -> None:
+        self.name = name
         self.about: dict[str, About] = {}
         """what each model said last"""
         self._on_change = on_change
+        self._expected: str | None = None
         self._backend, self._config, self._server = backend, config, server
         self._up = dict.fromkeys(MODELS, False)
         self._alarms = {model: asyncio.Event() for model in MODELS}
@@ -66,9 +69,15 @@ class Supervisor:
         return all(self._up.values())
 
     @property
-    def digests(self) -> set[str]:
-        """Policies the models say they serve: one, unless somebody changed the bundle under them."""
-        return {about.digest for about in self.about.values()}
+    def stranger(self) -> bool:
+        """Whether a model said that it serves another policy than the expected one."""
+        return self._expected is not None and any(about.digest != self._expected for about in self.about.values())
+
+    def expect(self, digest: str) -> None:
+        """Tells which policy the models are to serve."""
+        self._expected = digest
+        for about in self.about.values():
+            self._warn_of_stranger(about)
 
     def report(self, model: str) -> None:
         """Somebody's call found the model gone: it is asked at once."""
@@ -191,12 +200,17 @@ class Supervisor:
 
     def _note(self, about: About) -> None:
         known = self.about.get(about.model)
-        if known is not None and known.digest != about.digest:
-            log.error("%s serves another policy now: %s, not %s", about.model, about.digest[:16], known.digest[:16])
         self.about[about.model] = about
+        if known is None or known.digest != about.digest:
+            self._warn_of_stranger(about)
         if self._server is not None:
             self._obituaries.follow(about.model, Process(*about.process))
         self._set(about.model, True)
+
+    def _warn_of_stranger(self, about: About) -> None:
+        if self._expected not in (None, about.digest):
+            told = (self.name, about.model, about.digest[:16], str(self._expected)[:16])
+            log.error("%s: %s serves another policy, %s, than this service, %s: no plans are taken", *told)
 
     def _set(self, model: str, up: bool) -> None:
         if self._up[model] != up:

@@ -1,0 +1,163 @@
+"""A gateway before Tritons that are not its own: no torch, several endpoints, one policy for all."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from backend_rig import SLOTS, RunningTriton, triton
+from process_rig import models_below, until
+from service_rig import REPOSITORY, Server, start, submission
+from tritonclient.grpc.aio import InferenceServerClient
+
+from wavserve.backends.triton_server import why_not
+from wavserve.bundle import Bundle
+from wavserve.clients.plan_client import PlanClient
+from wavserve.models import presets
+from wavserve.ports import free_ports
+
+OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, "value_elite_fraction": 0.5}
+NO_TORCH = """
+import sys
+for name in ("torch", "diffusers", "transformers", "accelerate", "einops", "yaml"):
+    sys.modules[name] = None  # importing it fails, as where it is not installed
+from wavserve.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+pytestmark = pytest.mark.skipif(
+    why_not(REPOSITORY) is not None, reason=f"no real Triton on this machine: {why_not(REPOSITORY)}"
+)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return presets.create("tiny", tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def tritons(tiny: Bundle) -> Iterator[list[RunningTriton]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(triton(tiny)) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, tritons: list[RunningTriton]) -> Iterator[Server]:
+    """Its slices would not fit the slots of these Tritons: it must go by what they say. Canaries come so rarely that
+    only calls of plans can tell it of a failure."""
+    urls = ",".join(each.url for each in tritons)
+    folder = tmp_path_factory.mktemp("gateway")
+    flags = ("--triton-url", urls, "--set", f"planner.slice_size={SLOTS + 2}", "--set", "triton.canary_s=30")
+    running = start(folder, "triton", *flags)
+    yield running
+    assert running.stop() == 0
+
+
+async def video_calls(url: str) -> int:
+    """How many calls its video model has answered, as the Triton itself counts."""
+    client = InferenceServerClient(url)
+    try:
+        told = await client.get_inference_statistics("video_dit")
+        return int(told.model_stats[0].inference_count)
+    finally:
+        await client.close()
+
+
+def ready(url: str) -> bool:
+    return httpx.get(f"{url}/readyz", timeout=10).is_success
+
+
+def test_plans_of_several_robots_spread_over_the_endpoints(gateway: Server, tritons: list[RunningTriton]) -> None:
+    with PlanClient(gateway.grpc) as client:
+        alone = [client.plan(submission(seed=seed, options=OPTIONS)).actions for seed in range(4)]
+        before = [asyncio.run(video_calls(each.url)) for each in tritons]
+        with concurrent.futures.ThreadPoolExecutor(4) as robots:
+            together = list(robots.map(lambda seed: client.plan(submission(seed=seed, options=OPTIONS)), range(4)))
+        after = [asyncio.run(video_calls(each.url)) for each in tritons]
+    assert all(now - then >= 2 for now, then in zip(after, before, strict=True)), (before, after)
+    for chunk, expected in zip(together, alone, strict=True):
+        np.testing.assert_allclose(chunk.actions, expected, atol=1e-5)
+
+
+def test_a_model_of_a_foreign_server_is_loaded_again(gateway: Server, tritons: list[RunningTriton]) -> None:
+    before = models_below(tritons[1].pid)["action_dit"]
+    before.send(signal.SIGKILL)
+    with PlanClient(gateway.grpc) as client:
+        for seed in range(4):
+            client.plan(submission(seed=seed, options=OPTIONS))
+
+    def replaced() -> bool:
+        now = models_below(tritons[1].pid).get("action_dit", before)
+        return now.process != before.process
+
+    until(replaced, "the model of the second endpoint is loaded again")
+    until(lambda: model_up(gateway, tritons[1].url, "action_dit"), "it is up")
+
+
+def test_a_server_that_is_lost_leaves_the_others(gateway: Server, tritons: list[RunningTriton]) -> None:
+    with PlanClient(gateway.grpc) as client, concurrent.futures.ThreadPoolExecutor(4) as robots:
+        expected = client.plan(submission(seed=9, options=OPTIONS)).actions
+        under_way = [robots.submit(client.plan, submission(seed=9, options=OPTIONS)) for _ in range(8)]
+        tritons[1].kill()
+        for plan in under_way:
+            np.testing.assert_allclose(plan.result(timeout=60).actions, expected, atol=1e-5)
+        until(lambda: not model_up(gateway, tritons[1].url, "video_dit"), "it is down")
+        assert ready(gateway.http)
+        np.testing.assert_allclose(client.plan(submission(seed=9, options=OPTIONS)).actions, expected, atol=1e-5)
+
+
+def test_a_gateway_needs_no_torch(tritons: list[RunningTriton], tmp_path: Path) -> None:
+    http, grpc = free_ports(2)
+    flags = ["--backend", "triton", "--triton-url", tritons[0].url, f"--http-port={http}", f"--grpc-port={grpc}"]
+    process = subprocess.Popen([sys.executable, "-c", NO_TORCH, "serve", *flags], cwd=tmp_path)
+    try:
+        until(lambda: process.poll() is not None or listening(http), "it serves")
+        with PlanClient(f"127.0.0.1:{grpc}") as client:
+            assert client.plan(submission(options=OPTIONS)).actions.shape == (16, 7)
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def test_endpoints_that_serve_different_policies_make_the_gateway_unready(
+    tritons: list[RunningTriton], tmp_path: Path
+) -> None:
+    http, grpc = free_ports(2)
+    with triton(presets.create("tiny", tmp_path / "tiny", seed=1)) as stranger:
+        flags = ["--triton-url", f"{tritons[0].url},{stranger.url}", f"--http-port={http}", f"--grpc-port={grpc}"]
+        command = [sys.executable, "-m", "wavserve.cli", "serve", "--backend", "triton", *flags]
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        try:
+            until(lambda: answers(http), "it answers")
+            assert not ready(f"http://127.0.0.1:{http}")
+        finally:
+            process.terminate()
+            _, told = process.communicate(timeout=60)
+    assert "serves another policy" in told
+
+
+def listening(port: int) -> bool:
+    return answers(port) and ready(f"http://127.0.0.1:{port}")
+
+
+def answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+def model_up(server: Server, url: str, model: str) -> bool:
+    """As the gateway's metrics tell."""
+    name = f'wavserve_model_up{{device="{url}",model="{model}"}} '
+    lines = httpx.get(f"{server.http}/metrics", timeout=10).text.splitlines()
+    return next(float(line.removeprefix(name)) == 1 for line in lines if line.startswith(name))
