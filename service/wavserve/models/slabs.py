@@ -14,6 +14,7 @@ import secrets
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,14 @@ class Slab:
     epoch: int
     memory: mmap.mmap
     facts: Mapping[str, Any]
-    lock: int | None
-    """the owner's file descriptor, which holds the lock; None in other processes"""
+    lock: FileIO | None
+    """the owner's open file, which holds the lock; None in other processes"""
 
     def close(self) -> None:
         """The owner removes the file; mappings of it stay good until they are dropped."""
         if self.lock is not None:
             self.path.unlink(missing_ok=True)
-            os.close(self.lock)
+            self.lock.close()
 
 
 def create(prefix: str, size: int, facts: Mapping[str, Any], folder: Path = SHM) -> Slab:
@@ -55,17 +56,15 @@ def create(prefix: str, size: int, facts: Mapping[str, Any], folder: Path = SHM)
             f"arena.num_slots: expected a feature arena of at most {free / 1e6:.0f} MB, which is what is free in "
             f"{folder}, got {needed / 1e6:.0f} MB; fewer slots, or more shared memory (containers: --shm-size)"
         )
-    file = -1
     try:
-        file = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        file = FileIO(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), "r+")
         fcntl.flock(file, fcntl.LOCK_EX)
-        os.posix_fallocate(file, 0, needed)  # a file with holes would kill us at a touch once memory is short
-        memory = mmap.mmap(file, needed, flags=mmap.MAP_SHARED | _POPULATE)
+        # a file with holes would kill us at a touch once memory is short
+        os.posix_fallocate(file.fileno(), 0, needed)
+        memory = mmap.mmap(file.fileno(), needed, flags=mmap.MAP_SHARED | _POPULATE)
         _write_header(memory, facts)
-        path, epoch = _name(file, prefix, folder)
+        path, epoch = _name(file.fileno(), prefix, folder)
     except OSError as error:
-        if file >= 0:
-            os.close(file)
         raise SettingsError(f"arena.num_slots: cannot make a slab of {needed / 1e6:.0f} MB: {error}") from error
     return Slab(path, epoch, memory, facts, file)
 

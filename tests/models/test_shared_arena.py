@@ -1,0 +1,194 @@
+"""The arena across real processes: who sees what, who may remove what, and what a death leaves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wavserve.errors import ArenaFull, BackendError, SettingsError
+from wavserve.models import slabs
+from wavserve.models.arena import SlotShape
+from wavserve.models.arena_book import ArenaBook, Cells, Party
+from wavserve.models.shared_arena import ArenaConfig, AttachedArenas, SharedArena
+from wavserve.processes import Process, orphans, owned_name
+
+pytestmark = pytest.mark.skipif(not slabs.SHM.is_dir(), reason="there is no /dev/shm")
+
+SHAPE = SlotShape(num_layers=2, video_tokens=3, video_width=4, value_tokens=5, value_width=6)
+PREFIX = owned_name("wavserve-test")
+READER = """
+import sys, time
+import numpy as np, torch
+from wavserve.models.arena import SlotShape
+from wavserve.models.arena_book import Party
+from wavserve.models.shared_arena import ArenaConfig, AttachedArenas
+config = ArenaConfig(sys.argv[1], SlotShape(2, 3, 4, 5, 6), 4, 60.0, torch.float32, torch.device("cpu"))
+handles = np.array(eval(sys.argv[2]))
+arena = AttachedArenas(config).of(handles)
+with arena.book.pin(handles, Party[sys.argv[3]]):
+    print(arena.book.current(handles), arena.read_video(1, handles[:, 0]).sum().item(), flush=True)
+    arena.write_value(0, handles[:, 0], torch.full((len(handles), 5, 6), 2.0))
+    sys.stdin.readline()
+"""
+
+
+def config(**changes: object) -> ArenaConfig:
+    fields = {"prefix": PREFIX, "shape": SHAPE, "num_slots": 4, "lease_s": 60.0}
+    return ArenaConfig(**{**fields, "dtype": torch.float32, "device": torch.device("cpu"), **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def arena() -> Iterator[SharedArena]:
+    made = SharedArena.create(config())
+    yield made
+    made.close()
+
+
+def reader(handles: np.ndarray, party: str = "VALUE") -> subprocess.Popen[str]:
+    """A process that pins the slots, tells what it reads, writes value features, and goes on at a line."""
+    command = [sys.executable, "-c", READER, PREFIX, repr(handles.tolist()), party]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def filled(arena: SharedArena, count: int) -> np.ndarray:
+    handles = arena.book.allocate(count)
+    arena.write_video(1, handles[:, 0], torch.ones(count, 3, 4))
+    arena.book.publish(handles)
+    return handles
+
+
+def test_a_reader_in_another_process_shares_bytes_and_book(arena: SharedArena) -> None:
+    handles = filled(arena, 2)
+    with reader(handles) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().split() == ["True", "24.0"]
+        process.communicate("\n")
+    assert arena.read_value(0, handles[:, 0]).sum().item() == 2.0 * 2 * 5 * 6
+
+
+def test_a_living_readers_pin_holds_and_a_dead_ones_does_not(arena: SharedArena) -> None:
+    handles = filled(arena, 4)
+    process = reader(handles)
+    assert process.stdout is not None
+    process.stdout.readline()
+    arena.book.release(handles, Party.VIDEO)
+    with pytest.raises(ArenaFull):
+        arena.book.allocate(1)
+    process.kill()
+    process.communicate()
+    again = arena.book.allocate(4)
+    assert (again[:, 1] > handles[:, 1]).all()
+
+
+def test_each_process_has_a_row_of_its_own_and_takes_over_a_dead_ones(arena: SharedArena) -> None:
+    handles = filled(arena, 1)
+    for _ in range(6):  # more than there are rows
+        process = reader(handles)
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("True")
+        process.kill()
+        process.communicate()
+
+
+def test_a_slab_outlives_its_owner_only_until_the_next_is_made() -> None:
+    make = "import sys, os, torch; from wavserve.models import slabs; slabs.create(sys.argv[1], 64, {}); os._exit(9)"
+    subprocess.run([sys.executable, "-c", make, PREFIX], check=False)
+    [left] = slabs.SHM.glob(f"{PREFIX}-*")
+    arena = SharedArena.create(config())
+    assert not left.exists()
+    assert slabs.clean(PREFIX) == []  # the living owner's is not touched
+    assert arena.slab.path.exists()
+    arena.close()
+    assert list(slabs.SHM.glob(f"{PREFIX}-*")) == []
+
+
+def test_handles_of_another_slab_are_stale(arena: SharedArena) -> None:
+    old = filled(arena, 2)
+    arenas = AttachedArenas(config())
+    assert arenas.of(old) is not None
+    arena.close()
+    following = SharedArena.create(config())
+    new = filled(following, 2)
+    found = arenas.of(new)
+    assert found is not None
+    assert found.book.current(new)
+    assert not found.book.current(old)
+    still = arenas.of(old)  # its slab is gone: the reader keeps the one it has, where the handle is stale
+    assert still is not None
+    assert not still.book.current(old)
+    following.close()
+
+
+def test_no_slab_no_arena() -> None:
+    assert AttachedArenas(config()).of(np.array([[0, 5 << 32]])) is None
+
+
+def test_a_reader_that_means_another_arena_is_told(arena: SharedArena) -> None:
+    other = AttachedArenas(config(num_slots=5))
+    with pytest.raises(BackendError, match=r"expected an arena of .*'num_slots': 5.*got .*'num_slots': 4"):
+        other.of(filled(arena, 1))
+
+
+def test_too_large_an_arena_is_refused_before_it_is_made() -> None:
+    with pytest.raises(SettingsError, match=r"arena.num_slots: expected a feature arena of at most \d+ MB"):
+        SharedArena.create(config(num_slots=10**9))
+    assert list(slabs.SHM.glob(f"{PREFIX}-*")) == []
+
+
+def test_features_lie_in_the_dtype_asked_for() -> None:
+    made = SharedArena.create(config(dtype=torch.bfloat16))
+    handles = filled(made, 1)
+    read = AttachedArenas(config(dtype=torch.bfloat16)).of(handles)
+    assert read is not None
+    assert read.read_video(1, handles[:, 0]).dtype == torch.bfloat16
+    made.close()
+
+
+def test_files_of_the_living_are_no_orphans(tmp_path: Path) -> None:
+    mine = owned_name("kind")
+    pid, started = mine.rsplit("-", 2)[1:]
+    dead = mine.replace(f"-{pid}-{started}", f"-{pid}-{int(started) - 1}")  # the same pid, an earlier process
+    elsewhere = mine.replace("kind-", "kind-1")  # another pid namespace: nobody to ask
+    for name in (mine, f"{mine}-x", f"{dead}-y", elsewhere, "kind-z", "other-1-2-3"):
+        (tmp_path / name).touch()
+    assert [path.name for path in orphans("kind", tmp_path)] == [f"{dead}-y"]
+
+
+def test_a_process_is_known_by_more_than_its_number() -> None:
+    me = Process.me()
+    assert me.alive
+    assert not Process(me.pid, me.started + 1).alive
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        other = Process(child.pid, int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]))
+        assert other.alive
+        child.kill()
+    assert not other.alive
+
+
+def test_a_pin_that_comes_at_the_last_moment_keeps_its_slot() -> None:
+    """The reader pins while the allocator is between its look and its claim: one of them must give way."""
+    cells = Cells.over(bytearray(Cells.nbytes(1)), 1)
+    now = [100.0]
+    book, late = (ArenaBook(1, 10.0, lambda: now[0], cells) for _ in range(2))
+    handles = book.allocate(1)
+    book.publish(handles)
+    now[0] += 11
+    pinned = late.pin(handles, Party.VALUE)
+
+    class Sneaking(ArenaBook):
+        def _free(self) -> np.ndarray:  # type: ignore[override]
+            free = super()._free()
+            pinned.__enter__()
+            return free
+
+    with pytest.raises(ArenaFull):
+        Sneaking(1, 10.0, lambda: now[0], cells).allocate(1)
+    assert not late.current(handles)  # so the reader is told, and nobody writes into what it reads
+    pinned.__exit__(None, None, None)
+    assert len(book.allocate(1)) == 1
