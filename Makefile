@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/.installed
 CODE := service tests examples loadtest model_repository
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test lint format type protos bench bench-exact bench-plan
+.PHONY: help install serve demo test lint format type protos bench bench-exact bench-plan bench-triton
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench: install ## every benchmark (about 15 minutes on two cores)
 
 bench-exact: install ## the plain path against the fast one
 	$(BIN)/python loadtest/bench_exact.py $(ARGS)
+
+bench-triton: install ## models in this process against a real Triton: time, bytes, memory, recovery
+	$(BIN)/python loadtest/bench_triton.py $(ARGS)
 
 bench-plan: install ## a plan, and the edges' own cost
 	$(BIN)/python loadtest/bench_plan.py $(ARGS)

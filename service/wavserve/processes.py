@@ -6,11 +6,11 @@ full form; without /proc every process counts as alive, which is right where not
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,21 +42,6 @@ def _started(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[_START_FIELD])
 
 
-_PR_SET_PDEATHSIG = 1
-
-
-def dies_with_parent() -> Callable[[], None]:
-    """For `preexec_fn`: the child is killed when the thread that started it ends, however it ends. Linux only."""
-    libc, parent = ctypes.CDLL(None), os.getpid()
-
-    def arm() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before this took hold
-            os._exit(1)
-
-    return arm
-
-
 def owned_name(kind: str) -> str:
     """A name for files of this process, by which `orphans` tells later whether it still lives.
 
@@ -67,10 +52,42 @@ def owned_name(kind: str) -> str:
 
 def orphans(kind: str, folder: Path) -> list[Path]:
     """Files and folders whose names begin with a dead process's `owned_name`; never a living one's."""
-    pattern = re.compile(rf"{re.escape(kind)}-{_namespace()}-(\d+)-(\d+)(?!\d)")
-    named = [(path, pattern.match(path.name)) for path in folder.glob(f"{kind}-*")]
-    return [path for path, name in named if name and not Process(int(name[1]), int(name[2])).alive]
+    return [path for path in folder.glob(f"{kind}-*") if _owner_is_dead(kind, path.name)]
+
+
+def orphan_processes(kind: str, programs: Collection[str]) -> list[Process]:
+    """Processes that run one of `programs` with a dead process's `owned_name` on their command line."""
+    return [process for process, command in _running(programs) if _owner_is_dead(kind, command)]
+
+
+def processes_naming(name: str, programs: Collection[str]) -> list[Process]:
+    """Processes that run one of `programs` with `name` on their command line."""
+    return [process for process, command in _running(programs) if name in command]
+
+
+def end(process: Process) -> None:
+    """Kills a process, unless it ended before."""
+    if process.alive:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
 
 
 def _namespace() -> int:
     return (_PROC / "self/ns/pid").stat().st_ino
+
+
+def _owner_is_dead(kind: str, text: str) -> bool:
+    found = re.search(rf"{re.escape(kind)}-{_namespace()}-(\d+)-(\d+)(?!\d)", text)
+    return found is not None and not Process(int(found[1]), int(found[2])).alive
+
+
+def _running(programs: Collection[str]) -> Iterator[tuple[Process, str]]:
+    """Living processes and their command lines."""
+    for folder in _PROC.glob("[0-9]*"):
+        started = _started(int(folder.name))
+        try:
+            command = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if started is not None and Path(command.partition("\0")[0]).name in programs:
+            yield Process(int(folder.name), started), command.replace("\0", " ")

@@ -87,6 +87,7 @@ class RunningTriton:
 
     @property
     def pid(self) -> int:
+        """Of what stands before the server and its models."""
         assert self.server.pid is not None
         return self.server.pid
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,14 +18,15 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from process_rig import children, files_of, models_of, triton_of, until
+from process_rig import alive, below, files_of, models_of, triton_of, until
 from service_rig import REPOSITORY, Server, start, submission
 
-from wavserve.backends.triton_server import why_not
+from wavserve.backends.triton_server import PROGRAMS, why_not
 from wavserve.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.errors import WavserveError
 from wavserve.models import presets
+from wavserve.processes import Process, processes_naming
 from wavserve.verbs import MODELS
 
 ROBOTS = 8
@@ -49,9 +49,9 @@ def service(tmp_path_factory: pytest.TempPathFactory, tiny: Bundle) -> Iterator[
     """One for all tests that it survives; when it ends, it leaves no process and no file."""
     running = started(tmp_path_factory.mktemp("service"), tiny)
     yield running
-    left = [child.process for child in children(running.process.pid)]
+    left = below(running.process.pid)
     assert running.stop() == 0
-    assert not any(process.alive for process in left)
+    assert not any(map(alive, left))
     assert files_of(running.process.pid) == []
 
 
@@ -127,36 +127,36 @@ def ready(server: Server) -> bool:
 def test_a_model_that_is_killed_comes_back(service: Server, model: str) -> None:
     before = models_of(service.process.pid)
     with robots_planning(service) as robots:
-        before[model].send(signal.SIGKILL)
+        before[model].kill()
         until(lambda: not ready(service), "readyz tells that a model is gone")
         until(lambda: ready(service), "readyz tells that it is back")
         robots.more()
     after = models_of(service.process.pid)
-    assert {name for name in MODELS if after[name].process != before[name].process} == {model}
+    assert {name for name in MODELS if after[name] != before[name]} == {model}
 
 
 def test_a_model_that_hangs_is_replaced(service: Server) -> None:
     before = models_of(service.process.pid)["value_dit"]
     with robots_planning(service) as robots:
-        before.send(signal.SIGSTOP)
+        before.suspend()
         until(lambda: not ready(service), "readyz tells that a model hangs")
         until(lambda: ready(service), "readyz tells that it is back")
         robots.more()
-    assert not before.process.alive
+    assert not alive(before)
 
 
 def test_a_server_that_is_killed_comes_back(service: Server) -> None:
     before = triton_of(service.process.pid)
     with robots_planning(service) as robots:
-        before.send(signal.SIGKILL)
+        before.kill()
         until(lambda: not ready(service), "readyz tells that the server is gone")
         until(lambda: ready(service), "readyz tells that it is back")
         robots.more()
-    assert triton_of(service.process.pid).process != before.process
+    assert triton_of(service.process.pid) != before
 
 
 def test_a_killed_gateway_leaves_nothing_for_long(service: Server, tiny: Bundle, tmp_path: Path) -> None:
-    """Its Triton dies with it; the next start on the machine removes its files, and no living neighbour's."""
+    """Its Triton and all files die with it, and no living neighbour is touched, neither then nor by the next start."""
     (tmp_path / "victim").mkdir()
     (tmp_path / "next").mkdir()
     neighbours = files_of(service.process.pid)
@@ -175,8 +175,7 @@ def test_a_killed_gateway_leaves_nothing_for_long(service: Server, tiny: Bundle,
 
 def kill_while_planning(victim: Server) -> int:
     """Kills a gateway with plans in flight and waits until its Triton and its models are gone; its pid."""
-    server = triton_of(victim.process.pid)
-    below = [server, *children(server.process.pid)]
+    left = below(victim.process.pid)
     doomed = Robots(victim.grpc)
     robot = threading.Thread(target=doomed.run, args=(0,))
     robot.start()
@@ -186,8 +185,32 @@ def kill_while_planning(victim: Server) -> int:
     doomed.stop.set()
     robot.join(90)
     assert not robot.is_alive(), "a robot was never answered"
-    until(lambda: not any(each.process.alive for each in below), "its Triton and the models end with it")
+    until(lambda: not any(map(alive, left)), "its Triton and the models end with it")
+    until(lambda: files_of(victim.process.pid) == [], "and so do their files")
     return victim.process.pid
+
+
+def test_what_a_gateway_and_its_reaper_left_is_ended_by_the_next(tiny: Bundle, tmp_path: Path) -> None:
+    """Both killed at once, with a model's process that does not notice: nobody is left to clean up."""
+    for name in ("victim", "next"):
+        (tmp_path / name).mkdir()
+    victim = started(tmp_path / "victim", tiny)
+    left = below(victim.process.pid)
+    [reaper] = [each for each in left if "reaper.py" in " ".join(each.cmdline())]
+    hanging = models_of(victim.process.pid)["value_dit"]
+    for each in (hanging, reaper):
+        each.suspend()
+    victim.process.kill()
+    reaper.kill()
+    victim.process.wait()
+    until(lambda: [each for each in left if alive(each)] == [hanging], "all but the one that hangs end")
+    assert files_of(victim.process.pid)
+    following = started(tmp_path / "next", tiny)
+    try:
+        assert not any(map(alive, left))
+        assert files_of(victim.process.pid) == []
+    finally:
+        assert following.stop() == 0
 
 
 @pytest.mark.parametrize(
@@ -195,11 +218,13 @@ def kill_while_planning(victim: Server) -> int:
     [("arena.num_slots=1000000", "arena.num_slots: expected"), ("triton.shm_bytes=100000000000", "triton.shm_bytes: ")],
 )
 def test_too_little_shared_memory_is_told_at_the_start(tiny: Bundle, tmp_path: Path, setting: str, told: str) -> None:
+    before = tritons()
     failed = subprocess.run(
         serving(tiny, "--set", setting), capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
     )
     assert failed.returncode == 1
     assert told in failed.stderr
+    until(lambda: tritons() <= before, "nothing it started goes on without it")
     assert "MB" in failed.stderr
     assert "/dev/shm" in failed.stderr
     assert "Traceback" not in failed.stderr
@@ -215,6 +240,11 @@ def test_a_small_shared_memory_is_told_at_the_start(tiny: Bundle, tmp_path: Path
     assert failed.returncode == 1
     assert "shared memory (containers: --shm-size)" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def tritons() -> set[Process]:
+    """Every server and model there is on this machine."""
+    return set(processes_naming("wavserve-", PROGRAMS))
 
 
 def serving(tiny: Bundle, *flags: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from backend_rig import SLOTS, RunningTriton, triton
-from process_rig import models_below, until
+from process_rig import models_of, until
 from service_rig import REPOSITORY, Server, start, submission
 from tritonclient.grpc.aio import InferenceServerClient
 
@@ -89,15 +88,14 @@ def test_plans_of_several_robots_spread_over_the_endpoints(gateway: Server, trit
 
 
 def test_a_model_of_a_foreign_server_is_loaded_again(gateway: Server, tritons: list[RunningTriton]) -> None:
-    before = models_below(tritons[1].pid)["action_dit"]
-    before.send(signal.SIGKILL)
+    before = models_of(tritons[1].pid)["action_dit"]
+    before.kill()
     with PlanClient(gateway.grpc) as client:
         for seed in range(4):
             client.plan(submission(seed=seed, options=OPTIONS))
 
     def replaced() -> bool:
-        now = models_below(tritons[1].pid).get("action_dit", before)
-        return now.process != before.process
+        return models_of(tritons[1].pid).get("action_dit", before) != before
 
     until(replaced, "the model of the second endpoint is loaded again")
     until(lambda: model_up(gateway, tritons[1].url, "action_dit"), "it is up")

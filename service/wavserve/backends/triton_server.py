@@ -23,18 +23,23 @@ from pathlib import Path
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from wavserve.backends import reaper
 from wavserve.errors import SettingsError
 from wavserve.models import slabs
 from wavserve.ports import free_ports
-from wavserve.processes import dies_with_parent, orphans, owned_name
+from wavserve.processes import end, orphan_processes, orphans, owned_name, processes_naming
 from wavserve.verbs import MODELS
 
 KIND = "wavserve"
 """What names of our files begin with, in /dev/shm and in the folder for temporary files."""
+PROGRAMS = ("tritonserver", "triton_python_backend_stub")
 MIN_GLIBC = (2, 35)
 LIVE_WITHIN_S = 60.0
 EXIT_WITHIN_S = 5
 POLL_S = 0.05
+_SPIN_COUNT = "50000"
+"""How long OpenMP's threads spin for more work. By default for milliseconds: the models take turns, and the one that
+had its turn would take a core from the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,9 @@ def new_name() -> str:
 
 
 def clean_up() -> list[Path]:
-    """Removes what servers of dead processes left in /dev/shm and among the temporary files, and tells what."""
+    """Ends what servers of dead processes left running, removes their files, and tells which those were."""
+    for process in orphan_processes(KIND, PROGRAMS):
+        end(process)
     left = [*orphans(KIND, slabs.SHM), *orphans(KIND, Path(tempfile.gettempdir()))]
     for path in left:
         _remove(path)
@@ -83,7 +90,8 @@ class TritonServer:
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process is not None and self.running else None
+        """Of the reaper before the server."""
+        return None if self._process is None else self._process.pid
 
     async def start(self) -> str:
         """Starts it without models and returns its gRPC address. Raises SettingsError with its last words."""
@@ -93,17 +101,18 @@ class TritonServer:
                 f"triton.shm_bytes: expected {len(MODELS)} models' calls to fit the {free / 1e6:.0f} MB that are free "
                 f"in {slabs.SHM}, got {needed / 1e6:.0f} MB in all; more shared memory (containers: --shm-size)"
             )
+        self._end_leftovers()
         self._folder.mkdir(mode=0o700, exist_ok=True)
         _link_stub()
         http, grpc, metrics = free_ports(3)
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *self._reaper(),
                 *self._command(http, grpc, metrics),
                 env=self._environment(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                preexec_fn=dies_with_parent(),
             )
         url = f"127.0.0.1:{grpc}"
         try:
@@ -123,6 +132,7 @@ class TritonServer:
         return await self._process.wait()
 
     def kill(self) -> None:
+        """Ends it without asking; what it leaves, the next `start` or `stop` removes."""
         if self._process is not None and self.running:
             self._process.kill()
 
@@ -130,13 +140,15 @@ class TritonServer:
         """Asks it to end, insists after a while, and removes what it left."""
         if self._process is not None and self.running:
             self._process.terminate()
-            try:
-                await asyncio.wait_for(self._process.wait(), 2 * EXIT_WITHIN_S)
-            except TimeoutError:
-                self.kill()
-                await self._process.wait()
+            await self._process.wait()
+        self._end_leftovers()
         for path in [*slabs.SHM.glob(f"{self._config.name}-*"), self._folder]:
             _remove(path)
+
+    def _end_leftovers(self) -> None:
+        """A model's process that was just being started outlives its server: it waits for a word that never comes."""
+        for process in processes_naming(f"{self._config.name}-", PROGRAMS):
+            end(process)
 
     def tail(self, lines: int = 5) -> str:
         told = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.exists() else []
@@ -155,6 +167,11 @@ class TritonServer:
                     await asyncio.sleep(POLL_S)
         finally:
             await client.close()
+
+    def _reaper(self) -> list[str]:
+        """What stands between us and the server, and ends it with all its children when we are gone."""
+        own = [os.getpid(), self._config.name, self._folder, 2 * EXIT_WITHIN_S]
+        return [sys.executable, "-I", "-S", reaper.__file__, *map(str, own)]
 
     def _command(self, http: int, grpc: int, metrics: int) -> list[str]:
         server = _server_folder()
@@ -182,6 +199,7 @@ class TritonServer:
         given["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), given.get("PATH", "")]))
         libraries = [str(sysconfig.get_config_var("LIBDIR")), given.get("LD_LIBRARY_PATH", "")]
         given["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
+        given.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
         given["CUDA_VISIBLE_DEVICES"] = given.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
         return given
 

@@ -54,15 +54,19 @@ def create(preset: str, folder: Path, seed: int = 0, progress: Progress | None =
 
     Raises BundleError: unknown preset, or `folder` exists.
     """
-    made = find(preset)
+    return make(find(preset), folder, seed, progress)
+
+
+def make(preset: Preset, folder: Path, seed: int = 0, progress: Progress | None = None) -> bundle.Bundle:
+    """As `create`, from a preset of one's own."""
     with appearing(folder) as partial:
         for part in bundle.PARTS:
             (partial / part).mkdir()
-        write_vae(partial / bundle.VAE, made.stand_ins, seed)
-        write_text_encoder(partial / bundle.TEXT_ENCODER, made.stand_ins, seed)
+        write_vae(partial / bundle.VAE, preset.stand_ins, seed)
+        write_text_encoder(partial / bundle.TEXT_ENCODER, preset.stand_ins, seed)
         write_tokenizer(partial / bundle.TOKENIZER)
-        weights.save_random(made.spec.model, partial / bundle.TRANSFORMER, seed, made.dtype, progress)
-        bundle.save_spec(partial, replace(made.spec, notes=_NOTES.format(seed=seed)))
+        weights.save_random(preset.spec.model, partial / bundle.TRANSFORMER, seed, preset.dtype, progress)
+        bundle.save_spec(partial, replace(preset.spec, notes=_NOTES.format(seed=seed)))
         bundle.load(partial)
     return bundle.load(folder)
 

@@ -1,0 +1,355 @@
+"""What Triton costs: the same plans on models in this process and on a real Triton, taking turns, in one run.
+
+Run by `make bench-triton`. Four parts: time added to each backend call and plan at `tiny`; tensor bytes between gateway
+and Triton at LIBERO shapes, counted by the client by name; start and memory of the whole service; and how long robots
+wait when a model's process is killed. Progress goes to stderr; the figures are one JSON object on the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from bench_plan import submission
+
+from wavserve import child
+from wavserve.backends.base import Backend
+from wavserve.backends.local import LocalBackend
+from wavserve.backends.triton import TritonBackend
+from wavserve.backends.triton_server import ServerConfig, TritonServer, new_name, why_not
+from wavserve.batcher import Batcher, BatcherConfig
+from wavserve.bundle import Bundle
+from wavserve.calls import Job, ModelCalls
+from wavserve.clients.plan_client import PlanClient
+from wavserve.errors import WavserveError
+from wavserve.models import presets
+from wavserve.models.loading import RunnerConfig, load_runners
+from wavserve.models.presets import Preset
+from wavserve.pace import Pace
+from wavserve.perception import Perception
+from wavserve.planner import Planner, SliceConfig
+from wavserve.proposal import NamedNoise
+from wavserve.spec import ExpertConfig, ModelConfig, VideoConfig
+from wavserve.types import PlanContext, Tensors
+from wavserve.verbs import MODELS
+
+REPOSITORY = Path(__file__).parents[1] / "model_repository"
+INSTRUCTION = "pick up the alphabet soup and place it in the basket"
+SLOTS, SLICE = 32, 8
+IMAGES = frozenset({"pixels", "frames"})
+WARM_UP = 3
+ROBOTS = 8
+QUICK = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, "value_elite_fraction": 0.5}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plans", type=int, default=40, help="plans on each backend (default %(default)s)")
+    parser.add_argument("--kills", type=int, default=3, help="kills of each model (default %(default)s)")
+    args = parser.parse_args()
+    if (obstacle := why_not(REPOSITORY)) is not None:
+        sys.exit(f"no Triton can run on this machine: {obstacle}")
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measured(Path(folder), args.plans, args.kills)))
+
+
+def measured(folder: Path, plans: int, kills: int) -> dict[str, Any]:
+    tiny = presets.create("tiny", folder / "tiny")
+    shapes = presets.make(libero_shapes(), folder / "libero_shapes")
+    return {
+        "bench": "triton",
+        "added": asyncio.run(added(tiny, plans)),
+        "bytes_libero_shapes": asyncio.run(traffic(shapes)),
+        "service": {kind: service(folder, tiny, kind) for kind in ("local", "triton-embedded")},
+        "recovery_s": recovery(folder, tiny, kills),
+    }
+
+
+def libero_shapes() -> Preset:
+    """Everything of `libero` that a wire sees - views, latents, channels, chunk, prompt width, K, N, M - on a model of
+    two narrow layers, for features are not to be seen on it."""
+    libero = presets.find("libero")
+    model = ModelConfig(
+        VideoConfig(128, 128, num_layers=2, num_heads=2, head_dim=32, caption_channels=4096),
+        ExpertConfig(10, 10, num_heads=2, head_dim=16, rope_base=57),
+        ExpertConfig(15, 15, num_heads=2, head_dim=16, rope_base=54),
+    )
+    return replace(libero, spec=replace(libero.spec, name="libero_shapes", model=model), dtype=torch.float32)
+
+
+@dataclass
+class Timed:
+    """A backend whose calls are timed, one after another."""
+
+    backend: Backend
+    calls: list[tuple[str, float]] = field(default_factory=list)
+
+    async def run(self, verb: str, inputs: Tensors, deadline: float = float("inf")) -> Tensors:
+        started = time.perf_counter()
+        outputs = await self.backend.run(verb, inputs, deadline)
+        self.calls.append((verb, time.perf_counter() - started))
+        return outputs
+
+    async def close(self) -> None:
+        await self.backend.close()
+
+
+@dataclass
+class Subject:
+    """Planning on one backend; its calls follow each other, so that a call's time is its own."""
+
+    timed: Timed
+    bundle: Bundle
+    batcher: Batcher
+    planner: Planner
+    perception: Perception
+    plans: list[float] = field(default_factory=list)
+
+    async def plan(self, seed: int) -> np.ndarray:
+        """From frames to normalised actions."""
+        spec = self.bundle.spec
+        rng = np.random.default_rng(seed)
+        images = {c.name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
+        started = time.perf_counter()
+        text = await self.perception.read(INSTRUCTION, float("inf"))
+        latents = await self.perception.see(images, float("inf"))
+        memory = np.repeat(latents[:, :, None], spec.latent.num_memory_frames, axis=2)
+        context = PlanContext(memory, text, np.zeros(spec.model.action.in_channels, np.float32))
+        plan = await self.planner.plan(Job(context, spec.planner, NamedNoise((seed, 0))))
+        self.plans.append(time.perf_counter() - started)
+        return plan.actions
+
+
+def subject(bundle: Bundle, backend: Backend) -> Subject:
+    timed = Timed(backend)
+    batcher = Batcher(timed, BatcherConfig(max_rows=SLICE, depth=1, arena_retry_s=0.05))
+    batcher.start()
+    planner = Planner(ModelCalls(bundle.spec, batcher), SliceConfig(SLICE, in_flight=1), Pace())
+    return Subject(timed, bundle, batcher, planner, Perception(bundle.spec, batcher, max_texts=4))
+
+
+@contextlib.asynccontextmanager
+async def on_local(bundle: Bundle) -> AsyncIterator[Subject]:
+    config = RunnerConfig("cpu", "float32", None, SLOTS, lease_s=60.0, max_texts=4)
+    made = subject(bundle, LocalBackend(load_runners(bundle, config).runners))
+    yield made
+    await made.batcher.close()
+    await made.timed.close()
+
+
+@contextlib.asynccontextmanager
+async def on_triton(bundle: Bundle, on_traffic: Callable[..., None] = lambda *_: None) -> AsyncIterator[Subject]:
+    name = new_name()
+    own = {"WAVSERVE_BUNDLE__PATH": str(bundle.folder.resolve()), "WAVSERVE_ARENA__PREFIX": name}
+    server = TritonServer(ServerConfig(name, REPOSITORY, {**os.environ, **own}, shm_bytes=4 << 20))
+    backend = TritonBackend(await server.start(), on_traffic=on_traffic)
+    try:
+        await asyncio.gather(*(backend.load(model, 600.0) for model in MODELS))
+        made = subject(bundle, backend)
+        yield made
+        await made.batcher.close()
+    finally:
+        await backend.close()
+        await server.stop()
+
+
+async def added(bundle: Bundle, plans: int) -> dict[str, Any]:
+    """Times on both, plan by plan in turn; and that the plans are the same."""
+    difference = 0.0
+    async with on_local(bundle) as local, on_triton(bundle) as triton:
+        for number in range(WARM_UP + plans):
+            progress(f"plan {number + 1}/{WARM_UP + plans} on each")
+            if number == WARM_UP:
+                for each in (local, triton):
+                    each.plans.clear()
+                    each.timed.calls.clear()
+            ours, theirs = await rested(local.plan(number)), await rested(triton.plan(number))
+            difference = max(difference, float(np.abs(ours - theirs).max()))
+        print(file=sys.stderr)
+        calls = by_verb(local, triton)
+    every = [extra for pairs in calls.values() for extra in pairs["added"]]
+    return {
+        "plans": plans,
+        "K_N_M": [bundle.spec.planner.num_iterations, bundle.spec.planner.num_video_samples, 3],
+        "call_ms": percentiles(every),
+        "call_ms_by_verb": {
+            verb: {"local_p50": p50(times["local"]), "triton_p50": p50(times["triton"]), **percentiles(times["added"])}
+            for verb, times in calls.items()
+        },
+        "plan_ms": {
+            "local": percentiles(local.plans),
+            "triton": percentiles(triton.plans),
+            "added": percentiles([b - a for a, b in zip(local.plans, triton.plans, strict=True)]),
+            "ratio_p50": round(p50(triton.plans) / p50(local.plans), 3),
+        },
+        "max_difference": difference,
+    }
+
+
+async def rested(plan: Awaitable[np.ndarray]) -> np.ndarray:
+    """A plan after a pause, in which the threads of the other's last call stop spinning for more work."""
+    await asyncio.sleep(0.1)
+    return await plan
+
+
+def by_verb(local: Subject, triton: Subject) -> dict[str, dict[str, list[float]]]:
+    """Times of the same calls on both, pair by pair."""
+    told: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    ours, theirs = ([call for call in each.timed.calls if call[0] != "encode_text"] for each in (local, triton))
+    for (verb, here), (other, there) in zip(ours, theirs, strict=True):
+        assert verb == other, "both make the same calls"
+        told[verb]["local"].append(here)
+        told[verb]["triton"].append(there)
+        told[verb]["added"].append(there - here)
+    return told
+
+
+async def traffic(bundle: Bundle) -> dict[str, Any]:
+    """Tensor bytes of a plan: the first of an instruction, and the following ones (the last is told)."""
+    sent: Counter[str] = Counter()
+    received: Counter[str] = Counter()
+
+    def count(verb: str, given: Mapping[str, int], got: Mapping[str, int]) -> None:
+        sent.update({f"{verb}.{name}": size for name, size in given.items()})
+        received.update({f"{verb}.{name}": size for name, size in got.items()})
+
+    told = {}
+    async with on_triton(bundle, count) as triton:
+        for number, which in enumerate(("first", "second", "later")):
+            progress(f"LIBERO shapes, plan {number + 1}/3")
+            sent.clear()
+            received.clear()
+            await triton.plan(number)
+            told[which] = {
+                "besides_images": sum(size for name, size in (sent + received).items() if not is_image(name)),
+                "images": sum(size for name, size in (sent + received).items() if is_image(name)),
+            }
+        print(file=sys.stderr)
+    planner = bundle.spec.planner
+    return {
+        "K_N_M": [planner.num_iterations, planner.num_video_samples, planner.num_value_samples],
+        **told,
+        "sent_later": dict(sent.most_common()),
+        "received_later": dict(received.most_common()),
+    }
+
+
+def is_image(name: str) -> bool:
+    return name.partition(".")[2] in IMAGES
+
+
+def service(folder: Path, tiny: Bundle, kind: str) -> dict[str, Any]:
+    """Seconds from start to ready, and the memory of each process once it planned."""
+    progress(f"service with {kind}")
+    started = time.perf_counter()
+    with child.running(folder / f"{kind}.log", ["--backend", kind, "--bundle", str(tiny.folder)]) as running:
+        ready_s = time.perf_counter() - started
+        with PlanClient(running.grpc) as client:
+            client.plan(submission({}))
+        processes = [psutil.Process(running.process.pid), *psutil.Process(running.process.pid).children(recursive=True)]
+        memory = {role(process): round(process.memory_full_info().uss / 1e6) for process in processes}
+    print(file=sys.stderr)
+    return {"start_to_ready_s": round(ready_s, 2), "private_memory_mb": memory, "total_mb": sum(memory.values())}
+
+
+def role(process: psutil.Process) -> str:
+    if process.status() == psutil.STATUS_ZOMBIE:
+        return "dead"
+    command = " ".join(process.cmdline())
+    model = next((model for model in MODELS if f"/{model}/" in command), None)
+    return model or ("tritonserver" if "tritonserver" in process.name() else "gateway")
+
+
+def recovery(folder: Path, tiny: Bundle, kills: int) -> dict[str, Any]:
+    """Seconds from a kill of a model's process to the first good answer to a robot, while eight robots plan."""
+    told: dict[str, list[float]] = defaultdict(list)
+    flags = ["--backend", "triton-embedded", "--bundle", str(tiny.folder)]
+    with child.running(folder / "recovery.log", flags) as running, Robots(running.grpc) as robots:
+        for number in range(kills):
+            for model in MODELS:
+                progress(f"kill {number + 1}/{kills} of {model}")
+                told[model].append(kill(running, robots, model))
+                time.sleep(3.0)
+    print(file=sys.stderr)
+    return {
+        model: {"median": round(float(np.median(times)), 2), "max": round(max(times), 2)}
+        for model, times in told.items()
+    }
+
+
+def kill(running: child.Child, robots: Robots, model: str) -> float:
+    """Kills a model's process. A good answer is one to a plan that began after it was found dead."""
+    [stub] = [p for p in psutil.Process(running.process.pid).children(recursive=True) if role(p) == model]
+    stub.kill()
+    killed = time.perf_counter()
+    while running.is_ready():
+        time.sleep(0.01)
+    while not running.is_ready():
+        time.sleep(0.01)
+    ready = time.perf_counter()
+    while not (good := [done for done in robots.answered if done > ready]):
+        time.sleep(0.01)
+    return good[0] - killed
+
+
+class Robots:
+    """Eight robots that plan without a pause; `answered` holds when each good answer came."""
+
+    def __init__(self, target: str) -> None:
+        self.answered: list[float] = []
+        self._target = target
+        self._stop = threading.Event()
+        self._pool = concurrent.futures.ThreadPoolExecutor(ROBOTS)
+
+    def __enter__(self) -> Robots:
+        self._running = [self._pool.submit(self._run, seed) for seed in range(ROBOTS)]
+        time.sleep(3.0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for running in self._running:
+            running.result()
+
+    def _run(self, seed: int) -> None:
+        sent = replace(submission(dict(QUICK)), seed=seed)
+        with PlanClient(self._target) as client:
+            while not self._stop.is_set():
+                try:
+                    client.plan(sent, timeout_s=60)
+                    self.answered.append(time.perf_counter())
+                except WavserveError:
+                    self._stop.wait(0.05)
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    low, high = np.percentile(seconds, [50, 99]) * 1000
+    return {"p50": round(float(low), 2), "p99": round(float(high), 2)}
+
+
+def p50(seconds: list[float]) -> float:
+    return round(float(np.median(seconds)) * 1000, 2)
+
+
+def progress(words: str) -> None:
+    print(f"\r\033[K{words}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
