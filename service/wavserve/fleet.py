@@ -113,7 +113,7 @@ async def _local(settings: Settings, metrics: Metrics) -> Fleet:
     from wavserve.models.loading import load_runners
 
     opened = await asyncio.to_thread(open_bundle, settings)
-    loaded = await asyncio.to_thread(load_runners, opened, _runner_config(settings))
+    loaded = await asyncio.to_thread(load_runners, opened, runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
     backend, book = LocalBackend(loaded.runners), loaded.arena.book
     batcher, device = _device(settings, opened.spec, backend, metrics, book.num_slots)
@@ -227,12 +227,19 @@ def _device(
     return batcher, Device(planner, Perception(spec, batcher, settings.backend.max_cached_texts))
 
 
-def _runner_config(settings: Settings) -> RunnerConfig:
+def runner_config(settings: Settings) -> RunnerConfig:
+    """What the models' loading needs of the settings, in this process or in one of Triton's."""
     from wavserve.models.loading import RunnerConfig
 
     backend, arena = settings.backend, settings.arena
     return RunnerConfig(
-        backend.device, backend.dtype, backend.threads, arena.num_slots, arena.lease_s, backend.max_cached_texts
+        backend.device,
+        backend.dtype,
+        backend.threads,
+        arena.num_slots,
+        arena.lease_s,
+        backend.max_cached_texts,
+        backend.text_device,
     )
 
 

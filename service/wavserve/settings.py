@@ -60,6 +60,9 @@ class BackendSettings(_Section):
         description="who runs the models; local: this process; auto: an embedded Triton where one can run, else local",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where there is one")
+    text_device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="of the text encoder alone; auto: as device; cpu: its gigabytes stay off the GPU"
+    )
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="numbers the models compute in")
     threads: OptionalCount = Field(default=None, description="torch threads; none: torch's own choice")
     max_cached_texts: Positive = Field(default=64, description="instructions whose keys and values are kept")

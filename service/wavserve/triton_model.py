@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
 from wavserve import bundle, faults, settings
-from wavserve.errors import Cancelled, InvalidRequest, WavserveError
+from wavserve.errors import Cancelled, InvalidRequest, SettingsError, WavserveError
+from wavserve.fleet import runner_config
 from wavserve.models import exchange, host
 from wavserve.models.host import Host
-from wavserve.models.loading import RunnerConfig
 from wavserve.telemetry import configure_logging
 from wavserve.types import Tensors
 
@@ -57,15 +58,10 @@ def _load(args: dict[str, str]) -> Host:
     told = settings.load_from_process(None).settings
     configure_logging(told.log.level, told.log.format)
     on_gpu = args["model_instance_kind"] == "GPU"
+    if on_gpu and args["model_instance_device_id"] != "0":
+        raise SettingsError("a Triton serves one GPU: expected one in CUDA_VISIBLE_DEVICES, got several")
     device = told.backend.device if on_gpu or told.backend.device == "cuda" else "cpu"
-    config = RunnerConfig(
-        device,
-        told.backend.dtype,
-        told.backend.threads,
-        told.arena.num_slots,
-        told.arena.lease_s,
-        told.backend.max_cached_texts,
-    )
+    config = replace(runner_config(told), device=device)
     return host.load(args["model_name"], bundle.load(told.bundle.folder), config, told.arena.prefix)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wavserve.errors import SettingsError
-from wavserve.settings import Given, Loaded, Settings, load_settings
+from wavserve.settings import Given, Loaded, Settings, as_environment, load_settings
 
 
 @pytest.fixture
@@ -67,7 +67,12 @@ def test_settings_cannot_be_changed() -> None:
         ({}, "zzz", "1", ["flag --set", "unknown setting 'zzz'", "config show"]),
         ({"WAVSERVE_HTTP__PORT": "many"}, None, "", ["environment WAVSERVE_HTTP__PORT", "integer", "'many'"]),
         ({}, "grpc.port", "65536", ["flag --set: grpc.port", "expected less than or equal to 65535", "'65536'"]),
-        ({}, "backend.kind", "guess", ["flag --set: backend.kind", "expected 'local'", "'guess'"]),
+        (
+            {},
+            "backend.kind",
+            "guess",
+            ["flag --set: backend.kind", "expected 'auto', 'local', 'triton-embedded' or 'triton'", "'guess'"],
+        ),
         ({}, "planner.slice_size", "0", ["planner.slice_size", "greater than or equal to 1", "'0'"]),
         ({}, "sessions.ttl_s", "inf", ["sessions.ttl_s", "finite", "'inf'"]),
         ({}, "arena.num_slots", "1", ["arena.num_slots (flag --set)", "planner.slice_size", "got 1"]),
@@ -110,3 +115,18 @@ def refused(
         _: Loaded = load_settings(file, environ or {}, flags or [])
     for word in words:
         assert word in caught.value.message
+
+
+def test_several_texts_come_as_one() -> None:
+    given = load_settings(None, {"WAVSERVE_TRITON__URLS": "a:1, b:2"}).settings
+    assert given.triton.urls == ("a:1", "b:2")
+    refused(["triton.urls", "at least 1 item"], flags=[flag("triton.urls", " , ")])
+
+
+def test_another_process_can_be_given_the_same_settings(tmp_path: Path) -> None:
+    """As the models in our Triton are, by their environment."""
+    flags = [flag("triton.urls", "a:1,b:2"), flag("bundle.path", str(tmp_path)), flag("arena.lease_s", "1.5")]
+    mine = load_settings(None, {}, flags)
+    told = as_environment(mine.settings, [key for key, _, _ in mine.rows()])
+    assert load_settings(None, told).settings == mine.settings
+    assert told["WAVSERVE_BACKEND__THREADS"] == "none"

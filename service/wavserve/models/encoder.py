@@ -34,11 +34,16 @@ _DECODE_NOISE = 0.025
 class Encoder:
     """A bundle's encoders on one device. Rows do not influence each other."""
 
-    def __init__(self, folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        """Raises BundleError when the folder is no bundle or a part does not load."""
+    def __init__(
+        self, folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, text_device: str | None = None
+    ) -> None:
+        """`text_device`: of the text encoder alone, which is large and asked once an instruction; None: `device`.
+
+        Raises BundleError when the folder is no bundle or a part does not load.
+        """
         self._spec = bundle.load(folder).spec
         self._video = VideoCoder(_load(AutoencoderKLLTXVideo, folder / bundle.VAE, dtype).to(device))
-        self._text = _load(T5EncoderModel, folder / bundle.TEXT_ENCODER, dtype).to(device).eval()
+        self._text = _load(T5EncoderModel, folder / bundle.TEXT_ENCODER, dtype).to(text_device or device).eval()
         self._tokenizer = _load_tokenizer(folder / bundle.TOKENIZER)
 
     def encode_images(self, pixels: Pixels) -> Array:

@@ -70,7 +70,7 @@ def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
     arena = SharedArena.create(shared) if model == "video_dit" else None
     arenas: Arenas = arena or AttachedArenas(shared)
     try:
-        runner = load_runner(model, opened, arenas, dtype, config.max_texts)
+        runner = load_runner(model, opened, arenas, config)
         facts = {
             "model": model,
             "digest": bundle.digest(opened.folder),

@@ -38,6 +38,8 @@ class RunnerConfig:
     num_slots: int
     lease_s: float
     max_texts: int
+    text_device: str = "auto"
+    """of the text encoder alone; auto: as the others"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +57,24 @@ def load_runners(bundle: Bundle, config: RunnerConfig) -> Loaded:
     weights.check(bundle.folder / TRANSFORMER, bundle.spec.model)
     book = ArenaBook(config.num_slots, config.lease_s)
     arena = Arena.in_process(SlotShape.of(bundle.spec), book, dtype, device)
-    return Loaded({model: load_runner(model, bundle, arena, dtype, config.max_texts) for model in MODELS}, arena)
+    return Loaded({model: load_runner(model, bundle, arena, config) for model in MODELS}, arena)
 
 
-def load_runner(model: str, bundle: Bundle, arenas: Arenas, dtype: torch.dtype, max_texts: int) -> Runner:
-    """One model of a bundle, on the arenas' device; `video_dit` needs the arena itself. Raises BundleError."""
-    spec, folder, device = bundle.spec, bundle.folder / TRANSFORMER, arenas.device
+def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig) -> Runner:
+    """One model of a bundle, on the arenas' device; `video_dit` needs the arena itself.
+
+    Raises BundleError, and SettingsError for a text device that is not there.
+    """
+    spec, folder, device, dtype = bundle.spec, bundle.folder / TRANSFORMER, arenas.device, dtype_of(config.dtype)
     match model:
         case "encoder":
-            return _encoder_runner(bundle, device, dtype)
+            text_device = (
+                device if config.text_device == "auto" else device_of(config.text_device, "backend.text_device")
+            )
+            return _encoder_runner(bundle, device, text_device, dtype)
         case "video_dit":
             assert isinstance(arenas, Arena), "only the owner of an arena writes features"
-            return _video_runner(weights.load_video(folder, spec.model, device, dtype), spec, arenas, max_texts)
+            return _video_runner(weights.load_video(folder, spec.model, device, dtype), spec, arenas, config.max_texts)
         case "value_dit":
             return _value_runner(weights.load_expert(folder, spec.model, "value", device, dtype), spec, arenas)
         case "action_dit":
@@ -90,12 +98,12 @@ def transformer_runners(models: weights.Models, spec: PolicySpec, arena: Arena, 
     }
 
 
-def _encoder_runner(bundle: Bundle, device: torch.device, dtype: torch.dtype) -> Runner:
+def _encoder_runner(bundle: Bundle, device: torch.device, text_device: torch.device, dtype: torch.dtype) -> Runner:
     # diffusers and transformers: seconds and 200 MB that a process of a transformer does without
     from wavserve.models.encoder import Encoder
     from wavserve.models.encoder_runner import EncoderRunner
 
-    return EncoderRunner(Encoder(bundle.folder, str(device), dtype))
+    return EncoderRunner(Encoder(bundle.folder, str(device), dtype, str(text_device)))
 
 
 def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int) -> Runner:
@@ -121,10 +129,10 @@ def dtype_of(name: str) -> torch.dtype:
     return dtype
 
 
-def device_of(name: str) -> torch.device:
-    """auto: CUDA where there is one. Raises SettingsError when there is none and it was asked for."""
+def device_of(name: str, setting: str = "backend.device") -> torch.device:
+    """auto: CUDA where there is one. Raises SettingsError naming `setting` when there is none and it was asked for."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("backend.device: expected a CUDA device that torch can use, got none; try auto or cpu")
+        raise SettingsError(f"{setting}: expected a CUDA device that torch can use, got none; try auto or cpu")
     return torch.device(name)

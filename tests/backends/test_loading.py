@@ -1,0 +1,26 @@
+"""Devices the settings name, and those there are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from wavserve.bundle import Bundle
+from wavserve.errors import BundleError, SettingsError
+from wavserve.models.loading import RunnerConfig, arena_for, load_runner
+
+CONFIG = RunnerConfig("cpu", "float32", None, 1, 60.0, 1, text_device="cuda")
+
+
+def test_a_text_encoder_goes_where_it_is_told_to(tiny: Bundle) -> None:
+    """Off the other models' device, for instance; a device that is not there is refused by the setting's name."""
+    if torch.cuda.is_available():
+        load_runner("encoder", tiny, arena_for(tiny.spec, 1), CONFIG)
+    else:
+        with pytest.raises(SettingsError, match=r"backend.text_device: expected a CUDA device"):
+            load_runner("encoder", tiny, arena_for(tiny.spec, 1), CONFIG)
+
+
+def test_a_model_that_does_not_exist_is_refused(tiny: Bundle) -> None:
+    with pytest.raises(BundleError, match="expected one of encoder, video_dit, value_dit, action_dit, got 'audio_dit'"):
+        load_runner("audio_dit", tiny, arena_for(tiny.spec, 1), CONFIG)
