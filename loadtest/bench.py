@@ -13,8 +13,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-BENCHMARKS = ("bench_plan.py", "bench_exact.py")
-PACKAGES = ("wavserve", "torch", "numpy", "grpcio", "fastapi", "uvicorn")
+BENCHMARKS = ("bench_plan.py", "bench_triton.py", "bench_exact.py")
+PACKAGES = ("wavserve", "torch", "numpy", "grpcio", "tritonclient", "nvidia-pytriton", "fastapi", "uvicorn")
 
 
 def main() -> None:

@@ -161,7 +161,9 @@ async def _behind_triton(settings: Settings, metrics: Metrics, servers: Mapping[
 
         return Supervisor(name, backend, watch, server, on_change)
 
-    backends = {name: TritonBackend(name, on_traffic=on_traffic) for name in servers}
+    backends = {  # ours has no address before it is started
+        name: TritonBackend(name if server is None else None, on_traffic=on_traffic) for name, server in servers.items()
+    }
     supervisors = [supervisor(name, backends[name], server) for name, server in servers.items()]
     try:
         about = await _first_up(supervisors, told.load_s)
