@@ -186,7 +186,7 @@ async def added(bundle: Bundle, plans: int) -> dict[str, Any]:
     every = [extra for pairs in calls.values() for extra in pairs["added"]]
     return {
         "plans": plans,
-        "K_N_M": [bundle.spec.planner.num_iterations, bundle.spec.planner.num_video_samples, 3],
+        "K_N_M": samples_of(bundle),
         "call_ms": percentiles(every),
         "call_ms_by_verb": {
             verb: {"local_p50": p50(times["local"]), "triton_p50": p50(times["triton"]), **percentiles(times["added"])}
@@ -241,13 +241,17 @@ async def traffic(bundle: Bundle) -> dict[str, Any]:
                 "images": sum(size for name, size in (sent + received).items() if is_image(name)),
             }
         print(file=sys.stderr)
-    planner = bundle.spec.planner
     return {
-        "K_N_M": [planner.num_iterations, planner.num_video_samples, planner.num_value_samples],
+        "K_N_M": samples_of(bundle),
         **told,
         "sent_later": dict(sent.most_common()),
         "received_later": dict(received.most_common()),
     }
+
+
+def samples_of(bundle: Bundle) -> list[int]:
+    planner = bundle.spec.planner
+    return [planner.num_iterations, planner.num_video_samples, planner.num_value_samples]
 
 
 def is_image(name: str) -> bool:
@@ -273,7 +277,9 @@ def role(process: psutil.Process) -> str:
         return "dead"
     command = " ".join(process.cmdline())
     model = next((model for model in MODELS if f"/{model}/" in command), None)
-    return model or ("tritonserver" if "tritonserver" in process.name() else "gateway")
+    if model is None:
+        return next((name for name in ("reaper", "tritonserver") if name in command), "gateway")
+    return model
 
 
 def recovery(folder: Path, tiny: Bundle, kills: int) -> dict[str, Any]:

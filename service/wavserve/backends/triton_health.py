@@ -145,7 +145,7 @@ class Supervisor:
             await self._reload(self._with_dependents(model))
         except WavserveError as error:
             log.error("%s: cannot be loaded: %s", model, error.message)
-            await asyncio.sleep(min(self._failures, MAX_BACKOFF_S))
+            await asyncio.sleep(min(self._failures * self._config.canary_s, MAX_BACKOFF_S))
         if await self._answers(model):
             log.info("%s is back", model)
             self._failures = 0
@@ -164,7 +164,7 @@ class Supervisor:
         await asyncio.gather(*(self._backend.load(model, self._config.load_s) for model in models))
 
     async def _keep_server(self, server: TritonServer) -> None:
-        backoff_s = 0.5
+        backoff_s = self._config.canary_s
         while True:
             code = await server.wait()
             log.error("tritonserver ended with code %s: starting it again", code)
@@ -174,7 +174,7 @@ class Supervisor:
                 try:
                     await self._start_server(server)
                     await asyncio.gather(*(self._answers(model) for model in MODELS))
-                    backoff_s = 0.5
+                    backoff_s = self._config.canary_s
                 except WavserveError as error:
                     log.error("tritonserver cannot be started: %s", error.message)
                     server.kill()
