@@ -17,9 +17,18 @@ from test_contract import example_inputs, imagine, value_inputs
 from tritonclient.grpc import InferInput, model_config_pb2
 from tritonclient.grpc.aio import InferenceServerClient
 
+from wavserve import faults
 from wavserve.backends.triton import TritonBackend
 from wavserve.backends.triton_server import ServerConfig, TritonServer, new_name, why_not
-from wavserve.errors import BackendError, DeadlineExceeded, ModelDown, TensorMiss
+from wavserve.errors import (
+    BackendError,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelDown,
+    SettingsError,
+    TensorMiss,
+    WavserveError,
+)
 from wavserve.interning import KEY_BYTES, Receiver, Sender, key_name
 from wavserve.verbs import ABOUT, MODELS, VERBS, Status
 
@@ -196,3 +205,17 @@ def test_equal_bytes_of_another_shape_are_another_row() -> None:
     flat = sender.fold({"a": np.zeros((1, 4), np.float32)}, ("a",))
     square = sender.fold({"a": np.zeros((1, 2, 2), np.float32)}, ("a",))
     assert flat["a_key"].tobytes() != square["a_key"].tobytes()
+
+
+@pytest.mark.parametrize(
+    "error", [BackendError('a "quoted" {brace}'), InvalidRequest("images.top", "480x640", "1x1"), SettingsError("ä")]
+)
+def test_an_error_survives_a_wire_that_carries_text_alone(error: WavserveError) -> None:
+    back = faults.decode(f"failed to load 'x': TritonModelException: {faults.encode(error)}\n\nAt:\n  model.py(1): f\n")
+    assert type(back) is type(error)
+    assert vars(back) == vars(error)
+
+
+@pytest.mark.parametrize("text", ["", "no fault", "wavserve-fault:", "wavserve-fault:{}", "wavserve-fault:[1]"])
+def test_words_that_are_no_error_of_ours_are_told_apart(text: str) -> None:
+    assert faults.decode(text) is None

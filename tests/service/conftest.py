@@ -8,7 +8,14 @@ import pytest
 from service_rig import REPOSITORY, Server, start
 
 from wavserve.backends.triton_server import why_not
+from wavserve.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
+from wavserve.models import presets
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return presets.create("tiny", tmp_path_factory.mktemp("bundles") / "tiny")
 
 
 @pytest.fixture(scope="session", params=["local", "triton-embedded"])

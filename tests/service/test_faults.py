@@ -25,7 +25,6 @@ from wavserve.backends.triton_server import PROGRAMS, why_not
 from wavserve.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.errors import WavserveError
-from wavserve.models import presets
 from wavserve.processes import Process, processes_naming
 from wavserve.verbs import MODELS
 
@@ -37,11 +36,6 @@ HANG_S = 10.0
 pytestmark = pytest.mark.skipif(
     why_not(REPOSITORY) is not None, reason=f"no real Triton on this machine: {why_not(REPOSITORY)}"
 )
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return presets.create("tiny", tmp_path_factory.mktemp("bundles") / "tiny")
 
 
 @pytest.fixture(scope="module")

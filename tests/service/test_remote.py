@@ -39,11 +39,6 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return presets.create("tiny", tmp_path_factory.mktemp("bundles") / "tiny")
-
-
-@pytest.fixture(scope="module")
 def tritons(tiny: Bundle) -> Iterator[list[RunningTriton]]:
     with ExitStack() as stack:
         yield [stack.enter_context(triton(tiny)) for _ in range(2)]
