@@ -74,6 +74,14 @@ async def serve(settings: Settings) -> None:
     http_socket = _listen(settings)
     _check_free(settings)
     service = await assemble(settings)
+    try:
+        await _serve(settings, service, http_socket)
+    finally:
+        await service.close()
+
+
+async def _serve(settings: Settings, service: Service, http_socket: socket.socket) -> None:
+    """Both edges of a running service, until a signal."""
     http, grpc_server = _edges(settings, service)
     grpc_port = _listen_grpc(settings, grpc_server)
     await grpc_server.start()
@@ -85,7 +93,6 @@ async def serve(settings: Settings) -> None:
         await service.policy.drain(settings.limits.drain_s)
         http.should_exit = True
         await asyncio.gather(serving, grpc_server.stop(grace=GRACE_S))
-        await service.close()
 
 
 async def _until_stopped(policy: Policy) -> None:
@@ -157,8 +164,7 @@ def _listen(settings: Settings) -> socket.socket:
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen()
+        listener.bind((host, port))  # not listened on before there is somebody to answer
     except OSError as error:
         listener.close()
         raise SettingsError(f"http.port: cannot listen on {host}:{port}: {error.strerror}") from error

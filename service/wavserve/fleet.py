@@ -168,13 +168,13 @@ async def _behind_triton(settings: Settings, metrics: Metrics, servers: Mapping[
     try:
         about = await _first_up(supervisors, told.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
-        num_slots = about.arena["slots"] if about.arena is not None else settings.arena.num_slots
+        num_slots = min(each.num_slots for each in supervisors if each.num_slots is not None)
         pairs = [_device(settings, spec, backend, metrics, num_slots) for backend in backends.values()]
     except BaseException:
         await asyncio.gather(*(each.close() for each in supervisors))
         raise
     for (_, device), watched in zip(pairs, supervisors, strict=True):
-        watched.expect(digest)
+        watched.expect(digest, device.planner.slices.size)
         device.health = partial(_health, watched)
     placement = Placement([device for _, device in pairs], settings.limits.repair_s, health_changed)
     closers = [*(each.close for each in supervisors), *(each.close for each in backends.values())]
@@ -209,7 +209,7 @@ async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About
 def _health(supervisor: Supervisor) -> Health:
     if supervisor.stranger:
         return Health.STRANGER
-    return Health.UP if supervisor.up else Health.DOWN
+    return Health.UP if supervisor.up and supervisor.fits else Health.DOWN
 
 
 def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:

@@ -36,7 +36,8 @@ class Process(NamedTuple):
 def _started(pid: int) -> int | None:
     """When a process began; None when it is gone, or dead and not yet buried."""
     try:
-        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        told = (_PROC / str(pid) / "stat").read_bytes().decode(errors="replace")  # names are cut at 15 bytes
+        fields = told.rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[_START_FIELD])
@@ -60,15 +61,15 @@ def orphan_processes(kind: str, programs: Collection[str]) -> list[Process]:
     return [process for process, command in _running(programs) if _owner_is_dead(kind, command)]
 
 
-def processes_naming(name: str, programs: Collection[str]) -> list[Process]:
-    """Processes that run one of `programs` with `name` on their command line."""
-    return [process for process, command in _running(programs) if name in command]
+def commands_naming(name: str, programs: Collection[str]) -> dict[Process, str]:
+    """Processes that run one of `programs` with `name` on their command line, and those lines."""
+    return {process: command for process, command in _running(programs) if name in command}
 
 
 def end(process: Process) -> None:
-    """Kills a process, unless it ended before."""
+    """Kills a process, unless it ended before or is another user's."""
     if process.alive:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process.pid, signal.SIGKILL)
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from wavserve.errors import SettingsError
 
@@ -29,11 +30,19 @@ def _listed(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _endpoints(values: tuple[str, ...]) -> tuple[str, ...]:
+    parts = [value.rpartition(":") for value in values]
+    fit = all(host and "/" not in host and port.isdecimal() and 0 < int(port) < 65536 for host, _, port in parts)
+    if not values or not fit or len(set(values)) < len(values):
+        raise PydanticCustomError("endpoints", "HOST:PORT[,HOST:PORT...], each once")
+    return values
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+Endpoints = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_endpoints)]
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: None if value == _NOTHING else value)]
 OptionalCount = Annotated[Positive | None, BeforeValidator(lambda value: None if value == _NOTHING else value)]
 
@@ -69,7 +78,7 @@ class BackendSettings(_Section):
 
 
 class TritonSettings(_Section):
-    urls: Texts = Field(default=("127.0.0.1:8001",), description="gRPC endpoints of running Tritons, one a GPU")
+    urls: Endpoints = Field(default=("127.0.0.1:18001",), description="gRPC endpoints of running Tritons, one a GPU")
     repository: Path = Field(
         default=Path(__file__).parents[2] / "model_repository",
         description="Triton's model repository, for the embedded server; it is in the source tree",

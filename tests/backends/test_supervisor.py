@@ -23,6 +23,7 @@ class FakeTriton:
         self.there = dict.fromkeys(MODELS, False)
         self.digest = "d" * 64
         self.broken: set[str] = set()
+        self.slots = 8
         self.calls: list[str] = []
         self.on_down: Callable[[str], None] = lambda model: None
         self.running = False
@@ -33,7 +34,8 @@ class FakeTriton:
         if not self.there[model]:
             self.on_down(model)
             raise ModelDown(model)
-        return About(model, self.digest, self._device, NOBODY, {}, None)
+        arena = {"used": 0, "slots": self.slots} if model == "video_dit" else None
+        return About(model, self.digest, self._device, NOBODY, {}, arena)
 
     async def load(self, model: str, timeout_s: float) -> None:
         self.calls.append(f"load {model}")
@@ -68,6 +70,9 @@ class FakeTriton:
 
     async def stop(self) -> None:
         self.kill()
+
+    def remove_unused(self) -> None:
+        self.calls.append("remove unused")
 
 
 Scenario = Callable[[Supervisor, FakeTriton, list[tuple[str, bool]]], Coroutine[Any, Any, None]]
@@ -108,7 +113,8 @@ def test_a_model_that_is_gone_is_loaded_again_and_no_other() -> None:
         triton.there["value_dit"] = False
         await until(lambda: bool(changes))
         await until(lambda: supervisor.up)
-        assert triton.calls == ["give up value_dit", "unload value_dit", "load value_dit"]
+        assert triton.calls[:3] == ["give up value_dit", "unload value_dit", "load value_dit"]
+        assert not any("load" in call for call in triton.calls[3:])
         assert changes == [("value_dit", False), ("value_dit", True)]
 
     supervised(scenario)
@@ -194,9 +200,23 @@ def test_a_server_whose_models_do_not_load_is_tried_again() -> None:
 
 def test_a_policy_changed_under_the_models_is_noticed() -> None:
     async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
-        supervisor.expect("d" * 64)
+        supervisor.expect("d" * 64, 1)
         assert not supervisor.stranger
         triton.digest = "e" * 64
         await until(lambda: supervisor.stranger)
+        assert supervisor.up  # they work; they are only not ours
+
+    supervised(scenario)
+
+
+def test_an_arena_that_no_slice_fits_is_noticed() -> None:
+    """Started again with fewer slots, a Triton would keep a plan waiting for ever."""
+
+    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
+        supervisor.expect("d" * 64, 8)
+        assert supervisor.fits
+        assert supervisor.num_slots == 8
+        triton.slots = 7
+        await until(lambda: not supervisor.fits)
 
     supervised(scenario)

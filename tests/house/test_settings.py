@@ -120,7 +120,8 @@ def refused(
 def test_several_texts_come_as_one() -> None:
     given = load_settings(None, {"WAVSERVE_TRITON__URLS": "a:1, b:2"}).settings
     assert given.triton.urls == ("a:1", "b:2")
-    refused(["triton.urls", "at least 1 item"], flags=[flag("triton.urls", " , ")])
+    for wrong in (" , ", "foo", "http://a:1", "a:99999", "a:0", "a:1,a:1", ":5"):
+        refused(["triton.urls: expected HOST:PORT", repr(wrong)], flags=[flag("triton.urls", wrong)])
 
 
 def test_another_process_can_be_given_the_same_settings(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from wavserve.models import slabs
 from wavserve.models.arena import SlotShape
 from wavserve.models.arena_book import ArenaBook, Cells, Party
 from wavserve.models.shared_arena import ArenaConfig, AttachedArenas, SharedArena
-from wavserve.processes import Process, orphans, owned_name
+from wavserve.processes import Process, commands_naming, orphans, owned_name
 
 pytestmark = pytest.mark.skipif(not slabs.SHM.is_dir(), reason="there is no /dev/shm")
 
@@ -169,6 +169,19 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
         assert other.alive
         child.kill()
     assert not other.alive
+
+
+def test_a_process_with_a_name_that_is_no_text_disturbs_nobody() -> None:
+    """The kernel cuts names at 15 bytes, in the middle of a letter if need be."""
+    rename = "import ctypes; ctypes.CDLL(None).prctl(15, 'ж'.encode() * 8); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as odd:
+        assert odd.stdout is not None
+        odd.stdout.readline()
+        found = commands_naming("prctl(15", {Path(sys.executable).name})
+        assert [process.pid for process in found] == [odd.pid]
+        odd.communicate("\n")
 
 
 def test_a_pin_that_comes_at_the_last_moment_keeps_its_slot() -> None:

@@ -25,11 +25,13 @@ from wavserve.backends.triton_server import PROGRAMS, why_not
 from wavserve.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.errors import WavserveError
-from wavserve.processes import Process, processes_naming
+from wavserve.processes import Process, commands_naming
 from wavserve.verbs import MODELS
 
 ROBOTS = 8
 OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, "value_elite_fraction": 0.5}
+NUM_FILES = len(MODELS) + 2
+"""Of a service: a region of shared memory for each model's calls, the arena, and a folder with the log."""
 HANG_S = 10.0
 """Long enough that a busy machine is not taken for a model that hangs."""
 
@@ -127,6 +129,7 @@ def test_a_model_that_is_killed_comes_back(service: Server, model: str) -> None:
         robots.more()
     after = models_of(service.process.pid)
     assert {name for name in MODELS if after[name] != before[name]} == {model}
+    until(lambda: len(files_of(service.process.pid)) == NUM_FILES, "the dead one's shared memory is removed")
 
 
 def test_a_model_that_hangs_is_replaced(service: Server) -> None:
@@ -147,6 +150,7 @@ def test_a_server_that_is_killed_comes_back(service: Server) -> None:
         until(lambda: ready(service), "readyz tells that it is back")
         robots.more()
     assert triton_of(service.process.pid) != before
+    assert len(files_of(service.process.pid)) == NUM_FILES
 
 
 def test_a_killed_gateway_leaves_nothing_for_long(service: Server, tiny: Bundle, tmp_path: Path) -> None:
@@ -191,13 +195,14 @@ def test_what_a_gateway_and_its_reaper_left_is_ended_by_the_next(tiny: Bundle, t
     victim = started(tmp_path / "victim", tiny)
     left = below(victim.process.pid)
     [reaper] = [each for each in left if "reaper.py" in " ".join(each.cmdline())]
-    hanging = models_of(victim.process.pid)["value_dit"]
+    hanging, server = models_of(victim.process.pid)["value_dit"], triton_of(victim.process.pid)
     for each in (hanging, reaper):
         each.suspend()
     victim.process.kill()
     reaper.kill()
     victim.process.wait()
-    until(lambda: [each for each in left if alive(each)] == [hanging], "all but the one that hangs end")
+    until(lambda: not alive(server), "the server ends with its reaper")
+    assert alive(hanging)
     assert files_of(victim.process.pid)
     following = started(tmp_path / "next", tiny)
     try:
@@ -212,6 +217,7 @@ def test_what_a_gateway_and_its_reaper_left_is_ended_by_the_next(tiny: Bundle, t
     [("arena.num_slots=1000000", "arena.num_slots: expected"), ("triton.shm_bytes=100000000000", "triton.shm_bytes: ")],
 )
 def test_too_little_shared_memory_is_told_at_the_start(tiny: Bundle, tmp_path: Path, setting: str, told: str) -> None:
+    (tmp_path / "torch.py").write_text("raise RuntimeError('the folder where a user stands is no place for modules')")
     before = tritons()
     failed = subprocess.run(
         serving(tiny, "--set", setting), capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
@@ -238,7 +244,7 @@ def test_a_small_shared_memory_is_told_at_the_start(tiny: Bundle, tmp_path: Path
 
 def tritons() -> set[Process]:
     """Every server and model there is on this machine."""
-    return set(processes_naming("wavserve-", PROGRAMS))
+    return set(commands_naming("wavserve-", PROGRAMS))
 
 
 def serving(tiny: Bundle, *flags: str) -> list[str]:

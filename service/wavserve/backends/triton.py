@@ -32,7 +32,7 @@ _CHANNEL = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),  # a server that was started again is found at once
 ]
-_GONE = ("is not healthy", "is not found", "has no available versions", "is not ready", "unloading")
+_GONE = ("is not healthy", "is not found", "has no available versions", "not ready", "unloading")
 """How Triton says that a model's process is dead, or that the model is not loaded (any more, or yet)."""
 
 Traffic = Callable[[str, Mapping[str, int], Mapping[str, int]], None]
@@ -155,6 +155,8 @@ class TritonBackend:
                 self.on_down(model)
             raise failure from error
         except asyncio.CancelledError:
+            if call.done() and not call.cancelled() and not call.exception():
+                return call.result()  # it was there: slots in it have an owner only if it arrives
             caller = asyncio.current_task()
             if caller is not None and caller.cancelling():
                 raise
@@ -206,7 +208,7 @@ def _typed(error: InferenceServerException, model: str) -> WavserveError:
             return DeadlineExceeded(f"{model}: no answer before the deadline")
         case "CANCELLED":
             return Cancelled(f"{model}: the call was cancelled")
-        case "UNAVAILABLE" if "Socket closed" in message or "connect" in message.lower():
+        case "UNAVAILABLE":
             return ModelDown(f"{model}: the server is gone: {message}")
         case _ if any(words in message for words in _GONE):
             return ModelDown(f"{model}: {message}")

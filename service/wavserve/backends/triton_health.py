@@ -54,11 +54,14 @@ class Supervisor:
         """what each model said last"""
         self._on_change = on_change
         self._expected: str | None = None
+        self._slice_size = 1
         self._backend, self._config, self._server = backend, config, server
         self._up = dict.fromkeys(MODELS, False)
         self._alarms = {model: asyncio.Event() for model in MODELS}
         self._repairing = asyncio.Lock()
+        self._repairs = 0
         self._failures = 0
+        """in a row"""
         self._obituaries = Obituaries(self._bury)
         self._tasks: list[asyncio.Task[None]] = []
         backend.on_down = self.report
@@ -73,11 +76,22 @@ class Supervisor:
         """Whether a model said that it serves another policy than the expected one."""
         return self._expected is not None and any(about.digest != self._expected for about in self.about.values())
 
-    def expect(self, digest: str) -> None:
-        """Tells which policy the models are to serve."""
-        self._expected = digest
+    @property
+    def num_slots(self) -> int | None:
+        """Slots of the arena; None before its owner answered."""
+        arena = self.about[FEATURE_OWNER].arena if FEATURE_OWNER in self.about else None
+        return None if arena is None else arena["slots"]
+
+    @property
+    def fits(self) -> bool:
+        """Whether a slice fits the arena; one that does not would wait for ever."""
+        return self.num_slots is None or self.num_slots >= self._slice_size
+
+    def expect(self, digest: str, slice_size: int) -> None:
+        """Tells which policy the models are to serve, and how many slots a slice takes."""
+        self._expected, self._slice_size = digest, slice_size
         for about in self.about.values():
-            self._warn_of_stranger(about)
+            self._warn_of(about)
 
     def report(self, model: str) -> None:
         """Somebody's call found the model gone: it is asked at once."""
@@ -127,13 +141,15 @@ class Supervisor:
             self._alarms[model].clear()
             if await self._answers(model):
                 continue
+            before = self._repairs
             async with self._repairing:
+                if self._repairs != before and await self._answers(model):
+                    continue  # it came back with another's repair
                 if self._server is None or self._server.running:  # else it is started again with all its models
                     await self._repair(model)
 
     async def _repair(self, model: str) -> None:
-        if await self._answers(model):
-            return  # it came back with another's repair
+        self._repairs += 1
         self._failures += 1
         if self._server is not None and self._failures > self._config.max_repairs:
             log.error("models do not come back after %d repairs: starting the server again", self._failures - 1)
@@ -149,6 +165,8 @@ class Supervisor:
         if await self._answers(model):
             log.info("%s is back", model)
             self._failures = 0
+        if self._server is not None:
+            self._server.remove_unused()
 
     def _with_dependents(self, model: str) -> tuple[str, ...]:
         """On CUDA the features died with their owner's process, and so must the mappings of them."""
@@ -174,6 +192,7 @@ class Supervisor:
                 try:
                     await self._start_server(server)
                     await asyncio.gather(*(self._answers(model) for model in MODELS))
+                    self._repairs, self._failures = self._repairs + 1, 0
                     backoff_s = self._config.canary_s
                 except WavserveError as error:
                     log.error("tritonserver cannot be started: %s", error.message)
@@ -201,16 +220,20 @@ class Supervisor:
     def _note(self, about: About) -> None:
         known = self.about.get(about.model)
         self.about[about.model] = about
-        if known is None or known.digest != about.digest:
-            self._warn_of_stranger(about)
+        if known is None or known.process != about.process:
+            self._warn_of(about)
         if self._server is not None:
             self._obituaries.follow(about.model, Process(*about.process))
         self._set(about.model, True)
 
-    def _warn_of_stranger(self, about: About) -> None:
+    def _warn_of(self, about: About) -> None:
+        """Says what keeps an endpoint from being planned on although its models work."""
         if self._expected not in (None, about.digest):
             told = (self.name, about.model, about.digest[:16], str(self._expected)[:16])
             log.error("%s: %s serves another policy, %s, than this service, %s: no plans are taken", *told)
+        if about.arena is not None and about.arena["slots"] < self._slice_size:
+            told_slots = (self.name, self._slice_size, about.arena["slots"])
+            log.error("%s: expected at least %d arena slots, a slice, got %d: it gets no plans", *told_slots)
 
     def _set(self, model: str, up: bool) -> None:
         if self._up[model] != up:

@@ -7,6 +7,7 @@ its models are loaded by request. Two servers on a machine share no port, no fil
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes.util
 import importlib.util
 import os
@@ -27,7 +28,7 @@ from wavserve.backends import reaper
 from wavserve.errors import SettingsError
 from wavserve.models import slabs
 from wavserve.ports import free_ports
-from wavserve.processes import end, orphan_processes, orphans, owned_name, processes_naming
+from wavserve.processes import commands_naming, end, orphan_processes, orphans, owned_name
 from wavserve.verbs import MODELS
 
 KIND = "wavserve"
@@ -70,9 +71,7 @@ def clean_up() -> list[Path]:
     for process in orphan_processes(KIND, PROGRAMS):
         end(process)
     left = [*orphans(KIND, slabs.SHM), *orphans(KIND, Path(tempfile.gettempdir()))]
-    for path in left:
-        _remove(path)
-    return left
+    return [path for path in left if _remove(path)]
 
 
 class TritonServer:
@@ -82,6 +81,7 @@ class TritonServer:
         self._config = config
         self._folder = Path(tempfile.gettempdir()) / config.name
         self._process: asyncio.subprocess.Process | None = None
+        self._own = f"{config.name}-"  # what the names of its shared memory begin with
         self.log = self._folder / "triton.log"
 
     @property
@@ -110,6 +110,7 @@ class TritonServer:
                 *self._reaper(),
                 *self._command(http, grpc, metrics),
                 env=self._environment(),
+                cwd=self._folder,  # Python finds modules where it runs: nothing of the user's folder is meant
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -142,13 +143,25 @@ class TritonServer:
             self._process.terminate()
             await self._process.wait()
         self._end_leftovers()
-        for path in [*slabs.SHM.glob(f"{self._config.name}-*"), self._folder]:
-            _remove(path)
+        _remove(self._folder)
+
+    def remove_unused(self) -> None:
+        """Removes the shared memory of models' processes that died: Triton leaves it. Not while a model is loaded."""
+        used = {word for command in commands_naming(self._own, PROGRAMS).values() for word in command.split()}
+        slabs.clean(self._config.name)
+        for path in slabs.SHM.glob(f"{self._own}*-*-*-*-*"):
+            if path.name not in used:
+                _remove(path)
 
     def _end_leftovers(self) -> None:
-        """A model's process that was just being started outlives its server: it waits for a word that never comes."""
-        for process in processes_naming(f"{self._config.name}-", PROGRAMS):
+        """Ends what a server that is gone left running, and removes its shared memory.
+
+        A model's process that was just being started waits for its server's word, forever.
+        """
+        for process in commands_naming(self._own, PROGRAMS):
             end(process)
+        for path in slabs.SHM.glob(f"{self._own}*"):
+            _remove(path)
 
     def tail(self, lines: int = 5) -> str:
         told = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.exists() else []
@@ -190,7 +203,7 @@ class TritonServer:
             "--rate-limit-resource=gpu:1",
             "--metrics-config=summary_latencies=true",
             f"--backend-config=python,shm-default-byte-size={self._config.shm_bytes}",
-            f"--backend-config=python,shm-region-prefix-name={self._config.name}-",
+            f"--backend-config=python,shm-region-prefix-name={self._own}",
         ]
 
     def _environment(self) -> dict[str, str]:
@@ -255,11 +268,16 @@ def _link_stub() -> None:
     assert server is not None, "asked before"
     link = server / "backends/python" / _stub(server).name
     if not link.exists():
-        link.symlink_to(_stub(server))
+        own = link.with_name(f"{link.name}.{os.getpid()}")
+        own.symlink_to(_stub(server))
+        own.replace(link)  # another start may do the same
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Path) -> bool:
+    """Whether it is gone now; another user's stays."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    return not path.exists()
