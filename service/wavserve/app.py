@@ -10,9 +10,10 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any, TypeVar
 
 import grpc.aio
 import uvicorn
@@ -30,6 +31,8 @@ from wavserve.telemetry import Metrics, configure_logging
 from wavserve.types import PlanResult
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 GRACE_S = 5
 """How long answers may take to leave after the plans are done."""
@@ -73,43 +76,55 @@ async def serve(settings: Settings) -> None:
     configure_logging(settings.log.level, settings.log.format)
     http_socket = _listen(settings)
     _check_free(settings)
-    service = await assemble(settings)
+    stopped = _on_signal()
+    service = await _unless(stopped, assemble(settings))
+    if service is None:
+        return
     try:
-        await _serve(settings, service, http_socket)
+        await _serve(settings, service, http_socket, stopped)
     finally:
         await service.close()
 
 
-async def _serve(settings: Settings, service: Service, http_socket: socket.socket) -> None:
+async def _serve(settings: Settings, service: Service, http_socket: socket.socket, stopped: asyncio.Event) -> None:
     """Both edges of a running service, until a signal."""
     http, grpc_server = _edges(settings, service)
     grpc_port = _listen_grpc(settings, grpc_server)
     await grpc_server.start()
     serving = asyncio.create_task(http.serve(sockets=[http_socket]))
     log.info("http://%s:%d, grpc %s:%d", *http_socket.getsockname()[:2], settings.grpc.host, grpc_port)
+    policy = service.policy
     try:
-        await _until_stopped(service.policy)
+        await _unless(stopped, policy.warm_up())
+        if policy.warm:
+            untrained = "; its weights are random: never run its actions on a robot" if policy.spec.untrained else ""
+            log.info("ready: policy %s%s", policy.spec.name, untrained)
+        await stopped.wait()
+        log.info("stopping: %d plans under way", policy.plans_in_flight)
     finally:
-        await service.policy.drain(settings.limits.drain_s)
+        await policy.drain(settings.limits.drain_s)
         http.should_exit = True
         await asyncio.gather(serving, grpc_server.stop(grace=GRACE_S))
 
 
-async def _until_stopped(policy: Policy) -> None:
-    """Warms up, says so, and returns on a signal; a signal during the warm-up counts too."""
+def _on_signal() -> asyncio.Event:
+    """Set by SIGINT or SIGTERM, from now on."""
     stopped = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stopped.set)
-    stopping = asyncio.create_task(stopped.wait())
-    warming = asyncio.create_task(policy.warm_up())
-    await asyncio.wait([warming, stopping], return_when=asyncio.FIRST_COMPLETED)
-    if warming.done():
-        warming.result()
-        untrained = "; its weights are random: never run its actions on a robot" if policy.spec.untrained else ""
-        log.info("ready: policy %s%s", policy.spec.name, untrained)
-        await stopping
-    warming.cancel()
-    log.info("stopping: %d plans under way", policy.plans_in_flight)
+    return stopped
+
+
+async def _unless(stopped: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The work's result; None when it was stopped before its end, and then it has cleaned up."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stopped.wait())
+    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    await asyncio.wait([working])
+    return None
 
 
 class _HttpServer(uvicorn.Server):

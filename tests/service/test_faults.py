@@ -188,6 +188,16 @@ def kill_while_planning(victim: Server) -> int:
     return victim.process.pid
 
 
+def test_a_start_that_is_stopped_leaves_nothing(tiny: Bundle, tmp_path: Path) -> None:
+    before = tritons()
+    with subprocess.Popen(serving(tiny), cwd=tmp_path, stderr=subprocess.DEVNULL) as starting:
+        until(lambda: len(tritons() - before) > 1, "the server and a model are being started")
+        starting.terminate()
+        assert starting.wait(60) == 0
+    assert tritons() <= before
+    assert files_of(starting.pid) == []
+
+
 def test_what_a_gateway_and_its_reaper_left_is_ended_by_the_next(tiny: Bundle, tmp_path: Path) -> None:
     """Both killed at once, with a model's process that does not notice: nobody is left to clean up."""
     for name in ("victim", "next"):
