@@ -61,7 +61,7 @@ protos: install ## regenerate service/wavserve/pb from protos/
 	    --python_out=service --grpc_python_out=service --pyi_out=service wavserve/pb/wavserve.proto
 
 # Progress on standard error; the figures are one JSON object on the last line of standard output.
-bench: install ## every benchmark (about 15 minutes on two cores)
+bench: install ## every benchmark (about 20 minutes on two cores)
 	$(BIN)/python loadtest/bench.py
 
 bench-exact: install ## the plain path against the fast one

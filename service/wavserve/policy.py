@@ -12,7 +12,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -31,13 +31,14 @@ from wavserve.errors import (
 )
 from wavserve.normalise import Normaliser
 from wavserve.options import merge_options
+from wavserve.orders import Flight, Order, earlier_answer, under_way
 from wavserve.pace import Clock, StageTimes
 from wavserve.perception import Perception
 from wavserve.pictures import imagine_frames
 from wavserve.placement import Device, Health, Placement
 from wavserve.proposal import NamedNoise
 from wavserve.sessions import Answered, FrameMemory, Session, SessionStore
-from wavserve.spec import PlannerConfig, PolicySpec
+from wavserve.spec import PolicySpec
 from wavserve.types import Array, DeadlineResult, Plan, PlanContext, PlanRequest, PlanResult, Receipt
 
 T = TypeVar("T")
@@ -65,28 +66,6 @@ class PolicyParts:
     on_missed: Callable[[], None] = lambda: None
     """told of every plan that missed its deadline"""
     clock: Clock = time.monotonic
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A request with everything decided that it left open."""
-
-    request: PlanRequest
-    config: PlannerConfig
-    seed: int
-    inputs: dict[str, str]
-    content: str
-    deadline: float
-    stages: StageTimes = field(default_factory=StageTimes)
-
-
-@dataclass(slots=True)
-class Flight:
-    """A plan under way, and how many callers wait for it: a retry joins, and the last to leave cancels it."""
-
-    order: Order
-    task: asyncio.Task[PlanResult]
-    waiters: int = 0
 
 
 MAX_PLACEMENTS = 3
@@ -128,7 +107,7 @@ class Policy:
         if flight is None:
             flight = self._flights[key] = self._take_off(order)
         elif (flight.order.request.sequence, flight.order.content) != (request.sequence, order.content):
-            raise SequenceConflict("sequence", "one plan at a time in a session", _under_way(flight.order.request))
+            raise SequenceConflict("sequence", "one plan at a time in a session", under_way(flight.order.request))
         try:
             return await self._await(flight, order.deadline)
         finally:
@@ -217,7 +196,7 @@ class Policy:
 
     async def _fly(self, order: Order) -> PlanResult:
         session = await self._open(order.request)
-        if (answer := _earlier_answer(session, order)) is not None:
+        if (answer := earlier_answer(session, order)) is not None:
             return answer
         result, plan, memory = await self._make(order, session)
         if self._parts.clock() > order.deadline:
@@ -313,19 +292,3 @@ class Policy:
             digests={**order.inputs, "memory": digests.of_memory(memory)},
             version=self._parts.version,
         )
-
-
-def _earlier_answer(session: Session, order: Order) -> PlanResult | None:
-    """The first answer when the request is a retry; None when it is new. Raises SequenceConflict when it is neither."""
-    sequence, answered = order.request.sequence, session.answered
-    if sequence > session.last_sequence:
-        return None
-    if sequence < session.last_sequence or answered is None:
-        raise SequenceConflict("sequence", f"more than {session.last_sequence}", sequence)
-    if answered.content != order.content:
-        raise SequenceConflict("sequence", f"a new number, {sequence} was answered", "the same number, other content")
-    return answered.result
-
-
-def _under_way(request: PlanRequest) -> str:
-    return f"sequence {request.sequence} is under way"
