@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +22,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 
 from wavserve import faults
 from wavserve.backends.triton import TritonBackend
-from wavserve.backends.triton_server import ServerConfig, TritonServer, new_name, why_not
+from wavserve.backends.triton_server import ServerConfig, TritonServer, clean_up, new_name, why_not
 from wavserve.errors import (
     BackendError,
     DeadlineExceeded,
@@ -219,3 +222,24 @@ def test_an_error_survives_a_wire_that_carries_text_alone(error: WavserveError) 
 @pytest.mark.parametrize("text", ["", "no fault", "wavserve-fault:", "wavserve-fault:{}", "wavserve-fault:[1]"])
 def test_words_that_are_no_error_of_ours_are_told_apart(text: str) -> None:
     assert faults.decode(text) is None
+
+
+def test_orphans_of_a_dead_gateway_are_ended_and_nobody_else(tmp_path: Path) -> None:
+    mine = new_name()
+    started = mine.split("-")[3]
+    dead = mine.replace(f"-{started}-", f"-{int(started) - 1}-")  # of an earlier process with our number
+    stub = tmp_path / "triton_python_backend_stub"
+    stub.symlink_to(sys.executable)
+    commands = [[str(stub), dead], [str(stub), mine], [sys.executable, dead]]
+    running = [
+        subprocess.Popen([program, "-I", "-S", "-c", "input()", f"{name}-x"], stdin=subprocess.PIPE)
+        for program, name in commands
+    ]
+    try:
+        clean_up()
+        assert running[0].wait(30) == -signal.SIGKILL
+        assert [each.poll() for each in running[1:]] == [None, None]
+    finally:
+        for each in running:
+            each.kill()
+            each.communicate()

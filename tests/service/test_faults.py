@@ -199,7 +199,10 @@ def test_a_start_that_is_stopped_leaves_nothing(tiny: Bundle, tmp_path: Path) ->
 
 
 def test_what_a_gateway_and_its_reaper_left_is_ended_by_the_next(tiny: Bundle, tmp_path: Path) -> None:
-    """Both killed at once, with a model's process that does not notice: nobody is left to clean up."""
+    """Both killed at once, while a model's process is stopped: nobody is left to clean up.
+
+    Which processes outlive that is the kernel's and Triton's affair; none may outlive the next start.
+    """
     for name in ("victim", "next"):
         (tmp_path / name).mkdir()
     victim = started(tmp_path / "victim", tiny)
@@ -212,7 +215,6 @@ def test_what_a_gateway_and_its_reaper_left_is_ended_by_the_next(tiny: Bundle, t
     reaper.kill()
     victim.process.wait()
     until(lambda: not alive(server), "the server ends with its reaper")
-    assert alive(hanging)
     assert files_of(victim.process.pid)
     following = started(tmp_path / "next", tiny)
     try:
