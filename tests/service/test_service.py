@@ -190,16 +190,7 @@ def test_a_signal_drains(tmp_path: Path, server: Server) -> None:
 
 
 def test_a_port_in_use_is_told_at_once(server: Server, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "wavserve.cli",
-        "serve",
-        "--backend",
-        server.backend,
-        "--bundle",
-        str(server.bundle),
-    ]
+    command = serving(server)
     for key, address in (("http.port", server.http), ("grpc.port", server.grpc)):
         ports = {"http.port": "0", "grpc.port": "0", key: address.rpartition(":")[2]}
         flags = [flag for name, port in ports.items() for flag in ("--set", f"{name}={port}")]
@@ -257,16 +248,7 @@ def test_plans_that_outlast_the_drain_are_refused_properly(tmp_path: Path, serve
 def test_a_start_that_cannot_be_is_told_in_a_line(server: Server, tmp_path: Path, flags: list[str], told: str) -> None:
     if "CUDA" in told and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    command = [
-        sys.executable,
-        "-m",
-        "wavserve.cli",
-        "serve",
-        "--backend",
-        server.backend,
-        "--bundle",
-        str(server.bundle),
-    ]
+    command = serving(server)
     ports = ["--set", "http.port=0", "--set", "grpc.port=0"]
     failed = subprocess.run(
         [*command, *ports, *flags], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
@@ -274,3 +256,9 @@ def test_a_start_that_cannot_be_is_told_in_a_line(server: Server, tmp_path: Path
     assert failed.returncode == 1
     assert told in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def serving(server: Server) -> list[str]:
+    """Another service like this one."""
+    flags = ["--backend", server.backend, "--bundle", str(server.bundle)]
+    return [sys.executable, "-m", "wavserve.cli", "serve", *flags]

@@ -95,13 +95,13 @@ class TritonServer:
 
     async def start(self) -> str:
         """Starts it without models and returns its gRPC address. Raises SettingsError with its last words."""
+        self._end_leftovers()  # first: what they hold is free then
         free, needed = slabs.free_bytes(slabs.SHM), len(MODELS) * self._config.shm_bytes
         if needed > free:
             raise SettingsError(
                 f"triton.shm_bytes: expected {len(MODELS)} models' calls to fit the {free / 1e6:.0f} MB that are free "
                 f"in {slabs.SHM}, got {needed / 1e6:.0f} MB in all; more shared memory (containers: --shm-size)"
             )
-        self._end_leftovers()
         self._folder.mkdir(mode=0o700, exist_ok=True)
         _link_stub()
         http, grpc, metrics = free_ports(3)
