@@ -1,17 +1,18 @@
 """Joins sample groups of different plans into backend calls, earliest deadline first, and answers each exactly once.
 
-Called by the planner and the policy; calls the backend. One dispatcher serves one device over all verbs: one call runs,
-one is ready. It never waits for company: a lone robot's group leaves at once. It knows tensors and deadlines only.
+Called by the planner and the policy; calls the backend. One dispatcher serves one device over all verbs. It never waits
+for company: a lone robot's group leaves at once. Calls are kept short, and none is made ready behind a running one of a
+more urgent plan, so that an urgent plan waits for what runs when it comes and for nothing after. Every call's time goes
+into the cost model. It knows tensors and tickets only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,12 +20,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavserve.backends.base import Backend
+from wavserve.costs import CallKind, Costs, Meter
 from wavserve.errors import ArenaFull, BackendError, NotReady, StaleHandle, WavserveError
+from wavserve.groups import SampleGroup, join, split
+from wavserve.progress import Clock
 from wavserve.types import Tensors
-from wavserve.verbs import VERBS, error_of
+from wavserve.verbs import VERBS
 
-FREEING = frozenset({"release", "score", "appraise", "decode"})
-"""Verbs that free arena slots or lead to it: they go before `imagine`, which fills them."""
+OnBatch = Callable[[str, int, int, float], None]
+"""Told of a call: verb, groups, rows, seconds."""
+
+
+def ignore(verb: str, groups: int, rows: int, seconds: float) -> None:
+    """An `OnBatch` for nobody."""
+
+
+TURNS = 3
+"""Turns of the event loop in which a plan that was answered asks for its next call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,40 +45,19 @@ class BatcherConfig:
 
     max_rows: int
     """video samples (or other rows) in one call"""
+    workers: int
+    """calls the backend really runs at once"""
     depth: int
-    """calls handed to the backend at a time: one running, one ready"""
+    """calls handed to it at a time: those running, and those ready behind them"""
+    slice_s: float
+    """how long calls that were handed over may take together"""
     arena_retry_s: float
     """how soon a full arena is tried again when none of its slots is ours to free"""
 
-
-@dataclass(slots=True, eq=False)
-class SampleGroup:
-    """Samples of one plan that go through one verb together; tensors have no group axis yet."""
-
-    verb: str
-    tensors: Tensors
-    params: Mapping[str, int] = field(default_factory=dict)
-    deadline: float = math.inf
-    on_call: Callable[[float, float], None] | None = None
-    """told (seconds queued, seconds in the call) when the group was answered"""
-    arrival: int = -1
-    queued_at: float = 0.0
-    future: asyncio.Future[Tensors] = field(init=False)
-
     @property
-    def rows(self) -> int:
-        name = self.tensors.get("noise_name")
-        return len(name) if name is not None and name.ndim > 1 else 1
-
-    @property
-    def signature(self) -> tuple[object, ...]:
-        """Groups with equal signatures may share a call."""
-        shapes = tuple(sorted((name, tensor.shape) for name, tensor in self.tensors.items()))
-        return self.verb, shapes, tuple(sorted(self.params.items()))
-
-    @property
-    def urgency(self) -> tuple[bool, float, int]:
-        return self.verb not in FREEING, self.deadline, self.arrival
+    def call_s(self) -> float:
+        """How long one call should take at most."""
+        return self.slice_s / (1 + max(0, self.depth - self.workers))
 
 
 class Batcher:
@@ -76,19 +67,23 @@ class Batcher:
         self,
         backend: Backend,
         config: BatcherConfig,
-        clock: Callable[[], float] = time.monotonic,
-        on_batch: Callable[[str, int, int, float], None] = lambda verb, groups, rows, seconds: None,
+        costs: Costs,
+        on_batch: OnBatch = ignore,
+        clock: Clock = time.monotonic,
     ) -> None:
+        """`on_batch` is told of every call: verb, groups, rows, seconds."""
         self._backend = backend
         self._config = config
-        self._clock = clock
+        self._costs = costs
+        self._meter = Meter(clock)
         self._on_batch = on_batch
+        self._clock = clock
         self._queue: list[SampleGroup] = []
         self._arrivals = itertools.count()
         self._held: set[tuple[int, int]] = set()  # arena handles given out and not yet freed
         self._arena_full = False
         self._work = asyncio.Event()
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], tuple[float, int]] = {}  # with the most urgent rank in each
         self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -142,43 +137,65 @@ class Batcher:
         free = asyncio.Semaphore(self._config.depth)
         while True:
             await free.acquire()
-            while not (batch := self._pop()):
+            while not (batch := await self._next()):
                 self._work.clear()
                 await self._work.wait()
             call = asyncio.create_task(self._call(batch))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
-            call.add_done_callback(lambda _: free.release())
+            self._calls[call] = min(group.ticket.rank for group in batch)
+            call.add_done_callback(partial(self._ended, free))
+
+    def _ended(self, free: asyncio.Semaphore, call: asyncio.Task[None]) -> None:
+        del self._calls[call]
+        free.release()
+        self._work.set()
+
+    async def _next(self) -> list[SampleGroup]:
+        """The groups of the next call, once plans that were answered just now had their chance to ask."""
+        for _ in range(TURNS if self._calls or self._queue else 0):
+            await asyncio.sleep(0)
+        return self._pop()
 
     def _pop(self) -> list[SampleGroup]:
         """The most urgent group that may run, with as many of its kind as fit; dead groups leave the queue here."""
         self._queue = [group for group in self._queue if not group.future.done()]
         ready = (group for group in self._queue if not (self._arena_full and group.verb == "imagine"))
         waiting = sorted(ready, key=lambda group: group.urgency)
+        if not waiting or not self._may_leave(waiting[0]):
+            return []
+        first, rows = waiting[0], 0
         batch: list[SampleGroup] = []
-        rows = 0
         for group in waiting:
-            if batch and (group.signature != batch[0].signature or rows + group.rows > self._config.max_rows):
+            if batch and (group.signature != first.signature or not self._fits(first.kind, rows + group.rows)):
                 continue
             batch.append(group)
             rows += group.rows
-            if not VERBS[group.verb].joined:
+            if not VERBS[first.verb].joined:
                 break
         taken = set(map(id, batch))
         self._queue = [group for group in self._queue if id(group) not in taken]
         return batch
 
+    def _may_leave(self, group: SampleGroup) -> bool:
+        """A backend that is busy gets nothing ready that would delay a more urgent plan's next call."""
+        if len(self._calls) < self._config.workers or group.verb == "release":
+            return True
+        return group.ticket.rank <= min(self._calls.values())
+
+    def _fits(self, kind: CallKind, rows: int) -> bool:
+        return rows <= self._config.max_rows and self._costs.seconds(kind, rows) <= self._config.call_s
+
     async def _call(self, batch: list[SampleGroup]) -> None:
         started = self._clock()
         verb = batch[0].verb
         answers: list[Tensors | WavserveError]
-        latest = max(group.deadline for group in batch)
-        running = asyncio.create_task(self._backend.run(verb, _join(batch), latest))
+        latest = max(group.ticket.deadline for group in batch)
+        metered = self._meter.start()
+        running = asyncio.create_task(self._backend.run(verb, join(batch), latest))
         for group in batch:
             group.future.add_done_callback(partial(_stop_if_unwanted, running, batch))
         await asyncio.wait([running])
         try:
-            answers = _split(verb, running.result(), len(batch))
+            answers = split(verb, running.result(), len(batch))
         except asyncio.CancelledError:  # as a rule because every caller is gone; the model keeps nothing of it
             answers = [BackendError(f"{verb}: the call was cancelled")] * len(batch)
         except WavserveError as error:
@@ -188,12 +205,21 @@ class Batcher:
             failure.__cause__ = error
             answers = [failure] * len(batch)
         ended = self._clock()
+        failed = any(isinstance(answer, WavserveError) for answer in answers)
+        self._account(batch, self._meter.stop(metered), failed)
         self._on_batch(verb, len(batch), sum(group.rows for group in batch), ended - started)
         for group, answer in zip(batch, answers, strict=True):
             self._settle(group, answer)
             if group.future.done() and group.on_call is not None:
                 group.on_call(started - group.queued_at, ended - started)
-        self._work.set()
+
+    def _account(self, batch: list[SampleGroup], used_s: float, failed: bool) -> None:
+        """Charges the plans of a call with the device seconds it used; one without failure teaches the cost model."""
+        kind, rows = batch[0].kind, sum(group.rows for group in batch)
+        for group in batch:
+            group.ticket.paid(self._costs.seconds(kind, group.rows), used_s * group.rows / rows)
+        if not failed:
+            self._costs.measured(kind, rows, used_s)
 
     def _settle(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:
         """Keeps the arena's books for one outcome, then answers the group; a full arena queues it again."""
@@ -243,23 +269,3 @@ def _freed(group: SampleGroup, answer: Tensors | WavserveError) -> bool:
 
 def _names(handles: NDArray[Any]) -> set[tuple[int, int]]:
     return {(int(slot), int(generation)) for slot, generation in handles}
-
-
-def _join(batch: list[SampleGroup]) -> dict[str, NDArray[Any]]:
-    """Stacks groups along a new leading axis G; parameters become int32 `[G, 1]`."""
-    first = batch[0]
-    tensors = {name: np.stack([group.tensors[name] for group in batch]) for name in first.tensors}
-    scalars = {name: np.full((len(batch), 1), value, np.int32) for name, value in first.params.items()}
-    return {**tensors, **scalars}
-
-
-def _split(verb: str, outputs: Tensors, groups: int) -> list[Tensors | WavserveError]:
-    """Per-group outputs, or the typed error a group's status stands for. Raises BackendError on malformed outputs."""
-    wrong = [name for name, tensor in outputs.items() if len(tensor) != groups]
-    if wrong or (verb == "imagine" and "handles" not in outputs):
-        raise BackendError(
-            f"{verb}: expected outputs of {groups} groups, got malformed {', '.join(wrong) or 'handles'}"
-        )
-    status: Iterable[int] = outputs.get("status", np.zeros(groups, np.int32)).tolist()
-    rest = {name: tensor for name, tensor in outputs.items() if name != "status"}
-    return [error_of(code) or {name: tensor[g] for name, tensor in rest.items()} for g, code in enumerate(status)]

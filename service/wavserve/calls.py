@@ -6,7 +6,6 @@ when features vanished, and gives slots back when a plan ends early - so that th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,11 +13,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wavserve.batcher import Batcher, SampleGroup
+from wavserve.batcher import Batcher
 from wavserve.errors import StaleHandle, TextMiss
+from wavserve.groups import SampleGroup
 from wavserve.noise import FINAL, Stream
-from wavserve.pace import StageTimes
-from wavserve.proposal import NoiseSource
+from wavserve.progress import Progress
+from wavserve.proposal import NoiseSource, Proposal
+from wavserve.schedule import Ticket
 from wavserve.spec import PlannerConfig, PolicySpec
 from wavserve.types import Array, Gaussian, PlanContext, Tensors
 
@@ -37,11 +38,12 @@ class Job:
     context: PlanContext
     config: PlannerConfig
     noise: NoiseSource
-    deadline: float = math.inf
-    """on the planner's clock"""
-    reserve_s: float = 0.0
-    """time before the deadline that planning must leave, for pictures"""
-    stages: StageTimes = field(default_factory=StageTimes)
+    start: Proposal | None = None
+    """where planning begins; None: the standard Gaussians"""
+    pictures: int = 0
+    """chunks of imagined frames that will be asked for when the plan is made"""
+    ticket: Ticket = field(default_factory=Ticket)
+    progress: Progress = field(default_factory=Progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +122,10 @@ class ModelCalls:
 
     async def _run(self, job: Job, verb: str, tensors: Tensors, params: Mapping[str, int]) -> Tensors:
         def account(queued_s: float, call_s: float) -> None:
-            job.stages.add("queued", queued_s)
-            job.stages.add(verb, call_s)
+            job.progress.add("queued", queued_s)
+            job.progress.add(verb, call_s)
 
-        return await self.batcher.run(SampleGroup(verb, tensors, params, job.deadline, account))
+        return await self.batcher.run(SampleGroup(verb, tensors, params, job.ticket, account))
 
     def _video_tensors(self, job: Job, video: Gaussian, iteration: int, samples: range) -> dict[str, NDArray[Any]]:
         tensors: dict[str, NDArray[Any]] = {

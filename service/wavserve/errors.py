@@ -26,6 +26,22 @@ No status code appears here: `edge/status.py` holds the table.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """How a plan missed its deadline, and what was spent on it in vain."""
+
+    slack_ms: float
+    """what was left of the deadline: negative"""
+    iterations_done: int
+    """K"""
+    num_video_samples: int
+    """N of each"""
+    num_value_samples: int
+    """M of each"""
+
 
 class WavserveError(Exception):
     """Base of every error this package raises on purpose. `retryable`: the same request may succeed later."""
@@ -68,17 +84,23 @@ class SequenceConflict(InvalidRequest):
 
 
 class Overloaded(WavserveError):
-    """Refused before any work was done. `retry_after_s`: seconds until a retry may be admitted."""
+    """Refused before any work was done. `retry_after_s`: seconds until a retry may be admitted; `predicted_s`: seconds
+    until the plan would have been ready, where that was the reason."""
 
     retryable = True
 
-    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+    def __init__(self, message: str, retry_after_s: float = 1.0, predicted_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.predicted_s = predicted_s
 
 
 class DeadlineExceeded(WavserveError):
-    pass
+    """No action is given. `missed` is None where the transport gave up by itself."""
+
+    def __init__(self, message: str, missed: Missed | None = None) -> None:
+        super().__init__(message)
+        self.missed = missed
 
 
 class NotReady(WavserveError):

@@ -16,14 +16,11 @@ from typing import TYPE_CHECKING
 
 from wavserve import bundle
 from wavserve.backends.base import Backend
-from wavserve.batcher import Batcher, BatcherConfig
+from wavserve.batcher import BatcherConfig
 from wavserve.bundle import Bundle
-from wavserve.calls import ModelCalls
+from wavserve.device import Device, DeviceConfig, Health
 from wavserve.errors import SettingsError, WavserveError
-from wavserve.pace import Pace
-from wavserve.perception import Perception
-from wavserve.placement import Device, Health, Placement
-from wavserve.planner import Planner, SliceConfig
+from wavserve.placement import Placement
 from wavserve.settings import Settings, as_environment, inherited_environment
 from wavserve.spec import PolicySpec
 from wavserve.telemetry import Metrics
@@ -52,17 +49,16 @@ class Fleet:
     spec: PolicySpec
     digest: str
     placement: Placement
-    batchers: Sequence[Batcher]
     slots: Slots
     closers: Sequence[Close]
     """of what is below the batchers"""
 
     @property
     def queue_depth(self) -> int:
-        return sum(batcher.queue_depth for batcher in self.batchers)
+        return sum(device.batcher.queue_depth for device in self.placement.devices)
 
     async def close(self) -> None:
-        await asyncio.gather(*(batcher.close() for batcher in self.batchers))
+        await asyncio.gather(*(device.batcher.close() for device in self.placement.devices))
         for close in self.closers:
             await close()
 
@@ -116,9 +112,9 @@ async def _local(settings: Settings, metrics: Metrics) -> Fleet:
     loaded = await asyncio.to_thread(load_runners, opened, runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
     backend, book = LocalBackend(loaded.runners), loaded.arena.book
-    batcher, device = _device(settings, opened.spec, backend, metrics, book.num_slots)
+    device = _device(settings, opened.spec, backend, metrics, book.num_slots)
     placement = Placement([device], settings.limits.repair_s)
-    return Fleet(opened.spec, digest, placement, [batcher], lambda: (book.used, book.num_slots), [backend.close])
+    return Fleet(opened.spec, digest, placement, lambda: (book.used, book.num_slots), [backend.close])
 
 
 async def _embedded(settings: Settings, metrics: Metrics) -> Fleet:
@@ -169,16 +165,16 @@ async def _behind_triton(settings: Settings, metrics: Metrics, servers: Mapping[
         about = await _first_up(supervisors, told.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
         num_slots = min(each.num_slots for each in supervisors if each.num_slots is not None)
-        pairs = [_device(settings, spec, backend, metrics, num_slots) for backend in backends.values()]
+        devices = [_device(settings, spec, backend, metrics, num_slots) for backend in backends.values()]
     except BaseException:
         await asyncio.gather(*(each.close() for each in supervisors))
         raise
-    for (_, device), watched in zip(pairs, supervisors, strict=True):
-        watched.expect(digest, device.planner.slices.size)
+    for device, watched in zip(devices, supervisors, strict=True):
+        watched.expect(digest, device.planner.forecast.max_slice)
         device.health = partial(_health, watched)
-    placement = Placement([device for _, device in pairs], settings.limits.repair_s, health_changed)
+    placement = Placement(devices, settings.limits.repair_s, health_changed)
     closers = [*(each.close for each in supervisors), *(each.close for each in backends.values())]
-    return Fleet(spec, digest, placement, [batcher for batcher, _ in pairs], lambda: _slots(supervisors), closers)
+    return Fleet(spec, digest, placement, lambda: _slots(supervisors), closers)
 
 
 async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About:
@@ -218,15 +214,18 @@ def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
     return sum(arena["used"] for arena in told), sum(arena["slots"] for arena in told)
 
 
-def _device(
-    settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, num_slots: int
-) -> tuple[Batcher, Device]:
-    """A backend with its batcher, running, and what plans through it; a slice must fit the slots there are."""
-    batcher = Batcher(backend, BatcherConfig(**settings.batcher.model_dump()), on_batch=metrics.observe_call)
-    batcher.start()
-    slices = SliceConfig(min(settings.planner.slice_size, num_slots), settings.planner.slices_in_flight)
-    planner = Planner(ModelCalls(spec, batcher), slices, Pace())
-    return batcher, Device(planner, Perception(spec, batcher, settings.backend.max_cached_texts))
+def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, num_slots: int) -> Device:
+    """A backend with what plans through it, running; a slice must fit the slots there are."""
+    planner = settings.planner
+    config = DeviceConfig(
+        BatcherConfig(**settings.batcher.model_dump()),
+        min(planner.slice_size, num_slots),
+        planner.slices_in_flight,
+        settings.backend.max_cached_texts,
+    )
+    device = Device.over(spec, backend, config, metrics.observe_call)
+    device.batcher.start()
+    return device
 
 
 def runner_config(settings: Settings) -> RunnerConfig:

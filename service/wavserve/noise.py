@@ -20,6 +20,7 @@ class Stream(IntEnum):
     VIDEO = 0
     VALUE = 1
     ACTION = 2
+    SCORE = 3
 
 
 FINAL = -1

@@ -56,6 +56,7 @@ def _check_bounds(config: PlannerConfig, bounds: PlannerBounds) -> None:
         "decay": (0.0, 1.0),
         "video_elite_fraction": (0.0, 1.0),
         "value_elite_fraction": (0.0, 1.0),
+        "early_stop": (0.0, 1.0),
     }
     for name, (low, high) in ranges.items():
         value = getattr(config, name)

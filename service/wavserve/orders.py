@@ -6,10 +6,11 @@ Called by the policy alone. Knows sessions and requests, and nothing of how a pl
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 
-from wavserve.errors import SequenceConflict
-from wavserve.pace import StageTimes
+from wavserve.errors import DeadlineExceeded, Missed, SequenceConflict
+from wavserve.progress import Progress
 from wavserve.sessions import Session
 from wavserve.spec import PlannerConfig
 from wavserve.types import PlanRequest, PlanResult
@@ -25,7 +26,17 @@ class Order:
     inputs: dict[str, str]
     content: str
     deadline: float
-    stages: StageTimes = field(default_factory=StageTimes)
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def robot(self) -> str:
+        """Whose share of the device pays: a session's, or the request's own where none is open yet."""
+        return self.request.session_id or f"order {id(self)}"
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it has a deadline."""
+        return self.deadline < math.inf
 
 
 @dataclass(slots=True)
@@ -35,6 +46,13 @@ class Flight:
     order: Order
     task: asyncio.Task[PlanResult]
     waiters: int = 0
+
+    def missed(self, deadline: float, now: float) -> DeadlineExceeded:
+        """The error of a caller whose plan came too late, with what was spent on it."""
+        iterations, config = self.order.progress.iterations, self.order.config
+        missed = Missed(1e3 * (deadline - now), iterations, config.num_video_samples, config.num_value_samples)
+        message = f"the deadline passed before a plan was ready; {iterations} planning iterations were done"
+        return DeadlineExceeded(message, missed)
 
 
 def earlier_answer(session: Session, order: Order) -> PlanResult | None:

@@ -16,21 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavserve.backends.local import LocalBackend
-from wavserve.batcher import Batcher, BatcherConfig
-from wavserve.calls import Job, ModelCalls
+from wavserve.batcher import BatcherConfig
+from wavserve.calls import Job
+from wavserve.device import Device, DeviceConfig
 from wavserve.models.fixtures import Check, Fixture, FixtureConfig, planner_config, read_draws, read_fixture, read_scene
 from wavserve.models.loading import arena_for, transformer_runners
 from wavserve.models.parity import check_models
 from wavserve.models.parity_subject import Subject, read_subject, unpadded
 from wavserve.models.plain import Draws
 from wavserve.noise import FINAL, Stream
-from wavserve.pace import Pace
-from wavserve.planner import Planner, SliceConfig
 from wavserve.spec import ActionSpec, CameraSpec, Mode, NormSpec, PlannerConfig, PolicySpec, VectorSpec
 from wavserve.types import Array, Plan, PlanContext, TextEmbedding
 
 PATH = "planner"
-SLICES = SliceConfig(size=2, in_flight=2)
+SLICE = 2
 NUM_SLOTS = 5
 
 
@@ -85,16 +84,16 @@ async def _plan(subject: Subject, inputs: Fixture, config: PlannerConfig) -> Pla
     spec = _spec(subject.config, config)
     runners = transformer_runners(subject.models, spec, arena_for(spec, NUM_SLOTS), max_texts=1)
     backend = LocalBackend(runners)
-    batcher = Batcher(backend, BatcherConfig(max_rows=2 * SLICES.size, depth=2, arena_retry_s=0.01))
+    limits = BatcherConfig(max_rows=2 * SLICE, workers=1, depth=2, slice_s=60.0, arena_retry_s=0.01)
+    device = Device.over(spec, backend, DeviceConfig(limits, SLICE, slices_in_flight=2, max_texts=1))
     scene = read_scene(inputs)
     text = TextEmbedding(bytes(32), unpadded(scene.text, scene.text_mask).numpy())
     context = PlanContext(scene.memory.numpy(), text, scene.history.numpy())
-    batcher.start()
+    device.batcher.start()
     try:
-        planner = Planner(ModelCalls(spec, batcher), SLICES, Pace())
-        return await planner.plan(Job(context, config, GivenNoise(read_draws(inputs, subject.config))))
+        return await device.planner.plan(Job(context, config, GivenNoise(read_draws(inputs, subject.config))))
     finally:
-        await batcher.close()
+        await device.batcher.close()
         await backend.close()
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavserve import digests
-from wavserve.batcher import Batcher, SampleGroup
+from wavserve.batcher import Batcher
+from wavserve.groups import SampleGroup
+from wavserve.schedule import Ticket
 from wavserve.spec import PolicySpec
 from wavserve.types import Array, TextEmbedding
 
@@ -26,14 +28,14 @@ class Perception:
         self._max_texts = max_texts
         self._texts: OrderedDict[str, TextEmbedding] = OrderedDict()
 
-    async def see(self, images: Mapping[str, NDArray[np.uint8]], deadline: float) -> Array:
+    async def see(self, images: Mapping[str, NDArray[np.uint8]], ticket: Ticket) -> Array:
         """Normalised latents `[V, C, H, W]` of one frame a camera, each encoded alone."""
         pixels = np.stack([images[camera] for camera in self._cameras])
-        outputs = await self._batcher.run(SampleGroup("encode_images", {"pixels": pixels}, deadline=deadline))
+        outputs = await self._batcher.run(SampleGroup("encode_images", {"pixels": pixels}, ticket=ticket))
         latents: Array = outputs["latents"]
         return latents
 
-    async def read(self, instruction: str, deadline: float) -> TextEmbedding:
+    async def read(self, instruction: str, ticket: Ticket) -> TextEmbedding:
         """The instruction's embedding, encoded once and then remembered.
 
         Raises InvalidRequest when it has more tokens than the policy's prompt length.
@@ -42,14 +44,14 @@ class Perception:
             self._texts.move_to_end(instruction)
             return known
         text = np.frombuffer(instruction.encode(), np.uint8)
-        outputs = await self._batcher.run(SampleGroup("encode_text", {"text": text}, deadline=deadline))
+        outputs = await self._batcher.run(SampleGroup("encode_text", {"text": text}, ticket=ticket))
         embedding = TextEmbedding(digests.of_text(instruction), outputs["embedding"])
         self._texts[instruction] = embedding
         if len(self._texts) > self._max_texts:
             self._texts.popitem(last=False)
         return embedding
 
-    async def show(self, latents: Array, deadline: float) -> dict[str, NDArray[np.uint8]]:
+    async def show(self, latents: Array, ticket: Ticket) -> dict[str, NDArray[np.uint8]]:
         """Camera frames `[frames, height, width, 3]` of imagined latents `[V, C, F, H, W]`."""
-        outputs = await self._batcher.run(SampleGroup("decode_video", {"latents": latents}, deadline=deadline))
+        outputs = await self._batcher.run(SampleGroup("decode_video", {"latents": latents}, ticket=ticket))
         return dict(zip(self._cameras, outputs["frames"], strict=True))

@@ -25,17 +25,16 @@ async def imagine_frames(planner: Planner, perception: Perception, job: Job, pla
     Autoregressive: after each chunk its last frame is encoded and enters the frame memory, as a real one would.
     """
     shown: list[Frames] = []
-    with job.stages.measure("pictures"):
+    with job.progress.measure("pictures"):
         for chunk in range(chunks):
             if chunk:
                 job = await _continued(perception, job, shown[-1])
-            with planner.pace.picture(job.config):
-                latents = await planner.picture(job, plan.video, chunk)
-                shown.append(await perception.show(latents, job.deadline))
+            latents = await planner.picture(job, plan.video, chunk)
+            shown.append(await perception.show(latents, job.ticket))
     return {camera: np.concatenate([frames[camera] for frames in shown]) for camera in shown[0]}
 
 
 async def _continued(perception: Perception, job: Job, frames: Frames) -> Job:
-    latents = await perception.see({camera: video[-1] for camera, video in frames.items()}, job.deadline)
+    latents = await perception.see({camera: video[-1] for camera, video in frames.items()}, job.ticket)
     memory = FrameMemory(job.context.memory, 0).observe(latents, 1, threshold=1)
     return replace(job, context=replace(job.context, memory=memory.frames))

@@ -1,40 +1,17 @@
 """Which device a plan runs on: the least loaded healthy one, where it stays until it ends.
 
-Called by the policy. A device is a backend with the planner and the perception in front of it; a plan's features lie in
-that device's arena, so a plan never moves, it is made again elsewhere. Knows nothing of how a device is kept healthy.
+Called by the policy. A plan's features lie in its device's arena, so a plan never moves, it is made again elsewhere.
+Knows nothing of how a device is kept healthy.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from enum import Enum
 
+from wavserve.device import Device, Health
 from wavserve.errors import NotReady
-from wavserve.perception import Perception
-from wavserve.planner import Planner
-
-
-class Health(Enum):
-    """What a device's supervisor says of it."""
-
-    UP = "up"
-    DOWN = "down"
-    """being repaired"""
-    STRANGER = "stranger"
-    """it serves another policy than this service"""
-
-
-@dataclass(slots=True, eq=False)
-class Device:
-    """A device; `plans` are under way on it."""
-
-    planner: Planner
-    perception: Perception
-    health: Callable[[], Health] = lambda: Health.UP
-    plans: int = 0
 
 
 class Placement:
@@ -62,12 +39,17 @@ class Placement:
         finally:
             device.plans -= 1
 
+    def least_loaded(self) -> Device | None:
+        """Where a plan would be placed now; None while no device is up."""
+        up = [device for device in self.devices if device.health() is Health.UP]
+        return min(up, key=lambda device: device.load, default=None)
+
     async def _pick(self) -> Device:
         try:
             async with asyncio.timeout(self._wait_s):
-                while not (up := [device for device in self.devices if device.health() is Health.UP]):
+                while (device := self.least_loaded()) is None:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
             raise NotReady("no device with working models; they are being repaired") from None
-        return min(up, key=lambda device: device.plans)
+        return device

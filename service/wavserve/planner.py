@@ -1,70 +1,89 @@
 """Latent planning (paper section 4.3, Algorithm 1): control flow over `imagine`, `score` and `decode`.
 
 Called by the policy; `calls` asks the models, `proposal` does the maths. Planning goes slice by slice - imagine, score,
-release - so only scores and the names of noises survive a slice. Anytime: given a deadline it stops before the
-iteration that would miss it, judged from measured times.
+release - so only scores and the names of noises survive a slice. Anytime: before each iteration it asks the schedule,
+which grants it when no plan comes late for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from wavserve.calls import Handles, Job, ModelCalls
+from wavserve.forecast import Forecast
 from wavserve.noise import FINAL
-from wavserve.pace import Pace
-from wavserve.proposal import Proposal, snr, value_rows
-from wavserve.types import Array, Gaussian, IterationRecord, Plan
-
-
-@dataclass(frozen=True, slots=True)
-class SliceConfig:
-    """How a plan's samples are cut: `size` video samples at a time, `in_flight` slices of one plan at once."""
-
-    size: int
-    in_flight: int
+from wavserve.proposal import CONTROLS, Proposal, snr, value_rows
+from wavserve.schedule import Demand, Schedule
+from wavserve.spec import PlannerConfig
+from wavserve.types import Array, Gaussian, IterationRecord, Plan, Stop
 
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Plans for one policy; holds no state of any plan, only measured times."""
+    """Plans for one policy on one device; holds no state of any plan."""
 
     calls: ModelCalls
-    slices: SliceConfig
-    pace: Pace
-    clock: Callable[[], float] = time.monotonic
+    forecast: Forecast
+    schedule: Schedule
+    slices_in_flight: int
+    """slices of one plan that are under way at once"""
 
     async def plan(self, job: Job) -> Plan:
         """A chunk of normalised actions `[T, action channels]` and what was done to get it.
 
         Raises BackendError when the models fail. Whether the deadline was met is for the caller to judge.
         """
-        proposal = Proposal.standard(self.calls.video_shape, self.calls.value_shape, job.config)
+        proposal = job.start or self.standard(job.config)
         records: list[IterationRecord] = []
+        stopped = Stop.DONE
         for iteration in range(job.config.num_iterations):
-            if not self.pace.another_fits(job.config, job.deadline - job.reserve_s - self.clock()):
+            if not self._may_iterate(job, iteration):
+                stopped = Stop.OUT_OF_TIME
                 break
-            with self.pace.iteration(job.config):
-                values = await self._explore(job, proposal, iteration)
-                proposal, record = await self._refit(job, proposal, values, iteration)
+            values = await self._explore(job, proposal, iteration)
+            proposal, record = await self._refit(job, proposal, values, iteration)
             records.append(record)
-        with self.pace.final(job.config):
-            actions, estimate = await self._decode(job, proposal)
-        return Plan(actions, tuple(records), proposal.video, proposal.value, estimate, job.stages.seconds)
+            job.progress.iterations += 1
+            if record.moved < job.config.early_stop:
+                stopped = Stop.SETTLED
+                break
+        actions, estimate = await self._decode(job, proposal)
+        return Plan(actions, tuple(records), stopped, proposal.video, proposal.value, estimate)
 
     async def picture(self, job: Job, video: Gaussian, chunk: int) -> Array:
         """The imagined future of a finished plan: normalised latents `[V, C, F, H, W]` of its `chunk`-th stretch."""
         return await self.calls.denoise(job, video, chunk)
 
-    async def _explore(self, job: Job, proposal: Proposal, iteration: int) -> Array:
-        """Value tokens `[N, M, T]` of every sample, as computed on each video sample."""
-        total, size = job.config.num_video_samples, self.slices.size
+    def standard(self, config: PlannerConfig) -> Proposal:
+        """Where a plan starts that continues no other."""
+        return Proposal.standard(self.calls.video_shape, self.calls.value_shape, config)
+
+    def demand(self, robot: str, config: PlannerConfig, pictures: int) -> Demand:
+        """What a plan from a frame to its last picture costs."""
+        floor_s = self.forecast.encode_s() + self.forecast.final_s(config) + pictures * self.forecast.picture_s(config)
+        return Demand(robot, floor_s, floor_s + config.num_iterations * self.forecast.iteration_s(config))
+
+    def _may_iterate(self, job: Job, iteration: int) -> bool:
+        """Asks for one more iteration; what follows it is owed anyway."""
+        now_s, later_s = self.forecast.iteration_s(job.config), self._after_s(job)
+        if job.ticket.bounded:
+            return self.schedule.grant(job.ticket, now_s, later_s)
+        return self.schedule.grant(job.ticket, now_s, later_s + (job.config.num_iterations - iteration - 1) * now_s)
+
+    def _after_s(self, job: Job) -> float:
+        return self.forecast.final_s(job.config) + job.pictures * self.forecast.picture_s(job.config)
+
+    async def _explore(self, job: Job, proposal: Proposal, iteration: int) -> Array | None:
+        """Value tokens `[N, M, T]` of every sample, as computed on each video sample; None where a control needs
+        none."""
+        if job.config.mode in CONTROLS:
+            return None
+        total, size = job.config.num_video_samples, self.forecast.slice_size(job.config)
         rows = value_rows(job.config.mode, total, job.config.num_value_samples)
-        free = asyncio.Semaphore(self.slices.in_flight)
+        free = asyncio.Semaphore(self.slices_in_flight)
 
         async def explore_slice(samples: range) -> Array:
             async def score(handles: Handles) -> Array:
@@ -83,15 +102,16 @@ class Planner:
         return np.concatenate([task.result() for task in tasks])
 
     async def _refit(
-        self, job: Job, proposal: Proposal, values: Array, iteration: int
+        self, job: Job, proposal: Proposal, values: Array | None, iteration: int
     ) -> tuple[Proposal, IterationRecord]:
-        with job.stages.measure("refit"):
+        with job.progress.measure("refit"):
             return await asyncio.to_thread(
                 proposal.step, values, iteration, job.config, job.noise, self.calls.video_shape
             )
 
     async def _decode(self, job: Job, proposal: Proposal) -> tuple[Array, float | None]:
         """The action chunk of one last draw, and its value estimate when asked for."""
+        self.schedule.finish(job.ticket, self._after_s(job))
 
         async def act(handles: Handles) -> tuple[Array, float | None]:
             estimate = await self._estimate(job, proposal, handles) if job.config.estimate_value else None

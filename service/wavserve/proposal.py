@@ -19,6 +19,8 @@ from wavserve.spec import Mode, PlannerConfig
 from wavserve.types import Array, Gaussian, IterationRecord
 
 SNR_EPSILON = 1e-6
+CONTROLS = frozenset({"random_scores", "fixed_shrink"})
+"""Modes that change the noise without looking at any future, to measure planning against (PAPER, fault 7)."""
 
 
 class NoiseSource(Protocol):
@@ -114,21 +116,53 @@ class Proposal:
         return Proposal(standard((views, *video_shape[1:])), standard(value_shape))
 
     def step(
-        self, values: Array, iteration: int, config: PlannerConfig, noise: NoiseSource, video_shape: tuple[int, ...]
+        self, values: Array | None, iteration: int, config: PlannerConfig, noise: NoiseSource, video: tuple[int, ...]
     ) -> tuple[Proposal, IterationRecord]:
         """One reweighting: from `values [N, M, T]` as computed to the next proposal and what was chosen.
 
-        `video_shape` is one video noise, `(V, C, F, H, W)`. Raises BackendError when a value is not finite.
+        `video` is the shape of one video noise, `(V, C, F, H, W)`; the controls need no values. Raises BackendError
+        when a value is not finite.
         """
-        rows = value_rows(config.mode, config.num_video_samples, config.num_value_samples)
-        scores = credit(snr(values), rows)
+        if config.mode == "fixed_shrink":
+            return self._shrunk(config)
+        scores = _scores(values, iteration, config, noise)
         video_elites = top(scores.max(axis=1), config.num_video_elites)
         value_elites = top(scores.reshape(-1), config.num_value_elites)
-        videos = noise.draw(Stream.VIDEO, iteration, video_elites, video_shape)
+        videos = noise.draw(Stream.VIDEO, iteration, video_elites, video)
         if not config.per_view_noise:  # views are pooled: each is an elite of its own
-            videos = videos.reshape(-1, 1, *video_shape[1:])
-        video = refit(self.video, apply(self.video, videos), config)
+            videos = videos.reshape(-1, 1, *video[1:])
         draws = noise.draw(Stream.VALUE, iteration, value_elites, self.value.mean.shape)
-        value = refit(self.value, apply(self.value, draws), config)
-        record = IterationRecord(scores, video_elites, value_elites, float(video.std.mean()), float(value.std.mean()))
-        return Proposal(video, value), record
+        after = Proposal(
+            refit(self.video, apply(self.video, videos), config), refit(self.value, apply(self.value, draws), config)
+        )
+        return after, self._record(after, scores, video_elites, value_elites)
+
+    def _shrunk(self, config: PlannerConfig) -> tuple[Proposal, IterationRecord]:
+        """What elites drawn from the Gaussian itself would do to it, in expectation: nothing but narrow it."""
+        factor = np.float32(config.smoothing + (1 - config.smoothing) * config.decay)
+        after = Proposal(
+            Gaussian(self.video.mean, self.video.std * factor), Gaussian(self.value.mean, self.value.std * factor)
+        )
+        return after, self._record(after, np.zeros((0, config.num_value_samples), np.float32), (), ())
+
+    def _record(
+        self, after: Proposal, scores: Array, video_elites: tuple[int, ...], value_elites: tuple[int, ...]
+    ) -> IterationRecord:
+        stds = float(after.video.std.mean()), float(after.value.std.mean())
+        moved = max(distance(self.video, after.video), distance(self.value, after.value))
+        return IterationRecord(scores, video_elites, value_elites, *stds, moved)
+
+
+def _scores(values: Array | None, iteration: int, config: PlannerConfig, noise: NoiseSource) -> Array:
+    """SNRs `[N, M]` as credited; of `random_scores`, standard normals of a stream of their own."""
+    shape = config.num_video_samples, config.num_value_samples
+    if config.mode == "random_scores":
+        drawn: Array = noise.draw(Stream.SCORE, iteration, range(1), shape)[0]
+        return drawn
+    assert values is not None, f"mode {config.mode} is scored by the value model"
+    return credit(snr(values), value_rows(config.mode, *shape))
+
+
+def distance(one: Gaussian, other: Gaussian) -> float:
+    """Root mean square difference of mean and std together."""
+    return float(np.sqrt(np.mean((one.mean - other.mean) ** 2) + np.mean((one.std - other.std) ** 2)))

@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from wavserve.errors import BundleError, SettingsError
-from wavserve.sessions import FrameMemory, Session
-from wavserve.types import Array, PlanRequest, PlanResult
+from wavserve.sessions import FrameMemory, LastPlan, Session
+from wavserve.types import Array, Gaussian, PlanRequest, PlanResult
 
-FORMAT = "wavserve-record-1"
+FORMAT = "wavserve-record-2"
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ class Record:
 
     request: PlanRequest
     memory: FrameMemory | None
+    last: LastPlan | None
+    """what a warm start began from"""
     policy_digest: str
     actions: Array
     """`[T, A]` as answered"""
@@ -63,11 +65,14 @@ def save(path: Path, request: PlanRequest, before: Session, result: PlanResult) 
     tensors |= {"state": request.state, "actions": result.actions}
     if before.memory is not None:
         tensors["memory"] = before.memory.frames
-    receipt = result.receipt
+    receipt, last = result.receipt, before.last if result.receipt.warm_start else None
+    if last is not None:
+        tensors |= {"last.video": last.video.mean, "last.value": last.value.mean}
     told = {
         "format": FORMAT,
         "request": {name: value for name, value in asdict(request).items() if name not in ("images", "state")},
         "memory_steps": 0 if before.memory is None else before.memory.steps,
+        "last": None if last is None else {"instruction": last.instruction, "control_step": last.control_step},
         "policy_digest": receipt.policy_digest,
         "seed": receipt.seed,
         "config": {**asdict(receipt.config), "num_iterations": receipt.iterations_done},
@@ -89,7 +94,15 @@ def load(path: Path) -> Record:
     if told.get("format") != FORMAT:
         raise BundleError(f"{path}: expected format {FORMAT}, got {told.get('format')}")
     memory = FrameMemory(tensors["memory"], told["memory_steps"]) if "memory" in tensors else None
-    return Record(_request(told, tensors), memory, told["policy_digest"], tensors["actions"])
+    return Record(_request(told, tensors), memory, _last(told, tensors), told["policy_digest"], tensors["actions"])
+
+
+def _last(told: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> LastPlan | None:
+    """Only its means matter: a warm start keeps no spread."""
+    if told["last"] is None:
+        return None
+    video, value = (Gaussian(tensors[name], np.ones_like(tensors[name])) for name in ("last.video", "last.value"))
+    return LastPlan(**told["last"], video=video, value=value)
 
 
 def _request(told: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> PlanRequest:

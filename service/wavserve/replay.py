@@ -56,7 +56,7 @@ async def _replay(record: records.Record, service: Service) -> Replay:
     digest = service.policy.digest
     if record.policy_digest != digest:
         raise BundleError(f"the record was made with policy {record.policy_digest[:16]}, this bundle is {digest[:16]}")
-    session = Session("replayed", digest, memory=record.memory)
+    session = Session("replayed", digest, memory=record.memory, last=record.last)
     await service.sessions.commit(session)
     result = await service.policy.plan(replace(record.request, session_id=session.id))
     return Replay(record.actions, result.actions)

@@ -53,6 +53,16 @@ class Answered:
     content: str
     """digest of the request"""
     result: PlanResult
+
+
+@dataclass(frozen=True, slots=True)
+class LastPlan:
+    """Where the last plan's planning ended, so that the next may begin there."""
+
+    instruction: str
+    """its digest"""
+    control_step: int
+    """that the plan began at"""
     video: Gaussian
     value: Gaussian
 
@@ -66,6 +76,7 @@ class Session:
     version: int = 0
     memory: FrameMemory | None = None
     answered: Answered | None = None
+    last: LastPlan | None = None
     last_sequence: int = -1
     """outlives a reset, so that a plan asked for before it stays stale"""
 
@@ -76,7 +87,7 @@ class Session:
 
     def forget(self) -> Session:
         """The session with no memory: its next observation starts afresh."""
-        return replace(self, memory=None, answered=None)
+        return replace(self, memory=None, answered=None, last=None)
 
 
 class SessionStore(Protocol):

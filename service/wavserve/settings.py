@@ -110,13 +110,19 @@ class LimitSettings(_Section):
 
 
 class PlannerSettings(_Section):
-    slice_size: Positive = Field(default=8, description="video samples of a plan that travel together")
+    slice_size: Positive = Field(
+        default=8, description="video samples of a plan that travel together at most; slow models get fewer"
+    )
     slices_in_flight: Positive = Field(default=2, description="slices one plan has under way")
 
 
 class BatcherSettings(_Section):
     max_rows: Positive = Field(default=16, description="batch rows of one backend call")
-    depth: Positive = Field(default=2, description="calls at the backend at a time: one running, one ready")
+    workers: Positive = Field(default=1, description="calls the backend really runs at once")
+    depth: Positive = Field(default=2, description="calls at the backend at a time: those running, and those ready")
+    slice_s: Seconds = Field(
+        default=0.1, description="how long they may take together: what an urgent plan waits for at most"
+    )
     arena_retry_s: Seconds = Field(default=0.05, description="how soon a full arena is tried again")
 
 

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 _STRICT = {"extra": "forbid"}  # read by pydantic when `bundle.py` parses policy.json: unknown keys are refused
 
 Resize = Literal["exact", "bilinear", "bicubic", "area"]
-Mode = Literal["paper", "published", "off"]
-MODES: tuple[Mode, ...] = ("paper", "published", "off")
+Mode = Literal["paper", "published", "off", "random_scores", "fixed_shrink"]
+MODES: tuple[Mode, ...] = ("paper", "published", "off", "random_scores", "fixed_shrink")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +173,11 @@ class PlannerConfig:
     """Whether each view has its own video Gaussian (the paper) or they share one (as released)."""
     estimate_value: bool = False
     """Also score the chosen plan with M value samples of its own and report it."""
+    warm_start: bool = False
+    """Begin with the means of the session's last plan, shifted by the executed steps, instead of zero."""
+    early_stop: float = 0.0
+    """Stop planning after an iteration that moved both Gaussians by less (root mean square of mean and std, in
+    standard deviations of the noise); 0: never."""
 
     @property
     def num_video_elites(self) -> int:

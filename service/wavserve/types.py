@@ -83,7 +83,7 @@ class IterationRecord:
     """What one planning iteration saw and chose."""
 
     snr: Array
-    """`[N, M]`"""
+    """`[N, M]`; `[0, M]` where nothing was scored (mode `fixed_shrink`)"""
     video_elites: tuple[int, ...]
     """indices n, best first"""
     value_elites: tuple[int, ...]
@@ -91,12 +91,25 @@ class IterationRecord:
     video_std: float
     """mean std of the video Gaussian after the refit"""
     value_std: float
+    moved: float
+    """root mean square change of mean and std, of the Gaussian that moved more"""
 
     @property
     def scores(self) -> Array:
         """Score of each video sample `[N]`: the best SNR of its value samples."""
         scores: Array = self.snr.max(axis=1)
         return scores
+
+
+class Stop(Enum):
+    """Why planning went no further."""
+
+    DONE = "done"
+    """every iteration that was asked for"""
+    OUT_OF_TIME = "out_of_time"
+    """another iteration would have made this plan or one admitted before it late"""
+    SETTLED = "settled"
+    """the Gaussians moved by less than `early_stop`"""
 
 
 class DeadlineResult(Enum):
@@ -114,12 +127,11 @@ class Plan:
     actions: Array
     """`[T, action channels]`"""
     iterations: tuple[IterationRecord, ...]
+    stopped: Stop
     video: Gaussian
     value: Gaussian
     value_estimate: float | None
     """SNR of the chosen plan by value samples of its own; None unless asked for"""
-    stage_s: Mapping[str, float]
-    """seconds spent, by stage"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +146,10 @@ class Receipt:
     config: PlannerConfig
     """as asked for, after defaults"""
     iterations_done: int
-    """K spent; less than asked for when the deadline came first"""
+    """K spent; less than asked for when planning stopped before"""
+    stopped: Stop
+    warm_start: bool
+    """whether it began from the session's last plan"""
     deadline: DeadlineResult
     slack_s: float | None
     """time left at the deadline; None without one"""

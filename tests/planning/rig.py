@@ -11,13 +11,13 @@ import pytest
 
 from wavserve.backends.fake import FakeBackend
 from wavserve.batcher import Batcher, BatcherConfig
-from wavserve.calls import Job, ModelCalls
+from wavserve.calls import Job
+from wavserve.device import Device, DeviceConfig
 from wavserve.models.arena_book import ArenaBook
-from wavserve.pace import Clock, Pace
-from wavserve.perception import Perception
-from wavserve.placement import Device, Placement
-from wavserve.planner import Planner, SliceConfig
+from wavserve.placement import Placement
+from wavserve.planner import Planner
 from wavserve.policy import Keep, Policy, PolicyParts
+from wavserve.progress import Clock
 from wavserve.proposal import NamedNoise
 from wavserve.sessions import MemorySessions
 from wavserve.spec import (
@@ -114,7 +114,9 @@ class RigOptions:
     slice_size: int = 3
     in_flight: int = 2
     max_rows: int = 16
+    workers: int = 2
     depth: int = 2
+    slice_s: float = 60.0
     max_plans: int = 16
     clock: Clock | None = None
     before: Callable[[str], Awaitable[None]] | None = None
@@ -122,23 +124,30 @@ class RigOptions:
     keep: Keep | None = None
 
 
+def example_device(spec: PolicySpec, options: RigOptions | None = None) -> Device:
+    """A fake backend with everything above it up to the planner; its batcher is not started."""
+    options = options or RigOptions()
+    clock = {"clock": options.clock} if options.clock else {}
+    before = {"before": options.before} if options.before else {}
+    backend = FakeBackend(spec, ArenaBook(options.slots, lease_s=1e9), **before)
+    limits = BatcherConfig(options.max_rows, options.workers, options.depth, options.slice_s, arena_retry_s=0.001)
+    return Device.over(spec, backend, DeviceConfig(limits, options.slice_size, options.in_flight, 8), **clock)
+
+
 @asynccontextmanager
 async def rigged(spec: PolicySpec, options: RigOptions | None = None) -> AsyncIterator[Rig]:
     options = options or RigOptions()
     clock = {"clock": options.clock} if options.clock else {}
-    backend = FakeBackend(
-        spec, ArenaBook(options.slots, lease_s=1e9), **({"before": options.before} if options.before else {})
-    )
-    batcher = Batcher(backend, BatcherConfig(options.max_rows, options.depth, arena_retry_s=0.001), **clock)
-    pace = Pace(**clock)
-    planner = Planner(ModelCalls(spec, batcher), SliceConfig(options.slice_size, options.in_flight), pace, **clock)
+    device = example_device(spec, options)
+    batcher, planner = device.batcher, device.planner
     sessions = MemorySessions(ttl_s=60.0, max_sessions=4, **clock)
-    perception = Perception(spec, batcher, max_texts=8)
-    placement = Placement([Device(planner, perception)], wait_s=5.0)
+    placement = Placement([device], wait_s=5.0)
     policy = Policy(PolicyParts(spec, "fake", placement, sessions, options.max_plans, "0", options.keep, **clock))
     policy.warm = options.ready
     batcher.start()
     try:
+        backend = batcher._backend
+        assert isinstance(backend, FakeBackend)
         yield Rig(spec, backend, batcher, planner, sessions, policy)
     finally:
         await batcher.close()

@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rig import ManualClock
 
-from wavserve.batcher import Batcher, BatcherConfig, SampleGroup
+from wavserve.batcher import Batcher, BatcherConfig
+from wavserve.costs import Costs
 from wavserve.errors import BackendError, NotReady, StaleHandle
+from wavserve.groups import SampleGroup
+from wavserve.schedule import Ticket
 from wavserve.types import Tensors
 from wavserve.verbs import Status
 
@@ -54,13 +58,21 @@ class Echo:
         pass
 
 
-def group(x: int, verb: str = "denoise", deadline: float = math.inf, **params: int) -> SampleGroup:
-    return SampleGroup(verb, {"x": np.array(x)}, params, deadline)
+def group(x: int, verb: str = "denoise", ticket: Ticket | None = None, **params: int) -> SampleGroup:
+    return SampleGroup(verb, {"x": np.array(x)}, params, ticket or Ticket())
+
+
+def due(moment: float) -> Ticket:
+    return Ticket(deadline=moment, due=moment)
+
+
+def made(backend: Any, rows: int, depth: int, workers: int = 1, slice_s: float = 60.0) -> Batcher:
+    return Batcher(backend, BatcherConfig(rows, workers, depth, slice_s, arena_retry_s=0.001), Costs())
 
 
 def with_batcher(backend: Echo, scenario: Callable[[Batcher], object], *, rows: int = 4, depth: int = 1) -> None:
     async def main() -> None:
-        batcher = Batcher(backend, BatcherConfig(rows, depth, arena_retry_s=0.001))
+        batcher = made(backend, rows, depth)
         batcher.start()
         try:
             await scenario(batcher)  # type: ignore[misc]
@@ -94,7 +106,7 @@ def test_earliest_deadline_first_then_first_come() -> None:
         deadlines = [math.inf, 30.0, 10.0, math.inf, 20.0]
         waiting = [asyncio.ensure_future(batcher.run(group(0)))]
         await settle()  # the first is running; the rest queue behind it
-        waiting += [asyncio.ensure_future(batcher.run(group(i + 1, deadline=d))) for i, d in enumerate(deadlines)]
+        waiting += [asyncio.ensure_future(batcher.run(group(i + 1, ticket=due(d)))) for i, d in enumerate(deadlines)]
         await settle()
         backend.step(9)
         await asyncio.gather(*waiting)
@@ -103,20 +115,110 @@ def test_earliest_deadline_first_then_first_come() -> None:
     assert [x for _, [x] in backend.calls] == [0, 3, 5, 2, 1, 4]
 
 
-def test_verbs_that_free_memory_go_before_imagine() -> None:
+def test_a_plan_frees_memory_before_it_fills_more_and_an_urgent_one_goes_before_both() -> None:
     backend = Echo(gated=True)
 
     async def scenario(batcher: Batcher) -> None:
         waiting = [asyncio.ensure_future(batcher.run(group(0)))]
         await settle()
-        waiting.append(asyncio.ensure_future(batcher.run(group(1, "imagine", deadline=1.0))))
-        waiting.append(asyncio.ensure_future(batcher.run(group(2, "appraise", deadline=9.0))))
+        plan, urgent = due(9.0), due(1.0)
+        asked = [(1, "imagine", plan), (2, "appraise", plan), (3, "imagine", urgent)]
+        waiting += [asyncio.ensure_future(batcher.run(group(*each))) for each in asked]
         await settle()
         backend.step(9)
         await asyncio.gather(*waiting)
 
-    with_batcher(backend, scenario)
-    assert [verb for verb, _ in backend.calls] == ["denoise", "appraise", "imagine"]
+    with_batcher(backend, scenario, rows=1)
+    assert backend.calls == [("denoise", [0]), ("imagine", [3]), ("appraise", [2]), ("imagine", [1])]
+
+
+def test_nothing_is_made_ready_behind_a_more_urgent_plan() -> None:
+    """Its next call comes as soon as it is answered, and must find the backend free; its own may be ready, though."""
+    backend = Echo(gated=True)
+
+    async def scenario(batcher: Batcher) -> None:
+        urgent, other = due(1.0), due(9.0)
+        waiting = [asyncio.ensure_future(batcher.run(group(0, ticket=urgent)))]
+        await settle()
+        waiting += [asyncio.ensure_future(batcher.run(group(i, ticket=other))) for i in (1, 2)]
+        await settle()
+        assert [x for _, x in backend.calls] == [[0]]
+        waiting.append(asyncio.ensure_future(batcher.run(group(3, ticket=urgent))))
+        await settle()
+        assert [x for _, x in backend.calls] == [[0], [3]]
+
+        async def next_call() -> None:
+            await waiting[0]
+            await batcher.run(group(4, ticket=urgent))
+
+        waiting.append(asyncio.ensure_future(next_call()))
+        backend.step()
+        await settle()
+        assert [x for _, x in backend.calls] == [[0], [3], [4]]
+        backend.step(9)
+        await asyncio.gather(*waiting)
+        assert [x for _, x in backend.calls] == [[0], [3], [4], [1], [2]]
+
+    with_batcher(backend, scenario, rows=1, depth=2)
+
+
+def test_a_backend_with_two_workers_runs_two_plans_at_once() -> None:
+    backend = Echo(gated=True)
+
+    async def main() -> None:
+        batcher = made(backend, rows=1, depth=2, workers=2)
+        batcher.start()
+        waiting = [asyncio.ensure_future(batcher.run(group(i, ticket=due(float(i))))) for i in range(3)]
+        await settle()
+        assert [x for _, x in backend.calls] == [[0], [1]]
+        backend.step(9)
+        await asyncio.gather(*waiting)
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+def test_a_call_is_joined_only_as_far_as_it_stays_short() -> None:
+    """Whatever `max_rows` allows: a row takes 10 ms here, and calls shall take 35 ms."""
+    backend = Echo(gated=True)
+
+    async def main() -> None:
+        costs = Costs(lambda: 0.0)
+        for rows in (1, 2, 4, 1, 2, 4) * 20:
+            costs.measured(group(0).kind, rows, 0.01 * rows)
+        batcher = Batcher(backend, BatcherConfig(16, 1, 1, slice_s=0.035, arena_retry_s=0.001), costs)
+        batcher.start()
+        waiting = [asyncio.ensure_future(batcher.run(group(i))) for i in range(8)]
+        await settle()
+        backend.step(9)
+        await asyncio.gather(*waiting)
+        await batcher.close()
+
+    asyncio.run(main())
+    assert [len(x) for _, x in backend.calls] == [3, 3, 2]
+
+
+def test_plans_are_charged_with_the_time_of_their_calls_and_the_cost_model_learns_it() -> None:
+    clock = ManualClock()
+
+    class Slow(Echo):
+        async def run(self, verb: str, inputs: Tensors, deadline: float = 0.0) -> Tensors:
+            clock.now += 0.5 * len(inputs["x"])
+            return await super().run(verb, inputs, deadline)
+
+    async def main() -> None:
+        costs = Costs(clock)
+        batcher = Batcher(Slow(), BatcherConfig(4, 1, 1, 60.0, 0.001), costs, clock=clock)
+        batcher.start()
+        tickets = [Ticket(owed_s=10.0), Ticket(owed_s=10.0)]
+        for _ in range(3):
+            await asyncio.gather(*(batcher.run(group(i, ticket=tickets[i])) for i in range(2)))
+        await batcher.close()
+        assert [ticket.used_s for ticket in tickets] == [1.5, 1.5]
+        assert all(ticket.owed_s < 10.0 for ticket in tickets)
+        assert costs.seconds(group(0).kind, 2) >= 1.0
+
+    asyncio.run(main())
 
 
 def test_equal_signatures_share_a_call_up_to_max_rows() -> None:
@@ -266,7 +368,7 @@ def test_closing_answers_what_is_queued() -> None:
     backend = Echo(gated=True)
 
     async def main() -> None:
-        batcher = Batcher(backend, BatcherConfig(1, 1, 0.001))
+        batcher = made(backend, rows=1, depth=1)
         batcher.start()
         waiting = [asyncio.ensure_future(batcher.run(group(i))) for i in range(3)]
         await settle()
@@ -316,9 +418,10 @@ events = st.tuples(
     script=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=30),
     rows=st.integers(1, 5),
     depth=st.integers(1, 3),
+    workers=st.integers(1, 3),
 )
 def test_every_group_is_answered_exactly_once(
-    schedule: list[tuple[str, int, bool, int]], script: list[tuple[int, int]], rows: int, depth: int
+    schedule: list[tuple[str, int, bool, int]], script: list[tuple[int, int]], rows: int, depth: int, workers: int
 ) -> None:
     """Random arrivals, deadlines, cancellations, faults and a full arena: one answer each, none lost, none doubled."""
     backend = Chaos(list(script))
@@ -330,11 +433,11 @@ def test_every_group_is_answered_exactly_once(
         return outputs
 
     async def main() -> None:
-        batcher = Batcher(backend, BatcherConfig(rows, depth, arena_retry_s=0.0))
+        batcher = made(backend, rows, depth, workers)
         batcher.start()
         waiting = []
         for number, (verb, urgency, cancel, turns) in enumerate(schedule):
-            task = asyncio.ensure_future(use(batcher, group(number, verb, deadline=float(urgency))))
+            task = asyncio.ensure_future(use(batcher, group(number, verb, due(float(urgency)))))
             for _ in range(turns):
                 await asyncio.sleep(0)
             if cancel:

@@ -6,10 +6,12 @@ import asyncio
 
 import numpy as np
 import pytest
-from rig import RigOptions, example_request, example_spec, rigged
+from rig import RigOptions, example_device, example_request, example_spec, rigged
 
+from wavserve.device import Device, Health
 from wavserve.errors import ModelDown, NotReady
-from wavserve.placement import Device, Health, Placement
+from wavserve.placement import Placement
+from wavserve.schedule import Demand
 
 
 def devices(count: int) -> tuple[list[Device], list[Health]]:
@@ -17,7 +19,9 @@ def devices(count: int) -> tuple[list[Device], list[Health]]:
     healths = [Health.UP] * count
 
     def told(index: int) -> Device:
-        return Device(planner=None, perception=None, health=lambda: healths[index])  # type: ignore[arg-type]
+        device = example_device(example_spec())
+        device.health = lambda: healths[index]
+        return device
 
     return [told(index) for index in range(count)], healths
 
@@ -32,6 +36,19 @@ def test_plans_go_to_the_least_loaded_device_and_stay_counted() -> None:
             async with placement.place():
                 assert sorted(device.plans for device in made) == [1, 1, 2]
         assert [device.plans for device in made] == [0, 0, 0]
+
+    asyncio.run(main())
+
+
+def test_the_load_is_what_plans_are_still_owed() -> None:
+    made, _ = devices(2)
+
+    async def main() -> None:
+        placement = Placement(made, wait_s=1.0)
+        made[0].planner.schedule.enter(Demand("long", 0.1, 5.0), deadline=1e9)
+        made[1].planner.schedule.enter(Demand("short", 0.2, 5.0), deadline=1e9)
+        async with placement.place() as one, placement.place() as other:
+            assert one is other is made[0]
 
     asyncio.run(main())
 

@@ -15,7 +15,8 @@ from rig import ManualClock, Rig, RigOptions, example_job, example_spec, rigged
 from wavserve.calls import Job
 from wavserve.errors import BackendError, StaleHandle
 from wavserve.models.arena_book import ArenaBook, Party
-from wavserve.types import Plan
+from wavserve.schedule import Demand
+from wavserve.types import Gaussian, Plan, Stop
 
 
 def plan_with(options: RigOptions, *jobs: Job) -> tuple[list[Plan], Rig]:
@@ -122,10 +123,85 @@ def test_it_stops_before_the_iteration_that_would_be_late(budget_s: float, itera
         options = RigOptions(slice_size=7, clock=clock, before=before)
         async with rigged(example_spec(), options) as rig:
             job = example_job(rig.spec, 1, num_iterations=4)
-            for _ in range(12):  # the estimates settle
+            for _ in range(40):  # the estimates settle
                 await rig.planner.plan(job)
-            plan = await rig.planner.plan(replace(job, deadline=clock.now + budget_s))
+            demand = rig.planner.demand("robot", job.config, pictures=0)
+            ticket = rig.planner.schedule.enter(demand, clock.now + budget_s)
+            plan = await rig.planner.plan(replace(job, ticket=ticket))
             assert len(plan.iterations) == iterations
+            assert plan.stopped is (Stop.DONE if iterations == 4 else Stop.OUT_OF_TIME)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("mode", ["random_scores", "fixed_shrink"])
+def test_the_controls_ask_no_model_while_they_plan(mode: str) -> None:
+    plan, rig = plan_with(RigOptions(), example_job(example_spec(), 1, mode=mode, num_iterations=3))
+    assert len(plan[0].iterations) == 3
+    assert [verb for verb, _, _ in rig.backend.calls] == ["imagine", "imagine", "appraise", "decode"]  # one text miss
+    paper = plan_with(RigOptions(), example_job(example_spec(), 1, num_iterations=3))[0][0]
+    assert not np.array_equal(plan[0].actions, paper.actions)
+
+
+def test_random_scores_are_the_seed_s_and_choose_other_elites() -> None:
+    def elites(seed: int, mode: str) -> list[tuple[int, ...]]:
+        plan = plan_with(RigOptions(), example_job(example_spec(), seed, mode=mode))[0][0]
+        return [record.video_elites for record in plan.iterations]
+
+    assert elites(1, "random_scores") == elites(1, "random_scores")
+    assert elites(1, "random_scores") != elites(2, "random_scores")
+    assert elites(1, "random_scores") != elites(1, "paper")
+
+
+def test_planning_stops_when_the_noise_has_settled() -> None:
+    job = example_job(example_spec(), 1, num_iterations=9, smoothing=0.5)
+    whole = plan_with(RigOptions(), job)[0][0]
+    moved = [record.moved for record in whole.iterations]
+    limit = sorted(moved)[4]
+    expected = 1 + next(k for k, distance in enumerate(moved) if distance < limit)
+    settled = plan_with(RigOptions(), replace(job, config=replace(job.config, early_stop=limit)))[0][0]
+    assert settled.stopped is Stop.SETTLED
+    assert len(settled.iterations) == expected < 9
+    assert whole.stopped is Stop.DONE
+
+
+def test_a_plan_begins_where_it_is_told_to() -> None:
+    job = example_job(example_spec(), 1, mode="off", num_iterations=0)
+
+    async def main() -> None:
+        async with rigged(example_spec()) as rig:
+            standard = rig.planner.standard(job.config)
+            moved = replace(standard, video=Gaussian(standard.video.mean + 1, standard.video.std))
+            cold, same, warm = [await rig.planner.plan(replace(job, start=s)) for s in (None, standard, moved)]
+            np.testing.assert_array_equal(cold.actions, same.actions)
+            assert not np.array_equal(cold.actions, warm.actions)
+            np.testing.assert_array_equal(warm.video.mean, moved.video.mean)
+
+    asyncio.run(main())
+
+
+def test_an_iteration_is_not_granted_at_another_plan_s_cost() -> None:
+    """An iteration takes 3 s and the final decode 3 s: there is time for one, until somebody needs it."""
+    clock = ManualClock()
+    seconds = {"imagine": 2.0, "score": 1.0, "appraise": 0.5, "decode": 0.5}
+
+    async def before(verb: str) -> None:
+        clock.now += seconds.get(verb, 0.0)
+
+    async def main() -> None:
+        options = RigOptions(slice_size=7, in_flight=1, clock=clock, before=before, slice_s=3.5)
+        async with rigged(example_spec(), options) as rig:
+            job = example_job(rig.spec, 1, num_iterations=1)
+            for _ in range(40):
+                await rig.planner.plan(job)
+            for others_s, iterations in ((0.0, 1), (5.0, 0)):
+                demand = rig.planner.demand(f"robot {others_s}", job.config, pictures=0)
+                ticket = rig.planner.schedule.enter(demand, clock.now + 10.0)
+                other = rig.planner.schedule.enter(Demand("other", others_s, others_s), clock.now + 13.0)
+                plan = await rig.planner.plan(replace(job, ticket=ticket))
+                assert len(plan.iterations) == iterations
+                rig.planner.schedule.leave(ticket)
+                rig.planner.schedule.leave(other)
 
     asyncio.run(main())
 

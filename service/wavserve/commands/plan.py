@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from wavserve.commands import output
 from wavserve.errors import InvalidRequest
+from wavserve.types import Stop
 
 if TYPE_CHECKING:
     from wavserve.messages import Chunk, EncodedImage, Submission
@@ -112,7 +113,9 @@ def _describe(chunk: Chunk) -> str:
         ("steps", f"{len(chunk.actions)} from {chunk.first_control_step}, {chunk.dt_ns / 1e6:g} ms each"),
         (
             "planned",
-            f"mode {receipt.config.mode}, {receipt.iterations_done} of {receipt.config.num_iterations} iterations",
+            f"mode {receipt.config.mode}, {receipt.iterations_done} of {receipt.config.num_iterations} iterations"
+            + (f", stopped: {receipt.stopped.value}" if receipt.stopped is not Stop.DONE else "")
+            + (", warm start" if receipt.warm_start else ""),
         ),
         ("seed", receipt.seed),
         ("deadline", receipt.deadline.value),

@@ -38,6 +38,10 @@ class Planning(Protocol):
     @property
     def ready(self) -> bool: ...
 
+    def check_door(self, deadline: float | None) -> None:
+        """Raises NotReady, DeadlineExceeded or Overloaded where a request would be refused whatever it asks for."""
+        ...
+
     async def plan(self, request: PlanRequest, deadline: float | None) -> PlanResult:
         """One plan. `deadline`: absolute, on `time.monotonic()`; None = none."""
         ...
@@ -54,6 +58,15 @@ class Door:
     policy: Planning
     limits: EdgeLimits
     executor: Executor | None = None
+
+    def knock(self, deadline_ms: str | None, received_ns: int, expires: float | None = None) -> float | None:
+        """What a request's headers tell, judged before its body is read: the earlier of the deadlines in them.
+
+        `deadline_ms` as it came in `x-deadline-ms`. Raises InvalidRequest, NotReady, DeadlineExceeded or Overloaded.
+        """
+        deadline = _deadline(received_ns, validate.header_deadline_ms(deadline_ms), expires)
+        self.policy.check_door(deadline)
+        return deadline
 
     async def plan(self, submission: Submission, received_ns: int, expires: float | None = None) -> Chunk:
         """Answers one submission that arrived at `received_ns`; `expires` is the transport's own deadline, if any.

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from wavserve.edge.door import Door, Planning
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import ErrorReport, report
+from wavserve.edge.validate import DEADLINE_HEADER
 from wavserve.errors import TooLarge, Unsupported
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.telemetry import Metrics
@@ -78,10 +79,11 @@ class _PlanService:
         return handlers
 
     async def _plan(self, raw: bytes, context: Context) -> bytes:
-        received_ns = time.monotonic_ns()
+        received_ns, remaining = time.monotonic_ns(), context.time_remaining()
+        transport = None if remaining is None else received_ns / 1e9 + remaining
+        told = dict(context.invocation_metadata() or ()).get(DEADLINE_HEADER)
+        expires = self._door.knock(told if isinstance(told, str) else None, received_ns, transport)
         submission = await self._door.parse(requests.parse_plan_request, raw)
-        remaining = context.time_remaining()
-        expires = None if remaining is None else time.monotonic() + remaining
         chunk = await self._door.plan(submission, received_ns, expires)
         return answers.action_chunk(chunk).SerializeToString()
 
@@ -133,6 +135,7 @@ async def _abort(context: Context, problem: ErrorReport) -> NoReturn:
         "field": problem.field,
         "expected": problem.expected,
         "actual": problem.actual,
+        **problem.facts,
     }
     told = {name: str(value) for name, value in facts.items() if value is not None}
     code = problem.status.grpc

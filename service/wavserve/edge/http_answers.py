@@ -39,6 +39,7 @@ def problem_response(problem: ErrorReport, headers: Mapping[str, str] | None = N
         "field": problem.field,
         "expected": problem.expected,
         "actual": problem.actual,
+        **problem.facts,
     }
     told = {name: value for name, value in facts.items() if value is not None}
     more = {} if problem.retry_after_s is None else {"retry-after": str(math.ceil(problem.retry_after_s))}
@@ -80,6 +81,8 @@ def receipt_json(receipt: Receipt) -> dict[str, Any]:
         "sequence": receipt.sequence,
         "planner": asdict(receipt.config),
         "iterations_done": receipt.iterations_done,
+        "stopped": receipt.stopped.value,
+        "warm_start": receipt.warm_start,
         "deadline": receipt.deadline.value,
         "slack_ms": None if receipt.slack_s is None else receipt.slack_s * 1e3,
         "iterations": [_iteration(record) for record in receipt.iterations],
@@ -103,6 +106,7 @@ def _iteration(record: IterationRecord) -> dict[str, Any]:
         "value_elites": record.value_elites,
         "video_std": record.video_std,
         "value_std": record.value_std,
+        "moved": record.moved,
     }
 
 

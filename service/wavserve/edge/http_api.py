@@ -28,6 +28,7 @@ from wavserve.edge.http_gate import HttpGate
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import MAX_DETAIL_CHARS, ErrorReport, new_error_id, report, safe_text
 from wavserve.edge.status import http_status
+from wavserve.edge.validate import DEADLINE_HEADER
 from wavserve.errors import Cancelled, NotReady
 from wavserve.telemetry import Metrics
 
@@ -102,9 +103,11 @@ class _Routes:
         JSON with base64 pictures, or multipart: a part `request` with the same JSON without the pictures' bytes, and a
         binary part per camera, named by the camera, of type image/jpeg, image/png or application/octet-stream.
         """
-        read = partial(parse_plan, request.headers.get("content-type", ""))
+        received_ns, headers = request.state.received_ns, request.headers
+        expires = self._door.knock(headers.get(DEADLINE_HEADER), received_ns)
+        read = partial(parse_plan, headers.get("content-type", ""))
         submission = await self._door.parse(read, await request.body())
-        chunk = await _while_connected(request, self._door.plan(submission, request.state.received_ns))
+        chunk = await _while_connected(request, self._door.plan(submission, received_ns, expires))
         return json_response(chunk_json(chunk))
 
     async def reset(self, session_id: str) -> Response:

@@ -93,12 +93,13 @@ class PlanBody(PlanFacts):
 
 
 class IterationAnswer(Body):
-    snr: list[list[float]] = Field(description="[N, M]")
+    snr: list[list[float]] = Field(description="[N, M]; empty where nothing was scored")
     scores: list[float] = Field(description="[N]")
     video_elites: list[int] = Field(description="indices n, best first")
     value_elites: list[int] = Field(description="rows n * M + m, best first")
     video_std: float
     value_std: float
+    moved: float = Field(description="root mean square change of the Gaussian that moved more")
 
 
 class ReceiptAnswer(Body):
@@ -109,6 +110,8 @@ class ReceiptAnswer(Body):
     sequence: int
     planner: Options = Field(description="as asked for, after defaults")
     iterations_done: int = Field(description="K spent")
+    stopped: Literal["done", "out_of_time", "settled"] = Field(description="why planning went no further")
+    warm_start: bool = Field(description="whether it began from the session's last plan")
     deadline: Literal["none", "met", "met_degraded"]
     slack_ms: float | None
     iterations: list[IterationAnswer]
@@ -194,6 +197,12 @@ class Problem(Body):
     instance: str = Field(description="the error's id; the log has the error under it")
     retryable: bool = Field(default=False, description="the same request may succeed later")
     retry_after_s: float | None = None
+    predicted_s: float | None = Field(default=None, description="when the plan would have been ready, from now")
+    deadline: Literal["missed"] | None = Field(default=None, description="beside what was spent in vain:")
+    slack_ms: float | None = Field(default=None, description="what was left of the deadline: negative")
+    iterations_done: int | None = Field(default=None, description="K spent")
+    num_video_samples: int | None = Field(default=None, description="N of each")
+    num_value_samples: int | None = Field(default=None, description="M of each")
     field: str | None = Field(default=None, description="dotted path of the field that was refused")
     expected: str | None = None
     actual: str | None = None

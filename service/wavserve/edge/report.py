@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from dataclasses import field as field_of
 
 from wavserve.edge.status import INTERNAL, Status, name_of, status_of
-from wavserve.errors import InvalidRequest, NotReady, Overloaded, WavserveError
+from wavserve.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded, WavserveError
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ class ErrorReport:
     field: str | None = None
     expected: str | None = None
     actual: str | None = None
+    facts: Mapping[str, str | float] = field_of(default_factory=dict)
+    """more that this kind of error tells: a prediction, or what was spent on a missed plan"""
 
 
 def new_error_id() -> str:
@@ -69,4 +73,13 @@ def report(error: Exception, edge: str) -> ErrorReport:
         field=safe_text(bad.field) if bad else None,
         expected=safe_text(bad.expected) if bad else None,
         actual=safe_text(bad.actual) if bad else None,
+        facts=_facts(error),
     )
+
+
+def _facts(error: WavserveError) -> dict[str, str | float]:
+    if isinstance(error, Overloaded) and error.predicted_s is not None:
+        return {"predicted_s": error.predicted_s}
+    if isinstance(error, DeadlineExceeded) and error.missed is not None:
+        return {"deadline": "missed", **asdict(error.missed)}
+    return {}

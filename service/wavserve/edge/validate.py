@@ -17,6 +17,9 @@ from wavserve.types import Array
 
 MAX_EXECUTED_STEPS = 10_000
 MAX_SESSION_ID_CHARS = 128
+DEADLINE_HEADER = "x-deadline-ms"
+"""HTTP header and gRPC metadata: the request's deadline_ms, for who wants to be refused before the body is read."""
+_MAX_DIGITS = 20
 _MAX_COUNT = 2**63 - 1
 _MAX_MILLISECONDS = 2**32 - 1
 
@@ -45,6 +48,16 @@ def check_policy(name: str | None, spec: PolicySpec) -> None:
     """Raises UnknownPolicy unless the name is this server's policy; None is whichever it serves."""
     if name is not None and name != spec.name:
         raise UnknownPolicy("policy", spec.name, repr(name[:64]))
+
+
+def header_deadline_ms(text: str | None) -> int | None:
+    """The header `x-deadline-ms`. Raises InvalidRequest."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
+        raise InvalidRequest(DEADLINE_HEADER, "a whole number of milliseconds", repr(text[:_MAX_DIGITS]))
+    _check_range(DEADLINE_HEADER, int(text), 1, _MAX_MILLISECONDS)
+    return int(text)
 
 
 def check_session_id(session_id: str) -> None:

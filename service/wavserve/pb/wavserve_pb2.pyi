@@ -38,7 +38,7 @@ class Image(_message.Message):
     def __init__(self, camera: _Optional[str] = ..., encoding: _Optional[_Union[Image.Encoding, str]] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., channels: _Optional[int] = ..., data: _Optional[bytes] = ..., captured_mono_ns: _Optional[int] = ...) -> None: ...
 
 class PlannerOptions(_message.Message):
-    __slots__ = ("mode", "num_iterations", "num_video_samples", "num_value_samples", "num_flow_steps", "num_video_steps", "smoothing", "decay", "video_elite_fraction", "value_elite_fraction", "per_view_noise", "estimate_value")
+    __slots__ = ("mode", "num_iterations", "num_video_samples", "num_value_samples", "num_flow_steps", "num_video_steps", "smoothing", "decay", "video_elite_fraction", "value_elite_fraction", "per_view_noise", "estimate_value", "warm_start", "early_stop")
     MODE_FIELD_NUMBER: _ClassVar[int]
     NUM_ITERATIONS_FIELD_NUMBER: _ClassVar[int]
     NUM_VIDEO_SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,8 @@ class PlannerOptions(_message.Message):
     VALUE_ELITE_FRACTION_FIELD_NUMBER: _ClassVar[int]
     PER_VIEW_NOISE_FIELD_NUMBER: _ClassVar[int]
     ESTIMATE_VALUE_FIELD_NUMBER: _ClassVar[int]
+    WARM_START_FIELD_NUMBER: _ClassVar[int]
+    EARLY_STOP_FIELD_NUMBER: _ClassVar[int]
     mode: str
     num_iterations: int
     num_video_samples: int
@@ -63,7 +65,9 @@ class PlannerOptions(_message.Message):
     value_elite_fraction: float
     per_view_noise: bool
     estimate_value: bool
-    def __init__(self, mode: _Optional[str] = ..., num_iterations: _Optional[int] = ..., num_video_samples: _Optional[int] = ..., num_value_samples: _Optional[int] = ..., num_flow_steps: _Optional[int] = ..., num_video_steps: _Optional[int] = ..., smoothing: _Optional[float] = ..., decay: _Optional[float] = ..., video_elite_fraction: _Optional[float] = ..., value_elite_fraction: _Optional[float] = ..., per_view_noise: _Optional[bool] = ..., estimate_value: _Optional[bool] = ...) -> None: ...
+    warm_start: bool
+    early_stop: float
+    def __init__(self, mode: _Optional[str] = ..., num_iterations: _Optional[int] = ..., num_video_samples: _Optional[int] = ..., num_value_samples: _Optional[int] = ..., num_flow_steps: _Optional[int] = ..., num_video_steps: _Optional[int] = ..., smoothing: _Optional[float] = ..., decay: _Optional[float] = ..., video_elite_fraction: _Optional[float] = ..., value_elite_fraction: _Optional[float] = ..., per_view_noise: _Optional[bool] = ..., estimate_value: _Optional[bool] = ..., warm_start: _Optional[bool] = ..., early_stop: _Optional[float] = ...) -> None: ...
 
 class PlanRequest(_message.Message):
     __slots__ = ("session_id", "sequence", "control_step", "executed_steps", "images", "state", "instruction", "policy", "planner", "seed", "deadline_ms", "imagine_chunks")
@@ -106,23 +110,25 @@ class ResetResponse(_message.Message):
     def __init__(self, session_id: _Optional[str] = ...) -> None: ...
 
 class Iteration(_message.Message):
-    __slots__ = ("snr", "scores", "video_elites", "value_elites", "video_std", "value_std")
+    __slots__ = ("snr", "scores", "video_elites", "value_elites", "video_std", "value_std", "moved")
     SNR_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     VIDEO_ELITES_FIELD_NUMBER: _ClassVar[int]
     VALUE_ELITES_FIELD_NUMBER: _ClassVar[int]
     VIDEO_STD_FIELD_NUMBER: _ClassVar[int]
     VALUE_STD_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
     snr: _containers.RepeatedScalarFieldContainer[float]
     scores: _containers.RepeatedScalarFieldContainer[float]
     video_elites: _containers.RepeatedScalarFieldContainer[int]
     value_elites: _containers.RepeatedScalarFieldContainer[int]
     video_std: float
     value_std: float
-    def __init__(self, snr: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ..., video_elites: _Optional[_Iterable[int]] = ..., value_elites: _Optional[_Iterable[int]] = ..., video_std: _Optional[float] = ..., value_std: _Optional[float] = ...) -> None: ...
+    moved: float
+    def __init__(self, snr: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ..., video_elites: _Optional[_Iterable[int]] = ..., value_elites: _Optional[_Iterable[int]] = ..., video_std: _Optional[float] = ..., value_std: _Optional[float] = ..., moved: _Optional[float] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("policy", "policy_digest", "untrained", "seed", "sequence", "planner", "iterations_done", "deadline", "slack_ms", "iterations", "stage_ms", "value_estimate", "digests", "version")
+    __slots__ = ("policy", "policy_digest", "untrained", "seed", "sequence", "planner", "iterations_done", "deadline", "slack_ms", "iterations", "stage_ms", "value_estimate", "digests", "version", "stopped", "warm_start")
     class Deadline(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         DEADLINE_UNSPECIFIED: _ClassVar[Receipt.Deadline]
@@ -135,6 +141,16 @@ class Receipt(_message.Message):
     MET: Receipt.Deadline
     MET_DEGRADED: Receipt.Deadline
     MISSED: Receipt.Deadline
+    class Stop(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STOP_UNSPECIFIED: _ClassVar[Receipt.Stop]
+        DONE: _ClassVar[Receipt.Stop]
+        OUT_OF_TIME: _ClassVar[Receipt.Stop]
+        SETTLED: _ClassVar[Receipt.Stop]
+    STOP_UNSPECIFIED: Receipt.Stop
+    DONE: Receipt.Stop
+    OUT_OF_TIME: Receipt.Stop
+    SETTLED: Receipt.Stop
     class StageMsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +179,8 @@ class Receipt(_message.Message):
     VALUE_ESTIMATE_FIELD_NUMBER: _ClassVar[int]
     DIGESTS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
+    WARM_START_FIELD_NUMBER: _ClassVar[int]
     policy: str
     policy_digest: str
     untrained: bool
@@ -177,7 +195,9 @@ class Receipt(_message.Message):
     value_estimate: float
     digests: _containers.ScalarMap[str, str]
     version: str
-    def __init__(self, policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., untrained: _Optional[bool] = ..., seed: _Optional[int] = ..., sequence: _Optional[int] = ..., planner: _Optional[_Union[PlannerOptions, _Mapping]] = ..., iterations_done: _Optional[int] = ..., deadline: _Optional[_Union[Receipt.Deadline, str]] = ..., slack_ms: _Optional[float] = ..., iterations: _Optional[_Iterable[_Union[Iteration, _Mapping]]] = ..., stage_ms: _Optional[_Mapping[str, float]] = ..., value_estimate: _Optional[float] = ..., digests: _Optional[_Mapping[str, str]] = ..., version: _Optional[str] = ...) -> None: ...
+    stopped: Receipt.Stop
+    warm_start: bool
+    def __init__(self, policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., untrained: _Optional[bool] = ..., seed: _Optional[int] = ..., sequence: _Optional[int] = ..., planner: _Optional[_Union[PlannerOptions, _Mapping]] = ..., iterations_done: _Optional[int] = ..., deadline: _Optional[_Union[Receipt.Deadline, str]] = ..., slack_ms: _Optional[float] = ..., iterations: _Optional[_Iterable[_Union[Iteration, _Mapping]]] = ..., stage_ms: _Optional[_Mapping[str, float]] = ..., value_estimate: _Optional[float] = ..., digests: _Optional[_Mapping[str, str]] = ..., version: _Optional[str] = ..., stopped: _Optional[_Union[Receipt.Stop, str]] = ..., warm_start: _Optional[bool] = ...) -> None: ...
 
 class ImaginedFrames(_message.Message):
     __slots__ = ("camera", "frames")

@@ -10,7 +10,7 @@ import numpy as np
 from wavserve.messages import Chunk, PolicyInfo, Vector
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.spec import CameraSpec, PlannerBounds, PlannerConfig
-from wavserve.types import DeadlineResult, IterationRecord, Receipt
+from wavserve.types import DeadlineResult, IterationRecord, Receipt, Stop
 from wavserve.wire import parts
 
 _DEADLINES = {
@@ -18,6 +18,12 @@ _DEADLINES = {
     DeadlineResult.MET: pb.Receipt.MET,
     DeadlineResult.MET_DEGRADED: pb.Receipt.MET_DEGRADED,
 }
+_STOPS = {
+    Stop.DONE: pb.Receipt.DONE,
+    Stop.OUT_OF_TIME: pb.Receipt.OUT_OF_TIME,
+    Stop.SETTLED: pb.Receipt.SETTLED,
+}
+_STOP_REASONS = {number: stop for stop, number in _STOPS.items()}
 _DEADLINE_RESULTS = {number: result for result, number in _DEADLINES.items()}
 
 
@@ -76,6 +82,8 @@ def receipt_message(receipt: Receipt) -> pb.Receipt:
         sequence=receipt.sequence,
         planner=parts.options(asdict(receipt.config)),
         iterations_done=receipt.iterations_done,
+        stopped=_STOPS[receipt.stopped],
+        warm_start=receipt.warm_start,
         deadline=_DEADLINES[receipt.deadline],
         slack_ms=None if receipt.slack_s is None else receipt.slack_s * 1e3,
         iterations=[_iteration(record) for record in receipt.iterations],
@@ -97,6 +105,8 @@ def receipt_from(message: pb.Receipt) -> Receipt:
         sequence=message.sequence,
         config=config,
         iterations_done=message.iterations_done,
+        stopped=_STOP_REASONS[message.stopped],
+        warm_start=message.warm_start,
         deadline=_DEADLINE_RESULTS[message.deadline],
         slack_s=message.slack_ms / 1e3 if message.HasField("slack_ms") else None,
         iterations=tuple(_iteration_from(entry, config.num_value_samples) for entry in message.iterations),
@@ -155,6 +165,7 @@ def _iteration(record: IterationRecord) -> pb.Iteration:
         value_elites=record.value_elites,
         video_std=record.video_std,
         value_std=record.value_std,
+        moved=record.moved,
     )
 
 
@@ -165,4 +176,5 @@ def _iteration_from(message: pb.Iteration, num_value_samples: int) -> IterationR
         value_elites=tuple(message.value_elites),
         video_std=message.video_std,
         value_std=message.value_std,
+        moved=message.moved,
     )

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Mapping
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from wavserve.errors import InvalidRequest, Overloaded, WavserveError
+from wavserve.errors import DeadlineExceeded, InvalidRequest, Missed, Overloaded, WavserveError
 
 DETAILS_KEY = "grpc-status-details-bin"
 _DOMAIN = "wavserve"
 
 
 def pack_details(code: int, message: str, reason: str, facts: Mapping[str, str]) -> bytes:
-    """A google.rpc.Status. `reason` is the error's kebab name; `facts` may hold field, expected, actual, retryable,
-    retry_after_s and error_id, and travel as ErrorInfo metadata; field and retry_after_s also in the standard details.
+    """A google.rpc.Status. `reason` is the error's kebab name; `facts` are whatever else is told of it, as texts.
+
+    All facts travel as ErrorInfo metadata; `field` and `retry_after_s` also in the standard details.
     """
     status = status_pb2.Status(code=code, message=message)
     info = error_details_pb2.ErrorInfo(reason=reason.replace("-", "_").upper(), domain=_DOMAIN, metadata=facts)
@@ -53,8 +54,18 @@ def _rebuild(reason: str, message: str, facts: Mapping[str, str]) -> WavserveErr
     if issubclass(cls, InvalidRequest):
         return cls(facts.get("field", ""), facts.get("expected", ""), facts.get("actual", ""))
     if issubclass(cls, Overloaded):
-        return cls(message, float(facts.get("retry_after_s", 1.0)))
+        predicted = float(facts["predicted_s"]) if "predicted_s" in facts else None
+        return cls(message, float(facts.get("retry_after_s", 1.0)), predicted)
+    if issubclass(cls, DeadlineExceeded):
+        return cls(message, _missed(facts))
     return cls(f"{message} ({facts.get('error_id', 'no id')})" if cls is WavserveError else message)
+
+
+def _missed(facts: Mapping[str, str]) -> Missed | None:
+    if "slack_ms" not in facts:
+        return None
+    counts = (int(facts[name]) for name in ("iterations_done", "num_video_samples", "num_value_samples"))
+    return Missed(float(facts["slack_ms"]), *counts)
 
 
 def _family(cls: type[WavserveError]) -> Iterator[type[WavserveError]]:

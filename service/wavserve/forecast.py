@@ -1,0 +1,63 @@
+"""What the parts of a plan will cost, and how it is best cut, by the cost model.
+
+Called by the planner. Knows which calls a plan is made of, and nothing of when they run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wavserve.costs import CallKind, Costs
+from wavserve.proposal import CONTROLS
+from wavserve.spec import PlannerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Device seconds, as the calls took lately."""
+
+    costs: Costs
+    call_s: float
+    """what one call should not take longer than, so that nothing urgent waits for long"""
+    max_slice: int
+    """video samples that travel together at most"""
+
+    def slice_size(self, config: PlannerConfig) -> int:
+        """Video samples of a plan that travel together: as many as keep each of their calls short."""
+        kinds = _imagine(config), _score(config)
+        return min(self.costs.rows_within(kind, self.call_s, self.max_slice) for kind in kinds)
+
+    def encode_s(self) -> float:
+        """Frames and instruction of one request; an instruction that is known costs nothing, and is rarely new."""
+        return self.costs.seconds(CallKind("encode_images"), 1)
+
+    def iteration_s(self, config: PlannerConfig) -> float:
+        """One planning iteration of all its samples."""
+        if config.mode in CONTROLS:
+            return 0.0
+        size = self.slice_size(config)
+        whole, rest = divmod(config.num_video_samples, size)
+        return whole * self._slice_s(config, size) + (self._slice_s(config, rest) if rest else 0.0)
+
+    def final_s(self, config: PlannerConfig) -> float:
+        """The last draw, decoded into actions."""
+        calls = [_imagine(config), CallKind("appraise"), CallKind("decode", config.num_flow_steps)]
+        if config.estimate_value:
+            calls.append(_score(config))
+        return sum(self.costs.seconds(kind, 1) for kind in calls)
+
+    def picture_s(self, config: PlannerConfig) -> float:
+        """One chunk of imagined frames."""
+        calls = CallKind("denoise", config.num_flow_steps), CallKind("decode_video"), CallKind("encode_images")
+        return sum(self.costs.seconds(kind, 1) for kind in calls)
+
+    def _slice_s(self, config: PlannerConfig, rows: int) -> float:
+        return self.costs.seconds(_imagine(config), rows) + self.costs.seconds(_score(config), rows)
+
+
+def _imagine(config: PlannerConfig) -> CallKind:
+    return CallKind("imagine", config.num_video_steps)
+
+
+def _score(config: PlannerConfig) -> CallKind:
+    return CallKind("score", config.num_flow_steps, config.num_value_samples)

@@ -1,0 +1,283 @@
+"""Who is served when on one device, and what is promised: earliest deadline first within a fair share, and admission.
+
+The planner enters plans here and asks before it spends; the batcher orders groups by `Ticket.rank`. Pure bookkeeping on
+a clock and on device seconds foretold by the cost model: nothing waits in here and nothing is queued.
+
+A plan owes work that it must still do (with a deadline: the final decode and whatever iteration is under way; without
+one: all of it). In the order of the tickets, the work owed up to a plan tells when it ends. A plan is admitted, and an
+iteration granted, only when by this reckoning neither it nor any plan admitted before comes late: the mandatory and
+optional parts of imprecise computation (Liu et al., 1991).
+
+Each robot has a share of the device, whatever it sends. What its plans used, times the robots that share, tells until when
+its share has paid (a constant bandwidth server, Abeni and Buttazzo, 1998). A plan without a deadline is scheduled by the
+moment at which its share will have paid for it, so it starves nobody and is not starved. With deadlines, all that are
+admitted are in time, and the share counts when somebody gets less than it asks for: a robot whose share has not paid
+yet then goes without iterations, and while others are refused, it is refused as well and nobody is granted any.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from dataclasses import dataclass
+
+from wavserve.errors import DeadlineExceeded, Overloaded
+from wavserve.progress import Clock
+
+PATIENCE_S = 0.5
+"""How long a robot that got less than it wanted is expected to come back for more."""
+MARGIN_GAIN = 0.1
+MIN_MARGIN_S = 0.005
+"""An answer's way out."""
+MIN_RETRY_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a plan will cost, in device seconds."""
+
+    robot: str
+    """whose share pays for it"""
+    floor_s: float
+    """with no planning iteration at all"""
+    whole_s: float
+    """with all that were asked for"""
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One plan's place in the order. Owned by the schedule; others read it. The default is a plan that shares nothing
+    with anybody."""
+
+    deadline: float = math.inf
+    robot: str = ""
+    number: int = 0
+    """order of entering"""
+    starts: float = 0.0
+    """from where the robot's share of the device is counted"""
+    owed_s: float = 0.0
+    """device seconds that must still be spent"""
+    used_s: float = 0.0
+    """device seconds spent"""
+    due: float = math.inf
+    """scheduled by this moment"""
+    foretold: float | None = None
+    """when it would end, as was foretold when its last calls began"""
+    entered: bool = False
+    """whether it is in a schedule now"""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it has a deadline."""
+        return self.deadline < math.inf
+
+    @property
+    def rank(self) -> tuple[float, int]:
+        """Lower goes first."""
+        return self.due, self.number
+
+    def paid(self, foretold_s: float, used_s: float) -> None:
+        """A call did some of what was owed."""
+        self.owed_s = max(0.0, self.owed_s - foretold_s)
+        self.used_s += used_s
+
+
+class Margin:
+    """By how much plans end later than was foretold: a running mean and two mean deviations."""
+
+    def __init__(self) -> None:
+        self._mean = self._deviation = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return max(MIN_MARGIN_S, self._mean + 2 * self._deviation)
+
+    def learn(self, late_s: float) -> None:
+        late_s = max(0.0, late_s)
+        self._deviation += MARGIN_GAIN * (abs(late_s - self._mean) - self._deviation)
+        self._mean += MARGIN_GAIN * (late_s - self._mean)
+
+
+class _Waiting:
+    """Robots that want more than they got, each for a while."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until: dict[str, float] = {}
+
+    @property
+    def robots(self) -> set[str]:
+        now = self._clock()
+        self._until = {robot: until for robot, until in self._until.items() if until > now}
+        return set(self._until)
+
+    def add(self, robot: str, seconds: float) -> None:
+        self._until[robot] = self._clock() + seconds
+
+    def drop(self, robot: str) -> None:
+        self._until.pop(robot, None)
+
+
+class Schedule:
+    """The plans admitted to one device."""
+
+    def __init__(self, slice_s: float = 0.0, clock: Clock = time.monotonic) -> None:
+        """`slice_s`: longest a call takes, which a more urgent plan must wait for."""
+        self._slice_s = slice_s
+        self._clock = clock
+        self._tickets: dict[int, Ticket] = {}
+        self._numbers = itertools.count(1)
+        self._left_off: dict[str, float] = {}  # robots that used more than their share until now: until when it pays
+        self._refused = _Waiting(clock)  # robots that were told to ask again, and are expected to
+        self._short = _Waiting(clock)  # robots whose plans were not granted an iteration a moment ago
+        self._margin = Margin()
+
+    @property
+    def owed_s(self) -> float:
+        """Device seconds that all plans here still must have."""
+        return sum(ticket.owed_s for ticket in self._tickets.values())
+
+    def admit(self, demand: Demand, deadline: float) -> Ticket:
+        """Enters a plan.
+
+        Raises DeadlineExceeded when it would be late with the device to itself, Overloaded when it, or through it
+        another one, is foretold to miss its deadline.
+        """
+        if (needs_s := demand.floor_s + self._margin.seconds) > (left_s := deadline - self._clock()):
+            raise DeadlineExceeded(f"{left_s:.3f} s are left, and a plan takes {needs_s:.3f} s on an idle device")
+        self._check_share(demand.robot, deadline)
+        before = self._late()
+        ticket = self._enter(demand, deadline)
+        late = self._late()
+        if ticket.bounded and late.keys() - before.keys():  # its own among them
+            ready_s = self._ends()[ticket.number] - self._clock()
+            self._remove(ticket)
+            over_s = max(late[number] for number in late.keys() - before.keys())
+            message = f"a plan would be ready in {ready_s:.3f} s, too late for a deadline that is to be kept"
+            raise self._refuse(demand.robot, message, over_s, ready_s)
+        return ticket
+
+    def enter(self, demand: Demand, deadline: float) -> Ticket:
+        """Enters a plan that was admitted already, elsewhere."""
+        return self._enter(demand, deadline)
+
+    def grant(self, ticket: Ticket, now_s: float, later_s: float) -> bool:
+        """Whether a plan may spend `now_s` more device seconds now, with `later_s` still owed after them.
+
+        Without a deadline always; with one, not while a robot is refused, for nobody shall be refused for another's
+        better plan, nor for a robot beyond its share while others are short of iterations. What is granted is owed;
+        what is not leaves `later_s` owed.
+        """
+        if ticket.bounded and self._is_for_others(ticket):
+            ticket.owed_s = later_s
+            return False
+        before = self._late().keys()
+        self._owe(ticket, now_s + later_s)
+        late = self._late().keys()
+        if not ticket.bounded or not (ticket.number in late or late - before):
+            self._short.drop(ticket.robot)
+            return True
+        ticket.owed_s = later_s
+        self._short.add(ticket.robot, PATIENCE_S)
+        return False
+
+    def finish(self, ticket: Ticket, seconds: float) -> None:
+        """A plan's last calls begin, which take so many device seconds. What it was promised before stays."""
+        ticket.owed_s = seconds
+        ticket.foretold = self._ends().get(ticket.number)
+
+    def soonest_s(self) -> float:
+        """Seconds until the first of the plans here is foretold to end; 0 when there is none."""
+        return min(self._ends().values(), default=self._clock()) - self._clock()
+
+    def leave(self, ticket: Ticket) -> None:
+        """A plan ended, whichever way. Its robot's share is charged with what it used."""
+        until = ticket.starts + ticket.used_s * self._robots()
+        self._remove(ticket)
+        now = self._clock()
+        self._left_off = {robot: moment for robot, moment in self._left_off.items() if moment > now}
+        if until > now:
+            self._left_off[ticket.robot] = until
+
+    def ended(self, ticket: Ticket) -> None:
+        """A plan is made: what was foretold of its end is compared with the clock."""
+        if ticket.foretold is not None:
+            self._margin.learn(self._clock() - ticket.foretold)
+
+    def check(self, demand: Demand, deadline: float) -> None:
+        """Raises what `admit` would; enters nothing."""
+        self._remove(self.admit(demand, deadline))
+
+    def _is_for_others(self, ticket: Ticket) -> bool:
+        """Whether time that nobody owes is other robots' before it is this plan's."""
+        others = self._refused.robots | (self._short.robots if ticket.starts > self._clock() else set())
+        return bool(others - {ticket.robot})
+
+    def _check_share(self, robot: str, deadline: float) -> None:
+        """While others are kept waiting, a robot that used more than its share is not admitted before it paid."""
+        paid_s = self._left_off.get(robot, 0.0) - self._clock()
+        if deadline < math.inf and paid_s > 0 and self._refused.robots - {robot}:
+            message = f"other robots wait, and this one has used its share of the device for {paid_s:.3f} s to come"
+            raise self._refuse(robot, message, paid_s)
+
+    def _refuse(self, robot: str, message: str, retry_s: float, ready_s: float | None = None) -> Overloaded:
+        retry_s = max(retry_s, MIN_RETRY_S)
+        self._refused.add(robot, retry_s + PATIENCE_S)
+        return Overloaded(message, retry_s, ready_s)
+
+    def _enter(self, demand: Demand, deadline: float) -> Ticket:
+        now = self._clock()
+        self._refused.drop(demand.robot)
+        starts = max(now, self._left_off.get(demand.robot, now))
+        ticket = Ticket(deadline, demand.robot, next(self._numbers), starts, entered=True)
+        self._tickets[ticket.number] = ticket
+        self._owe(ticket, demand.floor_s if ticket.bounded else demand.whole_s)
+        return ticket
+
+    def _owe(self, ticket: Ticket, seconds: float) -> None:
+        """A plan shall have so many device seconds, and is scheduled accordingly."""
+        ticket.owed_s = seconds
+        if not ticket.entered:
+            return
+        if ticket.bounded:
+            ticket.due = ticket.deadline
+        else:
+            self._give_way(ticket, ticket.starts + (ticket.used_s + seconds) * self._robots())
+
+    def _remove(self, ticket: Ticket) -> None:
+        ticket.entered = False
+        self._tickets.pop(ticket.number, None)
+
+    def _give_way(self, ticket: Ticket, fair: float) -> None:
+        """Schedules a plan without a deadline by `fair`, or behind the plans that it would make late."""
+        ticket.due = math.inf
+        late_anyway = self._late().keys()
+        ticket.due = fair
+        while pushed := self._late().keys() - late_anyway:
+            ticket.due = math.nextafter(max(self._tickets[number].due for number in pushed), math.inf)
+
+    def _robots(self) -> int:
+        """How many share the device: those with a plan under way, and those that were refused and will ask again."""
+        return len({ticket.robot for ticket in self._tickets.values()} | self._refused.robots) or 1
+
+    def _ends(self) -> dict[int, float]:
+        """When each plan is foretold to end, by number: all work owed up to it in the order of ranks.
+
+        The first that was not served yet waits for the call that runs, and those behind it with it.
+        """
+        ends, end, waits_s = {}, self._clock(), self._slice_s if len(self._tickets) > 1 else 0.0
+        for ticket in sorted(self._tickets.values(), key=lambda ticket: ticket.rank):
+            if not ticket.used_s:
+                end, waits_s = end + waits_s, 0.0
+            end += ticket.owed_s
+            ends[ticket.number] = end
+        return ends
+
+    def _late(self) -> dict[int, float]:
+        """By how much each plan is foretold to miss its deadline; those that meet it are not in it."""
+        late = {}
+        for number, end in self._ends().items():
+            if (over := end + self._margin.seconds - self._tickets[number].deadline) > 0:
+                late[number] = over
+        return late

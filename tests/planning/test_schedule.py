@@ -1,0 +1,375 @@
+"""The schedule on a clock that only the test moves: who goes first, what is promised, and that promises are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rig import ManualClock
+
+from wavserve.errors import DeadlineExceeded, Overloaded
+from wavserve.schedule import MIN_MARGIN_S, Demand, Schedule, Ticket
+
+INF = math.inf
+
+
+def made(slice_s: float = 0.0) -> tuple[Schedule, ManualClock]:
+    clock = ManualClock()
+    return Schedule(slice_s, clock), clock
+
+
+def order(*tickets: Ticket) -> list[str]:
+    return [ticket.robot for ticket in sorted(tickets, key=lambda ticket: ticket.rank)]
+
+
+def test_earliest_deadline_first_then_first_come() -> None:
+    schedule, clock = made()
+    late, soon, later, soon_too = (
+        schedule.admit(Demand(name, 0.01, 0.1), clock.now + within)
+        for name, within in (("late", 5.0), ("soon", 2.0), ("later", 9.0), ("soon too", 2.0))
+    )
+    assert order(late, soon, later, soon_too) == ["soon", "soon too", "late", "later"]
+
+
+def test_what_would_be_late_is_refused_with_what_was_foretold() -> None:
+    schedule, clock = made()
+    for robot in "abc":
+        schedule.admit(Demand(robot, 1.0, 9.0), clock.now + 3.5)
+    with pytest.raises(Overloaded) as refused:
+        schedule.admit(Demand("d", 1.0, 9.0), clock.now + 3.6)
+    assert refused.value.predicted_s == pytest.approx(4.0)
+    assert refused.value.retry_after_s == pytest.approx(0.4 + MIN_MARGIN_S)
+    clock.now += 0.1
+    assert schedule.owed_s == 3.0  # nothing of it was entered
+    schedule.admit(Demand("e", 1.0, 9.0), clock.now + 9.0)
+
+
+def test_what_would_make_another_late_is_refused() -> None:
+    schedule, clock = made()
+    schedule.admit(Demand("a", 2.0, 2.0), clock.now + 6.0)
+    with pytest.raises(Overloaded):
+        schedule.admit(Demand("b", 2.0, 2.0), clock.now + 4.0 - 1e-3)  # due before a's fair share would be
+        schedule.admit(Demand("c", 2.5, 2.5), clock.now + 5.0)
+
+
+def test_what_no_idle_device_could_do_is_no_overload() -> None:
+    schedule, clock = made()
+    with pytest.raises(DeadlineExceeded, match="a plan takes 1.005 s on an idle device"):
+        schedule.admit(Demand("a", 1.0, 9.0), clock.now + 0.9)
+
+
+def test_a_call_that_runs_already_is_waited_for() -> None:
+    schedule, clock = made(slice_s=0.5)
+    schedule.admit(Demand("a", 1.0, 1.0), clock.now + 9.0)
+    with pytest.raises(Overloaded):
+        schedule.admit(Demand("b", 1.0, 1.0), clock.now + 1.4)
+
+
+def test_checking_enters_nothing() -> None:
+    schedule, clock = made()
+    schedule.check(Demand("a", 1.0, 1.0), clock.now + 2.0)
+    assert schedule.owed_s == 0.0
+    schedule.admit(Demand("a", 1.0, 1.0), clock.now + 2.0)
+    with pytest.raises(Overloaded):
+        schedule.check(Demand("b", 1.0, 1.0), clock.now + 1.5)
+
+
+def test_iterations_are_granted_while_nobody_comes_late_for_them() -> None:
+    schedule, clock = made()
+    lone = schedule.admit(Demand("lone", 1.0, 9.0), clock.now + 4.5)
+    assert schedule.grant(lone, 1.0, 1.0)
+    clock.now += 1.0
+    lone.paid(1.0, 1.0)
+    assert schedule.grant(lone, 1.0, 1.0)
+    other = schedule.admit(Demand("other", 1.5, 1.5), clock.now + 3.6)  # behind what was granted
+    clock.now += 1.0
+    lone.paid(1.0, 1.0)
+    assert not schedule.grant(lone, 1.0, 1.0)
+    assert lone.owed_s == 1.0
+    assert schedule.owed_s == 2.5
+    assert not schedule.grant(other, 0.5, 1.5)
+
+
+def test_a_plan_without_a_deadline_may_always_go_on() -> None:
+    schedule, clock = made()
+    endless = schedule.admit(Demand("endless", 1.0, 5.0), INF)
+    schedule.admit(Demand("other", 1.0, 1.0), clock.now + 1.5)
+    assert endless.owed_s == 5.0
+    assert schedule.grant(endless, 1.0, 4.0)
+
+
+def test_a_plan_without_a_deadline_gives_way_to_those_it_would_make_late_and_no_further() -> None:
+    schedule, clock = made()
+    tight = schedule.admit(Demand("tight", 1.0, 1.0), clock.now + 3.0)
+    loose = schedule.admit(Demand("loose", 1.0, 1.0), clock.now + 60.0)
+    endless = schedule.admit(Demand("endless", 5.0, 5.0), INF)
+    assert order(tight, loose, endless) == ["tight", "endless", "loose"]
+    assert schedule.grant(endless, 1.0, 3.0)
+    assert order(tight, loose, endless) == ["tight", "endless", "loose"]
+
+
+def test_a_short_plan_goes_before_a_long_one_when_neither_has_a_deadline() -> None:
+    schedule, clock = made()
+    long = schedule.admit(Demand("long", 9.0, 9.0), INF)
+    clock.now += 1.0
+    short = schedule.admit(Demand("short", 0.1, 0.1), INF)
+    assert order(long, short) == ["short", "long"]
+
+
+def test_without_deadlines_a_robot_that_used_more_than_its_share_goes_behind_one_that_did_not() -> None:
+    schedule, clock = made()
+    schedule.admit(Demand("modest", 0.5, 0.5), INF)
+    greedy = schedule.admit(Demand("greedy", 2.0, 2.0), INF)
+    greedy.paid(2.0, 2.0)
+    clock.now += 2.0
+    schedule.leave(greedy)
+    again = schedule.admit(Demand("greedy", 0.1, 0.1), INF)
+    other = schedule.admit(Demand("other", 0.5, 0.5), INF)
+    assert order(again, other) == ["other", "greedy"]
+
+
+def test_while_somebody_is_refused_the_share_counts() -> None:
+    """A robot that used more than its share waits for the refused one, and nobody is granted an iteration."""
+    schedule, clock = made()
+    greedy = schedule.admit(Demand("greedy", 2.0, 2.0), clock.now + 2.5)
+    busy = schedule.admit(Demand("busy", 0.2, 2.0), clock.now + 9.0)
+    clock.now += 1.9
+    greedy.paid(1.9, 1.9)
+    with pytest.raises(Overloaded, match="would be ready"):
+        schedule.admit(Demand("refused", 0.55, 0.55), clock.now + 0.6)
+    assert not schedule.grant(busy, 0.1, 0.2)
+    schedule.leave(greedy)
+    with pytest.raises(Overloaded, match="has used its share"):
+        schedule.admit(Demand("greedy", 0.1, 0.1), clock.now + 9.0)
+    schedule.admit(Demand("refused", 0.55, 0.55), clock.now + 0.6)
+    assert not schedule.grant(busy, 0.1, 0.2), "greedy was refused meanwhile"
+    clock.now += 6.0
+    assert schedule.grant(busy, 0.1, 0.2), "who does not come back is not waited for"
+
+
+def test_plans_that_end_late_make_promises_careful() -> None:
+    schedule, clock = made()
+    for _ in range(60):
+        ticket = schedule.admit(Demand("a", 0.1, 0.1), clock.now + 9.0)
+        schedule.finish(ticket, 0.1)
+        clock.now += 0.3
+        schedule.ended(ticket)
+        schedule.leave(ticket)
+    with pytest.raises(DeadlineExceeded):
+        schedule.admit(Demand("a", 0.1, 0.1), clock.now + 0.25)
+    schedule.admit(Demand("a", 0.1, 0.1), clock.now + 0.35)
+
+
+@dataclass
+class Plan:
+    """A plan on the simulated device: `calls` calls an iteration and as many for its last part."""
+
+    ticket: Ticket
+    calls: int
+    wanted: int
+    """iterations not begun yet"""
+    left: int = 0
+    """calls granted and not run yet"""
+    final: bool = False
+    begun: float | None = None
+    ended: float | None = None
+
+
+class Device:
+    """Runs calls of admitted plans one after the other, never interrupted, the lowest rank first, as foretold."""
+
+    def __init__(self, call_s: float = 0.25) -> None:
+        self.clock = ManualClock()
+        self.schedule = Schedule(call_s, self.clock)
+        self.call_s = call_s
+        self.plans: list[Plan] = []
+        self.order: list[Plan] = []
+
+    def ask(self, robot: str, calls: int, wanted: int, within_s: float) -> Plan:
+        """Raises as `admit` does."""
+        part_s = calls * self.call_s
+        ticket = self.schedule.admit(Demand(robot, part_s, part_s * (1 + wanted)), self.clock.now + within_s)
+        plan = Plan(ticket, calls, wanted)
+        self.plans.append(plan)
+        return plan
+
+    def run_one(self) -> None:
+        """One call, or a moment of rest when nobody wants one."""
+        waiting = [plan for plan in self.plans if plan.ended is None]
+        if not waiting:
+            self.clock.now += self.call_s
+            return
+        plan = min(waiting, key=lambda plan: plan.ticket.rank)
+        if plan.begun is None:
+            plan.begun = self.clock.now
+            self._go_on(plan)
+        self.order.append(plan)
+        self.clock.now += self.call_s
+        plan.ticket.paid(self.call_s, self.call_s)
+        plan.left -= 1
+        if plan.left == 0:
+            self._end(plan) if plan.final else self._go_on(plan)
+
+    def _go_on(self, plan: Plan) -> None:
+        part_s = plan.calls * self.call_s
+        later_s = part_s if plan.ticket.bounded else part_s * plan.wanted
+        if plan.wanted and self.schedule.grant(plan.ticket, part_s, later_s):
+            plan.wanted -= 1
+        else:
+            assert plan.ticket.bounded or not plan.wanted, "without a deadline every iteration is granted"
+            plan.final = True
+            self.schedule.finish(plan.ticket, part_s)
+        plan.left = plan.calls
+
+    def _end(self, plan: Plan) -> None:
+        assert plan.ended is None
+        plan.ended = self.clock.now
+        self.schedule.ended(plan.ticket)
+        self.schedule.leave(plan.ticket)
+
+
+asked = st.tuples(
+    st.integers(0, 4),  # robot
+    st.integers(1, 3),  # calls
+    st.integers(0, 4),  # iterations
+    st.sampled_from([0.3, 0.6, 1.0, 2.0, 4.0, 8.0, INF]),
+    st.integers(0, 3),  # calls run before the next one asks
+)
+
+
+def played(script: list[tuple[int, int, int, float, int]]) -> tuple[Device, list[Plan]]:
+    """All of it, and then until nothing is left; a robot whose plan is under way does not ask."""
+    device, admitted = Device(), []
+    for robot, calls, wanted, within_s, run in script:
+        busy = {plan.ticket.robot for plan in device.plans if plan.ended is None}
+        if f"r{robot}" not in busy:
+            try:
+                admitted.append(device.ask(f"r{robot}", calls, wanted, within_s))
+            except (Overloaded, DeadlineExceeded):
+                pass
+        for _ in range(run):
+            device.run_one()
+    for _ in range(20 * len(script)):
+        device.run_one()
+    return device, admitted
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(asked, max_size=25))
+def test_whatever_was_admitted_ends_once_and_in_time(script: list[tuple[int, int, int, float, int]]) -> None:
+    """On a device that is as fast as foretold, no admitted plan is late, whatever comes after it, and none is lost."""
+    device, admitted = played(script)
+    assert len(admitted) == len(device.plans)
+    for plan in admitted:
+        assert plan.ended is not None
+        assert plan.ended <= plan.ticket.deadline
+    assert device.schedule.owed_s == 0.0
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(asked, max_size=25))
+def test_every_call_is_of_the_plan_with_the_earliest_deadline(script: list[tuple[int, int, int, float, int]]) -> None:
+    """Among the plans that have one; equal deadlines go first come, first served."""
+    device = Device()
+    for number, (_, calls, wanted, within_s, run) in enumerate(script):
+        with contextlib.suppress(Overloaded, DeadlineExceeded):
+            device.ask(f"r{number}", calls, wanted, within_s)
+        for _ in range(run):
+            waiting = [plan for plan in device.plans if plan.ended is None and plan.ticket.bounded]
+            device.run_one()
+            if device.order and device.order[-1].ticket.bounded and waiting:
+                first = min(waiting, key=lambda plan: (plan.ticket.deadline, plan.ticket.number))
+                assert device.order[-1] is first
+
+
+def test_admission_never_admits_what_the_cost_model_says_is_late() -> None:
+    """Every admitted plan is, at that moment, foretold to end before its deadline, and so is every one before it."""
+
+    @settings(deadline=None, max_examples=200)
+    @given(st.lists(st.tuples(st.integers(0, 6), st.floats(0.01, 2.0), st.floats(0.0, 6.0)), max_size=20))
+    def check(script: list[tuple[int, float, float]]) -> None:
+        schedule, clock = made(slice_s=0.1)
+        deadlines: dict[int, float] = {}
+        for robot, floor_s, within_s in script:
+            deadline = clock.now + within_s
+            try:
+                ticket = schedule.admit(Demand(f"r{robot}", floor_s, floor_s), deadline)
+            except (Overloaded, DeadlineExceeded):
+                continue
+            deadlines[ticket.number] = deadline
+            assert all(end <= deadlines[number] for number, end in schedule._ends().items())
+
+    check()
+
+
+@pytest.mark.parametrize("within_s", [INF, 0.6])
+def test_nobody_starves(within_s: float) -> None:
+    """A huge plan without a deadline, and three robots that ask for small ones as fast as they can: it ends when a
+    quarter of the device would have made it."""
+    device = Device()
+    huge = device.ask("huge", calls=3, wanted=40, within_s=INF)
+    while huge.ended is None:
+        busy = {plan.ticket.robot for plan in device.plans if plan.ended is None}
+        for robot in {"a", "b", "c"} - busy:
+            with contextlib.suppress(Overloaded, DeadlineExceeded):
+                device.ask(robot, calls=1, wanted=0, within_s=within_s)
+        device.run_one()
+    needs_s = 3 * 41 * device.call_s
+    assert huge.ended - huge.ticket.starts <= 4 * needs_s + 4 * device.call_s
+
+
+def test_everybody_gets_a_share_whatever_they_send() -> None:
+    """Plans of one call and plans of many, all as fast as they can: device time is what is shared equally."""
+    device = Device()
+    sizes = {"one": (1, 0), "three": (3, 0), "many": (2, 4), "most": (3, 4)}
+    for _ in range(2000):
+        busy = {plan.ticket.robot for plan in device.plans if plan.ended is None}
+        for robot, (calls, wanted) in sizes.items():
+            if robot not in busy:
+                device.ask(robot, calls, wanted, INF)
+        device.run_one()
+    used = {robot: sum(plan.ticket.robot == robot for plan in device.order) for robot in sizes}
+    assert all(0.2 < calls / len(device.order) < 0.3 for calls in used.values()), used
+
+
+def test_under_overload_admitted_plans_are_in_time_and_the_device_is_never_idle() -> None:
+    """Eight robots ask for far more than there is; whoever is refused asks again when it was told to."""
+    device = Device(call_s=0.05)
+    retry = dict.fromkeys((f"r{n}" for n in range(8)), 0.0)
+    refused = 0
+    for _ in range(2000):
+        busy = {plan.ticket.robot for plan in device.plans if plan.ended is None}
+        for robot in retry.keys() - busy:
+            if retry[robot] <= device.clock.now:
+                try:
+                    device.ask(robot, calls=2, wanted=3, within_s=0.6)
+                except Overloaded as error:
+                    retry[robot] = device.clock.now + error.retry_after_s
+                    refused += 1
+        before = device.clock.now
+        device.run_one()
+        assert len(device.order) and device.clock.now > before
+    ended = [plan for plan in device.plans if plan.ended is not None]
+    assert all(plan.ended <= plan.ticket.deadline for plan in ended)
+    assert len(device.order) > 0.95 * 2000
+    per_robot = [sum(plan.ticket.robot == robot for plan in ended) for robot in retry]
+    assert min(per_robot) > 0.7 * max(per_robot), per_robot
+    assert refused
+
+
+def test_iterations_are_shared_as_well() -> None:
+    """Three robots in a row that could use more than there is: none gets all that is left over."""
+    device = Device(call_s=0.05)
+    robots = ["a", "b", "c"]
+    for _ in range(3000):
+        busy = {plan.ticket.robot for plan in device.plans if plan.ended is None}
+        for robot in robots:
+            if robot not in busy:
+                device.ask(robot, calls=2, wanted=9 if robot == "a" else 3, within_s=0.6)
+        device.run_one()
+    used = [sum(plan.ticket.robot == robot for plan in device.order) for robot in robots]
+    assert max(used) < 1.4 * min(used), used
