@@ -33,18 +33,17 @@ from wavserve.backends.base import Backend
 from wavserve.backends.local import LocalBackend
 from wavserve.backends.triton import TritonBackend
 from wavserve.backends.triton_server import ServerConfig, TritonServer, new_name, why_not
-from wavserve.batcher import Batcher, BatcherConfig
+from wavserve.batcher import BatcherConfig
 from wavserve.bundle import Bundle
-from wavserve.calls import Job, ModelCalls
+from wavserve.calls import Job
 from wavserve.clients.plan_client import PlanClient
+from wavserve.device import Device, DeviceConfig
 from wavserve.errors import WavserveError
 from wavserve.models import presets
 from wavserve.models.loading import RunnerConfig, load_runners
 from wavserve.models.presets import Preset
-from wavserve.pace import Pace
-from wavserve.perception import Perception
-from wavserve.planner import Planner, SliceConfig
 from wavserve.proposal import NamedNoise
+from wavserve.schedule import Ticket
 from wavserve.spec import ExpertConfig, ModelConfig, VideoConfig
 from wavserve.types import PlanContext, Tensors
 from wavserve.verbs import MODELS
@@ -116,9 +115,7 @@ class Subject:
 
     timed: Timed
     bundle: Bundle
-    batcher: Batcher
-    planner: Planner
-    perception: Perception
+    device: Device
     plans: list[float] = field(default_factory=list)
 
     async def plan(self, seed: int) -> np.ndarray:
@@ -127,21 +124,21 @@ class Subject:
         rng = np.random.default_rng(seed)
         images = {c.name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
         started = time.perf_counter()
-        text = await self.perception.read(INSTRUCTION, float("inf"))
-        latents = await self.perception.see(images, float("inf"))
+        text = await self.device.perception.read(INSTRUCTION, Ticket())
+        latents = await self.device.perception.see(images, Ticket())
         memory = np.repeat(latents[:, :, None], spec.latent.num_memory_frames, axis=2)
         context = PlanContext(memory, text, np.zeros(spec.model.action.in_channels, np.float32))
-        plan = await self.planner.plan(Job(context, spec.planner, NamedNoise((seed, 0))))
+        plan = await self.device.planner.plan(Job(context, spec.planner, NamedNoise((seed, 0))))
         self.plans.append(time.perf_counter() - started)
         return plan.actions
 
 
 def subject(bundle: Bundle, backend: Backend) -> Subject:
     timed = Timed(backend)
-    batcher = Batcher(timed, BatcherConfig(max_rows=SLICE, depth=1, arena_retry_s=0.05))
-    batcher.start()
-    planner = Planner(ModelCalls(bundle.spec, batcher), SliceConfig(SLICE, in_flight=1), Pace())
-    return Subject(timed, bundle, batcher, planner, Perception(bundle.spec, batcher, max_texts=4))
+    limits = BatcherConfig(max_rows=SLICE, workers=1, depth=1, slice_s=60.0, arena_retry_s=0.05)
+    device = Device.over(bundle.spec, timed, DeviceConfig(limits, SLICE, slices_in_flight=1, max_texts=4))
+    device.batcher.start()
+    return Subject(timed, bundle, device)
 
 
 @contextlib.asynccontextmanager
@@ -149,7 +146,7 @@ async def on_local(bundle: Bundle) -> AsyncIterator[Subject]:
     config = RunnerConfig("cpu", "float32", None, SLOTS, lease_s=60.0, max_texts=4)
     made = subject(bundle, LocalBackend(load_runners(bundle, config).runners))
     yield made
-    await made.batcher.close()
+    await made.device.batcher.close()
     await made.timed.close()
 
 
@@ -163,7 +160,7 @@ async def on_triton(bundle: Bundle, on_traffic: Callable[..., None] = lambda *_:
         await asyncio.gather(*(backend.load(model, 600.0) for model in MODELS))
         made = subject(bundle, backend)
         yield made
-        await made.batcher.close()
+        await made.device.batcher.close()
     finally:
         await backend.close()
         await server.stop()

@@ -8,11 +8,11 @@ one: all of it). In the order of the tickets, the work owed up to a plan tells w
 iteration granted, only when by this reckoning neither it nor any plan admitted before comes late: the mandatory and
 optional parts of imprecise computation (Liu et al., 1991).
 
-Each robot has a share of the device, whatever it sends. What its plans used, times the robots that share, tells until when
-its share has paid (a constant bandwidth server, Abeni and Buttazzo, 1998). A plan without a deadline is scheduled by the
-moment at which its share will have paid for it, so it starves nobody and is not starved. With deadlines, all that are
-admitted are in time, and the share counts when somebody gets less than it asks for: a robot whose share has not paid
-yet then goes without iterations, and while others are refused, it is refused as well and nobody is granted any.
+Each robot has a share of the device, whatever it sends. What its plans used, times the robots that share, tells until
+when its share has paid (a constant bandwidth server, Abeni and Buttazzo, 1998). A plan without a deadline is scheduled
+by the moment at which its share will have paid for it, so it starves nobody and is not starved. With deadlines, all
+that are admitted are in time, and the share counts when somebody gets less than it asks for: a robot whose share has
+not paid yet then goes without iterations; while others are refused, so is it, and nobody is granted any.
 """
 
 from __future__ import annotations
@@ -251,11 +251,15 @@ class Schedule:
 
     def _give_way(self, ticket: Ticket, fair: float) -> None:
         """Schedules a plan without a deadline by `fair`, or behind the plans that it would make late."""
-        ticket.due = math.inf
+        del self._tickets[ticket.number]
         late_anyway = self._late().keys()
-        ticket.due = fair
-        while pushed := self._late().keys() - late_anyway:
-            ticket.due = math.nextafter(max(self._tickets[number].due for number in pushed), math.inf)
+        self._tickets[ticket.number], ticket.due = ticket, fair
+        while pushed := [
+            other.due
+            for number in self._late().keys() - late_anyway
+            if (other := self._tickets[number]).rank > ticket.rank
+        ]:
+            ticket.due = math.nextafter(max(pushed), math.inf)
 
     def _robots(self) -> int:
         """How many share the device: those with a plan under way, and those that were refused and will ask again."""

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from wavserve.edge.limits import EdgeLimits
+from wavserve.errors import WavserveError
 from wavserve.messages import EncodedImage, Submission
 from wavserve.spec import (
     ActionSpec,
@@ -25,7 +26,7 @@ from wavserve.spec import (
     VectorSpec,
     VideoConfig,
 )
-from wavserve.types import DeadlineResult, IterationRecord, PlanRequest, PlanResult, Receipt
+from wavserve.types import DeadlineResult, IterationRecord, PlanRequest, PlanResult, Receipt, Stop
 
 STATE_DIM, ACTION_DIM, CHUNK = 8, 7, 16
 INSTRUCTION = "pick up the alphabet soup"
@@ -102,6 +103,7 @@ def example_receipt(spec: PolicySpec, request: PlanRequest) -> Receipt:
             value_elites=(7, 2, 11),
             video_std=0.5,
             value_std=0.25,
+            moved=0.125,
         )
         for _ in range(config.num_iterations)
     )
@@ -113,6 +115,8 @@ def example_receipt(spec: PolicySpec, request: PlanRequest) -> Receipt:
         sequence=request.sequence,
         config=config,
         iterations_done=config.num_iterations,
+        stopped=Stop.OUT_OF_TIME,
+        warm_start=True,
         deadline=DeadlineResult.MET_DEGRADED,
         slack_s=0.125,
         iterations=records,
@@ -146,12 +150,19 @@ class RecordingPolicy:
     digest: str = "d" * 64
     ready: bool = True
     error: BaseException | None = None
+    door_error: WavserveError | None = None
     hold: bool = False
     requests: list[PlanRequest] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
+    knocks: list[float | None] = field(default_factory=list)
     resets: list[str] = field(default_factory=list)
     started: Callable[[], object] = lambda: None
     cancelled: Callable[[], object] = lambda: None
+
+    def check_door(self, deadline: float | None) -> None:
+        self.knocks.append(deadline)
+        if self.door_error is not None:
+            raise self.door_error
 
     async def plan(self, request: PlanRequest, deadline: float | None) -> PlanResult:
         self.requests.append(request)

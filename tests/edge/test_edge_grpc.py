@@ -81,6 +81,24 @@ def test_the_earlier_deadline_counts(grpc_robot: GrpcRobot, served: Served) -> N
         assert before + seconds <= deadline <= after + seconds + late
 
 
+def test_a_deadline_in_the_metadata_counts_like_one_in_the_body(grpc_robot: GrpcRobot, served: Served) -> None:
+    before = time.monotonic()
+    for told_ms, body_ms in (("5000", 60_000), ("60000", 5_000)):
+        message = message_of(example_submission(deadline_ms=body_ms))
+        grpc_robot.stub.Plan(message, metadata=(("x-deadline-ms", told_ms),))
+    after = time.monotonic()
+    assert all(before + 5 <= deadline <= after + 5 for deadline in served.policy.deadlines if deadline is not None)
+    assert None not in served.policy.deadlines + served.policy.knocks
+
+
+def test_a_request_refused_at_the_door_is_not_even_parsed(grpc_robot: GrpcRobot, served: Served) -> None:
+    served.policy.door_error = Overloaded("full", retry_after_s=2.5, predicted_s=0.75)
+    error = raw_call(grpc_robot, PLAN, b"\xff\xff\xff")
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    facts = facts_of(error)
+    assert (facts["retry_after_s"], facts["predicted_s"]) == ("2.5", "0.75")
+
+
 def test_a_robot_that_cancels_cancels_its_plan(grpc_robot: GrpcRobot, served: Served) -> None:
     started, cancelled = threading.Event(), threading.Event()
     served.policy.hold, served.policy.started, served.policy.cancelled = True, started.set, cancelled.set

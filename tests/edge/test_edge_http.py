@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from robots import JsonRobot, body_of, told
 from served import Served
 
 from wavserve.edge.http_api import create_http_app
-from wavserve.errors import BackendError, DeadlineExceeded, Overloaded
+from wavserve.errors import BackendError, DeadlineExceeded, Missed, Overloaded
 from wavserve.telemetry import Metrics
 
 JSON = {"content-type": "application/json"}
@@ -222,8 +223,8 @@ def in_process(app: FastAPI, path: str) -> httpx.Response:
 @pytest.mark.parametrize(
     ("error", "status", "name", "retryable"),
     [
-        (Overloaded("full", retry_after_s=2.5), 429, "overloaded", True),
-        (DeadlineExceeded("late"), 504, "deadline-exceeded", False),
+        (Overloaded("full", retry_after_s=2.5, predicted_s=0.75), 429, "overloaded", True),
+        (DeadlineExceeded("late", Missed(-12.5, 2, 8, 3)), 504, "deadline-exceeded", False),
         (BackendError("the model failed"), 503, "backend-error", True),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -239,6 +240,10 @@ def test_a_failure_that_is_not_the_robots_fault(
     assert "field" not in answer.content
     assert response.headers.get("retry-after") == ("3" if status == 429 else None)
     assert answer.content.get("retry_after_s") == (2.5 if status == 429 else None)
+    assert answer.content.get("predicted_s") == (0.75 if status == 429 else None)
+    spent = {name: answer.content.get(name) for name in ("deadline", "slack_ms", "iterations_done")}
+    missed = {"deadline": "missed", "slack_ms": -12.5, "iterations_done": 2}
+    assert spent == (missed if status == 504 else dict.fromkeys(missed))
 
 
 def test_health_and_readiness(client: httpx.Client, served: Served) -> None:
@@ -303,6 +308,46 @@ def test_a_robot_that_hangs_up_cancels_its_plan(served: Served) -> None:
         link.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         assert started.wait(30)
     assert cancelled.wait(30)
+
+
+def test_a_deadline_in_the_header_counts_like_one_in_the_body(client: httpx.Client, served: Served) -> None:
+    before = time.monotonic()
+    for header, body in (("5000", 60_000), ("60000", 5_000)):
+        client.post("/v1/plan", json=GOOD | {"deadline_ms": body}, headers={"x-deadline-ms": header})
+    client.post("/v1/plan", json=GOOD)
+    after = time.monotonic()
+    first, second, none = served.policy.deadlines
+    assert none is None
+    assert all(before + 5 <= deadline <= after + 5 for deadline in (first, second) if deadline is not None)
+    assert [knock is not None for knock in served.policy.knocks] == [True, True, False]
+
+
+@pytest.mark.parametrize("header", ["0", "-5", "1.5", "soon", "4294967296", "9" * 5000, "\u0665"])
+def test_a_malformed_deadline_header_is_refused(header: str, client: httpx.Client, served: Served) -> None:
+    answer = told(client.post("/v1/plan", json=GOOD, headers={"x-deadline-ms": header.encode()}))
+    assert (answer.code, answer.content["field"]) == (400, "x-deadline-ms")
+    assert not served.policy.requests
+
+
+def test_a_request_is_refused_before_its_body_has_come(served: Served) -> None:
+    """By its headers: the robot need not even send the pictures."""
+    served.policy.door_error = Overloaded("full", retry_after_s=2.5, predicted_s=0.75)
+    host, port = served.address.http.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as link:
+        head = "POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nX-Deadline-Ms: 5\r\n"
+        link.sendall(f"{head}Content-Length: 50000\r\n\r\n".encode())
+        answer = link.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 429")
+    assert b'"predicted_s":0.75' in answer
+    assert not served.policy.requests
+
+
+def test_a_robot_refused_at_the_door_may_ask_again_on_its_connection(served: Served) -> None:
+    with httpx.Client(base_url=served.address.http, timeout=30) as client:
+        served.policy.door_error = Overloaded("full")
+        assert [client.post("/v1/plan", json=GOOD).status_code for _ in range(3)] == [429] * 3
+        served.policy.door_error = None
+        assert client.post("/v1/plan", json=GOOD).status_code == 200
 
 
 def test_a_refused_robot_may_ask_again_on_its_connection(served: Served) -> None:

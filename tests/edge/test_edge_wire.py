@@ -23,7 +23,7 @@ from wavserve.errors import BundleError, InvalidRequest, Overloaded, StaleHandle
 from wavserve.messages import Chunk, PolicyInfo, Submission
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.spec import PlannerBounds, PlannerConfig
-from wavserve.types import DeadlineResult, PlanRequest
+from wavserve.types import DeadlineResult, PlanRequest, Stop
 from wavserve.wire import answers, requests
 from wavserve.wire.errors import pack_details, unpack_error
 
@@ -33,10 +33,12 @@ counts = st.integers(0, 2**64 - 1)
 options = st.fixed_dictionaries(
     {},
     optional={
-        "mode": st.sampled_from(["paper", "published", "off"]),
+        "mode": st.sampled_from(["paper", "published", "off", "random_scores"]),
         "num_iterations": st.integers(0, 2**32 - 1),
         "smoothing": st.floats(allow_nan=False),
         "per_view_noise": st.booleans(),
+        "warm_start": st.booleans(),
+        "early_stop": st.floats(allow_nan=False),
     },
 )
 submissions = st.builds(
@@ -73,10 +75,11 @@ def example_chunk(**changes: object) -> Chunk:
     return replace(chunk, **changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("stopped", list(Stop))
 @pytest.mark.parametrize("deadline", list(DeadlineResult))
 @pytest.mark.parametrize("absent", [False, True])
-def test_a_chunk_survives_the_wire(deadline: DeadlineResult, absent: bool) -> None:
-    receipt = replace(example_chunk().receipt, deadline=deadline)
+def test_a_chunk_survives_the_wire(deadline: DeadlineResult, absent: bool, stopped: Stop) -> None:
+    receipt = replace(example_chunk().receipt, deadline=deadline, stopped=stopped, warm_start=absent)
     sent = example_chunk(receipt=replace(receipt, slack_s=None, value_estimate=None) if absent else receipt)
     got = answers.chunk_from(pb.ActionChunk.FromString(answers.action_chunk(sent).SerializeToString()))
     assert got.actions.tobytes() == sent.actions.tobytes()

@@ -19,7 +19,7 @@ from wavserve.messages import Chunk
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.pb import wavserve_pb2_grpc as pb_grpc
 from wavserve.spec import PlannerConfig
-from wavserve.types import DeadlineResult, Receipt
+from wavserve.types import DeadlineResult, Receipt, Stop
 from wavserve.wire.answers import action_chunk
 
 SERVER_ONLY = ("torch", "fastapi", "pydantic", "uvicorn", "prometheus_client", "PIL", "transformers", "diffusers")
@@ -34,6 +34,8 @@ def example_chunk() -> Chunk:
         sequence=0,
         config=PlannerConfig(num_iterations=2),
         iterations_done=0,
+        stopped=Stop.OUT_OF_TIME,
+        warm_start=False,
         deadline=DeadlineResult.MET_DEGRADED,
         slack_s=0.25,
         iterations=(),

@@ -31,8 +31,10 @@ def slow_step(
         statistics.fmean(v) / (statistics.stdev(v) + 1e-6) for v in values.reshape(n * m, -1).astype(float).tolist()
     ]
     score = [max(rows[i * m : (i + 1) * m]) for i in range(n)]
-    video_elites = sorted(range(n), key=lambda i: -score[i])[: math.ceil(round(config.video_elite_fraction * n, 9))]
-    value_elites = sorted(range(n * m), key=lambda r: -rows[r])[: math.ceil(round(config.value_elite_fraction * n * m, 9))]
+    num_videos = math.ceil(round(config.video_elite_fraction * n, 9))
+    num_values = math.ceil(round(config.value_elite_fraction * n * m, 9))
+    video_elites = sorted(range(n), key=lambda i: -score[i])[:num_videos]
+    value_elites = sorted(range(n * m), key=lambda r: -rows[r])[:num_values]
     videos = [view for i in video_elites for view in noise.draw(source.key, Stream.VIDEO, iteration, i, shape)]
     a, d = config.smoothing, config.decay
     flat = [v.reshape(-1).astype(float).tolist() for v in videos]

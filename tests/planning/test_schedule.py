@@ -50,15 +50,15 @@ def test_what_would_be_late_is_refused_with_what_was_foretold() -> None:
 
 def test_what_would_make_another_late_is_refused() -> None:
     schedule, clock = made()
-    schedule.admit(Demand("a", 2.0, 2.0), clock.now + 6.0)
+    schedule.admit(Demand("a", 2.0, 2.0), clock.now + 4.5)
+    schedule.admit(Demand("b", 2.0, 2.0), clock.now + 4.0)
     with pytest.raises(Overloaded):
-        schedule.admit(Demand("b", 2.0, 2.0), clock.now + 4.0 - 1e-3)  # due before a's fair share would be
-        schedule.admit(Demand("c", 2.5, 2.5), clock.now + 5.0)
+        schedule.admit(Demand("c", 1.0, 1.0), clock.now + 3.0)
 
 
 def test_what_no_idle_device_could_do_is_no_overload() -> None:
     schedule, clock = made()
-    with pytest.raises(DeadlineExceeded, match="a plan takes 1.005 s on an idle device"):
+    with pytest.raises(DeadlineExceeded, match=r"a plan takes 1\.005 s on an idle device"):
         schedule.admit(Demand("a", 1.0, 9.0), clock.now + 0.9)
 
 
@@ -247,10 +247,8 @@ def played(script: list[tuple[int, int, int, float, int]]) -> tuple[Device, list
     for robot, calls, wanted, within_s, run in script:
         busy = {plan.ticket.robot for plan in device.plans if plan.ended is None}
         if f"r{robot}" not in busy:
-            try:
+            with contextlib.suppress(Overloaded, DeadlineExceeded):
                 admitted.append(device.ask(f"r{robot}", calls, wanted, within_s))
-            except (Overloaded, DeadlineExceeded):
-                pass
         for _ in range(run):
             device.run_one()
     for _ in range(20 * len(script)):
@@ -352,7 +350,7 @@ def test_under_overload_admitted_plans_are_in_time_and_the_device_is_never_idle(
                     refused += 1
         before = device.clock.now
         device.run_one()
-        assert len(device.order) and device.clock.now > before
+        assert device.clock.now > before
     ended = [plan for plan in device.plans if plan.ended is not None]
     assert all(plan.ended <= plan.ticket.deadline for plan in ended)
     assert len(device.order) > 0.95 * 2000

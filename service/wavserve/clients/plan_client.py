@@ -53,7 +53,10 @@ class PlanClient:
 
         Raises whatever the server refused it with, DeadlineExceeded past the timeout, NotReady when nobody answers.
         """
-        return answers.chunk_from(self._call("Plan", requests.plan_request(submission), pb.ActionChunk, timeout_s))
+        told = () if submission.deadline_ms is None else (("x-deadline-ms", str(submission.deadline_ms)),)
+        return answers.chunk_from(
+            self._call("Plan", requests.plan_request(submission), pb.ActionChunk, timeout_s, told)
+        )
 
     def reset(self, session_id: str, timeout_s: float | None = 10.0) -> None:
         """Makes the server forget a session's frame memory. Raises UnknownSession."""
@@ -73,7 +76,14 @@ class PlanClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _call(self, method: str, request: Request, answer: type[Answer], timeout_s: float | None) -> Answer:
+    def _call(
+        self,
+        method: str,
+        request: Request,
+        answer: type[Answer],
+        timeout_s: float | None,
+        metadata: tuple[tuple[str, str], ...] = (),
+    ) -> Answer:
         parse: Callable[[bytes], Answer] = answer.FromString
         call = self._channel.unary_unary(
             f"/{_SERVICE}/{method}",
@@ -81,7 +91,7 @@ class PlanClient:
             response_deserializer=parse,
         )
         try:
-            return call(request, timeout=timeout_s)
+            return call(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             raise self._typed(error) from None
 

@@ -16,8 +16,8 @@ from wavserve.errors import DeadlineExceeded, InvalidRequest, NotReady, Overload
 
 _log = logging.getLogger(__name__)
 
-MAX_FACT_CHARS = 200
-MAX_DETAIL_CHARS = 600
+MAX_FACT_CHARS = 300
+MAX_DETAIL_CHARS = 800
 
 
 @dataclass(frozen=True, slots=True)
