@@ -205,13 +205,13 @@ class Batcher:
             failure.__cause__ = error
             answers = [failure] * len(batch)
         ended = self._clock()
-        failed = any(isinstance(answer, WavserveError) for answer in answers)
-        self._account(batch, self._meter.stop(metered), failed)
-        self._on_batch(verb, len(batch), sum(group.rows for group in batch), ended - started)
+        used_s, failed = self._meter.stop(metered), any(isinstance(answer, WavserveError) for answer in answers)
         for group, answer in zip(batch, answers, strict=True):
             self._settle(group, answer)
             if group.future.done() and group.on_call is not None:
                 group.on_call(started - group.queued_at, ended - started)
+        self._account(batch, used_s, failed)
+        self._on_batch(verb, len(batch), sum(group.rows for group in batch), ended - started)
 
     def _account(self, batch: list[SampleGroup], used_s: float, failed: bool) -> None:
         """Charges the plans of a call with the device seconds it used; one without failure teaches the cost model."""

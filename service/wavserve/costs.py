@@ -94,7 +94,7 @@ class Line:
             slope = (self.rows_seconds / self.weight - rows * seconds) / spread
             slope = min(max(slope, 0.0), seconds / rows)
             base = seconds - slope * rows
-            self.base_share = base / (base + slope)
+            self.base_share = base / (base + slope) if seconds > 0 else None
             return base, slope
         share = self.base_share or 0.0
         one = seconds / (share + (1 - share) * rows)

@@ -18,12 +18,15 @@ def continued(
 ) -> Proposal | None:
     """The proposal to begin with; None when the last plan says nothing about this one.
 
-    That is: another instruction (compared by digest), other shapes, or a gap of a whole chunk of `chunk` steps, counted
-    in executed steps or in the robot's own control steps. `standard` is what a plan begins with otherwise.
+    That is: another instruction (compared by digest), other shapes, a gap of a whole chunk of `chunk` steps, counted in
+    executed steps or in the robot's own control steps, or steps that the robot counts anew. `standard` is what a plan
+    begins with otherwise.
     """
-    passed = max(request.executed_steps, request.control_step - last.control_step)
+    passed = request.executed_steps, request.control_step - last.control_step
     shapes = [(last.video.mean.shape, standard.video.mean.shape), (last.value.mean.shape, standard.value.mean.shape)]
-    if last.instruction != instruction or not 0 <= passed < chunk or any(ours != theirs for ours, theirs in shapes):
+    if last.instruction != instruction or any(ours != theirs for ours, theirs in shapes):
+        return None
+    if not all(0 <= steps < chunk for steps in passed):
         return None
     return Proposal(
         Gaussian(_moved_on(last.video.mean, request.executed_steps, chunk, axis=2), standard.video.std),

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from rig import Rig, RigOptions, example_request, example_spec, rigged
+from rig import ManualClock, Rig, RigOptions, example_request, example_spec, rigged
 
 from wavserve.errors import (
     BackendError,
@@ -21,6 +21,7 @@ from wavserve.errors import (
     UnknownPolicy,
     UnknownSession,
 )
+from wavserve.schedule import Demand
 from wavserve.sessions import Session
 from wavserve.types import DeadlineResult, PlanRequest, PlanResult
 
@@ -277,6 +278,85 @@ def test_a_deadline_that_passed_is_an_error_and_changes_nothing() -> None:
         assert rig.policy.plans_in_flight == 0
         assert await rig.sessions.load(first.session_id) is before
         assert rig.backend.book.used == 0
+
+    on_rig(scenario)
+
+
+def test_a_missed_plan_tells_what_was_spent_on_it() -> None:
+    async def scenario(rig: Rig) -> None:
+        async def stuck_in_the_second_iteration(verb: str) -> None:
+            if verb == "score" and sum(called == "score" for called, _, _ in rig.backend.calls) >= 3:
+                await asyncio.Event().wait()
+
+        rig.backend.before = stuck_in_the_second_iteration
+        with pytest.raises(DeadlineExceeded) as missed:
+            await rig.policy.plan(example_request(SPEC), deadline=time.monotonic() + 0.3)
+        told = missed.value.missed
+        assert told is not None
+        assert (told.iterations_done, told.num_video_samples, told.num_value_samples) == (1, 7, 3)
+        assert told.slack_ms <= 0
+
+    on_rig(scenario)
+
+
+def test_what_would_be_late_is_refused_before_any_work_and_already_at_the_door() -> None:
+    clock = ManualClock()
+
+    async def scenario(rig: Rig) -> None:
+        rig.planner.schedule.enter(Demand("other", 3.0, 3.0), clock.now + 4.0)
+        calls = len(rig.backend.calls)
+        for refuse in (
+            lambda: rig.policy.plan(example_request(SPEC), clock.now + 2.0),
+            lambda: asyncio.to_thread(rig.policy.check_door, clock.now + 2.0),
+        ):
+            with pytest.raises(Overloaded) as refused:
+                await refuse()
+            assert refused.value.predicted_s is not None
+            assert refused.value.retry_after_s > 0
+        assert len(rig.backend.calls) == calls
+        assert rig.policy.plans_in_flight == 0
+        rig.policy.check_door(None)
+        rig.policy.check_door(clock.now + 60.0)
+        clock.now += 30.0  # nobody who was refused is waited for any more
+        assert (await rig.policy.plan(example_request(SPEC), clock.now + 60.0)).receipt.deadline is DeadlineResult.MET
+
+    async def takes_a_second(verb: str) -> None:
+        clock.now += 1.0 if verb == "decode" else 0.0
+
+    async def main() -> None:
+        options = RigOptions(clock=clock, before=takes_a_second, slice_s=0.1)
+        async with rigged(SPEC, options) as rig, asyncio.timeout(20):
+            await rig.policy.warm_up()
+            await scenario(rig)
+
+    asyncio.run(main())
+
+
+def test_the_door_counts_permits() -> None:
+    async def scenario(rig: Rig) -> None:
+        running = asyncio.ensure_future(rig.policy.plan(example_request(SPEC)))
+        await turns(2)
+        with pytest.raises(Overloaded, match="1 plans are under way"):
+            rig.policy.check_door(None)
+        await running
+        rig.policy.check_door(None)
+        rig.policy.warm = False
+        with pytest.raises(NotReady):
+            rig.policy.check_door(None)
+
+    on_rig(scenario, RigOptions(max_plans=1))
+
+
+def test_an_answered_plan_leaves_the_schedule_empty_and_so_does_every_other() -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.policy.plan(example_request(SPEC), time.monotonic() + 60)
+        running = asyncio.ensure_future(rig.policy.plan(example_request(SPEC), time.monotonic() + 60))
+        await turns(5)
+        assert rig.planner.schedule.owed_s > 0
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await turns(50)
+        assert rig.planner.schedule.owed_s == 0
 
     on_rig(scenario)
 

@@ -158,7 +158,7 @@ def test_a_recorded_plan_replays_to_the_same_actions(server: Server, client: Pla
             time.sleep(0.1)
         replayed = subprocess.run([*command, str(record)], capture_output=True, text=True, timeout=120, check=False)
         assert replayed.returncode == 0, replayed.stderr
-        assert "bit for bit" in replayed.stdout
+        assert "the same chunk" in replayed.stdout  # to 1e-5: samples may have travelled in other slices
 
 
 def test_the_client_command_plans(server: Server) -> None:
