@@ -61,8 +61,8 @@ def start(
 ) -> Child:
     """Starts `wavserve serve` with more arguments and returns once it is ready; `on_wait` hears how long it takes.
 
-    `command` is another program that takes the same arguments. Raises RuntimeError when it ends early, TimeoutError when
-    it does not get ready; it is not left running then.
+    `command` is another program that takes the same arguments. Raises RuntimeError when it ends early, TimeoutError
+    when it does not get ready; it is not left running then.
     """
     http, grpc = free_ports(2)
     line = [*command, f"--http-port={http}", f"--grpc-port={grpc}", *arguments]
