@@ -1,8 +1,8 @@
 """A chunk of actions as a robot executes it: when the next is asked for, and how long the robot stood still.
 
 Called by the simulated robot. Times are seconds of whichever clock the caller reads; nothing here waits. A chunk is
-aligned to the control step at which its pictures were taken; by the time it is begun the `replan_at` steps that remained
-then have run, so of its actions those after them are executed.
+aligned to the control step at which its pictures were taken; the `replan_at` steps that remained then have run when it
+begins, so of its actions those after them are executed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Playback:
     def step(self, now: float) -> int:
         """Index of the next command at a time: every step that has been executed counts."""
         if self._began is None:
-            return 0
+            return self._base
         done = int((now - self._began) * self.control_hz + 1e-9)
         return self._base + min(max(done, 0), self.executed)
 
@@ -67,3 +67,8 @@ class Playback:
         """The running chunk lasts until now, however long that is: its robot was told to wait for its turn."""
         if self._ends is not None:
             self._ends = now
+
+    def rest(self, now: float) -> None:
+        """The robot is switched off for a while: the next chunk follows nothing."""
+        self._base = self.step(now)
+        self._began = self._ends = None

@@ -34,13 +34,16 @@ def within(values: Iterable[Timed], span: Span) -> list[Timed]:
     return [one for one in values if span.began <= one.at <= span.ended]
 
 
-def capacity(journal: Journal) -> float:
-    """Plans a second in the phase that measures capacity. Raises LookupError when none has."""
-    span = journal.measured("capacity")
-    done = [ask for ask in answered(journal.of(span.name)) if ask.ended <= span.ended]
+def capacity(journal: Journal, what: str = "capacity") -> float:
+    """Plans a second in the phase that measures capacity, or `floor`; until its last plan is answered.
+
+    Raises LookupError when none has.
+    """
+    span = journal.measured(what)
+    done = answered(journal.of(span.name))
     if not done:
-        raise LookupError(f"phase {span.name} measures capacity, and no plan was answered in it")
-    return len(done) / (span.ended - span.began)
+        raise LookupError(f"phase {span.name} measures {what}, and no plan was answered in it")
+    return len(done) / (max(ask.ended for ask in done) - span.began)
 
 
 def lone_s(journal: Journal) -> float:
@@ -107,16 +110,16 @@ def admitted(asks: Iterable[Ask]) -> list[Ask]:
 
 
 def repeated(asks: Iterable[Ask]) -> int:
-    """Answers that came again for another ask of the same phase and robot."""
-    named = Counter((ask.phase, ask.robot, ask.reply.chunk_id) for ask in asks if ask.reply is not None)
+    """Answers that came again for another ask of the same robot."""
+    named = Counter((ask.robot, ask.reply.chunk_id) for ask in asks if ask.reply is not None)
     return sum(count - 1 for count in named.values())
 
 
 def unaccounted(asks: Iterable[Ask]) -> int:
     """Sequence numbers that a robot used and of which nothing is known, or that ended twice."""
-    numbers: dict[tuple[str, str], list[int]] = {}
+    numbers: dict[str, list[int]] = {}
     for ask in asks:
-        numbers.setdefault((ask.phase, ask.robot), []).append(ask.sequence)
+        numbers.setdefault(ask.robot, []).append(ask.sequence)
     return sum(len(set(range(max(seen) + 1)) ^ set(seen)) + len(seen) - len(set(seen)) for seen in numbers.values())
 
 

@@ -60,6 +60,7 @@ class Span:
     robots: Mapping[str, int]
     warm_up: bool = False
     measures: str | None = None
+    judged: bool = False
     offered_per_s: float | None = None
     untaken: int = 0
     """turns to ask for which no robot was free"""

@@ -52,18 +52,26 @@ class Identity:
 
     name: str
     group_name: str
-    phase: str
     group: RobotGroup
-    deadline_ms: int | None
     seed: int
 
 
-class Robot:
-    """One robot with a session of its own."""
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """What a robot is told of one phase: until when it asks, by which turns, over which wire, how urgently."""
 
-    def __init__(self, identity: Identity, wire: Wire, frames: Frames, journal: Journal, clock: Clock) -> None:
+    phase: str
+    until: float
+    turns: Turns
+    wire: Wire
+    deadline_ms: int | None = None
+
+
+class Robot:
+    """One robot with a session of its own, which it keeps from phase to phase."""
+
+    def __init__(self, identity: Identity, frames: Frames, journal: Journal, clock: Clock) -> None:
         self._is = identity
-        self._wire = wire
         self._frames = frames
         self._journal = journal
         self._clock = clock
@@ -76,25 +84,27 @@ class Robot:
         self._wants = False
         """an ask was made and no chunk has come for it yet"""
 
-    async def live(self, turns: Turns, until: float) -> None:
-        """Asks and executes until a time; a plan under way then is waited for."""
+    async def work(self, shift: Shift) -> None:
+        """Asks and executes until the shift's end; a plan under way then is waited for."""
         ready = self._clock.now()
+        self._playback.rest(ready)
+        self._wants = False
         while True:
-            await self._clock.sleep_until(min(ready + self._pause(), until))
-            over = self._clock.now() >= until or not await turns.take()
-            if turns.told and not self._wants:
+            await self._clock.sleep_until(min(ready + self._pause(), shift.until))
+            over = self._clock.now() >= shift.until or not await shift.turns.take()
+            if shift.turns.told and not self._wants:
                 self._playback.last_until(self._clock.now())
             if over:
                 break
             self._wants = True
-            ask = await self._ask()
+            ask = await self._ask(shift)
             self._journal.asks.append(ask)
             ready = self._after(ask)
-        self._note(self._playback.stall(min(self._clock.now(), until)))
+        self._note(shift.phase, self._playback.stall(min(self._clock.now(), shift.until)))
 
-    def _note(self, stall: Stall | None) -> None:
+    def _note(self, phase: str, stall: Stall | None) -> None:
         if stall is not None:
-            self._journal.stalls.append(RobotStall(self._is.phase, self._is.group_name, self._is.name, stall))
+            self._journal.stalls.append(RobotStall(phase, self._is.group_name, self._is.name, stall))
 
     def _pause(self) -> float:
         return self._is.group.think_s + self._random.random() * self._is.group.jitter_s
@@ -104,16 +114,17 @@ class Robot:
         match ask.outcome:
             case "answered":
                 self._wants = False
-                self._note(self._playback.begin(ask.ended))
+                self._note(ask.phase, self._playback.begin(ask.ended))
                 return self._playback.ask_at
             case "refused":
-                return ask.ended + max(ask.retry_after_s or 0.0, MIN_RETRY_S)
+                told_s = (ask.retry_after_s or 0.0) if self._is.group.heeds_retry else 0.0
+                return ask.ended + max(told_s, MIN_RETRY_S)
             case "missed":
                 return ask.ended
             case _:
                 return ask.ended + AFTER_FAILURE_S
 
-    def _look(self) -> Submission:
+    def _look(self, deadline_ms: int | None) -> Submission:
         step = self._playback.step(self._clock.now())
         seen = self._frames.at(self._sequence)
         options: Mapping[str, object] = dict(self._is.group.planner)
@@ -125,20 +136,19 @@ class Robot:
             executed_steps=step - self._accepted_step if self._session else 0,
             options=options,
             seed=self._is.seed,
-            deadline_ms=self._is.deadline_ms,
+            deadline_ms=deadline_ms,
         )
         self._sequence += 1
         return sent
 
-    async def _ask(self) -> Ask:
-        sent = self._look()
+    async def _ask(self, shift: Shift) -> Ask:
+        sent = self._look(shift.deadline_ms)
         self._journal.under_way += 1
         began = self._clock.now()
-        told = self._is
-        ask = Ask(told.phase, told.group_name, told.name, sent.sequence, began, began, "lost")
+        ask = Ask(shift.phase, self._is.group_name, self._is.name, sent.sequence, began, began, "lost")
         ask = replace(ask, deadline_s=None if sent.deadline_ms is None else sent.deadline_ms / 1e3)
         try:
-            reply = await self._wire.ask(sent)
+            reply = await shift.wire.ask(sent)
             return self._accepted(ask, sent, reply)
         except Overloaded as error:
             return self._ended(ask, "refused", error.message, error.retry_after_s)

@@ -16,8 +16,8 @@ import httpx
 from swarm import figures, probes
 from swarm.frames import Frames
 from swarm.journal import Journal, Span
-from swarm.robot import Identity, Robot, WallClock
-from swarm.scenario import Phase, Scenario
+from swarm.robot import Identity, Robot, Shift, WallClock
+from swarm.scenario import Phase, RobotGroup, Scenario
 from swarm.turns import FreeTurns, ToldTurns, Turns
 from swarm.wires import PATIENCE_S, wire_for
 
@@ -41,6 +41,7 @@ class Run:
     frames: Frames = field(default_factory=Frames.recorded)
     on_phase: Callable[[Phase, float], None] = lambda phase, ends: None
     """told of every phase and when it ends (monotonic)"""
+    _robots: dict[str, Robot] = field(default_factory=dict)
     _finishing: list[asyncio.Task[None]] = field(default_factory=list)
     """robots of the phase before that have a plan under way"""
 
@@ -58,48 +59,62 @@ class Run:
         began = time.monotonic()
         ends = began + phase.duration_s
         self.on_phase(phase, ends)
-        told = None if phase.load is None else phase.load * figures.capacity(self.journal)
-        turns = FreeTurns() if told is None else ToldTurns(told)
+        rate = None if phase.load is None else phase.load * figures.capacity(self.journal, phase.load_of)
+        turns = FreeTurns() if rate is None else ToldTurns(rate)
+        every = phase.ramp_s / sum(phase.robots.values())
         tasks = [
-            asyncio.create_task(self._live(identity, client, turns, (began + wait, ends)))
-            for identity, wait in self._coming(phase)
+            asyncio.create_task(self._work(robot, group, (began + index * every, ends), (phase, turns, client)))
+            for index, (robot, group) in enumerate(self._called(phase))
         ]
-        giving = [asyncio.create_task(turns.give(ends))] if isinstance(turns, ToldTurns) else []
+        if isinstance(turns, ToldTurns):
+            await turns.give(ends)
         await asyncio.sleep(max(ends - time.monotonic(), 0.0))
-        await asyncio.gather(*giving)
         self._finishing += tasks
-        untaken = turns.untaken if isinstance(turns, ToldTurns) else 0
-        self.journal.spans.append(
-            Span(phase.name, began, time.monotonic(), phase.robots, phase.warm_up, phase.measures, told, untaken)
-        )
+        self.journal.spans.append(self._span(phase, began, turns))
         if phase.measures is not None:  # what it measures must be whole before anything relies on it
             await self._finish()
 
-    def _coming(self, phase: Phase) -> list[tuple[Identity, float]]:
-        """The robots of a phase, groups in turn, each with how long after its begin it comes."""
-        names = [(group, number) for group, count in phase.robots.items() for number in range(count)]
-        names.sort(key=lambda named: named[1])
-        every = phase.ramp_s / max(len(names), 1)
-        coming = []
-        for index, (name, number) in enumerate(names):
-            group = self.scenario.robots[name]
-            deadline_ms = group.deadline_ms
-            if group.deadline_plans is not None:
-                deadline_ms = round(group.deadline_plans * figures.lone_s(self.journal) * 1e3)
-            seed = self.scenario.seed + index
-            coming.append((Identity(f"{name}-{number}", name, phase.name, group, deadline_ms, seed), index * every))
-        return coming
+    def _span(self, phase: Phase, began: float, turns: Turns) -> Span:
+        rate, untaken = (turns.per_s, turns.untaken) if isinstance(turns, ToldTurns) else (None, 0)
+        return Span(
+            phase.name,
+            began,
+            time.monotonic(),
+            phase.robots,
+            phase.warm_up,
+            phase.measures,
+            phase.judged,
+            rate,
+            untaken,
+        )
 
-    async def _live(
-        self, identity: Identity, client: httpx.AsyncClient, turns: Turns, times: tuple[float, float]
+    def _called(self, phase: Phase) -> list[tuple[Robot, RobotGroup]]:
+        """The robots of a phase, groups in turn; one that worked in an earlier phase comes again."""
+        names = [(number, group) for group, count in phase.robots.items() for number in range(count)]
+        return [(self._robot(name, number), self.scenario.robots[name]) for number, name in sorted(names)]
+
+    def _robot(self, group: str, number: int) -> Robot:
+        name = f"{group}-{number}"
+        if name not in self._robots:
+            identity = Identity(name, group, self.scenario.robots[group], self.scenario.seed + len(self._robots))
+            self._robots[name] = Robot(identity, self.frames, self.journal, WallClock())
+        return self._robots[name]
+
+    async def _work(
+        self, robot: Robot, group: RobotGroup, times: tuple[float, float], told: tuple[Phase, Turns, httpx.AsyncClient]
     ) -> None:
-        comes, until = times
+        (comes, until), (phase, turns, client) = times, told
         await asyncio.sleep(max(comes - time.monotonic(), 0.0))
-        wire = wire_for(identity.group.edge, client, self.target.grpc)
+        wire = wire_for(group.edge, client, self.target.grpc)
         try:
-            await Robot(identity, wire, self.frames, self.journal, WallClock()).live(turns, until)
+            await robot.work(Shift(phase.name, until, turns, wire, self._deadline_ms(group)))
         finally:
             await wire.close()
+
+    def _deadline_ms(self, group: RobotGroup) -> int | None:
+        if group.deadline_plans is None:
+            return group.deadline_ms
+        return round(group.deadline_plans * figures.lone_s(self.journal) * 1e3)
 
     async def _finish(self) -> None:
         finishing, self._finishing = self._finishing, []

@@ -19,6 +19,8 @@ from pydantic_core import ErrorDetails
 FOLDER = Path(__file__).parents[1] / "scenarios"
 
 Edge = Literal["http-json", "http-multipart", "grpc"]
+Measure = Literal["capacity", "floor", "lone"]
+"""Plans a second of as many robots as the service can use; the same with K=0; a robot that has it for itself."""
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -41,6 +43,7 @@ class RobotGroup(_Table):
     replan_at: int = Field(default=4, ge=0, description="ask for the next chunk when so many steps remain")
     think_s: Seconds = Field(default=0.0, description="pause before every ask")
     jitter_s: Seconds = Field(default=0.0, description="a random part of this is added to every pause")
+    heeds_retry: bool = Field(default=True, description="asks again after the told time; else at its next turn")
     deadline_ms: Count | None = Field(default=None, description="of every ask")
     deadline_plans: Positive | None = Field(default=None, description="the same, in lone plans of the phase before")
     planner: Mapping[str, str | bool | int | float] = Field(default={}, description="planner options of every ask")
@@ -67,9 +70,11 @@ class Phase(_Table):
     robots: Mapping[str, Count] = Field(min_length=1, description="how many of which group")
     ramp_s: Seconds = Field(default=0.0, description="they come evenly spread over so long")
     load: Positive | None = Field(
-        default=None, description="asks a second of all robots together, in measured capacities; none: as they like"
+        default=None, description="asks a second of all robots together, in what `load_of` measured; none: as they like"
     )
-    measures: Literal["capacity", "lone"] | None = Field(default=None, description="what later phases rely on")
+    load_of: Literal["capacity", "floor"] = Field(default="capacity", description="which measured plans a second")
+    measures: Measure | None = Field(default=None, description="what later phases and verdicts rely on")
+    judged: bool = Field(default=False, description="held to the scenario's aims")
     overlaps: bool = Field(default=False, description="begins while plans of the phase before are under way")
     warm_up: bool = Field(default=False, description="left out of totals")
 
@@ -107,25 +112,28 @@ class Scenario(_Table):
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        measured: set[str] = set()
+        measured: set[Measure] = set()
         for index, phase in enumerate(self.phases):
             self._check(f"phases[{index}] ({phase.name})", phase, measured)
+            shared = set(phase.robots) & set(self.phases[index - 1].robots) if index and phase.overlaps else set()
+            if shared:  # a robot has one plan under way at a time
+                raise ValueError(f"phases[{index}].robots: {min(shared)} are still at work in the phase it overlaps")
             if phase.measures is not None:
                 measured.add(phase.measures)
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"phases: expected names of their own, got {', '.join(names)}")
-        whole = {"overload", "recovery"} <= set(names) and measured == {"capacity", "lone"}
-        if self.judge == "overload" and not whole:
-            raise ValueError("judge: overload needs phases that measure capacity and lone, and overload and recovery")
+        judged = [phase.name for phase in self.phases if phase.judged]
+        if self.judge == "overload" and not (judged and "recovery" in names and {"capacity", "lone"} <= measured):
+            raise ValueError("judge: overload needs a judged phase, one named recovery, and capacity and lone measured")
         return self
 
-    def _check(self, where: str, phase: Phase, measured: set[str]) -> None:
+    def _check(self, where: str, phase: Phase, measured: set[Measure]) -> None:
         unknown = [name for name in phase.robots if name not in self.robots]
         if unknown:
             raise ValueError(f"{where}.robots: expected some of {', '.join(self.robots)}, got {unknown[0]!r}")
-        if phase.load is not None and "capacity" not in measured:
-            raise ValueError(f"{where}.load: expected an earlier phase that measures capacity, got none")
+        if phase.load is not None and phase.load_of not in measured:
+            raise ValueError(f"{where}.load: expected an earlier phase that measures {phase.load_of}, got none")
         relative = [name for name in phase.robots if self.robots[name].deadline_plans is not None]
         if relative and "lone" not in measured:
             raise ValueError(f"{where}: the deadlines of {relative[0]} need an earlier phase that measures lone")

@@ -42,7 +42,7 @@ class ToldTurns:
     def __init__(self, per_s: float) -> None:
         self.given = 0
         self.untaken = 0
-        self._per_s = per_s
+        self.per_s = per_s
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._over = False
 
@@ -57,10 +57,10 @@ class ToldTurns:
         """Gives turns until a time of the monotonic clock, then sends the waiting home."""
         began, due = time.monotonic(), 0
         while (now := time.monotonic()) < until:
-            while due <= (now - began) * self._per_s:  # catches up on turns that a late wake-up missed
+            while due <= (now - began) * self.per_s:  # catches up on turns that a late wake-up missed
                 self._next()
                 due += 1
-            await asyncio.sleep(max(began + due / self._per_s - time.monotonic(), 0.0))
+            await asyncio.sleep(max(began + due / self.per_s - time.monotonic(), 0.0))
         self._over = True
         for turn in self._waiting:
             turn.set_result(False)
