@@ -138,7 +138,7 @@ def jain(counts: Iterable[float]) -> float | None:
 
 
 def normal_after_s(asks: Iterable[Ask], since: float, limit_s: float) -> float | None:
-    """Seconds after `since` from which on the median plan of the next NORMAL_WINDOW_S takes at most `limit_s`.
+    """Seconds after `since` until a plan takes at most `limit_s`, and so does the median of the next NORMAL_WINDOW_S.
 
     None when that never is so.
     """
@@ -146,6 +146,6 @@ def normal_after_s(asks: Iterable[Ask], since: float, limit_s: float) -> float |
     for first in done:
         window = [ask.seconds for ask in done if 0 <= ask.sent - first.sent <= NORMAL_WINDOW_S]
         median = percentile(window, 50)
-        if len(window) >= NORMAL_LEAST and median is not None and median <= limit_s:
+        if len(window) >= NORMAL_LEAST and first.seconds <= limit_s and median is not None and median <= limit_s:
             return max(first.sent - since, 0.0)
     return None
