@@ -1,7 +1,7 @@
 """`make loadtest`: simulated robots against the service, by a scenario; results as JSON and as one page.
 
 Starts a service of its own, or uses one that runs (`--url`, `--grpc`). Exit code 1 when a criterion is not met, 2 when
-the run could not be made. The page and the JSON are written either way, as far as the run came.
+the run could not be made.
 """
 
 from __future__ import annotations
@@ -67,8 +67,7 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
 def target(args: argparse.Namespace, chosen: Scenario, serve_arguments: Sequence[str]) -> Iterator[Target]:
     """The service that is named, or one for the length of a block."""
     if args.url:
-        if serve_arguments:
-            raise ScenarioError(f"{serve_arguments[0]}: arguments of `wavserve serve` need a service of our own")
+        check_named(args, chosen, serve_arguments)
         yield Target(args.url, args.grpc, args.pid)
         return
     slow_ms = chosen.service.slow_ms
@@ -78,6 +77,16 @@ def target(args: argparse.Namespace, chosen: Scenario, serve_arguments: Sequence
         say("starting a service")
         with child.running(Path(folder) / "server.log", [*flags, *serve_arguments], command) as service:
             yield Target(service.http, service.grpc, service.process.pid)
+
+
+def check_named(args: argparse.Namespace, chosen: Scenario, serve_arguments: Sequence[str]) -> None:
+    """Raises ScenarioError for what cannot be had of a service that runs already."""
+    if serve_arguments:
+        raise ScenarioError(f"{serve_arguments[0]}: arguments of `wavserve serve` need a service of our own")
+    if chosen.service.slow_ms or chosen.service.settings:
+        raise ScenarioError("--url: this scenario says how its service is started, so it needs one of its own")
+    if args.grpc is None and any(group.edge == "grpc" for group in chosen.robots.values()):
+        raise ScenarioError("--grpc: robots of this scenario speak gRPC; expected its HOST:PORT, got nothing")
 
 
 def report(chosen: Scenario, service: Target, out: Path) -> int:

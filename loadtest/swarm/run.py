@@ -139,6 +139,9 @@ class Run:
 
 
 def _client(target: Target) -> httpx.AsyncClient:
-    """Without a limit of connections: a request that waits for one would count as the service's time."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    """Without a limit of connections: a request that waits for one would count as the service's time.
+
+    An idle one is given up sooner than the service closes it (after 5 s): a request must not meet one being closed.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0)
     return httpx.AsyncClient(base_url=target.http, timeout=PATIENCE_S, limits=limits)

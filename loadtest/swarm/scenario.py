@@ -45,7 +45,9 @@ class RobotGroup(_Table):
     jitter_s: Seconds = Field(default=0.0, description="a random part of this is added to every pause")
     heeds_retry: bool = Field(default=True, description="asks again after the told time; else at its next turn")
     deadline_ms: Count | None = Field(default=None, description="of every ask")
-    deadline_plans: Positive | None = Field(default=None, description="the same, in lone plans of the phase before")
+    deadline_plans: Positive | None = Field(
+        default=None, description="the same, in plans of a lone robot, as an earlier phase measured"
+    )
     planner: Mapping[str, str | bool | int | float] = Field(default={}, description="planner options of every ask")
 
     @property

@@ -61,6 +61,12 @@ def test_what_cannot_be_run_is_told_in_a_line(tmp_path: Path) -> None:
     ran = run(tmp_path, "nothing")
     assert ran.returncode == 2
     assert ran.stderr.startswith("loadtest: scenario nothing: expected a .toml file or one of burst, ")
-    ran = run(tmp_path, "smoke", "--url=http://127.0.0.1:9", "--set=a=b")
-    assert ran.returncode == 2
-    assert "need a service of our own" in ran.stderr
+    url = "--url=http://127.0.0.1:9"
+    for arguments, words in (
+        (("smoke", url, "--set=a=b"), "--set=a=b: arguments of `wavserve serve` need a service of our own"),
+        (("smoke", url), "--grpc: robots of this scenario speak gRPC"),
+        (("slow-backend", url), "--url: this scenario says how its service is started"),
+    ):
+        ran = run(tmp_path, *arguments)
+        assert ran.returncode == 2
+        assert ran.stderr.startswith(f"loadtest: {words}")
