@@ -28,7 +28,7 @@ from wavserve.normalise import Normaliser
 from wavserve.options import merge_options
 from wavserve.sessions import FrameMemory
 from wavserve.spec import PlannerConfig, PolicySpec
-from wavserve.types import Array, DeadlineResult, PlanRequest, PlanResult, Receipt
+from wavserve.types import Array, DeadlineResult, PlanRequest, PlanResult, Receipt, Stop
 
 
 @dataclass(slots=True)
@@ -116,6 +116,8 @@ class PlainPolicy:
             sequence=request.sequence,
             config=config,
             iterations_done=config.num_iterations,
+            stopped=Stop.DONE,
+            warm_start=False,
             deadline=DeadlineResult.NONE if deadline is None else DeadlineResult.MET,
             slack_s=None if deadline is None else deadline - now,
             iterations=(),

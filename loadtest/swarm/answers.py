@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wavserve.messages import Chunk, Submission
+from wavserve.types import Stop
 
 ROUNDING_S = 1e-3
 """Durations travel as milliseconds and in floats of their own."""
@@ -31,6 +32,8 @@ class Reply:
     slack_s: float | None
     iterations_done: int
     iterations_asked: int
+    stopped: str
+    """why planning ended: a `types.Stop` value"""
     stage_s: Mapping[str, float]
 
 
@@ -49,6 +52,7 @@ def from_chunk(chunk: Chunk) -> Reply:
         slack_s=receipt.slack_s,
         iterations_done=receipt.iterations_done,
         iterations_asked=receipt.config.num_iterations,
+        stopped=receipt.stopped.value,
         stage_s=receipt.stage_s,
     )
 
@@ -69,6 +73,7 @@ def from_json(answer: Mapping[str, Any]) -> Reply:
         slack_s=None if slack_ms is None else slack_ms / 1e3,
         iterations_done=receipt["iterations_done"],
         iterations_asked=receipt["planner"]["num_iterations"],
+        stopped=receipt["stopped"],
         stage_s={stage: ms / 1e3 for stage, ms in receipt["stage_ms"].items()},
     )
 
@@ -92,7 +97,7 @@ def faults(asked: Submission, reply: Reply, elapsed_s: float, needed: int) -> It
 
 
 def _receipt_faults(asked: Submission, reply: Reply) -> Iterator[str]:
-    short = reply.iterations_done < reply.iterations_asked
+    short = reply.iterations_done < reply.iterations_asked and reply.stopped != Stop.SETTLED.value
     bounded = "met_degraded" if short else "met"
     expected = "none" if asked.deadline_ms is None else bounded
     if reply.deadline != expected:

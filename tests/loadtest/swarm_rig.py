@@ -25,6 +25,7 @@ def reply(**changes: Any) -> Reply:
         "slack_s": 1.0,
         "iterations_done": 3,
         "iterations_asked": 3,
+        "stopped": "done",
         "stage_s": {"encode": 0.02, "imagine": 0.1, "score": 0.2, "total": 0.38},
     }
     return Reply(**fields | changes)

@@ -7,7 +7,7 @@ actual as the server told them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -24,7 +24,7 @@ Answer = TypeVar("Answer", pb.ActionChunk, pb.ResetResponse, pb.PolicyInfo)
 
 _SERVICE = "wavserve.v1.PlanService"
 # What gRPC itself reports, when the server had no say.
-_TRANSPORT = {
+_TRANSPORT: Mapping[grpc.StatusCode, type[errors.WavserveError]] = {
     grpc.StatusCode.UNAVAILABLE: errors.NotReady,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
     grpc.StatusCode.CANCELLED: errors.Cancelled,
