@@ -10,7 +10,11 @@ TRITON := nvidia-pytriton==0.7.0
 TORCH_INDEX ?=
 # Anything else pip should be told, e.g. PIP_EXTRA_ARGS="--proxy http://..."
 PIP_EXTRA_ARGS ?=
-# Arguments for serve, demo and pytest, e.g. make test ARGS="tests/house -x"
+# Which load test, and a running service instead of one of its own: make loadtest SCENARIO=steady URL=... GRPC=...
+SCENARIO ?= smoke
+URL ?=
+GRPC ?=
+# Arguments for serve, demo, loadtest and pytest, e.g. make test ARGS="tests/house -x"
 ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -18,10 +22,10 @@ INSTALLED := $(VENV)/.installed
 CODE := service tests examples loadtest model_repository
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test lint format type protos bench bench-exact bench-plan bench-triton
+.PHONY: help install serve demo test lint format type protos loadtest bench bench-exact bench-plan bench-triton bench-serving
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## a virtual environment in .venv with everything, pinned
 
@@ -60,8 +64,11 @@ protos: install ## regenerate service/wavserve/pb from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iwavserve/pb=protos/wavserve/v1 \
 	    --python_out=service --grpc_python_out=service --pyi_out=service wavserve/pb/wavserve.proto
 
+loadtest: install ## simulated robots: SCENARIO=smoke, steady, burst, soak, overload, slow-backend, mixed-k or ramp
+	$(BIN)/python loadtest/load.py $(SCENARIO) $(if $(URL),--url $(URL)) $(if $(GRPC),--grpc $(GRPC)) $(ARGS)
+
 # Progress on standard error; the figures are one JSON object on the last line of standard output.
-bench: install ## every benchmark (about 20 minutes on two cores)
+bench: install ## every benchmark (about 35 minutes on two cores)
 	$(BIN)/python loadtest/bench.py
 
 bench-exact: install ## the plain path against the fast one
@@ -72,3 +79,6 @@ bench-triton: install ## models in this process against a real Triton: time, byt
 
 bench-plan: install ## a plan, and the edges' own cost
 	$(BIN)/python loadtest/bench_plan.py $(ARGS)
+
+bench-serving: install ## ours against a server that makes one plan at a time, on the plain path and on ours
+	$(BIN)/python loadtest/bench_serving.py $(ARGS)

@@ -13,7 +13,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-BENCHMARKS = ("bench_plan.py", "bench_triton.py", "bench_exact.py")
+BENCHMARKS = ("bench_plan.py", "bench_triton.py", "bench_exact.py", "bench_serving.py")
 PACKAGES = ("wavserve", "torch", "numpy", "grpcio", "tritonclient", "nvidia-pytriton", "fastapi", "uvicorn")
 
 

@@ -22,7 +22,7 @@ from wavserve.edge.grpc_api import create_grpc_server
 from wavserve.edge.http_api import create_http_app
 from wavserve.edge.limits import EdgeLimits
 from wavserve.errors import SettingsError
-from wavserve.fleet import Fleet, open_fleet
+from wavserve.fleet import Around, Fleet, bare, open_fleet
 from wavserve.policy import Policy, PolicyParts
 from wavserve.records import Recorder
 from wavserve.sessions import MemorySessions
@@ -51,15 +51,15 @@ class Service:
         await self.fleet.close()
 
 
-async def assemble(settings: Settings) -> Service:
+async def assemble(settings: Settings, around: Around = bare) -> Service:
     """Brings up the models and puts the parts together; `policy.warm_up` is the caller's next step.
 
-    Raises as `open_fleet` does.
+    `around` puts something around each device's backend. Raises as `open_fleet` does.
     """
     metrics = Metrics()
     recorder = None if settings.record.folder is None else Recorder(settings.record.folder)
     sessions = MemorySessions(**settings.sessions.model_dump())
-    fleet = await open_fleet(settings, metrics)
+    fleet = await open_fleet(settings, metrics, around)
     policy = Policy(_parts(settings, fleet, sessions, metrics, recorder))
     metrics.watch_queue(lambda: fleet.queue_depth)
     metrics.watch_arena(lambda: fleet.slots()[0], lambda: fleet.slots()[1])
@@ -68,7 +68,7 @@ async def assemble(settings: Settings) -> Service:
     return Service(policy, sessions, metrics, fleet)
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, around: Around = bare) -> None:
     """Runs both edges until SIGINT or SIGTERM, then drains: no new plans, those under way are answered.
 
     Raises BundleError and SettingsError (a port in use), and whatever the warm-up plan failed with.
@@ -77,7 +77,7 @@ async def serve(settings: Settings) -> None:
     http_socket = _listen(settings)
     _check_free(settings)
     stopped = _on_signal()
-    service = await _unless(stopped, assemble(settings))
+    service = await _unless(stopped, assemble(settings, around))
     if service is None:
         return
     try:

@@ -22,6 +22,7 @@ READY_WITHIN_S = 300.0
 """A first start makes the tiny preset; a slow disk and a cold import of torch fit in with room to spare."""
 END_WITHIN_S = 60.0
 POLL_S = 0.1
+SERVE = (sys.executable, "-m", "wavserve.cli", "serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +53,21 @@ class Child:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
-def start(log: Path, arguments: Sequence[str] = (), on_wait: Callable[[float], None] = lambda waited_s: None) -> Child:
+def start(
+    log: Path,
+    arguments: Sequence[str] = (),
+    on_wait: Callable[[float], None] = lambda waited_s: None,
+    command: Sequence[str] = SERVE,
+) -> Child:
     """Starts `wavserve serve` with more arguments and returns once it is ready; `on_wait` hears how long it takes.
 
-    Raises RuntimeError when it ends early, TimeoutError when it does not get ready; it is not left running then.
+    `command` is another program that takes the same arguments. Raises RuntimeError when it ends early, TimeoutError
+    when it does not get ready; it is not left running then.
     """
     http, grpc = free_ports(2)
-    command = [sys.executable, "-m", "wavserve.cli", "serve", f"--http-port={http}", f"--grpc-port={grpc}", *arguments]
+    line = [*command, f"--http-port={http}", f"--grpc-port={grpc}", *arguments]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT)
     child = Child(process, f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}", log)
     try:
         _wait(child, on_wait)
@@ -71,9 +78,9 @@ def start(log: Path, arguments: Sequence[str] = (), on_wait: Callable[[float], N
 
 
 @contextmanager
-def running(log: Path, arguments: Sequence[str] = ()) -> Iterator[Child]:
+def running(log: Path, arguments: Sequence[str] = (), command: Sequence[str] = SERVE) -> Iterator[Child]:
     """A service for the length of a block."""
-    child = start(log, arguments)
+    child = start(log, arguments, command=command)
     try:
         yield child
     finally:

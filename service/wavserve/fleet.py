@@ -40,6 +40,13 @@ ARENA_OWNER = VERBS["imagine"].model
 Close = Callable[[], Awaitable[None]]
 Slots = Callable[[], tuple[int, int]]
 """Arena slots used, and slots there are."""
+Around = Callable[[Backend], Backend]
+"""Puts something around a device's backend: a fault or a delay, to see how the service bears it."""
+
+
+def bare(backend: Backend) -> Backend:
+    """Nothing around it."""
+    return backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +70,8 @@ class Fleet:
             await close()
 
 
-async def open_fleet(settings: Settings, metrics: Metrics) -> Fleet:
-    """Brings up what the settings ask for.
+async def open_fleet(settings: Settings, metrics: Metrics, around: Around = bare) -> Fleet:
+    """Brings up what the settings ask for, with `around` around every backend.
 
     Raises BundleError when the bundle cannot be used, SettingsError when the settings cannot, ModelDown when no Triton
     answers.
@@ -72,11 +79,11 @@ async def open_fleet(settings: Settings, metrics: Metrics) -> Fleet:
     kind = settings.backend.kind if settings.backend.kind != "auto" else _choose(settings)
     match kind:
         case "local":
-            return await _local(settings, metrics)
+            return await _local(settings, metrics, around)
         case "triton-embedded":
-            return await _embedded(settings, metrics)
+            return await _embedded(settings, metrics, around)
         case _:
-            return await _remote(settings, metrics)
+            return await _remote(settings, metrics, around)
 
 
 def _choose(settings: Settings) -> str:
@@ -104,7 +111,7 @@ def open_bundle(settings: Settings) -> Bundle:
     return bundle.load(folder)
 
 
-async def _local(settings: Settings, metrics: Metrics) -> Fleet:
+async def _local(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
     from wavserve.backends.local import LocalBackend
     from wavserve.models.loading import load_runners
 
@@ -112,12 +119,12 @@ async def _local(settings: Settings, metrics: Metrics) -> Fleet:
     loaded = await asyncio.to_thread(load_runners, opened, runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
     backend, book = LocalBackend(loaded.runners), loaded.arena.book
-    device = _device(settings, opened.spec, backend, metrics, book.num_slots)
+    device = _device(settings, opened.spec, around(backend), metrics, book.num_slots)
     placement = Placement([device], settings.limits.repair_s)
     return Fleet(opened.spec, digest, placement, lambda: (book.used, book.num_slots), [backend.close])
 
 
-async def _embedded(settings: Settings, metrics: Metrics) -> Fleet:
+async def _embedded(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
     from wavserve.backends import triton_server
     from wavserve.backends.triton_server import ServerConfig, TritonServer
 
@@ -131,14 +138,16 @@ async def _embedded(settings: Settings, metrics: Metrics) -> Fleet:
     environment = inherited_environment() | _model_environment(settings, opened.folder, arena_prefix=name)
     server = TritonServer(ServerConfig(name, repository, environment, settings.triton.shm_bytes))
     log.info("starting tritonserver; its log is %s", server.log)
-    return await _behind_triton(settings, metrics, {"embedded": server})
+    return await _behind_triton(settings, metrics, {"embedded": server}, around)
 
 
-async def _remote(settings: Settings, metrics: Metrics) -> Fleet:
-    return await _behind_triton(settings, metrics, dict.fromkeys(settings.triton.urls))
+async def _remote(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
+    return await _behind_triton(settings, metrics, dict.fromkeys(settings.triton.urls), around)
 
 
-async def _behind_triton(settings: Settings, metrics: Metrics, servers: Mapping[str, TritonServer | None]) -> Fleet:
+async def _behind_triton(
+    settings: Settings, metrics: Metrics, servers: Mapping[str, TritonServer | None], around: Around
+) -> Fleet:
     """A fleet of endpoints, by address; with the server where it is ours."""
     from wavserve.backends.triton import TritonBackend
     from wavserve.backends.triton_health import Supervisor, WatchConfig
@@ -165,7 +174,7 @@ async def _behind_triton(settings: Settings, metrics: Metrics, servers: Mapping[
         about = await _first_up(supervisors, told.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
         num_slots = min(each.num_slots for each in supervisors if each.num_slots is not None)
-        devices = [_device(settings, spec, backend, metrics, num_slots) for backend in backends.values()]
+        devices = [_device(settings, spec, around(backend), metrics, num_slots) for backend in backends.values()]
     except BaseException:
         await asyncio.gather(*(each.close() for each in supervisors))
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from fakes import example_result, example_spec, example_submission
 from served import Served
 
+from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.clients.plan_client import PlanClient
 from wavserve.errors import (
     DeadlineExceeded,
@@ -102,3 +104,27 @@ def test_the_client_needs_the_base_install_only() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout == ""
+
+
+def test_the_client_for_an_event_loop_answers_and_refuses_alike(served: Served) -> None:
+    async def ask() -> None:
+        async with AsyncPlanClient(served.address.grpc) as client:
+            chunk = await client.plan(example_submission(sequence=4, deadline_ms=60_000))
+            assert (chunk.sequence, chunk.receipt.sequence) == (4, 4)
+            served.policy.error = Overloaded("full", 0.25)
+            with pytest.raises(Overloaded, match="full") as caught:
+                await client.plan(example_submission())
+            assert caught.value.retry_after_s == 0.25
+
+    asyncio.run(ask())
+
+
+def test_the_client_for_an_event_loop_says_when_nobody_is_there() -> None:
+    async def ask() -> None:
+        with socket.socket() as taken:  # bound and not listened on
+            taken.bind(("127.0.0.1", 0))
+            async with AsyncPlanClient(f"127.0.0.1:{taken.getsockname()[1]}") as client:
+                with pytest.raises(NotReady, match="UNAVAILABLE"):
+                    await client.plan(example_submission(), timeout_s=5.0)
+
+    asyncio.run(ask())

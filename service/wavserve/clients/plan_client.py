@@ -1,12 +1,13 @@
 """A small synchronous robot client over gRPC: encoded pictures and a state in, a chunk of actions out.
 
-Used by `wavserve plan` and by robots' own programs. Needs only the base install: no torch, no server code. Failures
-come back as the typed errors of `errors.py`, with field, expected and actual as the server told them.
+Used by `wavserve plan` and by robots' own programs; `async_client` is the same for an event loop. Needs only the base
+install: no torch, no server code. Failures come back as the typed errors of `errors.py`, with field, expected and
+actual as the server told them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -23,7 +24,7 @@ Answer = TypeVar("Answer", pb.ActionChunk, pb.ResetResponse, pb.PolicyInfo)
 
 _SERVICE = "wavserve.v1.PlanService"
 # What gRPC itself reports, when the server had no say.
-_TRANSPORT = {
+_TRANSPORT: Mapping[grpc.StatusCode, type[errors.WavserveError]] = {
     grpc.StatusCode.UNAVAILABLE: errors.NotReady,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
     grpc.StatusCode.CANCELLED: errors.Cancelled,
@@ -31,22 +32,36 @@ _TRANSPORT = {
 }
 
 
+def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
+    """How a robot's channel is set up."""
+    return [
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        # The server allows a ping every 5 s; a dead link shows within 15 s.
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+
+
+def typed_error(
+    code: grpc.StatusCode, told_by_grpc: str, trailing: Iterable[tuple[str, str | bytes]]
+) -> errors.WavserveError:
+    """A failed call as the server told it in its trailing metadata; else as gRPC did."""
+    for key, value in trailing:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            told = unpack_error(value)
+            if told is not None:
+                return told
+    return _TRANSPORT.get(code, errors.WavserveError)(told_by_grpc)
+
+
 class PlanClient:
     """One connection to a server (`host:port`, no TLS); use it as a context manager, from any number of threads."""
 
     def __init__(self, target: str, max_message_bytes: int = 32 * 1024 * 1024) -> None:
         self._target = target
-        self._channel = grpc.insecure_channel(
-            target,
-            options=(
-                ("grpc.max_send_message_length", max_message_bytes),
-                ("grpc.max_receive_message_length", max_message_bytes),
-                # The server allows a ping every 5 s; a dead link shows within 15 s.
-                ("grpc.keepalive_time_ms", 10_000),
-                ("grpc.keepalive_timeout_ms", 5_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-            ),
-        )
+        self._channel = grpc.insecure_channel(target, options=channel_options(max_message_bytes))
 
     def plan(self, submission: Submission, timeout_s: float | None = None) -> Chunk:
         """Plans. `timeout_s` bounds the call itself (None: only the request's deadline, if any, does).
@@ -97,10 +112,5 @@ class PlanClient:
 
     def _typed(self, error: grpc.RpcError) -> errors.WavserveError:
         assert isinstance(error, grpc.Call)  # what the blocking API raises is always the call itself
-        for key, value in error.trailing_metadata() or ():
-            if key == DETAILS_KEY and isinstance(value, bytes):
-                told = unpack_error(value)
-                if told is not None:
-                    return told
         told_by_grpc = f"{self._target}: {error.code().name}: {error.details()}"
-        return _TRANSPORT.get(error.code(), errors.WavserveError)(told_by_grpc)
+        return typed_error(error.code(), told_by_grpc, error.trailing_metadata() or ())

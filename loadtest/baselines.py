@@ -1,0 +1,181 @@
+"""Two policies to compare ours with, behind the same door: one plan at a time, on the plain path or on ours.
+
+Served by `serial_service.py`, measured by `bench_serving.py`. The plain one plans as the authors' code does - features
+projected again for every value sample and flow step, text padded and masked - on the bundle's own weights, and is
+treated kindly: the text embedding is kept, a plan whose deadline passed in the queue is not begun, nothing is hashed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavserve.bundle import TRANSFORMER, Bundle
+from wavserve.edge.door import Planning
+from wavserve.errors import DeadlineExceeded, UnknownSession
+from wavserve.models import weights
+from wavserve.models.encoder import Encoder, Pixels
+from wavserve.models.plain import Draws, Plain, Scene, plain_plan
+from wavserve.noise import FINAL, Stream, draw, draw_many
+from wavserve.normalise import Normaliser
+from wavserve.options import merge_options
+from wavserve.sessions import FrameMemory
+from wavserve.spec import PlannerConfig, PolicySpec
+from wavserve.types import Array, DeadlineResult, PlanRequest, PlanResult, Receipt, Stop
+
+
+@dataclass(slots=True)
+class Serial:
+    """A policy whose plans wait for each other, first come, first served."""
+
+    policy: Planning
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def spec(self) -> PolicySpec:
+        return self.policy.spec
+
+    @property
+    def digest(self) -> str:
+        return self.policy.digest
+
+    @property
+    def ready(self) -> bool:
+        return self.policy.ready
+
+    async def plan(self, request: PlanRequest, deadline: float | None = None) -> PlanResult:
+        """One plan, when those before it are done. Raises DeadlineExceeded when its deadline passed meanwhile."""
+        async with self._turn:
+            if deadline is not None and time.monotonic() > deadline:
+                raise DeadlineExceeded("the deadline passed in the queue")
+            return await self.policy.plan(request, deadline)
+
+    async def reset(self, session_id: str) -> None:
+        await self.policy.reset(session_id)
+
+
+class PlainPolicy:
+    """Plans on the plain path, in a thread. Sessions are kept for ever; K is spent whole, whatever the deadline."""
+
+    ready = True
+
+    def __init__(self, bundle: Bundle, digest: str) -> None:
+        self.spec = bundle.spec
+        self.digest = digest
+        self._models = PlainModels(bundle)
+        self._normaliser = Normaliser(bundle.spec)
+        self._sessions: dict[str, FrameMemory] = {}
+
+    async def plan(self, request: PlanRequest, deadline: float | None = None) -> PlanResult:
+        """One plan. Raises DeadlineExceeded when it came out too late."""
+        began = time.monotonic()
+        session = request.session_id or secrets.token_urlsafe(18)
+        if request.session_id is not None and request.session_id not in self._sessions:
+            raise UnknownSession("session_id", "a session of this service", repr(session))
+        config = merge_options(self.spec.planner, self.spec.bounds, dict(request.options))
+        seed = secrets.randbits(63) if request.seed is None else request.seed
+        latents = await asyncio.to_thread(self._models.see, request.images)
+        memory = self._remembered(session, latents, request.executed_steps)
+        history = self._normaliser.history(request.state)
+        output = await asyncio.to_thread(
+            self._models.plan, (memory.frames, request.instruction, history), config, (seed, request.sequence)
+        )
+        actions = self._normaliser.actions(output, request.state)
+        if deadline is not None and time.monotonic() > deadline:
+            raise DeadlineExceeded("the plan was ready too late")
+        self._sessions[session] = memory
+        receipt = self._receipt(request, config, seed, (began, deadline))
+        return PlanResult(session, request.sequence, request.control_step, actions, receipt)
+
+    async def reset(self, session_id: str) -> None:
+        """Forgets a session."""
+        self._sessions.pop(session_id, None)
+
+    def _remembered(self, session: str, latents: Array, executed_steps: int) -> FrameMemory:
+        spec, known = self.spec, self._sessions.get(session)
+        if known is None:
+            return FrameMemory.begin(latents, spec.latent.num_memory_frames, spec.memory_threshold)
+        return known.observe(latents, executed_steps, spec.memory_threshold)
+
+    def _receipt(
+        self, request: PlanRequest, config: PlannerConfig, seed: int, times: tuple[float, float | None]
+    ) -> Receipt:
+        (began, deadline), now = times, time.monotonic()
+        return Receipt(
+            policy=self.spec.name,
+            policy_digest=self.digest,
+            untrained=self.spec.untrained,
+            seed=seed,
+            sequence=request.sequence,
+            config=config,
+            iterations_done=config.num_iterations,
+            stopped=Stop.DONE,
+            warm_start=False,
+            deadline=DeadlineResult.NONE if deadline is None else DeadlineResult.MET,
+            slack_s=None if deadline is None else deadline - now,
+            iterations=(),
+            stage_s={"total": now - began},
+            value_estimate=None,
+            digests={},
+            version="baseline",
+        )
+
+
+class PlainModels:
+    """A bundle's models on the plain path: frames to latents, and a plan. Called from threads, one at a time."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._spec = bundle.spec
+        self._encoder = Encoder(bundle.folder)
+        models = weights.load(bundle.folder / TRANSFORMER, bundle.spec.model)
+        self._plain = Plain(models, bundle.spec.model, bundle.spec.latent)
+        self._texts: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def see(self, images: Mapping[str, Pixels]) -> Array:
+        """Normalised latents `[V, C, H, W]` of one frame a camera."""
+        pixels = np.stack([images[camera.name] for camera in self._spec.cameras])
+        latents: Array = self._encoder.encode_images(pixels[None])[0]
+        return latents
+
+    @torch.inference_mode()
+    def plan(self, seen: tuple[Array, str, Array], config: PlannerConfig, key: tuple[int, int]) -> Array:
+        """Normalised actions `[T, action channels]` of (memory, instruction, history token), on noise of a key."""
+        memory, instruction, history = seen
+        scene = Scene(torch.from_numpy(memory), *self._text(instruction), torch.from_numpy(history))
+        actions, _ = plain_plan(self._plain, scene, self._draws(config, key), config)
+        found: Array = actions.numpy()
+        return found
+
+    def _text(self, instruction: str) -> tuple[Tensor, Tensor]:
+        """Embedding `[prompt, C]`, padded to the policy's prompt length as the released code pads, and its mask."""
+        if instruction not in self._texts:
+            [own] = self._encoder.encode_text([instruction.encode()])
+            text = torch.zeros(self._spec.max_prompt_tokens, own.shape[1])
+            text[: len(own)] = torch.from_numpy(own)
+            self._texts[instruction] = text, (torch.arange(len(text)) < len(own)).float()
+        return self._texts[instruction]
+
+    def _draws(self, config: PlannerConfig, key: tuple[int, int]) -> Draws:
+        """Every noise of a plan, by the names under which the service draws it."""
+        spec, latent = self._spec, self._spec.latent
+        video = (spec.num_views, spec.model.video.in_channels, latent.num_future_frames, latent.height, latent.width)
+        value = (spec.num_value_tokens, spec.model.value.in_channels)
+        action = (spec.chunk, spec.model.action.in_channels)
+        futures, rows = range(config.num_video_samples), range(config.num_video_samples * config.num_value_samples)
+        rounds = range(config.num_iterations)
+        videos = [draw_many(key, Stream.VIDEO, k, futures, video) for k in rounds]
+        values = [draw_many(key, Stream.VALUE, k, rows, value) for k in rounds]
+        return Draws(
+            torch.from_numpy(np.stack(videos) if videos else np.empty((0, len(futures), *video), np.float32)),
+            torch.from_numpy(np.stack(values) if values else np.empty((0, len(rows), *value), np.float32)),
+            torch.from_numpy(draw(key, Stream.VIDEO, FINAL, 0, video)),
+            torch.from_numpy(draw(key, Stream.VALUE, FINAL, 0, value)),
+            torch.from_numpy(draw(key, Stream.ACTION, FINAL, 0, action)),
+        )

@@ -1,0 +1,44 @@
+"""A `wavserve serve` whose backend is slow: every call to it takes so much longer. For the scenario `slow-backend`.
+
+Started by `load.py` as a child, with the arguments of `wavserve serve` after `--slow-ms`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+from dataclasses import dataclass
+
+from wavserve.app import serve
+from wavserve.backends.base import Backend
+from wavserve.commands import configuration
+from wavserve.types import Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """A backend that waits before every call; calls under way at a time wait side by side, as on a slow wire."""
+
+    backend: Backend
+    wait_s: float
+
+    async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
+        await asyncio.sleep(self.wait_s)
+        return await self.backend.run(verb, inputs, deadline)
+
+    async def close(self) -> None:
+        await self.backend.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slow-ms", type=float, required=True, help="added to every backend call")
+    configuration.add_settings_arguments(parser)
+    args = parser.parse_args()
+    settings = configuration.load(args).settings
+    asyncio.run(serve(settings, around=lambda backend: Slow(backend, args.slow_ms / 1e3)))
+
+
+if __name__ == "__main__":
+    main()

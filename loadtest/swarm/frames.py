@@ -1,0 +1,35 @@
+"""What the simulated robots see: the recorded LIBERO frames, over and over.
+
+Called by the robot. Pictures travel as the PNG files they are.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from wavserve.messages import EncodedImage, Submission
+
+EPISODE = Path(__file__).parents[2] / "examples" / "libero_object_0"
+CAMERAS = ("agentview", "wrist")
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """One episode: observations without anything of a session."""
+
+    observations: tuple[Submission, ...]
+
+    @classmethod
+    def recorded(cls, folder: Path = EPISODE) -> Frames:
+        episode = json.loads((folder / "episode.json").read_text(encoding="utf-8"))
+        seen = []
+        for frame in episode["frames"]:
+            pictures = (EncodedImage(name, "png", (folder / frame[name]).read_bytes()) for name in CAMERAS)
+            seen.append(Submission(tuple(pictures), tuple(frame["state"]), episode["instruction"]))
+        return cls(tuple(seen))
+
+    def at(self, number: int) -> Submission:
+        """The `number`-th observation; after the last comes the first."""
+        return self.observations[number % len(self.observations)]
