@@ -50,6 +50,9 @@ class Serial:
     def ready(self) -> bool:
         return self.policy.ready
 
+    def check_door(self, deadline: float | None) -> None:
+        """Nobody is refused early: whoever comes waits."""
+
     async def plan(self, request: PlanRequest, deadline: float | None = None) -> PlanResult:
         """One plan, when those before it are done. Raises DeadlineExceeded when its deadline passed meanwhile."""
         async with self._turn:
@@ -72,6 +75,9 @@ class PlainPolicy:
         self._models = PlainModels(bundle)
         self._normaliser = Normaliser(bundle.spec)
         self._sessions: dict[str, FrameMemory] = {}
+
+    def check_door(self, deadline: float | None) -> None:
+        """It knows nothing that could be judged early."""
 
     async def plan(self, request: PlanRequest, deadline: float | None = None) -> PlanResult:
         """One plan. Raises DeadlineExceeded when it came out too late."""
