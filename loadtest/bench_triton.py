@@ -146,7 +146,7 @@ def subject(bundle: Bundle, backend: Backend) -> Subject:
 
 @contextlib.asynccontextmanager
 async def on_local(bundle: Bundle) -> AsyncIterator[Subject]:
-    config = RunnerConfig("cpu", "float32", None, SLOTS, lease_s=60.0, max_texts=4)
+    config = RunnerConfig("cpu", "float32", None, SLOTS, lease_s=60.0, max_texts=4, compile="auto")
     made = subject(bundle, LocalBackend(load_runners(bundle, config).runners))
     yield made
     await made.batcher.close()

@@ -242,6 +242,7 @@ def runner_config(settings: Settings) -> RunnerConfig:
         arena.lease_s,
         backend.max_cached_texts,
         backend.text_device,
+        backend.compile,
     )
 
 

@@ -74,6 +74,10 @@ class BackendSettings(_Section):
     )
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="numbers the models compute in")
     threads: OptionalCount = Field(default=None, description="torch threads; none: torch's own choice")
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="torch's compiler on the models; auto: on a CPU where it works; on: an error where it does not",
+    )
     max_cached_texts: Positive = Field(default=64, description="instructions whose keys and values are kept")
 
 

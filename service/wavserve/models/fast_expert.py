@@ -26,11 +26,19 @@ Read = Callable[[int], Tensor]
 class FastExpert:
     """What the fast paths of both experts share. Holds no weights of its own; running does not change it.
 
-    `length`: tokens of a sample `T`, without a history token.
+    `length`: tokens of a sample `T`, without a history token; `contexts`: those of a video sample `V*L` and, for the
+    action expert, of value features. Only `rehearse` needs the latter.
     """
 
-    def __init__(self, dit: ExpertDiT, config: ModelConfig, length: int, step: BlockStep = block) -> None:
-        self._dit, self._length, self._step = dit, length, step
+    def __init__(
+        self,
+        dit: ExpertDiT,
+        config: ModelConfig,
+        length: int,
+        step: BlockStep = block,
+        contexts: Sequence[int] = (),
+    ) -> None:
+        self._dit, self._length, self._step, self._contexts = dit, length, step, contexts
         self._blocks: list[Block] = list(dit.blocks)  # type: ignore[arg-type]
         self._dtype = dit.scale_shift_table.dtype
         table = token_rotary(length + 1, dit.rope_base, dit.scale_shift_table.shape[1], dit.rope_theta)
@@ -40,6 +48,17 @@ class FastExpert:
     def cross_kv(self, read: Read) -> list[KeyValue]:
         """Keys and values of video features `read(layer) [R, V*L, D]` for each block: once a video sample."""
         return [key_value(block.attn2, read(layer).to(self._dtype)) for layer, block in enumerate(self._blocks)]
+
+    def rehearse(self) -> None:
+        """Forwards that are like all others but for their numbers of rows; one row is a case of its own."""
+        for rows in (1, 2):
+            self._rehearse(rows)
+
+    def _rehearse(self, rows: int) -> None:
+        raise NotImplementedError
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return self._dit.scale_shift_table.new_zeros(shape)
 
     @torch.inference_mode()
     def _velocity(
@@ -78,6 +97,10 @@ class FastExpert:
 class FastValue(FastExpert):
     """The value expert's fast path."""
 
+    def _rehearse(self, rows: int) -> None:
+        kv = self.cross_kv(lambda layer: self._zeros(rows, self._contexts[0], self._dit.context_widths[0]))
+        self.velocity(self._zeros(rows, 3, self._length, self._dit.proj_in.in_features), 1.0, kv)
+
     def velocity(self, samples: Tensor, sigma: float, kv: Sequence[KeyValue]) -> Tensor:
         """Velocity `[R, M, T, C]` of `samples [R, M, T, C]` at `sigma`, the M rows of a video sample on its `kv`."""
         return self._velocity(samples, sigma, [kv])
@@ -97,6 +120,13 @@ class FastValue(FastExpert):
 
 class FastAction(FastExpert):
     """The action expert's fast path."""
+
+    def _rehearse(self, rows: int) -> None:
+        lengths, widths, channels = self._contexts, self._dit.context_widths, self._dit.proj_in.in_features
+        video_kv = self.cross_kv(lambda layer: self._zeros(rows, lengths[0], widths[0]))
+        value_kv = self.value_kv(lambda layer: self._zeros(rows, lengths[1], widths[1]))
+        noise, history = self._zeros(rows, self._length, channels), self._zeros(rows, channels)
+        self.velocity(noise, 1.0, history, video_kv, value_kv)
 
     @torch.inference_mode()
     def value_kv(self, read: Read) -> list[KeyValue]:

@@ -151,7 +151,8 @@ class FastVideo:
         dtype = self._dit.view_embed.dtype
         memory, future = (self._dit.proj_in(pack(part).to(dtype)) for part in (memory, future))
         memory = memory.unsqueeze(1).expand(-1, future.shape[1], -1, -1, -1)
-        return torch.cat([memory, future], dim=3).flatten(0, 1).unflatten(2, (self._latent.num_frames, -1))
+        tokens = torch.cat([memory, future], dim=3)
+        return rearrange(tokens, "g n v (f l) d -> (g n) v f l d", f=self._latent.num_frames)
 
     def _chunks(self, x: Tensor, texts: Sequence[TextKV]) -> Iterator[_Chunk]:
         """On a CPU a few samples of one group at a time; else all at once where the instructions are equally long."""

@@ -85,7 +85,8 @@ def key_value(layer: Attention, tokens: Tensor) -> KeyValue:
 
 def _heads(x: Tensor, num_heads: int) -> Tensor:
     """`[R, L, (heads d)]` seen as `[R, heads, L, d]`."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    rows, length, width = x.shape
+    return x.view(rows, length, num_heads, width // num_heads).transpose(1, 2)
 
 
 def _from(x: Tensor, first: int) -> Tensor:
@@ -124,7 +125,7 @@ def _attend(layer: Attention, q: Tensor, context: KeyValue) -> Tensor:
 
 def _feed_forward(layer: FeedForward, x: Tensor) -> Tensor:
     projection, _, out = layer.net
-    return out(_gelu(projection.proj(x)))  # type: ignore[no-any-return]
+    return out(_gelu(projection.proj(x)))  # type: ignore[no-any-return, operator]
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -136,9 +137,10 @@ def _gelu(x: Tensor) -> Tensor:
 
 def turned(x: Tensor, turns: Tensor) -> Tensor:
     """`x [..., width]` turned pair by pair, in float32, by `turns [..., width / 2, 2]`. May write `x`."""
-    pairs = x.float().unflatten(-1, (-1, 2))
+    pairs = x.float().view(*x.shape[:-1], -1, 2)
     if not torch.compiler.is_compiling():
         torch.view_as_complex(pairs).mul_(torch.view_as_complex(turns))
         return pairs.view(x.shape).to(x.dtype)
     first, second, cos, sin = pairs[..., 0], pairs[..., 1], turns[..., 0], turns[..., 1]  # complex is not fused
-    return torch.stack((first * cos - second * sin, first * sin + second * cos), -1).flatten(-2).to(x.dtype)
+    turned_pairs = torch.stack((first * cos - second * sin, first * sin + second * cos), -1)
+    return turned_pairs.flatten(-2).to(x.dtype)

@@ -6,7 +6,10 @@ Called by whoever hosts the models: the composition root for the in-process back
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 
@@ -20,10 +23,16 @@ from wavserve.models.expert import ExpertDiT
 from wavserve.models.expert_runners import ActionRunner, ValueRunner
 from wavserve.models.fast_expert import FastAction, FastValue
 from wavserve.models.fast_video import FastVideo
+from wavserve.models.fused import block
 from wavserve.models.video import VideoDiT
 from wavserve.models.video_runner import VideoRunner
 from wavserve.spec import PolicySpec
 from wavserve.verbs import MODELS
+
+Fast = TypeVar("Fast", FastVideo, FastValue, FastAction)
+
+OPEN_ROWS, OPEN_LENGTH = 0, 2
+"""Axes of a context's keys and values `[R, heads, L, d]`: the one whose length varies from call to call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +49,8 @@ class RunnerConfig:
     max_texts: int
     text_device: str = "auto"
     """of the text encoder alone; auto: as the others"""
+    compile: str = "off"
+    """auto, on or off"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +85,14 @@ def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig
             return _encoder_runner(bundle, device, text_device, dtype)
         case "video_dit":
             assert isinstance(arenas, Arena), "only the owner of an arena writes features"
-            return _video_runner(weights.load_video(folder, spec.model, device, dtype), spec, arenas, config.max_texts)
+            dit = weights.load_video(folder, spec.model, device, dtype)
+            return _video_runner(dit, spec, arenas, config.max_texts, config.compile)
         case "value_dit":
-            return _value_runner(weights.load_expert(folder, spec.model, "value", device, dtype), spec, arenas)
+            expert = weights.load_expert(folder, spec.model, "value", device, dtype)
+            return _value_runner(expert, spec, arenas, config.compile)
         case "action_dit":
-            return _action_runner(weights.load_expert(folder, spec.model, "action", device, dtype), spec, arenas)
+            expert = weights.load_expert(folder, spec.model, "action", device, dtype)
+            return _action_runner(expert, spec, arenas, config.compile)
         case _:
             raise BundleError(f"model: expected one of {', '.join(MODELS)}, got {model!r}")
 
@@ -106,16 +120,32 @@ def _encoder_runner(bundle: Bundle, device: torch.device, text_device: torch.dev
     return EncoderRunner(Encoder(bundle.folder, str(device), dtype, str(text_device)))
 
 
-def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int) -> Runner:
-    return VideoRunner(FastVideo(dit, spec.model, spec.latent, spec.num_views), spec, arena, max_texts)
+def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int, choice: str = "off") -> Runner:
+    make = partial(FastVideo, dit, spec.model, spec.latent, spec.num_views)
+    # one instruction a call: what varies is its length
+    return VideoRunner(_built("video_dit", make, OPEN_LENGTH, choice, arena.device), spec, arena, max_texts)
 
 
-def _value_runner(dit: ExpertDiT, spec: PolicySpec, arenas: Arenas) -> Runner:
-    return ValueRunner(FastValue(dit, spec.model, spec.num_value_tokens), spec, arenas)
+def _value_runner(dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off") -> Runner:
+    contexts = [SlotShape.of(spec).video_tokens]
+    make = partial(FastValue, dit, spec.model, spec.num_value_tokens, contexts=contexts)
+    return ValueRunner(_built("value_dit", make, OPEN_ROWS, choice, arenas.device), spec, arenas)
 
 
-def _action_runner(dit: ExpertDiT, spec: PolicySpec, arenas: Arenas) -> Runner:
-    return ActionRunner(FastAction(dit, spec.model, spec.chunk), spec, arenas)
+def _action_runner(dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off") -> Runner:
+    shape = SlotShape.of(spec)
+    make = partial(FastAction, dit, spec.model, spec.chunk, contexts=[shape.video_tokens, shape.value_tokens])
+    return ActionRunner(_built("action_dit", make, OPEN_ROWS, choice, arenas.device), spec, arenas)
+
+
+def _built(name: str, make: Callable[..., Fast], open_axis: int, choice: str, device: torch.device) -> Fast:
+    """A fast path, compiled where that is wanted; auto: on a CPU, for on a GPU nobody has measured it yet."""
+    if choice == "off" or (choice == "auto" and device.type != "cpu"):
+        return make(step=block)
+    # torch's compiler: a second and 60 MB that who does not want it does without
+    from wavserve.models.compiling import compiled
+
+    return compiled(name, make, open_axis, required=choice == "on")
 
 
 def apply_threads(config: RunnerConfig) -> None:
