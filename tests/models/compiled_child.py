@@ -1,7 +1,8 @@
 """What `test_compiling` runs in a process of its own: compiled fast paths beside the same as they are written.
 
 A process of its own, because what torch compiles stays in a process, and because torch's compiler brings warnings.
-Arguments: the models. Writes one JSON object: the largest differences by model, compilations made, and how many the cache on disk spared.
+Arguments: the models. Writes one JSON object: the largest differences by model, compilations made, and how many of them
+the cache on disk spared.
 """
 
 from __future__ import annotations
