@@ -115,8 +115,8 @@ async def _local(settings: Settings, metrics: Metrics) -> Fleet:
     opened = await asyncio.to_thread(open_bundle, settings)
     loaded = await asyncio.to_thread(load_runners, opened, runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
-    backend, book = LocalBackend(loaded.runners), loaded.arena.book
-    batcher, device = _device(settings, opened.spec, backend, metrics, book.num_slots)
+    backend, book = LocalBackend(loaded.runners, loaded.workers), loaded.arena.book
+    batcher, device = _device(settings, opened.spec, backend, metrics, book.num_slots, loaded.workers)
     placement = Placement([device], settings.limits.repair_s)
     return Fleet(opened.spec, digest, placement, [batcher], lambda: (book.used, book.num_slots), [backend.close])
 
@@ -219,10 +219,12 @@ def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
 
 
 def _device(
-    settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, num_slots: int
+    settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, num_slots: int, workers: int = 1
 ) -> tuple[Batcher, Device]:
     """A backend with its batcher, running, and what plans through it; a slice must fit the slots there are."""
-    batcher = Batcher(backend, BatcherConfig(**settings.batcher.model_dump()), on_batch=metrics.observe_call)
+    told = settings.batcher
+    limits = BatcherConfig(told.max_rows, told.depth + workers - 1, told.arena_retry_s)
+    batcher = Batcher(backend, limits, on_batch=metrics.observe_call)
     batcher.start()
     slices = SliceConfig(min(settings.planner.slice_size, num_slots), settings.planner.slices_in_flight)
     planner = Planner(ModelCalls(spec, batcher), slices, Pace())
@@ -243,6 +245,7 @@ def runner_config(settings: Settings) -> RunnerConfig:
         backend.max_cached_texts,
         backend.text_device,
         backend.compile,
+        backend.workers,
     )
 
 

@@ -73,7 +73,13 @@ class BackendSettings(_Section):
         default="auto", description="of the text encoder alone; auto: as device; cpu: its gigabytes stay off the GPU"
     )
     dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="numbers the models compute in")
-    threads: OptionalCount = Field(default=None, description="torch threads; none: torch's own choice")
+    threads: OptionalCount = Field(
+        default=None, description="torch threads of a call; none: one for a small model, else torch's own choice"
+    )
+    workers: OptionalCount = Field(
+        default=None,
+        description="calls a CPU computes at a time in this process; none: one a core for a small model, else one",
+    )
     compile: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="torch's compiler on the models; auto: on a CPU where it works; on: an error where it does not",

@@ -24,6 +24,7 @@ from wavserve.models.expert_runners import ActionRunner, ValueRunner
 from wavserve.models.fast_expert import FastAction, FastValue
 from wavserve.models.fast_video import FastVideo
 from wavserve.models.fused import block
+from wavserve.models.threads import Threads, plan_threads
 from wavserve.models.video import VideoDiT
 from wavserve.models.video_runner import VideoRunner
 from wavserve.spec import PolicySpec
@@ -51,6 +52,8 @@ class RunnerConfig:
     """of the text encoder alone; auto: as the others"""
     compile: str = "off"
     """auto, on or off"""
+    workers: int | None = 1
+    """calls that compute at a time in one process; None: by the model's size"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +62,18 @@ class Loaded:
 
     runners: dict[str, Runner]
     arena: Arena
+    workers: int
+    """calls that may compute at a time"""
 
 
 def load_runners(bundle: Bundle, config: RunnerConfig) -> Loaded:
     """Loads every model of a bundle into this process. Raises BundleError."""
-    apply_threads(config)
     device, dtype = device_of(config.device), dtype_of(config.dtype)
+    threads = apply_threads(bundle.spec, config)
     weights.check(bundle.folder / TRANSFORMER, bundle.spec.model)
     book = ArenaBook(config.num_slots, config.lease_s)
     arena = Arena.in_process(SlotShape.of(bundle.spec), book, dtype, device)
-    return Loaded({model: load_runner(model, bundle, arena, config) for model in MODELS}, arena)
+    return Loaded({model: load_runner(model, bundle, arena, config) for model in MODELS}, arena, threads.workers)
 
 
 def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig) -> Runner:
@@ -148,10 +153,12 @@ def _built(name: str, make: Callable[..., Fast], open_axis: int, choice: str, de
     return compiled(name, make, open_axis, required=choice == "on")
 
 
-def apply_threads(config: RunnerConfig) -> None:
-    """torch's threads are the process's: told once, before anything is computed."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+def apply_threads(spec: PolicySpec, config: RunnerConfig) -> Threads:
+    """torch's threads are the process's: told once, before anything is computed. Raises SettingsError."""
+    threads = plan_threads(spec, device_of(config.device), config.threads, config.workers)
+    if threads.per_call is not None:
+        torch.set_num_threads(threads.per_call)
+    return threads
 
 
 def dtype_of(name: str) -> torch.dtype:
