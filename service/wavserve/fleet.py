@@ -113,6 +113,7 @@ async def _local(settings: Settings, metrics: Metrics) -> Fleet:
     from wavserve.models.loading import load_runners
 
     opened = await asyncio.to_thread(open_bundle, settings)
+    settings = await asyncio.to_thread(_with_dtype, settings)
     loaded = await asyncio.to_thread(load_runners, opened, runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
     backend, book = LocalBackend(loaded.runners, loaded.workers), loaded.arena.book
@@ -129,6 +130,7 @@ async def _embedded(settings: Settings, metrics: Metrics) -> Fleet:
     if (obstacle := triton_server.why_not(repository)) is not None:
         raise SettingsError(f"backend.kind: triton-embedded cannot run here: {obstacle}")
     opened = await asyncio.to_thread(open_bundle, settings)
+    settings = await asyncio.to_thread(_with_dtype, settings)
     for path in triton_server.clean_up():
         log.info("removed %s, which a dead process left", path)
     name = triton_server.new_name()
@@ -247,6 +249,16 @@ def runner_config(settings: Settings) -> RunnerConfig:
         backend.compile,
         backend.workers,
     )
+
+
+def _with_dtype(settings: Settings) -> Settings:
+    """`backend.dtype` auto is decided once, for all processes of the models: they share an arena."""
+    if settings.backend.dtype != "auto":
+        return settings  # and a gateway before a Triton of its own does not import torch
+    from wavserve.models.loading import decided
+
+    dtype = decided(settings.backend.dtype, settings.backend.device)
+    return settings.model_copy(update={"backend": settings.backend.model_copy(update={"dtype": dtype})})
 
 
 def _model_environment(settings: Settings, folder: Path, arena_prefix: str) -> dict[str, str]:

@@ -72,17 +72,15 @@ class BackendSettings(_Section):
     text_device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="of the text encoder alone; auto: as device; cpu: its gigabytes stay off the GPU"
     )
-    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="numbers the models compute in")
-    threads: OptionalCount = Field(
-        default=None, description="torch threads of a call; none: one for a small model, else torch's own choice"
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        default="float32", description="numbers the models compute in; auto: bfloat16 where it is much faster"
     )
+    threads: OptionalCount = Field(default=None, description="torch threads of a call; none: by the model's size")
     workers: OptionalCount = Field(
-        default=None,
-        description="calls a CPU computes at a time in this process; none: one a core for a small model, else one",
+        default=None, description="local calls at a time on a CPU; none: by the model's size"
     )
     compile: Literal["auto", "on", "off"] = Field(
-        default="auto",
-        description="torch's compiler on the models; auto: on a CPU where it works; on: an error where it does not",
+        default="auto", description="torch's compiler; auto: on a CPU where it works; on: an error where it does not"
     )
     max_cached_texts: Positive = Field(default=64, description="instructions whose keys and values are kept")
 

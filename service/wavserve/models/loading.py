@@ -5,6 +5,7 @@ Called by whoever hosts the models: the composition root for the in-process back
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 
 from wavserve.bundle import TRANSFORMER, Bundle
 from wavserve.errors import BundleError, SettingsError
-from wavserve.models import weights
+from wavserve.models import precision, weights
 from wavserve.models.arena import Arena, Arenas, SlotShape
 from wavserve.models.arena_book import ArenaBook
 from wavserve.models.calls import Runner
@@ -30,6 +31,8 @@ from wavserve.models.video_runner import VideoRunner
 from wavserve.spec import PolicySpec
 from wavserve.verbs import MODELS
 
+log = logging.getLogger(__name__)
+
 Fast = TypeVar("Fast", FastVideo, FastValue, FastAction)
 
 OPEN_ROWS, OPEN_LENGTH = 0, 2
@@ -43,7 +46,7 @@ class RunnerConfig:
     device: str
     """auto, cpu or cuda"""
     dtype: str
-    """float32 or bfloat16"""
+    """float32 or bfloat16; `decided` turns auto into one of them"""
     threads: int | None
     num_slots: int
     lease_s: float
@@ -161,7 +164,22 @@ def apply_threads(spec: PolicySpec, config: RunnerConfig) -> Threads:
     return threads
 
 
+def decided(dtype: str, device: str) -> str:
+    """`float32` or `bfloat16`: for `auto` as this machine is measured, which the log tells.
+
+    Raises SettingsError, see `device_of`.
+    """
+    if dtype != "auto":
+        return dtype
+    chosen, gain = precision.choose(device_of(device))
+    log.info("backend.dtype auto: %s, for bfloat16 multiplies %.2f times as fast as float32 here", chosen, gain)
+    return chosen
+
+
 def dtype_of(name: str) -> torch.dtype:
+    """Raises SettingsError for `auto`: models in processes of their own must not each decide for themselves."""
+    if name == "auto":
+        raise SettingsError("backend.dtype: a Triton that others started needs float32 or bfloat16, got auto")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 
