@@ -75,7 +75,7 @@ class BackendSettings(_Section):
     dtype: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32", description="numbers the models compute in; auto: bfloat16 where it is much faster"
     )
-    threads: OptionalCount = Field(default=None, description="torch threads of a call; none: by the model's size")
+    threads: OptionalCount = Field(default=None, description="torch threads of a call; none: by model size")
     workers: OptionalCount = Field(
         default=None, description="local calls at a time on a CPU; none: by the model's size"
     )

@@ -20,7 +20,7 @@ _ROUNDS = 20
 def gemm_rate(
     dtype: torch.dtype, device: torch.device, rows: int = _ROWS, width: int = _WIDTH, out_width: int = 4 * _WIDTH
 ) -> float:
-    """FLOP/s of a product `[rows, width] x [width, out_width]` as in a feed-forward; of the fastest, for noise only slows."""
+    """FLOP/s of a product `[rows, width] x [width, out_width]` of the fastest, for noise only slows."""
     left = torch.ones(rows, width, dtype=dtype, device=device)
     right = torch.nn.Linear(width, out_width, dtype=dtype, device=device)
     times = []
