@@ -1,8 +1,10 @@
 """Plain against fast: one plan each on the same weights and noise, in processes of their own, taking turns.
 
-Run by `make bench`. Cases: (a) the tiny sizes, (b) LIBERO shapes on a model of 8 layers and width 256. Times are the
-median of `--repeats`; extra memory is the peak resident size during the plan over that before it, sampled every 5 ms by
-a thread. Progress goes to stderr; the figures are one JSON object on the last line of stdout.
+Run by `make bench`. Cases: (a) the tiny sizes, (b) LIBERO shapes on a model of 8 layers and width 256. Paths: `plain`
+(the oracle), `fast` (as it is written), `compiled` (by torch; its compilation is timed apart), and with `--bfloat16`
+the compiled one in bfloat16, with how often its elites are those of float32. Times are the median of `--repeats`; extra
+memory is the peak resident size during the plan over that before it, sampled every 5 ms by a thread. Progress goes to
+stderr; the figures, with the aims beside them, are one JSON object on the last line of stdout.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -24,146 +26,67 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
+from exact_plan import CASES, SEED, FastPlan, example_inputs, tiny
 from torch import Tensor
 
-from wavserve.models import flops
-from wavserve.models.fast_expert import FastAction, FastValue
-from wavserve.models.fast_video import FastVideo, TextKV
+from wavserve.models import flops, precision
 from wavserve.models.flops import Workload
-from wavserve.models.plain import Draws, Plain, Scene, plain_plan, refit, refit_video, snr, start
+from wavserve.models.plain import Draws, Plain, Scene, plain_plan
 from wavserve.models.weights import Models, random_models
-from wavserve.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, VideoConfig
 
-SEED = 0
-Pair = tuple[Tensor, Tensor]
-SLICE = 8
-"""Video samples the fast path imagines, scores and drops at once."""
-
-
-def tiny() -> Workload:
-    """Case (a): the tiny preset's sizes."""
-    video = VideoConfig(16, 16, num_layers=4, num_heads=6, head_dim=16, caption_channels=64)
-    config = ModelConfig(video, _expert(10, 3, 16, 57), _expert(15, 3, 16, 54))
-    planner = PlannerConfig(
-        num_iterations=3, num_video_samples=8, num_value_samples=3, video_elite_fraction=0.5, value_elite_fraction=0.25
-    )
-    return Workload(config, LatentSpec(4, 2, 4, 4), planner, num_views=2, chunk=16, num_prompt=40, num_padded=64)
-
-
-def libero_shapes() -> Workload:
-    """Case (b): two views of 8x8 latents, 4 + 2 frames, N=30, M=5, K=5."""
-    video = VideoConfig(128, 128, num_layers=8, num_heads=4, head_dim=64, caption_channels=512)
-    config = ModelConfig(video, _expert(10, 2, 32, 57), _expert(15, 2, 32, 54))
-    return Workload(
-        config, LatentSpec(4, 2, 8, 8), PlannerConfig(), num_views=2, chunk=36, num_prompt=20, num_padded=128
-    )
-
-
-def _expert(channels: int, num_heads: int, head_dim: int, rope_base: int) -> ExpertConfig:
-    return ExpertConfig(channels, channels, num_heads, head_dim, rope_base)
-
-
-CASES = {"tiny": tiny, "libero_shapes": libero_shapes}
-
-
-def example_inputs(case: Workload) -> tuple[Scene, Draws]:
-    """A seeded scene and every noise of a plan."""
-    generator = torch.Generator().manual_seed(SEED + 1)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
-
-    latent, planner, config = case.latent, case.planner, case.config
-    frames = (case.num_views, config.video.in_channels, latent.num_future_frames, latent.height, latent.width)
-    value = (case.chunk, config.value.in_channels)
-    action = config.action.in_channels
-    num_rows = planner.num_video_samples * planner.num_value_samples
-    memory = normal(*frames[:2], latent.num_memory_frames, *frames[3:])
-    text = torch.zeros(case.num_padded, config.video.caption_channels)
-    text[: case.num_prompt] = normal(case.num_prompt, config.video.caption_channels)
-    mask = (torch.arange(case.num_padded) < case.num_prompt).float()
-    scene = Scene(memory, text, mask, normal(action))
-    k = planner.num_iterations
-    video_draws = normal(k, planner.num_video_samples, *frames)
-    return scene, Draws(
-        video_draws, normal(k, num_rows, *value), normal(*frames), normal(*value), normal(case.chunk, action)
-    )
-
-
-class FastPlan:
-    """The same plan through the fast paths: slice by slice imagine, score, drop, as the service does."""
-
-    def __init__(self, models: Models, case: Workload) -> None:
-        self._case = case
-        self._video = FastVideo(models.video, case.config, case.latent, case.num_views)
-        self._value = FastValue(models.value, case.config, case.chunk)
-        self._action = FastAction(models.action, case.config, case.chunk)
-        tokens = case.num_views * case.latent.num_tokens
-        self._slab = torch.empty(case.config.video.num_layers, SLICE, tokens, case.config.video.width)
-
-    @torch.inference_mode()
-    def plan(self, scene: Scene, draws: Draws) -> Tensor:
-        """Actions `[T, action channels]`."""
-        config = self._case.planner
-        text = self._video.text_kv(scene.text[scene.text_mask.bool()])
-        video, value = start(draws.final_video[:1]), start(draws.final_value)
-        for k in range(config.num_iterations):
-            futures, noises = draws.video[k] * video[1] + video[0], draws.value[k] * value[1] + value[0]
-            grouped = rearrange(noises, "(n m) t c -> n m t c", m=config.num_value_samples)
-            found = []
-            for first in range(0, len(futures), SLICE):
-                rows = slice(first, first + SLICE)
-                kv = self._value.cross_kv(self._imagine(scene, futures[rows], text))
-                found.append(snr(self._value.integrate(grouped[rows], kv, config.num_flow_steps)[..., -1]))
-            by_sample = torch.cat(found)
-            video = refit_video(video, futures[by_sample.amax(1).topk(config.num_video_elites).indices], config)
-            value = refit(value, noises[by_sample.flatten().topk(config.num_value_elites).indices], config)
-        return self._decode(scene, draws, text, video, value)
-
-    def _imagine(self, scene: Scene, futures: Tensor, text: TextKV) -> Callable[[int], Tensor]:
-        rows = len(futures)
-        self._video.run(scene.memory[None], futures[None], 1.0, [text], self._keep)
-        return lambda layer: self._slab[layer, :rows]
-
-    def _keep(self, layer: int, x: Tensor) -> None:
-        self._slab[layer, : len(x)] = x
-
-    def _decode(self, scene: Scene, draws: Draws, text: TextKV, video: Pair, value: Pair) -> Tensor:
-        read = self._imagine(scene, (draws.final_video * video[1] + video[0])[None], text)
-        noise = (draws.final_value * value[1] + value[0])[None]
-        features = self._value.features(noise, self._value.cross_kv(read))
-        kv = self._action.cross_kv(read), self._action.value_kv(features.__getitem__)
-        steps = self._case.planner.num_flow_steps
-        return self._action.integrate(draws.action[None], scene.history[None], *kv, steps)[0]
+PATHS = ("plain", "fast", "compiled", "bfloat16")
+AIMS = {"compiled": 0.25, "bfloat16": 0.15}
+"""Of plain's time, at the mid size."""
+MAX_DIFFERENCE, MIN_AGREEMENT = 1e-4, 0.95
+"""Aims: float32's largest difference of an action; the share of draws whose bfloat16 elites are those of float32."""
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One plan of one path: wall and processor seconds, peak growth of resident memory, and its actions."""
+    """One plan of one path: wall and processor seconds, peak growth of resident memory, and its actions.
+
+    `gemm_flops_s`: what the machine did in matrix products of the feed-forward's size, right before.
+    """
 
     wall_s: float
     cpu_s: float
     extra_bytes: float
+    compile_s: float
+    gemm_flops_s: float
     actions: list[list[float]]
 
 
 def measure(case: Workload, path: str) -> Measured:
-    """Make one plan in this process, after a plan of next to no size that loads the libraries' kernels."""
-    warm_up = replace(tiny(), planner=replace(tiny().planner, num_iterations=1, num_video_samples=2, num_flow_steps=1))
-    for work in (warm_up, case):
-        models = random_models(work.config, SEED)
-        scene, draws = example_inputs(work)
-        with peak_memory() as peak:
-            wall, cpu = time.perf_counter(), time.process_time()
-            actions = planned(work, models, path, scene, draws)
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return Measured(wall, cpu, peak[0], actions.tolist())
+    """Make one plan in this process, after what loads the libraries' kernels."""
+    _small_plan(path)
+    models = random_models(case.config, SEED, torch.bfloat16 if path == "bfloat16" else torch.float32)
+    scene, draws = example_inputs(case)
+    compiling = time.perf_counter()
+    fast = None if path == "plain" else FastPlan(models, case, compile_blocks=path in ("compiled", "bfloat16"))
+    compiling = time.perf_counter() - compiling
+    rate = _gemm_rate(case, models.video.view_embed.dtype)
+    with peak_memory() as peak:
+        wall, cpu = time.perf_counter(), time.process_time()
+        actions = planned(case, models, scene, draws) if fast is None else fast.plan(scene, draws)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Measured(wall, cpu, peak[0], compiling, rate, actions.tolist())
 
 
-def planned(work: Workload, models: Models, path: str, scene: Scene, draws: Draws) -> Tensor:
-    """Actions of one plan through a path."""
-    if path == "fast":
+def _small_plan(path: str) -> None:
+    small = replace(tiny(), planner=replace(tiny().planner, num_iterations=1, num_video_samples=2, num_flow_steps=1))
+    models, inputs = random_models(small.config, SEED), example_inputs(small)
+    planned(small, models, *inputs, plain=path == "plain")
+
+
+def _gemm_rate(case: Workload, dtype: torch.dtype) -> float:
+    width = case.config.video.width
+    return precision.gemm_rate(dtype, CPU, case.num_tokens, width, 4 * width)
+
+
+def planned(work: Workload, models: Models, scene: Scene, draws: Draws, plain: bool = True) -> Tensor:
+    """Actions of one plan through the plain or the fast path."""
+    if not plain:
         return FastPlan(models, work).plan(scene, draws)
     return plain_plan(Plain(models, work.config, work.latent), scene, draws, work.planner)[0]
 
@@ -197,20 +120,30 @@ def measure_apart(name: str, path: str) -> Measured:
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def compare(name: str, repeats: int) -> dict[str, Any]:
-    """Figures of a case: medians of `repeats` turns, plain and fast alternately."""
-    turns: dict[str, list[Measured]] = {"plain": [], "fast": []}
+def compare(name: str, repeats: int, paths: Sequence[str]) -> dict[str, Any]:
+    """Figures of a case: medians of `repeats` turns, the paths alternately."""
+    turns: dict[str, list[Measured]] = {path: [] for path in paths}
     for turn in range(repeats):
         for path, found in turns.items():
             found.append(measure_apart(name, path))
             note(f"{name} {path} {turn + 1}/{repeats}: {found[-1].wall_s:.2f} s")
     figures: dict[str, Any] = {"repeats": repeats}
-    for field in ("wall_s", "cpu_s", "extra_bytes"):
-        plain, fast = (statistics.median(getattr(one, field) for one in turns[path]) for path in ("plain", "fast"))
-        ratio = fast / plain if plain else None
-        figures[field] = {"plain": plain, "fast": fast, "ratio": ratio}
-    plain, fast = (np.array(turns[path][0].actions) for path in ("plain", "fast"))
-    return figures | {"max_abs_difference": float(np.abs(plain - fast).max()), "flops": count(CASES[name]())}
+    for field in ("wall_s", "cpu_s", "extra_bytes", "compile_s", "gemm_flops_s"):
+        figures[field] = {path: statistics.median(getattr(one, field) for one in turns[path]) for path in paths}
+    figures["ratio"] = {path: figures["wall_s"][path] / figures["wall_s"]["plain"] for path in paths}
+    plain = np.array(turns["plain"][0].actions)
+    errors = {path: np.abs(np.array(turns[path][0].actions) - plain) for path in paths if path != "plain"}
+    figures["action_difference"] = {
+        path: {"max": float(error.max()), "mean": float(error.mean())} for path, error in errors.items()
+    }
+    figures["flops"] = count(CASES[name]())
+    return figures | {"roofline": roofline(figures)}
+
+
+def roofline(figures: dict[str, Any]) -> dict[str, float]:
+    """A plan of nothing but matrix products at this run's rate: seconds, and their share of plain's time."""
+    seconds = figures["flops"]["fast"]["plan"] / figures["gemm_flops_s"]["fast"]
+    return {"wall_s": seconds, "ratio": seconds / figures["wall_s"]["plain"]}
 
 
 def count(case: Workload) -> dict[str, Any]:
@@ -221,9 +154,38 @@ def count(case: Workload) -> dict[str, Any]:
     inputs = example_inputs(few)
     figures: dict[str, Any] = {}
     for path, formula in (("plain", flops.plain), ("fast", flops.fast)):
-        counted = flops.counted(partial(planned, few, models, path, *inputs))
+        counted = flops.counted(partial(planned, few, models, *inputs, plain=path == "plain"))
         figures[path] = {"plan": formula(case).plan, "formula_over_counted": formula(few).plan / counted}
     return figures | {"ratio": figures["fast"]["plan"] / figures["plain"]["plan"]}
+
+
+def agreement(case: Workload, plans: int) -> dict[str, Any]:
+    """How often bfloat16 chooses the elites of float32, over the K draws of each of `plans` seeds, unadapted."""
+    full, half = (FastPlan(random_models(case.config, SEED, dtype), case) for dtype in (torch.float32, torch.bfloat16))
+    same: dict[str, list[float]] = {"video": [], "value": []}
+    shared: dict[str, list[float]] = {"video": [], "value": []}
+    for seed in range(plans):
+        scene, draws = example_inputs(case, seed)
+        texts = full.text_kv(scene), half.text_kv(scene)
+        for futures, noises in zip(draws.video, draws.value, strict=True):
+            pair = [one.scores(scene, text, futures, noises) for one, text in zip((full, half), texts, strict=True)]
+            for kind, (ours, oracle) in _elites(case, pair).items():
+                same[kind].append(float(ours == oracle))
+                shared[kind].append(len(ours & oracle) / len(oracle))
+        note(f"elites of plan {seed + 1}/{plans}: {same}")
+    return {
+        "draws": len(same["video"]),
+        "same_sets": {kind: statistics.mean(found) for kind, found in same.items()},
+        "shared_elites": {kind: statistics.mean(found) for kind, found in shared.items()},
+    }
+
+
+def _elites(case: Workload, scores: Sequence[Tensor]) -> dict[str, tuple[set[int], ...]]:
+    planner = case.planner
+    return {
+        "video": tuple(set(each.amax(1).topk(planner.num_video_elites).indices.tolist()) for each in scores),
+        "value": tuple(set(each.flatten().topk(planner.num_value_elites).indices.tolist()) for each in scores),
+    }
 
 
 def note(text: str) -> None:
@@ -234,16 +196,24 @@ def note(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="only the tiny case")
+    parser.add_argument("--bfloat16", action="store_true", help="also bfloat16: its time, error and elites")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--case", choices=CASES, help="measure one plan of this case here (with --path)")
-    parser.add_argument("--path", choices=("plain", "fast"), default="fast")
+    parser.add_argument("--path", choices=PATHS, default="fast")
     args = parser.parse_args()
     if args.case:
         print(json.dumps(asdict(measure(CASES[args.case](), args.path))))
         return
     names = ["tiny"] if args.quick else list(CASES)
-    figures = {name: compare(name, args.repeats) for name in names}
-    print(json.dumps({"bench": "exact", "threads": torch.get_num_threads(), "torch": torch.__version__, **figures}))
+    paths = PATHS if args.bfloat16 else PATHS[:-1]
+    figures: dict[str, Any] = {name: compare(name, args.repeats, paths) for name in names}
+    if args.bfloat16:
+        figures |= {f"{name}_elites": agreement(CASES[name](), plans=4) for name in names}
+    better, gain = precision.choose(CPU)
+    verdict = {"backend.dtype auto": better, "bfloat16_over_float32_gemm": gain}
+    aims = {"ratio": AIMS, "max_action_difference": MAX_DIFFERENCE, "same_elite_sets": MIN_AGREEMENT}
+    about = {"bench": "exact", "threads": torch.get_num_threads(), "torch": torch.__version__}
+    print(json.dumps({**about, **figures, "dtype": verdict, "aims": aims}))
 
 
 if __name__ == "__main__":

@@ -143,8 +143,8 @@ def subject(bundle: Bundle, backend: Backend) -> Subject:
 
 @contextlib.asynccontextmanager
 async def on_local(bundle: Bundle) -> AsyncIterator[Subject]:
-    config = RunnerConfig("cpu", "float32", None, SLOTS, lease_s=60.0, max_texts=4)
-    made = subject(bundle, LocalBackend(load_runners(bundle, config).runners))
+    config = RunnerConfig("cpu", "float32", None, SLOTS, lease_s=60.0, max_texts=4, compile="auto")
+    made = subject(bundle, LocalBackend(load_runners(bundle, config).runners))  # calls follow each other
     yield made
     await made.device.batcher.close()
     await made.timed.close()

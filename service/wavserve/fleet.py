@@ -116,10 +116,11 @@ async def _local(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
     from wavserve.models.loading import load_runners
 
     opened = await asyncio.to_thread(open_bundle, settings)
+    settings = await asyncio.to_thread(_with_dtype, settings)
     loaded = await asyncio.to_thread(load_runners, opened, runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
-    backend, book = LocalBackend(loaded.runners), loaded.arena.book
-    device = _device(settings, opened.spec, around(backend), metrics, book.num_slots)
+    backend, book = LocalBackend(loaded.runners, loaded.workers), loaded.arena.book
+    device = _device(settings, opened.spec, around(backend), metrics, (book.num_slots, loaded.workers))
     placement = Placement([device], settings.limits.repair_s)
     return Fleet(opened.spec, digest, placement, lambda: (book.used, book.num_slots), [backend.close])
 
@@ -132,6 +133,7 @@ async def _embedded(settings: Settings, metrics: Metrics, around: Around) -> Fle
     if (obstacle := triton_server.why_not(repository)) is not None:
         raise SettingsError(f"backend.kind: triton-embedded cannot run here: {obstacle}")
     opened = await asyncio.to_thread(open_bundle, settings)
+    settings = await asyncio.to_thread(_with_dtype, settings)
     for path in triton_server.clean_up():
         log.info("removed %s, which a dead process left", path)
     name = triton_server.new_name()
@@ -174,7 +176,9 @@ async def _behind_triton(
         about = await _first_up(supervisors, told.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
         num_slots = min(each.num_slots for each in supervisors if each.num_slots is not None)
-        devices = [_device(settings, spec, around(backend), metrics, num_slots) for backend in backends.values()]
+        # on a CPU, models in processes of their own compute side by side
+        size = num_slots, settings.backend.workers or (2 if about.device == "cpu" else 1)
+        devices = [_device(settings, spec, around(backend), metrics, size) for backend in backends.values()]
     except BaseException:
         await asyncio.gather(*(each.close() for each in supervisors))
         raise
@@ -223,11 +227,11 @@ def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
     return sum(arena["used"] for arena in told), sum(arena["slots"] for arena in told)
 
 
-def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, num_slots: int) -> Device:
-    """A backend with what plans through it, running; a slice must fit the slots there are."""
-    planner = settings.planner
+def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: tuple[int, int]) -> Device:
+    """A backend with what plans through it, running. `size`: slots, which a slice must fit, and calls run at once."""
+    (num_slots, workers), told, planner = size, settings.batcher, settings.planner
     config = DeviceConfig(
-        BatcherConfig(**settings.batcher.model_dump()),
+        BatcherConfig(told.max_rows, workers, workers + told.ready, told.slice_s, told.arena_retry_s),
         min(planner.slice_size, num_slots),
         planner.slices_in_flight,
         settings.backend.max_cached_texts,
@@ -250,7 +254,19 @@ def runner_config(settings: Settings) -> RunnerConfig:
         arena.lease_s,
         backend.max_cached_texts,
         backend.text_device,
+        backend.compile,
+        backend.workers,
     )
+
+
+def _with_dtype(settings: Settings) -> Settings:
+    """`backend.dtype` auto is decided once, for all processes of the models: they share an arena."""
+    if settings.backend.dtype != "auto":
+        return settings  # and a gateway before a Triton of its own does not import torch
+    from wavserve.models.loading import decided
+
+    dtype = decided(settings.backend.dtype, settings.backend.device)
+    return settings.model_copy(update={"backend": settings.backend.model_copy(update={"dtype": dtype})})
 
 
 def _model_environment(settings: Settings, folder: Path, arena_prefix: str) -> dict[str, str]:

@@ -72,8 +72,16 @@ class BackendSettings(_Section):
     text_device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="of the text encoder alone; auto: as device; cpu: its gigabytes stay off the GPU"
     )
-    dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="numbers the models compute in")
-    threads: OptionalCount = Field(default=None, description="torch threads; none: torch's own choice")
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        default="float32", description="numbers the models compute in; auto: bfloat16 where it is much faster"
+    )
+    threads: OptionalCount = Field(default=None, description="torch threads of a call; none: by model size")
+    workers: OptionalCount = Field(
+        default=None, description="local calls at a time on a CPU; none: by the model's size"
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto", description="torch's compiler; auto: on a CPU where it works; on: an error where it does not"
+    )
     max_cached_texts: Positive = Field(default=64, description="instructions whose keys and values are kept")
 
 
@@ -118,10 +126,11 @@ class PlannerSettings(_Section):
 
 class BatcherSettings(_Section):
     max_rows: Positive = Field(default=16, description="batch rows of one backend call")
-    workers: Positive = Field(default=1, description="calls the backend really runs at once")
-    depth: Positive = Field(default=2, description="calls at the backend at a time: those running, and those ready")
+    ready: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="calls handed to a busy backend, so that it finds the next one"
+    )
     slice_s: Seconds = Field(
-        default=0.1, description="how long they may take together: what an urgent plan waits for at most"
+        default=0.1, description="how long a call and those ready behind it may take: what an urgent plan waits for"
     )
     arena_retry_s: Seconds = Field(default=0.05, description="how soon a full arena is tried again")
 

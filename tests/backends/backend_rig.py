@@ -125,6 +125,7 @@ def triton(tiny: Bundle) -> Iterator[RunningTriton]:
         "WAVSERVE_ARENA__PREFIX": name,
         "WAVSERVE_BACKEND__MAX_CACHED_TEXTS": str(MAX_TEXTS),
         "WAVSERVE_BACKEND__THREADS": "2",
+        "WAVSERVE_BACKEND__COMPILE": "off",
     }
     server = TritonServer(ServerConfig(name, REPOSITORY, {**os.environ, **own}, shm_bytes=4 << 20))
     with asyncio.Runner() as loop:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from wavserve.bundle import Bundle
 from wavserve.errors import BundleError, SettingsError
-from wavserve.models.loading import RunnerConfig, arena_for, load_runner
+from wavserve.models.loading import RunnerConfig, arena_for, decided, load_runner
 
 CONFIG = RunnerConfig("cpu", "float32", None, 1, 60.0, 1, text_device="cuda")
 
@@ -19,6 +21,19 @@ def test_a_text_encoder_goes_where_it_is_told_to(tiny: Bundle) -> None:
     else:
         with pytest.raises(SettingsError, match=r"backend.text_device: expected a CUDA device"):
             load_runner("encoder", tiny, arena_for(tiny.spec, 1), CONFIG)
+
+
+def test_auto_chooses_a_type_by_measuring_it(tiny: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        chosen = decided("auto", "cpu")
+    assert chosen in {"float32", "bfloat16"}
+    assert f"backend.dtype auto: {chosen}, for bfloat16 multiplies" in caplog.text
+    assert decided("bfloat16", "cpu") == "bfloat16"
+
+
+def test_models_apart_do_not_each_decide_on_a_type(tiny: Bundle) -> None:
+    with pytest.raises(SettingsError, match=r"backend.dtype: .* needs float32 or bfloat16, got auto"):
+        load_runner("value_dit", tiny, arena_for(tiny.spec, 1), replace(CONFIG, dtype="auto"))
 
 
 def test_a_model_that_does_not_exist_is_refused(tiny: Bundle) -> None:

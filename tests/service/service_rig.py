@@ -28,7 +28,9 @@ class Server(Child):
 
 def start(folder: Path, backend: str, *flags: str) -> Server:
     records = folder / "records"
-    own = ["--backend", backend, "--set", f"bundle.root={folder}", "--record", str(records)]
+    # compiling takes a minute of a first start, and has tests of its own
+    own = ["--backend", backend, "--set", "backend.compile=off", "--set", f"bundle.root={folder}"]
+    own += ["--record", str(records)]
     started = child.start(folder / "server.log", [*own, *flags])
     return Server(started.process, started.http, started.grpc, started.log, records, folder / "tiny", backend)
 

@@ -261,4 +261,5 @@ def tritons() -> set[Process]:
 
 def serving(tiny: Bundle, *flags: str) -> list[str]:
     own = ["--backend", "triton-embedded", "--bundle", str(tiny.folder), "--http-port", "0", "--grpc-port", "0"]
+    own += ["--set", "backend.compile=off"]
     return [sys.executable, "-m", "wavserve.cli", "serve", *own, *flags]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -150,13 +151,16 @@ def test_a_recorded_plan_replays_to_the_same_actions(server: Server, client: Pla
     first = client.plan(submission(0, seed=None))
     later = client.plan(submission(1, seed=None, session_id=first.session_id, sequence=1, executed_steps=8))
     command = [sys.executable, "-m", "wavserve.cli", "plan", "--bundle", str(server.bundle), "--replay"]
+    environ = {**os.environ, "WAVSERVE_BACKEND__COMPILE": "off"}  # as the server
     for chunk in (first, later):
         record = server.records / f"{chunk.session_id}-{chunk.sequence:08d}.safetensors"
         for _ in range(100):  # records are written behind the answer
             if record.exists():
                 break
             time.sleep(0.1)
-        replayed = subprocess.run([*command, str(record)], capture_output=True, text=True, timeout=120, check=False)
+        replayed = subprocess.run(
+            [*command, str(record)], capture_output=True, text=True, timeout=120, check=False, env=environ
+        )
         assert replayed.returncode == 0, replayed.stderr
         assert "the same chunk" in replayed.stdout  # to 1e-5: samples may have travelled in other slices
 
@@ -260,5 +264,5 @@ def test_a_start_that_cannot_be_is_told_in_a_line(server: Server, tmp_path: Path
 
 def serving(server: Server) -> list[str]:
     """Another service like this one."""
-    flags = ["--backend", server.backend, "--bundle", str(server.bundle)]
+    flags = ["--backend", server.backend, "--bundle", str(server.bundle), "--set", "backend.compile=off"]
     return [sys.executable, "-m", "wavserve.cli", "serve", *flags]

@@ -1,4 +1,6 @@
-"""The models in this process: runners called one at a time on a thread of their own, never on the event loop."""
+"""The models in this process: runners called on threads of their own, never on the event loop.
+
+As many calls at a time as there are workers; runners may be called by several threads."""
 
 from __future__ import annotations
 
@@ -16,16 +18,16 @@ from wavserve.verbs import VERBS
 
 
 class LocalBackend:
-    """`run` hands a call to the runner of its model."""
+    """`run` hands a call to the runner of its model, once one of `workers` threads is free."""
 
-    def __init__(self, runners: Mapping[str, Runner]) -> None:
+    def __init__(self, runners: Mapping[str, Runner], workers: int = 1) -> None:
         self._runners = runners
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="models")
 
     async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
         """Outputs of one call. Raises what the runner raises. A call that is cancelled while it runs stops soon."""
         gone = threading.Event()
-        call = asyncio.get_running_loop().run_in_executor(self._thread, self._call, verb, inputs, gone.is_set)
+        call = asyncio.get_running_loop().run_in_executor(self._threads, self._call, verb, inputs, gone.is_set)
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
@@ -36,8 +38,8 @@ class LocalBackend:
             raise
 
     async def close(self) -> None:
-        """Waits for the running call."""
-        await asyncio.to_thread(self._thread.shutdown)
+        """Waits for the calls that run."""
+        await asyncio.to_thread(self._threads.shutdown)
 
     def _call(self, verb: str, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
         with torch.inference_mode():

@@ -8,6 +8,7 @@ stale. The upper half of a generation is the slab's epoch, so handles of an earl
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,6 +95,7 @@ class ArenaBook:
         self._clock = clock
         self._cells = cells or Cells.over(bytearray(Cells.nbytes(num_slots)), num_slots)
         self._rows: dict[Party, int] = {}
+        self._lock = threading.Lock()  # of this process's threads; other processes only write cells of their own
 
     @property
     def used(self) -> int:
@@ -102,6 +104,10 @@ class ArenaBook:
 
     def allocate(self, count: int) -> Handles:
         """All `count` slots `[count, 2]`, pinned by the writer, neighbours where possible; or ArenaFull and none."""
+        with self._lock:
+            return self._allocate(count)
+
+    def _allocate(self, count: int) -> Handles:
         cells, row = self._cells, self._row(Party.VIDEO)
         free = np.flatnonzero(self._free())
         if len(free) < count:

@@ -5,6 +5,8 @@ Called by a backend; the same code in-process and in Triton. Knows batches, not 
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from wavserve.models.calls import CancelCheck, never, stop_if
@@ -17,8 +19,13 @@ class EncoderRunner:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
+        self._lock = threading.Lock()  # a tokenizer refuses a second thread
 
     def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = never) -> Tensors:
+        with self._lock:
+            return self._run(verb, inputs, cancelled)
+
+    def _run(self, verb: str, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
         stop_if(cancelled)
         match verb:
             case "encode_images":

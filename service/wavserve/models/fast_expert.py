@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from wavserve.models import flow
 from wavserve.models.expert import ExpertDiT
-from wavserve.models.fast_layers import KeyValue, attend, heads, key_value, query, turn_
-from wavserve.models.layers import Attention, Block
+from wavserve.models.fused import BlockStep, KeyValue, block, key_value
+from wavserve.models.layers import Block
 from wavserve.models.maths import token_rotary
 from wavserve.spec import ModelConfig
 
@@ -27,20 +26,39 @@ Read = Callable[[int], Tensor]
 class FastExpert:
     """What the fast paths of both experts share. Holds no weights of its own; running does not change it.
 
-    `length`: tokens of a sample `T`, without a history token.
+    `length`: tokens of a sample `T`, without a history token; `contexts`: those of a video sample `V*L` and, for the
+    action expert, of value features. Only `rehearse` needs the latter.
     """
 
-    def __init__(self, dit: ExpertDiT, config: ModelConfig, length: int) -> None:
-        self._dit, self._length, self._norm_eps = dit, length, config.norm_eps
+    def __init__(
+        self,
+        dit: ExpertDiT,
+        config: ModelConfig,
+        length: int,
+        step: BlockStep = block,
+        contexts: Sequence[int] = (),
+    ) -> None:
+        self._dit, self._length, self._step, self._contexts = dit, length, step, contexts
         self._blocks: list[Block] = list(dit.blocks)  # type: ignore[arg-type]
         self._dtype = dit.scale_shift_table.dtype
         table = token_rotary(length + 1, dit.rope_base, dit.scale_shift_table.shape[1], dit.rope_theta)
-        self._turns = table.as_complex().to(dit.scale_shift_table.device)
+        self._turns = table.turns().to(dit.scale_shift_table.device)
 
     @torch.inference_mode()
     def cross_kv(self, read: Read) -> list[KeyValue]:
         """Keys and values of video features `read(layer) [R, V*L, D]` for each block: once a video sample."""
         return [key_value(block.attn2, read(layer).to(self._dtype)) for layer, block in enumerate(self._blocks)]
+
+    def rehearse(self) -> None:
+        """Forwards that are like all others but for their numbers of rows; one row is a case of its own."""
+        for rows in (1, 2):
+            self._rehearse(rows)
+
+    def _rehearse(self, rows: int) -> None:
+        raise NotImplementedError
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return self._dit.scale_shift_table.new_zeros(shape)
 
     @torch.inference_mode()
     def _velocity(
@@ -61,8 +79,9 @@ class FastExpert:
             tokens = torch.cat([clean, tokens], dim=2)
         temb, embedded = self._times(sigma, history is not None)
         x = self._dit.proj_in(tokens.flatten(0, 1))
-        for layer, block in enumerate(self._blocks):
-            self._block(x, block, temb, [context[layer] for context in contexts])
+        turns = self._turns[: x.shape[1]]
+        for layer, weights in enumerate(self._blocks):
+            self._step(weights, x, temb, turns, [context[layer] for context in contexts])
             if sink is not None:
                 sink(x)
         return self._dit.head(x[:, -self._length :], embedded).view(*samples.shape[:3], -1).to(samples.dtype)
@@ -74,30 +93,13 @@ class FastExpert:
         modulation = temb[[1] + [0] * self._length] if history else temb[:1]
         return rearrange(modulation, "s (t a) -> s t a", t=6), embedded[0]
 
-    def _block(self, x: Tensor, block: Block, temb: Tensor, contexts: Sequence[KeyValue]) -> None:
-        """One block on `x [(R M), S, A]`, in place."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (block.scale_shift_table + temb).unbind(-2)
-        n = self._modulated(x, shift1, scale1)
-        x.addcmul_(self._self_attention(block.attn1, n), gate1)
-        layers = [layer for layer in (block.attn2, block.attn3) if layer is not None]
-        # both cross-attentions read the same x; zip ends early where the action expert is run without value features
-        updates = [_grouped(layer, x, context) for layer, context in zip(layers, contexts, strict=False)]
-        for update in updates:
-            x += update
-        x.addcmul_(block.ff(self._modulated(x, shift2, scale2)), gate2)
-
-    def _self_attention(self, layer: Attention, n: Tensor) -> Tensor:
-        turns = self._turns[: n.shape[1]]
-        q, k = turn_(query(layer, n), turns), turn_(layer.norm_k(layer.to_k(n)), turns)
-        return attend(layer, q, KeyValue(heads(k, layer.num_heads), heads(layer.to_v(n), layer.num_heads)))
-
-    def _modulated(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        n = F.rms_norm(x, x.shape[-1:], eps=self._norm_eps)
-        return torch.addcmul(shift, n, 1 + scale, out=n)
-
 
 class FastValue(FastExpert):
     """The value expert's fast path."""
+
+    def _rehearse(self, rows: int) -> None:
+        kv = self.cross_kv(lambda layer: self._zeros(rows, self._contexts[0], self._dit.context_widths[0]))
+        self.velocity(self._zeros(rows, 3, self._length, self._dit.proj_in.in_features), 1.0, kv)
 
     def velocity(self, samples: Tensor, sigma: float, kv: Sequence[KeyValue]) -> Tensor:
         """Velocity `[R, M, T, C]` of `samples [R, M, T, C]` at `sigma`, the M rows of a video sample on its `kv`."""
@@ -118,6 +120,13 @@ class FastValue(FastExpert):
 
 class FastAction(FastExpert):
     """The action expert's fast path."""
+
+    def _rehearse(self, rows: int) -> None:
+        lengths, widths, channels = self._contexts, self._dit.context_widths, self._dit.proj_in.in_features
+        video_kv = self.cross_kv(lambda layer: self._zeros(rows, lengths[0], widths[0]))
+        value_kv = self.value_kv(lambda layer: self._zeros(rows, lengths[1], widths[1]))
+        noise, history = self._zeros(rows, self._length, channels), self._zeros(rows, channels)
+        self.velocity(noise, 1.0, history, video_kv, value_kv)
 
     @torch.inference_mode()
     def value_kv(self, read: Read) -> list[KeyValue]:
@@ -155,10 +164,3 @@ class FastAction(FastExpert):
             return self.velocity(x, sigma, history, video_kv, value_kv)
 
         return flow.integrate(velocity, noise, num_steps, on_step)
-
-
-def _grouped(layer: Attention, x: Tensor, context: KeyValue) -> Tensor:
-    """Cross-attention of `x [(R M), S, A]` on a context of R rows: the M rows of one as a single query."""
-    q = query(layer, x)
-    rows = len(context.key)
-    return attend(layer, q.view(rows, -1, q.shape[-1]), context).view(x.shape)

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from wavserve.models import flow
-from wavserve.models.fast_layers import KeyValue, attend, heads, key_value, query, turn_
-from wavserve.models.layers import Attention, Block, head
+from wavserve.models.fused import BlockStep, KeyValue, Reach, block, key_value
+from wavserve.models.layers import Block, head
 from wavserve.models.maths import pack, unpack, video_rotary
 from wavserve.models.video import VideoDiT, is_joint
 from wavserve.spec import LatentSpec, ModelConfig
@@ -38,24 +37,35 @@ class TextKV:
 
     blocks: tuple[KeyValue, ...]
 
+    @property
+    def length(self) -> int:
+        return self.blocks[0].key.shape[2]
+
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """Samples worked on at once, and which of them read which instruction."""
+    """Samples worked on at once, and the instructions that equal shares of them read."""
 
     rows: slice
-    texts: list[tuple[slice, TextKV]]
+    texts: Sequence[TextKV]
+
+    def context(self, layer: int) -> KeyValue:
+        """What block `layer` reads of them."""
+        found = [text.blocks[layer] for text in self.texts]
+        return found[0] if len(found) == 1 else KeyValue(*(torch.cat(part) for part in zip(*found, strict=True)))
 
 
 class FastVideo:
     """Fast forwards of `dit` for samples of one latent shape. Holds no weights; running does not change it."""
 
-    def __init__(self, dit: VideoDiT, config: ModelConfig, latent: LatentSpec, num_views: int) -> None:
-        self._dit, self._latent, self._num_views = dit, latent, num_views
-        self._norm_eps, self._out_norm_eps = config.norm_eps, config.out_norm_eps
+    def __init__(
+        self, dit: VideoDiT, config: ModelConfig, latent: LatentSpec, num_views: int, step: BlockStep = block
+    ) -> None:
+        self._dit, self._latent, self._num_views, self._step = dit, latent, num_views, step
+        self._out_norm_eps = config.out_norm_eps
         self._blocks: list[Block] = list(dit.transformer_blocks)  # type: ignore[arg-type]
-        self._num_memory = latent.num_memory_frames * latent.tokens_per_frame
-        self._turns = video_rotary(config, latent).as_complex().to(dit.view_embed.device)
+        turns = video_rotary(config, latent).turns().to(dit.view_embed.device)
+        self._turns = rearrange(turns, "(f l) d t -> f l d t", f=latent.num_frames)
 
     @torch.inference_mode()
     def text_kv(self, embedding: Tensor) -> TextKV:
@@ -105,14 +115,24 @@ class FastVideo:
         temb, embedded = self._times(sigma)
         x = self._embed(memory, future)
         chunks = list(self._chunks(x, texts))
-        for layer, block in enumerate(self._blocks):
+        for layer, weights in enumerate(self._blocks):
             unread = sink is None and layer == len(self._blocks) - 1  # then memory tokens serve as keys and values only
-            table = block.scale_shift_table + temb
+            reach = Reach(is_joint(layer), self._latent.num_memory_frames if unread else 0)
             for chunk in chunks:
-                self._block(x[chunk.rows], layer, table, chunk.texts, self._num_memory if unread else 0)
+                self._step(weights, x[chunk.rows], temb, self._turns, [chunk.context(layer)], reach)
             if sink is not None:
-                sink(layer, x.flatten(1, 2))
-        return self._head(x[:, :, self._num_memory :], embedded, future) if velocity else None
+                sink(layer, x.flatten(1, 3))
+        return (
+            self._head(x[:, :, self._latent.num_memory_frames :].flatten(2, 3), embedded, future) if velocity else None
+        )
+
+    def rehearse(self) -> None:
+        """A forward that is like every other but for its numbers of rows and of text tokens; for the compiler."""
+        latent, channels, like = self._latent, self._dit.proj_in.in_features, self._dit.view_embed
+        memory = like.new_zeros(1, self._num_views, channels, latent.num_memory_frames, latent.height, latent.width)
+        future = like.new_zeros(1, 3, self._num_views, channels, latent.num_future_frames, latent.height, latent.width)
+        text = self.text_kv(like.new_zeros(7, self._dit.caption_projection.linear_1.in_features))
+        self.run(memory, future, 1.0, [text], lambda layer, x: None)
 
     def _velocity(self, memory: Tensor, future: Tensor, sigma: float, texts: Sequence[TextKV]) -> Tensor:
         out = self.run(memory, future, sigma, texts, velocity=True)
@@ -120,65 +140,31 @@ class FastVideo:
         return out
 
     def _times(self, sigma: float) -> tuple[Tensor, Tensor]:
-        """Modulation `[2, V, 6, D]` of memory (timestep 0) and generated tokens; the latter's head embedding."""
+        """Modulation `[V, F, 1, 6, D]` (memory frames: timestep 0); the generated tokens' head embedding `[V, D]`."""
         timestep = torch.tensor([0.0, sigma], device=self._turns.device) * flow.TIMESTEPS
         temb, embedded = self._dit.embed_time(timestep.unsqueeze(-1).expand(-1, self._num_views), self._num_views)
-        return rearrange(temb, "t v (s d) -> t v s d", s=6), embedded[_NOW]
+        frames = [_MEMORY] * self._latent.num_memory_frames + [_NOW] * self._latent.num_future_frames
+        return rearrange(temb[frames], "f v (s d) -> v f 1 s d", s=6).contiguous(), embedded[_NOW]
 
     def _embed(self, memory: Tensor, future: Tensor) -> Tensor:
-        """Input tokens `[(G N), V, L, D]`; the memory's are projected once a group."""
+        """Input tokens `[(G N), V, F, H*W, D]`; the memory's are projected once a group."""
         dtype = self._dit.view_embed.dtype
         memory, future = (self._dit.proj_in(pack(part).to(dtype)) for part in (memory, future))
         memory = memory.unsqueeze(1).expand(-1, future.shape[1], -1, -1, -1)
-        return torch.cat([memory, future], dim=3).flatten(0, 1)
+        tokens = torch.cat([memory, future], dim=3)
+        return rearrange(tokens, "g n v (f l) d -> (g n) v f l d", f=self._latent.num_frames)
 
     def _chunks(self, x: Tensor, texts: Sequence[TextKV]) -> Iterator[_Chunk]:
+        """On a CPU a few samples of one group at a time; else all at once where the instructions are equally long."""
         per_group = len(x) // len(texts)
-        if x.device.type != "cpu":
-            groups = [slice(g * per_group, (g + 1) * per_group) for g in range(len(texts))]
-            yield _Chunk(slice(None), list(zip(groups, texts, strict=True)))
+        if x.device.type != "cpu" and len({text.length for text in texts}) == 1:
+            yield _Chunk(slice(None), texts)
             return
-        size = max(1, _CACHED // x[0].numel())
+        size = max(1, _CACHED // x[0].numel()) if x.device.type == "cpu" else per_group
         for group, text in enumerate(texts):
-            for start in range(group * per_group, (group + 1) * per_group, size):
-                yield _Chunk(slice(start, min(start + size, (group + 1) * per_group)), [(slice(None), text)])
-
-    def _block(self, x: Tensor, layer: int, table: Tensor, texts: list[tuple[slice, TextKV]], first: int) -> None:
-        """Block `layer` on `x [rows, V, L, D]`, in place; tokens before `first` of a view are read but not updated."""
-        block, kept = self._blocks[layer], x[:, :, first:]
-        shift1, scale1, gate1, shift2, scale2, gate2 = table.unbind(-2)
-        n = self._modulated(x, shift1, scale1, 0)
-        self._add_(kept, self._self_attention(block.attn1, n, is_joint(layer), first), gate1, first)
-        for rows, text in texts:
-            q = query(block.attn2, kept[rows])
-            kept[rows].add_(attend(block.attn2, q.view(1, -1, q.shape[-1]), text.blocks[layer]).view(q.shape))
-        n = self._modulated(kept, shift2, scale2, first)
-        self._add_(kept, block.ff(n), gate2, first)
-
-    def _self_attention(self, layer: Attention, n: Tensor, joint: bool, first: int) -> Tensor:
-        """Self-attention of `n [rows, V, L, D]` over all views or within each, for the tokens from `first` on."""
-        q = turn_(query(layer, n[:, :, first:]), self._turns[first:])
-        k = turn_(layer.norm_k(layer.to_k(n)), self._turns)
-        q, k, v = (part.flatten(1, 2) if joint else part.flatten(0, 1) for part in (q, k, layer.to_v(n)))
-        context = KeyValue(heads(k, layer.num_heads), heads(v, layer.num_heads))
-        return attend(layer, q, context).view(len(n), self._num_views, -1, n.shape[-1])
-
-    def _stretches(self, first: int) -> list[tuple[slice, int]]:
-        """Neighbouring tokens that share a timestep, and its index; `first` is the view's first token present."""
-        if first:
-            return [(slice(None), _NOW)]
-        return [(slice(self._num_memory), _MEMORY), (slice(self._num_memory, None), _NOW)]
-
-    def _modulated(self, x: Tensor, shift: Tensor, scale: Tensor, first: int) -> Tensor:
-        n = F.rms_norm(x, x.shape[-1:], eps=self._norm_eps)
-        for tokens, time in self._stretches(first):
-            part = n[:, :, tokens]
-            torch.addcmul(shift[time].unsqueeze(1), part, 1 + scale[time].unsqueeze(1), out=part)
-        return n
-
-    def _add_(self, x: Tensor, update: Tensor, gate: Tensor, first: int) -> None:
-        for tokens, time in self._stretches(first):
-            x[:, :, tokens].addcmul_(update[:, :, tokens], gate[time].unsqueeze(1))
+            end = (group + 1) * per_group
+            for start in range(group * per_group, end, size):
+                yield _Chunk(slice(start, min(start + size, end)), [text])
 
     def _head(self, x: Tensor, embedded: Tensor, future: Tensor) -> Tensor:
         """Velocity, in the shape and dtype of `future`, of generated tokens `x [(G N), V, Lgen, D]`."""

@@ -64,7 +64,7 @@ class Host:
 
 def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
     """Loads one model of a bundle; `prefix` names the arena's slabs. Raises BundleError, SettingsError."""
-    apply_threads(config)
+    apply_threads(opened.spec, config)
     device, dtype = device_of(config.device), dtype_of(config.dtype)
     shared = ArenaConfig(prefix, SlotShape.of(opened.spec), config.num_slots, config.lease_s, dtype, device)
     arena = SharedArena.create(shared) if model == "video_dit" else None

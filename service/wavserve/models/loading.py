@@ -5,14 +5,18 @@ Called by whoever hosts the models: the composition root for the in-process back
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 
 from wavserve.bundle import TRANSFORMER, Bundle
 from wavserve.errors import BundleError, SettingsError
-from wavserve.models import weights
+from wavserve.models import precision, weights
 from wavserve.models.arena import Arena, Arenas, SlotShape
 from wavserve.models.arena_book import ArenaBook
 from wavserve.models.calls import Runner
@@ -20,10 +24,19 @@ from wavserve.models.expert import ExpertDiT
 from wavserve.models.expert_runners import ActionRunner, ValueRunner
 from wavserve.models.fast_expert import FastAction, FastValue
 from wavserve.models.fast_video import FastVideo
+from wavserve.models.fused import block
+from wavserve.models.threads import Threads, plan_threads
 from wavserve.models.video import VideoDiT
 from wavserve.models.video_runner import VideoRunner
 from wavserve.spec import PolicySpec
 from wavserve.verbs import MODELS
+
+log = logging.getLogger(__name__)
+
+Fast = TypeVar("Fast", FastVideo, FastValue, FastAction)
+
+OPEN_ROWS, OPEN_LENGTH = 0, 2
+"""Axes of a context's keys and values `[R, heads, L, d]`: the one whose length varies from call to call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +46,17 @@ class RunnerConfig:
     device: str
     """auto, cpu or cuda"""
     dtype: str
-    """float32 or bfloat16"""
+    """float32 or bfloat16; `decided` turns auto into one of them"""
     threads: int | None
     num_slots: int
     lease_s: float
     max_texts: int
     text_device: str = "auto"
     """of the text encoder alone; auto: as the others"""
+    compile: str = "off"
+    """auto, on or off"""
+    workers: int | None = 1
+    """calls that compute at a time in one process; None: by the model's size"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +65,18 @@ class Loaded:
 
     runners: dict[str, Runner]
     arena: Arena
+    workers: int
+    """calls that may compute at a time"""
 
 
 def load_runners(bundle: Bundle, config: RunnerConfig) -> Loaded:
     """Loads every model of a bundle into this process. Raises BundleError."""
-    apply_threads(config)
     device, dtype = device_of(config.device), dtype_of(config.dtype)
+    threads = apply_threads(bundle.spec, config)
     weights.check(bundle.folder / TRANSFORMER, bundle.spec.model)
     book = ArenaBook(config.num_slots, config.lease_s)
     arena = Arena.in_process(SlotShape.of(bundle.spec), book, dtype, device)
-    return Loaded({model: load_runner(model, bundle, arena, config) for model in MODELS}, arena)
+    return Loaded({model: load_runner(model, bundle, arena, config) for model in MODELS}, arena, threads.workers)
 
 
 def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig) -> Runner:
@@ -74,11 +93,14 @@ def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig
             return _encoder_runner(bundle, device, text_device, dtype)
         case "video_dit":
             assert isinstance(arenas, Arena), "only the owner of an arena writes features"
-            return _video_runner(weights.load_video(folder, spec.model, device, dtype), spec, arenas, config.max_texts)
+            dit = weights.load_video(folder, spec.model, device, dtype)
+            return _video_runner(dit, spec, arenas, config.max_texts, config.compile)
         case "value_dit":
-            return _value_runner(weights.load_expert(folder, spec.model, "value", device, dtype), spec, arenas)
+            expert = weights.load_expert(folder, spec.model, "value", device, dtype)
+            return _value_runner(expert, spec, arenas, config.compile)
         case "action_dit":
-            return _action_runner(weights.load_expert(folder, spec.model, "action", device, dtype), spec, arenas)
+            expert = weights.load_expert(folder, spec.model, "action", device, dtype)
+            return _action_runner(expert, spec, arenas, config.compile)
         case _:
             raise BundleError(f"model: expected one of {', '.join(MODELS)}, got {model!r}")
 
@@ -106,25 +128,58 @@ def _encoder_runner(bundle: Bundle, device: torch.device, text_device: torch.dev
     return EncoderRunner(Encoder(bundle.folder, str(device), dtype, str(text_device)))
 
 
-def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int) -> Runner:
-    return VideoRunner(FastVideo(dit, spec.model, spec.latent, spec.num_views), spec, arena, max_texts)
+def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int, choice: str = "off") -> Runner:
+    make = partial(FastVideo, dit, spec.model, spec.latent, spec.num_views)
+    # one instruction a call: what varies is its length
+    return VideoRunner(_built("video_dit", make, OPEN_LENGTH, choice, arena.device), spec, arena, max_texts)
 
 
-def _value_runner(dit: ExpertDiT, spec: PolicySpec, arenas: Arenas) -> Runner:
-    return ValueRunner(FastValue(dit, spec.model, spec.num_value_tokens), spec, arenas)
+def _value_runner(dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off") -> Runner:
+    contexts = [SlotShape.of(spec).video_tokens]
+    make = partial(FastValue, dit, spec.model, spec.num_value_tokens, contexts=contexts)
+    return ValueRunner(_built("value_dit", make, OPEN_ROWS, choice, arenas.device), spec, arenas)
 
 
-def _action_runner(dit: ExpertDiT, spec: PolicySpec, arenas: Arenas) -> Runner:
-    return ActionRunner(FastAction(dit, spec.model, spec.chunk), spec, arenas)
+def _action_runner(dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off") -> Runner:
+    shape = SlotShape.of(spec)
+    make = partial(FastAction, dit, spec.model, spec.chunk, contexts=[shape.video_tokens, shape.value_tokens])
+    return ActionRunner(_built("action_dit", make, OPEN_ROWS, choice, arenas.device), spec, arenas)
 
 
-def apply_threads(config: RunnerConfig) -> None:
-    """torch's threads are the process's: told once, before anything is computed."""
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+def _built(name: str, make: Callable[..., Fast], open_axis: int, choice: str, device: torch.device) -> Fast:
+    """A fast path, compiled where that is wanted; auto: on a CPU, for on a GPU nobody has measured it yet."""
+    if choice == "off" or (choice == "auto" and device.type != "cpu"):
+        return make(step=block)
+    # torch's compiler: a second and 60 MB that who does not want it does without
+    from wavserve.models.compiling import compiled
+
+    return compiled(name, make, open_axis, required=choice == "on")
+
+
+def apply_threads(spec: PolicySpec, config: RunnerConfig) -> Threads:
+    """torch's threads are the process's: told once, before anything is computed. Raises SettingsError."""
+    threads = plan_threads(spec, device_of(config.device), config.threads, config.workers)
+    if threads.per_call is not None:
+        torch.set_num_threads(threads.per_call)
+    return threads
+
+
+def decided(dtype: str, device: str) -> str:
+    """`float32` or `bfloat16`: for `auto` as this machine is measured, which the log tells.
+
+    Raises SettingsError, see `device_of`.
+    """
+    if dtype != "auto":
+        return dtype
+    chosen, gain = precision.choose(device_of(device))
+    log.info("backend.dtype auto: %s, for bfloat16 multiplies %.2f times as fast as float32 here", chosen, gain)
+    return chosen
 
 
 def dtype_of(name: str) -> torch.dtype:
+    """Raises SettingsError for `auto`: models in processes of their own must not each decide for themselves."""
+    if name == "auto":
+        raise SettingsError("backend.dtype: a Triton that others started needs float32 or bfloat16, got auto")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 

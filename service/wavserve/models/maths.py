@@ -31,9 +31,9 @@ class Rotary:
         """The same tables on the device of `like` (they stay float32)."""
         return Rotary(self.cos.to(like.device), self.sin.to(like.device))
 
-    def as_complex(self) -> Tensor:
-        """The tables as unit complex numbers `[L, width / 2]`, one a pair."""
-        return torch.complex(self.cos[:, ::2].contiguous(), self.sin[:, ::2].contiguous())
+    def turns(self) -> Tensor:
+        """Cosine and sine of each pair's angle `[L, width / 2, 2]`."""
+        return torch.stack([self.cos[:, ::2], self.sin[:, ::2]], dim=-1)
 
 
 def rotary(grid: Tensor, width: int, theta: float) -> Rotary:

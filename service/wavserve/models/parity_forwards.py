@@ -13,8 +13,8 @@ from einops import rearrange
 from torch import Tensor
 
 from wavserve.models import flow
-from wavserve.models.fast_layers import turn_
 from wavserve.models.fixtures import Fixture
+from wavserve.models.fused import turned
 from wavserve.models.layers import Block, Context
 from wavserve.models.maths import rotate, token_rotary, unpack, video_rotary
 from wavserve.models.parity_subject import Compared, Subject, buffers, layers, row_of, unpadded
@@ -35,7 +35,7 @@ def tables(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
     yield (
         "fast",
         "rope_apply_out",
-        turn_(fixture["rope_apply_in"].clone(), video.as_complex()),
+        turned(fixture["rope_apply_in"].clone(), video.turns()),
         fixture["rope_apply_out"],
     )
     sigmas = flow.schedule(len(fixture["timesteps"]))

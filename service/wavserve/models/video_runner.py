@@ -6,6 +6,7 @@ keys/values of the instructions used last. Noise is drawn here from its name.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -103,14 +104,19 @@ class VideoRunner:
 
 
 class _TextCache:
-    """Keys/values of the `max_texts` instructions used last."""
+    """Keys/values of the `max_texts` instructions used last. Several threads may ask."""
 
     def __init__(self, model: FastVideo, max_texts: int) -> None:
         self._model = model
         self._max_texts = max_texts
         self._held: OrderedDict[bytes, TextKV] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, inputs: Tensors, group: int) -> TextKV | None:
+        with self._lock:
+            return self._get(inputs, group)
+
+    def _get(self, inputs: Tensors, group: int) -> TextKV | None:
         key = inputs["text_key"][group].tobytes()
         if key in self._held:
             self._held.move_to_end(key)

@@ -1,0 +1,50 @@
+"""How many threads a call computes with, and how many calls compute at a time in one process.
+
+A small model's products are over before a second thread has begun: there one thread a call is faster even for a lone
+robot, and the other cores take other calls. Figures: docs/benchmarks. Called by `loading`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from wavserve.errors import SettingsError
+from wavserve.models import flops
+from wavserve.models.flops import Workload
+from wavserve.spec import PolicySpec
+
+SMALL_FLOPS = 1e9
+"""Of imagining one video sample. `tiny` has 0.25e9, the mid size of `bench-exact` 15e9."""
+_PROMPT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """`per_call`: None leaves torch's own number."""
+
+    per_call: int | None
+    workers: int
+
+
+def plan_threads(spec: PolicySpec, device: torch.device, threads: int | None, workers: int | None) -> Threads:
+    """What was asked for, and where nothing was, by the model's size.
+
+    Raises SettingsError for several workers on a GPU, whose calls would only wait for each other.
+    """
+    if device.type != "cpu":
+        if workers not in (None, 1):
+            raise SettingsError(f"backend.workers: expected 1 on {device.type}, got {workers}")
+        return Threads(threads, 1)
+    small = _flops_of_a_sample(spec) < SMALL_FLOPS
+    if threads is None and small:
+        threads = 1
+    if workers is None:
+        workers = max(1, torch.get_num_threads() // threads) if small and threads else 1
+    return Threads(threads, workers)
+
+
+def _flops_of_a_sample(spec: PolicySpec) -> float:
+    work = Workload(spec.model, spec.latent, spec.planner, spec.num_views, spec.chunk, _PROMPT, _PROMPT)
+    return flops.fast(work).imagine

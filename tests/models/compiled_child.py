@@ -1,0 +1,91 @@
+"""What `test_compiling` runs in a process of its own: compiled fast paths beside the same as they are written.
+
+A process of its own, because what torch compiles stays in a process, and because torch's compiler brings warnings.
+Arguments: the models. Writes one JSON object: the largest differences by model, compilations made, and how many of them
+the cache on disk spared.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from wavserve.models.compiling import compiled
+from wavserve.models.fast_expert import FastAction, FastValue
+from wavserve.models.fast_video import FastVideo
+from wavserve.models.loading import OPEN_LENGTH, OPEN_ROWS
+from wavserve.models.weights import Models, random_models
+from wavserve.spec import ExpertConfig, LatentSpec, ModelConfig, VideoConfig
+
+CONFIG = ModelConfig(
+    VideoConfig(6, 6, num_layers=2, num_heads=2, head_dim=8, caption_channels=10),
+    value=ExpertConfig(5, 5, num_heads=2, head_dim=6, rope_base=57),
+    action=ExpertConfig(4, 4, num_heads=2, head_dim=8, rope_base=54),
+)
+LATENT, VIEWS, CHUNK = LatentSpec(2, 2, 2, 2), 2, 4
+TOKENS = VIEWS * LATENT.num_tokens
+
+Forward = Callable[[], Tensor]
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def video(model: FastVideo) -> Iterator[Tensor]:
+    """Groups and samples of several numbers, instructions of several lengths; without features, and of one token."""
+    for prompts, samples in (([4], 1), ([5], 6), ([7, 3], 2), ([9], 3), ([1], 2)):
+        texts = [model.text_kv(normal(prompt, 10)) for prompt in prompts]
+        inputs = normal(len(prompts), VIEWS, 6, 2, 2, 2), normal(len(prompts), samples, VIEWS, 6, 2, 2, 2), 0.7, texts
+        found: list[Tensor] = []
+        model.run(*inputs, lambda layer, x, found=found: found.append(x.clone()))  # type: ignore[misc]
+        yield from found
+        velocity = model.run(*inputs, velocity=True)
+        assert velocity is not None
+        yield velocity
+
+
+def value(model: FastValue) -> Iterator[Tensor]:
+    for rows, values in ((1, 3), (4, 5), (1, 1), (3, 3), (2, 1)):
+        kv = model.cross_kv(lambda layer, rows=rows: normal(rows, TOKENS, 16))  # type: ignore[misc]
+        yield model.velocity(normal(rows, values, CHUNK, 5), 0.7, kv)
+        yield from model.features(normal(rows, CHUNK, 5), kv)
+
+
+def action(model: FastAction) -> Iterator[Tensor]:
+    for rows in (1, 4, 2):
+        video_kv = model.cross_kv(lambda layer, rows=rows: normal(rows, TOKENS, 16))  # type: ignore[misc]
+        value_kv = model.value_kv(lambda layer, rows=rows: normal(rows, CHUNK, 12))  # type: ignore[misc]
+        for kv, history in ((value_kv, normal(rows, 4)), (None, None)):
+            yield model.velocity(normal(rows, CHUNK, 4), 0.7, history, video_kv, kv)
+
+
+def makers(models: Models) -> Iterator[tuple[str, Callable[..., FastVideo | FastValue | FastAction], int]]:
+    yield "video", partial(FastVideo, models.video, CONFIG, LATENT, VIEWS), OPEN_LENGTH
+    yield "value", partial(FastValue, models.value, CONFIG, CHUNK, contexts=[TOKENS]), OPEN_ROWS
+    yield "action", partial(FastAction, models.action, CONFIG, CHUNK, contexts=[TOKENS, CHUNK]), OPEN_ROWS
+
+
+def main() -> None:
+    torch.set_num_threads(2)
+    forwards: dict[str, Callable[..., Iterator[Tensor]]] = {"video": video, "value": value, "action": action}
+    apart = {}
+    for name, make, open_axis in makers(random_models(CONFIG, seed=3)):
+        if name not in sys.argv:
+            continue
+        model = compiled(name, make, open_axis, required=False)
+        pairs = zip(forwards[name](model), forwards[name](make()), strict=True)
+        apart[name] = max((ours - oracle).abs().max().item() for ours, oracle in pairs)
+    made, cache = counters["stats"]["unique_graphs"], counters["inductor"]
+    spared = cache["fxgraph_cache_hit"]
+    json.dump({"apart": apart, "graphs": made, "spared": spared, "missed": cache["fxgraph_cache_miss"]}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
