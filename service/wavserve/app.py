@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -97,6 +98,10 @@ async def _serve(settings: Settings, service: Service, http_socket: socket.socke
     try:
         await _unless(stopped, policy.warm_up())
         if policy.warm:
+            # what is loaded now stays: a collector that looks at all of it each time stops the loop for long, and comes
+            # seldom, so that what requests leave piles up meanwhile
+            gc.collect()
+            gc.freeze()
             untrained = "; its weights are random: never run its actions on a robot" if policy.spec.untrained else ""
             log.info("ready: policy %s%s", policy.spec.name, untrained)
         await stopped.wait()

@@ -28,6 +28,7 @@ from wavserve.progress import Clock
 PATIENCE_S = 0.5
 """How long a robot that got less than it wanted is expected to come back for more."""
 MARGIN_GAIN = 0.1
+MARGIN_HALF_LIFE_S = 2.0
 MIN_MARGIN_S = 0.005
 """An answer's way out."""
 MIN_RETRY_S = 0.05
@@ -84,17 +85,23 @@ class Ticket:
 
 
 class Margin:
-    """By how much plans end later than was foretold: a running mean and two mean deviations."""
+    """By how much plans end later than was foretold: a running mean and two mean deviations.
 
-    def __init__(self) -> None:
+    It fades while no plan ends: one that had every plan refused would never be found wrong.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._mean = self._deviation = 0.0
+        self._learnt_at = clock()
 
     @property
     def seconds(self) -> float:
-        return max(MIN_MARGIN_S, self._mean + 2 * self._deviation)
+        faded = math.exp2((self._learnt_at - self._clock()) / MARGIN_HALF_LIFE_S)
+        return max(MIN_MARGIN_S, (self._mean + 2 * self._deviation) * faded)
 
     def learn(self, late_s: float) -> None:
-        late_s = max(0.0, late_s)
+        late_s, self._learnt_at = max(0.0, late_s), self._clock()
         self._deviation += MARGIN_GAIN * (abs(late_s - self._mean) - self._deviation)
         self._mean += MARGIN_GAIN * (late_s - self._mean)
 
@@ -131,7 +138,7 @@ class Schedule:
         self._left_off: dict[str, float] = {}  # robots that used more than their share until now: until when it pays
         self._refused = _Waiting(clock)  # robots that were told to ask again, and are expected to
         self._short = _Waiting(clock)  # robots whose plans were not granted an iteration a moment ago
-        self._margin = Margin()
+        self._margin = Margin(clock)
 
     @property
     def owed_s(self) -> float:

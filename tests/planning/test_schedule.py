@@ -164,6 +164,20 @@ def test_plans_that_end_late_make_promises_careful() -> None:
     schedule.admit(Demand("a", 0.1, 0.1), clock.now + 0.35)
 
 
+def test_a_bad_moment_does_not_have_everybody_refused_for_good() -> None:
+    schedule, clock = made()
+    for _ in range(60):
+        ticket = schedule.admit(Demand("a", 0.1, 0.1), clock.now + 999.0)
+        schedule.finish(ticket, 0.1)
+        clock.now += 9.0
+        schedule.ended(ticket)
+        schedule.leave(ticket)
+    with pytest.raises(DeadlineExceeded):
+        schedule.check(Demand("a", 0.1, 0.1), clock.now + 0.3)
+    clock.now += 12.0
+    schedule.check(Demand("a", 0.1, 0.1), clock.now + 0.3)
+
+
 @dataclass
 class Plan:
     """A plan on the simulated device: `calls` calls an iteration and as many for its last part."""
