@@ -63,6 +63,7 @@ async def assemble(settings: Settings, around: Around = bare) -> Service:
     fleet = await open_fleet(settings, metrics, around)
     policy = Policy(_parts(settings, fleet, sessions, metrics, recorder))
     metrics.watch_queue(lambda: fleet.queue_depth)
+    metrics.watch_owed(lambda: fleet.owed_s)
     metrics.watch_arena(lambda: fleet.slots()[0], lambda: fleet.slots()[1])
     metrics.watch_sessions(lambda: len(sessions))
     metrics.watch_plans(lambda: policy.plans_in_flight)

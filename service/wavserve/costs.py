@@ -22,7 +22,7 @@ DEVIATIONS = 2.0
 FIRST_DEVIATION = 0.25
 OUTLIER = 4.0
 """A call counts as at most this many times what was expected: one hiccup of the machine is not a trend, several are."""
-HALF_LIFE_S = 5.0
+HALF_LIFE_S = 2.0
 """How fast an estimate that is not measured again falls back to the best ever made: slow moments pass, and nobody would
 find out if one of them had every plan refused."""
 

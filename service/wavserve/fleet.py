@@ -64,6 +64,11 @@ class Fleet:
     def queue_depth(self) -> int:
         return sum(device.batcher.queue_depth for device in self.placement.devices)
 
+    @property
+    def owed_s(self) -> float:
+        """Device seconds that plans under way must still have."""
+        return sum(device.planner.schedule.owed_s for device in self.placement.devices)
+
     async def close(self) -> None:
         await asyncio.gather(*(device.batcher.close() for device in self.placement.devices))
         for close in self.closers:

@@ -70,6 +70,10 @@ class Metrics:
         """Groups waiting for the device."""
         self._watch("queue_depth", "Groups waiting for the device.", depth)
 
+    def watch_owed(self, seconds: Reading) -> None:
+        """Device seconds that plans under way must still have."""
+        self._watch("owed_seconds", "Device seconds that plans under way must still have.", seconds)
+
     def watch_arena(self, used: Reading, total: Reading) -> None:
         """Slots of the feature arena."""
         self._watch("arena_slots_used", "Feature arena slots that hold a sample.", used)
