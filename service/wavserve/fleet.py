@@ -24,7 +24,7 @@ from wavserve.pace import Pace
 from wavserve.perception import Perception
 from wavserve.placement import Device, Health, Placement
 from wavserve.planner import Planner, SliceConfig
-from wavserve.settings import Settings, as_environment, inherited_environment
+from wavserve.settings import Settings, as_environment, inherited_environment, spin_briefly
 from wavserve.spec import PolicySpec
 from wavserve.telemetry import Metrics
 from wavserve.verbs import VERBS
@@ -109,6 +109,7 @@ def open_bundle(settings: Settings) -> Bundle:
 
 
 async def _local(settings: Settings, metrics: Metrics) -> Fleet:
+    spin_briefly()  # before torch is there
     from wavserve.backends.local import LocalBackend
     from wavserve.models.loading import load_runners
 
