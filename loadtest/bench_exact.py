@@ -33,6 +33,7 @@ from wavserve.models import flops, precision
 from wavserve.models.flops import Workload
 from wavserve.models.plain import Draws, Plain, Scene, plain_plan
 from wavserve.models.weights import Models, random_models
+from wavserve.processes import SPIN_COUNT
 
 PATHS = ("plain", "fast", "compiled", "bfloat16")
 AIMS = {"compiled": 0.25, "bfloat16": 0.15}
@@ -116,7 +117,8 @@ def _resident() -> float:
 def measure_apart(name: str, path: str) -> Measured:
     """`measure` in a process of its own, so that neither path inherits the other's memory."""
     command = [sys.executable, __file__, "--case", name, "--path", path]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    environ = {"GOMP_SPINCOUNT": SPIN_COUNT, **os.environ}  # as the service has it
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environ)
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -128,8 +130,9 @@ def compare(name: str, repeats: int, paths: Sequence[str]) -> dict[str, Any]:
             found.append(measure_apart(name, path))
             note(f"{name} {path} {turn + 1}/{repeats}: {found[-1].wall_s:.2f} s")
     figures: dict[str, Any] = {"repeats": repeats}
-    for field in ("wall_s", "cpu_s", "extra_bytes", "compile_s", "gemm_flops_s"):
+    for field in ("wall_s", "cpu_s", "extra_bytes", "gemm_flops_s"):
         figures[field] = {path: statistics.median(getattr(one, field) for one in turns[path]) for path in paths}
+    figures["compile_s"] = {path: [one.compile_s for one in turns[path]] for path in paths if path in AIMS}
     figures["ratio"] = {path: figures["wall_s"][path] / figures["wall_s"]["plain"] for path in paths}
     plain = np.array(turns["plain"][0].actions)
     errors = {path: np.abs(np.array(turns[path][0].actions) - plain) for path in paths if path != "plain"}

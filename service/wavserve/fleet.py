@@ -21,7 +21,7 @@ from wavserve.bundle import Bundle
 from wavserve.device import Device, DeviceConfig, Health
 from wavserve.errors import SettingsError, WavserveError
 from wavserve.placement import Placement
-from wavserve.settings import Settings, as_environment, inherited_environment
+from wavserve.settings import Settings, as_environment, inherited_environment, spin_briefly
 from wavserve.spec import PolicySpec
 from wavserve.telemetry import Metrics
 from wavserve.verbs import VERBS
@@ -117,6 +117,7 @@ def open_bundle(settings: Settings) -> Bundle:
 
 
 async def _local(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
+    spin_briefly()  # before torch is there
     from wavserve.backends.local import LocalBackend
     from wavserve.models.loading import load_runners
 

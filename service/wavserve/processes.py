@@ -14,6 +14,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+SPIN_COUNT = "1000"
+"""`GOMP_SPINCOUNT` of processes that compute. OpenMP's threads spin for milliseconds otherwise, waiting for work, on a
+core that another model's process or anybody else needs; on a shared machine that makes a plan many times as long."""
+
 _PROC = Path("/proc")
 _START_FIELD = 19  # of those behind the command's name in /proc/PID/stat: clock ticks since boot
 

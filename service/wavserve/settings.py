@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from wavserve.errors import SettingsError
+from wavserve.processes import SPIN_COUNT
 
 PREFIX = "WAVSERVE_"
 CONFIG_VARIABLE = "WAVSERVE_CONFIG"
@@ -202,6 +203,11 @@ class Loaded:
 def inherited_environment() -> dict[str, str]:
     """This process's environment for a child, without our own variables: those the child is given on purpose."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+
+
+def spin_briefly() -> None:
+    """Has OpenMP's threads of this process not spin for long, unless its user decided; before torch is imported."""
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def load_from_process(file: Path | None, flags: Iterable[Given] = ()) -> Loaded:

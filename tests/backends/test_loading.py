@@ -23,11 +23,8 @@ def test_a_text_encoder_goes_where_it_is_told_to(tiny: Bundle) -> None:
             load_runner("encoder", tiny, arena_for(tiny.spec, 1), CONFIG)
 
 
-def test_auto_chooses_a_type_by_measuring_it(tiny: Bundle, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        chosen = decided("auto", "cpu")
-    assert chosen in {"float32", "bfloat16"}
-    assert f"backend.dtype auto: {chosen}, for bfloat16 multiplies" in caplog.text
+def test_auto_chooses_a_type_by_measuring_it() -> None:
+    assert decided("auto", "cpu") in {"float32", "bfloat16"}
     assert decided("bfloat16", "cpu") == "bfloat16"
 
 

@@ -28,7 +28,7 @@ from wavserve.backends import reaper
 from wavserve.errors import SettingsError
 from wavserve.models import slabs
 from wavserve.ports import free_ports
-from wavserve.processes import commands_naming, end, orphan_processes, orphans, owned_name
+from wavserve.processes import SPIN_COUNT, commands_naming, end, orphan_processes, orphans, owned_name
 from wavserve.verbs import MODELS
 
 KIND = "wavserve"
@@ -38,9 +38,6 @@ MIN_GLIBC = (2, 35)
 LIVE_WITHIN_S = 60.0
 EXIT_WITHIN_S = 5
 POLL_S = 0.05
-_SPIN_COUNT = "50000"
-"""How long OpenMP's threads spin for more work. By default for milliseconds: the models take turns, and the one that
-had its turn would take a core from the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +209,10 @@ class TritonServer:
         given["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), given.get("PATH", "")]))
         libraries = [str(sysconfig.get_config_var("LIBDIR")), given.get("LD_LIBRARY_PATH", "")]
         given["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
-        given.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
+        given.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+        given.setdefault(
+            "PYTHONUTF8", "1"
+        )  # the stub's Python takes files for ASCII otherwise, torch's compiler's own too
         given["CUDA_VISIBLE_DEVICES"] = given.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
         return given
 
