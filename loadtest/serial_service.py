@@ -64,8 +64,8 @@ async def policy(settings: Settings, path: str) -> AsyncIterator[Planning]:
         finally:
             await service.close()
     else:
-        apply_threads(runner_config(settings))
         opened = await asyncio.to_thread(open_bundle, settings)
+        apply_threads(opened.spec, runner_config(settings))
         yield await asyncio.to_thread(PlainPolicy, opened, bundle.digest(opened.folder))
 
 
