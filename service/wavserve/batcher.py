@@ -182,7 +182,7 @@ class Batcher:
         return group.ticket.rank <= min(self._calls.values())
 
     def _fits(self, kind: CallKind, rows: int) -> bool:
-        return rows <= self._config.max_rows and self._costs.seconds(kind, rows) <= self._config.call_s
+        return rows <= self._config.max_rows and self._costs.fits(kind, rows, self._config.call_s)
 
     async def _call(self, batch: list[SampleGroup]) -> None:
         started = self._clock()

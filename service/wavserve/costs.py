@@ -163,9 +163,17 @@ class Costs:
         if (known := self._estimates.get(kind)) is None or known.line.base_share is None:
             return most
         rows = 1
-        while 2 * rows <= most and self.seconds(kind, 2 * rows) <= seconds:
+        while 2 * rows <= most and self.fits(kind, 2 * rows, seconds):
             rows *= 2
-        return most if 2 * rows > most and self.seconds(kind, most) <= seconds else rows
+        return most if 2 * rows > most and self.fits(kind, most, seconds) else rows
+
+    def fits(self, kind: CallKind, rows: int, seconds: float) -> bool:
+        """Whether a call is short enough: within `seconds`, or cut so small that the half of it is for no row at all.
+
+        Cutting further would cost more time than it saves anybody.
+        """
+        fit = self._fit(kind)
+        return _at(fit, rows) <= max(seconds, 2 * fit[0])
 
     def _fit(self, kind: CallKind) -> tuple[float, float]:
         now = self._clock()

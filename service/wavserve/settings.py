@@ -131,7 +131,7 @@ class BatcherSettings(_Section):
         default=1, description="calls handed to a busy backend, so that it finds the next one"
     )
     slice_s: Seconds = Field(
-        default=0.1, description="how long a call and those ready behind it may take: what an urgent plan waits for"
+        default=0.2, description="how long a call and those ready behind it may take: what an urgent plan waits for"
     )
     arena_retry_s: Seconds = Field(default=0.05, description="how soon a full arena is tried again")
 
