@@ -26,12 +26,9 @@ class Order:
     inputs: dict[str, str]
     content: str
     deadline: float
+    robot: str
+    """whose share of the device pays: the session, or the request itself where none is open yet"""
     progress: Progress = field(default_factory=Progress)
-
-    @property
-    def robot(self) -> str:
-        """Whose share of the device pays: a session's, or the request's own where none is open yet."""
-        return self.request.session_id or f"order {id(self)}"
 
     @property
     def bounded(self) -> bool:

@@ -33,6 +33,7 @@ from wavserve.options import merge_options
 from wavserve.orders import Flight, Order, earlier_answer, under_way
 from wavserve.placement import Placement
 from wavserve.progress import Clock, Progress
+from wavserve.schedule import MIN_RETRY_S
 from wavserve.sessions import Answered, LastPlan, Session, SessionStore
 from wavserve.spec import PolicySpec
 from wavserve.types import PlanRequest, PlanResult
@@ -62,9 +63,6 @@ class PolicyParts:
     on_missed: Callable[[], None] = lambda: None
     """told of every plan that missed its deadline"""
     clock: Clock = time.monotonic
-
-
-MIN_RETRY_S = 0.05
 
 
 class Policy:
@@ -97,8 +95,8 @@ class Policy:
         Overloaded, NotReady, DeadlineExceeded and BackendError; in each case the session is as it was.
         """
         self._check_ready()
-        order = self._order(request, math.inf if deadline is None else deadline)
         key = request.session_id or f"new-{secrets.token_hex(8)}"
+        order = self._order(request, math.inf if deadline is None else deadline, key)
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = self._take_off(order)
@@ -163,14 +161,14 @@ class Policy:
         soonest_s = min(device.planner.schedule.soonest_s() for device in self._parts.placement.devices)
         return Overloaded(f"{len(self._flights)} plans are under way, the limit", max(soonest_s, MIN_RETRY_S))
 
-    def _order(self, request: PlanRequest, deadline: float) -> Order:
+    def _order(self, request: PlanRequest, deadline: float, robot: str = "") -> Order:
         if request.policy not in (None, self.spec.name):
             raise UnknownPolicy("policy", self.spec.name, repr(request.policy))
         config = merge_options(self.spec.planner, self.spec.bounds, dict(request.options))
         inputs = digests.of_inputs(request)
         seed = secrets.randbits(63) if request.seed is None else request.seed
         content = digests.of_content(request, inputs)
-        return Order(request, config, seed, inputs, content, deadline, Progress(self._parts.clock))
+        return Order(request, config, seed, inputs, content, deadline, robot, Progress(self._parts.clock))
 
     def _take_off(self, order: Order) -> Flight:
         if len(self._flights) >= self._parts.max_plans:

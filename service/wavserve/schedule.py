@@ -155,7 +155,7 @@ class Schedule:
             raise DeadlineExceeded(f"{left_s:.3f} s are left, and a plan takes {needs_s:.3f} s on an idle device")
         self._check_share(demand.robot, deadline)
         before = self._late()
-        ticket = self._enter(demand, deadline)
+        ticket = self.enter(demand, deadline)
         late = self._late()
         if ticket.bounded and late.keys() - before.keys():  # its own among them
             ready_s = self._ends()[ticket.number] - self._clock()
@@ -164,10 +164,6 @@ class Schedule:
             message = f"a plan would be ready in {ready_s:.3f} s, too late for a deadline that is to be kept"
             raise self._refuse(demand.robot, message, over_s, ready_s)
         return ticket
-
-    def enter(self, demand: Demand, deadline: float) -> Ticket:
-        """Enters a plan that was admitted already, elsewhere."""
-        return self._enter(demand, deadline)
 
     def grant(self, ticket: Ticket, now_s: float, later_s: float) -> bool:
         """Whether a plan may spend `now_s` more device seconds now, with `later_s` still owed after them.
@@ -233,7 +229,8 @@ class Schedule:
         self._refused.add(robot, retry_s + PATIENCE_S)
         return Overloaded(message, retry_s, ready_s)
 
-    def _enter(self, demand: Demand, deadline: float) -> Ticket:
+    def enter(self, demand: Demand, deadline: float) -> Ticket:
+        """Enters a plan that was admitted already, here or elsewhere."""
         now = self._clock()
         self._refused.drop(demand.robot)
         starts = max(now, self._left_off.get(demand.robot, now))
