@@ -15,9 +15,9 @@ import orjson
 
 from swarm.answers import Reply, from_chunk, from_json
 from swarm.scenario import Edge
-from wavserve.clients.async_client import DEADLINE_KEY, AsyncPlanClient
+from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.errors import DeadlineExceeded, NotReady, Overloaded, UnknownSession, WavserveError
-from wavserve.messages import EncodedImage, Submission
+from wavserve.messages import DEADLINE_KEY, EncodedImage, Submission
 
 PATIENCE_S = 120.0
 """After so long without an answer a request counts as lost."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from wavserve.spec import CameraSpec, PlannerBounds, PlannerConfig
 from wavserve.types import Array, Receipt
 
+DEADLINE_KEY = "x-deadline-ms"
+"""HTTP header and gRPC metadata: the request's deadline_ms, for who wants to be refused before the body is read."""
 ENCODINGS = ("raw_rgb8", "raw_bgr8", "jpeg", "png")
 """How an image may travel; raw is `height * width * 3` bytes, row-major."""
 

@@ -41,10 +41,12 @@ options = st.fixed_dictionaries(
         "early_stop": st.floats(allow_nan=False),
     },
 )
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
+float32s = st.floats(-MAX_FLOAT32, MAX_FLOAT32, width=32) | st.sampled_from([float("inf"), float("-inf")])
 submissions = st.builds(
     Submission,
     images=st.just((example_image("agentview", "png"), example_image("wrist", "raw_bgr8"))),
-    state=st.lists(st.floats(width=32, allow_nan=False), max_size=9).map(tuple),
+    state=st.lists(float32s, max_size=9).map(tuple),
     instruction=st.text(max_size=20),
     session_id=st.none() | st.text(min_size=1, max_size=9),
     sequence=counts,

@@ -12,12 +12,9 @@ import grpc
 import grpc.aio
 
 from wavserve.clients.plan_client import channel_options, typed_error
-from wavserve.messages import Chunk, Submission
+from wavserve.messages import DEADLINE_KEY, Chunk, Submission
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import answers, requests
-
-DEADLINE_KEY = "x-deadline-ms"
-"""Metadata that says the request's deadline once more, where it can be read before the message is."""
 
 _PLAN = "/wavserve.v1.PlanService/Plan"
 

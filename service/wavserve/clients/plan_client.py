@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 import grpc
 
 from wavserve import errors
-from wavserve.messages import Chunk, PolicyInfo, Submission
+from wavserve.messages import DEADLINE_KEY, Chunk, PolicyInfo, Submission
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import answers, requests
 from wavserve.wire.errors import DETAILS_KEY, unpack_error
@@ -68,7 +68,7 @@ class PlanClient:
 
         Raises whatever the server refused it with, DeadlineExceeded past the timeout, NotReady when nobody answers.
         """
-        told = () if submission.deadline_ms is None else (("x-deadline-ms", str(submission.deadline_ms)),)
+        told = () if submission.deadline_ms is None else ((DEADLINE_KEY, str(submission.deadline_ms)),)
         return answers.chunk_from(
             self._call("Plan", requests.plan_request(submission), pb.ActionChunk, timeout_s, told)
         )

@@ -19,8 +19,8 @@ from grpc_reflection.v1alpha import reflection
 from wavserve.edge.door import Door, Planning
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import ErrorReport, report
-from wavserve.edge.validate import DEADLINE_HEADER
 from wavserve.errors import TooLarge, Unsupported
+from wavserve.messages import DEADLINE_KEY
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.telemetry import Metrics
 from wavserve.wire import answers, requests
@@ -81,7 +81,7 @@ class _PlanService:
     async def _plan(self, raw: bytes, context: Context) -> bytes:
         received_ns, remaining = time.monotonic_ns(), context.time_remaining()
         transport = None if remaining is None else received_ns / 1e9 + remaining
-        told = dict(context.invocation_metadata() or ()).get(DEADLINE_HEADER)
+        told = dict(context.invocation_metadata() or ()).get(DEADLINE_KEY)
         expires = self._door.knock(told if isinstance(told, str) else None, received_ns, transport)
         submission = await self._door.parse(requests.parse_plan_request, raw)
         chunk = await self._door.plan(submission, received_ns, expires)

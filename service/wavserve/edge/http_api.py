@@ -28,8 +28,8 @@ from wavserve.edge.http_gate import HttpGate
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import MAX_DETAIL_CHARS, ErrorReport, new_error_id, report, safe_text
 from wavserve.edge.status import http_status
-from wavserve.edge.validate import DEADLINE_HEADER
 from wavserve.errors import Cancelled, NotReady
+from wavserve.messages import DEADLINE_KEY
 from wavserve.telemetry import Metrics
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class _Routes:
         binary part per camera, named by the camera, of type image/jpeg, image/png or application/octet-stream.
         """
         received_ns, headers = request.state.received_ns, request.headers
-        expires = self._door.knock(headers.get(DEADLINE_HEADER), received_ns)
+        expires = self._door.knock(headers.get(DEADLINE_KEY), received_ns)
         read = partial(parse_plan, headers.get("content-type", ""))
         submission = await self._door.parse(read, await request.body())
         chunk = await _while_connected(request, self._door.plan(submission, received_ns, expires))

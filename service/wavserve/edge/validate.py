@@ -10,15 +10,13 @@ import math
 import numpy as np
 
 from wavserve.errors import InvalidRequest, TooLarge, UnknownPolicy
-from wavserve.messages import Submission
+from wavserve.messages import DEADLINE_KEY, Submission
 from wavserve.options import merge_options
 from wavserve.spec import PolicySpec
 from wavserve.types import Array
 
 MAX_EXECUTED_STEPS = 10_000
 MAX_SESSION_ID_CHARS = 128
-DEADLINE_HEADER = "x-deadline-ms"
-"""HTTP header and gRPC metadata: the request's deadline_ms, for who wants to be refused before the body is read."""
 _MAX_DIGITS = 20
 _MAX_COUNT = 2**63 - 1
 _MAX_MILLISECONDS = 2**32 - 1
@@ -55,8 +53,8 @@ def header_deadline_ms(text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
-        raise InvalidRequest(DEADLINE_HEADER, "a whole number of milliseconds", repr(text[:_MAX_DIGITS]))
-    _check_range(DEADLINE_HEADER, int(text), 1, _MAX_MILLISECONDS)
+        raise InvalidRequest(DEADLINE_KEY, "a whole number of milliseconds", repr(text[:_MAX_DIGITS]))
+    _check_range(DEADLINE_KEY, int(text), 1, _MAX_MILLISECONDS)
     return int(text)
 
 
