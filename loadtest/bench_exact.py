@@ -33,7 +33,7 @@ from wavserve.models import flops, precision
 from wavserve.models.flops import Workload
 from wavserve.models.plain import Draws, Plain, Scene, plain_plan
 from wavserve.models.weights import Models, random_models
-from wavserve.processes import SPIN_COUNT
+from wavserve.processes import COMPUTING
 
 PATHS = ("plain", "fast", "compiled", "bfloat16")
 AIMS = {"compiled": 0.25, "bfloat16": 0.15}
@@ -117,7 +117,7 @@ def _resident() -> float:
 def measure_apart(name: str, path: str) -> Measured:
     """`measure` in a process of its own, so that neither path inherits the other's memory."""
     command = [sys.executable, __file__, "--case", name, "--path", path]
-    environ = {"GOMP_SPINCOUNT": SPIN_COUNT, **os.environ}  # as the service has it
+    environ = {**COMPUTING, **os.environ}  # as the service has it
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environ)
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 

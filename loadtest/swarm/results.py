@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -21,6 +22,8 @@ from swarm.verdicts import Verdict
 PACKAGES = ("wavserve", "torch", "numpy", "grpcio", "httpx", "fastapi", "uvicorn")
 MB = 1e6
 WORDS_KEPT = 5
+
+_number = re.compile(r"[0-9.]+")
 
 
 def results(scenario: Scenario, journal: Journal, verdicts: list[Verdict], about: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,8 +56,8 @@ def phase(journal: Journal, span: Span) -> dict[str, Any]:
         "asks": {outcome: sum(ask.outcome == outcome for ask in asks) for outcome in OUTCOMES},
         "asks_per_s": round(len(asks) / seconds, 3),
         "answered_per_s": round(sum(ask.ended <= span.ended for ask in done) / seconds, 3),
-        **_times(done),
-        "refusal_ms": spread(ask.seconds for ask in asks if ask.outcome == "refused"),
+        **_times(asks),
+        "missed_ms": spread(ask.seconds for ask in asks if ask.outcome == "missed"),
         "retry_after_ms": spread(ask.retry_after_s for ask in asks if ask.retry_after_s is not None),
         "healthz_ms": spread(probe.value for probe in figures.within(journal.health, span)),
         "client_lag_ms": spread(lag.value for lag in figures.within(journal.lags, span)),
@@ -67,15 +70,14 @@ def phase(journal: Journal, span: Span) -> dict[str, Any]:
         "fairness": {"jain": figures.jain(shares.values()), "answered": dict(shares)},
         "memory": memory(journal, span),
         "faults": _common(fault for ask in asks for fault in ask.faults),
-        "words": _common(ask.words for ask in asks if ask.outcome in ("failed", "lost")),
+        "words": _common(_number.sub("#", ask.words) for ask in asks if ask.outcome != "answered"),
         "groups": {name: group([ask for ask in asks if ask.group == name]) for name in span.robots},
     }
 
 
 def group(asks: list[Ask]) -> dict[str, Any]:
     """One group's figures in a phase."""
-    done = figures.answered(asks)
-    return {"asks": {outcome: sum(ask.outcome == outcome for ask in asks) for outcome in OUTCOMES}, **_times(done)}
+    return {"asks": {outcome: sum(ask.outcome == outcome for ask in asks) for outcome in OUTCOMES}, **_times(asks)}
 
 
 def deadlines(journal: Journal, span: Span, asks: list[Ask]) -> dict[str, Any]:
@@ -138,11 +140,13 @@ def batch(old: Scrape, now: Scrape, verbs: Iterable[str] = ("imagine", "score", 
     return round(groups / calls, 3) if calls > 0 else 0.0
 
 
-def _times(done: list[Ask]) -> dict[str, Any]:
+def _times(asks: list[Ask]) -> dict[str, Any]:
+    done = figures.answered(asks)
     replies = [ask.reply for ask in done if ask.reply is not None]
     stages = sorted({stage for reply in replies for stage in reply.stage_s})
     return {
         "latency_ms": spread(ask.seconds for ask in done),
+        "refusal_ms": spread(ask.seconds for ask in asks if ask.outcome == "refused"),
         "stage_ms": {s: spread(reply.stage_s[s] for reply in replies if s in reply.stage_s) for s in stages},
         "iterations": dict(sorted(Counter(str(reply.iterations_done) for reply in replies).items())),
     }

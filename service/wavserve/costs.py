@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from wavserve.progress import Clock
@@ -132,10 +133,17 @@ class Estimate:
         (base, slope), (best_base, best_slope) = self._upper(), self.best
         return best_base + (base - best_base) * fresh, best_slope + (slope - best_slope) * fresh
 
+    def lowest(self, _now: float) -> tuple[float, float]:
+        """As `fit`, at the best there ever was."""
+        return self.best
+
     def _upper(self) -> tuple[float, float]:
         base, slope = self.line.fit()
         margin = 1 + DEVIATIONS * self.deviation
         return base * margin, slope * margin
+
+
+Fit = Callable[[Estimate, float], tuple[float, float]]
 
 
 class Costs:
@@ -153,6 +161,10 @@ class Costs:
     def seconds(self, kind: CallKind, rows: int) -> float:
         """Device seconds of one call."""
         return _at(self._fit(kind), rows)
+
+    def least_seconds(self, kind: CallKind, rows: int) -> float:
+        """Device seconds of one call at the lowest estimate there ever was."""
+        return _at(self._fit(kind, Estimate.lowest), rows)
 
     def rows_within(self, kind: CallKind, seconds: float, most: int) -> int:
         """The largest power of two of rows, at most `most`, whose call stays within `seconds`; at least one.
@@ -175,16 +187,16 @@ class Costs:
         fit = self._fit(kind)
         return _at(fit, rows) <= max(seconds, 2 * fit[0])
 
-    def _fit(self, kind: CallKind) -> tuple[float, float]:
+    def _fit(self, kind: CallKind, fit: Fit = Estimate.fit) -> tuple[float, float]:
         now = self._clock()
         if (known := self._estimates.get(kind)) is not None:
-            return known.fit(now)
+            return fit(known, now)
         alike = [other for other in self._estimates if other.verb == kind.verb]
         if not alike:
             return 0.0, 0.0
         nearest = min(alike, key=lambda other: abs(math.log(other.work / kind.work)))
         scale = kind.work / nearest.work
-        base, slope = self._estimates[nearest].fit(now)
+        base, slope = fit(self._estimates[nearest], now)
         return base * scale, slope * scale
 
 

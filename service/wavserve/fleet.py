@@ -21,7 +21,8 @@ from wavserve.bundle import Bundle
 from wavserve.device import Device, DeviceConfig, Health
 from wavserve.errors import SettingsError, WavserveError
 from wavserve.placement import Placement
-from wavserve.settings import Settings, as_environment, inherited_environment, spin_briefly
+from wavserve.settings import Settings
+from wavserve.settings_sources import as_environment, inherited_environment, prepare_to_compute
 from wavserve.spec import PolicySpec
 from wavserve.telemetry import Metrics
 from wavserve.verbs import VERBS
@@ -117,7 +118,7 @@ def open_bundle(settings: Settings) -> Bundle:
 
 
 async def _local(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
-    spin_briefly()  # before torch is there
+    prepare_to_compute()  # before torch is there
     from wavserve.backends.local import LocalBackend
     from wavserve.models.loading import load_runners
 

@@ -27,9 +27,13 @@ class Forecast:
         kinds = _imagine(config), _score(config)
         return min(self.costs.rows_within(kind, self.call_s, self.max_slice) for kind in kinds)
 
-    def encode_s(self) -> float:
-        """Frames and instruction of one request; an instruction that is known costs nothing, and is rarely new."""
-        return self.costs.seconds(CallKind("encode_images"), 1)
+    def floor_s(self, config: PlannerConfig, pictures: int) -> float:
+        """A plan without iterations, from its frames to its last picture."""
+        return sum(self.costs.seconds(kind, 1) for kind in _floor(config, pictures))
+
+    def least_s(self, config: PlannerConfig, pictures: int) -> float:
+        """As `floor_s`, with calls as fast as they ever were."""
+        return sum(self.costs.least_seconds(kind, 1) for kind in _floor(config, pictures))
 
     def iteration_s(self, config: PlannerConfig) -> float:
         """One planning iteration of all its samples."""
@@ -39,20 +43,24 @@ class Forecast:
         whole, rest = divmod(config.num_video_samples, size)
         return whole * self._slice_s(config, size) + (self._slice_s(config, rest) if rest else 0.0)
 
-    def final_s(self, config: PlannerConfig) -> float:
-        """The last draw, decoded into actions."""
-        calls = [_imagine(config), CallKind("appraise"), CallKind("decode", config.num_flow_steps)]
-        if config.estimate_value:
-            calls.append(_score(config))
-        return sum(self.costs.seconds(kind, 1) for kind in calls)
-
-    def picture_s(self, config: PlannerConfig) -> float:
-        """One chunk of imagined frames."""
-        calls = CallKind("denoise", config.num_flow_steps), CallKind("decode_video"), CallKind("encode_images")
-        return sum(self.costs.seconds(kind, 1) for kind in calls)
+    def final_s(self, config: PlannerConfig, pictures: int) -> float:
+        """The last draw, decoded into actions, and imagined frames."""
+        return sum(self.costs.seconds(kind, 1) for kind in _final(config, pictures))
 
     def _slice_s(self, config: PlannerConfig, rows: int) -> float:
         return self.costs.seconds(_imagine(config), rows) + self.costs.seconds(_score(config), rows)
+
+
+def _floor(config: PlannerConfig, pictures: int) -> list[CallKind]:
+    """Frames and instruction (which costs nothing when it is known, and is rarely new), and what ends a plan."""
+    return [CallKind("encode_images"), *_final(config, pictures)]
+
+
+def _final(config: PlannerConfig, pictures: int) -> list[CallKind]:
+    decode = [_imagine(config), CallKind("appraise"), CallKind("decode", config.num_flow_steps)]
+    estimate = [_score(config)] if config.estimate_value else []
+    picture = [CallKind("denoise", config.num_flow_steps), CallKind("decode_video"), CallKind("encode_images")]
+    return decode + estimate + pictures * picture
 
 
 def _imagine(config: PlannerConfig) -> CallKind:

@@ -44,12 +44,12 @@ class Flight:
     task: asyncio.Task[PlanResult]
     waiters: int = 0
 
-    def missed(self, deadline: float, now: float) -> DeadlineExceeded:
+    def missed(self, deadline: float, now: float, message: str | None = None) -> DeadlineExceeded:
         """The error of a caller whose plan came too late, with what was spent on it."""
         iterations, config = self.order.progress.iterations, self.order.config
         missed = Missed(1e3 * (deadline - now), iterations, config.num_video_samples, config.num_value_samples)
-        message = f"the deadline passed before a plan was ready; {iterations} planning iterations were done"
-        return DeadlineExceeded(message, missed)
+        passed = f"the deadline passed before a plan was ready; {iterations} planning iterations were done"
+        return DeadlineExceeded(message or passed, missed)
 
 
 def earlier_answer(session: Session, order: Order) -> PlanResult | None:

@@ -63,8 +63,9 @@ class Planner:
 
     def demand(self, robot: str, config: PlannerConfig, pictures: int) -> Demand:
         """What a plan from a frame to its last picture costs."""
-        floor_s = self.forecast.encode_s() + self.forecast.final_s(config) + pictures * self.forecast.picture_s(config)
-        return Demand(robot, floor_s, floor_s + config.num_iterations * self.forecast.iteration_s(config))
+        floor_s = self.forecast.floor_s(config, pictures)
+        whole_s = floor_s + config.num_iterations * self.forecast.iteration_s(config)
+        return Demand(robot, floor_s, whole_s, self.forecast.least_s(config, pictures))
 
     def _may_iterate(self, job: Job, iteration: int) -> bool:
         """Asks for one more iteration; what follows it is owed anyway."""
@@ -74,7 +75,7 @@ class Planner:
         return self.schedule.grant(job.ticket, now_s, later_s + (job.config.num_iterations - iteration - 1) * now_s)
 
     def _after_s(self, job: Job) -> float:
-        return self.forecast.final_s(job.config) + job.pictures * self.forecast.picture_s(job.config)
+        return self.forecast.final_s(job.config, job.pictures)
 
     async def _explore(self, job: Job, proposal: Proposal, iteration: int) -> Array | None:
         """Value tokens `[N, M, T]` of every sample, as computed on each video sample; None where a control needs

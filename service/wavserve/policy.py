@@ -191,9 +191,12 @@ class Policy:
         try:
             async with asyncio.timeout(None if deadline == math.inf else deadline - self._parts.clock()):
                 return await asyncio.shield(flight.task)
-        except (TimeoutError, DeadlineExceeded):
+        except TimeoutError:
             self._parts.on_missed()
             raise flight.missed(deadline, self._parts.clock()) from None
+        except DeadlineExceeded as error:
+            self._parts.on_missed()
+            raise flight.missed(deadline, self._parts.clock(), error.message) from None
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if caller is not None and caller.cancelling():

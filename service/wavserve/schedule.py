@@ -32,6 +32,8 @@ MARGIN_HALF_LIFE_S = 2.0
 MIN_MARGIN_S = 0.005
 """An answer's way out."""
 MIN_RETRY_S = 0.05
+MAX_RETRY_S = 2.0
+"""What was foretold is old by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Demand:
     """with no planning iteration at all"""
     whole_s: float
     """with all that were asked for"""
+    least_s: float = 0.0
+    """`floor_s` when all goes as well as it ever did"""
 
 
 @dataclass(slots=True, eq=False)
@@ -148,11 +152,11 @@ class Schedule:
     def admit(self, demand: Demand, deadline: float) -> Ticket:
         """Enters a plan.
 
-        Raises DeadlineExceeded when it would be late with the device to itself, Overloaded when it, or through it
-        another one, is foretold to miss its deadline.
+        Raises DeadlineExceeded when no plan was ever so fast: it need not be asked again. Overloaded when as things
+        are it, or through it another one, is foretold to miss its deadline.
         """
-        if (needs_s := demand.floor_s + self._margin.seconds) > (left_s := deadline - self._clock()):
-            raise DeadlineExceeded(f"{left_s:.3f} s are left, and a plan takes {needs_s:.3f} s on an idle device")
+        if demand.least_s > (left_s := deadline - self._clock()):
+            raise DeadlineExceeded(f"{left_s:.3f} s are left, and a plan takes {demand.least_s:.3f} s at the least")
         self._check_share(demand.robot, deadline)
         before = self._late()
         ticket = self.enter(demand, deadline)
@@ -225,7 +229,7 @@ class Schedule:
             raise self._refuse(robot, message, paid_s)
 
     def _refuse(self, robot: str, message: str, retry_s: float, ready_s: float | None = None) -> Overloaded:
-        retry_s = max(retry_s, MIN_RETRY_S)
+        retry_s = min(max(retry_s, MIN_RETRY_S), MAX_RETRY_S)
         self._refused.add(robot, retry_s + PATIENCE_S)
         return Overloaded(message, retry_s, ready_s)
 

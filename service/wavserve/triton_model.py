@@ -14,7 +14,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from wavserve import bundle, faults, settings
+from wavserve import bundle, faults, settings_sources
 from wavserve.errors import Cancelled, InvalidRequest, SettingsError, WavserveError
 from wavserve.fleet import runner_config
 from wavserve.models import exchange, host
@@ -55,7 +55,7 @@ class TritonPythonModel:
 
 
 def _load(args: dict[str, str]) -> Host:
-    told = settings.load_from_process(None).settings
+    told = settings_sources.load_from_process(None).settings
     configure_logging(told.log.level, told.log.format)
     on_gpu = args["model_instance_kind"] == "GPU"
     if on_gpu and args["model_instance_device_id"] != "0":

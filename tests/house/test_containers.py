@@ -19,7 +19,9 @@ import pytest
 import yaml
 
 from wavserve.cli import build_parser
-from wavserve.settings import Given, Settings, load_settings
+from wavserve.processes import COMPUTING
+from wavserve.settings import Settings
+from wavserve.settings_sources import Given, load_settings
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -173,6 +175,11 @@ def test_what_is_stopped_has_the_time_it_takes() -> None:
     [exit_s] = re.findall(r"--exit-timeout-secs=(\d+)", STAGES["triton"].last("CMD"))
     for name in ("triton-cpu", "triton-gpu"):
         assert seconds(SERVICES[name]["stop_grace_period"]) > int(exit_s)
+
+
+def test_the_models_processes_are_told_what_processes_that_compute_are() -> None:
+    told = dict(pair.split("=", 1) for pair in shlex.split(STAGES["triton"].last("ENV")))
+    assert COMPUTING.items() <= told.items()
 
 
 def test_triton_loads_every_model_there_is() -> None:

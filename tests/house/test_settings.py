@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from wavserve.errors import SettingsError
-from wavserve.settings import Given, Loaded, Settings, as_environment, load_settings
+from wavserve.settings import Settings
+from wavserve.settings_sources import Given, Loaded, as_environment, load_settings
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from wavserve import bundle
 from wavserve.app import assemble
 from wavserve.errors import DeadlineExceeded, UnknownSession
 from wavserve.models import presets
-from wavserve.settings import Given, load_settings
+from wavserve.settings_sources import Given, load_settings
 from wavserve.types import PlanRequest, PlanResult
 
 INSTRUCTION = "pick up the alphabet soup"

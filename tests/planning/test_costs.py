@@ -89,6 +89,17 @@ def test_waiting_never_promises_more_than_the_best_there_was() -> None:
     assert costs.seconds(KIND, 4) >= 0.1
 
 
+def test_the_least_a_call_takes_is_the_lowest_estimate_there_ever_was() -> None:
+    clock = ManualClock()
+    costs = taught(clock, {4: 0.1})
+    least = costs.least_seconds(KIND, 4)
+    for _ in range(40):
+        costs.measured(KIND, 4, 0.3)
+    assert costs.seconds(KIND, 4) > 0.29
+    assert 0.1 <= costs.least_seconds(KIND, 4) == least
+    assert costs.least_seconds(CallKind("decode"), 1) == 0.0
+
+
 def test_a_kind_never_measured_is_guessed_from_the_closest_in_work() -> None:
     costs = Costs(ManualClock())
     for _ in range(40):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rig import ManualClock
 
 from wavserve.errors import DeadlineExceeded, Overloaded
-from wavserve.schedule import MIN_MARGIN_S, Demand, Schedule, Ticket
+from wavserve.schedule import MAX_RETRY_S, MIN_MARGIN_S, Demand, Schedule, Ticket
 
 INF = math.inf
 
@@ -56,10 +56,18 @@ def test_what_would_make_another_late_is_refused() -> None:
         schedule.admit(Demand("c", 1.0, 1.0), clock.now + 3.0)
 
 
-def test_what_no_idle_device_could_do_is_no_overload() -> None:
+def test_what_no_plan_ever_did_is_no_overload() -> None:
     schedule, clock = made()
-    with pytest.raises(DeadlineExceeded, match=r"a plan takes 1\.005 s on an idle device"):
-        schedule.admit(Demand("a", 1.0, 9.0), clock.now + 0.9)
+    with pytest.raises(DeadlineExceeded, match=r"0\.900 s are left, and a plan takes 1\.000 s at the least"):
+        schedule.admit(Demand("a", 1.5, 9.0, least_s=1.0), clock.now + 0.9)
+
+
+def test_a_slow_moment_of_an_idle_device_is_one_to_come_again_after() -> None:
+    schedule, clock = made()
+    with pytest.raises(Overloaded) as refused:
+        schedule.admit(Demand("a", 1.5, 9.0, least_s=1.0), clock.now + 1.2)
+    assert refused.value.predicted_s == pytest.approx(1.5)
+    assert refused.value.retry_after_s == pytest.approx(0.3 + MIN_MARGIN_S)
 
 
 def test_a_call_that_runs_already_is_waited_for() -> None:
@@ -159,7 +167,7 @@ def test_plans_that_end_late_make_promises_careful() -> None:
         clock.now += 0.3
         schedule.ended(ticket)
         schedule.leave(ticket)
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(Overloaded):
         schedule.admit(Demand("a", 0.1, 0.1), clock.now + 0.25)
     schedule.admit(Demand("a", 0.1, 0.1), clock.now + 0.35)
 
@@ -172,8 +180,9 @@ def test_a_bad_moment_does_not_have_everybody_refused_for_good() -> None:
         clock.now += 9.0
         schedule.ended(ticket)
         schedule.leave(ticket)
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(Overloaded) as refused:
         schedule.check(Demand("a", 0.1, 0.1), clock.now + 0.3)
+    assert refused.value.retry_after_s == MAX_RETRY_S
     clock.now += 12.0
     schedule.check(Demand("a", 0.1, 0.1), clock.now + 0.3)
 

@@ -28,7 +28,7 @@ from wavserve.backends import reaper
 from wavserve.errors import SettingsError
 from wavserve.models import slabs
 from wavserve.ports import free_ports
-from wavserve.processes import SPIN_COUNT, commands_naming, end, orphan_processes, orphans, owned_name
+from wavserve.processes import COMPUTING, commands_naming, end, orphan_processes, orphans, owned_name
 from wavserve.verbs import MODELS
 
 KIND = "wavserve"
@@ -209,10 +209,8 @@ class TritonServer:
         given["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), given.get("PATH", "")]))
         libraries = [str(sysconfig.get_config_var("LIBDIR")), given.get("LD_LIBRARY_PATH", "")]
         given["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
-        given.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-        given.setdefault(
-            "PYTHONUTF8", "1"
-        )  # the stub's Python takes files for ASCII otherwise, torch's compiler's own too
+        # the stub's Python takes files for ASCII otherwise, torch's compiler's own too
+        given = COMPUTING | {"PYTHONUTF8": "1"} | given
         given["CUDA_VISIBLE_DEVICES"] = given.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
         return given
 

@@ -63,7 +63,7 @@ def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _create(args: argparse.Namespace) -> int:
     from wavserve.models import presets
-    from wavserve.settings import load_from_process
+    from wavserve.settings_sources import load_from_process
 
     folder = args.out or load_from_process(None).settings.bundle.root / args.preset
     presets.create(args.preset, folder, args.seed, _tell_progress(f"making {folder}"))

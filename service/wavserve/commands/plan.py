@@ -130,7 +130,7 @@ def _describe(chunk: Chunk) -> str:
 
 def _replay(args: argparse.Namespace) -> int:
     from wavserve.replay import replay
-    from wavserve.settings import Given, load_from_process
+    from wavserve.settings_sources import Given, load_from_process
 
     flags = [Given("bundle.path", str(args.bundle), "flag --bundle")] if args.bundle else []
     made = asyncio.run(replay(args.replay, load_from_process(None, flags).settings))
