@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +27,7 @@ from wavserve.models.plain import Draws, Plain, Scene, plain_plan
 from wavserve.noise import FINAL, Stream, draw, draw_many
 from wavserve.normalise import Normaliser
 from wavserve.options import merge_options
+from wavserve.orders import Permit
 from wavserve.sessions import FrameMemory
 from wavserve.spec import PlannerConfig, PolicySpec
 from wavserve.types import Array, DeadlineResult, PlanRequest, PlanResult, Receipt, Stop
@@ -50,15 +52,18 @@ class Serial:
     def ready(self) -> bool:
         return self.policy.ready
 
-    def check_door(self, deadline: float | None) -> None:
+    def enter(self, deadline: float | None) -> AbstractContextManager[Permit]:
         """Nobody is refused early: whoever comes waits."""
+        return nullcontext(Permit())
 
-    async def plan(self, request: PlanRequest, deadline: float | None = None) -> PlanResult:
+    async def plan(
+        self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
+    ) -> PlanResult:
         """One plan, when those before it are done. Raises DeadlineExceeded when its deadline passed meanwhile."""
         async with self._turn:
             if deadline is not None and time.monotonic() > deadline:
                 raise DeadlineExceeded("the deadline passed in the queue")
-            return await self.policy.plan(request, deadline)
+            return await self.policy.plan(request, deadline, permit)
 
     async def reset(self, session_id: str) -> None:
         await self.policy.reset(session_id)
@@ -76,10 +81,13 @@ class PlainPolicy:
         self._normaliser = Normaliser(bundle.spec)
         self._sessions: dict[str, FrameMemory] = {}
 
-    def check_door(self, deadline: float | None) -> None:
+    def enter(self, deadline: float | None) -> AbstractContextManager[Permit]:
         """It knows nothing that could be judged early."""
+        return nullcontext(Permit())
 
-    async def plan(self, request: PlanRequest, deadline: float | None = None) -> PlanResult:
+    async def plan(
+        self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
+    ) -> PlanResult:
         """One plan. Raises DeadlineExceeded when it came out too late."""
         began = time.monotonic()
         session = request.session_id or secrets.token_urlsafe(18)

@@ -65,6 +65,7 @@ class Maker:
         """
         admitted = False
         with order.progress.measure("total"):
+            order.permit.release()  # and enters at once
             for _ in range(MAX_PLACEMENTS):
                 async with self.placement.place() as device:
                     try:

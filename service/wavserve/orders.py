@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from wavserve.errors import DeadlineExceeded, Missed, SequenceConflict
@@ -14,6 +15,20 @@ from wavserve.progress import Progress
 from wavserve.sessions import Session
 from wavserve.spec import PlannerConfig
 from wavserve.types import PlanRequest, PlanResult
+
+
+class Permit:
+    """A place kept for a request from the door on, while it is read; without holds, for whoever needs none."""
+
+    def __init__(self, *holds: Callable[[], object]) -> None:
+        """`holds`: what is to be done when the place is given up."""
+        self._holds = holds
+
+    def release(self) -> None:
+        """Gives the place up, once: to the plan that enters now, or to others."""
+        holds, self._holds = self._holds, ()
+        for give_up in holds:
+            give_up()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +43,7 @@ class Order:
     deadline: float
     robot: str
     """whose share of the device pays: the session, or the request itself where none is open yet"""
+    permit: Permit = field(default_factory=Permit)
     progress: Progress = field(default_factory=Progress)
 
     @property

@@ -12,7 +12,9 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -30,7 +32,7 @@ from wavserve.errors import (
 from wavserve.making import Maker
 from wavserve.normalise import Normaliser
 from wavserve.options import merge_options
-from wavserve.orders import Flight, Order, earlier_answer, under_way
+from wavserve.orders import Flight, Order, Permit, earlier_answer, under_way
 from wavserve.placement import Placement
 from wavserve.progress import Clock, Progress
 from wavserve.schedule import MIN_RETRY_S
@@ -39,6 +41,9 @@ from wavserve.spec import PolicySpec
 from wavserve.types import PlanRequest, PlanResult
 
 T = TypeVar("T")
+
+PERMIT_S = 1.0
+"""How long time is kept for a request that is still being read: whoever sends slower must not keep it from others."""
 
 _MEANWHILE = "it was reset, it expired or another plan was committed meanwhile"
 
@@ -77,6 +82,7 @@ class Policy:
             parts.spec, parts.digest, parts.version, parts.placement, Normaliser(parts.spec), parts.clock
         )
         self._flights: dict[str, Flight] = {}
+        self._permits: set[Permit] = set()  # of requests that are being read
         self._tasks: set[asyncio.Task[object]] = set()  # flights, and records being written
 
     @property
@@ -88,15 +94,19 @@ class Policy:
     def plans_in_flight(self) -> int:
         return len(self._flights)
 
-    async def plan(self, request: PlanRequest, deadline: float | None = None) -> PlanResult:
-        """Plans from one observation. `deadline` is absolute, in seconds of the policy's (monotonic) clock.
+    async def plan(
+        self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
+    ) -> PlanResult:
+        """Plans from one observation. `deadline` is absolute, in seconds of the policy's (monotonic) clock; `permit`,
+        from `enter`, is given up once the plan has a place of its own.
 
         Raises UnknownPolicy, InvalidRequest (planner options, instruction), UnknownSession, SequenceConflict,
         Overloaded, NotReady, DeadlineExceeded and BackendError; in each case the session is as it was.
         """
         self._check_ready()
         key = request.session_id or f"new-{secrets.token_hex(8)}"
-        order = self._order(request, math.inf if deadline is None else deadline, key)
+        permit = Permit() if permit is None else permit
+        order = replace(self._order(request, math.inf if deadline is None else deadline, key), permit=permit)
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = self._take_off(order)
@@ -108,18 +118,32 @@ class Policy:
             if flight.waiters == 0 and self._flights.get(key) is flight:
                 del self._flights[key]
 
-    def check_door(self, deadline: float | None) -> None:
-        """Raises NotReady, DeadlineExceeded or Overloaded where a request would be refused whatever it asks for.
+    @contextmanager
+    def enter(self, deadline: float | None) -> Iterator[Permit]:
+        """Keeps a place for a request whose headers are known, while the rest is read: for PERMIT_S at most.
 
-        Called before a request is read; judged by the smallest plan there is.
+        Raises NotReady, DeadlineExceeded or Overloaded where it would be refused whatever it asks for; it is judged,
+        and its time kept, by the smallest plan there is.
         """
         self._check_ready()
-        if len(self._flights) >= self._parts.max_plans:
-            raise self._no_permit()
+        self._check_room()
+        permit = Permit(self._reserve(deadline), lambda: self._permits.discard(permit))
+        self._permits.add(permit)
+        expiry = asyncio.get_running_loop().call_later(PERMIT_S, permit.release)
+        try:
+            yield permit
+        finally:
+            expiry.cancel()
+            permit.release()
+
+    def _reserve(self, deadline: float | None) -> Callable[[], None]:
+        """Time for the smallest plan; what gives it back. Without a deadline nobody's time is at stake."""
         device = self._parts.placement.least_loaded()
-        if device is not None and deadline is not None:
-            smallest = replace(self.spec.planner, mode="off", num_iterations=0, estimate_value=False)
-            device.planner.schedule.check(device.planner.demand("", smallest, 0), deadline)
+        if device is None or deadline is None:
+            return lambda: None
+        smallest = replace(self.spec.planner, mode="off", num_iterations=0, estimate_value=False)
+        schedule = device.planner.schedule
+        return partial(schedule.leave, schedule.admit(device.planner.demand("", smallest, 0), deadline))
 
     async def reset(self, session_id: str) -> None:
         """Forgets the session's frame memory; a plan under way in it is answered with SequenceConflict."""
@@ -157,9 +181,12 @@ class Policy:
         if not self.ready:
             raise NotReady("the models are being repaired" if self.warm else "the service is starting or draining")
 
-    def _no_permit(self) -> Overloaded:
-        soonest_s = min(device.planner.schedule.soonest_s() for device in self._parts.placement.devices)
-        return Overloaded(f"{len(self._flights)} plans are under way, the limit", max(soonest_s, MIN_RETRY_S))
+    def _check_room(self) -> None:
+        """Raises Overloaded when as many plans are under way, or being read, as may be."""
+        plans = len(self._flights) + len(self._permits)
+        if plans >= self._parts.max_plans:
+            soonest_s = min(device.planner.schedule.soonest_s() for device in self._parts.placement.devices)
+            raise Overloaded(f"{plans} plans are under way, the limit", max(soonest_s, MIN_RETRY_S))
 
     def _order(self, request: PlanRequest, deadline: float, robot: str = "") -> Order:
         if request.policy not in (None, self.spec.name):
@@ -168,11 +195,12 @@ class Policy:
         inputs = digests.of_inputs(request)
         seed = secrets.randbits(63) if request.seed is None else request.seed
         content = digests.of_content(request, inputs)
-        return Order(request, config, seed, inputs, content, deadline, robot, Progress(self._parts.clock))
+        progress = Progress(self._parts.clock)
+        return Order(request, config, seed, inputs, content, deadline, robot, progress=progress)
 
     def _take_off(self, order: Order) -> Flight:
-        if len(self._flights) >= self._parts.max_plans:
-            raise self._no_permit()
+        self._permits.discard(order.permit)
+        self._check_room()
         return Flight(order, self._in_background(self._fly(order)))
 
     def _in_background(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:

@@ -212,10 +212,6 @@ class Schedule:
         if ticket.foretold is not None:
             self._margin.learn(self._clock() - ticket.foretold)
 
-    def check(self, demand: Demand, deadline: float) -> None:
-        """Raises what `admit` would; enters nothing."""
-        self._remove(self.admit(demand, deadline))
-
     def _is_for_others(self, ticket: Ticket) -> bool:
         """Whether time that nobody owes is other robots' before it is this plan's."""
         others = self._refused.robots | (self._short.robots if ticket.starts > self._clock() else set())

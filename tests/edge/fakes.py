@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from wavserve.edge.limits import EdgeLimits
 from wavserve.errors import WavserveError
 from wavserve.messages import EncodedImage, Submission
+from wavserve.orders import Permit
 from wavserve.spec import (
     ActionSpec,
     CameraSpec,
@@ -159,12 +161,14 @@ class RecordingPolicy:
     started: Callable[[], object] = lambda: None
     cancelled: Callable[[], object] = lambda: None
 
-    def check_door(self, deadline: float | None) -> None:
+    @contextmanager
+    def enter(self, deadline: float | None) -> Iterator[Permit]:
         self.knocks.append(deadline)
         if self.door_error is not None:
             raise self.door_error
+        yield Permit()
 
-    async def plan(self, request: PlanRequest, deadline: float | None) -> PlanResult:
+    async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> PlanResult:
         self.requests.append(request)
         self.deadlines.append(deadline)
         self.started()

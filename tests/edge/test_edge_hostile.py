@@ -15,7 +15,7 @@ from robots import GrpcRobot, Robot, body_of, message_of, told
 from served import Served
 from starlette.types import Receive, Scope, Send
 
-from wavserve.edge.door import Door
+from wavserve.edge.door import Door, Visit
 from wavserve.edge.http_body import parse_plan
 from wavserve.edge.http_gate import HttpGate
 from wavserve.edge.report import MAX_FACT_CHARS, report, safe_text
@@ -162,7 +162,7 @@ def test_a_plan_the_service_cancelled_is_not_ready(robot: Robot, served: Served)
 def test_an_answer_ready_after_its_deadline_is_not_given() -> None:
     door, submission = Door(RecordingPolicy(), example_limits()), example_submission(deadline_ms=1, imagine_chunks=1)
     with pytest.raises(DeadlineExceeded, match="the answer was ready too late"):
-        asyncio.run(door.plan(submission, received_ns=monotonic_ns() - 10**9))
+        asyncio.run(door.plan(submission, Visit(received_ns=monotonic_ns() - 10**9)))
 
 
 def test_a_failure_of_the_error_path_is_still_a_problem(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -23,7 +24,8 @@ def allocate():
 threads = [threading.Thread(target=allocate) for _ in range(4)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
-libc.fopen.restype, libc.malloc_info.argtypes, libc.fclose.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p), (ctypes.c_void_p,)
+libc.fopen.restype = ctypes.c_void_p
+libc.malloc_info.argtypes, libc.fclose.argtypes = (ctypes.c_int, ctypes.c_void_p), (ctypes.c_void_p,)
 with tempfile.NamedTemporaryFile() as file:
     stream = libc.fopen(file.name.encode(), b"w")
     libc.malloc_info(0, stream)
@@ -33,7 +35,9 @@ with tempfile.NamedTemporaryFile() as file:
 
 
 def heaps(told: str) -> int:
-    ran = subprocess.run([sys.executable, "-c", HEAPS, told], capture_output=True, text=True, check=True, timeout=60)
+    environment = {name: value for name, value in os.environ.items() if name not in COMPUTING}
+    command = [sys.executable, "-c", HEAPS, told]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
     return int(ran.stdout)
 
 

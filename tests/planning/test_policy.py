@@ -21,6 +21,7 @@ from wavserve.errors import (
     UnknownPolicy,
     UnknownSession,
 )
+from wavserve.policy import PERMIT_S
 from wavserve.schedule import Demand
 from wavserve.sessions import Session
 from wavserve.types import DeadlineResult, PlanRequest, PlanResult
@@ -307,7 +308,7 @@ def test_what_would_be_late_is_refused_before_any_work_and_already_at_the_door()
         calls = len(rig.backend.calls)
         for refuse in (
             lambda: rig.policy.plan(example_request(SPEC), clock.now + 2.0),
-            lambda: asyncio.to_thread(rig.policy.check_door, clock.now + 2.0),
+            lambda: knock(rig, clock.now + 2.0),
         ):
             with pytest.raises(Overloaded) as refused:
                 await refuse()
@@ -315,21 +316,68 @@ def test_what_would_be_late_is_refused_before_any_work_and_already_at_the_door()
             assert refused.value.retry_after_s > 0
         assert len(rig.backend.calls) == calls
         assert rig.policy.plans_in_flight == 0
-        rig.policy.check_door(None)
-        rig.policy.check_door(clock.now + 60.0)
+        await knock(rig, None)
+        await knock(rig, clock.now + 60.0)
         clock.now += 30.0  # nobody who was refused is waited for any more
         assert (await rig.policy.plan(example_request(SPEC), clock.now + 60.0)).receipt.deadline is DeadlineResult.MET
+
+    on_slow_rig(clock, scenario)
+
+
+def on_slow_rig(clock: ManualClock, scenario: Callable[[Rig], Awaitable[None]]) -> None:
+    """A rig whose every decode takes a second of the clock."""
 
     async def takes_a_second(verb: str) -> None:
         clock.now += 1.0 if verb == "decode" else 0.0
 
     async def main() -> None:
         options = RigOptions(clock=clock, before=takes_a_second, slice_s=0.1)
-        async with rigged(SPEC, options) as rig, asyncio.timeout(20):
+        async with rigged(SPEC, options) as rig, asyncio.timeout(30):
             await rig.policy.warm_up()
             await scenario(rig)
 
     asyncio.run(main())
+
+
+async def knock(rig: Rig, deadline: float | None) -> None:
+    with rig.policy.enter(deadline):
+        pass
+
+
+def test_time_is_kept_for_a_request_while_it_is_read_and_for_no_longer() -> None:
+    """Else all that come at once are let in, and most are refused when their pictures have been decoded."""
+    clock = ManualClock()
+
+    async def scenario(rig: Rig) -> None:
+        schedule = rig.planner.schedule
+        with rig.policy.enter(clock.now + 1.5) as permit:
+            assert schedule.owed_s == pytest.approx(1.0, rel=0.6)
+            with pytest.raises(Overloaded):
+                await knock(rig, clock.now + 1.5)
+            result = await rig.policy.plan(example_request(SPEC), clock.now + 1.9, permit)
+            assert result.receipt.deadline is DeadlineResult.MET_DEGRADED
+            assert schedule.owed_s == 0.0
+        with rig.policy.enter(clock.now + 9.0) as permit:
+            permit.release()
+            permit.release()
+            assert schedule.owed_s == 0.0
+        with pytest.raises(ZeroDivisionError), rig.policy.enter(clock.now + 9.0):
+            raise ZeroDivisionError
+        assert schedule.owed_s == 0.0
+
+    on_slow_rig(clock, scenario)
+
+
+def test_who_sends_slowly_does_not_keep_time_from_others() -> None:
+    clock = ManualClock()
+
+    async def scenario(rig: Rig) -> None:
+        with rig.policy.enter(clock.now + 9.0):
+            assert rig.planner.schedule.owed_s > 0
+            await asyncio.sleep(1.5 * PERMIT_S)
+            assert rig.planner.schedule.owed_s == 0.0
+
+    on_slow_rig(clock, scenario)
 
 
 def test_the_door_counts_permits() -> None:
@@ -337,12 +385,17 @@ def test_the_door_counts_permits() -> None:
         running = asyncio.ensure_future(rig.policy.plan(example_request(SPEC)))
         await turns(2)
         with pytest.raises(Overloaded, match="1 plans are under way"):
-            rig.policy.check_door(None)
+            await knock(rig, None)
         await running
-        rig.policy.check_door(None)
+        with rig.policy.enter(None) as permit:  # whose request is being read
+            with pytest.raises(Overloaded, match="1 plans are under way"):
+                await knock(rig, None)
+            await rig.policy.plan(example_request(SPEC), None, permit)
+            await knock(rig, None)
+        await knock(rig, None)
         rig.policy.warm = False
         with pytest.raises(NotReady):
-            rig.policy.check_door(None)
+            await knock(rig, None)
 
     on_rig(scenario, RigOptions(max_plans=1))
 

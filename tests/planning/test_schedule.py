@@ -77,13 +77,13 @@ def test_a_call_that_runs_already_is_waited_for() -> None:
         schedule.admit(Demand("b", 1.0, 1.0), clock.now + 1.4)
 
 
-def test_checking_enters_nothing() -> None:
+def test_who_leaves_without_having_used_anything_owes_and_has_used_nothing() -> None:
     schedule, clock = made()
-    schedule.check(Demand("a", 1.0, 1.0), clock.now + 2.0)
+    schedule.leave(schedule.admit(Demand("a", 1.0, 1.0), clock.now + 2.0))
     assert schedule.owed_s == 0.0
     schedule.admit(Demand("a", 1.0, 1.0), clock.now + 2.0)
     with pytest.raises(Overloaded):
-        schedule.check(Demand("b", 1.0, 1.0), clock.now + 1.5)
+        schedule.admit(Demand("b", 1.0, 1.0), clock.now + 1.5)
 
 
 def test_iterations_are_granted_while_nobody_comes_late_for_them() -> None:
@@ -181,10 +181,10 @@ def test_a_bad_moment_does_not_have_everybody_refused_for_good() -> None:
         schedule.ended(ticket)
         schedule.leave(ticket)
     with pytest.raises(Overloaded) as refused:
-        schedule.check(Demand("a", 0.1, 0.1), clock.now + 0.3)
+        schedule.admit(Demand("a", 0.1, 0.1), clock.now + 0.3)
     assert refused.value.retry_after_s == MAX_RETRY_S
     clock.now += 12.0
-    schedule.check(Demand("a", 0.1, 0.1), clock.now + 0.3)
+    schedule.admit(Demand("a", 0.1, 0.1), clock.now + 0.3)
 
 
 @dataclass

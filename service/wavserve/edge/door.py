@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from time import monotonic, monotonic_ns
 from typing import Protocol, TypeVar
 
@@ -18,6 +19,7 @@ from wavserve.edge import images, validate
 from wavserve.edge.limits import EdgeLimits
 from wavserve.errors import DeadlineExceeded, NotReady
 from wavserve.messages import Chunk, EncodedImage, PolicyInfo, Submission, Vector
+from wavserve.orders import Permit
 from wavserve.spec import PolicySpec
 from wavserve.types import PlanRequest, PlanResult
 
@@ -38,17 +40,29 @@ class Planning(Protocol):
     @property
     def ready(self) -> bool: ...
 
-    def check_door(self, deadline: float | None) -> None:
-        """Raises NotReady, DeadlineExceeded or Overloaded where a request would be refused whatever it asks for."""
+    def enter(self, deadline: float | None) -> AbstractContextManager[Permit]:
+        """A place for a request that is still to be read.
+
+        Raises NotReady, DeadlineExceeded or Overloaded where it would be refused whatever it asks for.
+        """
         ...
 
-    async def plan(self, request: PlanRequest, deadline: float | None) -> PlanResult:
-        """One plan. `deadline`: absolute, on `time.monotonic()`; None = none."""
+    async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> PlanResult:
+        """One plan. `deadline`: absolute, on `time.monotonic()`; None = none. `permit`: from `enter`."""
         ...
 
     async def reset(self, session_id: str) -> None:
         """Forgets a session's frame memory. Raises UnknownSession."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request that was let in: when it came, what its headers say, and the place that is kept for it."""
+
+    received_ns: int
+    deadline: float | None = None
+    permit: Permit = field(default_factory=Permit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +73,19 @@ class Door:
     limits: EdgeLimits
     executor: Executor | None = None
 
-    def knock(self, deadline_ms: str | None, received_ns: int, expires: float | None = None) -> float | None:
-        """What a request's headers tell, judged before its body is read: the earlier of the deadlines in them.
+    @contextmanager
+    def knock(self, deadline_ms: str | None, received_ns: int, expires: float | None = None) -> Iterator[Visit]:
+        """A request that arrived at `received_ns`, judged by its headers before its body is read.
 
-        `deadline_ms` as it came in `x-deadline-ms`. Raises InvalidRequest, NotReady, DeadlineExceeded or Overloaded.
+        `deadline_ms` as it came in `x-deadline-ms`; `expires` is the transport's own deadline, if any. Times are on the
+        monotonic clock (ns, s). Raises InvalidRequest, NotReady, DeadlineExceeded or Overloaded.
         """
         deadline = _deadline(received_ns, validate.header_deadline_ms(deadline_ms), expires)
-        self.policy.check_door(deadline)
-        return deadline
+        with self.policy.enter(deadline) as permit:
+            yield Visit(received_ns, deadline, permit)
 
-    async def plan(self, submission: Submission, received_ns: int, expires: float | None = None) -> Chunk:
-        """Answers one submission that arrived at `received_ns`; `expires` is the transport's own deadline, if any.
-
-        Both are on the monotonic clock (ns, s). Raises any child of WavserveError; cancelling it cancels the plan.
-        """
+    async def plan(self, submission: Submission, visit: Visit) -> Chunk:
+        """Answers one submission. Raises any child of WavserveError; cancelling it cancels the plan."""
         self._check_ready()
         state = validate.check(submission, self.policy.spec)
         request = PlanRequest(
@@ -88,16 +101,17 @@ class Door:
             seed=submission.seed,
             imagine_chunks=submission.imagine_chunks,
         )
-        deadline = _deadline(received_ns, submission.deadline_ms, expires)
-        chunk = await self._chunk(await self._plan(request, deadline), submission, received_ns)
+        deadline = _deadline(visit.received_ns, submission.deadline_ms, visit.deadline)
+        result = await self._plan(request, deadline, visit.permit)
+        chunk = await self._chunk(result, submission, visit.received_ns)
         if deadline is not None and monotonic() > deadline:  # encoding imagined frames took what was left
             raise DeadlineExceeded("the answer was ready too late")
         return chunk
 
-    async def _plan(self, request: PlanRequest, deadline: float | None) -> PlanResult:
+    async def _plan(self, request: PlanRequest, deadline: float | None, permit: Permit) -> PlanResult:
         """The policy's plan; one that the service itself cancelled is NotReady, for its robot still waits."""
         try:
-            return await self.policy.plan(request, deadline)
+            return await self.policy.plan(request, deadline, permit)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():

@@ -82,9 +82,9 @@ class _PlanService:
         received_ns, remaining = time.monotonic_ns(), context.time_remaining()
         transport = None if remaining is None else received_ns / 1e9 + remaining
         told = dict(context.invocation_metadata() or ()).get(DEADLINE_KEY)
-        expires = self._door.knock(told if isinstance(told, str) else None, received_ns, transport)
-        submission = await self._door.parse(requests.parse_plan_request, raw)
-        chunk = await self._door.plan(submission, received_ns, expires)
+        with self._door.knock(told if isinstance(told, str) else None, received_ns, transport) as visit:
+            submission = await self._door.parse(requests.parse_plan_request, raw)
+            chunk = await self._door.plan(submission, visit)
         return answers.action_chunk(chunk).SerializeToString()
 
     async def _reset(self, raw: bytes, _context: Context) -> bytes:

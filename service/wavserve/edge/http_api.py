@@ -104,10 +104,10 @@ class _Routes:
         binary part per camera, named by the camera, of type image/jpeg, image/png or application/octet-stream.
         """
         received_ns, headers = request.state.received_ns, request.headers
-        expires = self._door.knock(headers.get(DEADLINE_KEY), received_ns)
         read = partial(parse_plan, headers.get("content-type", ""))
-        submission = await self._door.parse(read, await request.body())
-        chunk = await _while_connected(request, self._door.plan(submission, received_ns, expires))
+        with self._door.knock(headers.get(DEADLINE_KEY), received_ns) as visit:
+            submission = await self._door.parse(read, await request.body())
+            chunk = await _while_connected(request, self._door.plan(submission, visit))
         return json_response(chunk_json(chunk))
 
     async def reset(self, session_id: str) -> Response:
