@@ -210,16 +210,16 @@ class Batcher:
             self._settle(group, answer)
             if group.future.done() and group.on_call is not None:
                 group.on_call(started - group.queued_at, ended - started)
-        self._account(batch, used_s, failed)
+        self._account(batch, used_s, ended - started, failed)
         self._on_batch(verb, len(batch), sum(group.rows for group in batch), ended - started)
 
-    def _account(self, batch: list[SampleGroup], used_s: float, failed: bool) -> None:
+    def _account(self, batch: list[SampleGroup], used_s: float, lasted_s: float, failed: bool) -> None:
         """Charges the plans of a call with the device seconds it used; one without failure teaches the cost model."""
         kind, rows = batch[0].kind, sum(group.rows for group in batch)
         for group in batch:
             group.ticket.paid(self._costs.seconds(kind, group.rows), used_s * group.rows / rows)
         if not failed:
-            self._costs.measured(kind, rows, used_s)
+            self._costs.measured(kind, rows, used_s, lasted_s)
 
     def _settle(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:
         """Keeps the arena's books for one outcome, then answers the group; a full arena queues it again."""

@@ -103,6 +103,27 @@ class Line:
 
 
 @dataclass(slots=True)
+class Lasting:
+    """How long calls lasted of late, whatever their rows and whatever ran beside them."""
+
+    mean: float = 0.0
+    deviation: float = 0.0
+    least: float = math.inf
+
+    @property
+    def upper(self) -> float:
+        """One mean deviation over the mean: it is summed over several calls, which are not all slow."""
+        return self.mean + self.deviation
+
+    def add(self, seconds: float) -> None:
+        if self.least == math.inf:
+            self.mean = seconds
+        self.deviation += GAIN * (abs(seconds - self.mean) - self.deviation)
+        self.mean += GAIN * (seconds - self.mean)
+        self.least = min(self.least, self.upper)
+
+
+@dataclass(slots=True)
 class Estimate:
     """What calls of one kind cost."""
 
@@ -113,9 +134,11 @@ class Estimate:
     best: tuple[float, float] = (math.inf, math.inf)
     """`(seconds of no row, seconds a row)` of the lowest estimate there ever was"""
     measured_at: float = -math.inf
+    lasted: Lasting = field(default_factory=Lasting)
 
-    def add(self, rows: int, seconds: float, now: float) -> None:
+    def add(self, rows: int, seconds: float, lasted_s: float, now: float) -> None:
         self.calls += 1
+        self.lasted.add(min(lasted_s, OUTLIER * self.lasted.mean) if self.calls > 2 else lasted_s)
         if self.calls > 2 and (expected := _at(self.line.fit(), rows)) > 0:
             self.deviation += GAIN * (min(abs(seconds - expected) / expected, 1.0) - self.deviation)
             seconds = min(seconds, OUTLIER * expected)
@@ -137,6 +160,11 @@ class Estimate:
         """As `fit`, at the best there ever was."""
         return self.best
 
+    def lasts_s(self, now: float) -> float:
+        """How long the next call lasts: as the last ones did; forgotten as `fit` forgets."""
+        fresh = math.exp2((self.measured_at - now) / HALF_LIFE_S)
+        return self.lasted.least + (self.lasted.upper - self.lasted.least) * fresh
+
     def _upper(self) -> tuple[float, float]:
         base, slope = self.line.fit()
         margin = 1 + DEVIATIONS * self.deviation
@@ -154,9 +182,10 @@ class Costs:
         self._clock = clock
         self._estimates: dict[CallKind, Estimate] = {}
 
-    def measured(self, kind: CallKind, rows: int, seconds: float) -> None:
-        """A call of `rows` rows took so many device seconds."""
-        self._estimates.setdefault(kind, Estimate()).add(rows, seconds, self._clock())
+    def measured(self, kind: CallKind, rows: int, seconds: float, lasted_s: float | None = None) -> None:
+        """A call of `rows` rows took so many device seconds, and `lasted_s` by the clock (None: it had no company)."""
+        lasted_s = seconds if lasted_s is None else lasted_s
+        self._estimates.setdefault(kind, Estimate()).add(rows, seconds, lasted_s, self._clock())
 
     def seconds(self, kind: CallKind, rows: int) -> float:
         """Device seconds of one call."""
@@ -165,6 +194,11 @@ class Costs:
     def least_seconds(self, kind: CallKind, rows: int) -> float:
         """Device seconds of one call at the lowest estimate there ever was."""
         return _at(self._fit(kind, Estimate.lowest), rows)
+
+    def lasts_s(self, kind: CallKind) -> float:
+        """How long a call lasts by the clock, in the company that such calls had of late; 0 when there was none."""
+        known = self._estimates.get(kind)
+        return 0.0 if known is None else known.lasts_s(self._clock())
 
     def rows_within(self, kind: CallKind, seconds: float, most: int) -> int:
         """The largest power of two of rows, at most `most`, whose call stays within `seconds`; at least one.

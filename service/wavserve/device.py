@@ -67,9 +67,9 @@ class Device:
         """A device around a backend; its batcher is not started."""
         costs = Costs(clock)
         batcher = Batcher(backend, config.batcher, costs, on_batch, clock)
-        forecast = Forecast(costs, config.batcher.call_s, config.max_slice)
+        forecast = Forecast(costs, config.batcher.call_s, config.max_slice, config.slices_in_flight)
         schedule = Schedule(config.batcher.slice_s, clock)
-        planner = Planner(ModelCalls(spec, batcher), forecast, schedule, config.slices_in_flight)
+        planner = Planner(ModelCalls(spec, batcher), forecast, schedule)
         return cls(batcher, planner, Perception(spec, batcher, config.max_texts))
 
     @property

@@ -28,8 +28,6 @@ class Planner:
     calls: ModelCalls
     forecast: Forecast
     schedule: Schedule
-    slices_in_flight: int
-    """slices of one plan that are under way at once"""
 
     async def plan(self, job: Job) -> Plan:
         """A chunk of normalised actions `[T, action channels]` and what was done to get it.
@@ -63,19 +61,16 @@ class Planner:
 
     def demand(self, robot: str, config: PlannerConfig, pictures: int) -> Demand:
         """What a plan from a frame to its last picture costs."""
-        floor_s = self.forecast.floor_s(config, pictures)
-        whole_s = floor_s + config.num_iterations * self.forecast.iteration_s(config)
-        return Demand(robot, floor_s, whole_s, self.forecast.least_s(config, pictures))
+        floor = self.forecast.floor(config, pictures)
+        whole = floor + self.forecast.iteration(config) * config.num_iterations
+        return Demand(robot, floor, whole, self.forecast.least_s(config, pictures))
 
     def _may_iterate(self, job: Job, iteration: int) -> bool:
         """Asks for one more iteration; what follows it is owed anyway."""
-        now_s, later_s = self.forecast.iteration_s(job.config), self._after_s(job)
+        now, later = self.forecast.iteration(job.config), self.forecast.final(job.config, job.pictures)
         if job.ticket.bounded:
-            return self.schedule.grant(job.ticket, now_s, later_s)
-        return self.schedule.grant(job.ticket, now_s, later_s + (job.config.num_iterations - iteration - 1) * now_s)
-
-    def _after_s(self, job: Job) -> float:
-        return self.forecast.final_s(job.config, job.pictures)
+            return self.schedule.grant(job.ticket, now, later)
+        return self.schedule.grant(job.ticket, now, later + now * (job.config.num_iterations - iteration - 1))
 
     async def _explore(self, job: Job, proposal: Proposal, iteration: int) -> Array | None:
         """Value tokens `[N, M, T]` of every sample, as computed on each video sample; None where a control needs
@@ -84,7 +79,7 @@ class Planner:
             return None
         total, size = job.config.num_video_samples, self.forecast.slice_size(job.config)
         rows = value_rows(job.config.mode, total, job.config.num_value_samples)
-        free = asyncio.Semaphore(self.slices_in_flight)
+        free = asyncio.Semaphore(self.forecast.slices_in_flight)
 
         async def explore_slice(samples: range) -> Array:
             async def score(handles: Handles) -> Array:
@@ -112,7 +107,7 @@ class Planner:
 
     async def _decode(self, job: Job, proposal: Proposal) -> tuple[Array, float | None]:
         """The action chunk of one last draw, and its value estimate when asked for."""
-        self.schedule.finish(job.ticket, self._after_s(job))
+        self.schedule.finish(job.ticket, self.forecast.final(job.config, job.pictures))
 
         async def act(handles: Handles) -> tuple[Array, float | None]:
             estimate = await self._estimate(job, proposal, handles) if job.config.estimate_value else None

@@ -4,9 +4,10 @@ The planner enters plans here and asks before it spends; the batcher orders grou
 a clock and on device seconds foretold by the cost model: nothing waits in here and nothing is queued.
 
 A plan owes work that it must still do (with a deadline: the final decode and whatever iteration is under way; without
-one: all of it). In the order of the tickets, the work owed up to a plan tells when it ends. A plan is admitted, and an
-iteration granted, only when by this reckoning neither it nor any plan admitted before comes late: the mandatory and
-optional parts of imprecise computation (Liu et al., 1991).
+one: all of it). In the order of the tickets, the work owed before a plan tells when its turn comes, and how long its
+own calls last in company tells when it ends. A plan is admitted, and an iteration granted, only when by this reckoning
+neither it nor any plan admitted before comes late: the mandatory and optional parts of imprecise computation (Liu et
+al., 1991).
 
 Each robot has a share of the device, whatever it sends. What its plans used, times the robots that share, tells until
 when its share has paid (a constant bandwidth server, Abeni and Buttazzo, 1998). A plan without a deadline is scheduled
@@ -37,17 +38,33 @@ MAX_RETRY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """Calls to be made for one plan, one after another."""
+
+    device_s: float = 0.0
+    """device seconds of them all"""
+    path_s: float = 0.0
+    """how long they last once they begin: other plans' calls run beside them, and other plans' groups in them"""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.device_s + other.device_s, self.path_s + other.path_s)
+
+    def __mul__(self, times: float) -> Work:
+        return Work(self.device_s * times, self.path_s * times)
+
+
+@dataclass(frozen=True, slots=True)
 class Demand:
-    """What a plan will cost, in device seconds."""
+    """What a plan will take."""
 
     robot: str
     """whose share pays for it"""
-    floor_s: float
+    floor: Work
     """with no planning iteration at all"""
-    whole_s: float
+    whole: Work
     """with all that were asked for"""
     least_s: float = 0.0
-    """`floor_s` when all goes as well as it ever did"""
+    """`floor` when all goes as well as it ever did"""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,8 +78,8 @@ class Ticket:
     """order of entering"""
     starts: float = 0.0
     """from where the robot's share of the device is counted"""
-    owed_s: float = 0.0
-    """device seconds that must still be spent"""
+    owed: Work = Work()
+    """what must still be done"""
     used_s: float = 0.0
     """device seconds spent"""
     due: float = math.inf
@@ -84,7 +101,8 @@ class Ticket:
 
     def paid(self, foretold_s: float, used_s: float) -> None:
         """A call did some of what was owed."""
-        self.owed_s = max(0.0, self.owed_s - foretold_s)
+        if self.owed.device_s > 0:
+            self.owed *= max(0.0, 1 - foretold_s / self.owed.device_s)
         self.used_s += used_s
 
 
@@ -147,7 +165,7 @@ class Schedule:
     @property
     def owed_s(self) -> float:
         """Device seconds that all plans here still must have."""
-        return sum(ticket.owed_s for ticket in self._tickets.values())
+        return sum(ticket.owed.device_s for ticket in self._tickets.values())
 
     def admit(self, demand: Demand, deadline: float) -> Ticket:
         """Enters a plan.
@@ -169,29 +187,29 @@ class Schedule:
             raise self._refuse(demand.robot, message, over_s, ready_s)
         return ticket
 
-    def grant(self, ticket: Ticket, now_s: float, later_s: float) -> bool:
-        """Whether a plan may spend `now_s` more device seconds now, with `later_s` still owed after them.
+    def grant(self, ticket: Ticket, now: Work, later: Work) -> bool:
+        """Whether a plan may do more work `now`, with `later` still owed after it.
 
         Without a deadline always; with one, not while a robot is refused, for nobody shall be refused for another's
         better plan, nor for a robot beyond its share while others are short of iterations. What is granted is owed;
-        what is not leaves `later_s` owed.
+        what is not leaves `later` owed.
         """
         if ticket.bounded and self._is_for_others(ticket):
-            ticket.owed_s = later_s
+            ticket.owed = later
             return False
         before = self._late().keys()
-        self._owe(ticket, now_s + later_s)
+        self._owe(ticket, now + later)
         late = self._late().keys()
         if not ticket.bounded or not (ticket.number in late or late - before):
             self._short.drop(ticket.robot)
             return True
-        ticket.owed_s = later_s
+        ticket.owed = later
         self._short.add(ticket.robot, PATIENCE_S)
         return False
 
-    def finish(self, ticket: Ticket, seconds: float) -> None:
-        """A plan's last calls begin, which take so many device seconds. What it was promised before stays."""
-        ticket.owed_s = seconds
+    def finish(self, ticket: Ticket, work: Work) -> None:
+        """A plan's last calls begin. What it was promised before stays."""
+        ticket.owed = work
         ticket.foretold = self._ends().get(ticket.number)
 
     def soonest_s(self) -> float:
@@ -236,18 +254,18 @@ class Schedule:
         starts = max(now, self._left_off.get(demand.robot, now))
         ticket = Ticket(deadline, demand.robot, next(self._numbers), starts, entered=True)
         self._tickets[ticket.number] = ticket
-        self._owe(ticket, demand.floor_s if ticket.bounded else demand.whole_s)
+        self._owe(ticket, demand.floor if ticket.bounded else demand.whole)
         return ticket
 
-    def _owe(self, ticket: Ticket, seconds: float) -> None:
-        """A plan shall have so many device seconds, and is scheduled accordingly."""
-        ticket.owed_s = seconds
+    def _owe(self, ticket: Ticket, work: Work) -> None:
+        """A plan shall have so much done for it, and is scheduled accordingly."""
+        ticket.owed = work
         if not ticket.entered:
             return
         if ticket.bounded:
             ticket.due = ticket.deadline
         else:
-            self._give_way(ticket, ticket.starts + (ticket.used_s + seconds) * self._robots())
+            self._give_way(ticket, ticket.starts + (ticket.used_s + work.device_s) * self._robots())
 
     def _remove(self, ticket: Ticket) -> None:
         ticket.entered = False
@@ -270,7 +288,8 @@ class Schedule:
         return len({ticket.robot for ticket in self._tickets.values()} | self._refused.robots) or 1
 
     def _ends(self) -> dict[int, float]:
-        """When each plan is foretold to end, by number: all work owed up to it in the order of ranks.
+        """When each plan is foretold to end, by number: after all work owed before it in the order of ranks, and its
+        own as it lasts.
 
         The first that was not served yet waits for the call that runs, and those behind it with it.
         """
@@ -278,8 +297,8 @@ class Schedule:
         for ticket in sorted(self._tickets.values(), key=lambda ticket: ticket.rank):
             if not ticket.used_s:
                 end, waits_s = end + waits_s, 0.0
-            end += ticket.owed_s
-            ends[ticket.number] = end
+            ends[ticket.number] = end + max(ticket.owed.device_s, ticket.owed.path_s)
+            end += ticket.owed.device_s
         return ends
 
     def _late(self) -> dict[int, float]:

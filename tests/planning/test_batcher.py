@@ -17,7 +17,7 @@ from wavserve.batcher import Batcher, BatcherConfig
 from wavserve.costs import Costs
 from wavserve.errors import BackendError, NotReady, StaleHandle
 from wavserve.groups import SampleGroup
-from wavserve.schedule import Ticket
+from wavserve.schedule import Ticket, Work
 from wavserve.types import Tensors
 from wavserve.verbs import Status
 
@@ -210,12 +210,12 @@ def test_plans_are_charged_with_the_time_of_their_calls_and_the_cost_model_learn
         costs = Costs(clock)
         batcher = Batcher(Slow(), BatcherConfig(4, 1, 1, 60.0, 0.001), costs, clock=clock)
         batcher.start()
-        tickets = [Ticket(owed_s=10.0), Ticket(owed_s=10.0)]
+        tickets = [Ticket(owed=Work(10.0)), Ticket(owed=Work(10.0))]
         for _ in range(3):
             await asyncio.gather(*(batcher.run(group(i, ticket=tickets[i])) for i in range(2)))
         await batcher.close()
         assert [ticket.used_s for ticket in tickets] == [1.5, 1.5]
-        assert all(ticket.owed_s < 10.0 for ticket in tickets)
+        assert all(ticket.owed.device_s < 10.0 for ticket in tickets)
         assert costs.seconds(group(0).kind, 2) >= 1.0
 
     asyncio.run(main())

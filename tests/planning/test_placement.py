@@ -11,7 +11,7 @@ from rig import RigOptions, example_device, example_request, example_spec, rigge
 from wavserve.device import Device, Health
 from wavserve.errors import ModelDown, NotReady
 from wavserve.placement import Placement
-from wavserve.schedule import Demand
+from wavserve.schedule import Demand, Work
 
 
 def devices(count: int) -> tuple[list[Device], list[Health]]:
@@ -45,8 +45,8 @@ def test_the_load_is_what_plans_are_still_owed() -> None:
 
     async def main() -> None:
         placement = Placement(made, wait_s=1.0)
-        made[0].planner.schedule.enter(Demand("long", 0.1, 5.0), deadline=1e9)
-        made[1].planner.schedule.enter(Demand("short", 0.2, 5.0), deadline=1e9)
+        made[0].planner.schedule.enter(Demand("long", Work(0.1), Work(5.0)), deadline=1e9)
+        made[1].planner.schedule.enter(Demand("short", Work(0.2), Work(5.0)), deadline=1e9)
         async with placement.place() as one, placement.place() as other:
             assert one is other is made[0]
 

@@ -15,7 +15,7 @@ from rig import ManualClock, Rig, RigOptions, example_job, example_spec, rigged
 from wavserve.calls import Job
 from wavserve.errors import BackendError, StaleHandle
 from wavserve.models.arena_book import ArenaBook, Party
-from wavserve.schedule import Demand
+from wavserve.schedule import Demand, Work
 from wavserve.types import Gaussian, Plan, Stop
 
 
@@ -197,7 +197,7 @@ def test_an_iteration_is_not_granted_at_another_plan_s_cost() -> None:
             for others_s, iterations in ((0.0, 1), (5.0, 0)):
                 demand = rig.planner.demand(f"robot {others_s}", job.config, pictures=0)
                 ticket = rig.planner.schedule.enter(demand, clock.now + 10.0)
-                other = rig.planner.schedule.enter(Demand("other", others_s, others_s), clock.now + 13.0)
+                other = rig.planner.schedule.enter(Demand("other", Work(others_s), Work(others_s)), clock.now + 13.0)
                 plan = await rig.planner.plan(replace(job, ticket=ticket))
                 assert len(plan.iterations) == iterations
                 rig.planner.schedule.leave(ticket)

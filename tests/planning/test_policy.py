@@ -22,7 +22,7 @@ from wavserve.errors import (
     UnknownSession,
 )
 from wavserve.policy import PERMIT_S
-from wavserve.schedule import Demand
+from wavserve.schedule import Demand, Work
 from wavserve.sessions import Session
 from wavserve.types import DeadlineResult, PlanRequest, PlanResult
 
@@ -304,7 +304,7 @@ def test_what_would_be_late_is_refused_before_any_work_and_already_at_the_door()
     clock = ManualClock()
 
     async def scenario(rig: Rig) -> None:
-        rig.planner.schedule.enter(Demand("other", 3.0, 3.0), clock.now + 4.0)
+        rig.planner.schedule.enter(Demand("other", Work(3.0), Work(3.0)), clock.now + 4.0)
         calls = len(rig.backend.calls)
         for refuse in (
             lambda: rig.policy.plan(example_request(SPEC), clock.now + 2.0),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rig import ManualClock
 
 from wavserve.errors import DeadlineExceeded, Overloaded
-from wavserve.schedule import MAX_RETRY_S, MIN_MARGIN_S, Demand, Schedule, Ticket
+from wavserve.schedule import MAX_RETRY_S, MIN_MARGIN_S, Demand, Schedule, Ticket, Work
 
 INF = math.inf
 
@@ -29,7 +29,7 @@ def order(*tickets: Ticket) -> list[str]:
 def test_earliest_deadline_first_then_first_come() -> None:
     schedule, clock = made()
     late, soon, later, soon_too = (
-        schedule.admit(Demand(name, 0.01, 0.1), clock.now + within)
+        schedule.admit(Demand(name, Work(0.01), Work(0.1)), clock.now + within)
         for name, within in (("late", 5.0), ("soon", 2.0), ("later", 9.0), ("soon too", 2.0))
     )
     assert order(late, soon, later, soon_too) == ["soon", "soon too", "late", "later"]
@@ -38,153 +38,168 @@ def test_earliest_deadline_first_then_first_come() -> None:
 def test_what_would_be_late_is_refused_with_what_was_foretold() -> None:
     schedule, clock = made()
     for robot in "abc":
-        schedule.admit(Demand(robot, 1.0, 9.0), clock.now + 3.5)
+        schedule.admit(Demand(robot, Work(1.0), Work(9.0)), clock.now + 3.5)
     with pytest.raises(Overloaded) as refused:
-        schedule.admit(Demand("d", 1.0, 9.0), clock.now + 3.6)
+        schedule.admit(Demand("d", Work(1.0), Work(9.0)), clock.now + 3.6)
     assert refused.value.predicted_s == pytest.approx(4.0)
     assert refused.value.retry_after_s == pytest.approx(0.4 + MIN_MARGIN_S)
     clock.now += 0.1
     assert schedule.owed_s == 3.0  # nothing of it was entered
-    schedule.admit(Demand("e", 1.0, 9.0), clock.now + 9.0)
+    schedule.admit(Demand("e", Work(1.0), Work(9.0)), clock.now + 9.0)
 
 
 def test_what_would_make_another_late_is_refused() -> None:
     schedule, clock = made()
-    schedule.admit(Demand("a", 2.0, 2.0), clock.now + 4.5)
-    schedule.admit(Demand("b", 2.0, 2.0), clock.now + 4.0)
+    schedule.admit(Demand("a", Work(2.0), Work(2.0)), clock.now + 4.5)
+    schedule.admit(Demand("b", Work(2.0), Work(2.0)), clock.now + 4.0)
     with pytest.raises(Overloaded):
-        schedule.admit(Demand("c", 1.0, 1.0), clock.now + 3.0)
+        schedule.admit(Demand("c", Work(1.0), Work(1.0)), clock.now + 3.0)
 
 
 def test_what_no_plan_ever_did_is_no_overload() -> None:
     schedule, clock = made()
     with pytest.raises(DeadlineExceeded, match=r"0\.900 s are left, and a plan takes 1\.000 s at the least"):
-        schedule.admit(Demand("a", 1.5, 9.0, least_s=1.0), clock.now + 0.9)
+        schedule.admit(Demand("a", Work(1.5), Work(9.0), least_s=1.0), clock.now + 0.9)
 
 
 def test_a_slow_moment_of_an_idle_device_is_one_to_come_again_after() -> None:
     schedule, clock = made()
     with pytest.raises(Overloaded) as refused:
-        schedule.admit(Demand("a", 1.5, 9.0, least_s=1.0), clock.now + 1.2)
+        schedule.admit(Demand("a", Work(1.5), Work(9.0), least_s=1.0), clock.now + 1.2)
     assert refused.value.predicted_s == pytest.approx(1.5)
     assert refused.value.retry_after_s == pytest.approx(0.3 + MIN_MARGIN_S)
 
 
 def test_a_call_that_runs_already_is_waited_for() -> None:
     schedule, clock = made(slice_s=0.5)
-    schedule.admit(Demand("a", 1.0, 1.0), clock.now + 9.0)
+    schedule.admit(Demand("a", Work(1.0), Work(1.0)), clock.now + 9.0)
     with pytest.raises(Overloaded):
-        schedule.admit(Demand("b", 1.0, 1.0), clock.now + 1.4)
+        schedule.admit(Demand("b", Work(1.0), Work(1.0)), clock.now + 1.4)
+
+
+def test_a_plan_ends_when_its_own_calls_do_however_little_of_the_device_they_take() -> None:
+    """They follow each other, and beside and in them run those of others."""
+    schedule, clock = made()
+    with pytest.raises(Overloaded) as refused:
+        schedule.admit(Demand("a", Work(1.0, 3.0), Work(9.0, 27.0)), clock.now + 2.0)
+    assert refused.value.predicted_s == pytest.approx(3.0)
+    first = schedule.admit(Demand("a", Work(1.0, 3.0), Work(9.0, 27.0)), clock.now + 3.1)
+    second = schedule.admit(Demand("b", Work(1.0, 3.0), Work(9.0, 27.0)), clock.now + 4.5)  # behind a second of work
+    assert not schedule.grant(second, Work(0.5, 2.1), Work(0.5, 1.5))
+    assert second.owed == Work(0.5, 1.5)
+    first.paid(0.5, 0.5)
+    assert first.owed == Work(0.5, 1.5), "half of it is done"
+    assert schedule.grant(second, Work(0.5, 2.1), Work(0.5, 1.5))
 
 
 def test_who_leaves_without_having_used_anything_owes_and_has_used_nothing() -> None:
     schedule, clock = made()
-    schedule.leave(schedule.admit(Demand("a", 1.0, 1.0), clock.now + 2.0))
+    schedule.leave(schedule.admit(Demand("a", Work(1.0), Work(1.0)), clock.now + 2.0))
     assert schedule.owed_s == 0.0
-    schedule.admit(Demand("a", 1.0, 1.0), clock.now + 2.0)
+    schedule.admit(Demand("a", Work(1.0), Work(1.0)), clock.now + 2.0)
     with pytest.raises(Overloaded):
-        schedule.admit(Demand("b", 1.0, 1.0), clock.now + 1.5)
+        schedule.admit(Demand("b", Work(1.0), Work(1.0)), clock.now + 1.5)
 
 
 def test_iterations_are_granted_while_nobody_comes_late_for_them() -> None:
     schedule, clock = made()
-    lone = schedule.admit(Demand("lone", 1.0, 9.0), clock.now + 4.5)
-    assert schedule.grant(lone, 1.0, 1.0)
+    lone = schedule.admit(Demand("lone", Work(1.0), Work(9.0)), clock.now + 4.5)
+    assert schedule.grant(lone, Work(1.0), Work(1.0))
     clock.now += 1.0
     lone.paid(1.0, 1.0)
-    assert schedule.grant(lone, 1.0, 1.0)
-    other = schedule.admit(Demand("other", 1.5, 1.5), clock.now + 3.6)  # behind what was granted
+    assert schedule.grant(lone, Work(1.0), Work(1.0))
+    other = schedule.admit(Demand("other", Work(1.5), Work(1.5)), clock.now + 3.6)  # behind what was granted
     clock.now += 1.0
     lone.paid(1.0, 1.0)
-    assert not schedule.grant(lone, 1.0, 1.0)
-    assert lone.owed_s == 1.0
+    assert not schedule.grant(lone, Work(1.0), Work(1.0))
+    assert lone.owed == Work(1.0)
     assert schedule.owed_s == 2.5
-    assert not schedule.grant(other, 0.5, 1.5)
+    assert not schedule.grant(other, Work(0.5), Work(1.5))
 
 
 def test_a_plan_without_a_deadline_may_always_go_on() -> None:
     schedule, clock = made()
-    endless = schedule.admit(Demand("endless", 1.0, 5.0), INF)
-    schedule.admit(Demand("other", 1.0, 1.0), clock.now + 1.5)
-    assert endless.owed_s == 5.0
-    assert schedule.grant(endless, 1.0, 4.0)
+    endless = schedule.admit(Demand("endless", Work(1.0), Work(5.0)), INF)
+    schedule.admit(Demand("other", Work(1.0), Work(1.0)), clock.now + 1.5)
+    assert endless.owed == Work(5.0)
+    assert schedule.grant(endless, Work(1.0), Work(4.0))
 
 
 def test_a_plan_without_a_deadline_gives_way_to_those_it_would_make_late_and_no_further() -> None:
     schedule, clock = made()
-    tight = schedule.admit(Demand("tight", 1.0, 1.0), clock.now + 3.0)
-    loose = schedule.admit(Demand("loose", 1.0, 1.0), clock.now + 60.0)
-    endless = schedule.admit(Demand("endless", 5.0, 5.0), INF)
+    tight = schedule.admit(Demand("tight", Work(1.0), Work(1.0)), clock.now + 3.0)
+    loose = schedule.admit(Demand("loose", Work(1.0), Work(1.0)), clock.now + 60.0)
+    endless = schedule.admit(Demand("endless", Work(5.0), Work(5.0)), INF)
     assert order(tight, loose, endless) == ["tight", "endless", "loose"]
-    assert schedule.grant(endless, 1.0, 3.0)
+    assert schedule.grant(endless, Work(1.0), Work(3.0))
     assert order(tight, loose, endless) == ["tight", "endless", "loose"]
 
 
 def test_a_short_plan_goes_before_a_long_one_when_neither_has_a_deadline() -> None:
     schedule, clock = made()
-    long = schedule.admit(Demand("long", 9.0, 9.0), INF)
+    long = schedule.admit(Demand("long", Work(9.0), Work(9.0)), INF)
     clock.now += 1.0
-    short = schedule.admit(Demand("short", 0.1, 0.1), INF)
+    short = schedule.admit(Demand("short", Work(0.1), Work(0.1)), INF)
     assert order(long, short) == ["short", "long"]
 
 
 def test_without_deadlines_a_robot_that_used_more_than_its_share_goes_behind_one_that_did_not() -> None:
     schedule, clock = made()
-    schedule.admit(Demand("modest", 0.5, 0.5), INF)
-    greedy = schedule.admit(Demand("greedy", 2.0, 2.0), INF)
+    schedule.admit(Demand("modest", Work(0.5), Work(0.5)), INF)
+    greedy = schedule.admit(Demand("greedy", Work(2.0), Work(2.0)), INF)
     greedy.paid(2.0, 2.0)
     clock.now += 2.0
     schedule.leave(greedy)
-    again = schedule.admit(Demand("greedy", 0.1, 0.1), INF)
-    other = schedule.admit(Demand("other", 0.5, 0.5), INF)
+    again = schedule.admit(Demand("greedy", Work(0.1), Work(0.1)), INF)
+    other = schedule.admit(Demand("other", Work(0.5), Work(0.5)), INF)
     assert order(again, other) == ["other", "greedy"]
 
 
 def test_while_somebody_is_refused_the_share_counts() -> None:
     """A robot that used more than its share waits for the refused one, and nobody is granted an iteration."""
     schedule, clock = made()
-    greedy = schedule.admit(Demand("greedy", 2.0, 2.0), clock.now + 2.5)
-    busy = schedule.admit(Demand("busy", 0.2, 2.0), clock.now + 9.0)
+    greedy = schedule.admit(Demand("greedy", Work(2.0), Work(2.0)), clock.now + 2.5)
+    busy = schedule.admit(Demand("busy", Work(0.2), Work(2.0)), clock.now + 9.0)
     clock.now += 1.9
     greedy.paid(1.9, 1.9)
     with pytest.raises(Overloaded, match="would be ready"):
-        schedule.admit(Demand("refused", 0.55, 0.55), clock.now + 0.6)
-    assert not schedule.grant(busy, 0.1, 0.2)
+        schedule.admit(Demand("refused", Work(0.55), Work(0.55)), clock.now + 0.6)
+    assert not schedule.grant(busy, Work(0.1), Work(0.2))
     schedule.leave(greedy)
     with pytest.raises(Overloaded, match="has used its share"):
-        schedule.admit(Demand("greedy", 0.1, 0.1), clock.now + 9.0)
-    schedule.admit(Demand("refused", 0.55, 0.55), clock.now + 0.6)
-    assert not schedule.grant(busy, 0.1, 0.2), "greedy was refused meanwhile"
+        schedule.admit(Demand("greedy", Work(0.1), Work(0.1)), clock.now + 9.0)
+    schedule.admit(Demand("refused", Work(0.55), Work(0.55)), clock.now + 0.6)
+    assert not schedule.grant(busy, Work(0.1), Work(0.2)), "greedy was refused meanwhile"
     clock.now += 6.0
-    assert schedule.grant(busy, 0.1, 0.2), "who does not come back is not waited for"
+    assert schedule.grant(busy, Work(0.1), Work(0.2)), "who does not come back is not waited for"
 
 
 def test_plans_that_end_late_make_promises_careful() -> None:
     schedule, clock = made()
     for _ in range(60):
-        ticket = schedule.admit(Demand("a", 0.1, 0.1), clock.now + 9.0)
-        schedule.finish(ticket, 0.1)
+        ticket = schedule.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 9.0)
+        schedule.finish(ticket, Work(0.1))
         clock.now += 0.3
         schedule.ended(ticket)
         schedule.leave(ticket)
     with pytest.raises(Overloaded):
-        schedule.admit(Demand("a", 0.1, 0.1), clock.now + 0.25)
-    schedule.admit(Demand("a", 0.1, 0.1), clock.now + 0.35)
+        schedule.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 0.25)
+    schedule.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 0.35)
 
 
 def test_a_bad_moment_does_not_have_everybody_refused_for_good() -> None:
     schedule, clock = made()
     for _ in range(60):
-        ticket = schedule.admit(Demand("a", 0.1, 0.1), clock.now + 999.0)
-        schedule.finish(ticket, 0.1)
+        ticket = schedule.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 999.0)
+        schedule.finish(ticket, Work(0.1))
         clock.now += 9.0
         schedule.ended(ticket)
         schedule.leave(ticket)
     with pytest.raises(Overloaded) as refused:
-        schedule.admit(Demand("a", 0.1, 0.1), clock.now + 0.3)
+        schedule.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 0.3)
     assert refused.value.retry_after_s == MAX_RETRY_S
     clock.now += 12.0
-    schedule.admit(Demand("a", 0.1, 0.1), clock.now + 0.3)
+    schedule.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 0.3)
 
 
 @dataclass
@@ -215,7 +230,8 @@ class Device:
     def ask(self, robot: str, calls: int, wanted: int, within_s: float) -> Plan:
         """Raises as `admit` does."""
         part_s = calls * self.call_s
-        ticket = self.schedule.admit(Demand(robot, part_s, part_s * (1 + wanted)), self.clock.now + within_s)
+        demand = Demand(robot, Work(part_s), Work(part_s * (1 + wanted)))
+        ticket = self.schedule.admit(demand, self.clock.now + within_s)
         plan = Plan(ticket, calls, wanted)
         self.plans.append(plan)
         return plan
@@ -240,12 +256,12 @@ class Device:
     def _go_on(self, plan: Plan) -> None:
         part_s = plan.calls * self.call_s
         later_s = part_s if plan.ticket.bounded else part_s * plan.wanted
-        if plan.wanted and self.schedule.grant(plan.ticket, part_s, later_s):
+        if plan.wanted and self.schedule.grant(plan.ticket, Work(part_s), Work(later_s)):
             plan.wanted -= 1
         else:
             assert plan.ticket.bounded or not plan.wanted, "without a deadline every iteration is granted"
             plan.final = True
-            self.schedule.finish(plan.ticket, part_s)
+            self.schedule.finish(plan.ticket, Work(part_s))
         plan.left = plan.calls
 
     def _end(self, plan: Plan) -> None:
@@ -318,7 +334,7 @@ def test_admission_never_admits_what_the_cost_model_says_is_late() -> None:
         for robot, floor_s, within_s in script:
             deadline = clock.now + within_s
             try:
-                ticket = schedule.admit(Demand(f"r{robot}", floor_s, floor_s), deadline)
+                ticket = schedule.admit(Demand(f"r{robot}", Work(floor_s), Work(floor_s)), deadline)
             except (Overloaded, DeadlineExceeded):
                 continue
             deadlines[ticket.number] = deadline
