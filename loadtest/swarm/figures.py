@@ -124,11 +124,15 @@ def unaccounted(asks: Iterable[Ask]) -> int:
 
 
 def slope(values: Sequence[Timed]) -> float | None:
-    """Growth a second, by least squares; None of fewer than three values."""
+    """Growth a second, None of fewer than three values: the median of the slopes between any two (Theil and Sen).
+
+    Memory that is given back for a moment and taken again (protobuf trims the heap now and then) is no trend.
+    """
     if len(values) < 3:
         return None
-    at = np.array([one.at for one in values])
-    return float(np.polyfit(at - at[0], np.array([one.value for one in values]), 1)[0])
+    at, value = np.array([one.at for one in values]), np.array([one.value for one in values])
+    first, last = np.triu_indices(len(values), 1)
+    return float(np.median((value[last] - value[first]) / (at[last] - at[first])))
 
 
 def jain(counts: Iterable[float]) -> float | None:

@@ -35,6 +35,10 @@ def ignore(verb: str, groups: int, rows: int, seconds: float) -> None:
     """An `OnBatch` for nobody."""
 
 
+ALLOCATING = "imagine"
+"""The verb whose answer names what must be given back: it is never cancelled while it runs, for an answer that crosses
+with its cancellation would leave slots that nobody knows. It is one short call."""
+
 TURNS = 3
 """Turns of the event loop in which a plan that was answered asks for its next call."""
 
@@ -158,7 +162,7 @@ class Batcher:
     def _pop(self) -> list[SampleGroup]:
         """The most urgent group that may run, with as many of its kind as fit; dead groups leave the queue here."""
         self._queue = [group for group in self._queue if not group.future.done()]
-        ready = (group for group in self._queue if not (self._arena_full and group.verb == "imagine"))
+        ready = (group for group in self._queue if not (self._arena_full and group.verb == ALLOCATING))
         waiting = sorted(ready, key=lambda group: group.urgency)
         if not waiting or not self._may_leave(waiting[0]):
             return []
@@ -191,8 +195,9 @@ class Batcher:
         latest = max(group.ticket.deadline for group in batch)
         metered = self._meter.start()
         running = asyncio.create_task(self._backend.run(verb, join(batch), latest))
-        for group in batch:
-            group.future.add_done_callback(partial(_stop_if_unwanted, running, batch))
+        if verb != ALLOCATING:
+            for group in batch:
+                group.future.add_done_callback(partial(_stop_if_unwanted, running, batch))
         await asyncio.wait([running])
         try:
             answers = split(verb, running.result(), len(batch))
@@ -226,7 +231,7 @@ class Batcher:
         if isinstance(answer, ArenaFull):
             self._wait_for_arena(group)
             return
-        if group.verb == "imagine" and not isinstance(answer, WavserveError):
+        if group.verb == ALLOCATING and not isinstance(answer, WavserveError):
             self._held |= _names(answer["handles"])
             if group.future.done():  # cancelled while it ran: its slots have no reader
                 self.discard(answer["handles"])

@@ -150,6 +150,8 @@ def test_fairness_and_slope() -> None:
     assert figures.jain([8, 0, 0, 0]) == 0.25
     assert figures.jain([0, 0]) is None
     assert figures.slope([Timed(float(t), 100.0 + 3 * t) for t in range(10)]) == pytest.approx(3.0)
+    dip = [Timed(float(t), 100.0 + 3 * t - 50 * (t in (1, 2))) for t in range(20)]
+    assert figures.slope(dip) == pytest.approx(3.0), "memory given back for a moment is no trend"
     assert figures.slope([Timed(0.0, 1.0), Timed(1.0, 2.0)]) is None
 
 

@@ -25,11 +25,9 @@ from wavserve.verbs import Status
 class Echo:
     """A backend that gives back `x`, one call at a time, each let through by `step` when `gated`."""
 
-    def __init__(self, gated: bool = False, stubborn: bool = False) -> None:
-        """`stubborn`: a call goes on when it is cancelled, as one whose answer was ready does."""
+    def __init__(self, gated: bool = False) -> None:
         self.calls: list[tuple[str, list[int]]] = []
         self.cancelled: list[int] = []
-        self._stubborn = stubborn
         self.fail: dict[int, Exception] = {}
         self._gate = asyncio.Semaphore(0 if gated else 10**9)
 
@@ -44,8 +42,7 @@ class Echo:
             await self._gate.acquire()
         except asyncio.CancelledError:
             self.cancelled += x.tolist()
-            if not self._stubborn:
-                raise
+            raise
         if failure := self.fail.get(int(x[0])):
             raise failure
         status = np.zeros(len(x), np.int32)
@@ -306,7 +303,8 @@ def test_a_call_nobody_waits_for_any_more_is_cancelled() -> None:
 
 
 def test_features_imagined_for_nobody_are_released() -> None:
-    backend = Echo(gated=True, stubborn=True)
+    """The call goes on: an answer that crossed with a cancellation would leave slots that nobody knows."""
+    backend = Echo(gated=True)
 
     async def scenario(batcher: Batcher) -> None:
         waiting = asyncio.ensure_future(batcher.run(group(5, "imagine")))
@@ -318,6 +316,7 @@ def test_features_imagined_for_nobody_are_released() -> None:
         assert batcher.slots_held == 0
 
     with_batcher(backend, scenario)
+    assert backend.cancelled == []
     assert backend.calls == [("imagine", [5]), ("release", [5])]
 
 
