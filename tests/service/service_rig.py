@@ -51,6 +51,11 @@ def submission(frame: int = 0, **changes: Any) -> Submission:
 
 def post(server: Server, sent: Submission) -> httpx.Response:
     """The same submission as multipart over HTTP."""
+    return httpx.post(f"{server.http}/v1/plan", files=form(sent), timeout=60)
+
+
+def form(sent: Submission) -> dict[str, Any]:
+    """A submission as parts of a form."""
     facts: dict[str, Any] = {
         "state": sent.state,
         "instruction": sent.instruction,
@@ -64,6 +69,5 @@ def post(server: Server, sent: Submission) -> httpx.Response:
     for name in ("session_id", "deadline_ms", "policy"):
         if getattr(sent, name) is not None:
             facts[name] = getattr(sent, name)
-    files = {"request": (None, json.dumps(facts), "application/json")}
-    files |= {image.camera: (image.camera, image.data, f"image/{image.encoding}") for image in sent.images}
-    return httpx.post(f"{server.http}/v1/plan", files=files, timeout=60)
+    files: dict[str, Any] = {"request": (None, json.dumps(facts), "application/json")}
+    return files | {image.camera: (image.camera, image.data, f"image/{image.encoding}") for image in sent.images}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +22,20 @@ import numpy as np
 import pytest
 import torch
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from service_rig import Server, post, start, submission
+from service_rig import Server, form, post, start, submission
 
+from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.clients.plan_client import PlanClient
-from wavserve.errors import DeadlineExceeded, InvalidRequest, NotReady, SequenceConflict, UnknownPolicy, UnknownSession
+from wavserve.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    SequenceConflict,
+    UnknownPolicy,
+    UnknownSession,
+)
+from wavserve.messages import Submission
 from wavserve.types import DeadlineResult
 
 
@@ -213,11 +226,52 @@ def test_after_a_busy_moment_plans_iterate_again(client: PlanClient) -> None:
     with concurrent.futures.ThreadPoolExecutor(12) as robots:
         list(robots.map(client.plan, [submission(seed=seed) for seed in range(12)]))
     for _ in range(30):
-        with contextlib.suppress(DeadlineExceeded):
+        with contextlib.suppress(DeadlineExceeded, Overloaded):
             if client.plan(submission(deadline_ms=deadline_ms)).receipt.deadline is DeadlineResult.MET:
                 return
         time.sleep(1.0)
     raise AssertionError("planning never came back")
+
+
+LONG = {"num_iterations": 10, "num_video_samples": 64, "num_value_samples": 16}
+
+
+@pytest.mark.parametrize("edge", ["http", "grpc"])
+def test_a_robot_that_hangs_up_leaves_no_plan_and_no_slot(server: Server, edge: str) -> None:
+    """Long before the slots' lease ends."""
+
+    async def ask() -> None:
+        async with AsyncPlanClient(server.grpc) as robot:
+            await robot.plan(submission(options=LONG))
+
+    async def main() -> None:
+        asking = asyncio.ensure_future(ask() if edge == "grpc" else post_async(server, submission(options=LONG)))
+        await until(lambda: gauges(server)["plans_in_flight"] == 1 and gauges(server)["arena_slots_used"] > 0)
+        asking.cancel()
+        await until(lambda: not any(gauges(server).values()))
+
+    assert not any(gauges(server).values())
+    asyncio.run(main())
+
+
+async def post_async(server: Server, sent: Submission) -> None:
+    async with httpx.AsyncClient(timeout=60) as robot:
+        await robot.post(f"{server.http}/v1/plan", files=form(sent))
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if await asyncio.to_thread(holds):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it never came to that")
+
+
+def gauges(server: Server) -> dict[str, float]:
+    """What is under way, and what it holds."""
+    text = httpx.get(f"{server.http}/metrics", timeout=30).text
+    names = ("plans_in_flight", "queue_depth", "arena_slots_used", "owed_seconds")
+    return {name: float(re.search(rf"^wavserve_{name} (.*)$", text, re.MULTILINE)[1]) for name in names}
 
 
 def test_an_upload_that_never_ends_does_not_keep_the_service_up(tmp_path: Path, server: Server) -> None:
@@ -230,9 +284,8 @@ def test_an_upload_that_never_ends_does_not_keep_the_service_up(tmp_path: Path, 
 
 def test_plans_that_outlast_the_drain_are_refused_properly(tmp_path: Path, server: Server) -> None:
     running = start(tmp_path, server.backend, "--bundle", str(server.bundle), "--set", "limits.drain_s=0.2")
-    options = {"num_iterations": 10, "num_video_samples": 64, "num_value_samples": 16}
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(post, running, submission(options=options))
+        answer = pool.submit(post, running, submission(options=LONG))
         while "wavserve_plans_in_flight 1.0" not in httpx.get(f"{running.http}/metrics").text:
             assert not answer.done()
         assert running.stop() == 0
