@@ -55,6 +55,14 @@ def lone_s(journal: Journal) -> float:
     return median
 
 
+def slowest_s(journal: Journal, span: Span, group: str) -> float:
+    """The p99 of a group's plans in a phase. Raises LookupError when none was answered."""
+    slowest = percentile((ask.seconds for ask in answered(journal.of(span.name)) if ask.group == group), 99)
+    if slowest is None:
+        raise LookupError(f"phase {span.name}: no plan of {group} was answered")
+    return slowest
+
+
 @dataclass(frozen=True, slots=True)
 class Lateness:
     """An answer with actions that reached its robot after its deadline: by how much, and how much of that this

@@ -19,8 +19,9 @@ from pydantic_core import ErrorDetails
 FOLDER = Path(__file__).parents[1] / "scenarios"
 
 Edge = Literal["http-json", "http-multipart", "grpc"]
-Measure = Literal["capacity", "floor", "lone"]
-"""Plans a second of as many robots as the service can use; the same with K=0; a robot that has it for itself."""
+Measure = Literal["capacity", "floor", "lone", "alone"]
+"""Plans a second of as many robots as the service can use; the same with K=0; a robot that has it for itself; a group
+that has it for itself."""
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -88,8 +89,8 @@ class ServiceOptions(_Table):
     slow_ms: Seconds = Field(default=0.0, description="added to every backend call")
 
 
-class OverloadAims(_Table):
-    """What `judge = "overload"` asks for."""
+class Aims(_Table):
+    """What `judge = "overload"` asks for, and `slice_ms` for "mixed"."""
 
     met: float = Field(default=0.95, description="least share of admitted plans that meet their deadline")
     goodput: float = Field(default=0.8, description="least plans in time, over the measured capacity")
@@ -98,6 +99,7 @@ class OverloadAims(_Table):
     settled_s: Seconds = Field(default=20.0, description="start of the phase that the slope leaves out")
     normal: float = Field(default=1.5, description="a normal p50, over the lone robot's")
     normal_within_s: Seconds = Field(default=5.0, description="and how soon after the overload it must be back")
+    slice_ms: float = Field(default=200.0, description="by how much others may raise a group's p99: `batcher.slice_s`")
 
 
 class Scenario(_Table):
@@ -106,8 +108,8 @@ class Scenario(_Table):
     about: str
     seed: int = Field(default=0, ge=0)
     nice: int = Field(default=0, ge=0, le=19, description="of this process, so that it takes little from the service")
-    judge: Literal["nothing-lost", "overload"] = "nothing-lost"
-    aims: OverloadAims = OverloadAims()
+    judge: Literal["nothing-lost", "overload", "mixed"] = "nothing-lost"
+    aims: Aims = Aims()
     service: ServiceOptions = ServiceOptions()
     robots: Mapping[str, RobotGroup] = Field(min_length=1)
     phases: tuple[Phase, ...] = Field(min_length=1)
@@ -126,6 +128,8 @@ class Scenario(_Table):
         if len(set(names)) < len(names):
             raise ValueError(f"phases: expected names of their own, got {', '.join(names)}")
         judged = [phase.name for phase in self.phases if phase.judged]
+        if self.judge == "mixed" and not (judged and "alone" in measured):
+            raise ValueError("judge: mixed needs a judged phase, and one that measures alone")
         if self.judge == "overload" and not (judged and "recovery" in names and {"capacity", "lone"} <= measured):
             raise ValueError("judge: overload needs a judged phase, one named recovery, and capacity and lone measured")
         return self
@@ -190,7 +194,7 @@ def _complaint(problem: ErrorDetails) -> str:
 
 def _near(key: str) -> str:
     known = [
-        name for table in (Scenario, RobotGroup, Phase, ServiceOptions, OverloadAims) for name in table.model_fields
+        name for table in (Scenario, RobotGroup, Phase, ServiceOptions, Aims) for name in table.model_fields
     ]
     near = difflib.get_close_matches(key, known, n=2)
     return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from swarm import figures
 from swarm.journal import Ask, Journal, Span
-from swarm.scenario import OverloadAims, Scenario
+from swarm.scenario import Aims, Scenario
 
 LOAD_LEAST = 0.95
 """Of the asks that were to be made in a phase of told turns; fewer, and it was not the load that it says."""
@@ -32,6 +32,8 @@ def judge(scenario: Scenario, journal: Journal) -> list[Verdict]:
     verdicts = [*nothing_lost(journal), nothing_late(journal)]
     if scenario.judge == "overload":
         verdicts += overload(scenario.aims, journal)
+    if scenario.judge == "mixed":
+        verdicts += mixed(scenario.aims, journal)
     return verdicts
 
 
@@ -58,7 +60,7 @@ def nothing_late(journal: Journal) -> Verdict:
     return Verdict("plans after their deadline, given as if on time", "0", told, not sent and not beyond)
 
 
-def overload(aims: OverloadAims, journal: Journal) -> Iterator[Verdict]:
+def overload(aims: Aims, journal: Journal) -> Iterator[Verdict]:
     """The criteria of the overload scenario: of each judged phase, and of the recovery after the last."""
     judged = [span for span in journal.spans if span.judged]
     for span in judged:
@@ -71,6 +73,18 @@ def overload(aims: OverloadAims, journal: Journal) -> Iterator[Verdict]:
     yield back_to_normal(aims, journal, judged[-1].ended)
 
 
+def mixed(aims: Aims, journal: Journal) -> Iterator[Verdict]:
+    """Others at work make a group wait for what runs already, and for no more."""
+    alone = journal.measured("alone")
+    for span in (span for span in journal.spans if span.judged):
+        for name in alone.robots:
+            before, now = (figures.slowest_s(journal, one, name) for one in (alone, span))
+            over_ms = (now - before) * 1e3
+            seen = f"{over_ms:.0f} ms: {now * 1e3:.0f} - {before * 1e3:.0f}"
+            criterion = f"{span.name}: p99 of {name} over what it is alone"
+            yield Verdict(criterion, f"<= {aims.slice_ms:g} ms", seen, over_ms <= aims.slice_ms)
+
+
 def load_offered(span: Span, asks: list[Ask]) -> Verdict:
     """Whether the overload was one: the robots asked as often as they were told."""
     told = span.offered_per_s or 0.0
@@ -79,7 +93,7 @@ def load_offered(span: Span, asks: list[Ask]) -> Verdict:
     return Verdict(f"{span.name}: asks a second offered", f">= {LOAD_LEAST * told:.2f}", f"{rate:.2f}", ok)
 
 
-def deadlines_met(aims: OverloadAims, span: Span, asks: list[Ask]) -> Verdict:
+def deadlines_met(aims: Aims, span: Span, asks: list[Ask]) -> Verdict:
     """Of the admitted plans, those answered by their deadline."""
     taken = figures.admitted(asks)
     return _share(
@@ -87,7 +101,7 @@ def deadlines_met(aims: OverloadAims, span: Span, asks: list[Ask]) -> Verdict:
     )
 
 
-def goodput(aims: OverloadAims, span: Span, asks: list[Ask], capacity: float) -> Verdict:
+def goodput(aims: Aims, span: Span, asks: list[Ask], capacity: float) -> Verdict:
     """Plans in time a second, over what the service makes without deadlines and refusals."""
     good = sum(ask.ended <= span.ended for ask in figures.in_time(asks)) / (span.ended - span.began)
     share = good / capacity
@@ -95,7 +109,7 @@ def goodput(aims: OverloadAims, span: Span, asks: list[Ask], capacity: float) ->
     return Verdict(f"{span.name}: plans answered in time", aim, seen, share >= aims.goodput)
 
 
-def refusals_quick(aims: OverloadAims, span: Span, asks: list[Ask], health_s: list[float]) -> Verdict:
+def refusals_quick(aims: Aims, span: Span, asks: list[Ask], health_s: list[float]) -> Verdict:
     """A refusal costs hardly more than the cheapest request does at the same time; none is none too slow."""
     refused = [ask.seconds for ask in asks if ask.outcome == "refused"]
     name, aim = f"{span.name}: a refusal's p99 over /healthz's", f"<= {aims.refusal_ms:g} ms"
@@ -108,7 +122,7 @@ def refusals_quick(aims: OverloadAims, span: Span, asks: list[Ask], health_s: li
     return Verdict(name, aim, f"{over_ms:.1f} ms: {slow * 1e3:.1f} - {bare * 1e3:.1f}", over_ms <= aims.refusal_ms)
 
 
-def memory_still(aims: OverloadAims, span: Span, journal: Journal) -> Verdict:
+def memory_still(aims: Aims, span: Span, journal: Journal) -> Verdict:
     """The service's resident memory does not grow once the overload has set in."""
     name, aim = f"{span.name}: growth of resident memory", f"<= {aims.growth_mb_min:g} MB/min"
     seen = [one for one in figures.within(journal.memory, span) if one.at >= span.began + aims.settled_s]
@@ -119,7 +133,7 @@ def memory_still(aims: OverloadAims, span: Span, journal: Journal) -> Verdict:
     return Verdict(name, aim, f"{growth:.2f} MB/min over {len(seen)} readings", growth <= aims.growth_mb_min)
 
 
-def back_to_normal(aims: OverloadAims, journal: Journal, ended: float) -> Verdict:
+def back_to_normal(aims: Aims, journal: Journal, ended: float) -> Verdict:
     """A lone robot is served as before, soon after the overload ends."""
     lone = figures.lone_s(journal)
     limit = aims.normal * lone

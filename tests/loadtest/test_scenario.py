@@ -64,6 +64,7 @@ def test_every_scenario_loads() -> None:
             r"arms need an earlier phase that measures lone",
         ),
         ({"judge": "overload"}, r"judge: overload needs a judged phase"),
+        ({"judge": "mixed"}, r"judge: mixed needs a judged phase, and one that measures alone"),
         ({"about": None}, r"about: expected a valid string, got None"),
     ],
 )

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 from swarm import figures, verdicts
-from swarm.journal import Journal, Timed
-from swarm.scenario import OverloadAims
+from swarm.journal import Journal, Span, Timed
+from swarm.scenario import Aims
 from swarm_rig import CAPACITY, LONE_S, OVERLOAD, answered, ended, overload_run, reply
 
 
 def failing(journal: Journal) -> list[str]:
     told = [*verdicts.nothing_lost(journal), verdicts.nothing_late(journal)]
-    told += verdicts.overload(OverloadAims(), journal)
+    told += verdicts.overload(Aims(), journal)
     return [one.criterion for one in told if not one.ok]
 
 
@@ -122,7 +122,7 @@ def test_a_late_arrival_that_jitter_explains_is_told_and_not_blamed() -> None:
 
 def test_growth_before_the_phase_has_settled_does_not_count() -> None:
     journal = overload_run()
-    settles = OVERLOAD[0] + OverloadAims().settled_s
+    settles = OVERLOAD[0] + Aims().settled_s
     journal.memory = [replace(one, value=one.value - 1e8 * (one.at < settles)) for one in journal.memory]
     assert failing(journal) == []
 
@@ -135,14 +135,33 @@ def test_a_recovery_may_be_slow_at_first() -> None:
             replace(ask, ended=ask.sent + 2.0) if ask.phase == "recovery" and ask.sent < over + late else ask
             for ask in journal.asks
         ]
-        told = verdicts.back_to_normal(OverloadAims(), replace(journal, asks=asks), over)
+        told = verdicts.back_to_normal(Aims(), replace(journal, asks=asks), over)
         assert told.ok == ok, told.seen
 
 
 def test_nothing_refused_is_nothing_refused_slowly() -> None:
     journal = overload_run()
     taken = [ask for ask in journal.of("overload") if ask.outcome != "refused"]
-    assert verdicts.refusals_quick(OverloadAims(), journal.span("overload"), taken, [0.004]).ok
+    assert verdicts.refusals_quick(Aims(), journal.span("overload"), taken, [0.004]).ok
+
+
+def test_others_may_make_a_group_wait_for_a_slice() -> None:
+    journal = Journal()
+    spans = [("alone", "alone", False), ("mixed", None, True), ("worse", None, True)]
+    journal.spans = [
+        Span(name, 0.0, 10.0, {"quick": 1}, measures=what, judged=judged)  # type: ignore[arg-type]
+        for name, what, judged in spans
+    ]
+    for phase, seconds in (("alone", 0.1), ("mixed", 0.29), ("worse", 0.31)):
+        journal.asks.append(answered(1.0, seconds, phase=phase, group="quick"))
+        journal.asks.append(answered(1.0, 9.0, phase=phase, group="deep"))
+    assert [(one.seen, one.ok) for one in verdicts.mixed(Aims(), journal)] == [
+        ("190 ms: 290 - 100", True),
+        ("210 ms: 310 - 100", False),
+    ]
+    journal.asks.clear()
+    with pytest.raises(LookupError, match="no plan of quick"):
+        list(verdicts.mixed(Aims(), journal))
 
 
 def test_fairness_and_slope() -> None:
