@@ -193,8 +193,6 @@ def _complaint(problem: ErrorDetails) -> str:
 
 
 def _near(key: str) -> str:
-    known = [
-        name for table in (Scenario, RobotGroup, Phase, ServiceOptions, Aims) for name in table.model_fields
-    ]
+    known = [name for table in (Scenario, RobotGroup, Phase, ServiceOptions, Aims) for name in table.model_fields]
     near = difflib.get_close_matches(key, known, n=2)
     return f"; did you mean {' or '.join(near)}?" if near else ""
