@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_triton import REPOSITORY, Subject, on_local
+from subjects import REPOSITORY, Subject, on_local
 from swarm import figures
 from swarm.frames import Frames
 from swarm.journal import Journal

@@ -10,16 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import concurrent.futures
-import contextlib
 import json
-import os
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +25,18 @@ import numpy as np
 import psutil
 import torch
 from bench_plan import submission
+from subjects import REPOSITORY, Subject, on_local, on_triton
 
 from wavserve import child
-from wavserve.backends.base import Backend
-from wavserve.backends.local import LocalBackend
-from wavserve.backends.triton import TritonBackend
-from wavserve.backends.triton_server import ServerConfig, TritonServer, new_name, why_not
-from wavserve.batcher import BatcherConfig
+from wavserve.backends.triton_server import why_not
 from wavserve.bundle import Bundle
-from wavserve.calls import Job
 from wavserve.clients.plan_client import PlanClient
-from wavserve.device import Device, DeviceConfig
 from wavserve.errors import WavserveError
 from wavserve.models import presets
-from wavserve.models.loading import RunnerConfig, load_runners
 from wavserve.models.presets import Preset
-from wavserve.proposal import NamedNoise
-from wavserve.schedule import Ticket
 from wavserve.spec import ExpertConfig, ModelConfig, VideoConfig
-from wavserve.types import PlanContext, Tensors
 from wavserve.verbs import MODELS
 
-REPOSITORY = Path(__file__).parents[1] / "model_repository"
-INSTRUCTION = "pick up the alphabet soup and place it in the basket"
-SLOTS, SLICE = 32, 8
 IMAGES = frozenset({"pixels", "frames"})
 WARM_UP = 3
 ROBOTS = 8
@@ -90,80 +76,6 @@ def libero_shapes() -> Preset:
         ExpertConfig(15, 15, num_heads=2, head_dim=16, rope_base=54),
     )
     return replace(libero, spec=replace(libero.spec, name="libero_shapes", model=model), dtype=torch.float32)
-
-
-@dataclass
-class Timed:
-    """A backend whose calls are timed, one after another."""
-
-    backend: Backend
-    calls: list[tuple[str, float]] = field(default_factory=list)
-
-    async def run(self, verb: str, inputs: Tensors, deadline: float = float("inf")) -> Tensors:
-        started = time.perf_counter()
-        outputs = await self.backend.run(verb, inputs, deadline)
-        self.calls.append((verb, time.perf_counter() - started))
-        return outputs
-
-    async def close(self) -> None:
-        await self.backend.close()
-
-
-@dataclass
-class Subject:
-    """Planning on one backend; its calls follow each other, so that a call's time is its own."""
-
-    timed: Timed
-    bundle: Bundle
-    device: Device
-    plans: list[float] = field(default_factory=list)
-
-    async def plan(self, seed: int) -> np.ndarray:
-        """From frames to normalised actions."""
-        spec = self.bundle.spec
-        rng = np.random.default_rng(seed)
-        images = {c.name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
-        started = time.perf_counter()
-        text = await self.device.perception.read(INSTRUCTION, Ticket())
-        latents = await self.device.perception.see(images, Ticket())
-        memory = np.repeat(latents[:, :, None], spec.latent.num_memory_frames, axis=2)
-        context = PlanContext(memory, text, np.zeros(spec.model.action.in_channels, np.float32))
-        plan = await self.device.planner.plan(Job(context, spec.planner, NamedNoise((seed, 0))))
-        self.plans.append(time.perf_counter() - started)
-        return plan.actions
-
-
-def subject(bundle: Bundle, backend: Backend) -> Subject:
-    timed = Timed(backend)
-    limits = BatcherConfig(max_rows=SLICE, workers=1, depth=1, slice_s=60.0, arena_retry_s=0.05)
-    device = Device.over(bundle.spec, timed, DeviceConfig(limits, SLICE, slices_in_flight=1, max_texts=4))
-    device.batcher.start()
-    return Subject(timed, bundle, device)
-
-
-@contextlib.asynccontextmanager
-async def on_local(bundle: Bundle) -> AsyncIterator[Subject]:
-    config = RunnerConfig("cpu", "float32", None, SLOTS, lease_s=60.0, max_texts=4, compile="auto")
-    made = subject(bundle, LocalBackend(load_runners(bundle, config).runners))  # calls follow each other
-    yield made
-    await made.device.batcher.close()
-    await made.timed.close()
-
-
-@contextlib.asynccontextmanager
-async def on_triton(bundle: Bundle, on_traffic: Callable[..., None] = lambda *_: None) -> AsyncIterator[Subject]:
-    name = new_name()
-    own = {"WAVSERVE_BUNDLE__PATH": str(bundle.folder.resolve()), "WAVSERVE_ARENA__PREFIX": name}
-    server = TritonServer(ServerConfig(name, REPOSITORY, {**os.environ, **own}, shm_bytes=4 << 20))
-    backend = TritonBackend(await server.start(), on_traffic=on_traffic)
-    try:
-        await asyncio.gather(*(backend.load(model, 600.0) for model in MODELS))
-        made = subject(bundle, backend)
-        yield made
-        await made.device.batcher.close()
-    finally:
-        await backend.close()
-        await server.stop()
 
 
 async def added(bundle: Bundle, plans: int) -> dict[str, Any]:

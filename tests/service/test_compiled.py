@@ -1,0 +1,56 @@
+"""Compiled blocks where a user has them: in the models' own processes, under a real Triton."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from process_rig import models_of, until
+from service_rig import REPOSITORY, start, submission
+
+from wavserve.backends.triton_server import why_not
+from wavserve.bundle import Bundle
+from wavserve.clients.plan_client import PlanClient
+from wavserve.errors import NotReady
+
+OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2}
+DITS = ("video_dit", "value_dit", "action_dit")
+
+
+@pytest.mark.skipif(why_not(REPOSITORY) is not None, reason=f"no real Triton on this machine: {why_not(REPOSITORY)}")
+def test_models_that_triton_hosts_compile_and_compute_the_same(tmp_path: Path, tiny: Bundle) -> None:
+    """So does one that was killed: it is loaded, and compiled from the cache, again."""
+    sent = submission(options=OPTIONS)
+    plain = start(tmp_path, "local", "--bundle", str(tiny.folder))
+    with PlanClient(plain.grpc) as robot:
+        expected = robot.plan(sent).actions
+    assert plain.stop() == 0
+    service = start(tmp_path, "triton-embedded", "--bundle", str(tiny.folder), "--set", "backend.compile=auto")
+    try:
+        log = triton_log(service.log)
+        if "runs uncompiled" in log.read_text():
+            pytest.skip("no C++ compiler that works")
+        assert [log.read_text().count(f"{name}: compiled in") for name in DITS] == [1, 1, 1]
+        with PlanClient(service.grpc) as robot:
+            np.testing.assert_allclose(robot.plan(sent).actions, expected, atol=1e-5)
+            models_of(service.process.pid)["value_dit"].kill()
+            until(lambda: log.read_text().count("value_dit: compiled in") == 2, "it is loaded again")
+            until(lambda: answered(robot, sent, expected), "a plan is made again")
+    finally:
+        assert service.stop() == 0
+
+
+def answered(robot: PlanClient, sent, expected: np.ndarray) -> bool:  # type: ignore[no-untyped-def]
+    """Whether the plan was made; it is as it was, or there is none yet."""
+    try:
+        actions = robot.plan(sent).actions
+    except NotReady:
+        return False
+    np.testing.assert_allclose(actions, expected, atol=1e-5)
+    return True
+
+
+def triton_log(gateway: Path) -> Path:
+    """Where the gateway says that its server's log is."""
+    return Path(gateway.read_text().partition("its log is ")[2].splitlines()[0].rstrip('"}'))
