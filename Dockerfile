@@ -66,7 +66,7 @@ USER 1000:1000
 # Everything the models load is in the bundle: nothing may be fetched in its stead.
 # GOMP_SPINCOUNT: on a CPU the models take turns, and one whose threads go on spinning takes a core from the next.
 # MALLOC_*: one heap that is kept; with one a thread, activations of ever new sizes leave them full of holes.
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 HF_HOME=/tmp/huggingface PYTHONUTF8=1 \
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 HF_HOME=/tmp/huggingface \
     GOMP_SPINCOUNT=1000 MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824
 EXPOSE 8000 8001 8002
 # Not to be believed about a model's process that has died: the gateway's canaries see that, and repair it.

@@ -142,8 +142,11 @@ async def _wires(server: child.Child, count: int) -> AsyncIterator[list[GrpcWire
 
 
 def summed(journal: Journal, began: float) -> Turn:
-    """Raises RuntimeError when a plan failed otherwise than by its deadline: then nothing is compared."""
-    wrong = [ask for ask in journal.asks if ask.outcome not in ("answered", "missed") or ask.faults]
+    """Raises RuntimeError when a plan failed otherwise than by its deadline: then nothing is compared.
+
+    A plan that was refused is one that was not answered in time.
+    """
+    wrong = [ask for ask in journal.asks if ask.outcome not in ("answered", "missed", "refused") or ask.faults]
     if wrong:
         raise RuntimeError(f"{wrong[0].outcome}: {wrong[0].words} {' '.join(wrong[0].faults)}")
     done = figures.answered(journal.asks)

@@ -82,6 +82,7 @@ async def open_fleet(settings: Settings, metrics: Metrics, around: Around = bare
     Raises BundleError when the bundle cannot be used, SettingsError when the settings cannot, ModelDown when no Triton
     answers.
     """
+    prepare_to_compute()  # before torch is there; a gateway decodes pictures
     kind = settings.backend.kind if settings.backend.kind != "auto" else _choose(settings)
     match kind:
         case "local":
@@ -118,7 +119,6 @@ def open_bundle(settings: Settings) -> Bundle:
 
 
 async def _local(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
-    prepare_to_compute()  # before torch is there
     from wavserve.backends.local import LocalBackend
     from wavserve.models.loading import load_runners
 

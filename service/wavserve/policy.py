@@ -105,13 +105,15 @@ class Policy:
         """
         self._check_ready()
         key = request.session_id or f"new-{secrets.token_hex(8)}"
-        permit = Permit() if permit is None else permit
-        order = replace(self._order(request, math.inf if deadline is None else deadline, key), permit=permit)
+        order = self._order(request, math.inf if deadline is None else deadline, key)
+        order = order if permit is None else replace(order, permit=permit)
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = self._take_off(order)
         elif (flight.order.request.sequence, flight.order.content) != (request.sequence, order.content):
             raise SequenceConflict("sequence", "one plan at a time in a session", under_way(flight.order.request))
+        if flight.order is not order:
+            order.permit.release()  # the plan under way has a place of its own
         try:
             return await self._await(flight, order.deadline)
         finally:

@@ -7,7 +7,9 @@ numpy bridge is wrong with numpy 2. Imported in Triton's stub process alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import locale
 import logging
 from dataclasses import replace
 from typing import Any
@@ -29,6 +31,9 @@ class TritonPythonModel:
     """Which model it is, `model_name` tells."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        # the stub takes every file for ASCII otherwise, whatever PYTHONUTF8 is, and torch's compiler cannot read its own
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
         try:
             self._host = _load(args)
         except WavserveError as error:

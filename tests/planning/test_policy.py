@@ -368,6 +368,24 @@ def test_time_is_kept_for_a_request_while_it_is_read_and_for_no_longer() -> None
     on_slow_rig(clock, scenario)
 
 
+def test_a_retry_that_joins_a_plan_gives_its_own_place_up() -> None:
+    async def scenario(rig: Rig) -> None:
+        schedule = rig.planner.schedule
+        first = await rig.policy.plan(example_request(SPEC))
+        request = follow(first, 2, sequence=1)
+        running = asyncio.ensure_future(rig.policy.plan(request))
+        await turns(1)
+        with rig.policy.enter(time.monotonic() + 60) as permit:
+            assert any(ticket.bounded for ticket in schedule._tickets.values())
+            retry = asyncio.ensure_future(rig.policy.plan(request, None, permit))
+            await turns(1)
+            assert not running.done()
+            assert not any(ticket.bounded for ticket in schedule._tickets.values())
+            assert await retry is await running
+
+    on_rig(scenario)
+
+
 def test_who_sends_slowly_does_not_keep_time_from_others() -> None:
     clock = ManualClock()
 

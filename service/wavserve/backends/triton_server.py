@@ -209,8 +209,7 @@ class TritonServer:
         given["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), given.get("PATH", "")]))
         libraries = [str(sysconfig.get_config_var("LIBDIR")), given.get("LD_LIBRARY_PATH", "")]
         given["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
-        # the stub's Python takes files for ASCII otherwise, torch's compiler's own too
-        given = COMPUTING | {"PYTHONUTF8": "1"} | given
+        given = COMPUTING | given
         given["CUDA_VISIBLE_DEVICES"] = given.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
         return given
 
