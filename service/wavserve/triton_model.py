@@ -31,7 +31,7 @@ class TritonPythonModel:
     """Which model it is, `model_name` tells."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        # the stub takes every file for ASCII otherwise, whatever PYTHONUTF8 is, and torch's compiler cannot read its own
+        # the stub takes files for ASCII otherwise, whatever PYTHONUTF8 is, and torch's compiler cannot read its own
         with contextlib.suppress(locale.Error):
             locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
         try:
