@@ -18,7 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
+import psutil
 from swarm import scenario, verdicts
 from swarm.journal import Journal
 from swarm.page import page
@@ -30,7 +32,20 @@ from swarm.scenario import Scenario, ScenarioError
 from wavserve import child
 
 FOLDER = Path(__file__).parent
+GRPC_WITHIN_S = 10.0
 SLOW_SERVICE = (sys.executable, str(FOLDER / "slow_service.py"))
+
+
+RUN_ERRORS = (
+    ScenarioError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    TimeoutError,
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    psutil.Error,
+)
 
 
 def main() -> int:
@@ -40,11 +55,11 @@ def main() -> int:
         chosen = scenario.load(scenario.find(args.scenario))
         chosen = chosen if args.duration is None else chosen.lasting(args.duration)
         out = args.out or FOLDER / "results" / f"{Path(args.scenario).stem}.json"
-        out.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(out)
         with target(args, chosen, serve_arguments) as service:
             os.nice(chosen.nice)  # after the service was started: it keeps its own
             return report(chosen, service, out)
-    except (ScenarioError, ValueError, LookupError, RuntimeError, TimeoutError, httpx.HTTPError) as error:
+    except RUN_ERRORS as error:
         print(f"loadtest: {error}", file=sys.stderr)
         return 2
 
@@ -68,6 +83,8 @@ def target(args: argparse.Namespace, chosen: Scenario, serve_arguments: Sequence
     """The service that is named, or one for the length of a block."""
     if args.url:
         check_named(args, chosen, serve_arguments)
+        if args.pid is not None:
+            psutil.Process(args.pid)
         yield Target(args.url, args.grpc, args.pid)
         return
     slow_ms = chosen.service.slow_ms
@@ -79,14 +96,31 @@ def target(args: argparse.Namespace, chosen: Scenario, serve_arguments: Sequence
             yield Target(service.http, service.grpc, service.process.pid)
 
 
+def check_writable(out: Path) -> None:
+    """Raises ScenarioError: a run whose results cannot be kept is not begun."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.touch()
+        out.with_suffix(".html").touch()
+    except OSError as error:
+        raise ScenarioError(f"--out: expected a file that can be written, got {out}: {error.strerror}") from error
+
+
 def check_named(args: argparse.Namespace, chosen: Scenario, serve_arguments: Sequence[str]) -> None:
     """Raises ScenarioError for what cannot be had of a service that runs already."""
     if serve_arguments:
         raise ScenarioError(f"{serve_arguments[0]}: arguments of `wavserve serve` need a service of our own")
     if chosen.service.slow_ms or chosen.service.settings:
         raise ScenarioError("--url: this scenario says how its service is started, so it needs one of its own")
-    if args.grpc is None and any(group.edge == "grpc" for group in chosen.robots.values()):
+    if not any(group.edge == "grpc" for group in chosen.robots.values()):
+        return
+    if args.grpc is None:
         raise ScenarioError("--grpc: robots of this scenario speak gRPC; expected its HOST:PORT, got nothing")
+    with grpc.insecure_channel(args.grpc) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=GRPC_WITHIN_S)
+        except grpc.FutureTimeoutError:
+            raise ScenarioError(f"--grpc: expected a service's HOST:PORT, nothing answers at {args.grpc!r}") from None
 
 
 def report(chosen: Scenario, service: Target, out: Path) -> int:

@@ -107,18 +107,31 @@ class Policy:
         key = request.session_id or f"new-{secrets.token_hex(8)}"
         order = self._order(request, math.inf if deadline is None else deadline, key)
         order = order if permit is None else replace(order, permit=permit)
-        flight = self._flights.get(key)
-        if flight is None:
+        try:
+            while True:
+                flight = self._board(key, order)
+                try:
+                    return await self._await(flight, order.deadline)
+                except DeadlineExceeded:
+                    if flight.order is order or self._parts.clock() >= order.deadline:
+                        raise
+                finally:  # another caller's plan, ended by that one's deadline, is made again for this one
+                    if flight.waiters == 0 and self._flights.get(key) is flight:
+                        del self._flights[key]
+        except DeadlineExceeded:
+            self._parts.on_missed()
+            raise
+
+    def _board(self, key: str, order: Order) -> Flight:
+        """The plan under way that an order is a retry of, or its own. Raises SequenceConflict and Overloaded."""
+        flight, request = self._flights.get(key), order.request
+        if flight is None or flight.task.done():
             flight = self._flights[key] = self._take_off(order)
         elif (flight.order.request.sequence, flight.order.content) != (request.sequence, order.content):
             raise SequenceConflict("sequence", "one plan at a time in a session", under_way(flight.order.request))
         if flight.order is not order:
             order.permit.release()  # the plan under way has a place of its own
-        try:
-            return await self._await(flight, order.deadline)
-        finally:
-            if flight.waiters == 0 and self._flights.get(key) is flight:
-                del self._flights[key]
+        return flight
 
     @contextmanager
     def enter(self, deadline: float | None) -> Iterator[Permit]:
@@ -188,7 +201,7 @@ class Policy:
         plans = len(self._flights) + len(self._permits)
         if plans >= self._parts.max_plans:
             soonest_s = min(device.planner.schedule.soonest_s() for device in self._parts.placement.devices)
-            raise Overloaded(f"{plans} plans are under way, the limit", max(soonest_s, MIN_RETRY_S))
+            raise Overloaded(f"{plans} plans are under way or being read, the limit", max(soonest_s, MIN_RETRY_S))
 
     def _order(self, request: PlanRequest, deadline: float, robot: str = "") -> Order:
         if request.policy not in (None, self.spec.name):
@@ -222,10 +235,8 @@ class Policy:
             async with asyncio.timeout(None if deadline == math.inf else deadline - self._parts.clock()):
                 return await asyncio.shield(flight.task)
         except TimeoutError:
-            self._parts.on_missed()
             raise flight.missed(deadline, self._parts.clock()) from None
         except DeadlineExceeded as error:
-            self._parts.on_missed()
             raise flight.missed(deadline, self._parts.clock(), error.message) from None
         except asyncio.CancelledError:
             caller = asyncio.current_task()

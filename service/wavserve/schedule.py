@@ -176,6 +176,10 @@ class Schedule:
         if demand.least_s > (left_s := deadline - self._clock()):
             raise DeadlineExceeded(f"{left_s:.3f} s are left, and a plan takes {demand.least_s:.3f} s at the least")
         self._check_share(demand.robot, deadline)
+        idle_s = max(demand.floor.device_s, demand.floor.path_s) + self._margin.seconds
+        if idle_s > left_s:  # nobody's giving way would help: what slows the device must pass
+            message = f"a plan would take {idle_s:.3f} s on an idle device as it is now, and {left_s:.3f} s are left"
+            raise Overloaded(message, MAX_RETRY_S, idle_s)
         before = self._late()
         ticket = self.enter(demand, deadline)
         late = self._late()

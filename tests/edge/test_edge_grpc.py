@@ -91,6 +91,15 @@ def test_a_deadline_in_the_metadata_counts_like_one_in_the_body(grpc_robot: Grpc
     assert None not in served.policy.deadlines + served.policy.knocks
 
 
+def test_the_shortest_of_several_deadlines_counts(grpc_robot: GrpcRobot, served: Served) -> None:
+    before = time.monotonic()
+    told = (("x-deadline-ms", "60000"), ("x-deadline-ms", "5000"), ("x-deadline-ms", "70000"))
+    grpc_robot.stub.Plan(message_of(example_submission()), metadata=told)
+    [deadline] = served.policy.deadlines
+    assert deadline is not None
+    assert before + 5 <= deadline <= time.monotonic() + 5
+
+
 def test_a_request_refused_at_the_door_is_not_even_parsed(grpc_robot: GrpcRobot, served: Served) -> None:
     served.policy.door_error = Overloaded("full", retry_after_s=2.5, predicted_s=0.75)
     error = raw_call(grpc_robot, PLAN, b"\xff\xff\xff")

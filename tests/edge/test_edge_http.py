@@ -346,6 +346,48 @@ def test_a_request_is_refused_before_its_body_has_come(served: Served) -> None:
     assert not served.policy.requests
 
 
+def test_the_shortest_of_several_deadlines_counts(served: Served) -> None:
+    headers = [("x-deadline-ms", "60000"), ("x-deadline-ms", "5000"), ("x-deadline-ms", "70000")]
+    before = time.monotonic()
+    httpx.post(f"{served.address.http}/v1/plan", json=GOOD, headers=headers, timeout=30)
+    [deadline] = served.policy.deadlines
+    assert deadline is not None
+    assert before + 5 <= deadline <= time.monotonic() + 5
+
+
+def upload(served: Served, *headers: str) -> socket.socket:
+    """A connection on which a request has begun and its body has not."""
+    host, port = served.address.http.removeprefix("http://").split(":")
+    link = socket.create_connection((host, int(port)), timeout=30)
+    head = "POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50000\r\n"
+    link.sendall(f"{head}{''.join(f'{header}{chr(13)}{chr(10)}' for header in headers)}\r\n{{".encode())
+    return link
+
+
+def test_a_body_that_has_not_come_by_the_deadline_is_not_waited_for(served: Served) -> None:
+    with upload(served, "X-Deadline-Ms: 100") as link:
+        assert link.recv(65536).startswith(b"HTTP/1.1 504")
+        while link.recv(65536):  # what is left of the answer, and then the end
+            pass
+    assert not served.policy.requests
+
+
+def requests_ended(client: httpx.Client, outcome: str) -> float:
+    found = re.search(rf'wavserve_requests_total{{edge="http",outcome="{outcome}"}} (.*)', client.get("/metrics").text)
+    return float(found[1]) if found else 0.0
+
+
+def test_who_hangs_up_while_sending_is_no_fault_of_the_service(served: Served, client: httpx.Client) -> None:
+    cancelled, internal = (requests_ended(client, outcome) for outcome in ("cancelled", "internal"))
+    upload(served).close()
+    for _ in range(600):
+        if requests_ended(client, "cancelled") > cancelled:
+            break
+        time.sleep(0.05)
+    assert requests_ended(client, "cancelled") == cancelled + 1
+    assert requests_ended(client, "internal") == internal
+
+
 def test_a_robot_refused_at_the_door_may_ask_again_on_its_connection(served: Served) -> None:
     with httpx.Client(base_url=served.address.http, timeout=30) as client:
         served.policy.door_error = Overloaded("full")

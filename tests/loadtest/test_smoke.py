@@ -66,6 +66,8 @@ def test_what_cannot_be_run_is_told_in_a_line(tmp_path: Path) -> None:
         (("smoke", url, "--set=a=b"), "--set=a=b: arguments of `wavserve serve` need a service of our own"),
         (("smoke", url), "--grpc: robots of this scenario speak gRPC"),
         (("slow-backend", url), "--url: this scenario says how its service is started"),
+        (("smoke", "--url=http://127.0.0.1:abc", "--grpc=127.0.0.1:9"), ""),
+        (("overload", url, "--grpc=127.0.0.1:9", "--pid=999999999"), ""),
     ):
         ran = run(tmp_path, *arguments)
         assert ran.returncode == 2

@@ -283,6 +283,32 @@ def test_a_deadline_that_passed_is_an_error_and_changes_nothing() -> None:
     on_rig(scenario)
 
 
+def test_a_retry_is_not_bound_by_the_deadline_of_the_plan_it_joined() -> None:
+    async def scenario(rig: Rig) -> None:
+        first = await rig.policy.plan(example_request(SPEC))
+        request, stuck = follow(first, 2, sequence=1), asyncio.Event()
+
+        async def the_models_give_up(verb: str) -> None:
+            if verb == "imagine" and not stuck.is_set():
+                await stuck.wait()
+                raise DeadlineExceeded("no answer before the deadline")
+
+        rig.backend.before = the_models_give_up
+        lead = asyncio.ensure_future(rig.policy.plan(request, time.monotonic() + 60))
+        await turns()
+        retries = [asyncio.ensure_future(rig.policy.plan(request)) for _ in range(2)]
+        await turns()
+        stuck.set()
+        with pytest.raises(DeadlineExceeded):
+            await lead
+        one, other = await asyncio.gather(*retries)
+        assert one is other
+        assert one.receipt.deadline is DeadlineResult.NONE
+        assert rig.policy.plans_in_flight == 0
+
+    on_rig(scenario)
+
+
 def test_a_missed_plan_tells_what_was_spent_on_it() -> None:
     async def scenario(rig: Rig) -> None:
         async def stuck_in_the_second_iteration(verb: str) -> None:

@@ -66,8 +66,10 @@ def test_a_slow_moment_of_an_idle_device_is_one_to_come_again_after() -> None:
     schedule, clock = made()
     with pytest.raises(Overloaded) as refused:
         schedule.admit(Demand("a", Work(1.5), Work(9.0), least_s=1.0), clock.now + 1.2)
-    assert refused.value.predicted_s == pytest.approx(1.5)
-    assert refused.value.retry_after_s == pytest.approx(0.3 + MIN_MARGIN_S)
+    assert refused.value.predicted_s == pytest.approx(1.5 + MIN_MARGIN_S)
+    assert refused.value.retry_after_s == MAX_RETRY_S
+    patient = schedule.admit(Demand("b", Work(1.5), Work(9.0)), clock.now + 90.0)
+    assert schedule.grant(patient, Work(1.5), Work(1.5)), "its giving way would help nobody"
 
 
 def test_a_call_that_runs_already_is_waited_for() -> None:
@@ -82,7 +84,7 @@ def test_a_plan_ends_when_its_own_calls_do_however_little_of_the_device_they_tak
     schedule, clock = made()
     with pytest.raises(Overloaded) as refused:
         schedule.admit(Demand("a", Work(1.0, 3.0), Work(9.0, 27.0)), clock.now + 2.0)
-    assert refused.value.predicted_s == pytest.approx(3.0)
+    assert refused.value.predicted_s == pytest.approx(3.0 + MIN_MARGIN_S)
     first = schedule.admit(Demand("a", Work(1.0, 3.0), Work(9.0, 27.0)), clock.now + 3.1)
     second = schedule.admit(Demand("b", Work(1.0, 3.0), Work(9.0, 27.0)), clock.now + 4.5)  # behind a second of work
     assert not schedule.grant(second, Work(0.5, 2.1), Work(0.5, 1.5))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ from wavserve.types import PlanRequest, PlanResult
 T = TypeVar("T")
 
 _SMALL_BODY_BYTES = 128 * 1024
+
+UPLOAD_S = 30.0
+"""How long a body may take to come; its connection is not kept open for ever."""
 
 
 class Planning(Protocol):
@@ -74,13 +78,14 @@ class Door:
     executor: Executor | None = None
 
     @contextmanager
-    def knock(self, deadline_ms: str | None, received_ns: int, expires: float | None = None) -> Iterator[Visit]:
+    def knock(self, deadlines_ms: Sequence[str], received_ns: int, expires: float | None = None) -> Iterator[Visit]:
         """A request that arrived at `received_ns`, judged by its headers before its body is read.
 
-        `deadline_ms` as it came in `x-deadline-ms`; `expires` is the transport's own deadline, if any. Times are on the
-        monotonic clock (ns, s). Raises InvalidRequest, NotReady, DeadlineExceeded or Overloaded.
+        `deadlines_ms` as they came in `x-deadline-ms`, the shortest counts; `expires` is the transport's own deadline,
+        if any. Times are on the monotonic clock (ns, s). Raises InvalidRequest, NotReady, DeadlineExceeded, Overloaded.
         """
-        deadline = _deadline(received_ns, validate.header_deadline_ms(deadline_ms), expires)
+        told_ms = min(map(validate.header_deadline_ms, deadlines_ms), default=None)
+        deadline = _deadline(received_ns, told_ms, expires)
         with self.policy.enter(deadline) as permit:
             yield Visit(received_ns, deadline, permit)
 
@@ -144,6 +149,16 @@ class Door:
             notes=spec.notes,
             max_message_bytes=self.limits.max_body_bytes,
         )
+
+    async def receive(self, body: Awaitable[bytes], visit: Visit) -> bytes:
+        """A body that is still coming. Raises DeadlineExceeded when it has not come by the deadline, or UPLOAD_S."""
+        latest = min(visit.received_ns / 1e9 + UPLOAD_S, math.inf if visit.deadline is None else visit.deadline)
+        try:
+            async with asyncio.timeout(latest - monotonic()):
+                return await body
+        except TimeoutError:
+            waited_s = latest - visit.received_ns / 1e9
+            raise DeadlineExceeded(f"the body had not come {waited_s:.3f} s after its head") from None
 
     async def parse(self, read: Callable[[bytes], Submission], body: bytes) -> Submission:
         """Reads a body by the edge's own `read`, on the event loop only where a hop to a thread would cost more."""

@@ -81,8 +81,8 @@ class _PlanService:
     async def _plan(self, raw: bytes, context: Context) -> bytes:
         received_ns, remaining = time.monotonic_ns(), context.time_remaining()
         transport = None if remaining is None else received_ns / 1e9 + remaining
-        told = dict(context.invocation_metadata() or ()).get(DEADLINE_KEY)
-        with self._door.knock(told if isinstance(told, str) else None, received_ns, transport) as visit:
+        told = [str(value) for key, value in context.invocation_metadata() or () if key == DEADLINE_KEY]
+        with self._door.knock(told, received_ns, transport) as visit:
             submission = await self._door.parse(requests.parse_plan_request, raw)
             chunk = await self._door.plan(submission, visit)
         return answers.action_chunk(chunk).SerializeToString()

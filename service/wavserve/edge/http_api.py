@@ -18,6 +18,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from wavserve.edge import http_models as models
@@ -105,8 +106,8 @@ class _Routes:
         """
         received_ns, headers = request.state.received_ns, request.headers
         read = partial(parse_plan, headers.get("content-type", ""))
-        with self._door.knock(headers.get(DEADLINE_KEY), received_ns) as visit:
-            submission = await self._door.parse(read, await request.body())
+        with self._door.knock(headers.getlist(DEADLINE_KEY), received_ns) as visit:
+            submission = await self._door.parse(read, await self._door.receive(_body(request), visit))
             chunk = await _while_connected(request, self._door.plan(submission, visit))
         return json_response(chunk_json(chunk))
 
@@ -156,6 +157,13 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         for pending in (task, gone):
             pending.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _body(request: Request) -> bytes:
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise Cancelled("the client went away while it sent its request") from None
 
 
 async def _disconnected(request: Request) -> None:

@@ -48,10 +48,8 @@ def check_policy(name: str | None, spec: PolicySpec) -> None:
         raise UnknownPolicy("policy", spec.name, repr(name[:64]))
 
 
-def header_deadline_ms(text: str | None) -> int | None:
-    """The header `x-deadline-ms`. Raises InvalidRequest."""
-    if text is None:
-        return None
+def header_deadline_ms(text: str) -> int:
+    """One header `x-deadline-ms`. Raises InvalidRequest."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
         raise InvalidRequest(DEADLINE_KEY, "a whole number of milliseconds", repr(text[:_MAX_DIGITS]))
     _check_range(DEADLINE_KEY, int(text), 1, _MAX_MILLISECONDS)
