@@ -24,14 +24,11 @@ import time
 from dataclasses import dataclass
 
 from wavserve.errors import DeadlineExceeded, Overloaded
+from wavserve.margin import Margin
 from wavserve.progress import Clock
 
 PATIENCE_S = 0.5
 """How long a robot that got less than it wanted is expected to come back for more."""
-MARGIN_GAIN = 0.1
-MARGIN_HALF_LIFE_S = 2.0
-MIN_MARGIN_S = 0.005
-"""An answer's way out."""
 MIN_RETRY_S = 0.05
 MAX_RETRY_S = 2.0
 """What was foretold is old by then."""
@@ -104,28 +101,6 @@ class Ticket:
         if self.owed.device_s > 0:
             self.owed *= max(0.0, 1 - foretold_s / self.owed.device_s)
         self.used_s += used_s
-
-
-class Margin:
-    """By how much plans end later than was foretold: a running mean and two mean deviations.
-
-    It fades while no plan ends: one that had every plan refused would never be found wrong.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._mean = self._deviation = 0.0
-        self._learnt_at = clock()
-
-    @property
-    def seconds(self) -> float:
-        faded = math.exp2((self._learnt_at - self._clock()) / MARGIN_HALF_LIFE_S)
-        return max(MIN_MARGIN_S, (self._mean + 2 * self._deviation) * faded)
-
-    def learn(self, late_s: float) -> None:
-        late_s, self._learnt_at = max(0.0, late_s), self._clock()
-        self._deviation += MARGIN_GAIN * (abs(late_s - self._mean) - self._deviation)
-        self._mean += MARGIN_GAIN * (late_s - self._mean)
 
 
 class _Waiting:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from rig import ManualClock
 
 from wavserve.errors import DeadlineExceeded, Overloaded
-from wavserve.schedule import MAX_RETRY_S, MIN_MARGIN_S, Demand, Schedule, Ticket, Work
+from wavserve.margin import MIN_MARGIN_S
+from wavserve.schedule import MAX_RETRY_S, Demand, Schedule, Ticket, Work
 
 INF = math.inf
 
