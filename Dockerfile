@@ -66,13 +66,16 @@ USER 1000:1000
 # Everything the models load is in the bundle: nothing may be fetched in its stead.
 # GOMP_SPINCOUNT: on a CPU the models take turns, and one whose threads go on spinning takes a core from the next.
 # MALLOC_*: one heap that is kept; with one a thread, activations of ever new sizes leave them full of holes.
+# MODELS_AT_ONCE: that compute; 1 on a GPU, 2 on a CPU.
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 HF_HOME=/tmp/huggingface \
-    GOMP_SPINCOUNT=1000 MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824
+    MODELS_AT_ONCE=1 GOMP_SPINCOUNT=1000 \
+    MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824
 EXPOSE 8000 8001 8002
 # Not to be believed about a model's process that has died: the gateway's canaries see that, and repair it.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --retries=3 \
     CMD ["curl", "--noproxy", "*", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8000/v2/health/ready"]
-CMD ["tritonserver", "--model-repository=/models", "--disable-auto-complete-config", \
-     "--model-control-mode=explicit", "--load-model=encoder", "--load-model=video_dit", "--load-model=value_dit", \
-     "--load-model=action_dit", "--exit-timeout-secs=15", \
-     "--rate-limit=execution_count", "--rate-limit-resource=gpu:1", "--metrics-config=summary_latencies=true"]
+# A shell, for the variable in it.
+CMD ["sh", "-c", "exec tritonserver --model-repository=/models --disable-auto-complete-config \
+     --model-control-mode=explicit --load-model=encoder --load-model=video_dit --load-model=value_dit \
+     --load-model=action_dit --exit-timeout-secs=15 --rate-limit=execution_count \
+     --rate-limit-resource=gpu:$MODELS_AT_ONCE --metrics-config=summary_latencies=true"]

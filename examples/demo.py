@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ def main() -> int:
     parser.add_argument("--url", help="a running service to drive instead of starting one")
     args, serve_arguments = parser.parse_known_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that the service ends with us
+    child.end_with_us()
     try:
         if args.url:
             drive(args.url, args.out)

@@ -23,7 +23,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from wavserve.child import Child, running
+from wavserve.child import Child, end_with_us, running
 from wavserve.clients.plan_client import PlanClient
 from wavserve.messages import EncodedImage, Submission
 
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=30, help="plans at the tiny defaults (default %(default)s)")
     parser.add_argument("--requests", type=int, default=200, help="requests an edge (default %(default)s)")
     args = parser.parse_args()
+    end_with_us()
     with tempfile.TemporaryDirectory() as folder:
         figures = measured(Path(folder), args.plans, args.requests)
     print(json.dumps(figures))

@@ -166,6 +166,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="of each server, pass and count (default %(default)s)")
     parser.add_argument("--no-triton", action="store_true", help="leave out ours on the embedded Triton")
     args = parser.parse_args()
+    child.end_with_us()
     with tempfile.TemporaryDirectory() as folder:
         tiny = presets.create("tiny", Path(folder) / "tiny")
         with started(Path(folder), tiny, args.backend, not args.no_triton) as servers:

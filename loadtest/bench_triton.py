@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=40, help="plans on each backend (default %(default)s)")
     parser.add_argument("--kills", type=int, default=3, help="kills of each model (default %(default)s)")
     args = parser.parse_args()
+    child.end_with_us()
     if (obstacle := why_not(REPOSITORY)) is not None:
         sys.exit(f"no Triton can run on this machine: {obstacle}")
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +49,7 @@ RUN_ERRORS = (
 
 def main() -> int:
     args, serve_arguments = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that the service ends with us
+    child.end_with_us()
     try:
         chosen = scenario.load(scenario.find(args.scenario))
         chosen = chosen if args.duration is None else chosen.lasting(args.duration)

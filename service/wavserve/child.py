@@ -6,6 +6,7 @@ here; the child needs wavserve[server].
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -85,6 +86,11 @@ def running(log: Path, arguments: Sequence[str] = (), command: Sequence[str] = S
         yield child
     finally:
         child.stop()
+
+
+def end_with_us() -> None:
+    """For a program with a child: SIGTERM becomes an exception (exit code 143), so that `running` ends the child."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def _wait(child: Child, on_wait: Callable[[float], None]) -> None:

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
+SIDE_BY_SIDE = 2
+"""Models of a Triton that compute at a time on a CPU, each in a process of its own; on a GPU it is one."""
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
+"""Where a driver of NVIDIA's shows itself, on Linux and in its Windows subsystem."""
 ARENA_OWNER = VERBS["imagine"].model
 
 Close = Callable[[], Awaitable[None]]
@@ -145,7 +149,8 @@ async def _embedded(settings: Settings, metrics: Metrics, around: Around) -> Fle
         log.info("removed %s, which a dead process left", path)
     name = triton_server.new_name()
     environment = inherited_environment() | _model_environment(settings, opened.folder, arena_prefix=name)
-    server = TritonServer(ServerConfig(name, repository, environment, settings.triton.shm_bytes))
+    at_once = settings.backend.workers or (1 if _may_be_on_gpu(settings.backend.device) else SIDE_BY_SIDE)
+    server = TritonServer(ServerConfig(name, repository, environment, settings.triton.shm_bytes, at_once))
     log.info("starting tritonserver; its log is %s", server.log)
     return await _behind_triton(settings, metrics, {"embedded": server}, around)
 
@@ -183,8 +188,7 @@ async def _behind_triton(
         about = await _first_up(supervisors, told.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
         num_slots = min(each.num_slots for each in supervisors if each.num_slots is not None)
-        # on a CPU, models in processes of their own compute side by side
-        size = num_slots, settings.backend.workers or (2 if about.device == "cpu" else 1)
+        size = num_slots, settings.backend.workers or (SIDE_BY_SIDE if about.device == "cpu" else 1)
         devices = [_device(settings, spec, around(backend), metrics, size) for backend in backends.values()]
     except BaseException:
         await asyncio.gather(*(each.close() for each in supervisors))
@@ -228,6 +232,11 @@ def _health(supervisor: Supervisor) -> Health:
     return Health.UP if supervisor.up and supervisor.fits else Health.DOWN
 
 
+def _may_be_on_gpu(device: str) -> bool:
+    """Whether models that choose their own device may find a GPU; a gateway has no torch to ask."""
+    return device == "cuda" or (device == "auto" and any(Path(each).exists() for each in GPU_DRIVERS))
+
+
 def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
     """As the models said last, up to a canary ago."""
     told = [about.arena for each in supervisors for about in each.about.values() if about.arena is not None]
@@ -263,6 +272,7 @@ def runner_config(settings: Settings) -> RunnerConfig:
         backend.text_device,
         backend.compile,
         backend.workers,
+        backend.cuda_graphs,
     )
 
 

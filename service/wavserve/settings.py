@@ -68,10 +68,13 @@ class BackendSettings(_Section):
     )
     threads: OptionalCount = Field(default=None, description="torch threads of a call; none: by model size")
     workers: OptionalCount = Field(
-        default=None, description="local calls at a time on a CPU; none: by the model's size"
+        default=None, description="calls at a time on a CPU; none: locally by the model's size, on a Triton two"
     )
     compile: Literal["auto", "on", "off"] = Field(
         default="auto", description="torch's compiler; auto: on a CPU where it works; on: an error where it does not"
+    )
+    cuda_graphs: bool = Field(
+        default=False, description="experts as CUDA graphs, one launch a forward; not yet tried on a GPU"
     )
     max_cached_texts: Positive = Field(default=64, description="instructions whose keys and values are kept")
 

@@ -36,3 +36,8 @@ def test_models_apart_do_not_each_decide_on_a_type(tiny: Bundle) -> None:
 def test_a_model_that_does_not_exist_is_refused(tiny: Bundle) -> None:
     with pytest.raises(BundleError, match="expected one of encoder, video_dit, value_dit, action_dit, got 'audio_dit'"):
         load_runner("audio_dit", tiny, arena_for(tiny.spec, 1), CONFIG)
+
+
+def test_cuda_graphs_need_a_gpu(tiny: Bundle) -> None:
+    with pytest.raises(SettingsError, match=r"backend.cuda_graphs: expected models on cuda, got cpu"):
+        load_runner("value_dit", tiny, arena_for(tiny.spec, 1), replace(CONFIG, cuda_graphs=True))

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from wavserve.cli import build_parser
+from wavserve.fleet import SIDE_BY_SIDE
 from wavserve.processes import COMPUTING
 from wavserve.settings import Settings
 from wavserve.settings_sources import Given, load_settings
@@ -180,6 +181,13 @@ def test_what_is_stopped_has_the_time_it_takes() -> None:
 def test_the_models_processes_are_told_what_processes_that_compute_are() -> None:
     told = dict(pair.split("=", 1) for pair in shlex.split(STAGES["triton"].last("ENV")))
     assert COMPUTING.items() <= told.items()
+
+
+def test_as_many_models_compute_at_once_as_the_gateway_hands_over() -> None:
+    assert "--rate-limit-resource=gpu:$MODELS_AT_ONCE" in STAGES["triton"].last("CMD")
+    told = dict(pair.split("=", 1) for pair in shlex.split(STAGES["triton"].last("ENV")))
+    assert told["MODELS_AT_ONCE"] == "1"
+    assert SERVICES["triton-cpu"]["environment"]["MODELS_AT_ONCE"] == str(SIDE_BY_SIDE)
 
 
 def test_triton_loads_every_model_there_is() -> None:

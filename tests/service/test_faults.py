@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 from process_rig import alive, below, files_of, models_of, triton_of, until
 from service_rig import REPOSITORY, Server, start, submission
 
@@ -25,6 +26,7 @@ from wavserve.backends.triton_server import PROGRAMS, why_not
 from wavserve.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.errors import WavserveError
+from wavserve.fleet import SIDE_BY_SIDE
 from wavserve.processes import Process, commands_naming
 from wavserve.verbs import MODELS
 
@@ -186,6 +188,12 @@ def kill_while_planning(victim: Server) -> int:
     until(lambda: not any(map(alive, left)), "its Triton and the models end with it")
     until(lambda: files_of(victim.process.pid) == [], "and so do their files")
     return victim.process.pid
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU one model computes at a time")
+def test_on_a_cpu_models_compute_side_by_side(service: Server) -> None:
+    """The server lets as many as the gateway hands over: with one, the second would wait for nothing."""
+    assert f"--rate-limit-resource=gpu:{SIDE_BY_SIDE}" in triton_of(service.process.pid).cmdline()
 
 
 def test_a_start_that_is_stopped_leaves_nothing(tiny: Bundle, tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ class ServerConfig:
     """of the server and its models, our own variables among them"""
     shm_bytes: int
     """shared memory a model's calls have from the start; it grows where that is too little"""
+    models_at_once: int = 1
+    """that compute; on a GPU they would only be in each other's way"""
 
 
 def why_not(repository: Path) -> str | None:
@@ -197,7 +199,7 @@ class TritonServer:
             *(f"--{name}-port={port}" for name, port in (("http", http), ("grpc", grpc), ("metrics", metrics))),
             f"--exit-timeout-secs={EXIT_WITHIN_S}",
             "--rate-limit=execution_count",
-            "--rate-limit-resource=gpu:1",
+            f"--rate-limit-resource=gpu:{self._config.models_at_once}",
             "--metrics-config=summary_latencies=true",
             f"--backend-config=python,shm-default-byte-size={self._config.shm_bytes}",
             f"--backend-config=python,shm-region-prefix-name={self._own}",

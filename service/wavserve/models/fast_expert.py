@@ -15,12 +15,16 @@ from torch import Tensor
 from wavserve.models import flow
 from wavserve.models.expert import ExpertDiT
 from wavserve.models.fused import BlockStep, KeyValue, block, key_value
+from wavserve.models.graphs import Contexts, Graphs, Record
 from wavserve.models.layers import Block
 from wavserve.models.maths import token_rotary
 from wavserve.spec import ModelConfig
 
 Read = Callable[[int], Tensor]
 """`read(layer)`: features `[R, L, width]` after block `layer`; only borrowed during the call."""
+
+_VIDEO, _VALUE = 0, 1
+"""Cross-attentions of a block, by what they read."""
 
 
 class FastExpert:
@@ -43,11 +47,20 @@ class FastExpert:
         self._dtype = dit.scale_shift_table.dtype
         table = token_rotary(length + 1, dit.rope_base, dit.scale_shift_table.shape[1], dit.rope_theta)
         self._turns = table.turns().to(dit.scale_shift_table.device)
+        self._graphs: Graphs | None = None
+
+    def use_graphs(self, record: Record) -> None:
+        """From now on the blocks of an integration are replayed as recorded, and one thread at a time may run this."""
+        self._graphs = Graphs(self._layers, record)
+        self.rehearse()  # what cannot be recorded shows now
 
     @torch.inference_mode()
     def cross_kv(self, read: Read) -> list[KeyValue]:
         """Keys and values of video features `read(layer) [R, V*L, D]` for each block: once a video sample."""
-        return [key_value(block.attn2, read(layer).to(self._dtype)) for layer, block in enumerate(self._blocks)]
+        return [
+            self._kept(_VIDEO, layer, key_value(block.attn2, read(layer).to(self._dtype)))
+            for layer, block in enumerate(self._blocks)
+        ]
 
     def rehearse(self) -> None:
         """Forwards that are like all others but for their numbers of rows; one row is a case of its own."""
@@ -65,7 +78,7 @@ class FastExpert:
         self,
         samples: Tensor,
         sigma: float,
-        contexts: Sequence[Sequence[KeyValue]],
+        contexts: Contexts,
         history: Tensor | None = None,
         sink: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
@@ -79,12 +92,23 @@ class FastExpert:
             tokens = torch.cat([clean, tokens], dim=2)
         temb, embedded = self._times(sigma, history is not None)
         x = self._dit.proj_in(tokens.flatten(0, 1))
+        if self._graphs is not None and sink is None:
+            self._graphs(x, temb, contexts)
+        else:
+            self._layers(x, temb, contexts, sink)
+        return self._dit.head(x[:, -self._length :], embedded).view(*samples.shape[:3], -1).to(samples.dtype)
+
+    def _layers(
+        self, x: Tensor, temb: Tensor, contexts: Contexts, sink: Callable[[Tensor], None] | None = None
+    ) -> None:
         turns = self._turns[: x.shape[1]]
         for layer, weights in enumerate(self._blocks):
             self._step(weights, x, temb, turns, [context[layer] for context in contexts])
             if sink is not None:
                 sink(x)
-        return self._dit.head(x[:, -self._length :], embedded).view(*samples.shape[:3], -1).to(samples.dtype)
+
+    def _kept(self, attention: int, layer: int, fresh: KeyValue) -> KeyValue:
+        return fresh if self._graphs is None else self._graphs.keep(attention, layer, fresh)
 
     def _times(self, sigma: float, history: bool) -> tuple[Tensor, Tensor]:
         """Modulation `[S, 6, A]` and the samples' head embedding `[A]`; S is 1 unless a history token differs."""
@@ -132,7 +156,7 @@ class FastAction(FastExpert):
     def value_kv(self, read: Read) -> list[KeyValue]:
         """Keys and values of value features `read(layer) [R, T, Avalue]` for each block: once a plan."""
         return [
-            key_value(block.attn3, read(layer).to(self._dtype))
+            self._kept(_VALUE, layer, key_value(block.attn3, read(layer).to(self._dtype)))
             for layer, block in enumerate(self._blocks)
             if block.attn3 is not None
         ]

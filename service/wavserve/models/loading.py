@@ -25,6 +25,7 @@ from wavserve.models.expert_runners import ActionRunner, ValueRunner
 from wavserve.models.fast_expert import FastAction, FastValue
 from wavserve.models.fast_video import FastVideo
 from wavserve.models.fused import block
+from wavserve.models.graphs import cuda_recorder
 from wavserve.models.threads import Threads, plan_threads
 from wavserve.models.video import VideoDiT
 from wavserve.models.video_runner import VideoRunner
@@ -57,6 +58,8 @@ class RunnerConfig:
     """auto, on or off"""
     workers: int | None = 1
     """calls that compute at a time in one process; None: by the model's size"""
+    cuda_graphs: bool = False
+    """of the experts, on a GPU"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,11 @@ def load_runners(bundle: Bundle, config: RunnerConfig) -> Loaded:
 def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig) -> Runner:
     """One model of a bundle, on the arenas' device; `video_dit` needs the arena itself.
 
-    Raises BundleError, and SettingsError for a text device that is not there.
+    Raises BundleError, and SettingsError for a device that is not there.
     """
     spec, folder, device, dtype = bundle.spec, bundle.folder / TRANSFORMER, arenas.device, dtype_of(config.dtype)
+    if config.cuda_graphs and device.type != "cuda":
+        raise SettingsError(f"backend.cuda_graphs: expected models on cuda, got {device.type}; try false")
     match model:
         case "encoder":
             text_device = (
@@ -97,10 +102,10 @@ def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig
             return _video_runner(dit, spec, arenas, config.max_texts, config.compile)
         case "value_dit":
             expert = weights.load_expert(folder, spec.model, "value", device, dtype)
-            return _value_runner(expert, spec, arenas, config.compile)
+            return _value_runner(expert, spec, arenas, config.compile, config.cuda_graphs)
         case "action_dit":
             expert = weights.load_expert(folder, spec.model, "action", device, dtype)
-            return _action_runner(expert, spec, arenas, config.compile)
+            return _action_runner(expert, spec, arenas, config.compile, config.cuda_graphs)
         case _:
             raise BundleError(f"model: expected one of {', '.join(MODELS)}, got {model!r}")
 
@@ -134,16 +139,26 @@ def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int,
     return VideoRunner(_built("video_dit", make, OPEN_LENGTH, choice, arena.device), spec, arena, max_texts)
 
 
-def _value_runner(dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off") -> Runner:
+def _value_runner(
+    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off", cuda_graphs: bool = False
+) -> Runner:
     contexts = [SlotShape.of(spec).video_tokens]
     make = partial(FastValue, dit, spec.model, spec.num_value_tokens, contexts=contexts)
-    return ValueRunner(_built("value_dit", make, OPEN_ROWS, choice, arenas.device), spec, arenas)
+    model = _built("value_dit", make, OPEN_ROWS, choice, arenas.device)
+    if cuda_graphs:
+        model.use_graphs(cuda_recorder())
+    return ValueRunner(model, spec, arenas)
 
 
-def _action_runner(dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off") -> Runner:
+def _action_runner(
+    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off", cuda_graphs: bool = False
+) -> Runner:
     shape = SlotShape.of(spec)
     make = partial(FastAction, dit, spec.model, spec.chunk, contexts=[shape.video_tokens, shape.value_tokens])
-    return ActionRunner(_built("action_dit", make, OPEN_ROWS, choice, arenas.device), spec, arenas)
+    model = _built("action_dit", make, OPEN_ROWS, choice, arenas.device)
+    if cuda_graphs:
+        model.use_graphs(cuda_recorder())
+    return ActionRunner(model, spec, arenas)
 
 
 def _built(name: str, make: Callable[..., Fast], open_axis: int, choice: str, device: torch.device) -> Fast:
