@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/.installed
 CODE := service tests examples loadtest model_repository
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test lint format type protos loadtest bench bench-exact bench-plan bench-triton bench-serving
+.PHONY: help install serve demo test lint format type protos loadtest bench bench-exact bench-plan bench-triton bench-serving gpu-report
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ bench-triton: install ## models in this process against a real Triton: time, byt
 
 bench-plan: install ## a plan, and the edges' own cost
 	$(BIN)/python loadtest/bench_plan.py $(ARGS)
+
+gpu-report: install ## what only a GPU can show, checked and timed, into docs/benchmarks (try it: ARGS="--device cpu --quick --out /tmp")
+	$(BIN)/python loadtest/gpu_report.py $(ARGS)
 
 bench-serving: install ## ours against a server that makes one plan at a time, on the plain path and on ours
 	$(BIN)/python loadtest/bench_serving.py $(ARGS)

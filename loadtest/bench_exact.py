@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from exact_plan import CASES, SEED, FastPlan, example_inputs, tiny
+from exact_plan import CASES, SEED, FastPlan, example_inputs, moved, tiny
 from torch import Tensor
 
 from wavserve.models import flops, precision
@@ -162,13 +162,15 @@ def count(case: Workload) -> dict[str, Any]:
     return figures | {"ratio": figures["fast"]["plan"] / figures["plain"]["plan"]}
 
 
-def agreement(case: Workload, plans: int) -> dict[str, Any]:
+def agreement(case: Workload, plans: int, device: torch.device = CPU) -> dict[str, Any]:
     """How often bfloat16 chooses the elites of float32, over the K draws of each of `plans` seeds, unadapted."""
-    full, half = (FastPlan(random_models(case.config, SEED, dtype), case) for dtype in (torch.float32, torch.bfloat16))
+    full, half = (
+        FastPlan(random_models(case.config, SEED, dtype).to(device), case) for dtype in (torch.float32, torch.bfloat16)
+    )
     same: dict[str, list[float]] = {"video": [], "value": []}
     shared: dict[str, list[float]] = {"video": [], "value": []}
     for seed in range(plans):
-        scene, draws = example_inputs(case, seed)
+        scene, draws = (moved(each, device) for each in example_inputs(case, seed))
         texts = full.text_kv(scene), half.text_kv(scene)
         for futures, noises in zip(draws.video, draws.value, strict=True):
             pair = [one.scores(scene, text, futures, noises) for one, text in zip((full, half), texts, strict=True)]

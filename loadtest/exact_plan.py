@@ -1,12 +1,14 @@
 """What the benchmarks of the fast path plan: two sizes, seeded inputs, and a plan on the fast paths without a service.
 
-Imported by `bench_exact`.
+Imported by `bench_exact` and `gpu_report`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
+from typing import TypeVar
 
 import torch
 from einops import rearrange
@@ -16,6 +18,7 @@ from wavserve.models.compiling import compiled
 from wavserve.models.fast_expert import FastAction, FastValue
 from wavserve.models.fast_video import FastVideo, TextKV
 from wavserve.models.flops import Workload
+from wavserve.models.graphs import Record
 from wavserve.models.loading import OPEN_LENGTH, OPEN_ROWS
 from wavserve.models.plain import Draws, Scene, refit, refit_video, snr, start
 from wavserve.models.weights import Models
@@ -23,8 +26,9 @@ from wavserve.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, 
 
 SEED = 0
 Pair = tuple[Tensor, Tensor]
+Given = TypeVar("Given", Scene, Draws)
 SLICE = 8
-"""Video samples the fast path imagines, scores and drops at once."""
+"""Video samples the fast path imagines, scores and drops at once, unless told otherwise."""
 
 
 def tiny() -> Workload:
@@ -77,10 +81,23 @@ def example_inputs(case: Workload, seed: int = SEED) -> tuple[Scene, Draws]:
     )
 
 
+def moved(given: Given, device: torch.device) -> Given:
+    """A scene, or draws, on a device."""
+    return type(given)(*(getattr(given, each.name).to(device) for each in fields(given)))
+
+
 class FastPlan:
     """The same plan through the fast paths: slice by slice imagine, score, drop, as the service does."""
 
-    def __init__(self, models: Models, case: Workload, compile_blocks: bool = False) -> None:
+    def __init__(
+        self,
+        models: Models,
+        case: Workload,
+        compile_blocks: bool = False,
+        record: Record | None = None,
+        slice_size: int = SLICE,
+    ) -> None:
+        """On the models' device. `record`: of the experts' graphs; None: without."""
         config, tokens = case.config, case.num_tokens
         video = partial(FastVideo, models.video, config, case.latent, case.num_views)
         value = partial(FastValue, models.value, config, case.chunk, contexts=[tokens])
@@ -89,8 +106,11 @@ class FastPlan:
         self._video = compiled("video", video, OPEN_LENGTH, True) if compile_blocks else video()
         self._value = compiled("value", value, OPEN_ROWS, True) if compile_blocks else value()
         self._action = compiled("action", action, OPEN_ROWS, True) if compile_blocks else action()
-        dtype = models.video.view_embed.dtype
-        self._slab = torch.empty(config.video.num_layers, SLICE, tokens, config.video.width, dtype=dtype)
+        if record is not None:
+            self._value.use_graphs(record)
+            self._action.use_graphs(record)
+        self._slice_size = slice_size
+        self._slab = models.video.view_embed.new_empty(config.video.num_layers, slice_size, tokens, config.video.width)
 
     @torch.inference_mode()
     def plan(self, scene: Scene, draws: Draws) -> Tensor:
@@ -114,8 +134,8 @@ class FastPlan:
         """SNR `[N, M]` of `futures [N, V, C, F, H, W]`, each with its own M of `noises [(N M), T, C]`."""
         config, found = self._case.planner, []
         grouped = rearrange(noises, "(n m) t c -> n m t c", m=config.num_value_samples)
-        for first in range(0, len(futures), SLICE):
-            rows = slice(first, first + SLICE)
+        for first in range(0, len(futures), self._slice_size):
+            rows = slice(first, first + self._slice_size)
             kv = self._value.cross_kv(self._imagine(scene, futures[rows], text))
             found.append(snr(self._value.integrate(grouped[rows], kv, config.num_flow_steps)[..., -1]))
         return torch.cat(found)

@@ -21,7 +21,8 @@ from wavserve.edge.door import Planning
 from wavserve.edge.grpc_api import create_grpc_server
 from wavserve.edge.http_api import create_http_app
 from wavserve.edge.limits import EdgeLimits
-from wavserve.fleet import open_bundle, runner_config
+from wavserve.fleet import open_bundle
+from wavserve.model_settings import runner_config
 from wavserve.models.loading import apply_threads
 from wavserve.settings import Settings
 from wavserve.telemetry import Metrics, configure_logging

@@ -15,6 +15,8 @@ from swarm.scenario import Aims, Scenario
 LOAD_LEAST = 0.95
 """Of the asks that were to be made in a phase of told turns; fewer, and it was not the load that it says."""
 MB = 1e6
+SLOPE_S = 60.0
+"""Least time over which a growth a minute is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ def overload(aims: Aims, journal: Journal) -> Iterator[Verdict]:
         yield deadlines_met(aims, span, asks)
         yield goodput(aims, span, asks, figures.capacity(journal))
         yield refusals_quick(aims, span, asks, [probe.value for probe in figures.within(journal.health, span)])
-        yield memory_still(aims, span, journal)
+        if span.ended - span.began - aims.settled_s >= SLOPE_S:
+            yield memory_still(aims, span, journal)
     yield back_to_normal(aims, journal, judged[-1].ended)
 
 

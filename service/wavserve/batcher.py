@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,11 +57,19 @@ class BatcherConfig:
     """how long calls that were handed over may take together"""
     arena_retry_s: float
     """how soon a full arena is tried again when none of its slots is ours to free"""
+    apart: bool = False
+    """whether each model takes one call at a time, as those in processes of their own do"""
 
     @property
     def call_s(self) -> float:
         """How long one call should take at most."""
         return self.slice_s / (1 + max(0, self.depth - self.workers))
+
+
+class _HandedOver(NamedTuple):
+    model: str
+    rank: tuple[float, int]
+    """of the most urgent plan in it"""
 
 
 class Batcher:
@@ -87,7 +95,7 @@ class Batcher:
         self._held: set[tuple[int, int]] = set()  # arena handles given out and not yet freed
         self._arena_full = False
         self._work = asyncio.Event()
-        self._calls: dict[asyncio.Task[None], tuple[float, int]] = {}  # with the most urgent rank in each
+        self._calls: dict[asyncio.Task[None], _HandedOver] = {}
         self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -145,7 +153,7 @@ class Batcher:
                 self._work.clear()
                 await self._work.wait()
             call = asyncio.create_task(self._call(batch))
-            self._calls[call] = min(group.ticket.rank for group in batch)
+            self._calls[call] = _HandedOver(batch[0].model, min(group.ticket.rank for group in batch))
             call.add_done_callback(partial(self._ended, free))
 
     def _ended(self, free: asyncio.Semaphore, call: asyncio.Task[None]) -> None:
@@ -164,11 +172,12 @@ class Batcher:
         self._queue = [group for group in self._queue if not group.future.done()]
         ready = (group for group in self._queue if not (self._arena_full and group.verb == ALLOCATING))
         waiting = sorted(ready, key=lambda group: group.urgency)
-        if not waiting or not self._may_leave(waiting[0]):
+        first = next(filter(self._may_leave, waiting), None)
+        if first is None:
             return []
-        first, rows = waiting[0], 0
+        rows = 0
         batch: list[SampleGroup] = []
-        for group in waiting:
+        for group in waiting[waiting.index(first) :]:
             if batch and (group.signature != first.signature or not self._fits(first.kind, rows + group.rows)):
                 continue
             batch.append(group)
@@ -180,10 +189,17 @@ class Batcher:
         return batch
 
     def _may_leave(self, group: SampleGroup) -> bool:
-        """A backend that is busy gets nothing ready that would delay a more urgent plan's next call."""
-        if len(self._calls) < self._config.workers or group.verb == "release":
+        """Whether it would run at once, or be ready behind calls of plans that are no more urgent: a backend that is
+        busy gets nothing that would delay a more urgent plan's next call."""
+        if group.verb == "release":
             return True
-        return group.ticket.rank <= min(self._calls.values())
+        config, handed = self._config, self._calls.values()
+        models = {call.model for call in handed}
+        running = len(models) if config.apart else min(len(handed), config.workers)
+        if running < config.workers and not (config.apart and group.model in models):
+            return True
+        is_room = len(handed) - running < config.depth - config.workers
+        return is_room and group.ticket.rank <= min(call.rank for call in handed)
 
     def _fits(self, kind: CallKind, rows: int) -> bool:
         return rows <= self._config.max_rows and self._costs.fits(kind, rows, self._config.call_s)

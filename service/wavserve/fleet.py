@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wavserve import bundle
 from wavserve.backends.base import Backend
@@ -20,9 +20,10 @@ from wavserve.batcher import BatcherConfig
 from wavserve.bundle import Bundle
 from wavserve.device import Device, DeviceConfig, Health
 from wavserve.errors import SettingsError, WavserveError
+from wavserve.model_settings import model_environment, runner_config, with_dtype
 from wavserve.placement import Placement
 from wavserve.settings import Settings
-from wavserve.settings_sources import as_environment, inherited_environment, prepare_to_compute
+from wavserve.settings_sources import inherited_environment, prepare_to_compute
 from wavserve.spec import PolicySpec
 from wavserve.telemetry import Metrics
 from wavserve.verbs import VERBS
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from wavserve.backends.triton import About
     from wavserve.backends.triton_health import Supervisor
     from wavserve.backends.triton_server import TritonServer
-    from wavserve.models.loading import RunnerConfig
 
 log = logging.getLogger(__name__)
 
@@ -127,11 +127,12 @@ async def _local(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
     from wavserve.models.loading import load_runners
 
     opened = await asyncio.to_thread(open_bundle, settings)
-    settings = await asyncio.to_thread(_with_dtype, settings)
+    settings = await asyncio.to_thread(with_dtype, settings)
     loaded = await asyncio.to_thread(load_runners, opened, runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
     backend, book = LocalBackend(loaded.runners, loaded.workers), loaded.arena.book
-    device = _device(settings, opened.spec, around(backend), metrics, (book.num_slots, loaded.workers))
+    size = Size(book.num_slots, loaded.workers, apart=False)
+    device = _device(settings, opened.spec, around(backend), metrics, size)
     placement = Placement([device], settings.limits.repair_s)
     return Fleet(opened.spec, digest, placement, lambda: (book.used, book.num_slots), [backend.close])
 
@@ -144,11 +145,11 @@ async def _embedded(settings: Settings, metrics: Metrics, around: Around) -> Fle
     if (obstacle := triton_server.why_not(repository)) is not None:
         raise SettingsError(f"backend.kind: triton-embedded cannot run here: {obstacle}")
     opened = await asyncio.to_thread(open_bundle, settings)
-    settings = await asyncio.to_thread(_with_dtype, settings)
+    settings = await asyncio.to_thread(with_dtype, settings)
     for path in triton_server.clean_up():
         log.info("removed %s, which a dead process left", path)
     name = triton_server.new_name()
-    environment = inherited_environment() | _model_environment(settings, opened.folder, arena_prefix=name)
+    environment = inherited_environment() | model_environment(settings, opened.folder, arena_prefix=name)
     at_once = settings.backend.workers or (1 if _may_be_on_gpu(settings.backend.device) else SIDE_BY_SIDE)
     server = TritonServer(ServerConfig(name, repository, environment, settings.triton.shm_bytes, at_once))
     log.info("starting tritonserver; its log is %s", server.log)
@@ -188,7 +189,8 @@ async def _behind_triton(
         about = await _first_up(supervisors, told.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
         num_slots = min(each.num_slots for each in supervisors if each.num_slots is not None)
-        size = num_slots, settings.backend.workers or (SIDE_BY_SIDE if about.device == "cpu" else 1)
+        workers = settings.backend.workers or (SIDE_BY_SIDE if about.device == "cpu" else 1)
+        size = Size(num_slots, workers, apart=True)
         devices = [_device(settings, spec, around(backend), metrics, size) for backend in backends.values()]
     except BaseException:
         await asyncio.gather(*(each.close() for each in supervisors))
@@ -243,57 +245,26 @@ def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
     return sum(arena["used"] for arena in told), sum(arena["slots"] for arena in told)
 
 
-def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: tuple[int, int]) -> Device:
-    """A backend with what plans through it, running. `size`: slots, which a slice must fit, and calls run at once."""
-    (num_slots, workers), told, planner = size, settings.batcher, settings.planner
+class Size(NamedTuple):
+    """What a backend can take."""
+
+    num_slots: int
+    """which a slice must fit"""
+    workers: int
+    """calls that run at once"""
+    apart: bool
+    """each of them on another model"""
+
+
+def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: Size) -> Device:
+    """A backend with what plans through it, running."""
+    told, planner, depth = settings.batcher, settings.planner, size.workers + settings.batcher.ready
     config = DeviceConfig(
-        BatcherConfig(told.max_rows, workers, workers + told.ready, told.slice_s, told.arena_retry_s),
-        min(planner.slice_size, num_slots),
+        BatcherConfig(told.max_rows, size.workers, depth, told.slice_s, told.arena_retry_s, size.apart),
+        min(planner.slice_size, size.num_slots),
         planner.slices_in_flight,
         settings.backend.max_cached_texts,
     )
     device = Device.over(spec, backend, config, metrics.observe_call)
     device.batcher.start()
     return device
-
-
-def runner_config(settings: Settings) -> RunnerConfig:
-    """What the models' loading needs of the settings, in this process or in one of Triton's."""
-    from wavserve.models.loading import RunnerConfig
-
-    backend, arena = settings.backend, settings.arena
-    return RunnerConfig(
-        backend.device,
-        backend.dtype,
-        backend.threads,
-        arena.num_slots,
-        arena.lease_s,
-        backend.max_cached_texts,
-        backend.text_device,
-        backend.compile,
-        backend.workers,
-        backend.cuda_graphs,
-    )
-
-
-def _with_dtype(settings: Settings) -> Settings:
-    """`backend.dtype` auto is decided once, for all processes of the models: they share an arena."""
-    if settings.backend.dtype != "auto":
-        return settings  # and a gateway before a Triton of its own does not import torch
-    from wavserve.models.loading import decided
-
-    dtype = decided(settings.backend.dtype, settings.backend.device)
-    return settings.model_copy(update={"backend": settings.backend.model_copy(update={"dtype": dtype})})
-
-
-def _model_environment(settings: Settings, folder: Path, arena_prefix: str) -> dict[str, str]:
-    """What our Triton's models are told: our settings, with the bundle where it is and an arena of our own."""
-    own = settings.model_copy(
-        update={
-            "bundle": settings.bundle.model_copy(update={"path": folder.resolve()}),
-            "arena": settings.arena.model_copy(update={"prefix": arena_prefix}),
-        }
-    )
-    sections = ("bundle", "backend", "arena", "planner", "log")  # planner: slots and slices must fit each other
-    keys = [f"{section}.{name}" for section in sections for name in type(getattr(own, section)).model_fields]
-    return as_environment(own, keys)

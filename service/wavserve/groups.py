@@ -17,7 +17,7 @@ from wavserve.costs import CallKind
 from wavserve.errors import BackendError, WavserveError
 from wavserve.schedule import Ticket
 from wavserve.types import Tensors
-from wavserve.verbs import error_of
+from wavserve.verbs import VERBS, error_of
 
 FREEING = frozenset({"release", "score", "appraise", "decode"})
 """Verbs that free arena slots or lead to it: of a plan's groups they go before `imagine`, which fills them."""
@@ -42,6 +42,10 @@ class SampleGroup:
     def rows(self) -> int:
         name = self.tensors.get("noise_name")
         return len(name) if name is not None and name.ndim > 1 else 1
+
+    @property
+    def model(self) -> str:
+        return VERBS[self.verb].model
 
     @property
     def signature(self) -> tuple[object, ...]:

@@ -61,8 +61,8 @@ def run(folder: Path) -> list[Check]:
     return check_models(folder) + check_planner(folder)
 
 
-def check_planner(folder: Path) -> list[Check]:
-    """The planning fixtures 08 and 09 through planner, batcher, arena and runners, slice by slice."""
+def check_planner(folder: Path, device: str = "cpu") -> list[Check]:
+    """The planning fixtures 08 and 09 through planner, batcher, arena and runners on a device, slice by slice."""
     inputs = read_fixture(folder, "07_plan_inputs")
     cases: list[tuple[str, Mode, bool]] = [
         ("08_plan_official", "published", False),
@@ -74,15 +74,15 @@ def check_planner(folder: Path) -> list[Check]:
         fixture = read_fixture(folder, name)
         if inputs is None or fixture is None or (per_view and "per_view.action" not in fixture.tensors):
             continue
-        subject, config = read_subject(folder), planner_config(fixture, mode, per_view)
-        plan = asyncio.run(_plan(subject, inputs, config))
+        subject, config = read_subject(folder, device), planner_config(fixture, mode, per_view)
+        plan = asyncio.run(_plan(subject, inputs, config, device))
         checks += [_check(name, *pair) for pair in _compared(fixture, plan, config, subject.config)]
     return checks
 
 
-async def _plan(subject: Subject, inputs: Fixture, config: PlannerConfig) -> Plan:
+async def _plan(subject: Subject, inputs: Fixture, config: PlannerConfig, on: str) -> Plan:
     spec = _spec(subject.config, config)
-    runners = transformer_runners(subject.models, spec, arena_for(spec, NUM_SLOTS), max_texts=1)
+    runners = transformer_runners(subject.models, spec, arena_for(spec, NUM_SLOTS, on), max_texts=1)
     backend = LocalBackend(runners)
     limits = BatcherConfig(max_rows=2 * SLICE, workers=1, depth=2, slice_s=60.0, arena_retry_s=0.01)
     device = Device.over(spec, backend, DeviceConfig(limits, SLICE, slices_in_flight=2, max_texts=1))

@@ -35,6 +35,10 @@ _PROC = Path("/proc")
 _START_FIELD = 19  # of those behind the command's name in /proc/PID/stat: clock ticks since boot
 
 
+NICENESS = 5
+"""Of a model's process on a CPU: who answers robots on the same cores goes first, above all who refuses them."""
+
+
 class Process(NamedTuple):
     """A process: `pid` and `started`, in the kernel's clock ticks since boot (0: not known)."""
 

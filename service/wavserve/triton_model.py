@@ -11,6 +11,7 @@ import contextlib
 import json
 import locale
 import logging
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +19,10 @@ import triton_python_backend_utils as pb_utils
 
 from wavserve import bundle, faults, settings_sources
 from wavserve.errors import Cancelled, InvalidRequest, SettingsError, WavserveError
-from wavserve.fleet import runner_config
+from wavserve.model_settings import runner_config
 from wavserve.models import exchange, host
 from wavserve.models.host import Host
+from wavserve.processes import NICENESS
 from wavserve.telemetry import configure_logging
 from wavserve.types import Tensors
 
@@ -66,6 +68,8 @@ def _load(args: dict[str, str]) -> Host:
     if on_gpu and args["model_instance_device_id"] != "0":
         raise SettingsError("a Triton serves one GPU: expected one in CUDA_VISIBLE_DEVICES, got several")
     device = told.backend.device if on_gpu or told.backend.device == "cuda" else "cpu"
+    if device == "cpu":
+        os.nice(NICENESS)  # before there are threads
     config = replace(runner_config(told), device=device)
     return host.load(args["model_name"], bundle.load(told.bundle.folder), config, told.arena.prefix)
 

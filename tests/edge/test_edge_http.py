@@ -276,6 +276,8 @@ def test_the_openapi_document_is_whole(client: httpx.Client) -> None:
         "application/json",
         "multipart/form-data",
     }
+    [header] = document["paths"]["/v1/plan"]["post"]["parameters"]
+    assert (header["name"], header["in"]) == ("x-deadline-ms", "header")
     schemas = document["components"]["schemas"]
     for name in references(document):
         assert name in schemas

@@ -127,6 +127,16 @@ def test_growth_before_the_phase_has_settled_does_not_count() -> None:
     assert failing(journal) == []
 
 
+def test_a_phase_too_short_for_a_slope_is_not_judged_by_one() -> None:
+    journal = overload_run()
+    grow(journal)
+    assert failing(journal) == ["overload: growth of resident memory"]
+    short = OVERLOAD[0] + Aims().settled_s + verdicts.SLOPE_S - 1.0
+    spans = [replace(s, ended=short) if s.name == "overload" else s for s in journal.spans]
+    told = [one.criterion for one in verdicts.overload(Aims(), replace(journal, spans=spans))]
+    assert "overload: growth of resident memory" not in told
+
+
 def test_a_recovery_may_be_slow_at_first() -> None:
     journal = overload_run()
     over = OVERLOAD[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from wavserve.errors import BackendError, NotReady, StaleHandle
 from wavserve.groups import SampleGroup
 from wavserve.schedule import Ticket, Work
 from wavserve.types import Tensors
-from wavserve.verbs import Status
+from wavserve.verbs import VERBS, Status
 
 
 class Echo:
@@ -63,8 +64,8 @@ def due(moment: float) -> Ticket:
     return Ticket(deadline=moment, due=moment)
 
 
-def made(backend: Any, rows: int, depth: int, workers: int = 1, slice_s: float = 60.0) -> Batcher:
-    return Batcher(backend, BatcherConfig(rows, workers, depth, slice_s, arena_retry_s=0.001), Costs())
+def made(backend: Any, rows: int, depth: int, workers: int = 1, apart: bool = False) -> Batcher:
+    return Batcher(backend, BatcherConfig(rows, workers, depth, 60.0, arena_retry_s=0.001, apart=apart), Costs())
 
 
 def with_batcher(backend: Echo, scenario: Callable[[Batcher], object], *, rows: int = 4, depth: int = 1) -> None:
@@ -168,6 +169,28 @@ def test_a_backend_with_two_workers_runs_two_plans_at_once() -> None:
         waiting = [asyncio.ensure_future(batcher.run(group(i, ticket=due(float(i))))) for i in range(3)]
         await settle()
         assert [x for _, x in backend.calls] == [[0], [1]]
+        backend.step(9)
+        await asyncio.gather(*waiting)
+        await batcher.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("depth", "ready"), [(2, []), (3, [("appraise", [1])])])
+def test_of_models_apart_one_that_is_idle_runs_what_a_busy_one_could_not(
+    depth: int, ready: list[tuple[str, list[int]]]
+) -> None:
+    """The second of two workers goes to another model, though its plan is the less urgent; what the busy model has
+    next waits here, or ready behind it where there is room for that."""
+    backend = Echo(gated=True)
+
+    async def main() -> None:
+        batcher = made(backend, rows=1, depth=depth, workers=2, apart=True)
+        batcher.start()
+        asked = [("appraise", 0), ("appraise", 1), ("appraise", 2), ("denoise", 3), ("denoise", 4)]
+        waiting = [asyncio.ensure_future(batcher.run(group(i, verb, due(0.0)))) for verb, i in asked]
+        await settle()
+        assert sorted(backend.calls) == sorted([("appraise", [0]), ("denoise", [3]), *ready])
         backend.step(9)
         await asyncio.gather(*waiting)
         await batcher.close()
@@ -390,11 +413,17 @@ class Chaos:
     def __init__(self, script: list[tuple[int, int]]) -> None:
         self._script = script
         self.answered: list[int] = []
+        self.most_on_one_model = 0
+        self._running: Counter[str] = Counter()
 
     async def run(self, verb: str, inputs: Tensors, deadline: float = 0.0) -> Tensors:
         outcome, turns = self._script.pop() if self._script else (0, 0)
+        model = VERBS[verb].model
+        self._running[model] += verb != "release"
+        self.most_on_one_model = max(self.most_on_one_model, *self._running.values())
         for _ in range(turns):
             await asyncio.sleep(0)
+        self._running[model] -= verb != "release"
         if outcome == 1:
             raise BackendError("scripted")
         x = inputs["x"] if "x" in inputs else np.full(len(inputs["handles"]), -1)
@@ -418,9 +447,15 @@ events = st.tuples(
     rows=st.integers(1, 5),
     depth=st.integers(1, 3),
     workers=st.integers(1, 3),
+    apart=st.booleans(),
 )
 def test_every_group_is_answered_exactly_once(
-    schedule: list[tuple[str, int, bool, int]], script: list[tuple[int, int]], rows: int, depth: int, workers: int
+    schedule: list[tuple[str, int, bool, int]],
+    script: list[tuple[int, int]],
+    rows: int,
+    depth: int,
+    workers: int,
+    apart: bool,
 ) -> None:
     """Random arrivals, deadlines, cancellations, faults and a full arena: one answer each, none lost, none doubled."""
     backend = Chaos(list(script))
@@ -432,7 +467,7 @@ def test_every_group_is_answered_exactly_once(
         return outputs
 
     async def main() -> None:
-        batcher = made(backend, rows, depth, workers)
+        batcher = made(backend, rows, depth, workers, apart)
         batcher.start()
         waiting = []
         for number, (verb, urgency, cancel, turns) in enumerate(schedule):
@@ -454,5 +489,7 @@ def test_every_group_is_answered_exactly_once(
                 assert isinstance(answer, BackendError | StaleHandle)
         await batcher.close()
         assert batcher.queue_depth == 0
+        if apart:  # one that runs, and those ready
+            assert backend.most_on_one_model <= 1 + max(0, depth - workers)
 
     asyncio.run(main())

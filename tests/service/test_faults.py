@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import torch
 from process_rig import alive, below, files_of, models_of, triton_of, until
@@ -27,7 +28,7 @@ from wavserve.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.errors import WavserveError
 from wavserve.fleet import SIDE_BY_SIDE
-from wavserve.processes import Process, commands_naming
+from wavserve.processes import NICENESS, Process, commands_naming
 from wavserve.verbs import MODELS
 
 ROBOTS = 8
@@ -194,6 +195,13 @@ def kill_while_planning(victim: Server) -> int:
 def test_on_a_cpu_models_compute_side_by_side(service: Server) -> None:
     """The server lets as many as the gateway hands over: with one, the second would wait for nothing."""
     assert f"--rate-limit-resource=gpu:{SIDE_BY_SIDE}" in triton_of(service.process.pid).cmdline()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU nobody waits for a core")
+def test_models_give_way_to_the_gateway(service: Server) -> None:
+    gateway = psutil.Process(service.process.pid).nice()
+    models = models_of(service.process.pid)
+    assert {each.nice() for each in models.values()} == {min(19, gateway + NICENESS)}
 
 
 def test_a_start_that_is_stopped_leaves_nothing(tiny: Bundle, tmp_path: Path) -> None:

@@ -42,6 +42,14 @@ _PROBLEM: dict[int | str, dict[str, Any]] = {
         "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}},
     }
 }
+_DEADLINE_HEADER = {
+    "name": DEADLINE_KEY,
+    "in": "header",
+    "description": "milliseconds from receipt, as `deadline_ms` in the body: what cannot be kept is refused before the "
+    "body is read",
+    "schema": {"type": "integer", "minimum": 1},
+}
+
 _PLAN_BODY = {
     "required": True,
     "content": {
@@ -71,7 +79,7 @@ def create_http_app(
     app.add_middleware(HttpGate, max_body_bytes=limits.max_body_bytes, metrics=metrics)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
-    plan_extra = {"requestBody": _PLAN_BODY}
+    plan_extra = {"requestBody": _PLAN_BODY, "parameters": [_DEADLINE_HEADER]}
     app.post("/v1/plan", responses=_answer(models.ChunkAnswer), openapi_extra=plan_extra)(routes.plan)
     app.post("/v1/sessions/{session_id}/reset", responses=_answer(models.ResetAnswer))(routes.reset)
     app.get("/v1/policies", responses=_answer(models.PoliciesAnswer))(routes.policies)

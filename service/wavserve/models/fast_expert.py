@@ -1,12 +1,13 @@
 """The experts restructured: keys and values of the video (and value) features once a sample, not once a step and row.
 
-The M value samples of one video sample form one grouped query on its keys and values; timesteps are embedded once each.
-Called by the value and action runners. The plain forward in `expert` is the oracle; the weights are its own.
+The M value samples of one video sample form one grouped query on its keys and values; timesteps are embedded once each
+and kept. Called by the value and action runners. The plain forward in `expert` is the oracle; the weights are its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from einops import rearrange
@@ -28,7 +29,8 @@ _VIDEO, _VALUE = 0, 1
 
 
 class FastExpert:
-    """What the fast paths of both experts share. Holds no weights of its own; running does not change it.
+    """What the fast paths of both experts share. Holds no weights of its own, and keeps nothing of what it ran but the
+    embeddings of noise levels.
 
     `length`: tokens of a sample `T`, without a history token; `contexts`: those of a video sample `V*L` and, for the
     action expert, of value features. Only `rehearse` needs the latter.
@@ -47,6 +49,7 @@ class FastExpert:
         self._dtype = dit.scale_shift_table.dtype
         table = token_rotary(length + 1, dit.rope_base, dit.scale_shift_table.shape[1], dit.rope_theta)
         self._turns = table.turns().to(dit.scale_shift_table.device)
+        self._times = lru_cache(flow.MAX_LEVELS)(self._embed_times)  # as many as there are flow steps, as a rule
         self._graphs: Graphs | None = None
 
     def use_graphs(self, record: Record) -> None:
@@ -110,7 +113,7 @@ class FastExpert:
     def _kept(self, attention: int, layer: int, fresh: KeyValue) -> KeyValue:
         return fresh if self._graphs is None else self._graphs.keep(attention, layer, fresh)
 
-    def _times(self, sigma: float, history: bool) -> tuple[Tensor, Tensor]:
+    def _embed_times(self, sigma: float, history: bool) -> tuple[Tensor, Tensor]:
         """Modulation `[S, 6, A]` and the samples' head embedding `[A]`; S is 1 unless a history token differs."""
         timestep = torch.tensor([sigma, 0.0], device=self._turns.device) * flow.TIMESTEPS
         temb, embedded = self._dit.time_embed(timestep)

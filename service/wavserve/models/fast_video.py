@@ -1,14 +1,15 @@
 """The video transformer restructured: the same output on the same weights, without the work that repeats itself.
 
-Text keys and values once an instruction and without padding; timesteps embedded once each (there are two: `t` and 0),
-modulation applied to memory and generated tokens as slices; few samples at a time, so that the working set fits the
-cache; no output nobody reads. Called by the video runner. The plain forward in `video` is its oracle.
+Text keys and values once an instruction and without padding; timesteps embedded once each and kept (a forward has two:
+`t` and 0), modulation applied to memory and generated tokens as slices; few samples at a time, so that the working set
+fits the cache; no output nobody reads. Called by the video runner. The plain forward in `video` is its oracle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from einops import rearrange
@@ -56,7 +57,8 @@ class _Chunk:
 
 
 class FastVideo:
-    """Fast forwards of `dit` for samples of one latent shape. Holds no weights; running does not change it."""
+    """Fast forwards of `dit` for samples of one latent shape. Holds no weights, and keeps nothing of what it ran but
+    the embeddings of noise levels."""
 
     def __init__(
         self, dit: VideoDiT, config: ModelConfig, latent: LatentSpec, num_views: int, step: BlockStep = block
@@ -66,6 +68,7 @@ class FastVideo:
         self._blocks: list[Block] = list(dit.transformer_blocks)  # type: ignore[arg-type]
         turns = video_rotary(config, latent).turns().to(dit.view_embed.device)
         self._turns = rearrange(turns, "(f l) d t -> f l d t", f=latent.num_frames)
+        self._times = lru_cache(flow.MAX_LEVELS)(self._embed_times)
 
     @torch.inference_mode()
     def text_kv(self, embedding: Tensor) -> TextKV:
@@ -139,7 +142,7 @@ class FastVideo:
         assert out is not None
         return out
 
-    def _times(self, sigma: float) -> tuple[Tensor, Tensor]:
+    def _embed_times(self, sigma: float) -> tuple[Tensor, Tensor]:
         """Modulation `[V, F, 1, 6, D]` (memory frames: timestep 0); the generated tokens' head embedding `[V, D]`."""
         timestep = torch.tensor([0.0, sigma], device=self._turns.device) * flow.TIMESTEPS
         temb, embedded = self._dit.embed_time(timestep.unsqueeze(-1).expand(-1, self._num_views), self._num_views)

@@ -20,6 +20,9 @@ OnStep = Callable[[Tensor], None]
 TIMESTEPS = 1000
 """Timestep of pure noise (sigma 1)."""
 
+MAX_LEVELS = 128
+"""Noise levels whose embeddings a fast path keeps: they are the same in every plan of as many flow steps."""
+
 
 def schedule(num_steps: int) -> Tensor:
     """Noise levels `[num_steps + 1]` float32 on the CPU: from 1 down to `1 / num_steps`, then 0.

@@ -110,10 +110,10 @@ def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig
             raise BundleError(f"model: expected one of {', '.join(MODELS)}, got {model!r}")
 
 
-def arena_for(spec: PolicySpec, num_slots: int) -> Arena:
-    """A float32 arena in main memory whose leases never run out: for checks, not for serving."""
+def arena_for(spec: PolicySpec, num_slots: int, device: str = "cpu") -> Arena:
+    """A float32 arena whose leases never run out: for checks, not for serving."""
     book = ArenaBook(num_slots, lease_s=math.inf)
-    return Arena.in_process(SlotShape.of(spec), book, torch.float32, torch.device("cpu"))
+    return Arena.in_process(SlotShape.of(spec), book, torch.float32, torch.device(device))
 
 
 def transformer_runners(models: weights.Models, spec: PolicySpec, arena: Arena, max_texts: int) -> dict[str, Runner]:

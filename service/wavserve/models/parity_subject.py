@@ -43,10 +43,10 @@ class Subject:
         return fixture
 
 
-def read_subject(folder: Path) -> Subject:
+def read_subject(folder: Path, device: str = "cpu") -> Subject:
     """Configuration and weights of a fixtures' folder. Raises BundleError when they are missing or do not agree."""
     config = read_config(folder)
-    models = load(folder / "weights.safetensors", config.model)
+    models = load(folder / "weights.safetensors", config.model, device)
     return Subject(
         folder,
         config,

@@ -42,6 +42,10 @@ class Models:
     value: ExpertDiT
     action: ExpertDiT
 
+    def to(self, device: Device) -> Models:
+        """The same on a device; modules move, as torch's do."""
+        return Models(self.video.to(device), self.value.to(device), self.action.to(device))
+
 
 def load(path: Path, config: ModelConfig, device: Device = "cpu", dtype: torch.dtype = torch.float32) -> Models:
     """All three transformers of a checkpoint: a safetensors file, an index of shards, or a folder with either.

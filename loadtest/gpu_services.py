@@ -1,0 +1,57 @@
+"""Whole services on a device: models in the gateway's process against an embedded Triton's, also after a death.
+
+Imported by `gpu_report`, late: it needs more of the server's packages than the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+from bench_plan import submission
+from bench_triton import role
+from subjects import REPOSITORY
+
+from wavserve import child
+from wavserve.backends.triton_server import why_not
+from wavserve.clients.plan_client import PlanClient
+from wavserve.errors import WavserveError
+from wavserve.types import Array
+
+REPAIRED_WITHIN_S = 300.0
+
+
+def obstacle() -> str | None:
+    """Why no Triton can run here."""
+    return why_not(REPOSITORY)
+
+
+def answers(folder: Path, device: str) -> dict[str, Array]:
+    """Actions of one request: from a local service, from one on Triton, and from that again once the owner of its
+    feature arena was killed. Raises what the clients raise."""
+    sent = replace(submission({}), seed=0)
+    flags = [f"--set=backend.device={device}", f"--set=bundle.root={folder / 'bundles'}"]
+    with child.running(folder / "local.log", [*flags, "--backend=local"]) as service, PlanClient(service.grpc) as robot:
+        local = robot.plan(sent).actions
+    with (
+        child.running(folder / "triton.log", [*flags, "--backend=triton-embedded"]) as service,
+        PlanClient(service.grpc) as robot,
+    ):
+        before = robot.plan(sent).actions
+        below = psutil.Process(service.process.pid).children(recursive=True)
+        next(each for each in below if role(each) == "video_dit").kill()
+        return {"local": local, "triton": before, "triton after a death": _repaired(robot, sent)}
+
+
+def _repaired(robot: PlanClient, sent) -> Array:  # type: ignore[no-untyped-def]
+    """The first answer after a repair; errors until then are as they should be."""
+    until = time.monotonic() + REPAIRED_WITHIN_S
+    while True:
+        try:
+            return robot.plan(sent, timeout_s=REPAIRED_WITHIN_S).actions
+        except WavserveError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
