@@ -7,6 +7,7 @@ What Triton does for a service, where there is no Triton; on CUDA the features c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
@@ -69,14 +70,15 @@ class Hosts:
 
     def _call(self, verb: str, inputs: Tensors) -> Tensors:
         model = VERBS[verb].model
-        self._hosted[model].pipe.send((verb, inputs))
+        with contextlib.suppress(BrokenPipeError):  # then it ended, which is told below
+            self._hosted[model].pipe.send((verb, inputs))
         outputs: Tensors = self._received(model)
         return outputs
 
     def _received(self, model: str):  # type: ignore[no-untyped-def]
         try:
             answer, error = self._hosted[model].pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             raise BackendError(f"{model}: its process ended") from None
         if error is not None:
             raise BackendError(f"{model}: {error}")

@@ -27,7 +27,7 @@ def test_every_part_runs_and_is_judged(tmp_path: Path) -> None:
     assert {"device", "versions", "command", *PARTS} == set(report)
     assert "--quick" in report["command"]
     assert report["versions"]["torch"].startswith("2.13.0")
-    assert report["parity"]["checks"] > 50
+    assert report["parity"]["checks"] > 30
     assert 0 < report["exact"]["action_difference"]["fast"] <= 1e-4
     assert report["arena"]["action_difference"] == {"before": 0.0, "after": 0.0}
     assert "process ended" in report["arena"]["a plan while its owner is dead"]
