@@ -213,7 +213,7 @@ def main() -> None:
     paths = PATHS if args.bfloat16 else PATHS[:-1]
     figures: dict[str, Any] = {name: compare(name, args.repeats, paths) for name in names}
     if args.bfloat16:
-        figures |= {f"{name}_elites": agreement(CASES[name](), plans=4) for name in names}
+        figures |= {f"{name}_elites": agreement(CASES[name](), plans=8) for name in names}
     better, gain = precision.choose(CPU)
     verdict = {"backend.dtype auto": better, "bfloat16_over_float32_gemm": gain}
     aims = {"ratio": AIMS, "max_action_difference": MAX_DIFFERENCE, "same_elite_sets": MIN_AGREEMENT}

@@ -25,7 +25,7 @@ from wavserve.spec import LatentSpec, ModelConfig
 Sink = Callable[[int, Tensor], None]
 """`sink(layer, x [(G N), V*L, D])` after each block. The next block overwrites `x`: copy what is kept."""
 
-_CACHED = 1 << 18
+_CACHED = 1 << 19
 """Elements of `[rows, V, L, D]` worked on at once on a CPU, so that the feed-forward's stay in the cache."""
 
 _MEMORY, _NOW = 0, 1

@@ -119,8 +119,19 @@ def _grouped(layer: Attention, x: Tensor, context: KeyValue) -> Tensor:
 
 def _attend(layer: Attention, q: Tensor, context: KeyValue) -> Tensor:
     """Output projection of queries `q [R, L, width]` on a context of the same `R` rows: `[R, L, width]`."""
-    read = F.scaled_dot_product_attention(_heads(q, layer.num_heads), context.key, context.value)
+    read = _attention(_heads(q, layer.num_heads), *context)
     return layer.to_out[0](read.transpose(1, 2).reshape(q.shape))  # type: ignore[no-any-return]
+
+
+def _attention(q: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention of `q [R, heads, L, head dim]`.
+
+    On a CPU torch's own multiplies bfloat16 no faster than float32 (docs/benchmarks); there it is two products.
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, key, value)
+    scaled = q * q.shape[-1] ** -0.5  # not the scores: the compiler would know torch's own attention, and put it here
+    return (scaled @ key.transpose(-1, -2)).softmax(-1) @ value
 
 
 def _feed_forward(layer: FeedForward, x: Tensor) -> Tensor:
