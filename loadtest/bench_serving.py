@@ -1,9 +1,10 @@
 """Ours against a server that makes one plan at a time: the same bundle, edges and robots, taking turns in one run.
 
 Run by `make bench-serving`. `serial-plain` is the authors' way: a lock, and the plain path; `serial-fast` is the lock
-around our own policy. Robots ask in a closed loop without a pause, over gRPC. A turn's throughput is every plan begun
-in it over the time until the last is answered; figures are medians over turns. Progress goes to stderr; a table and
-then one JSON object, on the last line, to stdout.
+around our own policy, on the same backend as ours: the embedded Triton where one can run, as the service has it.
+Robots ask in a closed loop without a pause, over gRPC. A turn's throughput is every plan begun in it over the time
+until the last is answered; figures are medians over turns. Progress goes to stderr; a table and then one JSON object,
+on the last line, to stdout.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from wavserve.backends.triton_server import why_not
 from wavserve.bundle import Bundle
 from wavserve.models import presets
 
+BACKENDS = ("triton-embedded", "local")
 ROBOTS = (1, 2, 4, 8)
 SERIAL = (sys.executable, str(Path(__file__).with_name("serial_service.py")))
 DEADLINE_PLANS = 4.0
@@ -161,18 +163,20 @@ def summed(journal: Journal, began: float) -> Turn:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backend", default="local", help="of ours and of serial-fast (default %(default)s)")
+    parser.add_argument("--backend", choices=BACKENDS, help="of ours and of serial-fast (default: the service's own)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each turn (default %(default)s)")
     parser.add_argument("--turns", type=int, default=3, help="of each server, pass and count (default %(default)s)")
-    parser.add_argument("--no-triton", action="store_true", help="leave out ours on the embedded Triton")
+    parser.add_argument("--one-backend", action="store_true", help="leave out ours on the other backend")
     args = parser.parse_args()
     child.end_with_us()
+    runnable = BACKENDS if why_not(REPOSITORY) is None else BACKENDS[1:]
+    backend = args.backend or runnable[0]
     with tempfile.TemporaryDirectory() as folder:
         tiny = presets.create("tiny", Path(folder) / "tiny")
-        with started(Path(folder), tiny, args.backend, not args.no_triton) as servers:
+        with started(Path(folder), tiny, backend, () if args.one_backend else runnable) as servers:
             bench = Bench(servers, args.seconds, args.turns)
             asyncio.run(compare(bench, tiny))
-    told = told_of(bench, args.backend)
+    told = told_of(bench, backend)
     print(table(told))
     print(json.dumps(told))
 
@@ -184,7 +188,7 @@ async def compare(bench: Bench, tiny: Bundle) -> None:
 
 
 @contextlib.contextmanager
-def started(folder: Path, tiny: Bundle, backend: str, triton: bool) -> Iterator[Mapping[str, child.Child]]:
+def started(folder: Path, tiny: Bundle, backend: str, others: Sequence[str]) -> Iterator[Mapping[str, child.Child]]:
     """All servers at once; those that wait for their turn do nothing."""
     flags = ["--bundle", str(tiny.folder)]
     chosen = {
@@ -192,8 +196,9 @@ def started(folder: Path, tiny: Bundle, backend: str, triton: bool) -> Iterator[
         "serial-plain": ([*flags, "--backend", "local"], (*SERIAL, "--path=plain")),
         "serial-fast": ([*flags, "--backend", backend], (*SERIAL, "--path=fast")),
     }
-    if triton and backend != "triton-embedded" and why_not(REPOSITORY) is None:
-        chosen["ours-triton"] = ([*flags, "--backend", "triton-embedded"], child.SERVE)
+    for other in others:
+        if other != backend:
+            chosen[f"ours-{other}"] = ([*flags, "--backend", other], child.SERVE)
     with contextlib.ExitStack() as stack:
         servers = {}
         for name, (arguments, command) in chosen.items():
@@ -256,13 +261,13 @@ def spread(seconds: Sequence[float]) -> float:
 
 def table(told: Mapping[str, Any]) -> str:
     """The figures as text, a line each."""
-    lines = [f"{'pass':<9} robots {'server':<13} plans/s   p50 ms   p99 ms  in time    K   ours over it"]
+    lines = [f"{'pass':<9} robots {'server':<20} plans/s   p50 ms   p99 ms  in time    K   ours over it"]
     for name, counts in told["passes"].items():
         for robots, servers in counts.items():
             for server, of in servers.items():
                 over = servers["ours"]["plans_per_s"] / of["plans_per_s"] if of["plans_per_s"] else float("inf")
                 lines.append(
-                    f"{name:<9} {robots:>6} {server:<13} {of['plans_per_s']:7.2f} {of['p50_ms']:8.0f} "
+                    f"{name:<9} {robots:>6} {server:<20} {of['plans_per_s']:7.2f} {of['p50_ms']:8.0f} "
                     f"{of['p99_ms']:8.0f} {of['in_time']:8.0%} {of['rounds']:4.1f}   {over:.2f}"
                 )
     for aim in told["aims"]:

@@ -127,7 +127,7 @@ async def _local(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
     from wavserve.models.loading import load_runners
 
     opened = await asyncio.to_thread(open_bundle, settings)
-    settings = await asyncio.to_thread(with_dtype, settings)
+    settings = await asyncio.to_thread(with_dtype, settings, opened.spec)
     loaded = await asyncio.to_thread(load_runners, opened, runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
     backend, book = LocalBackend(loaded.runners, loaded.workers), loaded.arena.book
@@ -145,7 +145,7 @@ async def _embedded(settings: Settings, metrics: Metrics, around: Around) -> Fle
     if (obstacle := triton_server.why_not(repository)) is not None:
         raise SettingsError(f"backend.kind: triton-embedded cannot run here: {obstacle}")
     opened = await asyncio.to_thread(open_bundle, settings)
-    settings = await asyncio.to_thread(with_dtype, settings)
+    settings = await asyncio.to_thread(with_dtype, settings, opened.spec)
     for path in triton_server.clean_up():
         log.info("removed %s, which a dead process left", path)
     name = triton_server.new_name()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from wavserve.settings import Settings
 from wavserve.settings_sources import as_environment
+from wavserve.spec import PolicySpec
 
 if TYPE_CHECKING:
     from wavserve.models.loading import RunnerConfig
@@ -35,13 +36,13 @@ def runner_config(settings: Settings) -> RunnerConfig:
     )
 
 
-def with_dtype(settings: Settings) -> Settings:
+def with_dtype(settings: Settings, spec: PolicySpec) -> Settings:
     """`backend.dtype` auto is decided once, for all processes of the models: they share an arena."""
     if settings.backend.dtype != "auto":
         return settings  # and a gateway before a Triton of its own does not import torch
     from wavserve.models.loading import decided
 
-    dtype = decided(settings.backend.dtype, settings.backend.device)
+    dtype = decided(settings.backend.dtype, spec, settings.backend.device)
     return settings.model_copy(update={"backend": settings.backend.model_copy(update={"dtype": dtype})})
 
 

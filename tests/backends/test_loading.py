@@ -23,9 +23,9 @@ def test_a_text_encoder_goes_where_it_is_told_to(tiny: Bundle) -> None:
             load_runner("encoder", tiny, arena_for(tiny.spec, 1), CONFIG)
 
 
-def test_auto_chooses_a_type_by_measuring_it() -> None:
-    assert decided("auto", "cpu") in {"float32", "bfloat16"}
-    assert decided("bfloat16", "cpu") == "bfloat16"
+def test_auto_chooses_a_type_by_measuring_it(tiny: Bundle) -> None:
+    assert decided("auto", tiny.spec, "cpu") in {"float32", "bfloat16"}
+    assert decided("bfloat16", tiny.spec, "cpu") == "bfloat16"
 
 
 def test_models_apart_do_not_each_decide_on_a_type(tiny: Bundle) -> None:

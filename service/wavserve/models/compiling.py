@@ -73,7 +73,8 @@ class CompiledBlock:
                 torch.compiler.set_stance("default"),
                 # what differs between models is no reason to leave a width open, only the marks above are
                 torch._dynamo.config.patch(recompile_limit=MAX_GRAPHS, automatic_dynamic_shapes=False),
-                torch._inductor.config.patch(compile_threads=1),  # else torch keeps processes of its own for it
+                # else torch keeps processes of its own; the wrapper: a call without Python between its kernels
+                torch._inductor.config.patch(compile_threads=1, cpp_wrapper=True),
                 shapes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]  # one row is no case of its own
             ):
                 run()

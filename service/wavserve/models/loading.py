@@ -179,15 +179,15 @@ def apply_threads(spec: PolicySpec, config: RunnerConfig) -> Threads:
     return threads
 
 
-def decided(dtype: str, device: str) -> str:
-    """`float32` or `bfloat16`: for `auto` as this machine is measured, which the log tells.
+def decided(dtype: str, spec: PolicySpec, device: str) -> str:
+    """`float32` or `bfloat16`: for `auto` as this machine is measured on the policy's sizes, which the log tells.
 
     Raises SettingsError, see `device_of`.
     """
     if dtype != "auto":
         return dtype
-    chosen, gain = precision.choose(device_of(device))
-    log.info("backend.dtype auto: %s, for bfloat16 multiplies %.2f times as fast as float32 here", chosen, gain)
+    chosen, gain = precision.choose(spec.model, spec.latent, spec.num_views, device_of(device))
+    log.info("backend.dtype auto: %s, for bfloat16 is %.2f times as fast as float32 here", chosen, gain)
     return chosen
 
 

@@ -126,12 +126,19 @@ def save_random(
 
 def random_models(config: ModelConfig, seed: int, dtype: torch.dtype = torch.float32) -> Models:
     """The three transformers with the weights `save_random` would write, in memory."""
-    modules = []
-    for group in GROUPS:
-        wanted = shapes(config, [group])
-        state = {name: random_tensor(name, shape, seed).to(dtype) for name, shape in wanted.items()}
-        modules.append(_assign(_skeleton(config, group), state, group))
-    return Models(cast(VideoDiT, modules[0]), cast(ExpertDiT, modules[1]), cast(ExpertDiT, modules[2]))
+    value, action = (cast(ExpertDiT, _random(config, group, seed, dtype)) for group in ("value", "action"))
+    return Models(random_video(config, seed, dtype), value, action)
+
+
+def random_video(config: ModelConfig, seed: int, dtype: torch.dtype = torch.float32) -> VideoDiT:
+    """The video transformer of `random_models` alone."""
+    return cast(VideoDiT, _random(config, "video", seed, dtype))
+
+
+def _random(config: ModelConfig, group: Group, seed: int, dtype: torch.dtype) -> nn.Module:
+    wanted = shapes(config, [group])
+    state = {name: random_tensor(name, shape, seed).to(dtype) for name, shape in wanted.items()}
+    return _assign(_skeleton(config, group), state, group)
 
 
 def random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
