@@ -131,7 +131,8 @@ def _attention(q: Tensor, key: Tensor, value: Tensor) -> Tensor:
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, key, value)
     scaled = q * q.shape[-1] ** -0.5  # not the scores: the compiler would know torch's own attention, and put it here
-    return (scaled @ key.transpose(-1, -2)).softmax(-1) @ value
+    read: Tensor = (scaled @ key.transpose(-1, -2)).softmax(-1) @ value
+    return read
 
 
 def _feed_forward(layer: FeedForward, x: Tensor) -> Tensor:
