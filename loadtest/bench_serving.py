@@ -237,7 +237,7 @@ def told_of(bench: Bench, backend: str) -> dict[str, Any]:
 
 def medians(turns: Sequence[Turn]) -> dict[str, float]:
     """Of a server's turns: the median of rates and shares; percentiles of all their plans."""
-    every = [seconds for turn in turns for seconds in turn.seconds] or [float("nan")]
+    every = [seconds for turn in turns for seconds in turn.seconds] or [0.0]  # no plan at all
     p50, p99 = np.percentile(every, [50, 99]) * 1e3
     return {
         "plans_per_s": round(statistics.median(turn.plans_per_s for turn in turns), 3),

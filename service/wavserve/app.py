@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -61,6 +62,7 @@ async def assemble(settings: Settings, around: Around = bare) -> Service:
     recorder = None if settings.record.folder is None else Recorder(settings.record.folder)
     sessions = MemorySessions(**settings.sessions.model_dump())
     fleet = await open_fleet(settings, metrics, around)
+    log.info("the models compute in %s", fleet.dtype)
     policy = Policy(_parts(settings, fleet, sessions, metrics, recorder))
     metrics.watch_queue(lambda: fleet.queue_depth)
     metrics.watch_owed(lambda: fleet.owed_s)
@@ -172,7 +174,7 @@ def _parts(
         sessions=sessions,
         max_plans=settings.limits.max_concurrent_plans,
         version=version("wavserve"),
-        keep=None if recorder is None else recorder.keep,
+        keep=None if recorder is None else partial(recorder.keep, dtype=fleet.dtype),
         on_plan=observe,
         on_missed=metrics.observe_missed,
     )

@@ -60,6 +60,8 @@ class Fleet:
 
     spec: PolicySpec
     digest: str
+    dtype: str
+    """what the models compute in"""
     placement: Placement
     slots: Slots
     closers: Sequence[Close]
@@ -134,7 +136,9 @@ async def _local(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
     size = Size(book.num_slots, loaded.workers, apart=False)
     device = _device(settings, opened.spec, around(backend), metrics, size)
     placement = Placement([device], settings.limits.repair_s)
-    return Fleet(opened.spec, digest, placement, lambda: (book.used, book.num_slots), [backend.close])
+    return Fleet(
+        opened.spec, digest, settings.backend.dtype, placement, lambda: (book.used, book.num_slots), [backend.close]
+    )
 
 
 async def _embedded(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
@@ -200,7 +204,7 @@ async def _behind_triton(
         device.health = partial(_health, watched)
     placement = Placement(devices, settings.limits.repair_s, health_changed)
     closers = [*(each.close for each in supervisors), *(each.close for each in backends.values())]
-    return Fleet(spec, digest, placement, lambda: _slots(supervisors), closers)
+    return Fleet(spec, digest, about.dtype, placement, lambda: _slots(supervisors), closers)
 
 
 async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About:

@@ -42,7 +42,7 @@ def with_dtype(settings: Settings, spec: PolicySpec) -> Settings:
         return settings  # and a gateway before a Triton of its own does not import torch
     from wavserve.models.loading import decided
 
-    dtype = decided(settings.backend.dtype, spec, settings.backend.device)
+    dtype = decided(settings.backend.dtype, spec, settings.backend.device, settings.backend.threads)
     return settings.model_copy(update={"backend": settings.backend.model_copy(update={"dtype": dtype})})
 
 

@@ -38,6 +38,8 @@ class Record:
     policy_digest: str
     actions: Array
     """`[T, A]` as answered"""
+    dtype: str | None = None
+    """what the models computed in; None: made before records told it"""
 
 
 class Recorder:
@@ -51,15 +53,16 @@ class Recorder:
             raise SettingsError(f"record.folder: expected a folder that can be made, got {folder}: {error}") from error
         self._folder = folder
 
-    async def keep(self, request: PlanRequest, before: Session, result: PlanResult) -> None:
+    async def keep(self, request: PlanRequest, before: Session, result: PlanResult, dtype: str) -> None:
+        """`dtype`: what the models computed in."""
         path = self._folder / f"{result.session_id}-{result.sequence:08d}.safetensors"
         try:
-            await asyncio.to_thread(save, path, request, before, result)
+            await asyncio.to_thread(save, path, request, before, result, dtype)
         except (OSError, SafetensorError):
             log.exception("could not record %s", path)
 
 
-def save(path: Path, request: PlanRequest, before: Session, result: PlanResult) -> None:
+def save(path: Path, request: PlanRequest, before: Session, result: PlanResult, dtype: str) -> None:
     """Writes one plan. Raises OSError or SafetensorError."""
     tensors: dict[str, NDArray[Any]] = {f"images.{name}": image for name, image in request.images.items()}
     tensors |= {"state": request.state, "actions": result.actions}
@@ -74,6 +77,7 @@ def save(path: Path, request: PlanRequest, before: Session, result: PlanResult) 
         "memory_steps": 0 if before.memory is None else before.memory.steps,
         "last": None if last is None else {"instruction": last.instruction, "control_step": last.control_step},
         "policy_digest": receipt.policy_digest,
+        "dtype": dtype,
         "seed": receipt.seed,
         "config": {**asdict(receipt.config), "num_iterations": receipt.iterations_done},
     }
@@ -94,7 +98,8 @@ def load(path: Path) -> Record:
     if told.get("format") != FORMAT:
         raise BundleError(f"{path}: expected format {FORMAT}, got {told.get('format')}")
     memory = FrameMemory(tensors["memory"], told["memory_steps"]) if "memory" in tensors else None
-    return Record(_request(told, tensors), memory, _last(told, tensors), told["policy_digest"], tensors["actions"])
+    request, last = _request(told, tensors), _last(told, tensors)
+    return Record(request, memory, last, told["policy_digest"], tensors["actions"], told.get("dtype"))
 
 
 def _last(told: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> LastPlan | None:

@@ -35,9 +35,10 @@ class Replay:
 
 
 async def replay(record_file: Path, settings: Settings) -> Replay:
-    """Plans again from a record. Raises BundleError when the record was made with another policy."""
+    """Plans again from a record, in the numbers it was made in. Raises BundleError when the record was made with
+    another policy."""
     record = records.load(record_file)
-    service = await assemble(_in_process(settings))
+    service = await assemble(_as_recorded(settings, record))
     service.policy.warm = True  # nothing to warm up for one plan
     try:
         return await _replay(record, service)
@@ -45,11 +46,12 @@ async def replay(record_file: Path, settings: Settings) -> Replay:
         await service.close()
 
 
-def _in_process(settings: Settings) -> Settings:
-    """For one plan no server is started, unless one was asked for."""
-    if settings.backend.kind != "auto":
-        return settings
-    return settings.model_copy(update={"backend": settings.backend.model_copy(update={"kind": "local"})})
+def _as_recorded(settings: Settings, record: records.Record) -> Settings:
+    """The record's dtype; and for one plan no server is started, unless one was asked for."""
+    backend = settings.backend
+    kind = "local" if backend.kind == "auto" else backend.kind
+    changed = backend.model_copy(update={"kind": kind, "dtype": record.dtype or backend.dtype})
+    return settings.model_copy(update={"backend": changed})
 
 
 async def _replay(record: records.Record, service: Service) -> Replay:

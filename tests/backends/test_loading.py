@@ -9,6 +9,7 @@ import torch
 
 from wavserve.bundle import Bundle
 from wavserve.errors import BundleError, SettingsError
+from wavserve.models import precision
 from wavserve.models.loading import RunnerConfig, arena_for, decided, load_runner
 
 CONFIG = RunnerConfig("cpu", "float32", None, 1, 60.0, 1, text_device="cuda")
@@ -26,6 +27,12 @@ def test_a_text_encoder_goes_where_it_is_told_to(tiny: Bundle) -> None:
 def test_auto_chooses_a_type_by_measuring_it(tiny: Bundle) -> None:
     assert decided("auto", tiny.spec, "cpu") in {"float32", "bfloat16"}
     assert decided("bfloat16", tiny.spec, "cpu") == "bfloat16"
+
+
+def test_bfloat16_is_taken_where_it_is_much_faster() -> None:
+    assert precision.better(3.0, 2.0) == ("bfloat16", 1.5)
+    assert precision.better(2.9, 2.0) == ("float32", 1.45)
+    assert precision.better(1.0, 2.0) == ("float32", 0.5)
 
 
 def test_models_apart_do_not_each_decide_on_a_type(tiny: Bundle) -> None:

@@ -35,7 +35,7 @@ class FakeTriton:
             self.on_down(model)
             raise ModelDown(model)
         arena = {"used": 0, "slots": self.slots} if model == "video_dit" else None
-        return About(model, self.digest, self._device, NOBODY, {}, arena)
+        return About(model, self.digest, self._device, "float32", NOBODY, {}, arena)
 
     async def load(self, model: str, timeout_s: float) -> None:
         self.calls.append(f"load {model}")

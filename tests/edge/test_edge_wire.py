@@ -111,6 +111,8 @@ def test_options_have_one_set_of_names() -> None:
         ({"options": {"num_iterations": "2"}}, "planner.num_iterations"),
         ({"options": {"num_iterations": -1}}, "planner.num_iterations"),
         ({"sequence": -1}, "request"),
+        ({"deadline_ms": -1}, "deadline_ms"),
+        ({"deadline_ms": 2**32}, "deadline_ms"),
         ({"state": ("1",)}, "request"),
         ({"images": (replace(example_image(), encoding="webp"),)}, "images.agentview.encoding"),
     ],

@@ -117,7 +117,7 @@ def test_a_record_keeps_what_a_warm_start_began_from(tmp_path: Path) -> None:
     """So that a replay of it makes the same plan."""
 
     async def keep(request: PlanRequest, before: Session, result: PlanResult) -> None:
-        records.save(tmp_path / f"{result.sequence}.safetensors", request, before, result)
+        records.save(tmp_path / f"{result.sequence}.safetensors", request, before, result, "float32")
 
     async def scenario(rig: Rig) -> None:
         first = await rig.policy.plan(example_request(SPEC, options=WARM))

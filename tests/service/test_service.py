@@ -164,7 +164,8 @@ def test_a_recorded_plan_replays_to_the_same_actions(server: Server, client: Pla
     first = client.plan(submission(0, seed=None))
     later = client.plan(submission(1, seed=None, session_id=first.session_id, sequence=1, executed_steps=8))
     command = [sys.executable, "-m", "wavserve.cli", "plan", "--bundle", str(server.bundle), "--replay"]
-    environ = {**os.environ, "WAVSERVE_BACKEND__COMPILE": "off"}  # as the server
+    # uncompiled, as the server; and in float32, for the record says so
+    environ = {**os.environ, "WAVSERVE_BACKEND__COMPILE": "off", "WAVSERVE_BACKEND__DTYPE": "bfloat16"}
     for chunk in (first, later):
         record = server.records / f"{chunk.session_id}-{chunk.sequence:08d}.safetensors"
         for _ in range(100):  # records are written behind the answer

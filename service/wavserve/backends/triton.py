@@ -46,6 +46,7 @@ class About:
     model: str
     digest: str
     device: str
+    dtype: str
     process: tuple[int, int]
     """pid and start time, as the machine it runs on counts them; see `processes`"""
     policy: dict[str, Any]

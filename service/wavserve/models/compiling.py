@@ -33,7 +33,7 @@ class Rehearsing(Protocol):
     """A model's fast path."""
 
     def rehearse(self) -> None:
-        """Runs every kind of block there is, on rows enough to be told from other sizes."""
+        """Runs every kind of block that a plan of one video step has, on rows enough to be told from other sizes."""
         ...
 
 

@@ -33,7 +33,7 @@ class Host:
     model: str
     runner: Runner
     facts: dict[str, Any]
-    """what never changes of `describe`: model, digest, device, policy"""
+    """what never changes of `describe`: model, digest, device, dtype, policy"""
     device: torch.device
     arena: SharedArena | None
     """the video model's own"""
@@ -75,6 +75,7 @@ def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
             "model": model,
             "digest": bundle.digest(opened.folder),
             "device": device.type,
+            "dtype": config.dtype,
             "policy": bundle.document(opened.spec),
         }
     except BaseException:

@@ -179,14 +179,20 @@ def apply_threads(spec: PolicySpec, config: RunnerConfig) -> Threads:
     return threads
 
 
-def decided(dtype: str, spec: PolicySpec, device: str) -> str:
-    """`float32` or `bfloat16`: for `auto` as this machine is measured on the policy's sizes, which the log tells.
+def decided(dtype: str, spec: PolicySpec, device: str, threads: int | None = None) -> str:
+    """`float32` or `bfloat16`: for `auto` as this machine is measured on the policy's sizes, which the log tells, with
+    `threads` a call (None: by the model's size).
 
     Raises SettingsError, see `device_of`.
     """
     if dtype != "auto":
         return dtype
-    chosen, gain = precision.choose(spec.model, spec.latent, spec.num_views, device_of(device))
+    at_first, told = torch.get_num_threads(), plan_threads(spec, device_of(device), threads, None).per_call
+    torch.set_num_threads(told or at_first)
+    try:
+        chosen, gain = precision.choose(spec.model, spec.latent, spec.num_views, device_of(device))
+    finally:
+        torch.set_num_threads(at_first)
     log.info("backend.dtype auto: %s, for bfloat16 is %.2f times as fast as float32 here", chosen, gain)
     return chosen
 

@@ -7,6 +7,9 @@ from wavserve.messages import Submission
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import MAX_IMAGES, MAX_STATE_NUMBERS, parts
 
+_MAX_MILLISECONDS = 2**32 - 1
+"""what the contract has place for"""
+
 
 def parse_plan_request(raw: bytes) -> Submission:
     """What a robot sent. Raises InvalidRequest for bytes that are no PlanRequest, and for fields it does not have."""
@@ -58,6 +61,9 @@ def plan_request(submission: Submission) -> pb.PlanRequest:
     """A submission as protobuf. Raises InvalidRequest, or UnsupportedMedia, for what the contract has no place for."""
     pictures = [parts.image(picture) for picture in submission.images]
     planner = parts.options(submission.options) if submission.options else None
+    told = submission.deadline_ms
+    if told is not None and not 0 <= told <= _MAX_MILLISECONDS:
+        raise InvalidRequest("deadline_ms", f"1 to {_MAX_MILLISECONDS}", told)
     try:
         return pb.PlanRequest(
             session_id=submission.session_id or "",
