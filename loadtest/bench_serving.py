@@ -235,14 +235,14 @@ def told_of(bench: Bench, backend: str) -> dict[str, Any]:
     }
 
 
-def medians(turns: Sequence[Turn]) -> dict[str, float]:
-    """Of a server's turns: the median of rates and shares; percentiles of all their plans."""
-    every = [seconds for turn in turns for seconds in turn.seconds] or [0.0]  # no plan at all
-    p50, p99 = np.percentile(every, [50, 99]) * 1e3
+def medians(turns: Sequence[Turn]) -> dict[str, float | None]:
+    """Of a server's turns: the median of rates and shares; percentiles of all their plans, None of none."""
+    every = [seconds * 1e3 for turn in turns for seconds in turn.seconds]
+    p50, p99 = (round(float(each), 1) for each in np.percentile(every, [50, 99])) if every else (None, None)
     return {
         "plans_per_s": round(statistics.median(turn.plans_per_s for turn in turns), 3),
-        "p50_ms": round(float(p50), 1),
-        "p99_ms": round(float(p99), 1),
+        "p50_ms": p50,
+        "p99_ms": p99,
         "in_time": round(statistics.median(turn.hits for turn in turns), 3),
         "rounds": round(statistics.median(turn.rounds for turn in turns), 2),
     }
@@ -266,9 +266,10 @@ def table(told: Mapping[str, Any]) -> str:
         for robots, servers in counts.items():
             for server, of in servers.items():
                 over = servers["ours"]["plans_per_s"] / of["plans_per_s"] if of["plans_per_s"] else float("inf")
+                p50, p99 = ("-" if of[key] is None else f"{of[key]:.0f}" for key in ("p50_ms", "p99_ms"))
                 lines.append(
-                    f"{name:<9} {robots:>6} {server:<20} {of['plans_per_s']:7.2f} {of['p50_ms']:8.0f} "
-                    f"{of['p99_ms']:8.0f} {of['in_time']:8.0%} {of['rounds']:4.1f}   {over:.2f}"
+                    f"{name:<9} {robots:>6} {server:<20} {of['plans_per_s']:7.2f} {p50:>8} "
+                    f"{p99:>8} {of['in_time']:8.0%} {of['rounds']:4.1f}   {over:.2f}"
                 )
     for aim in told["aims"]:
         words = f"{aim['pass']}, {aim['robots']} robots, over {aim['against']}"

@@ -58,6 +58,8 @@ async def _replay(record: records.Record, service: Service) -> Replay:
     digest = service.policy.digest
     if record.policy_digest != digest:
         raise BundleError(f"the record was made with policy {record.policy_digest[:16]}, this bundle is {digest[:16]}")
+    if record.dtype not in (None, computed := service.fleet.dtype):  # a Triton that others started
+        raise BundleError(f"the record was made in {record.dtype}, the models here compute in {computed}")
     session = Session("replayed", digest, memory=record.memory, last=record.last)
     await service.sessions.commit(session)
     result = await service.policy.plan(replace(record.request, session_id=session.id))

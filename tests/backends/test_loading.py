@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -24,8 +25,14 @@ def test_a_text_encoder_goes_where_it_is_told_to(tiny: Bundle) -> None:
             load_runner("encoder", tiny, arena_for(tiny.spec, 1), CONFIG)
 
 
-def test_auto_chooses_a_type_by_measuring_it(tiny: Bundle) -> None:
-    assert decided("auto", tiny.spec, "cpu") in {"float32", "bfloat16"}
+def test_auto_chooses_a_type_by_measuring_it(tiny: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    threads = torch.get_num_threads()
+    with caplog.at_level("INFO"):
+        chosen = decided("auto", tiny.spec, "cpu")
+    told = re.search(r"auto: (\w+), for bfloat16 is ([0-9.]+) times", caplog.text)
+    assert told
+    assert chosen == told[1] == ("bfloat16" if float(told[2]) >= precision.WORTH else "float32")
+    assert torch.get_num_threads() == threads
     assert decided("bfloat16", tiny.spec, "cpu") == "bfloat16"
 
 

@@ -14,12 +14,12 @@ from wavserve.messages import DEADLINE_KEY, Submission
 from wavserve.options import merge_options
 from wavserve.spec import PolicySpec
 from wavserve.types import Array
+from wavserve.wire import MAX_MILLISECONDS
 
 MAX_EXECUTED_STEPS = 10_000
 MAX_SESSION_ID_CHARS = 128
 _MAX_DIGITS = 20
 _MAX_COUNT = 2**63 - 1
-_MAX_MILLISECONDS = 2**32 - 1
 
 
 def check(submission: Submission, spec: PolicySpec) -> Array:
@@ -34,7 +34,7 @@ def check(submission: Submission, spec: PolicySpec) -> Array:
     if submission.seed is not None:
         _check_range("seed", submission.seed, 0, _MAX_COUNT)
     if submission.deadline_ms is not None:
-        _check_range("deadline_ms", submission.deadline_ms, 1, _MAX_MILLISECONDS)
+        _check_range("deadline_ms", submission.deadline_ms, 1, MAX_MILLISECONDS)
     _check_range("imagine_chunks", submission.imagine_chunks, 0, spec.bounds.max_imagined_chunks)
     for image in submission.images:
         _check_range(f"images.{image.camera}.captured_mono_ns", image.captured_mono_ns, 0, _MAX_COUNT)
@@ -52,7 +52,7 @@ def header_deadline_ms(text: str) -> int:
     """One header `x-deadline-ms`. Raises InvalidRequest."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
         raise InvalidRequest(DEADLINE_KEY, "a whole number of milliseconds", repr(text[:_MAX_DIGITS]))
-    _check_range(DEADLINE_KEY, int(text), 1, _MAX_MILLISECONDS)
+    _check_range(DEADLINE_KEY, int(text), 1, MAX_MILLISECONDS)
     return int(text)
 
 

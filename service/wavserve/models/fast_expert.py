@@ -6,6 +6,7 @@ and kept. Called by the value and action runners. The plain forward in `expert` 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
@@ -28,7 +29,7 @@ _VIDEO, _VALUE = 0, 1
 """Cross-attentions of a block, by what they read."""
 
 
-class FastExpert:
+class FastExpert(ABC):
     """What the fast paths of both experts share. Holds no weights of its own, and keeps nothing of what it ran but the
     embeddings of noise levels.
 
@@ -70,8 +71,8 @@ class FastExpert:
         for rows in (1, 2):
             self._rehearse(rows)
 
-    def _rehearse(self, rows: int) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _rehearse(self, rows: int) -> None: ...
 
     def _zeros(self, *shape: int) -> Tensor:
         return self._dit.scale_shift_table.new_zeros(shape)

@@ -8,3 +8,5 @@ MAX_IMAGES = 16
 """More than any policy has cameras; a longer list is refused before it is read."""
 MAX_STATE_NUMBERS = 4096
 """likewise, of a state"""
+MAX_MILLISECONDS = 2**32 - 1
+"""the longest deadline the contract has place for"""

@@ -5,10 +5,7 @@ from __future__ import annotations
 from wavserve.errors import InvalidRequest
 from wavserve.messages import Submission
 from wavserve.pb import wavserve_pb2 as pb
-from wavserve.wire import MAX_IMAGES, MAX_STATE_NUMBERS, parts
-
-_MAX_MILLISECONDS = 2**32 - 1
-"""what the contract has place for"""
+from wavserve.wire import MAX_IMAGES, MAX_MILLISECONDS, MAX_STATE_NUMBERS, parts
 
 
 def parse_plan_request(raw: bytes) -> Submission:
@@ -62,8 +59,8 @@ def plan_request(submission: Submission) -> pb.PlanRequest:
     pictures = [parts.image(picture) for picture in submission.images]
     planner = parts.options(submission.options) if submission.options else None
     told = submission.deadline_ms
-    if told is not None and not 0 <= told <= _MAX_MILLISECONDS:
-        raise InvalidRequest("deadline_ms", f"1 to {_MAX_MILLISECONDS}", told)
+    if told is not None and not 0 <= told <= MAX_MILLISECONDS:  # of 0 the service judges
+        raise InvalidRequest("deadline_ms", f"1 to {MAX_MILLISECONDS}", told)
     try:
         return pb.PlanRequest(
             session_id=submission.session_id or "",
