@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,8 +103,7 @@ class RunningTriton:
         return arena["used"]
 
     def _forget(self) -> None:
-        [path] = [path for path in slabs.SHM.glob(f"{self.name}-*") if len(path.name.rpartition("-")[2]) == 8]
-        prefix, _, epoch = path.name.rpartition("-")
+        prefix, _, epoch = self._slab().name.rpartition("-")
         slab = slabs.attach(prefix, int(epoch, 16))
         assert slab is not None
         generations = Cells.over(slab.memory, SLOTS, slabs.HEADER).generation.copy()
@@ -112,6 +112,14 @@ class RunningTriton:
         for text in range(MAX_TEXTS):
             inputs = dict(denoise_inputs(self.tiny.spec), text_key=np.full((1, 32), 250 + text, np.uint8))
             self.loop.run(self.backend.run("denoise", inputs))
+
+    def _slab(self) -> Path:
+        """The living arena's file; one of a model just unloaded goes with its process, a moment after the answer."""
+        until = time.monotonic() + TIMEOUT_S
+        while len(found := list(slabs.SHM.glob(f"{self.name}-{'[0-9a-f]' * 8}"))) > 1 and time.monotonic() < until:
+            time.sleep(0.05)
+        [path] = found
+        return path
 
 
 @contextmanager
