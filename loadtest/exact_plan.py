@@ -103,9 +103,10 @@ class FastPlan:
         value = partial(FastValue, models.value, config, case.chunk, contexts=[tokens])
         action = partial(FastAction, models.action, config, case.chunk, contexts=[tokens, case.chunk])
         self._case = case
-        self._video = compiled("video", video, OPEN_LENGTH, True) if compile_blocks else video()
-        self._value = compiled("value", value, OPEN_ROWS, True) if compile_blocks else value()
-        self._action = compiled("action", action, OPEN_ROWS, True) if compile_blocks else action()
+        device = models.video.view_embed.device
+        self._video = compiled("video", video, OPEN_LENGTH, device, True) if compile_blocks else video()
+        self._value = compiled("value", value, OPEN_ROWS, device, True) if compile_blocks else value()
+        self._action = compiled("action", action, OPEN_ROWS, device, True) if compile_blocks else action()
         if record is not None:
             self._value.use_graphs(record)
             self._action.use_graphs(record)

@@ -1,9 +1,10 @@
 """What only a GPU can show, checked and timed in one call: `make gpu-report` writes docs/benchmarks/gpu-NAME.json.
 
 Parts: parity with the released model's numbers through the planner; fast, compiled and graphed blocks against the plain
-path; bfloat16 against float32; the feature arena between processes (CUDA IPC), also after its owner was killed; a
-service on a real Triton against one in-process, where a Triton can run; and a LIBERO plan of the 2.3 B model against
-the time its FLOPs take as matrix products. A part that fails does not keep the others from running. `--device cpu
+path; bfloat16 against float32; the feature arena between processes (CUDA IPC), also after its owner was killed; whole
+services against one on a CPU, on a real Triton where one can run; and a LIBERO plan of the 2.3 B model against the time
+its FLOPs take as matrix products. A part that fails does not keep the others from running, and what is known is written
+after each. `--device cpu
 --quick` runs the same on small sizes, to try the script itself.
 """
 
@@ -40,11 +41,14 @@ from wavserve.bundle import Bundle
 from wavserve.calls import Job
 from wavserve.device import Device, DeviceConfig
 from wavserve.models import flops, precision, presets
+from wavserve.models.arena import Arena, SlotShape
+from wavserve.models.arena_book import ArenaBook
 from wavserve.models.flops import Workload
 from wavserve.models.graphs import cuda_recorder
-from wavserve.models.loading import RunnerConfig, load_runners
+from wavserve.models.loading import RunnerConfig, load_runners, transformer_runners
 from wavserve.models.weights import Models, random_models
 from wavserve.proposal import NamedNoise
+from wavserve.settings import Settings
 from wavserve.spec import PolicySpec
 from wavserve.types import Array, PlanContext, TextEmbedding
 
@@ -54,6 +58,9 @@ SLOTS, SLICE = 32, 8
 PROMPT = 20
 """Tokens of the instruction."""
 BFLOAT16_PLANS = 4
+ROBOTS = 4
+SERVED = {"graphs": "off", "compiled, graphs": "on"}
+KERNELS = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,48 +192,101 @@ def example_context(spec: PolicySpec) -> PlanContext:
     )
 
 
-def check_triton(ground: Ground) -> dict[str, Any]:
-    """A service on a real Triton against one with the models in its own process."""
+def check_service(ground: Ground) -> dict[str, Any]:
+    """Whole services, encoder and all: models on this device in the gateway's process against the same on a CPU, and a
+    real Triton's, also after a death, against both, where a Triton can run."""
     import gpu_services
 
-    if (obstacle := gpu_services.obstacle()) is not None:
-        return {"skipped": obstacle}
-    found = gpu_services.answers(ground.folder, ground.device.type)
-    local = found.pop("local")
-    differences = {name: np.abs(actions - local).max().item() for name, actions in found.items()}
-    return {
-        "ok": max(differences.values()) <= MAX_DIFFERENCE,
-        "action_difference": differences,
-        "aim": MAX_DIFFERENCE,
-    }
+    on_cpu = gpu_services.local(ground.folder, "cpu")
+    found = {"local": gpu_services.local(ground.folder, ground.device.type)} if ground.on_gpu else {}
+    if (obstacle := gpu_services.obstacle()) is None:
+        found |= gpu_services.on_triton(ground.folder, ground.device.type)
+    differences = {name: np.abs(actions - on_cpu).max().item() for name, actions in found.items()}
+    ok = max(differences.values(), default=0.0) <= MAX_DIFFERENCE
+    return {"ok": ok, "action_difference": differences, "aim": MAX_DIFFERENCE, "no triton": obstacle}
 
 
 def time_plan(ground: Ground) -> dict[str, Any]:
     """A plan of the LIBERO policy in bfloat16, in several slices and variants, against its FLOPs as matrix products."""
-    case = tiny() if ground.quick else workload(presets.find("libero").spec)
+    spec = presets.find("tiny" if ground.quick else "libero").spec
+    case = workload(spec)
     dtype = torch.bfloat16 if ground.on_gpu else torch.float32
     models = random_models(case.config, SEED, dtype).to(ground.device)
     scene, draws = (moved(each, ground.device) for each in example_inputs(case))
     width, floor = case.config.video.width, flops.fast(case).plan
     rate = precision.gemm_rate(dtype, ground.device, SLICE * case.num_tokens, width, 4 * width)
     plans: dict[str, Any] = {}
-    for slice_size in (SLICE, case.planner.num_video_samples):
+    kernels: dict[str, dict[str, float]] = {}
+
+    def found(name: str, seconds: float) -> None:
+        times = seconds * rate / floor
+        plans[name] = {"plan_s": seconds, "tflop_s": floor / seconds / 1e12, "over_floor": times}
+        note(f"  {name}: {seconds:.3f} s, {times:.2f} of the floor")
+
+    for slice_size in sorted({SLICE, case.planner.num_video_samples}):
         for name, plan in variants(ground, models, case, slice_size).items():
-            seconds = ground.median_s(lambda plan=plan: plan.plan(scene, draws))
-            plans[f"{name}, slices of {slice_size}"] = {
-                "plan_s": seconds,
-                "tflop_s": floor / seconds / 1e12,
-                "over_floor": seconds * rate / floor,
-            }
-            note(f"  {name}, slices of {slice_size}: {seconds:.3f} s, {seconds * rate / floor:.2f} of the floor")
+            found(f"{name}, slices of {slice_size}", ground.median_s(lambda plan=plan: plan.plan(scene, draws)))
+            if ground.on_gpu and name in ("fast", "compiled"):
+                kernels[f"{name}, slices of {slice_size}"] = device_ms(lambda plan=plan: plan.plan(scene, draws))
+    for name, choice in SERVED.items() if ground.on_gpu else [("fast", "off")]:
+        for robots, seconds in served(ground, spec, models, dtype, choice).items():
+            found(f"{name}, served to {robots} at once", seconds)
     return {
         "dtype": str(dtype),
         "tflop": floor / 1e12,
         "gemm_tflop_s": rate / 1e12,
         "floor_s": floor / rate,
         "plans": plans,
+        "kernels_ms": kernels,
         "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if ground.on_gpu else None,
     }
+
+
+def device_ms(run: Callable[[], object]) -> dict[str, float]:
+    """Milliseconds on the device of the kernels that take most, and of all."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        run()
+        torch.cuda.synchronize()
+    times = {each.key[:80]: each.self_device_time_total / 1e3 for each in profile.key_averages()}
+    most = sorted(times, key=lambda name: -times[name])[:KERNELS]
+    return {"all": round(sum(times.values()), 1), **{name: round(times[name], 1) for name in most}}
+
+
+def served(ground: Ground, spec: PolicySpec, models: Models, dtype: torch.dtype, choice: str) -> dict[int, float]:
+    """Seconds for each plan by numbers of robots: planner, batcher and arena with a service's settings, without its
+    edges."""
+    told = Settings()
+    limits = BatcherConfig(
+        told.batcher.max_rows, 1, 1 + told.batcher.ready, told.batcher.slice_s, told.batcher.arena_retry_s
+    )
+    planner = told.planner
+    config = DeviceConfig(limits, planner.slice_size, planner.slices_in_flight, told.backend.max_cached_texts)
+    book = ArenaBook(told.arena.num_slots, told.arena.lease_s)
+    arena = Arena.in_process(SlotShape.of(spec), book, dtype, ground.device)
+    backend = LocalBackend(transformer_runners(models, spec, arena, ROBOTS, choice, cuda_graphs=ground.on_gpu))
+    context = example_context(spec)
+
+    async def run() -> dict[int, float]:
+        device = Device.over(spec, backend, config)
+        device.batcher.start()
+
+        async def plan(seed: int) -> None:
+            await device.planner.plan(Job(context, spec.planner, NamedNoise((SEED, seed))))
+
+        async def plans(count: int) -> float:
+            await asyncio.gather(*map(plan, range(count)))
+            started = time.perf_counter()
+            for turn in range(ground.repeats):
+                await asyncio.gather(*(plan(count * turn + seed) for seed in range(count)))
+            return (time.perf_counter() - started) / ground.repeats / count
+
+        try:
+            return {count: await plans(count) for count in (1, ROBOTS)}
+        finally:
+            await device.batcher.close()
+            await backend.close()
+
+    return asyncio.run(run())
 
 
 def workload(spec: PolicySpec) -> Workload:
@@ -241,7 +301,7 @@ PARTS: Mapping[str, Callable[[Ground], dict[str, Any]]] = {
     "exact": check_exact,
     "bfloat16": check_bfloat16,
     "arena": check_arena,
-    "triton": check_triton,
+    "service": check_service,
     "plan": time_plan,
 }
 
@@ -295,15 +355,15 @@ def main() -> None:
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit(f"--device cuda: expected a GPU that torch {torch.__version__} can use, got none; or --device cpu")
     report = about(torch.device(args.device))
+    slug = re.sub(r"[^a-z0-9]+", "-", f"gpu-{report['device']['name']}".lower())
+    path = args.out / f"{slug}{'-quick' if args.quick else ''}.json"
     with tempfile.TemporaryDirectory() as folder:
         ground = Ground(torch.device(args.device), args.quick, args.repeats, Path(folder))
         for name in args.parts:
             note(f"== {name}")
             report[name] = run(PARTS[name], ground)
             note(json.dumps(report[name]))
-    slug = re.sub(r"[^a-z0-9]+", "-", f"gpu-{report['device']['name']}".lower())
-    path = args.out / f"{slug}{'-quick' if args.quick else ''}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     wrong = [name for name in args.parts if not report[name].get("ok", True)]
     note(f"wrote {path}; {'not as they should be: ' + ', '.join(wrong) if wrong else 'all checks passed'}")
     sys.exit(1 if wrong else 0)

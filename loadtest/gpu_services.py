@@ -1,4 +1,4 @@
-"""Whole services on a device: models in the gateway's process against an embedded Triton's, also after a death.
+"""Whole services on a device: models in the gateway's process, and an embedded Triton's, also after a death.
 
 Imported by `gpu_report`, late: it needs more of the server's packages than the rest.
 """
@@ -28,21 +28,32 @@ def obstacle() -> str | None:
     return why_not(REPOSITORY)
 
 
-def answers(folder: Path, device: str) -> dict[str, Array]:
-    """Actions of one request: from a local service, from one on Triton, and from that again once the owner of its
-    feature arena was killed. Raises what the clients raise."""
-    sent = replace(submission({}), seed=0)
-    flags = [f"--set=backend.device={device}", f"--set=bundle.root={folder / 'bundles'}"]
-    with child.running(folder / "local.log", [*flags, "--backend=local"]) as service, PlanClient(service.grpc) as robot:
-        local = robot.plan(sent).actions
-    with (
-        child.running(folder / "triton.log", [*flags, "--backend=triton-embedded"]) as service,
-        PlanClient(service.grpc) as robot,
-    ):
-        before = robot.plan(sent).actions
+def local(folder: Path, device: str) -> Array:
+    """Actions of a seeded request to a service with the models in its own process. Raises what the clients raise."""
+    flags = [*_flags(folder, device), "--backend=local"]
+    with child.running(folder / f"local-{device}.log", flags) as service, PlanClient(service.grpc) as robot:
+        return robot.plan(_request()).actions
+
+
+def on_triton(folder: Path, device: str) -> dict[str, Array]:
+    """Actions of the same request to one on Triton, and to that again once the owner of its feature arena was killed.
+
+    Raises what the clients raise.
+    """
+    flags = [*_flags(folder, device), "--backend=triton-embedded"]
+    with child.running(folder / "triton.log", flags) as service, PlanClient(service.grpc) as robot:
+        before = robot.plan(_request()).actions
         below = psutil.Process(service.process.pid).children(recursive=True)
         next(each for each in below if role(each) == "video_dit").kill()
-        return {"local": local, "triton": before, "triton after a death": _repaired(robot, sent)}
+        return {"triton": before, "triton after a death": _repaired(robot, _request())}
+
+
+def _flags(folder: Path, device: str) -> list[str]:
+    return [f"--set=backend.device={device}", f"--set=bundle.root={folder / 'bundles'}"]
+
+
+def _request():  # type: ignore[no-untyped-def]
+    return replace(submission({}), seed=0)
 
 
 def _repaired(robot: PlanClient, sent) -> Array:  # type: ignore[no-untyped-def]

@@ -79,7 +79,7 @@ def main() -> None:
     for name, make, open_axis in makers(random_models(CONFIG, seed=3)):
         if name not in sys.argv:
             continue
-        model = compiled(name, make, open_axis, required=False)
+        model = compiled(name, make, open_axis, torch.device("cpu"), required=False)
         pairs = zip(forwards[name](model), forwards[name](make()), strict=True)
         apart[name] = max((ours - oracle).abs().max().item() for ours, oracle in pairs)
     made, cache = counters["stats"]["unique_graphs"], counters["inductor"]

@@ -41,10 +41,11 @@ Model = TypeVar("Model", bound=Rehearsing)
 
 
 class CompiledBlock:
-    """A `BlockStep` for one model. `open_axis`: of its contexts' keys and values, the axis whose length varies."""
+    """A `BlockStep` for one model on one device. `open_axis`: of its contexts' keys and values, the axis whose length
+    varies."""
 
-    def __init__(self, open_axis: int) -> None:
-        self._open_axis = open_axis
+    def __init__(self, open_axis: int, device: torch.device) -> None:
+        self._open_axis, self._on_cpu = open_axis, device.type == "cpu"
         self._compiled: BlockStep = torch.compile(block)
         self._rehearsing = False
         # from now on, what no rehearsal compiled runs as it is written: no robot waits for a compiler
@@ -73,8 +74,9 @@ class CompiledBlock:
                 torch.compiler.set_stance("default"),
                 # what differs between models is no reason to leave a width open, only the marks above are
                 torch._dynamo.config.patch(recompile_limit=MAX_GRAPHS, automatic_dynamic_shapes=False),
-                # else torch keeps processes of its own; the wrapper: a call without Python between its kernels
-                torch._inductor.config.patch(compile_threads=1, cpp_wrapper=True),
+                # else torch keeps processes of its own; the wrapper: a call without Python between its kernels (for
+                # a GPU it would need CUDA's headers)
+                torch._inductor.config.patch(compile_threads=1, cpp_wrapper=self._on_cpu),
                 shapes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]  # one row is no case of its own
             ):
                 run()
@@ -82,14 +84,15 @@ class CompiledBlock:
             self._rehearsing = False
 
 
-def compiled(name: str, make: Callable[..., Model], open_axis: int, required: bool) -> Model:
-    """The model `make` builds around a compiled step, rehearsed; where that fails, uncompiled, which is logged.
+def compiled(name: str, make: Callable[..., Model], open_axis: int, device: torch.device, required: bool) -> Model:
+    """The model `make` builds on `device` around a compiled step, rehearsed; where that fails, uncompiled, which is
+    logged.
 
     Raises SettingsError instead where compilation is `required`.
     """
     started = time.perf_counter()
     try:
-        step = CompiledBlock(open_axis)
+        step = CompiledBlock(open_axis, device)
         model = make(step=step)
         step.rehearse(model.rehearse)
     except Exception as error:  # a compiler fails in any way it likes, and nothing depends on it

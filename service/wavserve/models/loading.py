@@ -116,12 +116,19 @@ def arena_for(spec: PolicySpec, num_slots: int, device: str = "cpu") -> Arena:
     return Arena.in_process(SlotShape.of(spec), book, torch.float32, torch.device(device))
 
 
-def transformer_runners(models: weights.Models, spec: PolicySpec, arena: Arena, max_texts: int) -> dict[str, Runner]:
-    """The runners of the three transformers around one arena."""
+def transformer_runners(
+    models: weights.Models,
+    spec: PolicySpec,
+    arena: Arena,
+    max_texts: int,
+    choice: str = "off",
+    cuda_graphs: bool = False,
+) -> dict[str, Runner]:
+    """The runners of the three transformers around one arena. `choice`: of compiling, as in `RunnerConfig`."""
     return {
-        "video_dit": _video_runner(models.video, spec, arena, max_texts),
-        "value_dit": _value_runner(models.value, spec, arena),
-        "action_dit": _action_runner(models.action, spec, arena),
+        "video_dit": _video_runner(models.video, spec, arena, max_texts, choice),
+        "value_dit": _value_runner(models.value, spec, arena, choice, cuda_graphs),
+        "action_dit": _action_runner(models.action, spec, arena, choice, cuda_graphs),
     }
 
 
@@ -168,7 +175,7 @@ def _built(name: str, make: Callable[..., Fast], open_axis: int, choice: str, de
     # torch's compiler: a second and 60 MB that who does not want it does without
     from wavserve.models.compiling import compiled
 
-    return compiled(name, make, open_axis, required=choice == "on")
+    return compiled(name, make, open_axis, device, required=choice == "on")
 
 
 def apply_threads(spec: PolicySpec, config: RunnerConfig) -> Threads:
