@@ -1,11 +1,10 @@
 """What only a GPU can show, checked and timed in one call: `make gpu-report` writes docs/benchmarks/gpu-NAME.json.
 
 Parts: parity with the released model's numbers through the planner; fast, compiled and graphed blocks against the plain
-path; bfloat16 against float32; the feature arena between processes (CUDA IPC), also after its owner was killed; whole
-services against one on a CPU, on a real Triton where one can run; and a LIBERO plan of the 2.3 B model against the time
-its FLOPs take as matrix products. A part that fails does not keep the others from running, and what is known is written
-after each. `--device cpu
---quick` runs the same on small sizes, to try the script itself.
+path; bfloat16 against float32; the feature arena between processes (CUDA IPC), also after its owner was killed; a whole
+service against one on a CPU, and one on a real Triton where that can run; and a LIBERO plan of the 2.3 B model against
+the time its FLOPs take as matrix products. A part that fails does not keep the others from running, and what is known
+is written after each. `--device cpu --quick` runs the same on small sizes, to try the script itself.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -59,7 +59,8 @@ PROMPT = 20
 """Tokens of the instruction."""
 BFLOAT16_PLANS = 4
 ROBOTS = 4
-SERVED = {"graphs": "off", "compiled, graphs": "on"}
+STARTED = time.perf_counter()
+BEST = "compiled, graphs"
 KERNELS = 14
 
 
@@ -117,15 +118,15 @@ def check_exact(ground: Ground) -> dict[str, Any]:
     return {"ok": ok, "action_difference": differences, "aim": MAX_DIFFERENCE, "plan_s": seconds}
 
 
-def variants(ground: Ground, models: Models, case: Workload, slice_size: int = SLICE) -> dict[str, FastPlan]:
-    """Fast paths to compare; on a CPU the one as it is written, for `bench_exact` has the others."""
-    made = {"fast": FastPlan(models, case, slice_size=slice_size)}
-    if ground.on_gpu:
-        record = cuda_recorder()
-        made["compiled"] = FastPlan(models, case, compile_blocks=True, slice_size=slice_size)
-        made["graphs"] = FastPlan(models, case, record=record, slice_size=slice_size)
-        made["compiled, graphs"] = FastPlan(models, case, True, record, slice_size)
-    return made
+def variants(
+    ground: Ground, models: Models, case: Workload, slice_size: int = SLICE, brief: bool = False
+) -> dict[str, FastPlan]:
+    """Fast paths to compare; `brief`: the first and the last. On a CPU the one as it is written, for `bench_exact` has
+    the others."""
+    record = cuda_recorder() if ground.on_gpu else None
+    wanted = {"fast": (False, None), "compiled": (True, None), "graphs": (False, record), BEST: (True, record)}
+    names = ["fast"] if not ground.on_gpu else ["fast", BEST] if brief else wanted
+    return {name: FastPlan(models, case, *wanted[name], slice_size) for name in names}
 
 
 def check_bfloat16(ground: Ground) -> dict[str, Any]:
@@ -193,17 +194,30 @@ def example_context(spec: PolicySpec) -> PlanContext:
 
 
 def check_service(ground: Ground) -> dict[str, Any]:
-    """Whole services, encoder and all: models on this device in the gateway's process against the same on a CPU, and a
-    real Triton's, also after a death, against both, where a Triton can run."""
+    """A whole service on this device, encoder and all, against one on a CPU."""
+    if not ground.on_gpu:
+        return {"skipped": "this is a CPU"}
     import gpu_services
 
-    on_cpu = gpu_services.local(ground.folder, "cpu")
-    found = {"local": gpu_services.local(ground.folder, ground.device.type)} if ground.on_gpu else {}
-    if (obstacle := gpu_services.obstacle()) is None:
-        found |= gpu_services.on_triton(ground.folder, ground.device.type)
-    differences = {name: np.abs(actions - on_cpu).max().item() for name, actions in found.items()}
-    ok = max(differences.values(), default=0.0) <= MAX_DIFFERENCE
-    return {"ok": ok, "action_difference": differences, "aim": MAX_DIFFERENCE, "no triton": obstacle}
+    here, on_cpu = (gpu_services.local(ground.folder, device) for device in (ground.device.type, "cpu"))
+    difference = np.abs(here - on_cpu).max().item()
+    return {"ok": difference <= MAX_DIFFERENCE, "action_difference": difference, "aim": MAX_DIFFERENCE}
+
+
+def check_triton(ground: Ground) -> dict[str, Any]:
+    """A service on a real Triton against one with the models in its own process, also after a death."""
+    import gpu_services
+
+    if (obstacle := gpu_services.obstacle()) is not None:
+        return {"skipped": obstacle}
+    local = gpu_services.local(ground.folder, ground.device.type)
+    found = gpu_services.on_triton(ground.folder, ground.device.type)
+    differences = {name: np.abs(actions - local).max().item() for name, actions in found.items()}
+    return {
+        "ok": max(differences.values()) <= MAX_DIFFERENCE,
+        "action_difference": differences,
+        "aim": MAX_DIFFERENCE,
+    }
 
 
 def time_plan(ground: Ground) -> dict[str, Any]:
@@ -224,13 +238,13 @@ def time_plan(ground: Ground) -> dict[str, Any]:
         note(f"  {name}: {seconds:.3f} s, {times:.2f} of the floor")
 
     for slice_size in sorted({SLICE, case.planner.num_video_samples}):
-        for name, plan in variants(ground, models, case, slice_size).items():
-            found(f"{name}, slices of {slice_size}", ground.median_s(lambda plan=plan: plan.plan(scene, draws)))
-            if ground.on_gpu and name in ("fast", "compiled"):
-                kernels[f"{name}, slices of {slice_size}"] = device_ms(lambda plan=plan: plan.plan(scene, draws))
-    for name, choice in SERVED.items() if ground.on_gpu else [("fast", "off")]:
-        for robots, seconds in served(ground, spec, models, dtype, choice).items():
-            found(f"{name}, served to {robots} at once", seconds)
+        for name, plan in variants(ground, models, case, slice_size, brief=True).items():
+            label = f"{name}, slices of {slice_size}"
+            found(label, ground.median_s(lambda plan=plan: plan.plan(scene, draws)))
+            if ground.on_gpu:
+                kernels[label] = device_ms(lambda plan=plan: plan.plan(scene, draws))
+    for robots, seconds in served(ground, spec, models, dtype, Settings()).items():
+        found(f"served to {robots} at once", seconds)
     return {
         "dtype": str(dtype),
         "tflop": floor / 1e12,
@@ -247,23 +261,24 @@ def device_ms(run: Callable[[], object]) -> dict[str, float]:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         run()
         torch.cuda.synchronize()
-    times = {each.key[:80]: each.self_device_time_total / 1e3 for each in profile.key_averages()}
-    most = sorted(times, key=lambda name: -times[name])[:KERNELS]
-    return {"all": round(sum(times.values()), 1), **{name: round(times[name], 1) for name in most}}
+    times: Counter[str] = Counter()
+    for each in profile.key_averages():
+        times[each.key[:80]] += each.self_device_time_total / 1e3
+    return {"all": round(times.total(), 1), **{name: round(took, 1) for name, took in times.most_common(KERNELS)}}
 
 
-def served(ground: Ground, spec: PolicySpec, models: Models, dtype: torch.dtype, choice: str) -> dict[int, float]:
-    """Seconds for each plan by numbers of robots: planner, batcher and arena with a service's settings, without its
+def served(ground: Ground, spec: PolicySpec, models: Models, dtype: torch.dtype, told: Settings) -> dict[int, float]:
+    """Seconds for each plan by numbers of robots: planner, batcher and arena as a service has them, without its
     edges."""
-    told = Settings()
+    planner = told.planner
     limits = BatcherConfig(
         told.batcher.max_rows, 1, 1 + told.batcher.ready, told.batcher.slice_s, told.batcher.arena_retry_s
     )
-    planner = told.planner
     config = DeviceConfig(limits, planner.slice_size, planner.slices_in_flight, told.backend.max_cached_texts)
+    choices = (told.backend.compile, told.backend.cuda_graphs) if ground.on_gpu else ("off", "off")
     book = ArenaBook(told.arena.num_slots, told.arena.lease_s)
     arena = Arena.in_process(SlotShape.of(spec), book, dtype, ground.device)
-    backend = LocalBackend(transformer_runners(models, spec, arena, ROBOTS, choice, cuda_graphs=ground.on_gpu))
+    backend = LocalBackend(transformer_runners(models, spec, arena, ROBOTS, *choices))
     context = example_context(spec)
 
     async def run() -> dict[int, float]:
@@ -302,6 +317,7 @@ PARTS: Mapping[str, Callable[[Ground], dict[str, Any]]] = {
     "bfloat16": check_bfloat16,
     "arena": check_arena,
     "service": check_service,
+    "triton": check_triton,
     "plan": time_plan,
 }
 
@@ -341,7 +357,7 @@ def installed(package: str) -> str | None:
 
 
 def note(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+    print(f"{time.perf_counter() - STARTED:6.1f} s  {words}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -71,10 +71,10 @@ class BackendSettings(_Section):
         default=None, description="calls at a time on a CPU; none: locally by the model's size, on a Triton two"
     )
     compile: Literal["auto", "on", "off"] = Field(
-        default="auto", description="torch's compiler; auto: on a CPU where it works; on: an error where it does not"
+        default="auto", description="torch's compiler; auto: where it works; on: an error where it does not"
     )
-    cuda_graphs: bool = Field(
-        default=False, description="experts as CUDA graphs, one launch a forward; not yet tried on a GPU"
+    cuda_graphs: Literal["auto", "on", "off"] = Field(
+        default="auto", description="experts as CUDA graphs, one launch a forward; auto: on a GPU"
     )
     max_cached_texts: Positive = Field(default=64, description="instructions whose keys and values are kept")
 

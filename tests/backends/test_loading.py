@@ -53,5 +53,5 @@ def test_a_model_that_does_not_exist_is_refused(tiny: Bundle) -> None:
 
 
 def test_cuda_graphs_need_a_gpu(tiny: Bundle) -> None:
-    with pytest.raises(SettingsError, match=r"backend.cuda_graphs: expected models on cuda, got cpu"):
-        load_runner("value_dit", tiny, arena_for(tiny.spec, 1), replace(CONFIG, cuda_graphs=True))
+    with pytest.raises(SettingsError, match=r"backend.cuda_graphs: on expects models on cuda, got cpu"):
+        load_runner("value_dit", tiny, arena_for(tiny.spec, 1), replace(CONFIG, cuda_graphs="on"))

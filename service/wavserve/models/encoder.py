@@ -41,7 +41,8 @@ class Encoder:
 
         Raises BundleError when the folder is no bundle or a part does not load.
         """
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # torch's default rounds float32 to TF32 on a GPU
+        # torch's default rounds float32 to TF32 on a GPU
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         self._spec = bundle.load(folder).spec
         self._video = VideoCoder(_load(AutoencoderKLLTXVideo, folder / bundle.VAE, dtype).to(device))
         self._text = _load(T5EncoderModel, folder / bundle.TEXT_ENCODER, dtype).to(text_device or device).eval()

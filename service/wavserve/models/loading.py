@@ -35,6 +35,7 @@ from wavserve.verbs import MODELS
 log = logging.getLogger(__name__)
 
 Fast = TypeVar("Fast", FastVideo, FastValue, FastAction)
+Expert = TypeVar("Expert", FastValue, FastAction)
 
 OPEN_ROWS, OPEN_LENGTH = 0, 2
 """Axes of a context's keys and values `[R, heads, L, d]`: the one whose length varies from call to call."""
@@ -58,8 +59,8 @@ class RunnerConfig:
     """auto, on or off"""
     workers: int | None = 1
     """calls that compute at a time in one process; None: by the model's size"""
-    cuda_graphs: bool = False
-    """of the experts, on a GPU"""
+    cuda_graphs: str = "off"
+    """auto, on or off; of the experts, on a GPU"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,8 @@ def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig
     Raises BundleError, and SettingsError for a device that is not there.
     """
     spec, folder, device, dtype = bundle.spec, bundle.folder / TRANSFORMER, arenas.device, dtype_of(config.dtype)
-    if config.cuda_graphs and device.type != "cuda":
-        raise SettingsError(f"backend.cuda_graphs: expected models on cuda, got {device.type}; try false")
+    if config.cuda_graphs == "on" and device.type != "cuda":
+        raise SettingsError(f"backend.cuda_graphs: on expects models on cuda, got {device.type}; try auto")
     match model:
         case "encoder":
             text_device = (
@@ -122,9 +123,9 @@ def transformer_runners(
     arena: Arena,
     max_texts: int,
     choice: str = "off",
-    cuda_graphs: bool = False,
+    cuda_graphs: str = "off",
 ) -> dict[str, Runner]:
-    """The runners of the three transformers around one arena. `choice`: of compiling, as in `RunnerConfig`."""
+    """The runners of the three transformers around one arena. `choice`: of compiling; both as in `RunnerConfig`."""
     return {
         "video_dit": _video_runner(models.video, spec, arena, max_texts, choice),
         "value_dit": _value_runner(models.value, spec, arena, choice, cuda_graphs),
@@ -147,30 +148,32 @@ def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int,
 
 
 def _value_runner(
-    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off", cuda_graphs: bool = False
+    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off", cuda_graphs: str = "off"
 ) -> Runner:
     contexts = [SlotShape.of(spec).video_tokens]
     make = partial(FastValue, dit, spec.model, spec.num_value_tokens, contexts=contexts)
-    model = _built("value_dit", make, OPEN_ROWS, choice, arenas.device)
-    if cuda_graphs:
-        model.use_graphs(cuda_recorder())
-    return ValueRunner(model, spec, arenas)
+    return ValueRunner(_expert("value_dit", make, choice, cuda_graphs, arenas.device), spec, arenas)
 
 
 def _action_runner(
-    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off", cuda_graphs: bool = False
+    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off", cuda_graphs: str = "off"
 ) -> Runner:
     shape = SlotShape.of(spec)
     make = partial(FastAction, dit, spec.model, spec.chunk, contexts=[shape.video_tokens, shape.value_tokens])
-    model = _built("action_dit", make, OPEN_ROWS, choice, arenas.device)
-    if cuda_graphs:
+    return ActionRunner(_expert("action_dit", make, choice, cuda_graphs, arenas.device), spec, arenas)
+
+
+def _expert(name: str, make: Callable[..., Expert], choice: str, cuda_graphs: str, device: torch.device) -> Expert:
+    """An expert's fast path, with graphs where they are wanted; auto: on a GPU."""
+    model = _built(name, make, OPEN_ROWS, choice, device)
+    if cuda_graphs == "on" or (cuda_graphs == "auto" and device.type == "cuda"):
         model.use_graphs(cuda_recorder())
-    return ActionRunner(model, spec, arenas)
+    return model
 
 
 def _built(name: str, make: Callable[..., Fast], open_axis: int, choice: str, device: torch.device) -> Fast:
-    """A fast path, compiled where that is wanted; auto: on a CPU, for on a GPU nobody has measured it yet."""
-    if choice == "off" or (choice == "auto" and device.type != "cpu"):
+    """A fast path, compiled where that is wanted; auto: where it works."""
+    if choice == "off":
         return make(step=block)
     # torch's compiler: a second and 60 MB that who does not want it does without
     from wavserve.models.compiling import compiled
