@@ -29,6 +29,8 @@ Pixels = NDArray[np.uint8]
 # as diffusers' LTX pipelines have it: a decoder that is conditioned on time expects slightly noisy latents
 _DECODE_TIMESTEP = 0.03
 _DECODE_NOISE = 0.025
+_CACHED_PIXELS = 1 << 18
+"""Of frames encoded at a time on a CPU: more leave its cache, and take memory that the process keeps."""
 
 
 class Encoder:
@@ -101,7 +103,9 @@ class VideoCoder:
     def encode(self, frames: Tensor) -> Tensor:
         """Frames -1 to 1 `[R, 3, frames, height, width]` -> `[R, C, F, H, W]` float32: posterior mean, normalised."""
         frames = frames.to(self._vae.device, self._vae.dtype)
-        latents: Tensor = (self._vae.encode(frames).latent_dist.mode().float() - self._mean) / self._scale
+        size = max(1, _CACHED_PIXELS // frames[0, 0].numel()) if frames.device.type == "cpu" else len(frames)
+        modes = torch.cat([self._vae.encode(part).latent_dist.mode() for part in torch.split(frames, size)])
+        latents: Tensor = (modes.float() - self._mean) / self._scale
         return latents
 
     @torch.inference_mode()
