@@ -181,10 +181,12 @@ class Costs:
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._estimates: dict[CallKind, Estimate] = {}
+        self._longest_s, self._longest_at = 0.0, clock()
 
     def measured(self, kind: CallKind, rows: int, seconds: float, lasted_s: float | None = None) -> None:
         """A call of `rows` rows took so many device seconds, and `lasted_s` by the clock (None: it had no company)."""
         lasted_s = seconds if lasted_s is None else lasted_s
+        self._longest_s, self._longest_at = max(lasted_s, self.longest_s()), self._clock()
         self._estimates.setdefault(kind, Estimate()).add(rows, seconds, lasted_s, self._clock())
 
     def seconds(self, kind: CallKind, rows: int) -> float:
@@ -199,6 +201,10 @@ class Costs:
         """How long a call lasts by the clock, in the company that such calls had of late; 0 when there was none."""
         known = self._estimates.get(kind)
         return 0.0 if known is None else known.lasts_s(self._clock())
+
+    def longest_s(self) -> float:
+        """How long the longest call of late lasted by the clock; forgotten as estimates are."""
+        return self._longest_s * math.exp2((self._longest_at - self._clock()) / HALF_LIFE_S)
 
     def rows_within(self, kind: CallKind, seconds: float, most: int) -> int:
         """The largest power of two of rows, at most `most`, whose call stays within `seconds`; at least one.

@@ -68,7 +68,7 @@ class Device:
         costs = Costs(clock)
         batcher = Batcher(backend, config.batcher, costs, on_batch, clock)
         forecast = Forecast(costs, config.batcher.call_s, config.max_slice, config.slices_in_flight)
-        schedule = Schedule(config.batcher.slice_s, clock)
+        schedule = Schedule(lambda: min(costs.longest_s(), config.batcher.slice_s), clock)
         planner = Planner(ModelCalls(spec, batcher), forecast, schedule)
         return cls(batcher, planner, Perception(spec, batcher, config.max_texts))
 

@@ -14,6 +14,9 @@ from wavserve.types import Array
 
 _EPSILON = 1e-6  # part of the published statistics' definition, in both kinds
 
+_FARTHEST = 1e6
+"""A state so many times the statistics' spread away is no measurement, and would overflow in the models."""
+
 _Wide = NDArray[np.float64]
 
 
@@ -75,6 +78,12 @@ class Normaliser:
         if state.shape != (self._state_dim,):
             raise InvalidRequest("state", f"{self._state_dim} numbers", f"shape {list(state.shape)}")
         return state.astype(np.float64)
+
+
+def farthest(norm: NormSpec) -> tuple[_Wide, _Wide]:
+    """Lowest and highest `[dim]` that are taken, in declared units."""
+    offset, scale = _affine(norm)
+    return offset - _FARTHEST * scale, offset + _FARTHEST * scale
 
 
 def _affine(norm: NormSpec) -> tuple[_Wide, _Wide]:

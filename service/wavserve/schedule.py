@@ -21,6 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from wavserve.errors import DeadlineExceeded, Overloaded
@@ -126,9 +127,9 @@ class _Waiting:
 class Schedule:
     """The plans admitted to one device."""
 
-    def __init__(self, slice_s: float = 0.0, clock: Clock = time.monotonic) -> None:
-        """`slice_s`: longest a call takes, which a more urgent plan must wait for."""
-        self._slice_s = slice_s
+    def __init__(self, longest_s: Callable[[], float] = lambda: 0.0, clock: Clock = time.monotonic) -> None:
+        """`longest_s`: how long a call may take that a more urgent plan must wait for."""
+        self._longest_s = longest_s
         self._clock = clock
         self._tickets: dict[int, Ticket] = {}
         self._numbers = itertools.count(1)
@@ -272,7 +273,7 @@ class Schedule:
 
         The first that was not served yet waits for the call that runs, and those behind it with it.
         """
-        ends, end, waits_s = {}, self._clock(), self._slice_s if len(self._tickets) > 1 else 0.0
+        ends, end, waits_s = {}, self._clock(), self._longest_s() if len(self._tickets) > 1 else 0.0
         for ticket in sorted(self._tickets.values(), key=lambda ticket: ticket.rank):
             if not ticket.used_s:
                 end, waits_s = end + waits_s, 0.0

@@ -421,9 +421,11 @@ class Chaos:
         model = VERBS[verb].model
         self._running[model] += verb != "release"
         self.most_on_one_model = max(self.most_on_one_model, *self._running.values())
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        self._running[model] -= verb != "release"
+        try:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        finally:
+            self._running[model] -= verb != "release"
         if outcome == 1:
             raise BackendError("scripted")
         x = inputs["x"] if "x" in inputs else np.full(len(inputs["handles"]), -1)

@@ -20,7 +20,7 @@ INF = math.inf
 
 def made(slice_s: float = 0.0) -> tuple[Schedule, ManualClock]:
     clock = ManualClock()
-    return Schedule(slice_s, clock), clock
+    return Schedule(lambda: slice_s, clock), clock
 
 
 def order(*tickets: Ticket) -> list[str]:
@@ -225,7 +225,7 @@ class Device:
 
     def __init__(self, call_s: float = 0.25) -> None:
         self.clock = ManualClock()
-        self.schedule = Schedule(call_s, self.clock)
+        self.schedule = Schedule(lambda: call_s, self.clock)
         self.call_s = call_s
         self.plans: list[Plan] = []
         self.order: list[Plan] = []

@@ -11,8 +11,9 @@ import numpy as np
 
 from wavserve.errors import InvalidRequest, TooLarge, UnknownPolicy
 from wavserve.messages import DEADLINE_KEY, Submission
+from wavserve.normalise import farthest
 from wavserve.options import merge_options
-from wavserve.spec import PolicySpec
+from wavserve.spec import PolicySpec, VectorSpec
 from wavserve.types import Array
 from wavserve.wire import MAX_MILLISECONDS
 
@@ -39,7 +40,7 @@ def check(submission: Submission, spec: PolicySpec) -> Array:
     for image in submission.images:
         _check_range(f"images.{image.camera}.captured_mono_ns", image.captured_mono_ns, 0, _MAX_COUNT)
     merge_options(spec.planner, spec.bounds, dict(submission.options))
-    return _state(submission.state, spec.state.dim)
+    return _state(submission.state, spec.state)
 
 
 def check_policy(name: str | None, spec: PolicySpec) -> None:
@@ -80,12 +81,15 @@ def _check_range(field: str, value: int, low: int, high: int) -> None:
         raise InvalidRequest(field, f"{low} to {high}", value)
 
 
-def _state(values: tuple[float, ...], dim: int) -> Array:
-    if len(values) != dim:
-        raise InvalidRequest("state", f"{dim} numbers", f"{len(values)} numbers")
+def _state(values: tuple[float, ...], vector: VectorSpec) -> Array:
+    if len(values) != vector.dim:
+        raise InvalidRequest("state", f"{vector.dim} numbers", f"{len(values)} numbers")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
         state = np.asarray(values, np.float32)
     for index, number in enumerate(state):
         if not math.isfinite(number):
             raise InvalidRequest(f"state[{index}]", "a finite float32", values[index])
+    lowest, highest = farthest(vector.norm)
+    for index in np.flatnonzero((state < lowest) | (state > highest)).tolist():
+        raise InvalidRequest(f"state[{index}]", f"{lowest[index]:g} to {highest[index]:g}", values[index])
     return state

@@ -6,6 +6,7 @@ The networks are diffusers' `AutoencoderKLLTXVideo` and transformers' `T5Encoder
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class VideoCoder:
     def encode(self, frames: Tensor) -> Tensor:
         """Frames -1 to 1 `[R, 3, frames, height, width]` -> `[R, C, F, H, W]` float32: posterior mean, normalised."""
         frames = frames.to(self._vae.device, self._vae.dtype)
-        size = max(1, _CACHED_PIXELS // frames[0, 0].numel()) if frames.device.type == "cpu" else len(frames)
+        size = max(1, _CACHED_PIXELS // math.prod(frames.shape[2:])) if frames.device.type == "cpu" else len(frames)
         modes = torch.cat([self._vae.encode(part).latent_dist.mode() for part in torch.split(frames, size)])
         latents: Tensor = (modes.float() - self._mean) / self._scale
         return latents
