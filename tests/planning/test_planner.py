@@ -194,7 +194,7 @@ def test_an_iteration_is_not_granted_at_another_plan_s_cost() -> None:
             job = example_job(rig.spec, 1, num_iterations=1)
             for _ in range(40):
                 await rig.planner.plan(job)
-            for others_s, iterations in ((0.0, 1), (5.0, 0)):
+            for others_s, iterations in ((0.0, 1), (6.0, 0)):
                 demand = rig.planner.demand(f"robot {others_s}", job.config, pictures=0)
                 ticket = rig.planner.schedule.enter(demand, clock.now + 10.0)
                 other = rig.planner.schedule.enter(Demand("other", Work(others_s), Work(others_s)), clock.now + 13.0)
