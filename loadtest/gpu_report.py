@@ -349,6 +349,13 @@ def about(device: torch.device) -> dict[str, Any]:
     return {"device": told, "versions": versions, "command": shlex.join(sys.argv)}
 
 
+def positive(text: str) -> int:
+    """Raises ValueError."""
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
 def installed(package: str) -> str | None:
     try:
         return version(package)
@@ -364,15 +371,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="small sizes")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each plan (default %(default)s)")
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--repeats", type=positive, default=5, help="timed runs of each plan (default %(default)s)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which (default: all)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks", help="folder (default: docs/benchmarks)")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit(f"--device cuda: expected a GPU that torch {torch.__version__} can use, got none; or --device cpu")
     report = about(torch.device(args.device))
     slug = re.sub(r"[^a-z0-9]+", "-", f"gpu-{report['device']['name']}".lower())
-    path = args.out / f"{slug}{'-quick' if args.quick else ''}.json"
+    parts = [] if args.parts == list(PARTS) else args.parts  # some of them are no reason to lose a whole report
+    path = args.out / f"{'-'.join([slug, *parts, *(['quick'] if args.quick else [])])}.json"
+    args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         ground = Ground(torch.device(args.device), args.quick, args.repeats, Path(folder))
         for name in args.parts:

@@ -1,8 +1,7 @@
 """An expert's blocks as CUDA graphs: recorded once for every kind of shapes, then a single launch a forward.
 
 Called by `fast_expert` where `backend.cuda_graphs` asks for it. A GPU is done with an expert's small kernels before
-Python has launched the next (a plan on an H100 takes half the time with them, see docs/benchmarks); the video model's
-are long enough without. Recorded by hand, for the graphs of torch's compiler refuse functions that update their input,
+Python has launched the next (figures of an H100: docs/benchmarks); the video model's are long enough without. Recorded by hand, for the graphs of torch's compiler refuse functions that update their input,
 as blocks do.
 """
 
