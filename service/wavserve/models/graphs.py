@@ -1,8 +1,8 @@
 """An expert's blocks as CUDA graphs: recorded once for every kind of shapes, then a single launch a forward.
 
 Called by `fast_expert` where `backend.cuda_graphs` asks for it. A GPU is done with an expert's small kernels before
-Python has launched the next (figures of an H100: docs/benchmarks); the video model's are long enough without. Recorded by hand, for the graphs of torch's compiler refuse functions that update their input,
-as blocks do.
+Python has launched the next (figures of an H100: docs/benchmarks); the video model's are long enough without. Recorded
+by hand, for the graphs of torch's compiler refuse functions that update their input, as blocks do.
 """
 
 from __future__ import annotations
