@@ -23,6 +23,7 @@ def test_every_part_runs_and_is_judged(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr[-3000:]
     [path] = tmp_path.iterdir()
+    assert path.stem.endswith("-parity-exact-bfloat16-arena-plan-quick"), "not the name of a whole report"
     report = json.loads(path.read_text())
     assert {"device", "versions", "command", *PARTS} == set(report)
     assert "--quick" in report["command"]

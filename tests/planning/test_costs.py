@@ -167,3 +167,16 @@ def test_calls_that_run_at_once_share_the_device_s_time() -> None:
     third = meter.start()
     clock.now += 1.0
     assert meter.stop(third) == 1.0
+
+
+def test_the_longest_call_of_late_is_forgotten_within_seconds() -> None:
+    clock = ManualClock()
+    costs = Costs(clock)
+    assert costs.longest_s() == 0.0
+    costs.measured(KIND, 8, 0.1, lasted_s=0.4)
+    costs.measured(CallKind("score"), 8, 0.1)
+    assert costs.longest_s() == 0.4
+    clock.now += 2 * HALF_LIFE_S
+    assert costs.longest_s() == pytest.approx(0.1)
+    costs.measured(KIND, 1, 0.2)
+    assert costs.longest_s() == 0.2
