@@ -183,9 +183,12 @@ def service(folder: Path, tiny: Bundle, kind: str) -> dict[str, Any]:
 
 
 def role(process: psutil.Process) -> str:
-    if process.status() == psutil.STATUS_ZOMBIE:
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        command = ""
+    if not command:  # a zombie has no arguments any more
         return "dead"
-    command = " ".join(process.cmdline())
     model = next((model for model in MODELS if f"/{model}/" in command), None)
     if model is None:
         return next((name for name in ("reaper", "tritonserver") if name in command), "gateway")

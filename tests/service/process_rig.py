@@ -27,14 +27,22 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
+def command_of(process: psutil.Process) -> str:
+    """Its arguments in one line; empty once it ended, which it may do between any two looks."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie is one of these
+        return ""
+
+
 def triton_of(service: int) -> psutil.Process:
-    [server] = [each for each in below(service) if each.name() == "tritonserver"]
+    [server] = [each for each in below(service) if command_of(each).partition(" ")[0].endswith("/tritonserver")]
     return server
 
 
 def models_of(pid: int) -> dict[str, psutil.Process]:
     """The process of each model below this one; a model that is being loaded may be missing."""
-    commands = {each: " ".join(each.cmdline()) for each in below(pid)}
+    commands = {each: command_of(each) for each in below(pid)}
     return {model: each for model in MODELS for each, command in commands.items() if f"/{model}/1/model.py" in command}
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from process_rig import alive, below, files_of, models_of, triton_of, until
+from process_rig import alive, below, command_of, files_of, models_of, triton_of, until
 from service_rig import REPOSITORY, Server, start, submission
 
 from wavserve.backends.triton_server import PROGRAMS, why_not
@@ -194,7 +194,7 @@ def kill_while_planning(victim: Server) -> int:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU one model computes at a time")
 def test_on_a_cpu_models_compute_side_by_side(service: Server) -> None:
     """The server lets as many as the gateway hands over: with one, the second would wait for nothing."""
-    assert f"--rate-limit-resource=gpu:{SIDE_BY_SIDE}" in triton_of(service.process.pid).cmdline()
+    assert f"--rate-limit-resource=gpu:{SIDE_BY_SIDE}" in command_of(triton_of(service.process.pid))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU nobody waits for a core")
@@ -223,7 +223,7 @@ def test_what_a_gateway_and_its_reaper_left_is_ended_by_the_next(tiny: Bundle, t
         (tmp_path / name).mkdir()
     victim = started(tmp_path / "victim", tiny)
     left = below(victim.process.pid)
-    [reaper] = [each for each in left if "reaper.py" in " ".join(each.cmdline())]
+    [reaper] = [each for each in left if "reaper.py" in command_of(each)]
     hanging, server = models_of(victim.process.pid)["value_dit"], triton_of(victim.process.pid)
     for each in (hanging, reaper):
         each.suspend()
