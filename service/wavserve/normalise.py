@@ -14,8 +14,10 @@ from wavserve.types import Array
 
 _EPSILON = 1e-6  # part of the published statistics' definition, in both kinds
 
-_FARTHEST = 1e6
-"""A state so many times the statistics' spread away is no measurement, and would overflow in the models."""
+_FARTHEST = 1e12
+"""A state so many times the statistics' spread away is no measurement; at 1e19 float32 squares would overflow.
+
+Where a policy's statistics have no spread, which is then _EPSILON, that still leaves a million units."""
 
 _Wide = NDArray[np.float64]
 
