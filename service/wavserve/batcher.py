@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -36,8 +37,8 @@ def ignore(verb: str, groups: int, rows: int, seconds: float) -> None:
 
 
 ALLOCATING = "imagine"
-"""The verb whose answer names what must be given back: it is never cancelled while it runs, for an answer that crosses
-with its cancellation would leave slots that nobody knows. It is one short call."""
+"""The verb whose answer names what must be given back: it is never cancelled while it runs, nor cut at a deadline, for
+an answer that crosses with its cancellation would leave slots that nobody knows. It is one short call."""
 
 TURNS = 3
 """Turns of the event loop in which a plan that was answered asks for its next call."""
@@ -128,7 +129,11 @@ class Batcher:
         error here: the group waits until slots are freed. Cancelling the caller drops the group.
         """
         self._enqueue(group)
-        return await group.future
+        try:
+            return await group.future
+        except asyncio.CancelledError:
+            self._disown(group)
+            raise
 
     def discard(self, handles: NDArray[np.int64]) -> None:
         """Gives back arena slots `[N, 2]` that nobody will read; safe to call for slots already released."""
@@ -136,6 +141,12 @@ class Batcher:
             group = SampleGroup("release", {"handles": handles})
             self._enqueue(group)
             group.future.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def _disown(self, group: SampleGroup) -> None:
+        """Its caller was cancelled; where the answer had come a moment before, nobody reads the slots it names."""
+        answer = group.future
+        if group.verb == ALLOCATING and answer.done() and not answer.cancelled() and answer.exception() is None:
+            self.discard(answer.result()["handles"])
 
     def _enqueue(self, group: SampleGroup) -> None:
         if self._closed:
@@ -208,9 +219,8 @@ class Batcher:
         started = self._clock()
         verb = batch[0].verb
         answers: list[Tensors | WavserveError]
-        latest = max(group.ticket.deadline for group in batch)
         metered = self._meter.start()
-        running = asyncio.create_task(self._backend.run(verb, join(batch), latest))
+        running = asyncio.create_task(self._run(batch))
         if verb != ALLOCATING:
             for group in batch:
                 group.future.add_done_callback(partial(_stop_if_unwanted, running, batch))
@@ -226,20 +236,32 @@ class Batcher:
             failure.__cause__ = error
             answers = [failure] * len(batch)
         ended = self._clock()
-        used_s, failed = self._meter.stop(metered), any(isinstance(answer, WavserveError) for answer in answers)
+        used_s = self._meter.stop(metered)
         for group, answer in zip(batch, answers, strict=True):
             self._settle(group, answer)
             if group.future.done() and group.on_call is not None:
                 group.on_call(started - group.queued_at, ended - started)
-        self._account(batch, used_s, ended - started, failed)
+        self._account(batch, answers, used_s, ended - started)
         self._on_batch(verb, len(batch), sum(group.rows for group in batch), ended - started)
 
-    def _account(self, batch: list[SampleGroup], used_s: float, lasted_s: float, failed: bool) -> None:
-        """Charges the plans of a call with the device seconds it used; one without failure teaches the cost model."""
+    async def _run(self, batch: list[SampleGroup]) -> Tensors:
+        verb = batch[0].verb
+        latest = math.inf if verb == ALLOCATING else max(group.ticket.deadline for group in batch)
+        return await self._backend.run(verb, join(batch), latest)
+
+    def _account(
+        self, batch: list[SampleGroup], answers: Sequence[Tensors | WavserveError], used_s: float, lasted_s: float
+    ) -> None:
+        """Charges the plans of a call with the device seconds it used; one without failure teaches the cost model.
+
+        A group that failed was served, but what it asked for is owed as before.
+        """
         kind, rows = batch[0].kind, sum(group.rows for group in batch)
-        for group in batch:
-            group.ticket.paid(self._costs.seconds(kind, group.rows), used_s * group.rows / rows)
-        if not failed:
+        failed = [isinstance(answer, WavserveError) for answer in answers]
+        for group, undone in zip(batch, failed, strict=True):
+            foretold_s = 0.0 if undone else self._costs.seconds(kind, group.rows)
+            group.ticket.paid(foretold_s, used_s * group.rows / rows)
+        if not any(failed):
             self._costs.measured(kind, rows, used_s, lasted_s)
 
     def _settle(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:

@@ -28,6 +28,7 @@ class Echo:
 
     def __init__(self, gated: bool = False) -> None:
         self.calls: list[tuple[str, list[int]]] = []
+        self.deadlines: list[float] = []
         self.cancelled: list[int] = []
         self.fail: dict[int, Exception] = {}
         self._gate = asyncio.Semaphore(0 if gated else 10**9)
@@ -39,6 +40,7 @@ class Echo:
     async def run(self, verb: str, inputs: Tensors, deadline: float = 0.0) -> Tensors:
         x = inputs["x"] if "x" in inputs else inputs["handles"][:, 0, 1]
         self.calls.append((verb, x.tolist()))
+        self.deadlines.append(deadline)
         try:
             await self._gate.acquire()
         except asyncio.CancelledError:
@@ -341,6 +343,66 @@ def test_features_imagined_for_nobody_are_released() -> None:
     with_batcher(backend, scenario)
     assert backend.cancelled == []
     assert backend.calls == [("imagine", [5]), ("release", [5])]
+
+
+def test_features_whose_reader_is_cancelled_as_they_come_are_released() -> None:
+    backend = Echo()
+
+    async def scenario(batcher: Batcher) -> None:
+        asked = group(5, "imagine")
+        waiting = asyncio.ensure_future(batcher.run(asked))
+        asked.on_call = lambda queued_s, call_s: bool(waiting.cancel())  # answered, and the caller not yet awake
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
+        await settle()
+        assert batcher.slots_held == 0
+
+    with_batcher(backend, scenario)
+    assert backend.calls == [("imagine", [5]), ("release", [5])]
+
+
+def test_a_call_is_cut_at_the_last_of_its_deadlines_but_not_where_slots_would_be_lost() -> None:
+    backend = Echo(gated=True)
+
+    async def scenario(batcher: Batcher) -> None:
+        waiting = [asyncio.ensure_future(batcher.run(group(0)))]
+        await settle()
+        waiting += [asyncio.ensure_future(batcher.run(group(i, ticket=due(i)))) for i in (1, 2)]
+        waiting += [asyncio.ensure_future(batcher.run(group(3, "imagine", due(3.0))))]
+        await settle()
+        backend.step(9)
+        await asyncio.gather(*waiting)
+
+    with_batcher(backend, scenario)
+    assert backend.calls == [("denoise", [0]), ("denoise", [1, 2]), ("imagine", [3])]
+    assert backend.deadlines == [math.inf, 2.0, math.inf]
+
+
+def test_what_failed_is_owed_as_before() -> None:
+    backend = Echo()
+    backend.fail = {1: StaleHandle("gone")}
+
+    async def scenario(batcher: Batcher) -> None:
+        tickets = [Ticket(owed=Work(1.0, 1.0)) for _ in range(2)]
+        await batcher.run(group(0, ticket=tickets[0]))  # from here on the cost of such a call is known
+        await batcher.run(group(0, ticket=tickets[0]))
+        with pytest.raises(StaleHandle):
+            await batcher.run(group(1, ticket=tickets[1]))
+        assert tickets[0].owed.device_s < 1.0
+        assert tickets[1].owed == Work(1.0, 1.0)
+        assert tickets[1].used_s > 0
+
+    with_batcher(backend, scenario)
+
+
+def test_a_call_that_cannot_be_put_together_answers_its_group() -> None:
+    async def scenario(batcher: Batcher) -> None:
+        unnamed = SampleGroup("denoise", {"x": np.array(1)}, {"flow_steps": 2**40})  # more than an int32
+        with pytest.raises(BackendError, match="denoise failed"):
+            await batcher.run(unnamed)
+        assert (await batcher.run(group(7)))["x"] == 7
+
+    with_batcher(Echo(), scenario)
 
 
 def test_a_failed_call_answers_all_of_its_groups() -> None:

@@ -156,8 +156,6 @@ class TritonBackend:
                 self.on_down(model)
             raise failure from error
         except asyncio.CancelledError:
-            if call.done() and not call.cancelled() and not call.exception():
-                return call.result()  # it was there: slots in it have an owner only if it arrives
             caller = asyncio.current_task()
             if caller is not None and caller.cancelling():
                 raise
