@@ -5,13 +5,9 @@ Called by the policy, which decides whether there is a plan to make and what bec
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-
-import numpy as np
-from numpy.typing import NDArray
 
 from wavserve import digests
 from wavserve.calls import Job
@@ -27,7 +23,8 @@ from wavserve.proposal import NamedNoise, Proposal
 from wavserve.schedule import Ticket
 from wavserve.sessions import FrameMemory, Session
 from wavserve.spec import PlannerConfig, PolicySpec
-from wavserve.types import Array, DeadlineResult, Plan, PlanContext, PlanResult, Receipt, Stop
+from wavserve.together import together
+from wavserve.types import Array, DeadlineResult, Picture, Plan, PlanContext, PlanResult, Receipt, Stop
 from wavserve.warm_start import continued
 
 MAX_PLACEMENTS = 3
@@ -44,7 +41,7 @@ class Made:
     memory: FrameMemory
     """with this observation in it"""
     warm_start: bool
-    imagined: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    imagined: Mapping[str, tuple[Picture, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +119,7 @@ class Maker:
     ) -> tuple[FrameMemory, PlanContext]:
         request, latent, threshold = order.request, self.spec.latent, self.spec.memory_threshold
         with order.progress.measure("encode"):
-            text, latents = await asyncio.gather(
+            text, latents = await together(
                 perception.read(request.instruction, ticket), perception.see(request.images, ticket)
             )
         if session.memory is None:

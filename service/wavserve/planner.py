@@ -18,6 +18,7 @@ from wavserve.noise import FINAL
 from wavserve.proposal import CONTROLS, Proposal, snr, value_rows
 from wavserve.schedule import Demand, Schedule
 from wavserve.spec import PlannerConfig
+from wavserve.together import together
 from wavserve.types import Array, Gaussian, IterationRecord, Plan, Stop
 
 
@@ -90,12 +91,7 @@ class Planner:
                 return await self.calls.with_features(job, proposal.video, iteration, samples, score)
 
         cuts = [range(start, min(start + size, total)) for start in range(0, total, size)]
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(explore_slice(samples)) for samples in cuts]
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None  # its neighbours failed likewise or were cancelled for it
-        return np.concatenate([task.result() for task in tasks])
+        return np.concatenate(await together(*map(explore_slice, cuts)))
 
     async def _refit(
         self, job: Job, proposal: Proposal, values: Array | None, iteration: int

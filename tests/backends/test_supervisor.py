@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from wavserve.backends.triton import About
 from wavserve.backends.triton_health import Supervisor, WatchConfig
@@ -23,6 +26,8 @@ class FakeTriton:
         self.there = dict.fromkeys(MODELS, False)
         self.digest = "d" * 64
         self.broken: set[str] = set()
+        self.trouble: list[Exception] = []
+        """what the next calls of `describe` and `start` raise"""
         self.slots = 8
         self.calls: list[str] = []
         self.on_down: Callable[[str], None] = lambda model: None
@@ -31,6 +36,7 @@ class FakeTriton:
         self._ended = asyncio.Event()
 
     async def describe(self, model: str, timeout_s: float) -> About:
+        self._stumble()
         if not self.there[model]:
             self.on_down(model)
             raise ModelDown(model)
@@ -54,7 +60,12 @@ class FakeTriton:
     async def reconnect(self, url: str) -> None:
         self.calls.append(f"reconnect {url}")
 
+    def _stumble(self) -> None:
+        if self.trouble:
+            raise self.trouble.pop()
+
     async def start(self) -> str:
+        self._stumble()
         self.running, self.there = True, dict.fromkeys(MODELS, False)
         self._ended.clear()
         return "somewhere"
@@ -207,6 +218,57 @@ def test_a_policy_changed_under_the_models_is_noticed() -> None:
         assert supervisor.up  # they work; they are only not ours
 
     supervised(scenario)
+
+
+def test_a_stranger_that_is_gone_keeps_nobody_from_planning() -> None:
+    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
+        supervisor.expect("e" * 64, 1)
+        assert supervisor.stranger
+        triton.broken = set(MODELS)
+        triton.there = dict.fromkeys(MODELS, False)
+        await until(lambda: not supervisor.stranger)
+        assert not supervisor.up
+
+    supervised(scenario, owned=False)
+
+
+def test_whatever_goes_wrong_models_are_watched_on() -> None:
+    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
+        triton.trouble = [OSError("too many open files") for _ in MODELS]
+        await until(lambda: not triton.trouble)
+        await until(lambda: supervisor.up)
+        triton.there["value_dit"] = False
+        await until(lambda: "load value_dit" in triton.calls)
+        await until(lambda: supervisor.up)
+
+    supervised(scenario)
+
+
+def test_a_server_that_cannot_even_be_started_is_tried_again() -> None:
+    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
+        triton.kill()
+        triton.trouble = [OSError("no memory")]
+        await until(lambda: "reconnect somewhere" in triton.calls)
+        await until(lambda: supervisor.up)
+
+    supervised(scenario)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_closing_ends_also_whoever_is_just_told_something(turns: int) -> None:
+    async def main() -> None:
+        triton = FakeTriton()
+        supervisor = Supervisor("here", triton, replace(CONFIG, canary_s=60.0), triton)  # type: ignore[arg-type]
+        await supervisor.start()
+        await asyncio.sleep(0.01)
+        for model in MODELS:
+            supervisor.report(model)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            await supervisor.close()
+
+    asyncio.run(main())
 
 
 def test_an_arena_that_no_slice_fits_is_noticed() -> None:

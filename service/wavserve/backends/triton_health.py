@@ -73,8 +73,10 @@ class Supervisor:
 
     @property
     def stranger(self) -> bool:
-        """Whether a model said that it serves another policy than the expected one."""
-        return self._expected is not None and any(about.digest != self._expected for about in self.about.values())
+        """Whether a model that is up serves another policy than the expected one."""
+        if self._expected is None:
+            return False
+        return any(self._up[model] and about.digest != self._expected for model, about in self.about.items())
 
     @property
     def num_slots(self) -> int | None:
@@ -137,16 +139,25 @@ class Supervisor:
     async def _keep_model(self, model: str) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._alarms[model].wait(), self._config.canary_s)
+                async with asyncio.timeout(self._config.canary_s):
+                    await self._alarms[model].wait()
             self._alarms[model].clear()
-            if await self._answers(model):
-                continue
-            before = self._repairs
-            async with self._repairing:
-                if self._repairs != before and await self._answers(model):
-                    continue  # it came back with another's repair
-                if self._server is None or self._server.running:  # else it is started again with all its models
-                    await self._repair(model)
+            try:
+                await self._look_after(model)
+            except Exception:
+                log.exception("%s: watching it failed", model)
+                self._set(model, False)
+
+    async def _look_after(self, model: str) -> None:
+        """Asks a model, and repairs it when it does not answer."""
+        if await self._answers(model):
+            return
+        before = self._repairs
+        async with self._repairing:
+            if (self._repairs != before or self._server is None) and await self._answers(model):
+                return  # it came back with another's repair; others' servers may have other gateways that repair
+            if self._server is None or self._server.running:  # else it is started again with all its models
+                await self._repair(model)
 
     async def _repair(self, model: str) -> None:
         self._repairs += 1
@@ -194,8 +205,9 @@ class Supervisor:
                     await asyncio.gather(*(self._answers(model) for model in MODELS))
                     self._repairs, self._failures = self._repairs + 1, 0
                     backoff_s = self._config.canary_s
-                except WavserveError as error:
-                    log.error("tritonserver cannot be started: %s", error.message)
+                except Exception as error:
+                    unknown = None if isinstance(error, WavserveError) else error
+                    log.error("tritonserver cannot be started: %s", error, exc_info=unknown)
                     server.kill()
                     await asyncio.sleep(backoff_s)
                     backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
@@ -214,6 +226,7 @@ class Supervisor:
         except WavserveError as error:
             log.debug("%s does not answer: %s", model, error.message)
             self._set(model, False)
+            self._alarms[model].clear()  # this call's own: asking again at once would tell nothing new
             return False
         return True
 
