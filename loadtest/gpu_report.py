@@ -40,6 +40,7 @@ from wavserve.batcher import BatcherConfig
 from wavserve.bundle import Bundle
 from wavserve.calls import Job
 from wavserve.device import Device, DeviceConfig
+from wavserve.fleet import Size, device_config
 from wavserve.models import flops, precision, presets
 from wavserve.models.arena import Arena, SlotShape
 from wavserve.models.arena_book import ArenaBook
@@ -270,11 +271,7 @@ def device_ms(run: Callable[[], object]) -> dict[str, float]:
 def served(ground: Ground, spec: PolicySpec, models: Models, dtype: torch.dtype, told: Settings) -> dict[int, float]:
     """Seconds for each plan by numbers of robots: planner, batcher and arena as a service has them, without its
     edges."""
-    planner = told.planner
-    limits = BatcherConfig(
-        told.batcher.max_rows, 1, 1 + told.batcher.ready, told.batcher.slice_s, told.batcher.arena_retry_s
-    )
-    config = DeviceConfig(limits, planner.slice_size, planner.slices_in_flight, told.backend.max_cached_texts)
+    config = device_config(told, Size(told.arena.num_slots, workers=1, apart=False))
     choices = (told.backend.compile, told.backend.cuda_graphs) if ground.on_gpu else ("off", "off")
     book = ArenaBook(told.arena.num_slots, told.arena.lease_s)
     arena = Arena.in_process(SlotShape.of(spec), book, dtype, ground.device)

@@ -56,10 +56,13 @@ class ToldTurns:
     async def give(self, until: float) -> None:
         """Gives turns until a time of the monotonic clock, then sends the waiting home."""
         began, due = time.monotonic(), 0
-        while (now := time.monotonic()) < until:
+        while True:
+            now = min(time.monotonic(), until)
             while due <= (now - began) * self.per_s:  # catches up on turns that a late wake-up missed
                 self._next()
                 due += 1
+            if now == until:
+                break
             await asyncio.sleep(max(began + due / self.per_s - time.monotonic(), 0.0))
         self._over = True
         for turn in self._waiting:

@@ -260,15 +260,19 @@ class Size(NamedTuple):
     """each of them on another model"""
 
 
-def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: Size) -> Device:
-    """A backend with what plans through it, running."""
+def device_config(settings: Settings, size: Size) -> DeviceConfig:
+    """What plans through a backend of this size, as the settings have it."""
     told, planner, depth = settings.batcher, settings.planner, size.workers + settings.batcher.ready
-    config = DeviceConfig(
+    return DeviceConfig(
         BatcherConfig(told.max_rows, size.workers, depth, told.slice_s, told.arena_retry_s, size.apart),
         min(planner.slice_size, size.num_slots),
         planner.slices_in_flight,
         settings.backend.max_cached_texts,
     )
-    device = Device.over(spec, backend, config, metrics.observe_call)
+
+
+def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: Size) -> Device:
+    """A backend with what plans through it, running."""
+    device = Device.over(spec, backend, device_config(settings, size), metrics.observe_call)
     device.batcher.start()
     return device

@@ -5,22 +5,28 @@ Called by the policy when a request asks for pictures. Acting never needs this: 
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from wavserve.calls import Job
 from wavserve.perception import Perception
 from wavserve.planner import Planner
 from wavserve.sessions import FrameMemory
-from wavserve.types import Plan
+from wavserve.types import Picture, Plan
 
 Frames = dict[str, NDArray[np.uint8]]
 
 
-async def imagine_frames(planner: Planner, perception: Perception, job: Job, plan: Plan, chunks: int) -> Frames:
-    """Camera -> future frames `[chunks * frames, height, width, 3]` of the chosen plan.
+async def imagine_frames(
+    planner: Planner, perception: Perception, job: Job, plan: Plan, chunks: int
+) -> Mapping[str, tuple[Picture, ...]]:
+    """Camera -> future frames of the chosen plan, `chunks` times what the models imagine at once.
 
     Autoregressive: after each chunk its last frame is encoded and enters the frame memory, as a real one would.
     """
@@ -31,7 +37,19 @@ async def imagine_frames(planner: Planner, perception: Perception, job: Job, pla
                 job = await _continued(perception, job, shown[-1])
             latents = await planner.picture(job, plan.video, chunk)
             shown.append(await perception.show(latents, job.ticket))
-    return {camera: np.concatenate([frames[camera] for frames in shown]) for camera in shown[0]}
+        return await asyncio.to_thread(_painted, shown)
+
+
+def _painted(shown: list[Frames]) -> dict[str, tuple[Picture, ...]]:
+    return {camera: tuple(_picture(frame) for frames in shown for frame in frames[camera]) for camera in shown[0]}
+
+
+def _picture(frame: NDArray[np.uint8]) -> Picture:
+    """A frame `[height, width, 3]` RGB as PNG."""
+    buffer = BytesIO()
+    Image.fromarray(frame).save(buffer, format="PNG")
+    height, width, _ = frame.shape
+    return Picture(height, width, buffer.getvalue())
 
 
 async def _continued(perception: Perception, job: Job, frames: Frames) -> Job:

@@ -8,11 +8,12 @@ no status codes and no wire format.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import math
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -41,6 +42,8 @@ from wavserve.spec import PolicySpec
 from wavserve.types import PlanRequest, PlanResult
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 PERMIT_S = 1.0
 """How long time is kept for a request that is still being read: whoever sends slower must not keep it from others."""
@@ -133,7 +136,7 @@ class Policy:
             order.permit.release()  # the plan under way has a place of its own
         return flight
 
-    @contextmanager
+    @contextlib.contextmanager
     def enter(self, deadline: float | None) -> Iterator[Permit]:
         """Keeps a place for a request whose headers are known, while the rest is read: for PERMIT_S at most.
 
@@ -186,11 +189,14 @@ class Policy:
     async def drain(self, timeout_s: float | None = None) -> None:
         """Takes no more plans and waits for those under way; what is left after a while is answered with NotReady."""
         self.warm = False
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=timeout_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._tasks:  # a plan that ends may leave a record to be written
+                    await asyncio.wait(self._tasks)
+        late = list(self._tasks)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     def _check_ready(self) -> None:
         if not self.ready:
@@ -233,7 +239,10 @@ class Policy:
         flight.waiters += 1
         try:
             async with asyncio.timeout(None if deadline == math.inf else deadline - self._parts.clock()):
-                return await asyncio.shield(flight.task)
+                result = await asyncio.shield(flight.task)
+            if self._parts.clock() > deadline:
+                raise TimeoutError  # the loop was held up, and the alarm with it
+            return result
         except TimeoutError:
             raise flight.missed(deadline, self._parts.clock()) from None
         except DeadlineExceeded as error:
@@ -263,9 +272,16 @@ class Policy:
         if not await self._parts.sessions.commit(after):
             raise SequenceConflict("session_id", "a session that stands still while it plans", _MEANWHILE)
         if self._parts.keep is not None:
-            self._in_background(self._parts.keep(order.request, session, result))  # no disk delays a robot
+            self._in_background(self._keep(self._parts.keep, order.request, session, result))
         self._parts.on_plan(result)
         return result
+
+    async def _keep(self, keep: Keep, request: PlanRequest, session: Session, result: PlanResult) -> None:
+        """No disk delays a robot, and none costs it its answer."""
+        try:
+            await keep(request, session, result)
+        except Exception:
+            log.exception("the plan of sequence %d could not be recorded", request.sequence)
 
     async def _open(self, request: PlanRequest) -> Session:
         if request.session_id is not None:

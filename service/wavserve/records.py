@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,8 +22,6 @@ from wavserve.sessions import FrameMemory, LastPlan, Session
 from wavserve.types import Array, Gaussian, PlanRequest, PlanResult
 
 FORMAT = "wavserve-record-2"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ class Record:
 
 
 class Recorder:
-    """Keeps plans in a folder, one file each; a full disk is logged and costs no robot its answer."""
+    """Keeps plans in a folder, one file each."""
 
     def __init__(self, folder: Path) -> None:
         """Raises SettingsError when the folder cannot be made."""
@@ -54,12 +51,9 @@ class Recorder:
         self._folder = folder
 
     async def keep(self, request: PlanRequest, before: Session, result: PlanResult, dtype: str) -> None:
-        """`dtype`: what the models computed in."""
+        """`dtype`: what the models computed in. Raises OSError or SafetensorError, as `save` does."""
         path = self._folder / f"{result.session_id}-{result.sequence:08d}.safetensors"
-        try:
-            await asyncio.to_thread(save, path, request, before, result, dtype)
-        except (OSError, SafetensorError):
-            log.exception("could not record %s", path)
+        await asyncio.to_thread(save, path, request, before, result, dtype)
 
 
 def save(path: Path, request: PlanRequest, before: Session, result: PlanResult, dtype: str) -> None:

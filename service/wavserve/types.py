@@ -163,6 +163,15 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """An imagined frame as PNG; sizes are in pixels."""
+
+    height: int
+    width: int
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class PlanResult:
     """The service's answer: action `i` belongs to control step `first_control_step + i`."""
 
@@ -172,5 +181,5 @@ class PlanResult:
     actions: Array
     """`[T, A]`, in the units the policy declares"""
     receipt: Receipt
-    imagined: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
-    """camera -> imagined future frames `[frames, height, width, 3]` RGB; empty unless asked for"""
+    imagined: Mapping[str, tuple[Picture, ...]] = field(default_factory=dict)
+    """camera -> imagined future frames in time order; empty unless asked for"""

@@ -28,7 +28,7 @@ from wavserve.spec import (
     VectorSpec,
     VideoConfig,
 )
-from wavserve.types import DeadlineResult, IterationRecord, PlanRequest, PlanResult, Receipt, Stop
+from wavserve.types import DeadlineResult, IterationRecord, Picture, PlanRequest, PlanResult, Receipt, Stop
 
 STATE_DIM, ACTION_DIM, CHUNK = 8, 7, 16
 INSTRUCTION = "pick up the alphabet soup"
@@ -129,11 +129,15 @@ def example_receipt(spec: PolicySpec, request: PlanRequest) -> Receipt:
     )
 
 
+def example_picture(seed: int) -> Picture:
+    return Picture(16, 16, example_bytes(example_pixels(16, 16, seed), "png"))
+
+
 def example_result(spec: PolicySpec, request: PlanRequest) -> PlanResult:
     """An answer whose actions no two of which are equal, with imagined frames when they were asked for."""
     actions = np.linspace(-1, 1, CHUNK * ACTION_DIM, dtype=np.float32).reshape(CHUNK, ACTION_DIM)
     dreaming = spec.cameras if request.imagine_chunks else ()
-    frames = {camera.name: np.stack([example_pixels(16, 16, seed) for seed in (5, 6)]) for camera in dreaming}
+    frames = {camera.name: tuple(example_picture(seed) for seed in (5, 6)) for camera in dreaming}
     return PlanResult(
         session_id=request.session_id or "session-of-the-fake",
         sequence=request.sequence,

@@ -82,10 +82,11 @@ def test_an_internal_error_names_its_id(client: PlanClient, served: Served) -> N
 
 
 def test_a_timeout_cancels_the_plan(client: PlanClient, served: Served) -> None:
-    cancelled = threading.Event()
-    served.policy.hold, served.policy.cancelled = True, cancelled.set
+    started, cancelled = threading.Event(), threading.Event()
+    served.policy.hold, served.policy.started, served.policy.cancelled = True, started.set, cancelled.set
     with pytest.raises(DeadlineExceeded):
-        client.plan(example_submission(), timeout_s=0.2)
+        client.plan(example_submission(), timeout_s=2.0)
+    assert started.is_set()
     assert cancelled.wait(30)
 
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from time import monotonic_ns
 from typing import Any
 
 import httpx
 import pytest
-from fakes import RecordingPolicy, example_image, example_limits, example_submission
+from fakes import example_image, example_submission
 from robots import GrpcRobot, Robot, body_of, message_of, told
 from served import Served
 from starlette.types import Receive, Scope, Send
 
-from wavserve.edge.door import Door, Visit
 from wavserve.edge.http_body import parse_plan
 from wavserve.edge.http_gate import HttpGate
 from wavserve.edge.report import MAX_FACT_CHARS, report, safe_text
-from wavserve.errors import DeadlineExceeded, InvalidRequest
+from wavserve.errors import InvalidRequest
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.telemetry import Metrics
 from wavserve.wire import MAX_IMAGES, MAX_STATE_NUMBERS
@@ -157,12 +155,6 @@ def test_a_plan_the_service_cancelled_is_not_ready(robot: Robot, served: Served)
     served.policy.error = asyncio.CancelledError()
     answer = robot.plan(example_submission())
     assert (answer.code, answer.name) == ("UNAVAILABLE" if robot.kind == "grpc" else 503, "not-ready")
-
-
-def test_an_answer_ready_after_its_deadline_is_not_given() -> None:
-    door, submission = Door(RecordingPolicy(), example_limits()), example_submission(deadline_ms=1, imagine_chunks=1)
-    with pytest.raises(DeadlineExceeded, match="the answer was ready too late"):
-        asyncio.run(door.plan(submission, Visit(received_ns=monotonic_ns() - 10**9)))
 
 
 def test_a_failure_of_the_error_path_is_still_a_problem(caplog: pytest.LogCaptureFixture) -> None:

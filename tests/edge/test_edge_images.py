@@ -10,7 +10,7 @@ from fakes import example_bytes, example_image, example_limits, example_pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wavserve.edge.images import decode, encode_png
+from wavserve.edge.images import decode
 from wavserve.errors import InvalidRequest
 from wavserve.messages import ENCODINGS, EncodedImage
 from wavserve.spec import CameraSpec
@@ -31,13 +31,6 @@ def test_lossless_encodings_give_the_pixels(encoding: str) -> None:
 def test_jpeg_is_decoded_to_rgb() -> None:
     decoded = decode(example_image("agentview", "jpeg"), CAMERA, example_limits())
     assert np.abs(decoded.astype(int) - example_pixels(seed=9)).mean() < 3
-
-
-def test_a_frame_survives_png() -> None:
-    pixels = example_pixels(40, 24)
-    image = encode_png(pixels, "agentview")
-    assert (image.height, image.width, image.channels) == (40, 24, 3)
-    assert decode(image, CameraSpec("agentview", 40, 24), example_limits()).tolist() == pixels.tolist()
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

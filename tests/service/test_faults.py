@@ -50,7 +50,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, tiny: Bundle) -> Iterator[
     yield running
     left = below(running.process.pid)
     assert running.stop() == 0
-    assert not any(map(alive, left))
+    until(lambda: not any(map(alive, left)), "its processes, killed, end")
     assert files_of(running.process.pid) == []
 
 
@@ -210,7 +210,7 @@ def test_a_start_that_is_stopped_leaves_nothing(tiny: Bundle, tmp_path: Path) ->
         until(lambda: len(tritons() - before) > 1, "the server and a model are being started")
         starting.terminate()
         assert starting.wait(60) == 0
-    assert tritons() <= before
+    until(lambda: tritons() <= before, "what it started, killed, ends")
     assert files_of(starting.pid) == []
 
 

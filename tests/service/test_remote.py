@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from backend_rig import SLOTS, RunningTriton, triton
-from process_rig import models_of, until
+from process_rig import PATIENCE_S, models_of, until
 from service_rig import REPOSITORY, Server, start, submission
 from tritonclient.grpc.aio import InferenceServerClient
 
@@ -50,7 +50,14 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, tritons: list[RunningTrito
     only calls of plans can tell it of a failure."""
     urls = ",".join(each.url for each in tritons)
     folder = tmp_path_factory.mktemp("gateway")
-    flags = ("--triton-url", urls, "--set", f"planner.slice_size={SLOTS + 2}", "--set", "triton.canary_s=30")
+    flags = (
+        "--triton-url",
+        urls,
+        "--set",
+        f"planner.slice_size={SLOTS + 2}",
+        "--set",
+        f"triton.canary_s={10 * PATIENCE_S}",
+    )
     running = start(folder, "triton", *flags)
     yield running
     assert running.stop() == 0
@@ -85,9 +92,8 @@ def test_plans_of_several_robots_spread_over_the_endpoints(gateway: Server, trit
 def test_a_model_of_a_foreign_server_is_loaded_again(gateway: Server, tritons: list[RunningTriton]) -> None:
     before = models_of(tritons[1].pid)["action_dit"]
     before.kill()
-    with PlanClient(gateway.grpc) as client:
-        for seed in range(4):
-            client.plan(submission(seed=seed, options=OPTIONS))
+    with PlanClient(gateway.grpc) as client, concurrent.futures.ThreadPoolExecutor(4) as robots:
+        list(robots.map(lambda seed: client.plan(submission(seed=seed, options=OPTIONS)), range(4)))
 
     def replaced() -> bool:
         return models_of(tritons[1].pid).get("action_dit", before) != before
@@ -128,14 +134,16 @@ def test_endpoints_that_serve_different_policies_make_the_gateway_unready(
     with triton(presets.create("tiny", tmp_path / "tiny", seed=1)) as stranger:
         flags = ["--triton-url", f"{tritons[0].url},{stranger.url}", f"--http-port={http}", f"--grpc-port={grpc}"]
         command = [sys.executable, "-m", "wavserve.cli", "serve", "--backend", "triton", *flags]
-        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        log = tmp_path / "log"
+        with log.open("w") as written:
+            process = subprocess.Popen(command, cwd=tmp_path, stderr=written)
         try:
-            until(lambda: answers(http), "it answers")
+            until(lambda: "ready: policy" in log.read_text(), "it has warmed up")
             assert not ready(f"http://127.0.0.1:{http}")
         finally:
             process.terminate()
-            _, told = process.communicate(timeout=60)
-    assert "serves another policy" in told
+            process.wait(60)
+    assert "serves another policy" in log.read_text()
 
 
 def listening(port: int) -> bool:

@@ -22,7 +22,7 @@ from wavserve.errors import DeadlineExceeded, NotReady
 from wavserve.messages import Chunk, EncodedImage, PolicyInfo, Submission, Vector
 from wavserve.orders import Permit
 from wavserve.spec import PolicySpec
-from wavserve.types import PlanRequest, PlanResult
+from wavserve.types import Picture, PlanRequest, PlanResult
 
 T = TypeVar("T")
 
@@ -107,11 +107,7 @@ class Door:
             imagine_chunks=submission.imagine_chunks,
         )
         deadline = _deadline(visit.received_ns, submission.deadline_ms, visit.deadline)
-        result = await self._plan(request, deadline, visit.permit)
-        chunk = await self._chunk(result, submission, visit.received_ns)
-        if deadline is not None and monotonic() > deadline:  # encoding imagined frames took what was left
-            raise DeadlineExceeded("the answer was ready too late")
-        return chunk
+        return self._chunk(await self._plan(request, deadline, visit.permit), submission, visit.received_ns)
 
     async def _plan(self, request: PlanRequest, deadline: float | None, permit: Permit) -> PlanResult:
         """The policy's plan; one that the service itself cancelled is NotReady, for its robot still waits."""
@@ -178,7 +174,7 @@ class Door:
         decoding = (self._in_thread(images.decode, matched[camera.name], camera, self.limits) for camera in cameras)
         return dict(zip(matched, await asyncio.gather(*decoding), strict=True))
 
-    async def _chunk(self, result: PlanResult, submission: Submission, received_ns: int) -> Chunk:
+    def _chunk(self, result: PlanResult, submission: Submission, received_ns: int) -> Chunk:
         return Chunk(
             session_id=result.session_id,
             sequence=result.sequence,
@@ -187,7 +183,7 @@ class Door:
             actions=result.actions,
             valid_until_step=result.first_control_step + len(result.actions),
             receipt=result.receipt,
-            imagined=await self._in_thread(_encode_frames, result) if result.imagined else {},
+            imagined={camera: _images(camera, frames) for camera, frames in result.imagined.items()},
             chunk_id=_chunk_id(result),
             captured_mono_ns=min((i.captured_mono_ns for i in submission.images if i.captured_mono_ns), default=0),
             server_recv_ns=received_ns,
@@ -208,8 +204,5 @@ def _chunk_id(result: PlanResult) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _encode_frames(result: PlanResult) -> dict[str, tuple[EncodedImage, ...]]:
-    return {
-        camera: tuple(images.encode_png(frame, camera) for frame in frames)
-        for camera, frames in result.imagined.items()
-    }
+def _images(camera: str, frames: Sequence[Picture]) -> tuple[EncodedImage, ...]:
+    return tuple(EncodedImage(camera, "png", each.png, each.height, each.width, channels=3) for each in frames)

@@ -79,14 +79,6 @@ def decode(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits) -> Pixel
     return np.array(picture)
 
 
-def encode_png(pixels: Pixels, camera: str) -> EncodedImage:
-    """A picture `[height, width, 3]` RGB as PNG, for imagined frames."""
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    height, width, channels = pixels.shape
-    return EncodedImage(camera, "png", buffer.getvalue(), height, width, channels)
-
-
 def _raw(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits, field: str) -> Image.Image:
     height, width = image.height, image.width
     for side, value in (("height", height), ("width", width)):

@@ -61,7 +61,7 @@ def report(error: Exception, edge: str) -> ErrorReport:
         return internal(error, edge)
     error_id, name, detail = new_error_id(), name_of(error), safe_text(error.message, MAX_DETAIL_CHARS)
     level = logging.DEBUG if isinstance(error, NotReady) else logging.INFO  # whoever waits for a start asks often
-    _log.log(level, "%s: refused %s: %s: %s", edge, error_id, name, detail)
+    _log.log(level, "%s: %s (%s): %s", edge, name, error_id, detail)
     bad = error if isinstance(error, InvalidRequest) else None
     return ErrorReport(
         error_id,
