@@ -23,6 +23,7 @@ from wavserve.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.models import presets
 from wavserve.ports import free_ports
+from wavserve.verbs import MODELS
 
 OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, "value_elite_fraction": 0.5}
 NO_TORCH = """
@@ -109,7 +110,7 @@ def test_a_server_that_is_lost_leaves_the_others(gateway: Server, tritons: list[
         tritons[1].kill()
         for plan in under_way:
             np.testing.assert_allclose(plan.result(timeout=60).actions, expected, atol=1e-5)
-        until(lambda: not model_up(gateway, tritons[1].url, "video_dit"), "it is down")
+        until(lambda: not all(model_up(gateway, tritons[1].url, model) for model in MODELS), "a call finds it down")
         assert ready(gateway.http)
         np.testing.assert_allclose(client.plan(submission(seed=9, options=OPTIONS)).actions, expected, atol=1e-5)
 
