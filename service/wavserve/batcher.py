@@ -25,6 +25,7 @@ from wavserve.costs import CallKind, Costs, Meter
 from wavserve.errors import ArenaFull, BackendError, NotReady, StaleHandle, WavserveError
 from wavserve.groups import SampleGroup, join, split
 from wavserve.progress import Clock
+from wavserve.schedule import Rank
 from wavserve.types import Tensors
 from wavserve.verbs import VERBS
 
@@ -69,7 +70,7 @@ class BatcherConfig:
 
 class _HandedOver(NamedTuple):
     model: str
-    rank: tuple[float, int]
+    rank: Rank
     """of the most urgent plan in it"""
 
 

@@ -1,7 +1,7 @@
 """A `wavserve serve` as a child process: started on free loopback ports, waited for, always ended.
 
 For whoever needs a service of their own for a while: the demo, load tests, our tests. Only base packages are imported
-here; the child needs wavserve[server].
+here; the child needs the extra `server`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ commands' modules and nothing of what they run, so that the robot client starts 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -22,14 +23,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)
+        sys.stdout.flush()
     except WavserveError as error:
         return _fail(error.message)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == __package__:
             raise  # our own bug, not a missing extra
-        return _fail(f"`wavserve {args.command}` needs {error.name}: pip install 'wavserve[server]'")
+        return _fail(f"`wavserve {args.command}` needs {error.name}: pip install '.[server]' in its source")
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read has gone; nor is what is left written as the interpreter ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return code
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wavserve.costs import CallKind
 from wavserve.errors import BackendError, WavserveError
-from wavserve.schedule import Ticket
+from wavserve.schedule import Rank, Ticket
 from wavserve.types import Tensors
 from wavserve.verbs import VERBS, error_of
 
@@ -60,7 +60,7 @@ class SampleGroup:
         return CallKind(self.verb, steps, names.shape[1] if names is not None and names.ndim == 3 else 1)
 
     @property
-    def urgency(self) -> tuple[bool, tuple[float, int], bool, int]:
+    def urgency(self) -> tuple[bool, Rank, bool, int]:
         """Lower goes first: slots that nobody reads, then by plan."""
         return self.verb != "release", self.ticket.rank, self.verb not in FREEING, self.arrival
 

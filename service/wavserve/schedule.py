@@ -11,9 +11,10 @@ al., 1991).
 
 Each robot has a share of the device, whatever it sends. What its plans used, times the robots that share, tells until
 when its share has paid (a constant bandwidth server, Abeni and Buttazzo, 1998). A plan without a deadline is scheduled
-by the moment at which its share will have paid for it, so it starves nobody and is not starved. With deadlines, all
-that are admitted are in time, and the share counts when somebody gets less than it asks for: a robot whose share has
-not paid yet then goes without iterations; while others are refused, so is it, and nobody is granted any.
+by the moment at which its share will have paid for it, so it starves nobody and is not starved; one whose deadline is
+later than that moment goes no later either, unless for others whose deadlines come before its own. All that are
+admitted with a deadline are in time, and the share counts when somebody gets less than it asks for: a robot whose share
+has not paid yet then goes without iterations; while others are refused, so is it, and nobody is granted any.
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ class Demand:
     """`floor` when all goes as well as it ever did"""
 
 
+Rank = tuple[float, float, int]
+"""By what is scheduled: `Ticket.due`, then the deadline, then the order of entering."""
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """One plan's place in the order. Owned by the schedule; others read it. The default is a plan that shares nothing
@@ -93,9 +98,9 @@ class Ticket:
         return self.deadline < math.inf
 
     @property
-    def rank(self) -> tuple[float, int]:
+    def rank(self) -> Rank:
         """Lower goes first."""
-        return self.due, self.number
+        return self.due, self.deadline, self.number
 
     def paid(self, foretold_s: float, used_s: float) -> None:
         """A call did some of what was owed."""
@@ -234,17 +239,23 @@ class Schedule:
         starts = max(now, self._left_off.get(demand.robot, now))
         ticket = Ticket(deadline, demand.robot, next(self._numbers), starts, entered=True)
         self._tickets[ticket.number] = ticket
+        if ticket.bounded:
+            ticket.due = self._due(ticket, starts + demand.whole.device_s * self._robots())
         self._owe(ticket, demand.floor if ticket.bounded else demand.whole)
         return ticket
+
+    def _due(self, ticket: Ticket, fair: float) -> float:
+        """Schedules a plan with a deadline by that, or by `fair` where that is sooner, yet in the order of deadlines
+        among all that have one: only those that have none go behind it for its share."""
+        others = [other for other in self._tickets.values() if other.bounded and other is not ticket]
+        before = (other.due for other in others if other.deadline <= ticket.deadline)
+        behind = (other.due for other in others if other.deadline > ticket.deadline)
+        return min(ticket.deadline, max(fair, *before, -math.inf), *behind)
 
     def _owe(self, ticket: Ticket, work: Work) -> None:
         """A plan shall have so much done for it, and is scheduled accordingly."""
         ticket.owed = work
-        if not ticket.entered:
-            return
-        if ticket.bounded:
-            ticket.due = ticket.deadline
-        else:
+        if ticket.entered and not ticket.bounded:
             self._give_way(ticket, ticket.starts + (ticket.used_s + work.device_s) * self._robots())
 
     def _remove(self, ticket: Ticket) -> None:

@@ -187,6 +187,16 @@ def test_wrong_usage_is_code_2(arguments: list[str], capsys: pytest.CaptureFixtu
     assert "usage: wavserve" in capsys.readouterr().err
 
 
+def test_a_reader_that_goes_away_gets_no_traceback() -> None:
+    show = [sys.executable, "-m", "wavserve.cli", "config", "show", "--json"]
+    with subprocess.Popen(show, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stderr is not None
+        writer.stdout.close()
+        assert writer.stderr.read() == ""
+        assert writer.wait(60) == 141
+
+
 def test_version_is_the_projects(capsys: pytest.CaptureFixture[str]) -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     with pytest.raises(SystemExit) as ended:
@@ -234,7 +244,7 @@ def test_the_robot_client_starts_without_the_servers_packages() -> None:
 def test_a_missing_extra_is_told_in_one_line(command: str) -> None:
     ran = run_python(f"{BASE_INSTALL}\nsys.exit(main(['{command}']))")
     assert ran.returncode == 1
-    assert "pip install 'wavserve[server]'" in ran.stderr
+    assert "pip install '.[server]' in its source" in ran.stderr
     assert ran.stderr.count("\n") == 1
 
 

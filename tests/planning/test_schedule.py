@@ -131,11 +131,22 @@ def test_a_plan_without_a_deadline_may_always_go_on() -> None:
 def test_a_plan_without_a_deadline_gives_way_to_those_it_would_make_late_and_no_further() -> None:
     schedule, clock = made()
     tight = schedule.admit(Demand("tight", Work(1.0), Work(1.0)), clock.now + 3.0)
-    loose = schedule.admit(Demand("loose", Work(1.0), Work(1.0)), clock.now + 60.0)
+    loose = schedule.admit(Demand("loose", Work(1.0), Work(20.0)), clock.now + 60.0)
     endless = schedule.admit(Demand("endless", Work(5.0), Work(5.0)), INF)
     assert order(tight, loose, endless) == ["tight", "endless", "loose"]
     assert schedule.grant(endless, Work(1.0), Work(3.0))
     assert order(tight, loose, endless) == ["tight", "endless", "loose"]
+
+
+def test_a_far_deadline_is_no_worse_than_none_and_those_before_it_go_first() -> None:
+    schedule, clock = made()
+    endless = schedule.admit(Demand("endless", Work(1.0), Work(20.0)), INF)
+    far = schedule.admit(Demand("far", Work(1.0), Work(8.0)), clock.now + 90.0)
+    assert order(endless, far) == ["far", "endless"]  # its share pays for it sooner
+    farther = schedule.admit(Demand("farther", Work(1.0), Work(2.0)), clock.now + 99.0)
+    assert order(endless, far, farther) == ["far", "farther", "endless"]  # it would be first by its share
+    before = schedule.admit(Demand("before", Work(1.0), Work(70.0)), clock.now + 80.0)
+    assert order(endless, far, farther, before) == ["before", "far", "farther", "endless"]
 
 
 def test_a_short_plan_goes_before_a_long_one_when_neither_has_a_deadline() -> None:
@@ -362,18 +373,38 @@ def test_nobody_starves(within_s: float) -> None:
     assert huge.ended - huge.ticket.starts <= 4 * needs_s + 4 * device.call_s
 
 
-def test_everybody_gets_a_share_whatever_they_send() -> None:
-    """Plans of one call and plans of many, all as fast as they can: device time is what is shared equally."""
+def shares(sizes: dict[str, tuple[int, int]], patient: set[str]) -> dict[str, float]:
+    """What each robot has of the device when all ask as fast as they can, plans of so many calls and iterations; the
+    patient ones with a deadline that is far away."""
     device = Device()
-    sizes = {"one": (1, 0), "three": (3, 0), "many": (2, 4), "most": (3, 4)}
     for _ in range(2000):
         busy = {plan.ticket.robot for plan in device.plans if plan.ended is None}
         for robot, (calls, wanted) in sizes.items():
             if robot not in busy:
-                device.ask(robot, calls, wanted, INF)
+                device.ask(robot, calls, wanted, 1e4 if robot in patient else INF)
         device.run_one()
-    used = {robot: sum(plan.ticket.robot == robot for plan in device.order) for robot in sizes}
-    assert all(0.2 < calls / len(device.order) < 0.3 for calls in used.values()), used
+    return {robot: sum(plan.ticket.robot == robot for plan in device.order) / len(device.order) for robot in sizes}
+
+
+SIZES = {"one": (1, 0), "three": (3, 0), "many": (2, 4), "most": (3, 4)}
+
+
+def test_everybody_gets_a_share_whatever_they_send() -> None:
+    """Plans of one call and plans of many: device time is what is shared equally."""
+    assert all(0.2 < share < 0.3 for share in shares(SIZES, set()).values())
+
+
+@pytest.mark.parametrize("patient", [{"a"}, {"a", "b"}, {"a", "b", "c"}, {"a", "b", "c", "d"}])
+def test_who_has_much_time_gets_no_less_than_who_has_no_deadline(patient: set[str]) -> None:
+    assert all(0.2 < share < 0.3 for share in shares(dict.fromkeys("abcd", (2, 3)), patient).values())
+
+
+@pytest.mark.parametrize("patient", [{"one", "many"}, {"three", "most"}, {"many", "most"}])
+def test_who_has_much_time_takes_nothing_from_who_has_no_deadline(patient: set[str]) -> None:
+    """Among themselves they go by their deadlines, plan by plan."""
+    found = shares(SIZES, patient)
+    assert all(found[robot] > 0.2 for robot in SIZES.keys() - patient), found
+    assert sum(found[robot] for robot in patient) > 0.3, found
 
 
 def test_under_overload_admitted_plans_are_in_time_and_the_device_is_never_idle() -> None:

@@ -51,8 +51,10 @@ def check_policy(name: str | None, spec: PolicySpec) -> None:
 
 def header_deadline_ms(text: str) -> int:
     """One header `x-deadline-ms`. Raises InvalidRequest."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
+    if not (text.isascii() and text.isdecimal()):
         raise InvalidRequest(DEADLINE_KEY, "a whole number of milliseconds", repr(text[:_MAX_DIGITS]))
+    if len(text) > _MAX_DIGITS:
+        raise InvalidRequest(DEADLINE_KEY, f"1 to {MAX_MILLISECONDS}", f"a number of {len(text)} digits")
     _check_range(DEADLINE_KEY, int(text), 1, MAX_MILLISECONDS)
     return int(text)
 
