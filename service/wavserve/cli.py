@@ -1,7 +1,8 @@
 """The command line: `wavserve serve | plan | bundle | parity | config`.
 
-Parses, calls one command, turns our errors into one line and an exit code: 0 done, 1 failed, 2 wrong usage. Knows the
-commands' modules and nothing of what they run, so that the robot client starts without torch or the server's packages.
+Parses, calls one command, turns our errors into one line and an exit code: 0 done, 1 failed, 2 wrong usage; 130 and 141
+as a shell tells of an interrupt and of a reader that went away. Knows the commands' modules and nothing of what they
+run, so that the robot client starts without torch or the server's packages.
 """
 
 from __future__ import annotations

@@ -245,12 +245,12 @@ class Schedule:
         return ticket
 
     def _due(self, ticket: Ticket, fair: float) -> float:
-        """Schedules a plan with a deadline by that, or by `fair` where that is sooner, yet in the order of deadlines
-        among all that have one: only those that have none go behind it for its share."""
+        """By when a plan with a deadline is scheduled: by that, or by `fair` where that is sooner, yet in the order of
+        deadlines among all that have one. So only those that have none go behind it for its share."""
         others = [other for other in self._tickets.values() if other.bounded and other is not ticket]
         before = (other.due for other in others if other.deadline <= ticket.deadline)
         behind = (other.due for other in others if other.deadline > ticket.deadline)
-        return min(ticket.deadline, max(fair, *before, -math.inf), *behind)
+        return min([ticket.deadline, max([fair, *before]), *behind])
 
     def _owe(self, ticket: Ticket, work: Work) -> None:
         """A plan shall have so much done for it, and is scheduled accordingly."""

@@ -51,15 +51,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, tritons: list[RunningTrito
     only calls of plans can tell it of a failure."""
     urls = ",".join(each.url for each in tritons)
     folder = tmp_path_factory.mktemp("gateway")
-    flags = (
-        "--triton-url",
-        urls,
-        "--set",
-        f"planner.slice_size={SLOTS + 2}",
-        "--set",
-        f"triton.canary_s={10 * PATIENCE_S}",
-    )
-    running = start(folder, "triton", *flags)
+    chosen = (f"planner.slice_size={SLOTS + 2}", f"triton.canary_s={10 * PATIENCE_S}")
+    running = start(folder, "triton", "--triton-url", urls, *(f"--set={each}" for each in chosen))
     yield running
     assert running.stop() == 0
 
