@@ -41,11 +41,11 @@ async def imagine_frames(
 
 
 def _painted(shown: list[Frames]) -> dict[str, tuple[Picture, ...]]:
-    return {camera: tuple(_picture(frame) for frames in shown for frame in frames[camera]) for camera in shown[0]}
+    return {camera: tuple(as_png(frame) for frames in shown for frame in frames[camera]) for camera in shown[0]}
 
 
-def _picture(frame: NDArray[np.uint8]) -> Picture:
-    """A frame `[height, width, 3]` RGB as PNG."""
+def as_png(frame: NDArray[np.uint8]) -> Picture:
+    """A frame `[height, width, 3]` RGB as PNG, which loses nothing."""
     buffer = BytesIO()
     Image.fromarray(frame).save(buffer, format="PNG")
     height, width, _ = frame.shape

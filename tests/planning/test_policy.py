@@ -23,6 +23,7 @@ from wavserve.errors import (
     UnknownPolicy,
     UnknownSession,
 )
+from wavserve.pictures import as_png
 from wavserve.policy import PERMIT_S
 from wavserve.schedule import Demand, Work
 from wavserve.sessions import Session
@@ -270,6 +271,13 @@ def test_imagined_frames_come_when_asked_for() -> None:
         np.testing.assert_array_equal(plain.actions, shown.actions)
 
     on_rig(scenario)
+
+
+def test_a_frame_survives_png() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (40, 24, 3), np.uint8)
+    picture = as_png(frame)
+    assert (picture.height, picture.width) == (40, 24)
+    np.testing.assert_array_equal(np.array(Image.open(BytesIO(picture.png))), frame)
 
 
 def test_a_deadline_that_passed_is_an_error_and_changes_nothing() -> None:
