@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 from demo_page import Shown, render
 
-from wavserve import child
+from wavserve.system import serve_process
 
 EPISODE = Path(__file__).parent / "libero_object_0"
 PLAN_WITHIN_S = 300.0
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--url", help="a running service to drive instead of starting one")
     args, serve_arguments = parser.parse_known_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    child.end_with_us()
+    serve_process.end_with_us()
     try:
         if args.url:
             drive(args.url, args.out)
@@ -45,10 +45,10 @@ def main() -> int:
     return 0
 
 
-def started(log: Path, serve_arguments: Sequence[str]) -> child.Child:
+def started(log: Path, serve_arguments: Sequence[str]) -> serve_process.Child:
     say(f"starting the service; its log is {log}")
     begun = time.monotonic()
-    service = child.start(
+    service = serve_process.start(
         log, serve_arguments, lambda waited_s: progress(f"loading and warming up ... {waited_s:4.1f} s")
     )
     say(f"ready after {time.monotonic() - begun:.1f} s")

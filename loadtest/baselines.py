@@ -18,19 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavserve.bundle import TRANSFORMER, Bundle
+from wavserve.bundle.bundle import TRANSFORMER, Bundle
+from wavserve.core.errors import DeadlineExceeded, UnknownSession
+from wavserve.core.noise import FINAL, Stream, draw, draw_many
+from wavserve.core.normalise import Normaliser
+from wavserve.core.options import merge_options
+from wavserve.core.spec import PlannerConfig, PolicySpec
+from wavserve.core.types import Array, DeadlineResult, PlanRequest, PlanResult, Receipt, Stop
 from wavserve.edge.door import Planning
-from wavserve.errors import DeadlineExceeded, UnknownSession
 from wavserve.models import weights
 from wavserve.models.encoder import Encoder, Pixels
 from wavserve.models.plain import Draws, Plain, Scene, plain_plan
-from wavserve.noise import FINAL, Stream, draw, draw_many
-from wavserve.normalise import Normaliser
-from wavserve.options import merge_options
-from wavserve.orders import Permit
-from wavserve.sessions import FrameMemory
-from wavserve.spec import PlannerConfig, PolicySpec
-from wavserve.types import Array, DeadlineResult, PlanRequest, PlanResult, Receipt, Stop
+from wavserve.policy.inflight import Permit
+from wavserve.policy.sessions import FrameMemory
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ from wavserve.models import flops, precision
 from wavserve.models.flops import Workload
 from wavserve.models.plain import Draws, Plain, Scene, plain_plan
 from wavserve.models.weights import Models, random_models
-from wavserve.processes import COMPUTING
+from wavserve.system.processes import COMPUTING
 
 PATHS = ("plain", "fast", "compiled", "bfloat16")
 AIMS = {"compiled": 0.25, "bfloat16": 0.15}

@@ -23,9 +23,9 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from wavserve.child import Child, end_with_us, running
 from wavserve.clients.plan_client import PlanClient
-from wavserve.messages import EncodedImage, Submission
+from wavserve.core.messages import EncodedImage, Submission
+from wavserve.system.serve_process import Child, end_with_us, running
 
 EPISODE = Path(__file__).parents[1] / "examples" / "libero_object_0"
 CAMERAS = ("agentview", "wrist")

@@ -32,10 +32,10 @@ from swarm.scenario import RobotGroup
 from swarm.turns import FreeTurns
 from swarm.wires import GrpcWire
 
-from wavserve import child
 from wavserve.backends.triton_server import why_not
-from wavserve.bundle import Bundle
+from wavserve.bundle.bundle import Bundle
 from wavserve.models import presets
+from wavserve.system import serve_process
 
 BACKENDS = ("triton-embedded", "local")
 ROBOTS = (1, 2, 4, 8)
@@ -83,7 +83,7 @@ class Turn:
 class Bench:
     """A comparison under way."""
 
-    servers: Mapping[str, child.Child]
+    servers: Mapping[str, serve_process.Child]
     seconds: float
     turns: int
     found: dict[tuple[str, int, str], list[Turn]] = field(default_factory=dict)
@@ -135,7 +135,7 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def _wires(server: child.Child, count: int) -> AsyncIterator[list[GrpcWire]]:
+async def _wires(server: serve_process.Child, count: int) -> AsyncIterator[list[GrpcWire]]:
     wires = [GrpcWire(server.grpc) for _ in range(count)]
     try:
         yield wires
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="of each server, pass and count (default %(default)s)")
     parser.add_argument("--one-backend", action="store_true", help="leave out ours on the other backend")
     args = parser.parse_args()
-    child.end_with_us()
+    serve_process.end_with_us()
     runnable = BACKENDS if why_not(REPOSITORY) is None else BACKENDS[1:]
     backend = args.backend or runnable[0]
     with tempfile.TemporaryDirectory() as folder:
@@ -188,22 +188,24 @@ async def compare(bench: Bench, tiny: Bundle) -> None:
 
 
 @contextlib.contextmanager
-def started(folder: Path, tiny: Bundle, backend: str, others: Sequence[str]) -> Iterator[Mapping[str, child.Child]]:
+def started(
+    folder: Path, tiny: Bundle, backend: str, others: Sequence[str]
+) -> Iterator[Mapping[str, serve_process.Child]]:
     """All servers at once; those that wait for their turn do nothing."""
     flags = ["--bundle", str(tiny.folder)]
     chosen = {
-        "ours": ([*flags, "--backend", backend], child.SERVE),
+        "ours": ([*flags, "--backend", backend], serve_process.SERVE),
         "serial-plain": ([*flags, "--backend", "local"], (*SERIAL, "--path=plain")),
         "serial-fast": ([*flags, "--backend", backend], (*SERIAL, "--path=fast")),
     }
     for other in others:
         if other != backend:
-            chosen[f"ours-{other}"] = ([*flags, "--backend", other], child.SERVE)
+            chosen[f"ours-{other}"] = ([*flags, "--backend", other], serve_process.SERVE)
     with contextlib.ExitStack() as stack:
         servers = {}
         for name, (arguments, command) in chosen.items():
             note(f"starting {name}")
-            servers[name] = stack.enter_context(child.running(folder / f"{name}.log", arguments, command))
+            servers[name] = stack.enter_context(serve_process.running(folder / f"{name}.log", arguments, command))
         yield servers
 
 

@@ -27,15 +27,15 @@ import torch
 from bench_plan import submission
 from subjects import REPOSITORY, Subject, on_local, on_triton
 
-from wavserve import child
 from wavserve.backends.triton_server import why_not
-from wavserve.bundle import Bundle
+from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
-from wavserve.errors import WavserveError
+from wavserve.core.errors import WavserveError
+from wavserve.core.spec import ExpertConfig, ModelConfig, VideoConfig
+from wavserve.core.verbs import MODELS
 from wavserve.models import presets
 from wavserve.models.presets import Preset
-from wavserve.spec import ExpertConfig, ModelConfig, VideoConfig
-from wavserve.verbs import MODELS
+from wavserve.system import serve_process
 
 IMAGES = frozenset({"pixels", "frames"})
 WARM_UP = 3
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=40, help="plans on each backend (default %(default)s)")
     parser.add_argument("--kills", type=int, default=3, help="kills of each model (default %(default)s)")
     args = parser.parse_args()
-    child.end_with_us()
+    serve_process.end_with_us()
     if (obstacle := why_not(REPOSITORY)) is not None:
         sys.exit(f"no Triton can run on this machine: {obstacle}")
     with tempfile.TemporaryDirectory() as folder:
@@ -172,7 +172,7 @@ def service(folder: Path, tiny: Bundle, kind: str) -> dict[str, Any]:
     """Seconds from start to ready, and the memory of each process once it planned."""
     progress(f"service with {kind}")
     started = time.perf_counter()
-    with child.running(folder / f"{kind}.log", ["--backend", kind, "--bundle", str(tiny.folder)]) as running:
+    with serve_process.running(folder / f"{kind}.log", ["--backend", kind, "--bundle", str(tiny.folder)]) as running:
         ready_s = time.perf_counter() - started
         with PlanClient(running.grpc) as client:
             client.plan(submission({}))
@@ -199,7 +199,7 @@ def recovery(folder: Path, tiny: Bundle, kills: int) -> dict[str, Any]:
     """Seconds from a kill of a model's process to the first good answer to a robot, while eight robots plan."""
     told: dict[str, list[float]] = defaultdict(list)
     flags = ["--backend", "triton-embedded", "--bundle", str(tiny.folder)]
-    with child.running(folder / "recovery.log", flags) as running, Robots(running.grpc) as robots:
+    with serve_process.running(folder / "recovery.log", flags) as running, Robots(running.grpc) as robots:
         for number in range(kills):
             for model in MODELS:
                 progress(f"kill {number + 1}/{kills} of {model}")
@@ -212,7 +212,7 @@ def recovery(folder: Path, tiny: Bundle, kills: int) -> dict[str, Any]:
     }
 
 
-def kill(running: child.Child, robots: Robots, model: str) -> float:
+def kill(running: serve_process.Child, robots: Robots, model: str) -> float:
     """Kills a model's process. A good answer is one to a plan that began after it was found dead."""
     [stub] = [p for p in psutil.Process(running.process.pid).children(recursive=True) if role(p) == model]
     stub.kill()

@@ -14,6 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from wavserve.core.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, VideoConfig
 from wavserve.models.compiling import compiled
 from wavserve.models.fast_expert import FastAction, FastValue
 from wavserve.models.fast_video import FastVideo, TextKV
@@ -22,7 +23,6 @@ from wavserve.models.graphs import Record
 from wavserve.models.loading import OPEN_LENGTH, OPEN_ROWS
 from wavserve.models.plain import Draws, Scene, refit, refit_video, snr, start
 from wavserve.models.weights import Models
-from wavserve.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, VideoConfig
 
 SEED = 0
 Pair = tuple[Tensor, Tensor]

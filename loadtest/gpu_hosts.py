@@ -16,13 +16,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from wavserve import bundle
-from wavserve.errors import BackendError
+from wavserve.bundle import bundle
+from wavserve.core.errors import BackendError
+from wavserve.core.types import Tensors
+from wavserve.core.verbs import VERBS
 from wavserve.models import host
 from wavserve.models.loading import RunnerConfig
-from wavserve.processes import owned_name
-from wavserve.types import Tensors
-from wavserve.verbs import VERBS
+from wavserve.system.processes import owned_name
 
 MODELS = ("video_dit", "value_dit", "action_dit")
 LOADED = "loaded"

@@ -33,14 +33,14 @@ from bench_exact import MAX_DIFFERENCE, MIN_AGREEMENT, agreement, planned
 from exact_plan import SEED, FastPlan, example_inputs, libero_shapes, moved, tiny
 from gpu_hosts import Hosts
 
-from wavserve import parity
+from wavserve.app import parity
+from wavserve.app.fleet import Size, device_config
+from wavserve.app.settings import Settings
 from wavserve.backends.base import Backend
 from wavserve.backends.local import LocalBackend
-from wavserve.batcher import BatcherConfig
-from wavserve.bundle import Bundle
-from wavserve.calls import Job
-from wavserve.device import Device, DeviceConfig
-from wavserve.fleet import Size, device_config
+from wavserve.bundle.bundle import Bundle
+from wavserve.core.spec import PolicySpec
+from wavserve.core.types import Array, PlanContext, TextEmbedding
 from wavserve.models import flops, precision, presets
 from wavserve.models.arena import Arena, SlotShape
 from wavserve.models.arena_book import ArenaBook
@@ -48,10 +48,10 @@ from wavserve.models.flops import Workload
 from wavserve.models.graphs import cuda_recorder
 from wavserve.models.loading import RunnerConfig, load_runners, transformer_runners
 from wavserve.models.weights import Models, random_models
-from wavserve.proposal import NamedNoise
-from wavserve.settings import Settings
-from wavserve.spec import PolicySpec
-from wavserve.types import Array, PlanContext, TextEmbedding
+from wavserve.planning.device import Device, DeviceConfig
+from wavserve.planning.model_calls import Job
+from wavserve.planning.proposal import NamedNoise
+from wavserve.scheduling.batcher import BatcherConfig
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("wavserve", "torch", "triton", "numpy", "diffusers", "transformers", "nvidia-pytriton")

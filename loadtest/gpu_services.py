@@ -15,11 +15,11 @@ from bench_plan import submission
 from bench_triton import role
 from subjects import REPOSITORY
 
-from wavserve import child
 from wavserve.backends.triton_server import why_not
 from wavserve.clients.plan_client import PlanClient
-from wavserve.errors import WavserveError
-from wavserve.types import Array
+from wavserve.core.errors import WavserveError
+from wavserve.core.types import Array
+from wavserve.system import serve_process
 
 REPAIRED_WITHIN_S = 300.0
 
@@ -33,7 +33,7 @@ def obstacle() -> str | None:
 def local(folder: Path, device: str) -> Array:
     """Actions of a seeded request to a service with the models in its own process. Raises what the clients raise."""
     flags = [*_flags(folder, device), "--backend=local"]
-    with child.running(folder / f"local-{device}.log", flags) as service, PlanClient(service.grpc) as robot:
+    with serve_process.running(folder / f"local-{device}.log", flags) as service, PlanClient(service.grpc) as robot:
         return robot.plan(_request()).actions
 
 
@@ -43,7 +43,7 @@ def on_triton(folder: Path, device: str) -> dict[str, Array]:
     Raises what the clients raise.
     """
     flags = [*_flags(folder, device), "--backend=triton-embedded"]
-    with child.running(folder / "triton.log", flags) as service, PlanClient(service.grpc) as robot:
+    with serve_process.running(folder / "triton.log", flags) as service, PlanClient(service.grpc) as robot:
         before = robot.plan(_request()).actions
         below = psutil.Process(service.process.pid).children(recursive=True)
         next(each for each in below if role(each) == "video_dit").kill()

@@ -28,7 +28,7 @@ from swarm.results import results
 from swarm.run import Run, Target
 from swarm.scenario import Scenario, ScenarioError
 
-from wavserve import child
+from wavserve.system import serve_process
 
 FOLDER = Path(__file__).parent
 GRPC_WITHIN_S = 10.0
@@ -49,7 +49,7 @@ RUN_ERRORS = (
 
 def main() -> int:
     args, serve_arguments = arguments()
-    child.end_with_us()
+    serve_process.end_with_us()
     try:
         chosen = scenario.load(scenario.find(args.scenario))
         chosen = chosen if args.duration is None else chosen.lasting(args.duration)
@@ -87,11 +87,11 @@ def target(args: argparse.Namespace, chosen: Scenario, serve_arguments: Sequence
         yield Target(args.url, args.grpc, args.pid)
         return
     slow_ms = chosen.service.slow_ms
-    command = child.SERVE if not slow_ms else (*SLOW_SERVICE, f"--slow-ms={slow_ms}")
+    command = serve_process.SERVE if not slow_ms else (*SLOW_SERVICE, f"--slow-ms={slow_ms}")
     flags = [f"--set={setting}" for setting in chosen.service.settings]
     with tempfile.TemporaryDirectory(prefix="wavserve-loadtest-") as folder:
         say("starting a service")
-        with child.running(Path(folder) / "server.log", [*flags, *serve_arguments], command) as service:
+        with serve_process.running(Path(folder) / "server.log", [*flags, *serve_arguments], command) as service:
             yield Target(service.http, service.grpc, service.process.pid)
 
 

@@ -14,18 +14,18 @@ from collections.abc import AsyncIterator
 import uvicorn
 from baselines import PlainPolicy, Serial
 
-from wavserve import bundle
-from wavserve.app import assemble
+from wavserve.app.fleet import open_bundle
+from wavserve.app.model_config import runner_config
+from wavserve.app.serve import assemble
+from wavserve.app.settings import Settings
+from wavserve.bundle import bundle
 from wavserve.commands import configuration
 from wavserve.edge.door import Planning
 from wavserve.edge.grpc_api import create_grpc_server
 from wavserve.edge.http_api import create_http_app
 from wavserve.edge.limits import EdgeLimits
-from wavserve.fleet import open_bundle
-from wavserve.model_settings import runner_config
 from wavserve.models.loading import apply_threads
-from wavserve.settings import Settings
-from wavserve.telemetry import Metrics, configure_logging
+from wavserve.system.telemetry import Metrics, configure_logging
 
 
 def main() -> None:

@@ -10,10 +10,10 @@ import asyncio
 import math
 from dataclasses import dataclass
 
-from wavserve.app import serve
+from wavserve.app.serve import serve
 from wavserve.backends.base import Backend
 from wavserve.commands import configuration
-from wavserve.types import Tensors
+from wavserve.core.types import Tensors
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,15 @@ from wavserve.backends.base import Backend
 from wavserve.backends.local import LocalBackend
 from wavserve.backends.triton import TritonBackend
 from wavserve.backends.triton_server import ServerConfig, TritonServer, new_name
-from wavserve.batcher import BatcherConfig
-from wavserve.bundle import Bundle
-from wavserve.calls import Job
-from wavserve.device import Device, DeviceConfig
+from wavserve.bundle.bundle import Bundle
+from wavserve.core.types import PlanContext, Tensors
+from wavserve.core.verbs import MODELS
 from wavserve.models.loading import RunnerConfig, load_runners
-from wavserve.proposal import NamedNoise
-from wavserve.schedule import Ticket
-from wavserve.types import PlanContext, Tensors
-from wavserve.verbs import MODELS
+from wavserve.planning.device import Device, DeviceConfig
+from wavserve.planning.model_calls import Job
+from wavserve.planning.proposal import NamedNoise
+from wavserve.scheduling.batcher import BatcherConfig
+from wavserve.scheduling.schedule import Ticket
 
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
 INSTRUCTION = "pick up the alphabet soup and place it in the basket"

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wavserve.messages import Chunk, Submission
-from wavserve.types import Stop
+from wavserve.core.messages import Chunk, Submission
+from wavserve.core.types import Stop
 
 ROUNDING_S = 1e-3
 """Durations travel as milliseconds and in floats of their own."""

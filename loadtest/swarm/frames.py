@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from wavserve.messages import EncodedImage, Submission
+from wavserve.core.messages import EncodedImage, Submission
 
 EPISODE = Path(__file__).parents[2] / "examples" / "libero_object_0"
 CAMERAS = ("agentview", "wrist")

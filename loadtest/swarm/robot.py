@@ -20,8 +20,8 @@ from swarm.journal import Ask, Journal, RobotStall
 from swarm.scenario import RobotGroup
 from swarm.turns import Turns
 from swarm.wires import Lost, Wire
-from wavserve.errors import DeadlineExceeded, Overloaded, UnknownSession, WavserveError
-from wavserve.messages import Submission
+from wavserve.core.errors import DeadlineExceeded, Overloaded, UnknownSession, WavserveError
+from wavserve.core.messages import Submission
 
 AFTER_FAILURE_S = 0.5
 """How long a robot waits when something else than load went wrong."""

@@ -1,7 +1,7 @@
 """How a simulated robot reaches the service: JSON or multipart over HTTP, or gRPC. One ask in, one reply out.
 
-Called by robots. Failures are typed alike, whichever edge they came by: those of `wavserve.errors`, and `Lost` for a
-request that nobody answered.
+Failures are typed alike, whichever edge they came by: those of `wavserve.core.errors`, and `Lost` for a request that
+nobody answered.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import orjson
 from swarm.answers import Reply, from_chunk, from_json
 from swarm.scenario import Edge
 from wavserve.clients.async_client import AsyncPlanClient
-from wavserve.errors import DeadlineExceeded, NotReady, Overloaded, UnknownSession, WavserveError
-from wavserve.messages import DEADLINE_KEY, EncodedImage, Submission
+from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, UnknownSession, WavserveError
+from wavserve.core.messages import DEADLINE_KEY, EncodedImage, Submission
 
 PATIENCE_S = 120.0
 """After so long without an answer a request counts as lost."""

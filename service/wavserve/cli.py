@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from wavserve.commands import bundle, configuration, parity, plan, serve
-from wavserve.errors import WavserveError
+from wavserve.core.errors import WavserveError
 
 _COMMANDS = (serve, plan, bundle, parity, configuration)
 

@@ -18,13 +18,13 @@ from wavserve.backends.fake import FakeBackend
 from wavserve.backends.local import LocalBackend
 from wavserve.backends.triton import TritonBackend
 from wavserve.backends.triton_server import ServerConfig, TritonServer, new_name
-from wavserve.bundle import Bundle
+from wavserve.bundle.bundle import Bundle
+from wavserve.core.spec import PolicySpec
+from wavserve.core.types import Tensors
+from wavserve.core.verbs import MODELS
 from wavserve.models import slabs
 from wavserve.models.arena_book import ArenaBook, Cells
 from wavserve.models.loading import RunnerConfig, load_runners
-from wavserve.spec import PolicySpec
-from wavserve.types import Tensors
-from wavserve.verbs import MODELS
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import pytest
 from backend_rig import REPOSITORY, RunningTriton, Subject, fake, local, triton
 
 from wavserve.backends.triton_server import why_not
-from wavserve.bundle import Bundle
+from wavserve.bundle.bundle import Bundle
 from wavserve.models import presets
 
 

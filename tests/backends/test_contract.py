@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from backend_rig import SLOTS, Subject, seeded
 
-from wavserve import noise
-from wavserve.errors import InvalidRequest
-from wavserve.noise import Stream
-from wavserve.spec import PolicySpec
-from wavserve.types import Tensors
-from wavserve.verbs import VERBS, Status
+from wavserve.core import noise
+from wavserve.core.errors import InvalidRequest
+from wavserve.core.noise import Stream
+from wavserve.core.spec import PolicySpec
+from wavserve.core.types import Tensors
+from wavserve.core.verbs import VERBS, Status
 
 N, M = 2, 3
 BEGUN_S = {"fake": 0.001, "local": 0.2, "triton": 0.2}

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wavserve.bundle import Bundle
-from wavserve.errors import BundleError, SettingsError
+from wavserve.bundle.bundle import Bundle
+from wavserve.core.errors import BundleError, SettingsError
 from wavserve.models import precision
 from wavserve.models.loading import RunnerConfig, arena_for, decided, load_runner
 

@@ -11,8 +11,8 @@ import pytest
 
 from wavserve.backends.triton import About
 from wavserve.backends.triton_health import Supervisor, WatchConfig
-from wavserve.errors import BundleError, ModelDown
-from wavserve.verbs import MODELS
+from wavserve.core.errors import BundleError, ModelDown
+from wavserve.core.verbs import MODELS
 
 NOBODY = (2**22 + 1, 1)
 """No process has this number: it is above the kernel's largest."""

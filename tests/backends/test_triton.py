@@ -20,10 +20,10 @@ from test_contract import example_inputs, imagine, value_inputs
 from tritonclient.grpc import InferInput, model_config_pb2
 from tritonclient.grpc.aio import InferenceServerClient
 
-from wavserve import faults
 from wavserve.backends.triton import TritonBackend
 from wavserve.backends.triton_server import ServerConfig, TritonServer, clean_up, new_name, why_not
-from wavserve.errors import (
+from wavserve.core import remote_errors
+from wavserve.core.errors import (
     BackendError,
     DeadlineExceeded,
     InvalidRequest,
@@ -32,8 +32,8 @@ from wavserve.errors import (
     TensorMiss,
     WavserveError,
 )
-from wavserve.interning import KEY_BYTES, Receiver, Sender, key_name
-from wavserve.verbs import ABOUT, MODELS, VERBS, Status
+from wavserve.core.tensor_cache import KEY_BYTES, Receiver, Sender, key_name
+from wavserve.core.verbs import ABOUT, MODELS, VERBS, Status
 
 DTYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "int64": "TYPE_INT64"}
 
@@ -63,7 +63,7 @@ def test_a_models_configuration_is_the_signature_table(model: str) -> None:
 
 def test_the_model_files_are_one_line_and_the_same() -> None:
     files = {(REPOSITORY / model / "1" / "model.py").read_text() for model in MODELS}
-    assert files == {"from wavserve.triton_model import TritonPythonModel as TritonPythonModel\n"}
+    assert files == {"from wavserve.app.triton_entry import TritonPythonModel as TritonPythonModel\n"}
     assert {path.name for path in REPOSITORY.iterdir() if path.is_dir()} == set(MODELS)
 
 
@@ -214,14 +214,16 @@ def test_equal_bytes_of_another_shape_are_another_row() -> None:
     "error", [BackendError('a "quoted" {brace}'), InvalidRequest("images.top", "480x640", "1x1"), SettingsError("ä")]
 )
 def test_an_error_survives_a_wire_that_carries_text_alone(error: WavserveError) -> None:
-    back = faults.decode(f"failed to load 'x': TritonModelException: {faults.encode(error)}\n\nAt:\n  model.py(1): f\n")
+    back = remote_errors.decode(
+        f"failed to load 'x': TritonModelException: {remote_errors.encode(error)}\n\nAt:\n  model.py(1): f\n"
+    )
     assert type(back) is type(error)
     assert vars(back) == vars(error)
 
 
 @pytest.mark.parametrize("text", ["", "no fault", "wavserve-fault:", "wavserve-fault:{}", "wavserve-fault:[1]"])
 def test_words_that_are_no_error_of_ours_are_told_apart(text: str) -> None:
-    assert faults.decode(text) is None
+    assert remote_errors.decode(text) is None
 
 
 def test_orphans_of_a_dead_gateway_are_ended_and_nobody_else(tmp_path: Path) -> None:

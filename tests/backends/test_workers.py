@@ -8,9 +8,9 @@ import numpy as np
 from backend_rig import denoise_inputs, seeded
 
 from wavserve.backends.local import LocalBackend
-from wavserve.bundle import Bundle
+from wavserve.bundle.bundle import Bundle
+from wavserve.core.types import Tensors
 from wavserve.models.loading import RunnerConfig, load_runners
-from wavserve.types import Tensors
 
 ROBOTS = 6
 

@@ -9,7 +9,7 @@ from fakes import RecordingPolicy, example_limits
 from robots import ROBOTS, GrpcRobot, Robot, serving
 from served import Served
 
-from wavserve.telemetry import Metrics
+from wavserve.system.telemetry import Metrics
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from wavserve.edge.limits import EdgeLimits
-from wavserve.errors import WavserveError
-from wavserve.messages import EncodedImage, Submission
-from wavserve.orders import Permit
-from wavserve.spec import (
+from wavserve.core.errors import WavserveError
+from wavserve.core.messages import EncodedImage, Submission
+from wavserve.core.spec import (
     ActionSpec,
     CameraSpec,
     ExpertConfig,
@@ -28,7 +26,9 @@ from wavserve.spec import (
     VectorSpec,
     VideoConfig,
 )
-from wavserve.types import DeadlineResult, IterationRecord, Picture, PlanRequest, PlanResult, Receipt, Stop
+from wavserve.core.types import DeadlineResult, IterationRecord, Picture, PlanRequest, PlanResult, Receipt, Stop
+from wavserve.edge.limits import EdgeLimits
+from wavserve.policy.inflight import Permit
 
 STATE_DIM, ACTION_DIM, CHUNK = 8, 7, 16
 INSTRUCTION = "pick up the alphabet soup"

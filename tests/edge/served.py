@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fakes import RecordingPolicy
 from robots import Address
 
-from wavserve.telemetry import Metrics
+from wavserve.system.telemetry import Metrics
 
 
 @dataclass(frozen=True)

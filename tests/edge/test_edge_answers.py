@@ -14,9 +14,9 @@ from fakes import CHUNK, example_image, example_pixels, example_result, example_
 from robots import ROBOTS, GrpcRobot, JsonRobot, Robot
 from served import Served
 
+from wavserve.core.types import PlanRequest
 from wavserve.edge.http_models import ChunkAnswer, PoliciesAnswer
 from wavserve.pb import wavserve_pb2 as pb
-from wavserve.types import PlanRequest
 
 FULL = example_submission(
     session_id="s1",

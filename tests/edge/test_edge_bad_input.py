@@ -12,8 +12,8 @@ from fakes import STATE_DIM, example_bytes, example_image, example_pixels, examp
 from robots import Robot
 from served import Served
 
-from wavserve.errors import SequenceConflict, UnknownSession
-from wavserve.messages import EncodedImage, Submission
+from wavserve.core.errors import SequenceConflict, UnknownSession
+from wavserve.core.messages import EncodedImage, Submission
 
 AGENTVIEW, WRIST = example_image("agentview", "png"), example_image("wrist", "jpeg")
 INVALID = ("invalid-request", 400, "INVALID_ARGUMENT")

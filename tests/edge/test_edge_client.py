@@ -16,7 +16,7 @@ from served import Served
 
 from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.clients.plan_client import PlanClient
-from wavserve.errors import (
+from wavserve.core.errors import (
     DeadlineExceeded,
     InvalidRequest,
     NotReady,

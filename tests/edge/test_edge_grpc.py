@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from robots import GrpcRobot, facts_of, message_of
 from served import Served
 
-from wavserve.errors import Overloaded
+from wavserve.core.errors import Overloaded
 from wavserve.pb import wavserve_pb2 as pb
 
 PLAN = "/wavserve.v1.PlanService/Plan"

@@ -14,12 +14,12 @@ from robots import GrpcRobot, Robot, body_of, message_of, told
 from served import Served
 from starlette.types import Receive, Scope, Send
 
+from wavserve.core.errors import InvalidRequest
 from wavserve.edge.http_body import parse_plan
 from wavserve.edge.http_gate import HttpGate
 from wavserve.edge.report import MAX_FACT_CHARS, report, safe_text
-from wavserve.errors import InvalidRequest
 from wavserve.pb import wavserve_pb2 as pb
-from wavserve.telemetry import Metrics
+from wavserve.system.telemetry import Metrics
 from wavserve.wire import MAX_IMAGES, MAX_STATE_NUMBERS
 from wavserve.wire.requests import parse_plan_request
 

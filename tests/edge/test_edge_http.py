@@ -17,9 +17,9 @@ from fastapi import FastAPI
 from robots import JsonRobot, body_of, told
 from served import Served
 
+from wavserve.core.errors import BackendError, DeadlineExceeded, Missed, Overloaded
 from wavserve.edge.http_api import create_http_app
-from wavserve.errors import BackendError, DeadlineExceeded, Missed, Overloaded
-from wavserve.telemetry import Metrics
+from wavserve.system.telemetry import Metrics
 
 JSON = {"content-type": "application/json"}
 GOOD = body_of(example_submission())

@@ -10,10 +10,10 @@ from fakes import example_bytes, example_image, example_limits, example_pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wavserve.core.errors import InvalidRequest
+from wavserve.core.messages import ENCODINGS, EncodedImage
+from wavserve.core.spec import CameraSpec
 from wavserve.edge.images import decode
-from wavserve.errors import InvalidRequest
-from wavserve.messages import ENCODINGS, EncodedImage
-from wavserve.spec import CameraSpec
 
 CAMERA = CameraSpec("agentview", 128, 128)
 ANY_SIZE = replace(CAMERA, resize="bilinear")

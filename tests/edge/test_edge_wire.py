@@ -15,15 +15,15 @@ from fakes import RecordingPolicy, example_image, example_limits, example_result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wavserve import errors
+from wavserve.core import errors
+from wavserve.core.errors import BundleError, InvalidRequest, Overloaded, StaleHandle, UnsupportedMedia, WavserveError
+from wavserve.core.messages import Chunk, PolicyInfo, Submission
+from wavserve.core.spec import PlannerBounds, PlannerConfig
+from wavserve.core.types import DeadlineResult, PlanRequest, Stop
 from wavserve.edge.door import Door
 from wavserve.edge.report import report
 from wavserve.edge.status import INTERNAL, STATUSES, name_of, status_of
-from wavserve.errors import BundleError, InvalidRequest, Overloaded, StaleHandle, UnsupportedMedia, WavserveError
-from wavserve.messages import Chunk, PolicyInfo, Submission
 from wavserve.pb import wavserve_pb2 as pb
-from wavserve.spec import PlannerBounds, PlannerConfig
-from wavserve.types import DeadlineResult, PlanRequest, Stop
 from wavserve.wire import answers, requests
 from wavserve.wire.errors import pack_details, unpack_error
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from wavserve.cli import main
-from wavserve.messages import Chunk
+from wavserve.core.messages import Chunk
+from wavserve.core.spec import PlannerConfig
+from wavserve.core.types import DeadlineResult, Receipt, Stop
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.pb import wavserve_pb2_grpc as pb_grpc
-from wavserve.spec import PlannerConfig
-from wavserve.types import DeadlineResult, Receipt, Stop
 from wavserve.wire.answers import action_chunk
 
 SERVER_ONLY = ("torch", "fastapi", "pydantic", "uvicorn", "prometheus_client", "PIL", "transformers", "diffusers")

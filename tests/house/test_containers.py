@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from wavserve.app.fleet import SIDE_BY_SIDE
+from wavserve.app.settings import Settings
+from wavserve.app.settings_sources import Given, load_settings
 from wavserve.cli import build_parser
-from wavserve.fleet import SIDE_BY_SIDE
-from wavserve.processes import COMPUTING
-from wavserve.settings import Settings
-from wavserve.settings_sources import Given, load_settings
+from wavserve.system.processes import COMPUTING
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

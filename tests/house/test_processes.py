@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from wavserve.processes import COMPUTING, prepare_to_compute
+from wavserve.system.processes import COMPUTING, prepare_to_compute
 
 HEAPS = """
 import ctypes, os, sys, tempfile, threading
-from wavserve.processes import prepare_to_compute
+from wavserve.system.processes import prepare_to_compute
 if sys.argv[1] == "told":
     prepare_to_compute(os.environ)
 libc, met = ctypes.CDLL(None), threading.Barrier(4)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from wavserve.errors import SettingsError
-from wavserve.settings import Settings
-from wavserve.settings_sources import Given, Loaded, as_environment, load_settings
+from wavserve.app.settings import Settings
+from wavserve.app.settings_sources import Given, Loaded, as_environment, load_settings
+from wavserve.core.errors import SettingsError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client import generate_latest
 
-from wavserve.telemetry import JsonLines, Metrics, configure_logging
+from wavserve.system.telemetry import JsonLines, Metrics, configure_logging
 
 
 @pytest.fixture

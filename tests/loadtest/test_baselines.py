@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from baselines import PlainPolicy, Serial
 
-from wavserve import bundle
-from wavserve.app import assemble
-from wavserve.errors import DeadlineExceeded, UnknownSession
+from wavserve.app.serve import assemble
+from wavserve.app.settings_sources import Given, load_settings
+from wavserve.bundle import bundle
+from wavserve.core.errors import DeadlineExceeded, UnknownSession
+from wavserve.core.types import PlanRequest, PlanResult
 from wavserve.models import presets
-from wavserve.settings_sources import Given, load_settings
-from wavserve.types import PlanRequest, PlanResult
 
 INSTRUCTION = "pick up the alphabet soup"
 

@@ -17,8 +17,8 @@ from swarm.turns import FreeTurns, ToldTurns
 from swarm.wires import Lost
 from swarm_rig import reply
 
-from wavserve.errors import DeadlineExceeded, NotReady, Overloaded, UnknownSession
-from wavserve.messages import Submission
+from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, UnknownSession
+from wavserve.core.messages import Submission
 
 
 @dataclass

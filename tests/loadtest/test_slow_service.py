@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from slow_service import Slow
 
-from wavserve.types import Tensors
+from wavserve.core.types import Tensors
 
 
 @dataclass

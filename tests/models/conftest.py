@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from wavserve.core.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, VideoConfig
 from wavserve.models.flops import Workload
 from wavserve.models.plain import Draws, Plain, Scene
 from wavserve.models.weights import Models, random_models
-from wavserve.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, VideoConfig
 
 
 @pytest.fixture(scope="session", autouse=True)

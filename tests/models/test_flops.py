@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from paths import plan_fast
 
+from wavserve.core.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, VideoConfig
 from wavserve.models import flops
 from wavserve.models.flops import Workload
 from wavserve.models.plain import Draws, Plain, Scene, plain_plan
 from wavserve.models.weights import Models
-from wavserve.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, VideoConfig
 
 
 @pytest.fixture(scope="module")

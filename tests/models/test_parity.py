@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from wavserve.errors import BundleError
+from wavserve.core.errors import BundleError
 from wavserve.models.fixtures import Check, config_from_fixture, planner_config, read_fixture
 from wavserve.models.parity import COMPARISONS, check_models
 from wavserve.models.parity_subject import compared

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from wavserve.errors import ArenaFull, BackendError, SettingsError
+from wavserve.core.errors import ArenaFull, BackendError, SettingsError
 from wavserve.models import slabs
 from wavserve.models.arena import SlotShape
 from wavserve.models.arena_book import ArenaBook, Cells, Party
 from wavserve.models.shared_arena import ArenaConfig, AttachedArenas, SharedArena
-from wavserve.processes import Process, commands_naming, orphans, owned_name
+from wavserve.system.processes import Process, commands_naming, orphans, owned_name
 
 pytestmark = pytest.mark.skipif(not slabs.SHM.is_dir(), reason="there is no /dev/shm")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from wavserve.core.spec import ExpertConfig, ModelConfig, VideoConfig
 from wavserve.models.fixtures import read_config, read_fixture
 from wavserve.models.weights import shapes
-from wavserve.spec import ExpertConfig, ModelConfig, VideoConfig
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wavserve.errors import SettingsError
+from wavserve.core.errors import SettingsError
+from wavserve.core.spec import PolicySpec
 from wavserve.models import presets
 from wavserve.models.threads import Threads, plan_threads
-from wavserve.spec import PolicySpec
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wavserve.errors import BundleError
+from wavserve.core.errors import BundleError
 from wavserve.models import weights
 from wavserve.models.checkpoint import FILE, INDEX
 from wavserve.models.flops import Workload

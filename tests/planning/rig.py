@@ -10,17 +10,7 @@ import numpy as np
 import pytest
 
 from wavserve.backends.fake import FakeBackend
-from wavserve.batcher import Batcher, BatcherConfig
-from wavserve.calls import Job
-from wavserve.device import Device, DeviceConfig
-from wavserve.models.arena_book import ArenaBook
-from wavserve.placement import Placement
-from wavserve.planner import Planner
-from wavserve.policy import Keep, Policy, PolicyParts
-from wavserve.progress import Clock
-from wavserve.proposal import NamedNoise
-from wavserve.sessions import MemorySessions
-from wavserve.spec import (
+from wavserve.core.spec import (
     ActionSpec,
     CameraSpec,
     ExpertConfig,
@@ -32,7 +22,17 @@ from wavserve.spec import (
     VectorSpec,
     VideoConfig,
 )
-from wavserve.types import PlanContext, PlanRequest, TextEmbedding
+from wavserve.core.types import PlanContext, PlanRequest, TextEmbedding
+from wavserve.models.arena_book import ArenaBook
+from wavserve.planning.device import Device, DeviceConfig
+from wavserve.planning.model_calls import Job
+from wavserve.planning.planner import Planner
+from wavserve.planning.proposal import NamedNoise
+from wavserve.planning.timings import Clock
+from wavserve.policy.placement import Placement
+from wavserve.policy.policy import Keep, Policy, PolicyParts
+from wavserve.policy.sessions import MemorySessions
+from wavserve.scheduling.batcher import Batcher, BatcherConfig
 
 
 def example_vector(dim: int) -> VectorSpec:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rig import ManualClock
 
-from wavserve.errors import ArenaFull
+from wavserve.core.errors import ArenaFull
 from wavserve.models.arena_book import ArenaBook, Party
 
 actions = st.lists(

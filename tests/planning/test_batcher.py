@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rig import ManualClock
 
-from wavserve.batcher import Batcher, BatcherConfig
-from wavserve.costs import Costs
-from wavserve.errors import BackendError, NotReady, StaleHandle
-from wavserve.groups import SampleGroup
-from wavserve.schedule import Ticket, Work
-from wavserve.types import Tensors
-from wavserve.verbs import VERBS, Status
+from wavserve.core.errors import BackendError, NotReady, StaleHandle
+from wavserve.core.types import Tensors
+from wavserve.core.verbs import VERBS, Status
+from wavserve.scheduling.batcher import Batcher, BatcherConfig
+from wavserve.scheduling.costs import Costs
+from wavserve.scheduling.groups import SampleGroup
+from wavserve.scheduling.schedule import Ticket, Work
 
 
 class Echo:

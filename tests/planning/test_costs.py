@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rig import ManualClock
 
-from wavserve.costs import HALF_LIFE_S, CallKind, Costs, Meter
+from wavserve.scheduling.costs import HALF_LIFE_S, CallKind, Costs, Meter
 
 KIND = CallKind("imagine")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from rig import example_spec
 
-from wavserve.errors import BackendError, InvalidRequest
-from wavserve.normalise import Normaliser, farthest
-from wavserve.spec import ActionSpec, NormSpec, PolicySpec, VectorSpec
+from wavserve.core.errors import BackendError, InvalidRequest
+from wavserve.core.normalise import Normaliser, farthest
+from wavserve.core.spec import ActionSpec, NormSpec, PolicySpec, VectorSpec
 
 MINMAX = NormSpec("minmax", (-2.0, 10.0), (2.0, 30.0))
 MEANSTD = NormSpec("meanstd", (0.5, -4.0), (0.25, 2.0))

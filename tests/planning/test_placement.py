@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from rig import RigOptions, example_device, example_request, example_spec, rigged
 
-from wavserve.device import Device, Health
-from wavserve.errors import ModelDown, NotReady
-from wavserve.placement import Placement
-from wavserve.schedule import Demand, Work
+from wavserve.core.errors import ModelDown, NotReady
+from wavserve.planning.device import Device, Health
+from wavserve.policy.placement import Placement
+from wavserve.scheduling.schedule import Demand, Work
 
 
 def devices(count: int) -> tuple[list[Device], list[Health]]:

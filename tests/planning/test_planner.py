@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rig import ManualClock, Rig, RigOptions, example_job, example_spec, rigged
 
-from wavserve.calls import Job
-from wavserve.errors import BackendError, StaleHandle
+from wavserve.core.errors import BackendError, StaleHandle
+from wavserve.core.types import Gaussian, Plan, Stop
 from wavserve.models.arena_book import ArenaBook, Party
-from wavserve.schedule import Demand, Work
-from wavserve.types import Gaussian, Plan, Stop
+from wavserve.planning.model_calls import Job
+from wavserve.scheduling.schedule import Demand, Work
 
 
 def plan_with(options: RigOptions, *jobs: Job) -> tuple[list[Plan], Rig]:

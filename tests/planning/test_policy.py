@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from rig import ManualClock, Rig, RigOptions, example_request, example_spec, rigged
 
-from wavserve.errors import (
+from wavserve.core.errors import (
     BackendError,
     DeadlineExceeded,
     InvalidRequest,
@@ -23,11 +23,11 @@ from wavserve.errors import (
     UnknownPolicy,
     UnknownSession,
 )
-from wavserve.pictures import as_png
-from wavserve.policy import PERMIT_S
-from wavserve.schedule import Demand, Work
-from wavserve.sessions import Session
-from wavserve.types import DeadlineResult, PlanRequest, PlanResult
+from wavserve.core.types import DeadlineResult, PlanRequest, PlanResult
+from wavserve.policy.imagined import as_png
+from wavserve.policy.policy import PERMIT_S
+from wavserve.policy.sessions import Session
+from wavserve.scheduling.schedule import Demand, Work
 
 SPEC = example_spec()
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wavserve import noise
-from wavserve.errors import BackendError
-from wavserve.noise import FINAL, Stream
-from wavserve.proposal import NamedNoise, Proposal, credit, refit, snr, standard, top, value_rows
-from wavserve.spec import PlannerConfig
-from wavserve.types import Array
+from wavserve.core import noise
+from wavserve.core.errors import BackendError
+from wavserve.core.noise import FINAL, Stream
+from wavserve.core.spec import PlannerConfig
+from wavserve.core.types import Array
+from wavserve.planning.proposal import NamedNoise, Proposal, credit, refit, snr, standard, top, value_rows
 
 sizes = st.integers(2, 7)
 seeds = st.integers(0, 2**63 - 1)

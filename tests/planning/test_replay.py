@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from wavserve.errors import BundleError
-from wavserve.replay import _replay
+from wavserve.app.replay import _replay
+from wavserve.core.errors import BundleError
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rig import ManualClock
 
-from wavserve.errors import DeadlineExceeded, Overloaded
-from wavserve.margin import MIN_MARGIN_S
-from wavserve.schedule import MAX_RETRY_S, Demand, Schedule, Ticket, Work
+from wavserve.core.errors import DeadlineExceeded, Overloaded
+from wavserve.scheduling.lateness import MIN_MARGIN_S
+from wavserve.scheduling.schedule import MAX_RETRY_S, Demand, Schedule, Ticket, Work
 
 INF = math.inf
 

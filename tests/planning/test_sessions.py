@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from rig import ManualClock
 
-from wavserve.errors import Overloaded
-from wavserve.sessions import FrameMemory, MemorySessions, Session
+from wavserve.core.errors import Overloaded
+from wavserve.policy.sessions import FrameMemory, MemorySessions, Session
 
 
 def frame(number: int) -> np.ndarray:

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from wavserve.errors import ModelDown
-from wavserve.together import together
+from wavserve.core.errors import ModelDown
+from wavserve.planning.gather import together
 
 
 async def turns(count: int) -> None:

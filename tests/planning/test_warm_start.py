@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rig import Rig, RigOptions, example_request, example_spec, rigged
 
-from wavserve import records
-from wavserve.proposal import Proposal
-from wavserve.sessions import LastPlan, Session
-from wavserve.types import Gaussian, PlanRequest, PlanResult
-from wavserve.warm_start import continued
+from wavserve.core.types import Gaussian, PlanRequest, PlanResult
+from wavserve.planning.proposal import Proposal
+from wavserve.policy import records
+from wavserve.policy.sessions import LastPlan, Session
+from wavserve.policy.warm_start import continued
 
 SPEC = example_spec()
 CHUNK = SPEC.chunk

@@ -8,7 +8,7 @@ import pytest
 from service_rig import REPOSITORY, Server, start
 
 from wavserve.backends.triton_server import why_not
-from wavserve.bundle import Bundle
+from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.models import presets
 

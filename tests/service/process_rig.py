@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from wavserve.verbs import MODELS
+from wavserve.core.verbs import MODELS
 
 PATIENCE_S = 60.0
 

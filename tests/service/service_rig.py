@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from wavserve import child
-from wavserve.child import Child
-from wavserve.messages import EncodedImage, Submission
+from wavserve.core.messages import EncodedImage, Submission
+from wavserve.system import serve_process
+from wavserve.system.serve_process import Child
 
 FRAMES = Path(__file__).parents[2] / "examples" / "libero_object_0"
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
@@ -31,7 +31,7 @@ def start(folder: Path, backend: str, *flags: str) -> Server:
     # compiling takes a minute of a first start, and has tests of its own
     own = ["--backend", backend, "--set", "backend.compile=off", "--set", f"bundle.root={folder}"]
     own += ["--record", str(records)]
-    started = child.start(folder / "server.log", [*own, *flags])
+    started = serve_process.start(folder / "server.log", [*own, *flags])
     return Server(started.process, started.http, started.grpc, started.log, records, folder / "tiny", backend)
 
 

@@ -12,9 +12,9 @@ from process_rig import models_of, until
 from service_rig import REPOSITORY, start, submission
 
 from wavserve.backends.triton_server import why_not
-from wavserve.bundle import Bundle
+from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
-from wavserve.errors import NotReady
+from wavserve.core.errors import NotReady
 
 OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2}
 CHILD = Path(__file__).parents[1] / "models" / "compiled_child.py"

@@ -23,13 +23,13 @@ import torch
 from process_rig import alive, below, command_of, files_of, models_of, triton_of, until
 from service_rig import REPOSITORY, Server, start, submission
 
+from wavserve.app.fleet import SIDE_BY_SIDE
 from wavserve.backends.triton_server import PROGRAMS, why_not
-from wavserve.bundle import Bundle
+from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
-from wavserve.errors import WavserveError
-from wavserve.fleet import SIDE_BY_SIDE
-from wavserve.processes import NICENESS, Process, commands_naming
-from wavserve.verbs import MODELS
+from wavserve.core.errors import WavserveError
+from wavserve.core.verbs import MODELS
+from wavserve.system.processes import NICENESS, Process, commands_naming
 
 ROBOTS = 8
 OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, "value_elite_fraction": 0.5}

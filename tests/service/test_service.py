@@ -26,7 +26,7 @@ from service_rig import Server, form, post, start, submission
 
 from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.clients.plan_client import PlanClient
-from wavserve.errors import (
+from wavserve.core.errors import (
     DeadlineExceeded,
     InvalidRequest,
     NotReady,
@@ -35,8 +35,8 @@ from wavserve.errors import (
     UnknownPolicy,
     UnknownSession,
 )
-from wavserve.messages import Submission
-from wavserve.types import DeadlineResult
+from wavserve.core.messages import Submission
+from wavserve.core.types import DeadlineResult
 
 
 def test_both_edges_give_the_same_actions(server: Server, client: PlanClient) -> None:

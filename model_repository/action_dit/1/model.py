@@ -1,1 +1,1 @@
-from wavserve.triton_model import TritonPythonModel as TritonPythonModel
+from wavserve.app.triton_entry import TritonPythonModel as TritonPythonModel

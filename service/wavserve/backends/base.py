@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from wavserve.types import Tensors
+from wavserve.core.types import Tensors
 
 
 class Backend(Protocol):

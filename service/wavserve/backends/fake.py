@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wavserve import noise
-from wavserve.errors import ArenaFull, InvalidRequest
+from wavserve.core import noise
+from wavserve.core.errors import ArenaFull, InvalidRequest
+from wavserve.core.noise import Stream
+from wavserve.core.spec import PolicySpec
+from wavserve.core.types import Tensors
+from wavserve.core.verbs import Status
 from wavserve.models.arena_book import ArenaBook, Party
-from wavserve.noise import Stream
-from wavserve.spec import PolicySpec
-from wavserve.types import Tensors
-from wavserve.verbs import Status
 
 MAX_TEXTS = 4
 

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from wavserve.core.types import Tensors
+from wavserve.core.verbs import VERBS
 from wavserve.models.calls import CancelCheck, Runner
-from wavserve.types import Tensors
-from wavserve.verbs import VERBS
 
 
 class LocalBackend:

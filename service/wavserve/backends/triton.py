@@ -20,11 +20,11 @@ from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from wavserve import faults
-from wavserve.errors import BackendError, Cancelled, DeadlineExceeded, ModelDown, TensorMiss, WavserveError
-from wavserve.interning import Sender
-from wavserve.types import Tensors
-from wavserve.verbs import ABOUT, DESCRIBE, MODELS, VERBS, Verb
+from wavserve.core import remote_errors
+from wavserve.core.errors import BackendError, Cancelled, DeadlineExceeded, ModelDown, TensorMiss, WavserveError
+from wavserve.core.tensor_cache import Sender
+from wavserve.core.types import Tensors
+from wavserve.core.verbs import ABOUT, DESCRIBE, MODELS, VERBS, Verb
 
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
@@ -200,7 +200,7 @@ def _sizes(tensors: Tensors) -> dict[str, int]:
 def _typed(error: InferenceServerException, model: str) -> WavserveError:
     """Our own error where the model sent one, else what Triton's status and words mean to us."""
     message = str(error.message())
-    if (told := faults.decode(message)) is not None:
+    if (told := remote_errors.decode(message)) is not None:
         return told
     match str(error.status()).removeprefix("StatusCode."):
         case "DEADLINE_EXCEEDED":

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from wavserve.backends.triton import About, TritonBackend
 from wavserve.backends.triton_server import TritonServer
-from wavserve.errors import WavserveError
-from wavserve.processes import Process
-from wavserve.verbs import MODELS, VERBS
+from wavserve.core.errors import WavserveError
+from wavserve.core.verbs import MODELS, VERBS
+from wavserve.system.processes import Process
 
 log = logging.getLogger(__name__)
 

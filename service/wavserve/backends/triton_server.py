@@ -25,11 +25,10 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from wavserve.backends import reaper
-from wavserve.errors import SettingsError
+from wavserve.core.errors import SettingsError
+from wavserve.core.verbs import MODELS
 from wavserve.models import slabs
-from wavserve.ports import free_ports
-from wavserve.processes import COMPUTING, commands_naming, end, orphan_processes, orphans, owned_name
-from wavserve.verbs import MODELS
+from wavserve.system.processes import COMPUTING, commands_naming, end, free_ports, orphan_processes, orphans, owned_name
 
 KIND = "wavserve"
 """What names of our files begin with, in /dev/shm and in the folder for temporary files."""

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from wavserve.clients.plan_client import channel_options, typed_error
-from wavserve.messages import DEADLINE_KEY, Chunk, Submission
+from wavserve.core.messages import DEADLINE_KEY, Chunk, Submission
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import answers, requests
 

@@ -13,8 +13,8 @@ from typing import Self, TypeVar
 
 import grpc
 
-from wavserve import errors
-from wavserve.messages import DEADLINE_KEY, Chunk, PolicyInfo, Submission
+from wavserve.core import errors
+from wavserve.core.messages import DEADLINE_KEY, Chunk, PolicyInfo, Submission
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import answers, requests
 from wavserve.wire.errors import DETAILS_KEY, unpack_error

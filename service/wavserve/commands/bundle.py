@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from wavserve.commands import output
-from wavserve.spec import Resize
+from wavserve.core.spec import Resize
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -62,8 +62,8 @@ def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _create(args: argparse.Namespace) -> int:
+    from wavserve.app.settings_sources import load_from_process
     from wavserve.models import presets
-    from wavserve.settings_sources import load_from_process
 
     folder = args.out or load_from_process(None).settings.bundle.root / args.preset
     presets.create(args.preset, folder, args.seed, _tell_progress(f"making {folder}"))
@@ -72,7 +72,7 @@ def _create(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from wavserve import bundle
+    from wavserve.bundle import bundle
 
     output.write(output.as_json(bundle.inspect(args.folder)))
     return 0

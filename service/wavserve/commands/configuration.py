@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from wavserve.commands import output
 
 if TYPE_CHECKING:  # pydantic is not in the base install
-    from wavserve.settings_sources import Loaded
+    from wavserve.app.settings_sources import Loaded
 
 NAMED_FLAGS = {
     "--http-port": ("http.port", "PORT"),
@@ -37,7 +37,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load(args: argparse.Namespace) -> Loaded:
     """The settings of a parsed command line. Raises SettingsError."""
-    from wavserve.settings_sources import Given, load_from_process
+    from wavserve.app.settings_sources import Given, load_from_process
 
     return load_from_process(args.config, [Given(key, text, source) for key, text, source in args.given])
 

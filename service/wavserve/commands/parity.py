@@ -20,7 +20,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _parity(args: argparse.Namespace) -> int:
-    from wavserve.parity import run
+    from wavserve.app.parity import run
 
     checks = run(args.folder)
     failed = sum(not _ok(check.error, check.tolerance) for check in checks)

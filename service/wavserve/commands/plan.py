@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wavserve.commands import output
-from wavserve.errors import InvalidRequest
-from wavserve.types import Stop
+from wavserve.core.errors import InvalidRequest
+from wavserve.core.types import Stop
 
 if TYPE_CHECKING:
-    from wavserve.messages import Chunk, EncodedImage, Submission
+    from wavserve.core.messages import Chunk, EncodedImage, Submission
 
 REPLAY_TOLERANCE = 1e-5
 """In the policy's units; float32 sums in another order where calls were batched otherwise than when recorded."""
@@ -56,7 +56,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 def _submission(args: argparse.Namespace) -> Submission:
     """The command line as a request. Raises InvalidRequest naming the flag."""
-    from wavserve.messages import Submission
+    from wavserve.core.messages import Submission
 
     return Submission(
         images=tuple(_image(text) for text in args.image),
@@ -69,7 +69,7 @@ def _submission(args: argparse.Namespace) -> Submission:
 
 
 def _image(text: str) -> EncodedImage:
-    from wavserve.messages import EncodedImage
+    from wavserve.core.messages import EncodedImage
 
     camera, file = _pair("--image", "CAMERA=FILE", text)
     encoding = _ENCODINGS.get(Path(file).suffix.lower())
@@ -129,8 +129,8 @@ def _describe(chunk: Chunk) -> str:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    from wavserve.replay import replay
-    from wavserve.settings_sources import Given, load_from_process
+    from wavserve.app.replay import replay
+    from wavserve.app.settings_sources import Given, load_from_process
 
     flags = [Given("bundle.path", str(args.bundle), "flag --bundle")] if args.bundle else []
     made = asyncio.run(replay(args.replay, load_from_process(None, flags).settings))

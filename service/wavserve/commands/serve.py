@@ -20,7 +20,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _serve(args: argparse.Namespace) -> int:
     settings = configuration.load(args).settings  # wrong settings are told before torch is imported
-    from wavserve.app import serve
+    from wavserve.app.serve import serve
 
     asyncio.run(serve(settings))
     return 0

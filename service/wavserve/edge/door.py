@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from time import monotonic, monotonic_ns
 from typing import Protocol, TypeVar
 
+from wavserve.core.errors import DeadlineExceeded, NotReady
+from wavserve.core.messages import Chunk, EncodedImage, PolicyInfo, Submission, Vector
+from wavserve.core.spec import PolicySpec
+from wavserve.core.types import Picture, PlanRequest, PlanResult
 from wavserve.edge import images, validate
 from wavserve.edge.limits import EdgeLimits
-from wavserve.errors import DeadlineExceeded, NotReady
-from wavserve.messages import Chunk, EncodedImage, PolicyInfo, Submission, Vector
-from wavserve.orders import Permit
-from wavserve.spec import PolicySpec
-from wavserve.types import Picture, PlanRequest, PlanResult
+from wavserve.policy.inflight import Permit
 
 T = TypeVar("T")
 

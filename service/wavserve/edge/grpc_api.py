@@ -16,13 +16,13 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from wavserve.core.errors import TooLarge, Unsupported
+from wavserve.core.messages import DEADLINE_KEY
 from wavserve.edge.door import Door, Planning
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import ErrorReport, report
-from wavserve.errors import TooLarge, Unsupported
-from wavserve.messages import DEADLINE_KEY
 from wavserve.pb import wavserve_pb2 as pb
-from wavserve.telemetry import Metrics
+from wavserve.system.telemetry import Metrics
 from wavserve.wire import answers, requests
 from wavserve.wire.errors import DETAILS_KEY, pack_details
 

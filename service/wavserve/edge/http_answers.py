@@ -15,9 +15,9 @@ import numpy as np
 import orjson
 from starlette.responses import Response
 
+from wavserve.core.messages import Chunk, EncodedImage, PolicyInfo
+from wavserve.core.types import IterationRecord, Receipt
 from wavserve.edge.report import ErrorReport
-from wavserve.messages import Chunk, EncodedImage, PolicyInfo
-from wavserve.types import IterationRecord, Receipt
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

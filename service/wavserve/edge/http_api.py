@@ -21,6 +21,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from wavserve.core.errors import Cancelled, NotReady
+from wavserve.core.messages import DEADLINE_KEY
 from wavserve.edge import http_models as models
 from wavserve.edge.door import Door, Planning
 from wavserve.edge.http_answers import chunk_json, json_response, policy_json, problem_response
@@ -29,9 +31,7 @@ from wavserve.edge.http_gate import HttpGate
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import MAX_DETAIL_CHARS, ErrorReport, new_error_id, report, safe_text
 from wavserve.edge.status import http_status
-from wavserve.errors import Cancelled, NotReady
-from wavserve.messages import DEADLINE_KEY
-from wavserve.telemetry import Metrics
+from wavserve.system.telemetry import Metrics
 
 T = TypeVar("T")
 

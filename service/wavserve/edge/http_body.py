@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
 
+from wavserve.core.errors import InvalidRequest, UnsupportedMedia
+from wavserve.core.messages import EncodedImage, Submission
 from wavserve.edge.http_models import Body, ImageBody, ImageFacts, PlanBody, PlanFacts
 from wavserve.edge.multipart import Part, parse_parts
-from wavserve.errors import InvalidRequest, UnsupportedMedia
-from wavserve.messages import EncodedImage, Submission
 
 Model = TypeVar("Model", bound=Body)
 

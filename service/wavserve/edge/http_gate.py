@@ -12,10 +12,10 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wavserve.core.errors import InvalidRequest, TooLarge
 from wavserve.edge.http_answers import problem_response
 from wavserve.edge.report import ErrorReport, internal, report
-from wavserve.errors import InvalidRequest, TooLarge
-from wavserve.telemetry import Metrics
+from wavserve.system.telemetry import Metrics
 
 
 class HttpGate:

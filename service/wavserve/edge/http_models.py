@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, Strict, TypeAdapter, WithJsonSchema
 
-from wavserve.messages import ENCODINGS
-from wavserve.spec import PlannerBounds, PlannerConfig
+from wavserve.core.messages import ENCODINGS
+from wavserve.core.spec import PlannerBounds, PlannerConfig
 from wavserve.wire import MAX_IMAGES, MAX_STATE_NUMBERS
 
 _EXAMPLE: JsonValue = {

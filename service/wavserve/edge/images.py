@@ -20,10 +20,10 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from wavserve.core.errors import InvalidRequest, TooLarge, UnsupportedMedia
+from wavserve.core.messages import ENCODINGS, EncodedImage
+from wavserve.core.spec import CameraSpec
 from wavserve.edge.limits import EdgeLimits
-from wavserve.errors import InvalidRequest, TooLarge, UnsupportedMedia
-from wavserve.messages import ENCODINGS, EncodedImage
-from wavserve.spec import CameraSpec
 
 Pixels = NDArray[np.uint8]
 

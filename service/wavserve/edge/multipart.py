@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from wavserve.errors import InvalidRequest
+from wavserve.core.errors import InvalidRequest
 from wavserve.wire import MAX_IMAGES
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from dataclasses import field as field_of
 
+from wavserve.core.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded, WavserveError
 from wavserve.edge.status import INTERNAL, Status, name_of, status_of
-from wavserve.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded, WavserveError
 
 _log = logging.getLogger(__name__)
 

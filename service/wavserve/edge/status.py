@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 from grpc import StatusCode
 
-from wavserve import errors
+from wavserve.core import errors
 
 
 @dataclass(frozen=True, slots=True)

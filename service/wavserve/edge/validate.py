@@ -9,12 +9,12 @@ import math
 
 import numpy as np
 
-from wavserve.errors import InvalidRequest, TooLarge, UnknownPolicy
-from wavserve.messages import DEADLINE_KEY, Submission
-from wavserve.normalise import farthest
-from wavserve.options import merge_options
-from wavserve.spec import PolicySpec, VectorSpec
-from wavserve.types import Array
+from wavserve.core.errors import InvalidRequest, TooLarge, UnknownPolicy
+from wavserve.core.messages import DEADLINE_KEY, Submission
+from wavserve.core.normalise import farthest
+from wavserve.core.options import merge_options
+from wavserve.core.spec import PolicySpec, VectorSpec
+from wavserve.core.types import Array
 from wavserve.wire import MAX_MILLISECONDS
 
 MAX_EXECUTED_STEPS = 10_000

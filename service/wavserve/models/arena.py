@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wavserve.core.spec import PolicySpec
 from wavserve.models.arena_book import ArenaBook
-from wavserve.spec import PolicySpec
 
 
 @dataclass(frozen=True, slots=True)

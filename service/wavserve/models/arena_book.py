@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wavserve.errors import ArenaFull, BackendError
-from wavserve.processes import Process
+from wavserve.core.errors import ArenaFull, BackendError
+from wavserve.system.processes import Process
 
 Handles = NDArray[np.int64]
 

@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wavserve.errors import Cancelled
+from wavserve.core.errors import Cancelled
+from wavserve.core.types import Tensors
+from wavserve.core.verbs import Status
 from wavserve.models.arena import Arena, Arenas
 from wavserve.models.arena_book import Party
-from wavserve.types import Tensors
-from wavserve.verbs import Status
 
 Compute = Callable[[Arena, Tensors, NDArray[np.int64], NDArray[np.intp]], None]
 """Given the arena, the rows of the groups that are served, their slots `[(G N)]` and their indices in the call."""

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wavserve.errors import BundleError
+from wavserve.core.errors import BundleError
 
 FILE = "diffusion_pytorch_model.safetensors"
 INDEX = FILE + ".index.json"

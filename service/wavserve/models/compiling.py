@@ -19,7 +19,7 @@ import torch._inductor.config
 import torch.fx.experimental._config as shapes
 from torch import Tensor
 
-from wavserve.errors import SettingsError
+from wavserve.core.errors import SettingsError
 from wavserve.models.fused import EVERYTHING, BlockStep, KeyValue, Reach, block
 from wavserve.models.layers import Block
 

@@ -20,10 +20,10 @@ from torch import Tensor
 from transformers import AutoTokenizer, T5EncoderModel
 from transformers.utils import logging as transformers_logging
 
-from wavserve import bundle
-from wavserve.errors import BundleError, InvalidRequest
-from wavserve.noise import Stream, draw
-from wavserve.types import Array
+from wavserve.bundle import bundle
+from wavserve.core.errors import BundleError, InvalidRequest
+from wavserve.core.noise import Stream, draw
+from wavserve.core.types import Array
 
 Pixels = NDArray[np.uint8]
 

@@ -9,9 +9,9 @@ import threading
 
 import numpy as np
 
+from wavserve.core.types import Tensors
 from wavserve.models.calls import CancelCheck, never, stop_if
 from wavserve.models.encoder import Encoder
-from wavserve.types import Tensors
 
 
 class EncoderRunner:

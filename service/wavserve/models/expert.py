@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wavserve.core.spec import ExpertConfig, ModelConfig
 from wavserve.models.layers import Block, Context, TimeEmbed, head
 from wavserve.models.maths import token_rotary
-from wavserve.spec import ExpertConfig, ModelConfig
 
 
 @dataclass(frozen=True, slots=True)

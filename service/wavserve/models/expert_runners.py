@@ -11,14 +11,14 @@ import torch
 from einops import rearrange
 from numpy.typing import NDArray
 
-from wavserve import noise
+from wavserve.core import noise
+from wavserve.core.noise import Stream
+from wavserve.core.spec import PolicySpec
+from wavserve.core.types import Tensors
 from wavserve.models.arena import Arena, Arenas
 from wavserve.models.arena_book import Party
 from wavserve.models.calls import CancelCheck, never, on_slots, release, stop_if
 from wavserve.models.fast_expert import FastAction, FastValue
-from wavserve.noise import Stream
-from wavserve.spec import PolicySpec
-from wavserve.types import Tensors
 
 
 class ValueRunner:

@@ -14,13 +14,13 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from wavserve.core.spec import ModelConfig
 from wavserve.models import flow
 from wavserve.models.expert import ExpertDiT
 from wavserve.models.fused import BlockStep, KeyValue, block, key_value
 from wavserve.models.graphs import Contexts, Graphs, Record
 from wavserve.models.layers import Block
 from wavserve.models.maths import token_rotary
-from wavserve.spec import ModelConfig
 
 Read = Callable[[int], Tensor]
 """`read(layer)`: features `[R, L, width]` after block `layer`; only borrowed during the call."""

@@ -15,12 +15,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from wavserve.core.spec import LatentSpec, ModelConfig
 from wavserve.models import flow
 from wavserve.models.fused import BlockStep, KeyValue, Reach, block, key_value
 from wavserve.models.layers import Block, head
 from wavserve.models.maths import pack, unpack, video_rotary
 from wavserve.models.video import VideoDiT, is_joint
-from wavserve.spec import LatentSpec, ModelConfig
 
 Sink = Callable[[int, Tensor], None]
 """`sink(layer, x [(G N), V*L, D])` after each block. The next block overwrites `x`: copy what is kept."""

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wavserve.errors import BundleError
+from wavserve.core.errors import BundleError
+from wavserve.core.spec import ExpertConfig, LatentSpec, Mode, ModelConfig, PlannerConfig, VideoConfig
 from wavserve.models.plain import Draws, Scene
-from wavserve.spec import ExpertConfig, LatentSpec, Mode, ModelConfig, PlannerConfig, VideoConfig
 
 TOLERANCE = 1e-4
 """Largest absolute error in float32."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from wavserve.core.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig
 from wavserve.models.maths import TIME_CHANNELS
 from wavserve.models.video import is_joint
-from wavserve.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig
 
 
 @dataclass(frozen=True, slots=True)

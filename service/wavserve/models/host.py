@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from wavserve import bundle
-from wavserve.bundle import Bundle
-from wavserve.errors import BackendError
-from wavserve.interning import Receiver
+from wavserve.bundle import bundle
+from wavserve.bundle.bundle import Bundle
+from wavserve.core.errors import BackendError
+from wavserve.core.tensor_cache import Receiver
+from wavserve.core.types import Tensors
+from wavserve.core.verbs import ABOUT, DESCRIBE, VERBS
 from wavserve.models.arena import Arenas, SlotShape
 from wavserve.models.calls import CancelCheck, Runner
 from wavserve.models.loading import RunnerConfig, apply_threads, device_of, dtype_of, load_runner
 from wavserve.models.shared_arena import ArenaConfig, AttachedArenas, SharedArena
-from wavserve.processes import Process
-from wavserve.types import Tensors
-from wavserve.verbs import ABOUT, DESCRIBE, VERBS
+from wavserve.system.processes import Process
 
 
 @dataclass(frozen=True, slots=True)

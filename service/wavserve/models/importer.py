@@ -9,8 +9,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from wavserve import bundle
-from wavserve.bundle_files import appearing, files_below, refuse_pickles
+from wavserve.bundle import bundle
+from wavserve.bundle.files import appearing, files_below, refuse_pickles
 from wavserve.models import weights
 from wavserve.models.checkpoint import FILE, INDEX, files
 from wavserve.models.official import ImportOptions, read_spec

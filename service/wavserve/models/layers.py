@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from wavserve.core.spec import ModelConfig
 from wavserve.models.maths import TIME_CHANNELS, Rotary, rotate, time_features
-from wavserve.spec import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,10 @@ from typing import TypeVar
 
 import torch
 
-from wavserve.bundle import TRANSFORMER, Bundle
-from wavserve.errors import BundleError, SettingsError
+from wavserve.bundle.bundle import TRANSFORMER, Bundle
+from wavserve.core.errors import BundleError, SettingsError
+from wavserve.core.spec import PolicySpec
+from wavserve.core.verbs import MODELS
 from wavserve.models import precision, weights
 from wavserve.models.arena import Arena, Arenas, SlotShape
 from wavserve.models.arena_book import ArenaBook
@@ -29,8 +31,6 @@ from wavserve.models.graphs import cuda_recorder
 from wavserve.models.threads import Threads, plan_threads
 from wavserve.models.video import VideoDiT
 from wavserve.models.video_runner import VideoRunner
-from wavserve.spec import PolicySpec
-from wavserve.verbs import MODELS
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from wavserve.spec import LatentSpec, ModelConfig
+from wavserve.core.spec import LatentSpec, ModelConfig
 
 TIME_CHANNELS = 256
 """Width of the sinusoidal timestep features."""

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wavserve.bundle_files import read_json
-from wavserve.errors import BundleError
-from wavserve.models.official_model import read_model
-from wavserve.models.sections import Section, read_yaml
-from wavserve.spec import (
+from wavserve.bundle.files import read_json
+from wavserve.core.errors import BundleError
+from wavserve.core.spec import (
     ActionSpec,
     CameraSpec,
     LatentSpec,
@@ -27,6 +25,8 @@ from wavserve.spec import (
     Resize,
     VectorSpec,
 )
+from wavserve.models.official_model import read_model
+from wavserve.models.sections import Section, read_yaml
 
 NormKind = Literal["minmax", "meanstd"]
 ActionKind = Literal["absolute", "delta", "relative"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from wavserve.core.spec import ExpertConfig, ModelConfig, VideoConfig
 from wavserve.models.sections import Section
-from wavserve.spec import ExpertConfig, ModelConfig, VideoConfig
 
 _ROPE_BASES = {"action": 54, "value": 57}  # written into the released model, whatever the chunk
 _FIXED = {

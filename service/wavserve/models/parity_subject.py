@@ -12,7 +12,7 @@ from pathlib import Path
 from einops import rearrange
 from torch import Tensor
 
-from wavserve.errors import BundleError
+from wavserve.core.errors import BundleError
 from wavserve.models.fast_expert import FastAction, FastValue
 from wavserve.models.fast_video import FastVideo
 from wavserve.models.fixtures import Check, Fixture, FixtureConfig, read_config, read_fixture

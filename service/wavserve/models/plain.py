@@ -13,12 +13,12 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
+from wavserve.core.spec import LatentSpec, ModelConfig, PlannerConfig
 from wavserve.models import flow
 from wavserve.models.layers import Context
 from wavserve.models.maths import pack, unpack, video_rotary
 from wavserve.models.video import VideoOutput
 from wavserve.models.weights import Models
-from wavserve.spec import LatentSpec, ModelConfig, PlannerConfig
 
 MASKED = -10000.0
 """Added to the logits of padding."""

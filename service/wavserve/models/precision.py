@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import torch
 
+from wavserve.core.spec import LatentSpec, ModelConfig
 from wavserve.models import weights
 from wavserve.models.fast_video import FastVideo
-from wavserve.spec import LatentSpec, ModelConfig
 
 WORTH = 1.5
 """bfloat16 is taken from this gain on: below it, it costs accuracy for little, and noise would decide."""

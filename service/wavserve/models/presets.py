@@ -12,12 +12,10 @@ from pathlib import Path
 
 import torch
 
-from wavserve import bundle
-from wavserve.bundle_files import appearing
-from wavserve.errors import BundleError
-from wavserve.models import weights
-from wavserve.models.standins import StandIns, write_text_encoder, write_tokenizer, write_vae
-from wavserve.spec import (
+from wavserve.bundle import bundle
+from wavserve.bundle.files import appearing
+from wavserve.core.errors import BundleError
+from wavserve.core.spec import (
     ActionSpec,
     CameraSpec,
     ExpertConfig,
@@ -29,6 +27,8 @@ from wavserve.spec import (
     VectorSpec,
     VideoConfig,
 )
+from wavserve.models import weights
+from wavserve.models.standins import StandIns, write_text_encoder, write_tokenizer, write_vae
 
 Progress = Callable[[float], None]
 """Told the fraction done, 0 to 1."""

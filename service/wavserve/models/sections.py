@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from wavserve.errors import BundleError
+from wavserve.core.errors import BundleError
 
 
 @dataclass(frozen=True, slots=True)

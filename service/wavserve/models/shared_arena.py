@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wavserve.errors import BackendError, SettingsError
+from wavserve.core.errors import BackendError, SettingsError
 from wavserve.models import slabs
 from wavserve.models.arena import Arena, SlotShape
 from wavserve.models.arena_book import EPOCH_BITS, ArenaBook, Cells

@@ -18,7 +18,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from wavserve.errors import BackendError, SettingsError
+from wavserve.core.errors import BackendError, SettingsError
 
 SHM = Path("/dev/shm")
 HEADER = 4096

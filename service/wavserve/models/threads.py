@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
-from wavserve.errors import SettingsError
+from wavserve.core.errors import SettingsError
+from wavserve.core.spec import PolicySpec
 from wavserve.models import flops
 from wavserve.models.flops import Workload
-from wavserve.spec import PolicySpec
 
 SMALL_FLOPS = 1e9
 """Of imagining one video sample. `tiny` has 0.25e9, the mid size of `bench-exact` 15e9."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wavserve.core.spec import ModelConfig
 from wavserve.models.layers import Block, Context, TimeEmbed, TwoLayer, gelu, head
 from wavserve.models.maths import Rotary
-from wavserve.spec import ModelConfig
 
 JOINT_EVERY = 3
 """Every third block, the first included, attends across all views of a sample; the others within a view."""

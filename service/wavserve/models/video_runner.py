@@ -15,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wavserve import noise
-from wavserve.errors import ArenaFull
+from wavserve.core import noise
+from wavserve.core.errors import ArenaFull
+from wavserve.core.noise import Stream
+from wavserve.core.spec import PolicySpec
+from wavserve.core.types import Tensors
+from wavserve.core.verbs import Status
 from wavserve.models.arena import Arena
 from wavserve.models.arena_book import Party
 from wavserve.models.calls import CancelCheck, never, rows_of, stop_if
 from wavserve.models.fast_video import FastVideo, TextKV
-from wavserve.noise import Stream
-from wavserve.spec import PolicySpec
-from wavserve.types import Tensors
-from wavserve.verbs import Status
 
 
 class VideoRunner:

@@ -16,11 +16,11 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from wavserve.errors import BundleError
+from wavserve.core.errors import BundleError
+from wavserve.core.spec import ModelConfig
 from wavserve.models import checkpoint
 from wavserve.models.expert import ExpertDiT, action_dit, value_dit
 from wavserve.models.video import VideoDiT
-from wavserve.spec import ModelConfig
 
 Group = Literal["video", "value", "action"]
 GROUPS: tuple[Group, ...] = ("video", "value", "action")

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from wavserve.messages import Chunk, PolicyInfo, Vector
+from wavserve.core.messages import Chunk, PolicyInfo, Vector
+from wavserve.core.spec import CameraSpec, PlannerBounds, PlannerConfig
+from wavserve.core.types import DeadlineResult, IterationRecord, Receipt, Stop
 from wavserve.pb import wavserve_pb2 as pb
-from wavserve.spec import CameraSpec, PlannerBounds, PlannerConfig
-from wavserve.types import DeadlineResult, IterationRecord, Receipt, Stop
 from wavserve.wire import parts
 
 _DEADLINES = {

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from wavserve.errors import DeadlineExceeded, InvalidRequest, Missed, Overloaded, WavserveError
+from wavserve.core.errors import DeadlineExceeded, InvalidRequest, Missed, Overloaded, WavserveError
 
 DETAILS_KEY = "grpc-status-details-bin"
 _DOMAIN = "wavserve"

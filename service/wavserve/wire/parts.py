@@ -8,10 +8,10 @@ from dataclasses import fields
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from wavserve.errors import InvalidRequest, UnsupportedMedia
-from wavserve.messages import ENCODINGS, EncodedImage
+from wavserve.core.errors import InvalidRequest, UnsupportedMedia
+from wavserve.core.messages import ENCODINGS, EncodedImage
+from wavserve.core.spec import PlannerConfig
 from wavserve.pb import wavserve_pb2 as pb
-from wavserve.spec import PlannerConfig
 
 OPTION_NAMES = tuple(field.name for field in fields(PlannerConfig))
 _MAX_UNKNOWN_SHOWN = 8

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wavserve.errors import InvalidRequest
-from wavserve.messages import Submission
+from wavserve.core.errors import InvalidRequest
+from wavserve.core.messages import Submission
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import MAX_IMAGES, MAX_MILLISECONDS, MAX_STATE_NUMBERS, parts
 

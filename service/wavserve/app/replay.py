@@ -1,0 +1,66 @@
+"""Makes a recorded plan again and compares: the proof that a receipt says all there is to say.
+
+Called by `wavserve plan --replay`; assembles an in-process service around the bundle, with the session as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from wavserve.app.serve import Service, assemble
+from wavserve.app.settings import Settings
+from wavserve.core.errors import BundleError
+from wavserve.core.types import Array
+from wavserve.policy import records
+from wavserve.policy.sessions import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A plan made again, beside the recorded one; both `[T, A]`."""
+
+    recorded: Array
+    replayed: Array
+
+    @property
+    def max_error(self) -> float:
+        return float(np.abs(self.recorded - self.replayed).max())
+
+    @property
+    def identical(self) -> bool:
+        return np.array_equal(self.recorded, self.replayed)
+
+
+async def replay(record_file: Path, settings: Settings) -> Replay:
+    """Plans again from a record, in the numbers it was made in. Raises BundleError when the record was made with
+    another policy."""
+    record = records.load(record_file)
+    service = await assemble(_as_recorded(settings, record))
+    service.policy.warm = True  # nothing to warm up for one plan
+    try:
+        return await _replay(record, service)
+    finally:
+        await service.close()
+
+
+def _as_recorded(settings: Settings, record: records.Record) -> Settings:
+    """The record's dtype; and for one plan no server is started, unless one was asked for."""
+    backend = settings.backend
+    kind = "local" if backend.kind == "auto" else backend.kind
+    changed = backend.model_copy(update={"kind": kind, "dtype": record.dtype or backend.dtype})
+    return settings.model_copy(update={"backend": changed})
+
+
+async def _replay(record: records.Record, service: Service) -> Replay:
+    digest = service.policy.digest
+    if record.policy_digest != digest:
+        raise BundleError(f"the record was made with policy {record.policy_digest[:16]}, this bundle is {digest[:16]}")
+    if record.dtype not in (None, computed := service.fleet.dtype):  # a Triton that others started
+        raise BundleError(f"the record was made in {record.dtype}, the models here compute in {computed}")
+    session = Session("replayed", digest, memory=record.memory, last=record.last)
+    await service.sessions.commit(session)
+    result = await service.policy.plan(replace(record.request, session_id=session.id))
+    return Replay(record.actions, result.actions)

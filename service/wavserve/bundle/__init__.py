@@ -1,0 +1,1 @@
+"""A policy bundle on disk: what it declares, its checks and its files."""

@@ -1,0 +1,173 @@
+"""A policy bundle on disk: its layout, its spec, its digest. Read by backends, `app` and the CLI; free of torch.
+
+    policy.json                                        PolicySpec, and "format": 1
+    transformer/diffusion_pytorch_model.safetensors    or shards beside `...safetensors.index.json`, official key names
+    vae/ text_encoder/ tokenizer/                      diffusers and transformers layout
+
+Weights are safetensors only: a pickle in the folder is an error, for nobody may be tempted to load it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from wavserve.bundle.checks import check_spec, refuse
+from wavserve.bundle.files import digest_files, files_below, read_header, read_json, refuse_pickles
+from wavserve.core.errors import BundleError
+from wavserve.core.spec import PolicySpec
+
+FORMAT = 1
+POLICY = "policy.json"
+TRANSFORMER, VAE, TEXT_ENCODER, TOKENIZER = PARTS = ("transformer", "vae", "text_encoder", "tokenizer")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle that was found whole: every part is there and its configs agree with the spec."""
+
+    folder: Path
+    spec: PolicySpec
+
+
+def load_spec(folder: Path) -> PolicySpec:
+    """The checked spec of a bundle. Raises BundleError naming the path in `policy.json`, expected and actual."""
+    return parse(read_json(folder / POLICY))
+
+
+def parse(document: dict[str, Any]) -> PolicySpec:
+    """The checked spec of a `policy.json`'s content, from disk or from a host that tells it; see `load_spec`."""
+    document = dict(document)
+    stated = document.pop("format", "nothing")
+    if stated != FORMAT:
+        raise refuse("format", FORMAT, stated)
+    try:
+        # through JSON text: only there does pydantic take a list for a tuple and yet no text for a number
+        spec = _adapter().validate_json(json.dumps(document), strict=True)
+    except ValidationError as error:
+        raise _refuse_entries(error) from error
+    check_spec(spec)
+    return spec
+
+
+def save_spec(folder: Path, spec: PolicySpec) -> None:
+    """Writes `policy.json`. Raises BundleError for a spec that `load_spec` would refuse."""
+    check_spec(spec)
+    text = json.dumps(document(spec), indent=2)
+    (folder / POLICY).write_text(text + "\n", encoding="utf-8")
+
+
+def document(spec: PolicySpec) -> dict[str, Any]:
+    """What `parse` reads."""
+    return {"format": FORMAT, **spec_as_dict(spec)}
+
+
+def spec_as_dict(spec: PolicySpec) -> dict[str, Any]:
+    """The spec as plain JSON data."""
+    plain: dict[str, Any] = _adapter().dump_python(spec, mode="json")
+    return plain
+
+
+def load(folder: Path) -> Bundle:
+    """Opens a bundle: spec, every part present, VAE and text encoder as the spec says, no pickles. Loads no weights.
+
+    Raises BundleError naming the file.
+    """
+    spec = load_spec(folder)
+    refuse_pickles(folder)
+    for part in PARTS:
+        files = files_below(folder / part)
+        if part != TOKENIZER and not any(path.suffix == ".safetensors" for path in files):
+            raise BundleError(f"{folder / part}: expected safetensors weights, got none")
+    _check_vae(folder / VAE / "config.json", spec)
+    _check_text(folder / TEXT_ENCODER / "config.json", spec)
+    return Bundle(folder, spec)
+
+
+def digest(folder: Path) -> str:
+    """sha256 (hex) over the name, length and bytes of `policy.json` and of every file of the four parts.
+
+    Configs and tokeniser count too: they change what is computed as much as the weights do.
+    """
+    parts = [path for part in PARTS for path in files_below(folder / part)]
+    return digest_files(folder, [folder / POLICY, *parts])
+
+
+def inspect(folder: Path) -> dict[str, Any]:
+    """What a person wants to know about a bundle: spec, digest, and files, bytes, parameters and dtypes by part."""
+    bundle = load(folder)
+    return {
+        "name": bundle.spec.name,
+        "untrained": bundle.spec.untrained,
+        "notes": bundle.spec.notes,
+        "digest": digest(folder),
+        "parts": {part: _part(folder / part) for part in PARTS},
+        "spec": spec_as_dict(bundle.spec),
+    }
+
+
+def _adapter() -> TypeAdapter[PolicySpec]:
+    return TypeAdapter(PolicySpec)
+
+
+def _refuse_entries(error: ValidationError) -> BundleError:
+    lines = []
+    for entry in error.errors(include_url=False):
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in entry["loc"]).lstrip(".")
+        actual = "nothing" if entry["type"] == "missing" else repr(entry["input"])[:80]
+        expected = entry.get("ctx", {}).get("expected") or _EXPECTED.get(entry["type"], entry["msg"])
+        lines.append(f"{path}: expected {expected}, got {actual}")
+    return BundleError("policy.json: " + "; ".join(lines))
+
+
+_EXPECTED = {
+    "missing": "a value",
+    "unexpected_keyword_argument": "no such key",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "a text",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dataclass_type": "an object",
+}
+"""pydantic's kinds of error in our words."""
+
+
+def _part(folder: Path) -> dict[str, Any]:
+    files = files_below(folder)
+    tensors = [info for path in files if path.suffix == ".safetensors" for info in read_header(path).values()]
+    return {
+        "files": len(files),
+        "bytes": sum(path.stat().st_size for path in files),
+        "parameters": sum(math.prod(info.shape) for info in tensors),
+        "dtypes": sorted({info.dtype for info in tensors}),
+    }
+
+
+def _check_vae(path: Path, spec: PolicySpec) -> None:
+    config = read_json(path)
+    try:
+        halvings = sum(config["spatio_temporal_scaling"])
+        told = {
+            "latent_channels": config["latent_channels"],
+            "spatial ratio": config["patch_size"] << halvings,
+            "temporal ratio": config["patch_size_t"] << halvings,
+        }
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"{path}: expected the config of an AutoencoderKLLTXVideo: {error!r}") from error
+    latent = spec.latent
+    wanted = (spec.model.video.in_channels, latent.spatial_ratio, latent.temporal_ratio)
+    for (name, actual), expected in zip(told.items(), wanted, strict=True):
+        if actual != expected:
+            raise BundleError(f"{path}: {name}: expected {expected} as policy.json says, got {actual}")
+
+
+def _check_text(path: Path, spec: PolicySpec) -> None:
+    actual, expected = read_json(path).get("d_model"), spec.model.video.caption_channels
+    if actual != expected:
+        raise BundleError(f"{path}: d_model: expected {expected} (model.video.caption_channels), got {actual}")

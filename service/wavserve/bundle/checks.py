@@ -1,0 +1,144 @@
+"""What a policy spec must agree on with itself: lengths, sizes, bounds, finite statistics.
+
+Called by `bundle.py` before a spec is written and after one is read. Pure functions over `spec`; knows neither files
+nor torch. Every failure is a BundleError naming the path inside `policy.json`, what was expected and what is there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+from wavserve.core.errors import BundleError, InvalidRequest
+from wavserve.core.options import merge_options
+from wavserve.core.spec import ActionSpec, ExpertConfig, LatentSpec, NormSpec, PolicySpec, VectorSpec
+
+
+def refuse(path: str, expected: object, actual: object) -> BundleError:
+    """The error of one wrong entry of `policy.json`."""
+    return BundleError(f"policy.json: {path}: expected {expected}, got {actual}")
+
+
+def check_spec(spec: PolicySpec) -> None:
+    """Raises BundleError at the first entry of `spec` that contradicts another or cannot be served."""
+    _check_scalars(spec)
+    _check_vector("state", spec.state)
+    _check_vector("action.vector", spec.action.vector)
+    _check_action(spec)
+    _check_model(spec)
+    _check_cameras(spec)
+    _check_planner(spec)
+
+
+def _positive(path: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise refuse(path, "a finite number above 0", value)
+
+
+def _equal(path: str, expected: int, actual: int, why: str) -> None:
+    if expected != actual:
+        raise refuse(path, f"{expected} ({why})", actual)
+
+
+def _check_scalars(spec: PolicySpec) -> None:
+    if not spec.name.strip():
+        raise refuse("name", "a name", repr(spec.name))
+    for name in ("chunk", "control_hz", "memory_threshold", "max_instruction_bytes", "max_prompt_tokens"):
+        _positive(name, getattr(spec, name))
+    for entry in fields(LatentSpec):
+        _positive(f"latent.{entry.name}", getattr(spec.latent, entry.name))
+
+
+def _check_vector(path: str, vector: VectorSpec) -> None:
+    if not vector.names:
+        raise refuse(f"{path}.names", "at least 1 name", "none")
+    if len(set(vector.names)) != vector.dim:
+        raise refuse(f"{path}.names", "distinct names", list(vector.names))
+    _equal_length(f"{path}.units", vector.units, vector.dim)
+    for i, unit in enumerate(vector.units):
+        if not unit.strip():
+            raise refuse(f"{path}.units[{i}]", "a unit", repr(unit))
+    _check_norm(f"{path}.norm", vector.norm, vector.dim)
+
+
+def _equal_length(path: str, values: tuple[object, ...], dim: int) -> None:
+    if len(values) != dim:
+        raise refuse(path, f"{dim} entries, one a name", len(values))
+
+
+def _check_norm(path: str, norm: NormSpec, dim: int) -> None:
+    for name in ("low", "high"):
+        values: tuple[float, ...] = getattr(norm, name)
+        _equal_length(f"{path}.{name}", values, dim)
+        for i, value in enumerate(values):
+            if not math.isfinite(value):
+                raise refuse(f"{path}.{name}[{i}]", "a finite number", value)
+    floors = norm.low if norm.kind == "minmax" else (0.0,) * dim
+    for i, (floor, high) in enumerate(zip(floors, norm.high, strict=True)):
+        if high < floor:
+            raise refuse(f"{path}.high[{i}]", f"at least {floor} ({norm.kind})", high)
+
+
+def _check_action(spec: PolicySpec) -> None:
+    action = spec.action
+    dims = action.absolute_dims
+    if len(set(dims)) != len(dims) or any(not 0 <= d < action.vector.dim for d in dims):
+        raise refuse("action.absolute_dims", f"distinct indices from 0 to {action.vector.dim - 1}", list(dims))
+    if action.kind != "absolute":
+        _check_offsets(action, spec.state)
+
+
+def _check_offsets(action: ActionSpec, state: VectorSpec) -> None:
+    """Kinds `delta` and `relative` add the state to the action, so each such pair must be the same quantity."""
+    for d in set(range(action.vector.dim)) - set(action.absolute_dims):
+        if d >= state.dim:
+            raise refuse(
+                "action.kind", f"absolute, or a state of more than {d} dimensions", f"{action.kind} and {state.dim}"
+            )
+        if action.vector.units[d] != state.units[d]:
+            raise refuse(
+                f"action.vector.units[{d}]", f"{state.units[d]!r} as in the state", repr(action.vector.units[d])
+            )
+
+
+def _check_model(spec: PolicySpec) -> None:
+    model, video = spec.model, spec.model.video
+    for name in ("rope_theta", "norm_eps", "qk_norm_eps", "out_norm_eps"):
+        _positive(f"model.{name}", getattr(model, name))
+    for entry in fields(video):
+        value = getattr(video, entry.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            _positive(f"model.video.{entry.name}", number)
+    _equal("model.video.out_channels", video.in_channels, video.out_channels, "model.video.in_channels")
+    for name in ("value", "action"):
+        expert: ExpertConfig = getattr(model, name)
+        for entry in fields(expert):
+            _positive(f"model.{name}.{entry.name}", getattr(expert, entry.name))
+        _equal(f"model.{name}.out_channels", expert.in_channels, expert.out_channels, f"model.{name}.in_channels")
+    channels = spec.action.vector.dim + spec.state.dim
+    why = f"{spec.action.vector.dim} action + {spec.state.dim} state dimensions"
+    _equal("model.action.in_channels", channels, model.action.in_channels, why)
+
+
+def _check_cameras(spec: PolicySpec) -> None:
+    names = [camera.name for camera in spec.cameras]
+    if not 1 <= len(names) <= spec.model.video.max_views:
+        raise refuse("cameras", f"1 to {spec.model.video.max_views} (model.video.max_views)", len(names))
+    if len(set(names)) != len(names) or not all(name.strip() for name in names):
+        raise refuse("cameras", "distinct names", names)
+    for i, camera in enumerate(spec.cameras):
+        for side in ("height", "width"):
+            pixels = getattr(spec.latent, side) * spec.latent.spatial_ratio
+            _equal(f"cameras[{i}].{side}", pixels, getattr(camera, side), f"latent.{side} x latent.spatial_ratio")
+
+
+def _check_planner(spec: PolicySpec) -> None:
+    for entry in fields(spec.bounds):
+        least = 0 if entry.name in ("max_iterations", "max_imagined_chunks") else 1
+        value = getattr(spec.bounds, entry.name)
+        if value < least:
+            raise refuse(f"bounds.{entry.name}", f"at least {least}", value)
+    try:
+        merge_options(spec.planner, spec.bounds, {})
+    except InvalidRequest as error:
+        raise refuse(error.field, error.expected, error.actual) from error

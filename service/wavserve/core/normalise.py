@@ -1,0 +1,100 @@
+"""Between a robot's units and the model's: the history token in, commands out (PAPER "Normalisation").
+
+Called by the policy, once before and once after a plan. Numpy only; knows the spec and nothing of sessions or models.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavserve.core.errors import BackendError, InvalidRequest
+from wavserve.core.spec import NormSpec, PolicySpec
+from wavserve.core.types import Array
+
+_EPSILON = 1e-6  # part of the published statistics' definition, in both kinds
+
+_FARTHEST = 1e12
+"""A state so many times the statistics' spread away is no measurement; at 1e19 float32 squares would overflow.
+
+Where a policy's statistics have no spread, which is then _EPSILON, that still leaves a million units."""
+
+_Wide = NDArray[np.float64]
+
+
+class Normaliser:
+    """The two ways through a policy's statistics. Arithmetic is float64, for a sum over a chunk must not drift."""
+
+    def __init__(self, spec: PolicySpec) -> None:
+        self._action = spec.action
+        self._chunk = spec.chunk
+        self._state_dim = spec.state.dim
+        self._state_offset, self._state_scale = _affine(spec.state.norm)
+        self._offset, self._scale = _affine(spec.action.vector.norm)
+        absolute = set(spec.action.absolute_dims)
+        self._moving = [d for d in range(spec.action.vector.dim) if d not in absolute]
+
+    def history(self, state: Array) -> Array:
+        """State `[S]` in declared units -> history token `[action channels]`: zeros, then the normalised state.
+
+        Raises InvalidRequest naming `state` for another length.
+        """
+        token = np.zeros(self._action.vector.dim + self._state_dim, dtype=np.float32)
+        token[self._action.vector.dim :] = self._normalise_state(self._checked(state))
+        return token
+
+    def actions(self, output: Array, state: Array) -> Array:
+        """Model output `[T, action channels]` and the measured state `[S]` -> commands `[T, A]` in declared units.
+
+        Raises BackendError when the output has another shape or is not finite: an error beats a guess.
+        """
+        expected = (self._chunk, self._action.vector.dim + self._state_dim)
+        if output.shape != expected:
+            raise BackendError(f"the action expert's output has shape {list(output.shape)}, expected {list(expected)}")
+        bad = np.count_nonzero(~np.isfinite(output))
+        if bad:
+            raise BackendError(f"the action expert's output has {bad} values that are not finite")
+        values = output[:, : self._action.vector.dim].astype(np.float64)
+        return self._commands(values, self._checked(state)).astype(np.float32)
+
+    def _commands(self, values: _Wide, state: _Wide) -> _Wide:
+        moving = self._moving
+        match self._action.kind:
+            case "absolute":
+                return self._denormalise(values)
+            case "delta":
+                commands = self._denormalise(values)
+                commands[:, moving] = np.cumsum(commands[:, moving], axis=0) + state[moving]
+                return commands
+            case "relative":
+                values[:, moving] += self._normalise_state(state)[moving]
+                return self._denormalise(values)
+
+    def _denormalise(self, values: _Wide) -> _Wide:
+        return values * self._scale + self._offset
+
+    def _normalise_state(self, state: _Wide) -> _Wide:
+        return (state - self._state_offset) / self._state_scale
+
+    def _checked(self, state: Array) -> _Wide:
+        if state.shape != (self._state_dim,):
+            raise InvalidRequest("state", f"{self._state_dim} numbers", f"shape {list(state.shape)}")
+        return state.astype(np.float64)
+
+
+def farthest(norm: NormSpec) -> tuple[_Wide, _Wide]:
+    """Lowest and highest `[dim]` that are taken, in declared units."""
+    offset, scale = _affine(norm)
+    return offset - _FARTHEST * scale, offset + _FARTHEST * scale
+
+
+def _affine(norm: NormSpec) -> tuple[_Wide, _Wide]:
+    """Offset and scale `[dim]` with `value = normalised * scale + offset`.
+
+    meanstd: `mean + y (std + e)`. minmax: `low + (y + 1) / 2 (high - low + e)`, that is, offset `low + scale`.
+    """
+    low, high = np.array(norm.low, dtype=np.float64), np.array(norm.high, dtype=np.float64)
+    if norm.kind == "meanstd":
+        return low, high + _EPSILON
+    scale = (high - low + _EPSILON) / 2
+    return low + scale, scale

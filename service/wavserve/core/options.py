@@ -1,0 +1,74 @@
+"""A request's planner options over the policy's defaults, checked against its bounds.
+
+Called by the edges (to refuse at the door) and by the policy (to plan by). Knows the spec and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+from wavserve.core.errors import InvalidRequest
+from wavserve.core.spec import MODES, PlannerBounds, PlannerConfig
+
+
+def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[str, object]) -> PlannerConfig:
+    """The planner settings of one request: the bundle's defaults with the request's options over them, checked.
+
+    Raises InvalidRequest naming `planner.<option>`: unknown option, wrong type, out of bounds, fewer than two elites.
+    """
+    known = {f.name: f.type for f in fields(PlannerConfig)}
+    for name, value in options.items():
+        if name not in known:
+            raise InvalidRequest(f"planner.{name}", f"one of {', '.join(known)}", "an unknown option")
+        _check_type(name, value, getattr(defaults, name))
+    config = replace(defaults, **options)  # type: ignore[arg-type]  # checked above
+    if config.mode == "off":
+        config = replace(config, num_iterations=0)
+    _check_bounds(config, bounds)
+    return config
+
+
+_MAX_NUMBER = 1e300
+_TYPES = {bool: "true or false", int: "an integer", float: "a finite number", str: "a text"}
+
+
+def _check_type(name: str, value: object, default: object) -> None:
+    if isinstance(default, bool) or isinstance(value, bool):
+        ok = isinstance(value, bool) and isinstance(default, bool)
+    elif isinstance(default, float):
+        ok = isinstance(value, int | float) and abs(value) <= _MAX_NUMBER  # false for NaN as well
+    else:
+        ok = isinstance(value, type(default))
+    if not ok:
+        raise InvalidRequest(f"planner.{name}", _TYPES[type(default)], repr(value)[:64])
+
+
+def _check_bounds(config: PlannerConfig, bounds: PlannerBounds) -> None:
+    if config.mode not in MODES:
+        raise InvalidRequest("planner.mode", f"one of {', '.join(MODES)}", repr(config.mode))
+    ranges: dict[str, tuple[float, float]] = {
+        "num_iterations": (0, bounds.max_iterations),
+        "num_video_samples": (1, bounds.max_video_samples),
+        "num_value_samples": (1, bounds.max_value_samples),
+        "num_flow_steps": (1, bounds.max_flow_steps),
+        "num_video_steps": (1, bounds.max_video_steps),
+        "smoothing": (0.0, 1.0),
+        "decay": (0.0, 1.0),
+        "video_elite_fraction": (0.0, 1.0),
+        "value_elite_fraction": (0.0, 1.0),
+        "early_stop": (0.0, 1.0),
+    }
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise InvalidRequest(f"planner.{name}", f"{low} to {high}", value)
+    if config.num_iterations == 0:
+        return
+    if config.num_video_samples < 2:
+        raise InvalidRequest("planner.num_video_samples", "at least 2, to have 2 elites", config.num_video_samples)
+    for name, elites in (
+        ("video_elite_fraction", config.num_video_elites),
+        ("value_elite_fraction", config.num_value_elites),
+    ):
+        if elites < 2:  # the unbiased std of one elite is NaN, and so would be every action
+            raise InvalidRequest(f"planner.{name}", "at least 2 elites", f"{elites}")

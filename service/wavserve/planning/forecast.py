@@ -1,0 +1,77 @@
+"""What the parts of a plan will cost, and how it is best cut, by the cost model.
+
+Called by the planner. Knows which calls a plan is made of, and nothing of when they run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from wavserve.core.spec import PlannerConfig
+from wavserve.planning.proposal import CONTROLS
+from wavserve.scheduling.costs import CallKind, Costs
+from wavserve.scheduling.schedule import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The work of a plan's parts, as the calls took lately."""
+
+    costs: Costs
+    call_s: float
+    """what one call should not take longer than, so that nothing urgent waits for long"""
+    max_slice: int
+    """video samples that travel together at most"""
+    slices_in_flight: int
+    """slices of one plan under way at once"""
+
+    def slice_size(self, config: PlannerConfig) -> int:
+        """Video samples of a plan that travel together: as many as keep each of their calls short."""
+        kinds = _imagine(config), _score(config)
+        return min(self.costs.rows_within(kind, self.call_s, self.max_slice) for kind in kinds)
+
+    def floor(self, config: PlannerConfig, pictures: int) -> Work:
+        """A plan without iterations, from its frames to its last picture.
+
+        Its instruction costs nothing when it is known, and is rarely new.
+        """
+        return self._work(CallKind("encode_images"), 1) + self.final(config, pictures)
+
+    def least_s(self, config: PlannerConfig, pictures: int) -> float:
+        """Device seconds of `floor`, with calls as fast as they ever were."""
+        kinds = [CallKind("encode_images"), *_final(config, pictures)]
+        return sum(self.costs.least_seconds(kind, 1) for kind in kinds)
+
+    def iteration(self, config: PlannerConfig) -> Work:
+        """One planning iteration of all its samples."""
+        if config.mode in CONTROLS:
+            return Work()
+        size = self.slice_size(config)
+        whole, rest = divmod(config.num_video_samples, size)
+        work = self._slice(config, size) * whole + (self._slice(config, rest) if rest else Work())
+        return replace(work, path_s=work.path_s / min(self.slices_in_flight, whole + bool(rest)))
+
+    def final(self, config: PlannerConfig, pictures: int) -> Work:
+        """The last draw, decoded into actions, and imagined frames."""
+        return sum((self._work(kind, 1) for kind in _final(config, pictures)), start=Work())
+
+    def _slice(self, config: PlannerConfig, rows: int) -> Work:
+        return self._work(_imagine(config), rows) + self._work(_score(config), rows)
+
+    def _work(self, kind: CallKind, rows: int) -> Work:
+        return Work(self.costs.seconds(kind, rows), self.costs.lasts_s(kind))
+
+
+def _final(config: PlannerConfig, pictures: int) -> list[CallKind]:
+    decode = [_imagine(config), CallKind("appraise"), CallKind("decode", config.num_flow_steps)]
+    estimate = [_score(config)] if config.estimate_value else []
+    picture = [CallKind("denoise", config.num_flow_steps), CallKind("decode_video"), CallKind("encode_images")]
+    return decode + estimate + pictures * picture
+
+
+def _imagine(config: PlannerConfig) -> CallKind:
+    return CallKind("imagine", config.num_video_steps)
+
+
+def _score(config: PlannerConfig) -> CallKind:
+    return CallKind("score", config.num_flow_steps, config.num_value_samples)

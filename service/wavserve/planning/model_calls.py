@@ -1,0 +1,168 @@
+"""What a plan asks of the models, as sample groups: `imagine`, `score`, `decode`, `denoise`.
+
+Called by the planner, calls the batcher. It names noises, sends the embedding when the model lost it, imagines again
+when features vanished, and gives slots back when a plan ends early - so that the planner reads as the algorithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavserve.core.errors import StaleHandle, TextMiss
+from wavserve.core.noise import FINAL, Stream
+from wavserve.core.spec import PlannerConfig, PolicySpec
+from wavserve.core.types import Array, Gaussian, PlanContext, Tensors
+from wavserve.planning.proposal import NoiseSource, Proposal
+from wavserve.planning.timings import Progress
+from wavserve.scheduling.batcher import Batcher
+from wavserve.scheduling.groups import SampleGroup
+from wavserve.scheduling.schedule import Ticket
+
+T = TypeVar("T")
+Handles = NDArray[np.int64]
+"""`[N, 2]`: (slot, generation) of each video sample's features."""
+
+MAX_ATTEMPTS = 3
+"""How often samples whose features vanished are imagined before the plan fails."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One plan on its way: what it is conditioned on and how it is asked for."""
+
+    context: PlanContext
+    config: PlannerConfig
+    noise: NoiseSource
+    start: Proposal | None = None
+    """where planning begins; None: the standard Gaussians"""
+    pictures: int = 0
+    """chunks of imagined frames that will be asked for when the plan is made"""
+    ticket: Ticket = field(default_factory=Ticket)
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCalls:
+    """The models as one plan sees them."""
+
+    spec: PolicySpec
+    batcher: Batcher
+
+    @property
+    def video_shape(self) -> tuple[int, ...]:
+        """One video noise: generated frames of every view, `(V, C, F, H, W)`."""
+        latent = self.spec.latent
+        channels = self.spec.model.video.in_channels
+        return self.spec.num_views, channels, latent.num_future_frames, latent.height, latent.width
+
+    @property
+    def value_shape(self) -> tuple[int, int]:
+        """One value noise, `(T, C)`."""
+        return self.spec.num_value_tokens, self.spec.model.value.in_channels
+
+    async def with_features(
+        self, job: Job, video: Gaussian, iteration: int, samples: range, use: Callable[[Handles], Awaitable[T]]
+    ) -> T:
+        """Imagines samples and awaits `use` of their handles; imagines them again when their features vanished.
+
+        Raises StaleHandle after MAX_ATTEMPTS, and whatever `use` raises, with the slots given back.
+        """
+        tensors = self._video_tensors(job, video, iteration, samples)
+        params = {"video_steps": job.config.num_video_steps}
+        for _ in range(MAX_ATTEMPTS):
+            handles = (await self._with_text(job, "imagine", tensors, params))["handles"]
+            try:
+                return await use(handles)
+            except BaseException as error:
+                self.batcher.discard(handles)  # cancelled, failed or partly gone: nobody else will free these slots
+                if not isinstance(error, StaleHandle):
+                    raise
+                stale = error
+        raise stale
+
+    async def score(
+        self, job: Job, value: Gaussian, handles: Handles, iteration: int, rows: NDArray[np.int64], *, release: bool
+    ) -> Array:
+        """State-value tokens `[n, M, T]` of the value samples `rows [n, M]` on the features `handles [n, 2]`."""
+        tensors = self._value_tensors(job, value, handles, iteration, rows)
+        params = {"flow_steps": job.config.num_flow_steps, "release": int(release)}
+        values: Array = (await self._run(job, "score", tensors, params))["values"]
+        return values
+
+    async def decode(self, job: Job, value: Gaussian, handles: Handles) -> Array:
+        """Normalised actions `[T, action channels]` of one video sample; its slot is released."""
+        await self._run(
+            job, "appraise", self._value_tensors(job, value, handles, FINAL, np.zeros((1, 1), np.int64)), {}
+        )
+        params = {"flow_steps": job.config.num_flow_steps}
+        actions: Array = (await self._run(job, "decode", self._action_tensors(job, handles), params))["actions"]
+        return actions
+
+    async def denoise(self, job: Job, video: Gaussian, chunk: int) -> Array:
+        """Normalised latents `[V, C, F, H, W]` of imagined frames, fully denoised.
+
+        Chunk 0 starts from the noise the actions were decoded from; each later one from noise of its own.
+        """
+        tensors = self._video_tensors(job, video, FINAL, range(chunk, chunk + 1))
+        params = {"flow_steps": job.config.num_flow_steps}
+        latents: Array = (await self._with_text(job, "denoise", tensors, params))["latents"][0]
+        return latents
+
+    async def _with_text(self, job: Job, verb: str, tensors: Tensors, params: Mapping[str, int]) -> Tensors:
+        """Runs a video verb by the text's key alone; sends the embedding only when the model does not hold it."""
+        try:
+            return await self._run(job, verb, tensors, params)
+        except TextMiss:
+            return await self._run(job, verb, {**tensors, "embedding": job.context.text.tokens}, params)
+
+    async def _run(self, job: Job, verb: str, tensors: Tensors, params: Mapping[str, int]) -> Tensors:
+        def account(queued_s: float, call_s: float) -> None:
+            job.progress.add("queued", queued_s)
+            job.progress.add(verb, call_s)
+
+        return await self.batcher.run(SampleGroup(verb, tensors, params, job.ticket, account))
+
+    def _video_tensors(self, job: Job, video: Gaussian, iteration: int, samples: range) -> dict[str, NDArray[Any]]:
+        tensors: dict[str, NDArray[Any]] = {
+            "memory": job.context.memory,
+            "mean": video.mean,
+            "std": video.std,
+            "text_key": np.frombuffer(job.context.text.key, np.uint8),
+            "noise_key": np.array(job.noise.key, np.int64),
+            "noise_name": np.array([(iteration, sample) for sample in samples], np.int64),
+        }
+        if job.noise.explicit:
+            tensors["noise"] = job.noise.draw(Stream.VIDEO, iteration, samples, self.video_shape)
+        return tensors
+
+    def _value_tensors(
+        self, job: Job, value: Gaussian, handles: Handles, iteration: int, rows: NDArray[np.int64]
+    ) -> dict[str, NDArray[Any]]:
+        tensors: dict[str, NDArray[Any]] = {
+            "handles": handles,
+            "mean": value.mean,
+            "std": value.std,
+            "noise_key": np.array(job.noise.key, np.int64),
+            "noise_name": np.stack([np.full_like(rows, iteration), rows], axis=-1),
+        }
+        if job.noise.explicit:
+            draws = job.noise.draw(Stream.VALUE, iteration, rows.reshape(-1).tolist(), self.value_shape)
+            tensors["noise"] = draws.reshape(*rows.shape, *self.value_shape)
+        return tensors
+
+    def _action_tensors(self, job: Job, handles: Handles) -> dict[str, NDArray[Any]]:
+        tensors: dict[str, NDArray[Any]] = {
+            "handles": handles,
+            "history": job.context.history,
+            "noise_key": np.array(job.noise.key, np.int64),
+            "noise_name": np.array([FINAL, 0], np.int64),
+        }
+        if job.noise.explicit:
+            shape = (self.spec.chunk, self.spec.model.action.in_channels)
+            tensors["noise"] = job.noise.draw(Stream.ACTION, FINAL, [0], shape)[0]
+        return tensors

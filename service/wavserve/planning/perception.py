@@ -1,0 +1,56 @@
+"""Camera frames and instructions into the models' own terms, and imagined latents back into frames.
+
+Called by the policy; asks the encoder through the batcher, so frames of different robots are encoded together.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavserve.core.spec import PolicySpec
+from wavserve.core.types import Array, TextEmbedding
+from wavserve.scheduling.batcher import Batcher
+from wavserve.scheduling.groups import SampleGroup
+from wavserve.scheduling.schedule import Ticket
+
+
+class Perception:
+    """Encodes for one policy; keeps the embeddings of the `max_texts` instructions used last."""
+
+    def __init__(self, spec: PolicySpec, batcher: Batcher, max_texts: int) -> None:
+        self._cameras = tuple(camera.name for camera in spec.cameras)
+        self._batcher = batcher
+        self._max_texts = max_texts
+        self._texts: OrderedDict[str, TextEmbedding] = OrderedDict()
+
+    async def see(self, images: Mapping[str, NDArray[np.uint8]], ticket: Ticket) -> Array:
+        """Normalised latents `[V, C, H, W]` of one frame a camera, each encoded alone."""
+        pixels = np.stack([images[camera] for camera in self._cameras])
+        outputs = await self._batcher.run(SampleGroup("encode_images", {"pixels": pixels}, ticket=ticket))
+        latents: Array = outputs["latents"]
+        return latents
+
+    async def read(self, instruction: str, ticket: Ticket) -> TextEmbedding:
+        """The instruction's embedding, encoded once and then remembered.
+
+        Raises InvalidRequest when it has more tokens than the policy's prompt length.
+        """
+        if (known := self._texts.get(instruction)) is not None:
+            self._texts.move_to_end(instruction)
+            return known
+        text = np.frombuffer(instruction.encode(), np.uint8)
+        outputs = await self._batcher.run(SampleGroup("encode_text", {"text": text}, ticket=ticket))
+        embedding = TextEmbedding(TextEmbedding.key_of(instruction), outputs["embedding"])
+        self._texts[instruction] = embedding
+        if len(self._texts) > self._max_texts:
+            self._texts.popitem(last=False)
+        return embedding
+
+    async def show(self, latents: Array, ticket: Ticket) -> dict[str, NDArray[np.uint8]]:
+        """Camera frames `[frames, height, width, 3]` of imagined latents `[V, C, F, H, W]`."""
+        outputs = await self._batcher.run(SampleGroup("decode_video", {"latents": latents}, ticket=ticket))
+        return dict(zip(self._cameras, outputs["frames"], strict=True))

@@ -1,0 +1,118 @@
+"""Latent planning (paper section 4.3, Algorithm 1): control flow over `imagine`, `score` and `decode`.
+
+Called by the policy; `calls` asks the models, `proposal` does the maths. Planning goes slice by slice - imagine, score,
+release - so only scores and the names of noises survive a slice. Anytime: before each iteration it asks the schedule,
+which grants it when no plan comes late for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+
+from wavserve.core.noise import FINAL
+from wavserve.core.spec import PlannerConfig
+from wavserve.core.types import Array, Gaussian, IterationRecord, Plan, Stop
+from wavserve.planning.forecast import Forecast
+from wavserve.planning.gather import together
+from wavserve.planning.model_calls import Handles, Job, ModelCalls
+from wavserve.planning.proposal import CONTROLS, Proposal, snr, value_rows
+from wavserve.scheduling.schedule import Demand, Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Plans for one policy on one device; holds no state of any plan."""
+
+    calls: ModelCalls
+    forecast: Forecast
+    schedule: Schedule
+
+    async def plan(self, job: Job) -> Plan:
+        """A chunk of normalised actions `[T, action channels]` and what was done to get it.
+
+        Raises BackendError when the models fail. Whether the deadline was met is for the caller to judge.
+        """
+        proposal = job.start or self.standard(job.config)
+        records: list[IterationRecord] = []
+        stopped = Stop.DONE
+        for iteration in range(job.config.num_iterations):
+            if not self._may_iterate(job, iteration):
+                stopped = Stop.OUT_OF_TIME
+                break
+            values = await self._explore(job, proposal, iteration)
+            proposal, record = await self._refit(job, proposal, values, iteration)
+            records.append(record)
+            job.progress.iterations += 1
+            if record.moved < job.config.early_stop:
+                stopped = Stop.SETTLED
+                break
+        actions, estimate = await self._decode(job, proposal)
+        return Plan(actions, tuple(records), stopped, proposal.video, proposal.value, estimate)
+
+    async def picture(self, job: Job, video: Gaussian, chunk: int) -> Array:
+        """The imagined future of a finished plan: normalised latents `[V, C, F, H, W]` of its `chunk`-th stretch."""
+        return await self.calls.denoise(job, video, chunk)
+
+    def standard(self, config: PlannerConfig) -> Proposal:
+        """Where a plan starts that continues no other."""
+        return Proposal.standard(self.calls.video_shape, self.calls.value_shape, config)
+
+    def demand(self, robot: str, config: PlannerConfig, pictures: int) -> Demand:
+        """What a plan from a frame to its last picture costs."""
+        floor = self.forecast.floor(config, pictures)
+        whole = floor + self.forecast.iteration(config) * config.num_iterations
+        return Demand(robot, floor, whole, self.forecast.least_s(config, pictures))
+
+    def _may_iterate(self, job: Job, iteration: int) -> bool:
+        """Asks for one more iteration; what follows it is owed anyway."""
+        now, later = self.forecast.iteration(job.config), self.forecast.final(job.config, job.pictures)
+        if job.ticket.bounded:
+            return self.schedule.grant(job.ticket, now, later)
+        return self.schedule.grant(job.ticket, now, later + now * (job.config.num_iterations - iteration - 1))
+
+    async def _explore(self, job: Job, proposal: Proposal, iteration: int) -> Array | None:
+        """Value tokens `[N, M, T]` of every sample, as computed on each video sample; None where a control needs
+        none."""
+        if job.config.mode in CONTROLS:
+            return None
+        total, size = job.config.num_video_samples, self.forecast.slice_size(job.config)
+        rows = value_rows(job.config.mode, total, job.config.num_value_samples)
+        free = asyncio.Semaphore(self.forecast.slices_in_flight)
+
+        async def explore_slice(samples: range) -> Array:
+            async def score(handles: Handles) -> Array:
+                mine = rows[samples.start : samples.stop]
+                return await self.calls.score(job, proposal.value, handles, iteration, mine, release=True)
+
+            async with free:
+                return await self.calls.with_features(job, proposal.video, iteration, samples, score)
+
+        cuts = [range(start, min(start + size, total)) for start in range(0, total, size)]
+        return np.concatenate(await together(*map(explore_slice, cuts)))
+
+    async def _refit(
+        self, job: Job, proposal: Proposal, values: Array | None, iteration: int
+    ) -> tuple[Proposal, IterationRecord]:
+        with job.progress.measure("refit"):
+            return await asyncio.to_thread(
+                proposal.step, values, iteration, job.config, job.noise, self.calls.video_shape
+            )
+
+    async def _decode(self, job: Job, proposal: Proposal) -> tuple[Array, float | None]:
+        """The action chunk of one last draw, and its value estimate when asked for."""
+        self.schedule.finish(job.ticket, self.forecast.final(job.config, job.pictures))
+
+        async def act(handles: Handles) -> tuple[Array, float | None]:
+            estimate = await self._estimate(job, proposal, handles) if job.config.estimate_value else None
+            return await self.calls.decode(job, proposal.value, handles), estimate
+
+        return await self.calls.with_features(job, proposal.video, FINAL, range(1), act)
+
+    async def _estimate(self, job: Job, proposal: Proposal, handles: Handles) -> float:
+        """Score of the chosen plan by M value samples of its own; not the released by-product (PAPER, fault 5)."""
+        rows = 1 + np.arange(job.config.num_value_samples)[None]
+        values = await self.calls.score(job, proposal.value, handles, FINAL, rows, release=False)
+        return float(snr(values).max())

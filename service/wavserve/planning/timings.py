@@ -1,0 +1,34 @@
+"""What one plan has spent so far: seconds by stage, and planning iterations.
+
+Begun by the policy, filled on the way down, read for the receipt or, when the plan came too late, for the error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from wavserve.core.types import Clock
+
+
+@dataclass(slots=True)
+class Progress:
+    """Stages of concurrent slices add up, so a stage may exceed the plan's wall time."""
+
+    clock: Clock = time.monotonic
+    seconds: dict[str, float] = field(default_factory=dict)
+    iterations: int = 0
+    """finished ones"""
+
+    def add(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        started = self.clock()
+        try:
+            yield
+        finally:
+            self.add(stage, self.clock() - started)

@@ -1,0 +1,39 @@
+"""sha256 digests of what a plan was made from: they tell a retry from a new request, and stand in the receipt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from wavserve.core.types import PlanRequest, TextEmbedding
+from wavserve.policy.sessions import FrameMemory
+
+
+def of_inputs(request: PlanRequest) -> dict[str, str]:
+    """A digest for each image (as decoded), the state and the instruction."""
+    images = {f"images.{name}": _sha256(image.tobytes()) for name, image in sorted(request.images.items())}
+    return {
+        **images,
+        "state": _sha256(request.state.tobytes()),
+        "instruction": TextEmbedding.key_of(request.instruction).hex(),
+    }
+
+
+def of_content(request: PlanRequest, inputs: dict[str, str]) -> str:
+    """One digest of everything that makes two requests the same; the deadline is not part of it."""
+    rest = {
+        "control_step": request.control_step,
+        "executed_steps": request.executed_steps,
+        "options": dict(request.options),
+        "seed": request.seed,
+        "imagine_chunks": request.imagine_chunks,
+    }
+    return _sha256(json.dumps([inputs, rest], sort_keys=True).encode())
+
+
+def of_memory(memory: FrameMemory) -> str:
+    return _sha256(memory.frames.tobytes())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,55 @@
+"""Which device a plan runs on: the least loaded healthy one, where it stays until it ends.
+
+Called by the policy. A plan's features lie in its device's arena, so a plan never moves, it is made again elsewhere.
+Knows nothing of how a device is kept healthy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from wavserve.core.errors import NotReady
+from wavserve.planning.device import Device, Health
+
+
+class Placement:
+    """The devices of a service."""
+
+    def __init__(self, devices: Iterable[Device], wait_s: float, changed: asyncio.Event | None = None) -> None:
+        """`wait_s`: how long a plan waits for a device to be repaired; `changed` is set when some health changed."""
+        self.devices = tuple(devices)
+        self._wait_s = wait_s
+        self._changed = changed or asyncio.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Some device is up, and none serves another policy: robots must not meet two policies by chance."""
+        told = [device.health() for device in self.devices]
+        return Health.UP in told and Health.STRANGER not in told
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[Device]:
+        """The device for one plan. Raises NotReady when none is healthy for too long."""
+        device = await self._pick()
+        device.plans += 1
+        try:
+            yield device
+        finally:
+            device.plans -= 1
+
+    def least_loaded(self) -> Device | None:
+        """Where a plan would be placed now; None while no device is up."""
+        up = [device for device in self.devices if device.health() is Health.UP]
+        return min(up, key=lambda device: device.load, default=None)
+
+    async def _pick(self) -> Device:
+        try:
+            async with asyncio.timeout(self._wait_s):
+                while (device := self.least_loaded()) is None:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise NotReady("no device with working models; they are being repaired") from None
+        return device

@@ -1,0 +1,165 @@
+"""What a robot's session remembers, and where sessions are kept.
+
+Called by the policy. A session is an immutable record; a plan commits its successor by compare-and-set on the version,
+and no lock is held across a plan. The store is a small interface; here it is a dictionary, later Redis.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from wavserve.core.errors import Overloaded
+from wavserve.core.types import Array, Gaussian, PlanResult
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMemory:
+    """The encoded frames a plan is conditioned on: `frames [V, C, P, H, W]`, oldest first (PAPER "Memory").
+
+    `steps` counts executed steps since the newest frame was kept.
+    """
+
+    frames: Array
+    steps: int
+
+    @classmethod
+    def begin(cls, latents: Array, num_frames: int, threshold: int) -> FrameMemory:
+        """The first observation `[V, C, H, W]` fills every frame; the next one that follows a step may push it back."""
+        return cls(np.repeat(latents[:, :, None], num_frames, axis=2), threshold - 1)
+
+    def observe(self, latents: Array, executed_steps: int, threshold: int) -> FrameMemory:
+        """The memory with one more observation `[V, C, H, W]`.
+
+        Once `threshold` steps were executed the oldest frame is dropped and the previous newest kept; before that the
+        observation replaces the newest.
+        """
+        steps = self.steps + executed_steps
+        keep = steps >= threshold
+        kept = self.frames[:, :, 1:] if keep else self.frames[:, :, :-1]
+        return FrameMemory(np.concatenate([kept, latents[:, :, None]], axis=2), 0 if keep else steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The last plan a session committed, so that a retry gets the same answer."""
+
+    sequence: int
+    content: str
+    """digest of the request"""
+    result: PlanResult
+
+
+@dataclass(frozen=True, slots=True)
+class LastPlan:
+    """Where the last plan's planning ended, so that the next may begin there."""
+
+    instruction: str
+    """its digest"""
+    control_step: int
+    """that the plan began at"""
+    video: Gaussian
+    value: Gaussian
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One robot's memory under one policy. `version` counts commits; 0 is a session not stored yet."""
+
+    id: str
+    policy_digest: str
+    version: int = 0
+    memory: FrameMemory | None = None
+    answered: Answered | None = None
+    last: LastPlan | None = None
+    last_sequence: int = -1
+    """outlives a reset, so that a plan asked for before it stays stale"""
+
+    @staticmethod
+    def fresh(policy_digest: str) -> Session:
+        """A new session with an unguessable id."""
+        return Session(secrets.token_urlsafe(18), policy_digest)
+
+    def forget(self) -> Session:
+        """The session with no memory: its next observation starts afresh."""
+        return replace(self, memory=None, answered=None, last=None)
+
+
+class SessionStore(Protocol):
+    """Where sessions are kept. A session that expired is as unknown as one that never was."""
+
+    async def load(self, session_id: str) -> Session | None: ...
+
+    async def commit(self, session: Session) -> bool:
+        """Stores the successor of the version `session.version`; False when the stored version is another.
+
+        The stored record has the next version. Raises Overloaded when there is no room for a new session.
+        """
+        ...
+
+    async def ensure_room(self) -> None:
+        """Raises Overloaded when a new session could not be kept."""
+        ...
+
+
+class MemorySessions:
+    """Sessions in this process: they expire `ttl_s` after their last use.
+
+    A full store drops the session longest unused among those that were never continued (requests that wanted one plan
+    and no more); when every session is a robot's at work it refuses new ones.
+    """
+
+    def __init__(self, ttl_s: float, max_sessions: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ttl_s = ttl_s
+        self._max_sessions = max_sessions
+        self._clock = clock
+        self._sessions: dict[str, tuple[float, Session]] = {}  # ordered by expiry: each use moves one to the end
+
+    def __len__(self) -> int:
+        self._expire()
+        return len(self._sessions)
+
+    async def load(self, session_id: str) -> Session | None:
+        self._expire()
+        entry = self._sessions.get(session_id)
+        return None if entry is None else self._keep(entry[1])
+
+    async def commit(self, session: Session) -> bool:
+        self._expire()
+        entry = self._sessions.get(session.id)
+        if (0 if entry is None else entry[1].version) != session.version:
+            return False
+        if entry is None:
+            await self.ensure_room()
+            if len(self._sessions) >= self._max_sessions:
+                del self._sessions[self._droppable()[0]]
+        self._keep(replace(session, version=session.version + 1))
+        return True
+
+    async def ensure_room(self) -> None:
+        self._expire()
+        if len(self._sessions) >= self._max_sessions and not self._droppable():
+            oldest, _ = next(iter(self._sessions.values()))
+            raise Overloaded(f"all {self._max_sessions} sessions are in use", max(oldest - self._clock(), 0.1))
+
+    def _droppable(self) -> list[str]:
+        """Sessions of one plan, longest unused first."""
+        return [session_id for session_id, (_, session) in self._sessions.items() if session.version == 1]
+
+    def _keep(self, session: Session) -> Session:
+        self._sessions.pop(session.id, None)
+        self._sessions[session.id] = (self._clock() + self._ttl_s, session)
+        return session
+
+    def _expire(self) -> None:
+        now = self._clock()
+        while self._sessions:
+            session_id, (expires, _) = next(iter(self._sessions.items()))
+            if expires > now:
+                return
+            del self._sessions[session_id]

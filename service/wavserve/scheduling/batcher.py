@@ -1,0 +1,314 @@
+"""Joins sample groups of different plans into backend calls, earliest deadline first, and answers each exactly once.
+
+Called by the planner and the policy; calls the backend. One dispatcher serves one device over all verbs. It never waits
+for company: a lone robot's group leaves at once. Calls are kept short, and none is made ready behind a running one of a
+more urgent plan, so that an urgent plan waits for what runs when it comes and for nothing after. Every call's time goes
+into the cost model. It knows tensors and tickets only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavserve.backends.base import Backend
+from wavserve.core.errors import ArenaFull, BackendError, NotReady, StaleHandle, WavserveError
+from wavserve.core.types import Clock, Tensors
+from wavserve.core.verbs import VERBS
+from wavserve.scheduling.costs import CallKind, Costs, Meter
+from wavserve.scheduling.groups import SampleGroup, join, split
+from wavserve.scheduling.schedule import Rank
+
+OnBatch = Callable[[str, int, int, float], None]
+"""Told of a call: verb, groups, rows, seconds."""
+
+
+def ignore(verb: str, groups: int, rows: int, seconds: float) -> None:
+    """An `OnBatch` for nobody."""
+
+
+ALLOCATING = "imagine"
+"""The verb whose answer names what must be given back: it is never cancelled while it runs, nor cut at a deadline, for
+an answer that crosses with its cancellation would leave slots that nobody knows. It is one short call."""
+
+TURNS = 3
+"""Turns of the event loop in which a plan that was answered asks for its next call."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherConfig:
+    """Limits of one dispatcher."""
+
+    max_rows: int
+    """video samples (or other rows) in one call"""
+    workers: int
+    """calls the backend really runs at once"""
+    depth: int
+    """calls handed to it at a time: those running, and those ready behind them"""
+    slice_s: float
+    """how long calls that were handed over may take together"""
+    arena_retry_s: float
+    """how soon a full arena is tried again when none of its slots is ours to free"""
+    apart: bool = False
+    """whether each model takes one call at a time, as those in processes of their own do"""
+
+    @property
+    def call_s(self) -> float:
+        """How long one call should take at most."""
+        return self.slice_s / (1 + max(0, self.depth - self.workers))
+
+
+class _HandedOver(NamedTuple):
+    model: str
+    rank: Rank
+    """of the most urgent plan in it"""
+
+
+class Batcher:
+    """`run` a group and get its outputs; `start` and `close` bound the dispatcher's life."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        config: BatcherConfig,
+        costs: Costs,
+        on_batch: OnBatch = ignore,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """`on_batch` is told of every call: verb, groups, rows, seconds."""
+        self._backend = backend
+        self._config = config
+        self._costs = costs
+        self._meter = Meter(clock)
+        self._on_batch = on_batch
+        self._clock = clock
+        self._queue: list[SampleGroup] = []
+        self._arrivals = itertools.count()
+        self._held: set[tuple[int, int]] = set()  # arena handles given out and not yet freed
+        self._arena_full = False
+        self._work = asyncio.Event()
+        self._calls: dict[asyncio.Task[None], _HandedOver] = {}
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def queue_depth(self) -> int:
+        return len(self._queue)
+
+    @property
+    def slots_held(self) -> int:
+        return len(self._held)
+
+    def start(self) -> None:
+        self._dispatcher = asyncio.create_task(self._dispatch(), name="batcher")
+
+    async def close(self) -> None:
+        """Stops dispatching, lets running calls end, and answers whatever is queued with NotReady."""
+        self._closed = True
+        if self._dispatcher is not None:
+            self._dispatcher.cancel()
+            await asyncio.gather(self._dispatcher, return_exceptions=True)
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        for group in self._queue:
+            self._answer(group, NotReady("the service is shutting down"))
+        self._queue.clear()
+
+    async def run(self, group: SampleGroup) -> Tensors:
+        """Outputs of one group, without the group axis.
+
+        Raises the group's typed error (BackendError and its kinds), or NotReady once closed. A full arena is not an
+        error here: the group waits until slots are freed. Cancelling the caller drops the group.
+        """
+        self._enqueue(group)
+        try:
+            return await group.future
+        except asyncio.CancelledError:
+            self._disown(group)
+            raise
+
+    def discard(self, handles: NDArray[np.int64]) -> None:
+        """Gives back arena slots `[N, 2]` that nobody will read; safe to call for slots already released."""
+        if not self._closed:
+            group = SampleGroup("release", {"handles": handles})
+            self._enqueue(group)
+            group.future.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def _disown(self, group: SampleGroup) -> None:
+        """Its caller was cancelled; where the answer had come a moment before, nobody reads the slots it names."""
+        answer = group.future
+        if group.verb == ALLOCATING and answer.done() and not answer.cancelled() and answer.exception() is None:
+            self.discard(answer.result()["handles"])
+
+    def _enqueue(self, group: SampleGroup) -> None:
+        if self._closed:
+            raise NotReady("the service is shutting down")
+        group.future = asyncio.get_running_loop().create_future()
+        group.arrival, group.queued_at = next(self._arrivals), self._clock()
+        self._queue.append(group)
+        self._work.set()
+
+    async def _dispatch(self) -> None:
+        free = asyncio.Semaphore(self._config.depth)
+        while True:
+            await free.acquire()
+            while not (batch := await self._next()):
+                self._work.clear()
+                await self._work.wait()
+            call = asyncio.create_task(self._call(batch))
+            self._calls[call] = _HandedOver(batch[0].model, min(group.ticket.rank for group in batch))
+            call.add_done_callback(partial(self._ended, free))
+
+    def _ended(self, free: asyncio.Semaphore, call: asyncio.Task[None]) -> None:
+        del self._calls[call]
+        free.release()
+        self._work.set()
+
+    async def _next(self) -> list[SampleGroup]:
+        """The groups of the next call, once plans that were answered just now had their chance to ask."""
+        for _ in range(TURNS if self._calls or self._queue else 0):
+            await asyncio.sleep(0)
+        return self._pop()
+
+    def _pop(self) -> list[SampleGroup]:
+        """The most urgent group that may run, with as many of its kind as fit; dead groups leave the queue here."""
+        self._queue = [group for group in self._queue if not group.future.done()]
+        ready = (group for group in self._queue if not (self._arena_full and group.verb == ALLOCATING))
+        waiting = sorted(ready, key=lambda group: group.urgency)
+        first = next(filter(self._may_leave, waiting), None)
+        if first is None:
+            return []
+        rows = 0
+        batch: list[SampleGroup] = []
+        for group in waiting[waiting.index(first) :]:
+            if batch and (group.signature != first.signature or not self._fits(first.kind, rows + group.rows)):
+                continue
+            batch.append(group)
+            rows += group.rows
+            if not VERBS[first.verb].joined:
+                break
+        taken = set(map(id, batch))
+        self._queue = [group for group in self._queue if id(group) not in taken]
+        return batch
+
+    def _may_leave(self, group: SampleGroup) -> bool:
+        """Whether it would run at once, or be ready behind calls of plans that are no more urgent: a backend that is
+        busy gets nothing that would delay a more urgent plan's next call."""
+        if group.verb == "release":
+            return True
+        config, handed = self._config, self._calls.values()
+        models = {call.model for call in handed}
+        running = len(models) if config.apart else min(len(handed), config.workers)
+        if running < config.workers and not (config.apart and group.model in models):
+            return True
+        is_room = len(handed) - running < config.depth - config.workers
+        return is_room and group.ticket.rank <= min(call.rank for call in handed)
+
+    def _fits(self, kind: CallKind, rows: int) -> bool:
+        return rows <= self._config.max_rows and self._costs.fits(kind, rows, self._config.call_s)
+
+    async def _call(self, batch: list[SampleGroup]) -> None:
+        started = self._clock()
+        verb = batch[0].verb
+        answers: list[Tensors | WavserveError]
+        metered = self._meter.start()
+        running = asyncio.create_task(self._run(batch))
+        if verb != ALLOCATING:
+            for group in batch:
+                group.future.add_done_callback(partial(_stop_if_unwanted, running, batch))
+        await asyncio.wait([running])
+        try:
+            answers = split(verb, running.result(), len(batch))
+        except asyncio.CancelledError:  # as a rule because every caller is gone; the model keeps nothing of it
+            answers = [BackendError(f"{verb}: the call was cancelled")] * len(batch)
+        except WavserveError as error:
+            answers = [error] * len(batch)
+        except Exception as error:  # noqa: BLE001 - a bug below the seam must still answer every group
+            failure = BackendError(f"{verb} failed: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            answers = [failure] * len(batch)
+        ended = self._clock()
+        used_s = self._meter.stop(metered)
+        for group, answer in zip(batch, answers, strict=True):
+            self._settle(group, answer)
+            if group.future.done() and group.on_call is not None:
+                group.on_call(started - group.queued_at, ended - started)
+        self._account(batch, answers, used_s, ended - started)
+        self._on_batch(verb, len(batch), sum(group.rows for group in batch), ended - started)
+
+    async def _run(self, batch: list[SampleGroup]) -> Tensors:
+        verb = batch[0].verb
+        latest = math.inf if verb == ALLOCATING else max(group.ticket.deadline for group in batch)
+        return await self._backend.run(verb, join(batch), latest)
+
+    def _account(
+        self, batch: list[SampleGroup], answers: Sequence[Tensors | WavserveError], used_s: float, lasted_s: float
+    ) -> None:
+        """Charges the plans of a call with the device seconds it used; one without failure teaches the cost model.
+
+        A group that failed was served, but what it asked for is owed as before.
+        """
+        kind, rows = batch[0].kind, sum(group.rows for group in batch)
+        failed = [isinstance(answer, WavserveError) for answer in answers]
+        for group, undone in zip(batch, failed, strict=True):
+            foretold_s = 0.0 if undone else self._costs.seconds(kind, group.rows)
+            group.ticket.paid(foretold_s, used_s * group.rows / rows)
+        if not any(failed):
+            self._costs.measured(kind, rows, used_s, lasted_s)
+
+    def _settle(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:
+        """Keeps the arena's books for one outcome, then answers the group; a full arena queues it again."""
+        if isinstance(answer, ArenaFull):
+            self._wait_for_arena(group)
+            return
+        if group.verb == ALLOCATING and not isinstance(answer, WavserveError):
+            self._held |= _names(answer["handles"])
+            if group.future.done():  # cancelled while it ran: its slots have no reader
+                self.discard(answer["handles"])
+        if "handles" in group.tensors and _freed(group, answer):
+            self._held -= _names(group.tensors["handles"])
+            self._arena_full = False
+        self._answer(group, answer)
+
+    def _wait_for_arena(self, group: SampleGroup) -> None:
+        self._arena_full = True
+        if not group.future.done():
+            self._queue.append(group)
+        if not self._held:  # nobody here will free a slot: leases of others must run out
+            asyncio.get_running_loop().call_later(self._config.arena_retry_s, self._reopen)
+
+    def _reopen(self) -> None:
+        self._arena_full = False
+        self._work.set()
+
+    def _answer(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:
+        if group.future.done():  # only its own caller may have cancelled it
+            assert group.future.cancelled(), "a group was answered twice"
+        elif isinstance(answer, WavserveError):
+            group.future.set_exception(answer)
+        else:
+            group.future.set_result(answer)
+
+
+def _stop_if_unwanted(running: asyncio.Task[Tensors], batch: list[SampleGroup], _: object) -> None:
+    """Ends a call when the last of its groups' callers went away."""
+    if all(group.future.done() for group in batch):
+        running.cancel()
+
+
+def _freed(group: SampleGroup, answer: Tensors | WavserveError) -> bool:
+    """Whether the slots a group named are free now, or were gone already."""
+    last_reader = group.verb == "decode" or (group.verb == "score" and group.params.get("release") == 1)
+    return group.verb == "release" or isinstance(answer, StaleHandle) or (last_reader and isinstance(answer, Mapping))
+
+
+def _names(handles: NDArray[Any]) -> set[tuple[int, int]]:
+    return {(int(slot), int(generation)) for slot, generation in handles}

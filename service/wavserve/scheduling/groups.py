@@ -1,0 +1,85 @@
+"""Sample groups, and how several of them become one backend call and its outputs theirs again.
+
+Called by the batcher; made by `calls` and `perception`. Knows tensors and verbs, and nothing of when a call is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavserve.core.errors import BackendError, WavserveError
+from wavserve.core.types import Tensors
+from wavserve.core.verbs import VERBS, error_of
+from wavserve.scheduling.costs import CallKind
+from wavserve.scheduling.schedule import Rank, Ticket
+
+FREEING = frozenset({"release", "score", "appraise", "decode"})
+"""Verbs that free arena slots or lead to it: of a plan's groups they go before `imagine`, which fills them."""
+
+
+@dataclass(slots=True, eq=False)
+class SampleGroup:
+    """Samples of one plan that go through one verb together; tensors have no group axis yet."""
+
+    verb: str
+    tensors: Tensors
+    params: Mapping[str, int] = field(default_factory=dict)
+    ticket: Ticket = field(default_factory=Ticket)
+    """of the plan it belongs to"""
+    on_call: Callable[[float, float], None] | None = None
+    """told (seconds queued, seconds in the call) when the group was answered"""
+    arrival: int = -1
+    queued_at: float = 0.0
+    future: asyncio.Future[Tensors] = field(init=False)
+
+    @property
+    def rows(self) -> int:
+        name = self.tensors.get("noise_name")
+        return len(name) if name is not None and name.ndim > 1 else 1
+
+    @property
+    def model(self) -> str:
+        return VERBS[self.verb].model
+
+    @property
+    def signature(self) -> tuple[object, ...]:
+        """Groups with equal signatures may share a call."""
+        shapes = tuple(sorted((name, tensor.shape) for name, tensor in self.tensors.items()))
+        return self.verb, shapes, tuple(sorted(self.params.items()))
+
+    @property
+    def kind(self) -> CallKind:
+        steps = self.params.get("flow_steps", self.params.get("video_steps", 1))
+        names = self.tensors.get("noise_name")
+        return CallKind(self.verb, steps, names.shape[1] if names is not None and names.ndim == 3 else 1)
+
+    @property
+    def urgency(self) -> tuple[bool, Rank, bool, int]:
+        """Lower goes first: slots that nobody reads, then by plan."""
+        return self.verb != "release", self.ticket.rank, self.verb not in FREEING, self.arrival
+
+
+def join(batch: list[SampleGroup]) -> dict[str, NDArray[Any]]:
+    """Stacks groups along a new leading axis G; parameters become int32 `[G, 1]`."""
+    first = batch[0]
+    tensors = {name: np.stack([group.tensors[name] for group in batch]) for name in first.tensors}
+    scalars = {name: np.full((len(batch), 1), value, np.int32) for name, value in first.params.items()}
+    return {**tensors, **scalars}
+
+
+def split(verb: str, outputs: Tensors, groups: int) -> list[Tensors | WavserveError]:
+    """Per-group outputs, or the typed error a group's status stands for. Raises BackendError on malformed outputs."""
+    wrong = [name for name, tensor in outputs.items() if len(tensor) != groups]
+    if wrong or (verb == "imagine" and "handles" not in outputs):
+        raise BackendError(
+            f"{verb}: expected outputs of {groups} groups, got malformed {', '.join(wrong) or 'handles'}"
+        )
+    status: Iterable[int] = outputs.get("status", np.zeros(groups, np.int32)).tolist()
+    rest = {name: tensor for name, tensor in outputs.items() if name != "status"}
+    return [error_of(code) or {name: tensor[g] for name, tensor in rest.items()} for g, code in enumerate(status)]
