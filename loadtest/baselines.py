@@ -26,9 +26,9 @@ from wavserve.core.options import merge_options
 from wavserve.core.spec import PlannerConfig, PolicySpec
 from wavserve.core.types import Array, DeadlineResult, PlanRequest, PlanResult, Receipt, Stop
 from wavserve.edge.door import Planning
-from wavserve.models import weights
-from wavserve.models.encoder import Encoder, Pixels
-from wavserve.models.plain import Draws, Plain, Scene, plain_plan
+from wavserve.models.networks.encoder import Encoder, Pixels
+from wavserve.models.networks.plain import Draws, Plain, Scene, plain_plan
+from wavserve.models.weights import weights
 from wavserve.policy.inflight import Permit
 from wavserve.policy.sessions import FrameMemory
 

@@ -29,10 +29,11 @@ import torch
 from exact_plan import CASES, SEED, FastPlan, example_inputs, moved, tiny
 from torch import Tensor
 
-from wavserve.models import flops, precision
+from wavserve.models import flops
 from wavserve.models.flops import Workload
-from wavserve.models.plain import Draws, Plain, Scene, plain_plan
-from wavserve.models.weights import Models, random_models
+from wavserve.models.networks.plain import Draws, Plain, Scene, plain_plan
+from wavserve.models.runners import precision
+from wavserve.models.weights.weights import Models, random_models
 from wavserve.system.processes import COMPUTING
 
 PATHS = ("plain", "fast", "compiled", "bfloat16")

@@ -34,7 +34,7 @@ from swarm.wires import GrpcWire
 
 from wavserve.backends.triton_server import why_not
 from wavserve.bundle.bundle import Bundle
-from wavserve.models import presets
+from wavserve.models.weights import presets
 from wavserve.system import serve_process
 
 BACKENDS = ("triton-embedded", "local")

@@ -33,8 +33,8 @@ from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import WavserveError
 from wavserve.core.spec import ExpertConfig, ModelConfig, VideoConfig
 from wavserve.core.verbs import MODELS
-from wavserve.models import presets
-from wavserve.models.presets import Preset
+from wavserve.models.weights import presets
+from wavserve.models.weights.presets import Preset
 from wavserve.system import serve_process
 
 IMAGES = frozenset({"pixels", "frames"})

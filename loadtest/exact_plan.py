@@ -15,14 +15,14 @@ from einops import rearrange
 from torch import Tensor
 
 from wavserve.core.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, VideoConfig
-from wavserve.models.compiling import compiled
-from wavserve.models.fast_expert import FastAction, FastValue
-from wavserve.models.fast_video import FastVideo, TextKV
+from wavserve.models.fast.compiling import compiled
+from wavserve.models.fast.expert import FastAction, FastValue
+from wavserve.models.fast.graphs import Record
+from wavserve.models.fast.video import FastVideo, TextKV
 from wavserve.models.flops import Workload
-from wavserve.models.graphs import Record
-from wavserve.models.loading import OPEN_LENGTH, OPEN_ROWS
-from wavserve.models.plain import Draws, Scene, refit, refit_video, snr, start
-from wavserve.models.weights import Models
+from wavserve.models.networks.plain import Draws, Scene, refit, refit_video, snr, start
+from wavserve.models.runners.loading import OPEN_LENGTH, OPEN_ROWS
+from wavserve.models.weights.weights import Models
 
 SEED = 0
 Pair = tuple[Tensor, Tensor]

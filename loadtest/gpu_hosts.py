@@ -20,8 +20,8 @@ from wavserve.bundle import bundle
 from wavserve.core.errors import BackendError
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import VERBS
-from wavserve.models import host
-from wavserve.models.loading import RunnerConfig
+from wavserve.models.runners import host
+from wavserve.models.runners.loading import RunnerConfig
 from wavserve.system.processes import owned_name
 
 MODELS = ("video_dit", "value_dit", "action_dit")

@@ -41,13 +41,15 @@ from wavserve.backends.local import LocalBackend
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Array, PlanContext, TextEmbedding
-from wavserve.models import flops, precision, presets
-from wavserve.models.arena import Arena, SlotShape
-from wavserve.models.arena_book import ArenaBook
+from wavserve.models import flops
+from wavserve.models.arena.arena import Arena, SlotShape
+from wavserve.models.arena.book import ArenaBook
+from wavserve.models.fast.graphs import cuda_recorder
 from wavserve.models.flops import Workload
-from wavserve.models.graphs import cuda_recorder
-from wavserve.models.loading import RunnerConfig, load_runners, transformer_runners
-from wavserve.models.weights import Models, random_models
+from wavserve.models.runners import precision
+from wavserve.models.runners.loading import RunnerConfig, load_runners, transformer_runners
+from wavserve.models.weights import presets
+from wavserve.models.weights.weights import Models, random_models
 from wavserve.planning.device import Device, DeviceConfig
 from wavserve.planning.model_calls import Job
 from wavserve.planning.proposal import NamedNoise

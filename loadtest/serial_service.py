@@ -24,7 +24,7 @@ from wavserve.edge.door import Planning
 from wavserve.edge.grpc_api import create_grpc_server
 from wavserve.edge.http_api import create_http_app
 from wavserve.edge.limits import EdgeLimits
-from wavserve.models.loading import apply_threads
+from wavserve.models.runners.loading import apply_threads
 from wavserve.system.telemetry import Metrics, configure_logging
 
 

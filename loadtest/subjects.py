@@ -22,7 +22,7 @@ from wavserve.backends.triton_server import ServerConfig, TritonServer, new_name
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.types import PlanContext, Tensors
 from wavserve.core.verbs import MODELS
-from wavserve.models.loading import RunnerConfig, load_runners
+from wavserve.models.runners.loading import RunnerConfig, load_runners
 from wavserve.planning.device import Device, DeviceConfig
 from wavserve.planning.model_calls import Job
 from wavserve.planning.proposal import NamedNoise

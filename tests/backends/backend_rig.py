@@ -22,9 +22,9 @@ from wavserve.bundle.bundle import Bundle
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import MODELS
-from wavserve.models import slabs
-from wavserve.models.arena_book import ArenaBook, Cells
-from wavserve.models.loading import RunnerConfig, load_runners
+from wavserve.models.arena import slabs
+from wavserve.models.arena.book import ArenaBook, Cells
+from wavserve.models.runners.loading import RunnerConfig, load_runners
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from backend_rig import REPOSITORY, RunningTriton, Subject, fake, local, triton
 
 from wavserve.backends.triton_server import why_not
 from wavserve.bundle.bundle import Bundle
-from wavserve.models import presets
+from wavserve.models.weights import presets
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ import torch
 
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.errors import BundleError, SettingsError
-from wavserve.models import precision
-from wavserve.models.loading import RunnerConfig, arena_for, decided, load_runner
+from wavserve.models.runners import precision
+from wavserve.models.runners.loading import RunnerConfig, arena_for, decided, load_runner
 
 CONFIG = RunnerConfig("cpu", "float32", None, 1, 60.0, 1, text_device="cuda")
 

@@ -10,7 +10,7 @@ from backend_rig import denoise_inputs, seeded
 from wavserve.backends.local import LocalBackend
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.types import Tensors
-from wavserve.models.loading import RunnerConfig, load_runners
+from wavserve.models.runners.loading import RunnerConfig, load_runners
 
 ROBOTS = 6
 

@@ -13,7 +13,7 @@ from wavserve.app.settings_sources import Given, load_settings
 from wavserve.bundle import bundle
 from wavserve.core.errors import DeadlineExceeded, UnknownSession
 from wavserve.core.types import PlanRequest, PlanResult
-from wavserve.models import presets
+from wavserve.models.weights import presets
 
 INSTRUCTION = "pick up the alphabet soup"
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from wavserve.core.spec import ExpertConfig, LatentSpec, ModelConfig, VideoConfig
-from wavserve.models.compiling import compiled
-from wavserve.models.fast_expert import FastAction, FastValue
-from wavserve.models.fast_video import FastVideo
-from wavserve.models.loading import OPEN_LENGTH, OPEN_ROWS
-from wavserve.models.weights import Models, random_models
+from wavserve.models.fast.compiling import compiled
+from wavserve.models.fast.expert import FastAction, FastValue
+from wavserve.models.fast.video import FastVideo
+from wavserve.models.runners.loading import OPEN_LENGTH, OPEN_ROWS
+from wavserve.models.weights.weights import Models, random_models
 
 CONFIG = ModelConfig(
     VideoConfig(6, 6, num_layers=2, num_heads=2, head_dim=8, caption_channels=10),

@@ -9,8 +9,8 @@ import torch
 
 from wavserve.core.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, VideoConfig
 from wavserve.models.flops import Workload
-from wavserve.models.plain import Draws, Plain, Scene
-from wavserve.models.weights import Models, random_models
+from wavserve.models.networks.plain import Draws, Plain, Scene
+from wavserve.models.weights.weights import Models, random_models
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,11 +6,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from wavserve.models.fast_expert import FastAction, FastValue
-from wavserve.models.fast_video import FastVideo
+from wavserve.models.fast.expert import FastAction, FastValue
+from wavserve.models.fast.video import FastVideo
 from wavserve.models.flops import Workload
-from wavserve.models.plain import Draws, Scene, refit, refit_video, snr, start
-from wavserve.models.weights import Models
+from wavserve.models.networks.plain import Draws, Scene, refit, refit_video, snr, start
+from wavserve.models.weights.weights import Models
 
 
 def plan_fast(work: Workload, models: Models, scene: Scene, draws: Draws) -> tuple[Tensor, list[Tensor]]:

@@ -10,11 +10,11 @@ from einops import rearrange
 from paths import plan_fast
 from torch import Tensor
 
-from wavserve.models.fast_expert import FastAction, FastValue
-from wavserve.models.fast_video import FastVideo, TextKV
+from wavserve.models.fast.expert import FastAction, FastValue
+from wavserve.models.fast.video import FastVideo, TextKV
 from wavserve.models.flops import Workload
-from wavserve.models.plain import Draws, Plain, Scene, plain_plan
-from wavserve.models.weights import Models, random_models
+from wavserve.models.networks.plain import Draws, Plain, Scene, plain_plan
+from wavserve.models.weights.weights import Models, random_models
 
 TOLERANCE = 1e-4
 

@@ -10,8 +10,8 @@ from paths import plan_fast
 from wavserve.core.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, VideoConfig
 from wavserve.models import flops
 from wavserve.models.flops import Workload
-from wavserve.models.plain import Draws, Plain, Scene, plain_plan
-from wavserve.models.weights import Models
+from wavserve.models.networks.plain import Draws, Plain, Scene, plain_plan
+from wavserve.models.weights.weights import Models
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wavserve.models import flow
+from wavserve.models.networks import flow
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 10, 50])

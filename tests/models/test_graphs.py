@@ -10,12 +10,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from wavserve.models.fast_expert import FastAction, FastValue
+from wavserve.models.fast.expert import FastAction, FastValue
+from wavserve.models.fast.fused import KeyValue
+from wavserve.models.fast.graphs import Graphs, Replay
 from wavserve.models.flops import Workload
-from wavserve.models.fused import KeyValue
-from wavserve.models.graphs import Graphs, Replay
-from wavserve.models.plain import Draws, Plain, Scene
-from wavserve.models.weights import Models
+from wavserve.models.networks.plain import Draws, Plain, Scene
+from wavserve.models.weights.weights import Models
 
 
 class Recorder:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from wavserve.core.spec import LatentSpec
-from wavserve.models.maths import pack, rotary, rotate, token_rotary, unpack
+from wavserve.models.networks.maths import pack, rotary, rotate, token_rotary, unpack
 
 
 @pytest.mark.parametrize(("width", "axes", "still"), [(40, 3, 4), (64, 3, 4), (48, 3, 0), (28, 1, 0), (4, 3, 4)])

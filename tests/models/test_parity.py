@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wavserve.core.errors import BundleError
-from wavserve.models.fixtures import Check, config_from_fixture, planner_config, read_fixture
-from wavserve.models.parity import COMPARISONS, check_models
-from wavserve.models.parity_subject import compared
+from wavserve.models.parity.fixtures import Check, config_from_fixture, planner_config, read_fixture
+from wavserve.models.parity.parity import COMPARISONS, check_models
+from wavserve.models.parity.subject import compared
 
 BOTH = ("01", "02", "03", "04", "05", "06")
 

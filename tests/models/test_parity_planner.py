@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wavserve.app.parity import check_planner, run
-from wavserve.models.fixtures import Fixture, config_from_fixture, planner_config, read_draws, read_scene
-from wavserve.models.plain import Plain, PlainIteration, plain_plan
-from wavserve.models.weights import random_models, save
+from wavserve.models.networks.plain import Plain, PlainIteration, plain_plan
+from wavserve.models.parity.fixtures import Fixture, config_from_fixture, planner_config, read_draws, read_scene
+from wavserve.models.weights.weights import random_models, save
 
 MODES = {"08_plan_official": "published", "09_plan_corrected": "paper"}
 EXPLORE = {

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from wavserve.core.errors import ArenaFull, BackendError, SettingsError
-from wavserve.models import slabs
-from wavserve.models.arena import SlotShape
-from wavserve.models.arena_book import ArenaBook, Cells, Party
-from wavserve.models.shared_arena import ArenaConfig, AttachedArenas, SharedArena
+from wavserve.models.arena import slabs
+from wavserve.models.arena.arena import SlotShape
+from wavserve.models.arena.book import ArenaBook, Cells, Party
+from wavserve.models.arena.shared import ArenaConfig, AttachedArenas, SharedArena
 from wavserve.system.processes import Process, commands_naming, orphans, owned_name
 
 pytestmark = pytest.mark.skipif(not slabs.SHM.is_dir(), reason="there is no /dev/shm")
@@ -25,9 +25,9 @@ PREFIX = owned_name("wavserve-test")
 READER = """
 import sys, time
 import numpy as np, torch
-from wavserve.models.arena import SlotShape
-from wavserve.models.arena_book import Party
-from wavserve.models.shared_arena import ArenaConfig, AttachedArenas
+from wavserve.models.arena.arena import SlotShape
+from wavserve.models.arena.book import Party
+from wavserve.models.arena.shared import ArenaConfig, AttachedArenas
 config = ArenaConfig(sys.argv[1], SlotShape(2, 3, 4, 5, 6), 4, 60.0, torch.float32, torch.device("cpu"))
 handles = np.array(eval(sys.argv[2]))
 arena = AttachedArenas(config).of(handles)

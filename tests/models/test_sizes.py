@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from wavserve.core.spec import ExpertConfig, ModelConfig, VideoConfig
-from wavserve.models.fixtures import read_config, read_fixture
-from wavserve.models.weights import shapes
+from wavserve.models.parity.fixtures import read_config, read_fixture
+from wavserve.models.weights.weights import shapes
 
 
 @pytest.mark.parametrize(

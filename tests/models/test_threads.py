@@ -7,8 +7,8 @@ import torch
 
 from wavserve.core.errors import SettingsError
 from wavserve.core.spec import PolicySpec
-from wavserve.models import presets
-from wavserve.models.threads import Threads, plan_threads
+from wavserve.models.runners.threads import Threads, plan_threads
+from wavserve.models.weights import presets
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wavserve.core.errors import BundleError
-from wavserve.models import weights
-from wavserve.models.checkpoint import FILE, INDEX
 from wavserve.models.flops import Workload
-from wavserve.models.weights import Models
+from wavserve.models.weights import weights
+from wavserve.models.weights.checkpoint import FILE, INDEX
+from wavserve.models.weights.weights import Models
 
 
 def state(models: Models) -> dict[str, Tensor]:

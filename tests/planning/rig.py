@@ -23,7 +23,7 @@ from wavserve.core.spec import (
     VideoConfig,
 )
 from wavserve.core.types import PlanContext, PlanRequest, TextEmbedding
-from wavserve.models.arena_book import ArenaBook
+from wavserve.models.arena.book import ArenaBook
 from wavserve.planning.device import Device, DeviceConfig
 from wavserve.planning.model_calls import Job
 from wavserve.planning.planner import Planner

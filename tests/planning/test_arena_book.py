@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rig import ManualClock
 
 from wavserve.core.errors import ArenaFull
-from wavserve.models.arena_book import ArenaBook, Party
+from wavserve.models.arena.book import ArenaBook, Party
 
 actions = st.lists(
     st.tuples(

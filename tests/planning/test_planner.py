@@ -14,7 +14,7 @@ from rig import ManualClock, Rig, RigOptions, example_job, example_spec, rigged
 
 from wavserve.core.errors import BackendError, StaleHandle
 from wavserve.core.types import Gaussian, Plan, Stop
-from wavserve.models.arena_book import ArenaBook, Party
+from wavserve.models.arena.book import ArenaBook, Party
 from wavserve.planning.model_calls import Job
 from wavserve.scheduling.schedule import Demand, Work
 

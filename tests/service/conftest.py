@@ -10,7 +10,7 @@ from service_rig import REPOSITORY, Server, start
 from wavserve.backends.triton_server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
-from wavserve.models import presets
+from wavserve.models.weights import presets
 
 
 @pytest.fixture(scope="session")

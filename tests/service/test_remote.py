@@ -22,7 +22,7 @@ from wavserve.backends.triton_server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.verbs import MODELS
-from wavserve.models import presets
+from wavserve.models.weights import presets
 from wavserve.system.processes import free_ports
 
 OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, "value_elite_fraction": 0.5}

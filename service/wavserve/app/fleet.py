@@ -114,7 +114,7 @@ def open_bundle(settings: Settings) -> Bundle:
     """The bundle the settings name; a preset is made first when it is not there yet."""
     folder = settings.bundle.folder
     if settings.bundle.path is None and not folder.exists():
-        from wavserve.models import presets
+        from wavserve.models.weights import presets
 
         log.info("making bundle %s (preset %s, seeded random weights)", folder, settings.bundle.preset)
         try:
@@ -126,7 +126,7 @@ def open_bundle(settings: Settings) -> Bundle:
 
 async def _local(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
     from wavserve.backends.local import LocalBackend
-    from wavserve.models.loading import load_runners
+    from wavserve.models.runners.loading import load_runners
 
     opened = await asyncio.to_thread(open_bundle, settings)
     settings = await asyncio.to_thread(with_dtype, settings, opened.spec)

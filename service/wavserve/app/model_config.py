@@ -14,12 +14,12 @@ from wavserve.app.settings_sources import as_environment
 from wavserve.core.spec import PolicySpec
 
 if TYPE_CHECKING:
-    from wavserve.models.loading import RunnerConfig
+    from wavserve.models.runners.loading import RunnerConfig
 
 
 def runner_config(settings: Settings) -> RunnerConfig:
     """What the models' loading needs of the settings, in this process or in one of Triton's."""
-    from wavserve.models.loading import RunnerConfig
+    from wavserve.models.runners.loading import RunnerConfig
 
     backend, arena = settings.backend, settings.arena
     return RunnerConfig(
@@ -40,7 +40,7 @@ def with_dtype(settings: Settings, spec: PolicySpec) -> Settings:
     """`backend.dtype` auto is decided once, for all processes of the models: they share an arena."""
     if settings.backend.dtype != "auto":
         return settings  # and a gateway before a Triton of its own does not import torch
-    from wavserve.models.loading import decided
+    from wavserve.models.runners.loading import decided
 
     dtype = decided(settings.backend.dtype, spec, settings.backend.device, settings.backend.threads)
     return settings.model_copy(update={"backend": settings.backend.model_copy(update={"dtype": dtype})})

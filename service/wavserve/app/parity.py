@@ -19,11 +19,19 @@ from wavserve.backends.local import LocalBackend
 from wavserve.core.noise import FINAL, Stream
 from wavserve.core.spec import ActionSpec, CameraSpec, Mode, NormSpec, PlannerConfig, PolicySpec, VectorSpec
 from wavserve.core.types import Array, Plan, PlanContext, TextEmbedding
-from wavserve.models.fixtures import Check, Fixture, FixtureConfig, planner_config, read_draws, read_fixture, read_scene
-from wavserve.models.loading import arena_for, transformer_runners
-from wavserve.models.parity import check_models
-from wavserve.models.parity_subject import Subject, read_subject, unpadded
-from wavserve.models.plain import Draws
+from wavserve.models.networks.plain import Draws
+from wavserve.models.parity.fixtures import (
+    Check,
+    Fixture,
+    FixtureConfig,
+    planner_config,
+    read_draws,
+    read_fixture,
+    read_scene,
+)
+from wavserve.models.parity.parity import check_models
+from wavserve.models.parity.subject import Subject, read_subject, unpadded
+from wavserve.models.runners.loading import arena_for, transformer_runners
 from wavserve.planning.device import Device, DeviceConfig
 from wavserve.planning.model_calls import Job
 from wavserve.scheduling.batcher import BatcherConfig

@@ -23,8 +23,8 @@ from wavserve.bundle import bundle
 from wavserve.core import remote_errors
 from wavserve.core.errors import Cancelled, InvalidRequest, SettingsError, WavserveError
 from wavserve.core.types import Tensors
-from wavserve.models import exchange, host
-from wavserve.models.host import Host
+from wavserve.models.runners import exchange, host
+from wavserve.models.runners.host import Host
 from wavserve.system.processes import NICENESS
 from wavserve.system.telemetry import configure_logging
 

@@ -20,7 +20,7 @@ from wavserve.core.noise import Stream
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import Status
-from wavserve.models.arena_book import ArenaBook, Party
+from wavserve.models.arena.book import ArenaBook, Party
 
 MAX_TEXTS = 4
 

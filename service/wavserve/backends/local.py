@@ -14,7 +14,7 @@ import torch
 
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import VERBS
-from wavserve.models.calls import CancelCheck, Runner
+from wavserve.models.runners.calls import CancelCheck, Runner
 
 
 class LocalBackend:

@@ -27,7 +27,7 @@ from tritonclient.utils import InferenceServerException
 from wavserve.backends import reaper
 from wavserve.core.errors import SettingsError
 from wavserve.core.verbs import MODELS
-from wavserve.models import slabs
+from wavserve.models.arena import slabs
 from wavserve.system.processes import COMPUTING, commands_naming, end, free_ports, orphan_processes, orphans, owned_name
 
 KIND = "wavserve"

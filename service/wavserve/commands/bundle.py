@@ -63,7 +63,7 @@ def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _create(args: argparse.Namespace) -> int:
     from wavserve.app.settings_sources import load_from_process
-    from wavserve.models import presets
+    from wavserve.models.weights import presets
 
     folder = args.out or load_from_process(None).settings.bundle.root / args.preset
     presets.create(args.preset, folder, args.seed, _tell_progress(f"making {folder}"))
@@ -79,7 +79,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from wavserve.models.importer import ImportOptions, import_policy
+    from wavserve.models.weights.importer import ImportOptions, import_policy
 
     asked = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(ImportOptions)}
     options = ImportOptions(**{name: value for name, value in asked.items() if value is not None})

@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from wavserve.core.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig
-from wavserve.models.maths import TIME_CHANNELS
-from wavserve.models.video import is_joint
+from wavserve.models.networks.maths import TIME_CHANNELS
+from wavserve.models.networks.video import is_joint
 
 
 @dataclass(frozen=True, slots=True)

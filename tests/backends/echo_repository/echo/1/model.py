@@ -3,7 +3,7 @@
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from wavserve.models.exchange import to_dlpack, to_numpy
+from wavserve.models.runners.exchange import to_dlpack, to_numpy
 
 
 class TritonPythonModel:

@@ -1,0 +1,1 @@
+"""Where the features of imagined futures stay: slots on the device, handles outside."""

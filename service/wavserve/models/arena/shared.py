@@ -1,0 +1,141 @@
+"""The feature arena across processes: `video_dit` makes it, `value_dit` and `action_dit` find it by the handles.
+
+Called by whoever hosts one model in a process of its own. On a CPU the features lie in a slab under /dev/shm that all
+map; on CUDA in one allocation of the maker, opened through CUDA IPC, and the slab holds the book alone. What travels is
+a small JSON header, no pickle. A handle's generation carries its slab's epoch: whoever meets another one attaches anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wavserve.core.errors import BackendError, SettingsError
+from wavserve.models.arena import slabs
+from wavserve.models.arena.arena import Arena, SlotShape
+from wavserve.models.arena.book import EPOCH_BITS, ArenaBook, Cells
+from wavserve.models.arena.slabs import Slab
+
+_ALIGNED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaConfig:
+    """What maker and readers must agree on."""
+
+    prefix: str
+    """of the slabs' names: servers on one machine keep apart by it"""
+    shape: SlotShape
+    num_slots: int
+    lease_s: float
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def feature_bytes(self) -> int:
+        return self.num_slots * self.shape.elements * self.dtype.itemsize
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the slab's header says; a reader refuses one that says otherwise."""
+        return {
+            "shape": asdict(self.shape),
+            "num_slots": self.num_slots,
+            "dtype": str(self.dtype),
+            "device": self.device.type,
+        }
+
+
+class SharedArena(Arena):
+    """An arena in a slab, made by this process (`create`) or by another (`_attach`)."""
+
+    def __init__(self, config: ArenaConfig, slab: Slab, features: Tensor) -> None:
+        cells = Cells.over(slab.memory, config.num_slots, slabs.HEADER)
+        book = ArenaBook(config.num_slots, config.lease_s, cells=cells, epoch=slab.epoch)
+        super().__init__(config.shape, book, features)
+        self.slab = slab
+
+    @classmethod
+    def create(cls, config: ArenaConfig) -> SharedArena:
+        """The maker's. Raises SettingsError when there is no room for it."""
+        book_bytes = _book_bytes(config)
+        if config.device.type == "cuda":
+            features = _allocate_on_cuda(config)
+            slab = slabs.create(config.prefix, book_bytes, {**config.facts, "cuda": _export_cuda(features)})
+        else:
+            slab = slabs.create(config.prefix, book_bytes + config.feature_bytes, config.facts)
+            features = _mapped(config, slab)
+        return cls(config, slab, features)
+
+    def close(self) -> None:
+        self.slab.close()
+
+
+class AttachedArenas:
+    """A reader's view: the slab that is there of those whose handles it meets."""
+
+    def __init__(self, config: ArenaConfig) -> None:
+        self._config = config
+        self._arena: SharedArena | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self._config.device
+
+    def of(self, handles: NDArray[np.int64]) -> Arena | None:
+        for epoch in np.unique(handles[..., 1] >> EPOCH_BITS).tolist():
+            if self._arena is None or epoch != self._arena.book.epoch:
+                slab = slabs.attach(self._config.prefix, epoch)
+                if slab is not None:
+                    self._arena = _attach(self._config, slab)
+        return self._arena
+
+
+def _attach(config: ArenaConfig, slab: Slab) -> SharedArena:
+    told = {name: slab.facts.get(name) for name in config.facts}
+    if told != config.facts:
+        raise BackendError(f"{slab.path}: expected an arena of {config.facts}, got {told}")
+    features = _import_cuda(config, slab.facts["cuda"]) if "cuda" in slab.facts else _mapped(config, slab)
+    return SharedArena(config, slab, features)
+
+
+def _book_bytes(config: ArenaConfig) -> int:
+    return -(-Cells.nbytes(config.num_slots) // _ALIGNED) * _ALIGNED
+
+
+def _mapped(config: ArenaConfig, slab: Slab) -> Tensor:
+    offset = slabs.HEADER + _book_bytes(config)
+    count = config.num_slots * config.shape.elements
+    return torch.frombuffer(slab.memory, dtype=config.dtype, count=count, offset=offset)
+
+
+def _allocate_on_cuda(config: ArenaConfig) -> Tensor:
+    free, _ = torch.cuda.mem_get_info(config.device)
+    if config.feature_bytes > free:
+        raise SettingsError(
+            f"arena.num_slots: expected a feature arena of at most {free / 1e6:.0f} MB, which is what is free on "
+            f"{config.device}, got {config.feature_bytes / 1e6:.0f} MB; fewer slots, or bfloat16"
+        )
+    return torch.zeros(config.num_slots * config.shape.elements, dtype=config.dtype, device=config.device)
+
+
+def _export_cuda(features: Tensor) -> list[Any]:
+    """How another process opens the allocation: numbers, and CUDA's handles in hex.
+
+    torch's own IPC calls, those its multiprocessing uses, so that allocator and reference counts stay right.
+    """
+    parts = features.untyped_storage()._share_cuda_()  # type: ignore[no-untyped-call]
+    return [part.hex() if isinstance(part, bytes) else part for part in parts]
+
+
+def _import_cuda(config: ArenaConfig, parts: list[Any]) -> Tensor:
+    # device, memory handle, size, offset, reference counter's handle and offset, event handle, whether to wait for it
+    decoded = [bytes.fromhex(part) if isinstance(part, str) else part for part in parts]
+    torch.cuda._lazy_init()  # type: ignore[no-untyped-call]
+    storage = torch.UntypedStorage._new_shared_cuda(*decoded)
+    return torch.empty(0, dtype=config.dtype, device=config.device).set_(storage)

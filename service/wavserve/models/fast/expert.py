@@ -1,0 +1,194 @@
+"""The experts restructured: keys and values of the video (and value) features once a sample, not once a step and row.
+
+The M value samples of one video sample form one grouped query on its keys and values; timesteps are embedded once each
+and kept. Called by the value and action runners. The plain forward in `expert` is the oracle; the weights are its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from wavserve.core.spec import ModelConfig
+from wavserve.models.fast.fused import BlockStep, KeyValue, block, key_value
+from wavserve.models.fast.graphs import Contexts, Graphs, Record
+from wavserve.models.networks import flow
+from wavserve.models.networks.expert import ExpertDiT
+from wavserve.models.networks.layers import Block
+from wavserve.models.networks.maths import token_rotary
+
+Read = Callable[[int], Tensor]
+"""`read(layer)`: features `[R, L, width]` after block `layer`; only borrowed during the call."""
+
+_VIDEO, _VALUE = 0, 1
+"""Cross-attentions of a block, by what they read."""
+
+
+class FastExpert(ABC):
+    """What the fast paths of both experts share. Holds no weights of its own, and keeps nothing of what it ran but the
+    embeddings of noise levels.
+
+    `length`: tokens of a sample `T`, without a history token; `contexts`: those of a video sample `V*L` and, for the
+    action expert, of value features. Only `rehearse` needs the latter.
+    """
+
+    def __init__(
+        self,
+        dit: ExpertDiT,
+        config: ModelConfig,
+        length: int,
+        step: BlockStep = block,
+        contexts: Sequence[int] = (),
+    ) -> None:
+        self._dit, self._length, self._step, self._contexts = dit, length, step, contexts
+        self._blocks: list[Block] = list(dit.blocks)  # type: ignore[arg-type]
+        self._dtype = dit.scale_shift_table.dtype
+        table = token_rotary(length + 1, dit.rope_base, dit.scale_shift_table.shape[1], dit.rope_theta)
+        self._turns = table.turns().to(dit.scale_shift_table.device)
+        self._times = lru_cache(flow.MAX_LEVELS)(self._embed_times)  # as many as there are flow steps, as a rule
+        self._graphs: Graphs | None = None
+
+    def use_graphs(self, record: Record) -> None:
+        """From now on the blocks of an integration are replayed as recorded, and one thread at a time may run this."""
+        self._graphs = Graphs(self._layers, record)
+        self.rehearse()  # what cannot be recorded shows now
+
+    @torch.inference_mode()
+    def cross_kv(self, read: Read) -> list[KeyValue]:
+        """Keys and values of video features `read(layer) [R, V*L, D]` for each block: once a video sample."""
+        return [
+            self._kept(_VIDEO, layer, key_value(block.attn2, read(layer).to(self._dtype)))
+            for layer, block in enumerate(self._blocks)
+        ]
+
+    def rehearse(self) -> None:
+        """Forwards that are like all others but for their numbers of rows; one row is a case of its own."""
+        for rows in (1, 2):
+            self._rehearse(rows)
+
+    @abstractmethod
+    def _rehearse(self, rows: int) -> None: ...
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return self._dit.scale_shift_table.new_zeros(shape)
+
+    @torch.inference_mode()
+    def _velocity(
+        self,
+        samples: Tensor,
+        sigma: float,
+        contexts: Contexts,
+        history: Tensor | None = None,
+        sink: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """Velocity of `samples [R, M, T, C]` at `sigma`; `contexts`: keys and values of each cross-attention's blocks.
+
+        `history [R, C]` leads the tokens; its timestep is 0. `sink` is given `x [(R M), T(+1), A]` after each block.
+        """
+        tokens = samples.to(self._dtype)
+        if history is not None:
+            clean = history.to(self._dtype)[:, None, None].expand(-1, samples.shape[1], 1, -1)
+            tokens = torch.cat([clean, tokens], dim=2)
+        temb, embedded = self._times(sigma, history is not None)
+        x = self._dit.proj_in(tokens.flatten(0, 1))
+        if self._graphs is not None and sink is None:
+            self._graphs(x, temb, contexts)
+        else:
+            self._layers(x, temb, contexts, sink)
+        return self._dit.head(x[:, -self._length :], embedded).view(*samples.shape[:3], -1).to(samples.dtype)
+
+    def _layers(
+        self, x: Tensor, temb: Tensor, contexts: Contexts, sink: Callable[[Tensor], None] | None = None
+    ) -> None:
+        turns = self._turns[: x.shape[1]]
+        for layer, weights in enumerate(self._blocks):
+            self._step(weights, x, temb, turns, [context[layer] for context in contexts])
+            if sink is not None:
+                sink(x)
+
+    def _kept(self, attention: int, layer: int, fresh: KeyValue) -> KeyValue:
+        return fresh if self._graphs is None else self._graphs.keep(attention, layer, fresh)
+
+    def _embed_times(self, sigma: float, history: bool) -> tuple[Tensor, Tensor]:
+        """Modulation `[S, 6, A]` and the samples' head embedding `[A]`; S is 1 unless a history token differs."""
+        timestep = torch.tensor([sigma, 0.0], device=self._turns.device) * flow.TIMESTEPS
+        temb, embedded = self._dit.time_embed(timestep)
+        modulation = temb[[1] + [0] * self._length] if history else temb[:1]
+        return rearrange(modulation, "s (t a) -> s t a", t=6), embedded[0]
+
+
+class FastValue(FastExpert):
+    """The value expert's fast path."""
+
+    def _rehearse(self, rows: int) -> None:
+        kv = self.cross_kv(lambda layer: self._zeros(rows, self._contexts[0], self._dit.context_widths[0]))
+        self.velocity(self._zeros(rows, 3, self._length, self._dit.proj_in.in_features), 1.0, kv)
+
+    def velocity(self, samples: Tensor, sigma: float, kv: Sequence[KeyValue]) -> Tensor:
+        """Velocity `[R, M, T, C]` of `samples [R, M, T, C]` at `sigma`, the M rows of a video sample on its `kv`."""
+        return self._velocity(samples, sigma, [kv])
+
+    def integrate(
+        self, noise: Tensor, kv: Sequence[KeyValue], num_steps: int, on_step: flow.OnStep | None = None
+    ) -> Tensor:
+        """Value tokens `[R, M, T, C]` from `noise [R, M, T, C]`."""
+        return flow.integrate(lambda x, sigma: self.velocity(x, sigma, kv), noise, num_steps, on_step)
+
+    def features(self, noise: Tensor, kv: Sequence[KeyValue]) -> list[Tensor]:
+        """Value features after each block `[R, T, A]`: one pass of `noise [R, T, C]` at pure noise."""
+        found: list[Tensor] = []
+        self._velocity(noise.unsqueeze(1), 1.0, [kv], sink=lambda x: found.append(x.clone()))
+        return found
+
+
+class FastAction(FastExpert):
+    """The action expert's fast path."""
+
+    def _rehearse(self, rows: int) -> None:
+        lengths, widths, channels = self._contexts, self._dit.context_widths, self._dit.proj_in.in_features
+        video_kv = self.cross_kv(lambda layer: self._zeros(rows, lengths[0], widths[0]))
+        value_kv = self.value_kv(lambda layer: self._zeros(rows, lengths[1], widths[1]))
+        noise, history = self._zeros(rows, self._length, channels), self._zeros(rows, channels)
+        self.velocity(noise, 1.0, history, video_kv, value_kv)
+
+    @torch.inference_mode()
+    def value_kv(self, read: Read) -> list[KeyValue]:
+        """Keys and values of value features `read(layer) [R, T, Avalue]` for each block: once a plan."""
+        return [
+            self._kept(_VALUE, layer, key_value(block.attn3, read(layer).to(self._dtype)))
+            for layer, block in enumerate(self._blocks)
+            if block.attn3 is not None
+        ]
+
+    def velocity(
+        self,
+        samples: Tensor,
+        sigma: float,
+        history: Tensor | None,
+        video_kv: Sequence[KeyValue],
+        value_kv: Sequence[KeyValue] | None,
+    ) -> Tensor:
+        """Velocity `[R, T, C]` of `samples [R, T, C]` at `sigma`; `history [R, C]`; None skips what it stands for."""
+        contexts = [video_kv] if value_kv is None else [video_kv, value_kv]
+        return self._velocity(samples.unsqueeze(1), sigma, contexts, history).squeeze(1)
+
+    def integrate(
+        self,
+        noise: Tensor,
+        history: Tensor | None,
+        video_kv: Sequence[KeyValue],
+        value_kv: Sequence[KeyValue] | None,
+        num_steps: int,
+        on_step: flow.OnStep | None = None,
+    ) -> Tensor:
+        """Actions `[R, T, C]` from `noise [R, T, C]`; `history [R, C]`."""
+
+        def velocity(x: Tensor, sigma: float) -> Tensor:
+            return self.velocity(x, sigma, history, video_kv, value_kv)
+
+        return flow.integrate(velocity, noise, num_steps, on_step)

@@ -1,0 +1,83 @@
+"""The value and action experts: one transformer in two configurations that reads video features block by block.
+
+Called by `plain` and read by `fast_expert`. Block `i` attends to video features `i` (`attn2`) and, in the action
+expert, also to value features `i` (`attn3`, paper equation 3). Parameter names: the official ones without prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wavserve.core.spec import ExpertConfig, ModelConfig
+from wavserve.models.networks.layers import Block, Context, TimeEmbed, head
+from wavserve.models.networks.maths import token_rotary
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertOutput:
+    """`features`: after each block `[B, T(+1), A]`, a history token first where given; `velocity [B, T, channels]`."""
+
+    features: Sequence[Tensor]
+    velocity: Tensor
+
+
+class ExpertDiT(nn.Module):
+    """An expert of `expert.width`; `context_widths`: of the video features and, for actions, the value features."""
+
+    def __init__(self, config: ModelConfig, expert: ExpertConfig, context_widths: Sequence[int]) -> None:
+        super().__init__()
+        width = expert.width
+        self.context_widths = tuple(context_widths)
+        self.rope_base, self.rope_theta, self.out_norm_eps = expert.rope_base, config.rope_theta, config.out_norm_eps
+        self.proj_in = nn.Linear(expert.in_channels, width)
+        self.time_embed = TimeEmbed(width)
+        self.blocks = nn.ModuleList(
+            Block(width, expert.num_heads, context_widths, config) for _ in range(config.video.num_layers)
+        )
+        self.scale_shift_table = nn.Parameter(torch.zeros(2, width))
+        self.proj_out = nn.Linear(width, expert.out_channels)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        timestep: Tensor,
+        video: Sequence[Tensor],
+        value: Sequence[Tensor] | None = None,
+        history: Tensor | None = None,
+    ) -> ExpertOutput:
+        """One forward of `tokens [B, T, C]` with `timestep [B, T]` on `video`, after each block `[B, V*L, D]`.
+
+        Action expert only: `value` features `[B, T, Avalue]` (None skips `attn3`) and `history [B, 1, C]`, a clean
+        token at position 0 with timestep 0.
+        """
+        first = 0 if history is None else 1
+        if history is not None:
+            tokens = torch.cat([history, tokens], dim=1)
+            timestep = torch.cat([torch.zeros_like(timestep[:, :1]), timestep], dim=1)
+        x = self.proj_in(tokens)
+        temb, embedded = self.time_embed(timestep)
+        rotary = token_rotary(x.shape[1], self.rope_base, x.shape[2], self.rope_theta).to(x)
+        features = []
+        for layer, block in enumerate(self.blocks):
+            contexts = [Context(video[layer]), None if value is None else Context(value[layer])]
+            x = block(x, temb, rotary, contexts[: len(self.context_widths)])
+            features.append(x)
+        return ExpertOutput(features, self.head(x[:, first:], embedded[:, first:]))
+
+    def head(self, x: Tensor, embedded: Tensor) -> Tensor:
+        """Velocity `[B, T, channels]` of the last features `[B, T, A]` under the time embedding `[B, T, A]`."""
+        return head(x, embedded, self.scale_shift_table, self.proj_out, self.out_norm_eps)
+
+
+def value_dit(config: ModelConfig) -> ExpertDiT:
+    """The value expert of a configuration."""
+    return ExpertDiT(config, config.value, [config.video.width])
+
+
+def action_dit(config: ModelConfig) -> ExpertDiT:
+    """The action expert of a configuration."""
+    return ExpertDiT(config, config.action, [config.video.width, config.value.width])

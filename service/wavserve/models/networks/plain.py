@@ -1,0 +1,190 @@
+"""The oracle: whole pipelines and one plan (Algorithm 1) the way the authors' code works, nothing saved or shared.
+
+Features are projected to keys and values again for every value sample and flow step, tiled per value sample; timesteps
+are embedded per token; text is padded and masked. Called by parity, tests and benchmarks; the service never runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from wavserve.core.spec import LatentSpec, ModelConfig, PlannerConfig
+from wavserve.models.networks import flow
+from wavserve.models.networks.layers import Context
+from wavserve.models.networks.maths import pack, unpack, video_rotary
+from wavserve.models.networks.video import VideoOutput
+from wavserve.models.weights.weights import Models
+
+MASKED = -10000.0
+"""Added to the logits of padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a plan is conditioned on: `memory [V, C, P, H, W]`, `text [prompt, Ctext]`, `text_mask [prompt]` (1: no
+    padding), `history [action channels]`."""
+
+    memory: Tensor
+    text: Tensor
+    text_mask: Tensor
+    history: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Every standard normal of one plan: `video [K, N, V, C, Fgen, H, W]`, `value [K, N*M, T, C]`, and of the final
+    decode `[V, C, Fgen, H, W]`, `[T, C]` and `[T, action channels]`."""
+
+    video: Tensor
+    value: Tensor
+    final_video: Tensor
+    final_value: Tensor
+    action: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PlainIteration:
+    """What one iteration saw and chose. `values [N*M, T]`: last channel; Gaussians as they are after it: video
+    `[V or 1, C, Fgen, H, W]`, value `[T, C]`; elites best first."""
+
+    values: Tensor
+    snr: Tensor
+    video_elites: Tensor
+    value_elites: Tensor
+    video: tuple[Tensor, Tensor]
+    value: tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """The three models with the latent shape they run at; every method takes one scene."""
+
+    models: Models
+    config: ModelConfig
+    latent: LatentSpec
+
+    @torch.inference_mode()
+    def video(self, scene: Scene, future: Tensor, sigma: float) -> VideoOutput:
+        """One video forward of `future [N, V, C, Fgen, H, W]`, noised to `sigma`, behind the scene's memory."""
+        memory = scene.memory.expand(len(future), *scene.memory.shape)
+        tokens = pack(torch.cat([memory, future], dim=3))
+        timestep = torch.full(tokens.shape[:3], sigma * flow.TIMESTEPS, device=tokens.device)
+        timestep[:, :, : self.latent.num_memory_frames * self.latent.tokens_per_frame] = 0
+        mask = ((1 - scene.text_mask.to(future.dtype)) * MASKED).expand(len(future), -1)
+        text = Context(scene.text.expand(len(future), -1, -1), mask)
+        rotary = video_rotary(self.config, self.latent).to(tokens)
+        return self.models.video(tokens.flatten(1, 2), timestep.flatten(1, 2), text, rotary)  # type: ignore[no-any-return]
+
+    def velocity(self, scene: Scene, future: Tensor, sigma: float) -> Tensor:
+        """Velocity of the generated latents `[N, V, C, Fgen, H, W]`."""
+        tokens = rearrange(self.video(scene, future, sigma).velocity, "n (v l) c -> n v l c", v=future.shape[1])
+        return unpack(tokens[:, :, self.latent.num_memory_frames * self.latent.tokens_per_frame :], self.latent)
+
+    def denoise(
+        self, scene: Scene, noise: Tensor, num_steps: int, on_step: Callable[[Tensor], None] | None = None
+    ) -> Tensor:
+        """Future latents `[N, V, C, Fgen, H, W]` fully denoised from `noise`; the memory frames stay as they are."""
+        return flow.integrate(lambda x, sigma: self.velocity(scene, x, sigma), noise, num_steps, on_step)
+
+    def imagine(self, scene: Scene, noise: Tensor, num_steps: int = 1) -> Sequence[Tensor]:
+        """Features after each block `[N, V*L, D]`, of the last of `num_steps` forwards on the way to data."""
+        x, sigma = flow.approach(lambda x, sigma: self.velocity(scene, x, sigma), noise, num_steps)
+        return self.video(scene, x, sigma).features
+
+    @torch.inference_mode()
+    def integrate_value(self, features: Sequence[Tensor], noise: Tensor, num_steps: int) -> Tensor:
+        """Value tokens `[R, T, C]` from `noise`, row `r` on `features[r]`."""
+
+        def velocity(x: Tensor, sigma: float) -> Tensor:
+            timestep = torch.full(x.shape[:2], sigma * flow.TIMESTEPS, device=x.device)
+            out: Tensor = self.models.value(x, timestep, features).velocity
+            return out
+
+        return flow.integrate(velocity, noise, num_steps)
+
+    @torch.inference_mode()
+    def value_features(self, features: Sequence[Tensor], noise: Tensor) -> Sequence[Tensor]:
+        """Value features after each block `[R, T, A]`: one pass at pure noise."""
+        timestep = torch.full(noise.shape[:2], float(flow.TIMESTEPS), device=noise.device)
+        found: Sequence[Tensor] = self.models.value(noise, timestep, features).features
+        return found
+
+    @torch.inference_mode()
+    def integrate_action(
+        self,
+        scene: Scene,
+        features: tuple[Sequence[Tensor], Sequence[Tensor]],
+        noise: Tensor,
+        num_steps: int,
+        on_step: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """Actions `[R, T, C]` from `noise`, on `(video features, value features)` that stay fixed."""
+        history = scene.history.expand(len(noise), 1, -1)
+
+        def velocity(x: Tensor, sigma: float) -> Tensor:
+            timestep = torch.full(x.shape[:2], sigma * flow.TIMESTEPS, device=x.device)
+            out: Tensor = self.models.action(x, timestep, *features, history=history).velocity
+            return out
+
+        return flow.integrate(velocity, noise, num_steps, on_step)
+
+
+def snr(values: Tensor) -> Tensor:
+    """Signal-to-noise ratio `[...]` of values `[..., T]`."""
+    return values.mean(-1) / (values.std(-1) + 1e-6)
+
+
+def refit(gaussian: tuple[Tensor, Tensor], elites: Tensor, config: PlannerConfig) -> tuple[Tensor, Tensor]:
+    """The Gaussian `(mean, std)` drawn towards its elites `[elites, ...]` (Algorithm 1, line 4; unbiased std)."""
+    mean, std = gaussian
+    a, d = config.smoothing, config.decay
+    return a * mean + (1 - a) * elites.mean(0), a * std + (1 - a) * d * elites.std(0)
+
+
+def refit_video(gaussian: tuple[Tensor, Tensor], elites: Tensor, config: PlannerConfig) -> tuple[Tensor, Tensor]:
+    """`refit` of the video Gaussian on `elites [E, V, C, Fgen, H, W]`: each view its own, or all views as one."""
+    if not config.per_view_noise:
+        elites = rearrange(elites, "e v ... -> (e v) 1 ...")
+    return refit(gaussian, elites, config)
+
+
+def start(noise: Tensor) -> tuple[Tensor, Tensor]:
+    """The Gaussian planning starts from: `(mean 0, std 1)` in the shape of `noise`."""
+    return torch.zeros_like(noise), torch.ones_like(noise)
+
+
+def plain_plan(plain: Plain, scene: Scene, draws: Draws, config: PlannerConfig) -> tuple[Tensor, list[PlainIteration]]:
+    """One plan on explicit noise: actions `[T, action channels]` and what each iteration did (paper Algorithm 1).
+
+    Mode `published` computes value row `r` on video sample `r % N` and credits it to `r // M`, as released.
+    """
+    video = start(draws.final_video if config.per_view_noise else draws.final_video[:1])
+    value = start(draws.final_value)
+    iterations = []
+    for k in range(config.num_iterations):
+        futures, noises = draws.video[k] * video[1] + video[0], draws.value[k] * value[1] + value[0]
+        values = _score(plain, scene, futures, noises, config)
+        by_sample = rearrange(snr(values), "(n m) -> n m", m=config.num_value_samples)
+        video_elites = by_sample.amax(1).argsort(descending=True)[: config.num_video_elites]
+        value_elites = by_sample.flatten().argsort(descending=True)[: config.num_value_elites]
+        video = refit_video(video, futures[video_elites], config)
+        value = refit(value, noises[value_elites], config)
+        iterations.append(PlainIteration(values, by_sample, video_elites, value_elites, video, value))
+    features = plain.imagine(scene, (draws.final_video * video[1] + video[0]).unsqueeze(0), config.num_video_steps)
+    appraised = plain.value_features(features, (draws.final_value * value[1] + value[0]).unsqueeze(0))
+    actions = plain.integrate_action(scene, (features, appraised), draws.action.unsqueeze(0), config.num_flow_steps)
+    return actions[0], iterations
+
+
+def _score(plain: Plain, scene: Scene, futures: Tensor, noises: Tensor, config: PlannerConfig) -> Tensor:
+    """Last channel of the integrated value tokens `[N*M, T]`."""
+    layout = "n l d -> (m n) l d" if config.mode == "published" else "n l d -> (n m) l d"
+    features = plain.imagine(scene, futures, config.num_video_steps)
+    tiled = [repeat(feature, layout, m=config.num_value_samples) for feature in features]
+    del features
+    return plain.integrate_value(tiled, noises, config.num_flow_steps)[..., -1]

@@ -1,0 +1,77 @@
+"""The video diffusion transformer: features after every block, and the velocity. The plain forward is the oracle.
+
+Called by `plain` (whole pipelines) and read by `fast_video` (same weights, restructured). Knows nothing of planning.
+Source: paper section 4.1; parameter names are the official ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wavserve.core.spec import ModelConfig
+from wavserve.models.networks.layers import Block, Context, TimeEmbed, TwoLayer, gelu, head
+from wavserve.models.networks.maths import Rotary
+
+JOINT_EVERY = 3
+"""Every third block, the first included, attends across all views of a sample; the others within a view."""
+
+
+def is_joint(layer: int) -> bool:
+    """Whether self-attention of block `layer` runs over all views together."""
+    return layer % JOINT_EVERY == 0
+
+
+@dataclass(frozen=True, slots=True)
+class VideoOutput:
+    """`features`: after each block `[B, V*L, D]`, as the experts read them; `velocity [B, V*L, C]`."""
+
+    features: Sequence[Tensor]
+    velocity: Tensor
+
+
+class VideoDiT(nn.Module):
+    """Video transformer of `config.video`; the tokens of a sample are those of its views one after another, `(v l)`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        video = config.video
+        width = video.width
+        self.out_norm_eps = config.out_norm_eps
+        self.proj_in = nn.Linear(video.in_channels, width)
+        self.time_embed = TimeEmbed(width)
+        self.caption_projection = TwoLayer(video.caption_channels, width, gelu)
+        self.transformer_blocks = nn.ModuleList(
+            Block(width, video.num_heads, [width], config) for _ in range(video.num_layers)
+        )
+        self.scale_shift_table = nn.Parameter(torch.zeros(2, width))
+        self.proj_out = nn.Linear(width, video.out_channels)
+        self.view_embed = nn.Parameter(torch.zeros(video.max_views, width))
+        self.view_ada = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+
+    def forward(self, tokens: Tensor, timestep: Tensor, text: Context, rotary: Rotary) -> VideoOutput:
+        """One forward of `tokens [B, V*L, C]` with `timestep [B, V*L]` (1000 sigma, a token each).
+
+        `text`: `[B, P, Ctext]`, padding masked; `rotary [L, D]` of one view, which tells the number of views.
+        """
+        num_views = tokens.shape[1] // len(rotary.cos)
+        x = self.proj_in(tokens)
+        temb, embedded = self.embed_time(timestep, num_views)
+        caption = Context(self.caption_projection(text.tokens), text.mask)
+        joint = Rotary(rotary.cos.repeat(num_views, 1), rotary.sin.repeat(num_views, 1))
+        features = []
+        for layer, block in enumerate(self.transformer_blocks):
+            x = block(x, temb, joint, [caption]) if is_joint(layer) else block(x, temb, rotary, [caption], num_views)
+            features.append(x)
+        return VideoOutput(features, head(x, embedded, self.scale_shift_table, self.proj_out, self.out_norm_eps))
+
+    def embed_time(self, timestep: Tensor, num_views: int) -> tuple[Tensor, Tensor]:
+        """Of timesteps `[..., V*L]`, views included: modulation `[..., V*L, 6 D]`, head embedding `[..., V*L, D]`."""
+        temb, embedded = self.time_embed(timestep)
+        view = self.view_embed[:num_views]
+        per_view = timestep.shape[-1] // num_views
+        ada = self.view_ada(view).repeat_interleave(per_view, dim=0)
+        return temb + ada, embedded + view.repeat_interleave(per_view, dim=0)

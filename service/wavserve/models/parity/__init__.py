@@ -1,0 +1,1 @@
+"""Our models against recordings of the released ones."""

@@ -1,0 +1,92 @@
+"""The value and action models' runners: `score` and `appraise`; `decode`.
+
+Called by a backend; the same code in-process and in Triton. They read what the video runner left in the arena, never
+allocate, and release slots in cells of their own. Noise is drawn here from its name.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+
+from wavserve.core import noise
+from wavserve.core.noise import Stream
+from wavserve.core.spec import PolicySpec
+from wavserve.core.types import Tensors
+from wavserve.models.arena.arena import Arena, Arenas
+from wavserve.models.arena.book import Party
+from wavserve.models.fast.expert import FastAction, FastValue
+from wavserve.models.runners.calls import CancelCheck, never, on_slots, release, stop_if
+
+
+class ValueRunner:
+    """`score`: value samples integrated on video features; `appraise`: value features for `decode`."""
+
+    def __init__(self, model: FastValue, spec: PolicySpec, arenas: Arenas) -> None:
+        self._noise_shape = (spec.num_value_tokens, spec.model.value.in_channels)
+        self._model = model
+        self._arenas = arenas
+
+    def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = never) -> Tensors:
+        stop_if(cancelled)
+        return self._score(inputs, cancelled) if verb == "score" else self._appraise(inputs)
+
+    def _score(self, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
+        """The state value is the last channel of the integrated tokens; N samples of M rows each, folded `(g n)`."""
+        groups, num_samples, num_values = inputs["noise_name"].shape[:3]
+        values = np.zeros((groups, num_samples, num_values, self._noise_shape[0]), np.float32)
+
+        def compute(arena: Arena, own: Tensors, slots: NDArray[np.int64], live: NDArray[np.intp]) -> None:
+            start = torch.from_numpy(noise.of_call(own, Stream.VALUE, self._noise_shape)).to(arena.device)
+            kv = self._model.cross_kv(lambda layer: arena.read_video(layer, slots))
+            folded = rearrange(start, "g n m t c -> (g n) m t c")
+            tokens = self._model.integrate(folded, kv, _flow_steps(own), lambda _: stop_if(cancelled))
+            last = rearrange(tokens[..., -1], "(g n) m t -> g n m t", g=len(live))
+            values[live] = last.float().cpu().numpy()
+
+        status = on_slots(self._arenas, Party.VALUE, inputs, compute)
+        if inputs["release"][0, 0]:
+            release(self._arenas, Party.VALUE, inputs["handles"])
+        return {"values": values, "status": status}
+
+    def _appraise(self, inputs: Tensors) -> Tensors:
+        def compute(arena: Arena, own: Tensors, slots: NDArray[np.int64], live: NDArray[np.intp]) -> None:
+            start = torch.from_numpy(noise.of_call(own, Stream.VALUE, self._noise_shape)).to(arena.device)
+            kv = self._model.cross_kv(lambda layer: arena.read_video(layer, slots))
+            for layer, features in enumerate(self._model.features(rearrange(start, "g 1 1 t c -> g t c"), kv)):
+                arena.write_value(layer, slots, features)
+
+        return {"status": on_slots(self._arenas, Party.VALUE, inputs, compute)}
+
+
+class ActionRunner:
+    """`decode`: the action chunk of one video sample and its value features; the slot is released."""
+
+    def __init__(self, model: FastAction, spec: PolicySpec, arenas: Arenas) -> None:
+        self._noise_shape = (spec.chunk, spec.model.action.in_channels)
+        self._model = model
+        self._arenas = arenas
+
+    def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = never) -> Tensors:
+        stop_if(cancelled)
+        actions = np.zeros((len(inputs["history"]), *self._noise_shape), np.float32)
+
+        def compute(arena: Arena, own: Tensors, slots: NDArray[np.int64], live: NDArray[np.intp]) -> None:
+            start = torch.from_numpy(noise.of_call(own, Stream.ACTION, self._noise_shape)).to(arena.device)
+            history = torch.from_numpy(own["history"]).to(arena.device)
+            video_kv = self._model.cross_kv(lambda layer: arena.read_video(layer, slots))
+            value_kv = self._model.value_kv(lambda layer: arena.read_value(layer, slots))
+            decoded = self._model.integrate(
+                start, history, video_kv, value_kv, _flow_steps(own), lambda _: stop_if(cancelled)
+            )
+            actions[live] = decoded.float().cpu().numpy()
+
+        status = on_slots(self._arenas, Party.ACTION, inputs, compute)
+        release(self._arenas, Party.ACTION, inputs["handles"])
+        return {"actions": actions, "status": status}
+
+
+def _flow_steps(inputs: Tensors) -> int:
+    return int(inputs["flow_steps"][0, 0])

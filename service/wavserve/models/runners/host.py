@@ -1,0 +1,85 @@
+"""One model in a process of its own: loads its share of a bundle, answers its verbs, tells who it is.
+
+Called by `triton_model`; the runner behind it is the one the in-process backend uses. The video model's process makes
+the shared feature arena, the value and action models' find it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from wavserve.bundle import bundle
+from wavserve.bundle.bundle import Bundle
+from wavserve.core.errors import BackendError
+from wavserve.core.tensor_cache import Receiver
+from wavserve.core.types import Tensors
+from wavserve.core.verbs import ABOUT, DESCRIBE, VERBS
+from wavserve.models.arena.arena import Arenas, SlotShape
+from wavserve.models.arena.shared import ArenaConfig, AttachedArenas, SharedArena
+from wavserve.models.runners.calls import CancelCheck, Runner
+from wavserve.models.runners.loading import RunnerConfig, apply_threads, device_of, dtype_of, load_runner
+from wavserve.system.processes import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A loaded model; `run` is called by one thread at a time."""
+
+    model: str
+    runner: Runner
+    facts: dict[str, Any]
+    """what never changes of `describe`: model, digest, device, dtype, policy"""
+    device: torch.device
+    arena: SharedArena | None
+    """the video model's own"""
+    received: Receiver
+
+    def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
+        """Outputs of one call. Raises TensorMiss, Cancelled, and what the runner raises."""
+        if verb == DESCRIBE:
+            return {ABOUT: np.frombuffer(json.dumps(self.about()).encode(), np.uint8)}
+        if verb not in VERBS or VERBS[verb].model != self.model:
+            raise BackendError(f"verb: expected one of model {self.model}, got {verb!r}")
+        whole = self.received.unfold(inputs, VERBS[verb].interned)
+        with torch.inference_mode():
+            return self.runner.run(verb, whole, cancelled)
+
+    def about(self) -> dict[str, Any]:
+        """Who this is, after a sum on the device that shows it computes."""
+        if torch.ones(8, device=self.device).sum().item() != 8.0:
+            raise BackendError(f"{self.model}: eight ones do not make eight on {self.device}")
+        book = None if self.arena is None else self.arena.book
+        arena = None if book is None else {"used": book.used, "slots": book.num_slots}
+        return {**self.facts, "process": [*Process.me()], "arena": arena}
+
+    def close(self) -> None:
+        if self.arena is not None:
+            self.arena.close()
+
+
+def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
+    """Loads one model of a bundle; `prefix` names the arena's slabs. Raises BundleError, SettingsError."""
+    apply_threads(opened.spec, config)
+    device, dtype = device_of(config.device), dtype_of(config.dtype)
+    shared = ArenaConfig(prefix, SlotShape.of(opened.spec), config.num_slots, config.lease_s, dtype, device)
+    arena = SharedArena.create(shared) if model == "video_dit" else None
+    arenas: Arenas = arena or AttachedArenas(shared)
+    try:
+        runner = load_runner(model, opened, arenas, config)
+        facts = {
+            "model": model,
+            "digest": bundle.digest(opened.folder),
+            "device": device.type,
+            "dtype": config.dtype,
+            "policy": bundle.document(opened.spec),
+        }
+    except BaseException:
+        if arena is not None:
+            arena.close()
+        raise
+    return Host(model, runner, facts, device, arena, Receiver())

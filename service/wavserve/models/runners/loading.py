@@ -1,0 +1,225 @@
+"""From a bundle on disk to runners: all four around one arena, or a single one for a process of its own.
+
+Called by whoever hosts the models: the composition root for the in-process backend, a hosted model for itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+
+from wavserve.bundle.bundle import TRANSFORMER, Bundle
+from wavserve.core.errors import BundleError, SettingsError
+from wavserve.core.spec import PolicySpec
+from wavserve.core.verbs import MODELS
+from wavserve.models.arena.arena import Arena, Arenas, SlotShape
+from wavserve.models.arena.book import ArenaBook
+from wavserve.models.fast.expert import FastAction, FastValue
+from wavserve.models.fast.fused import block
+from wavserve.models.fast.graphs import cuda_recorder
+from wavserve.models.fast.video import FastVideo
+from wavserve.models.networks.expert import ExpertDiT
+from wavserve.models.networks.video import VideoDiT
+from wavserve.models.runners import precision
+from wavserve.models.runners.calls import Runner
+from wavserve.models.runners.experts import ActionRunner, ValueRunner
+from wavserve.models.runners.threads import Threads, plan_threads
+from wavserve.models.runners.video import VideoRunner
+from wavserve.models.weights import weights
+
+log = logging.getLogger(__name__)
+
+Fast = TypeVar("Fast", FastVideo, FastValue, FastAction)
+Expert = TypeVar("Expert", FastValue, FastAction)
+
+OPEN_ROWS, OPEN_LENGTH = 0, 2
+"""Axes of a context's keys and values `[R, heads, L, d]`: the one whose length varies from call to call."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerConfig:
+    """Where and in what the models run, and how much they keep."""
+
+    device: str
+    """auto, cpu or cuda"""
+    dtype: str
+    """float32 or bfloat16; `decided` turns auto into one of them"""
+    threads: int | None
+    num_slots: int
+    lease_s: float
+    max_texts: int
+    text_device: str = "auto"
+    """of the text encoder alone; auto: as the others"""
+    compile: str = "off"
+    """auto, on or off"""
+    workers: int | None = 1
+    """calls that compute at a time in one process; None: by the model's size"""
+    cuda_graphs: str = "off"
+    """auto, on or off; of the experts, on a GPU"""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The runners by model name, and the arena they share."""
+
+    runners: dict[str, Runner]
+    arena: Arena
+    workers: int
+    """calls that may compute at a time"""
+
+
+def load_runners(bundle: Bundle, config: RunnerConfig) -> Loaded:
+    """Loads every model of a bundle into this process. Raises BundleError."""
+    device, dtype = device_of(config.device), dtype_of(config.dtype)
+    threads = apply_threads(bundle.spec, config)
+    weights.check(bundle.folder / TRANSFORMER, bundle.spec.model)
+    book = ArenaBook(config.num_slots, config.lease_s)
+    arena = Arena.in_process(SlotShape.of(bundle.spec), book, dtype, device)
+    return Loaded({model: load_runner(model, bundle, arena, config) for model in MODELS}, arena, threads.workers)
+
+
+def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig) -> Runner:
+    """One model of a bundle, on the arenas' device; `video_dit` needs the arena itself.
+
+    Raises BundleError, and SettingsError for a device that is not there.
+    """
+    spec, folder, device, dtype = bundle.spec, bundle.folder / TRANSFORMER, arenas.device, dtype_of(config.dtype)
+    if config.cuda_graphs == "on" and device.type != "cuda":
+        raise SettingsError(f"backend.cuda_graphs: on expects models on cuda, got {device.type}; try auto")
+    match model:
+        case "encoder":
+            text_device = (
+                device if config.text_device == "auto" else device_of(config.text_device, "backend.text_device")
+            )
+            return _encoder_runner(bundle, device, text_device, dtype)
+        case "video_dit":
+            assert isinstance(arenas, Arena), "only the owner of an arena writes features"
+            dit = weights.load_video(folder, spec.model, device, dtype)
+            return _video_runner(dit, spec, arenas, config.max_texts, config.compile)
+        case "value_dit":
+            expert = weights.load_expert(folder, spec.model, "value", device, dtype)
+            return _value_runner(expert, spec, arenas, config.compile, config.cuda_graphs)
+        case "action_dit":
+            expert = weights.load_expert(folder, spec.model, "action", device, dtype)
+            return _action_runner(expert, spec, arenas, config.compile, config.cuda_graphs)
+        case _:
+            raise BundleError(f"model: expected one of {', '.join(MODELS)}, got {model!r}")
+
+
+def arena_for(spec: PolicySpec, num_slots: int, device: str = "cpu") -> Arena:
+    """A float32 arena whose leases never run out: for checks, not for serving."""
+    book = ArenaBook(num_slots, lease_s=math.inf)
+    return Arena.in_process(SlotShape.of(spec), book, torch.float32, torch.device(device))
+
+
+def transformer_runners(
+    models: weights.Models,
+    spec: PolicySpec,
+    arena: Arena,
+    max_texts: int,
+    choice: str = "off",
+    cuda_graphs: str = "off",
+) -> dict[str, Runner]:
+    """The runners of the three transformers around one arena. `choice`: of compiling; both as in `RunnerConfig`."""
+    return {
+        "video_dit": _video_runner(models.video, spec, arena, max_texts, choice),
+        "value_dit": _value_runner(models.value, spec, arena, choice, cuda_graphs),
+        "action_dit": _action_runner(models.action, spec, arena, choice, cuda_graphs),
+    }
+
+
+def _encoder_runner(bundle: Bundle, device: torch.device, text_device: torch.device, dtype: torch.dtype) -> Runner:
+    # diffusers and transformers: seconds and 200 MB that a process of a transformer does without
+    from wavserve.models.networks.encoder import Encoder
+    from wavserve.models.runners.encoder import EncoderRunner
+
+    return EncoderRunner(Encoder(bundle.folder, str(device), dtype, str(text_device)))
+
+
+def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int, choice: str = "off") -> Runner:
+    make = partial(FastVideo, dit, spec.model, spec.latent, spec.num_views)
+    # one instruction a call: what varies is its length
+    return VideoRunner(_built("video_dit", make, OPEN_LENGTH, choice, arena.device), spec, arena, max_texts)
+
+
+def _value_runner(
+    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off", cuda_graphs: str = "off"
+) -> Runner:
+    contexts = [SlotShape.of(spec).video_tokens]
+    make = partial(FastValue, dit, spec.model, spec.num_value_tokens, contexts=contexts)
+    return ValueRunner(_expert("value_dit", make, choice, cuda_graphs, arenas.device), spec, arenas)
+
+
+def _action_runner(
+    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off", cuda_graphs: str = "off"
+) -> Runner:
+    shape = SlotShape.of(spec)
+    make = partial(FastAction, dit, spec.model, spec.chunk, contexts=[shape.video_tokens, shape.value_tokens])
+    return ActionRunner(_expert("action_dit", make, choice, cuda_graphs, arenas.device), spec, arenas)
+
+
+def _expert(name: str, make: Callable[..., Expert], choice: str, cuda_graphs: str, device: torch.device) -> Expert:
+    """An expert's fast path, with graphs where they are wanted; auto: on a GPU."""
+    model = _built(name, make, OPEN_ROWS, choice, device)
+    if cuda_graphs == "on" or (cuda_graphs == "auto" and device.type == "cuda"):
+        model.use_graphs(cuda_recorder())
+    return model
+
+
+def _built(name: str, make: Callable[..., Fast], open_axis: int, choice: str, device: torch.device) -> Fast:
+    """A fast path, compiled where that is wanted; auto: where it works."""
+    if choice == "off":
+        return make(step=block)
+    # torch's compiler: a second and 60 MB that who does not want it does without
+    from wavserve.models.fast.compiling import compiled
+
+    return compiled(name, make, open_axis, device, required=choice == "on")
+
+
+def apply_threads(spec: PolicySpec, config: RunnerConfig) -> Threads:
+    """torch's threads are the process's: told once, before anything is computed. Raises SettingsError."""
+    threads = plan_threads(spec, device_of(config.device), config.threads, config.workers)
+    if threads.per_call is not None:
+        torch.set_num_threads(threads.per_call)
+    return threads
+
+
+def decided(dtype: str, spec: PolicySpec, device: str, threads: int | None = None) -> str:
+    """`float32` or `bfloat16`: for `auto` as this machine is measured on the policy's sizes, which the log tells, with
+    `threads` a call (None: by the model's size).
+
+    Raises SettingsError, see `device_of`.
+    """
+    if dtype != "auto":
+        return dtype
+    at_first, told = torch.get_num_threads(), plan_threads(spec, device_of(device), threads, None).per_call
+    torch.set_num_threads(told or at_first)
+    try:
+        chosen, gain = precision.choose(spec.model, spec.latent, spec.num_views, device_of(device))
+    finally:
+        torch.set_num_threads(at_first)
+    log.info("backend.dtype auto: %s, for bfloat16 is %.2f times as fast as float32 here", chosen, gain)
+    return chosen
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Raises SettingsError for `auto`: models in processes of their own must not each decide for themselves."""
+    if name == "auto":
+        raise SettingsError("backend.dtype: a Triton that others started needs float32 or bfloat16, got auto")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def device_of(name: str, setting: str = "backend.device") -> torch.device:
+    """auto: CUDA where there is one. Raises SettingsError naming `setting` when there is none and it was asked for."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(f"{setting}: expected a CUDA device that torch can use, got none; try auto or cpu")
+    return torch.device(name)

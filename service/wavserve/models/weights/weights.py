@@ -1,0 +1,188 @@
+"""Weights of the three transformers: loading under the official names, checking, seeded random ones, saving.
+
+Called by the bundle presets and importer (check, save) and by whoever runs models (load). One checkpoint holds all
+three; any of them can be loaded alone. Knows nothing of policies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from wavserve.core.errors import BundleError
+from wavserve.core.spec import ModelConfig
+from wavserve.models.networks.expert import ExpertDiT, action_dit, value_dit
+from wavserve.models.networks.video import VideoDiT
+from wavserve.models.weights import checkpoint
+
+Group = Literal["video", "value", "action"]
+GROUPS: tuple[Group, ...] = ("video", "value", "action")
+_PREFIX: Mapping[Group, str] = {"video": "", "value": "value_", "action": "action_"}
+_BUILD: Mapping[Group, Callable[[ModelConfig], nn.Module]] = {
+    "video": VideoDiT,
+    "value": value_dit,
+    "action": action_dit,
+}
+_SHOWN = 10
+Device = torch.device | str
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The three transformers of one checkpoint."""
+
+    video: VideoDiT
+    value: ExpertDiT
+    action: ExpertDiT
+
+    def to(self, device: Device) -> Models:
+        """The same on a device; modules move, as torch's do."""
+        return Models(self.video.to(device), self.value.to(device), self.action.to(device))
+
+
+def load(path: Path, config: ModelConfig, device: Device = "cpu", dtype: torch.dtype = torch.float32) -> Models:
+    """All three transformers of a checkpoint: a safetensors file, an index of shards, or a folder with either.
+
+    They are in evaluation mode and take no gradients. Raises BundleError as `check` does.
+    """
+    check(path, config)
+    video = load_video(path, config, device, dtype)
+    value, action = (load_expert(path, config, group, device, dtype) for group in GROUPS[1:])
+    return Models(video, value, action)
+
+
+def load_video(path: Path, config: ModelConfig, device: Device = "cpu", dtype: torch.dtype = torch.float32) -> VideoDiT:
+    """The video transformer alone; see `load`."""
+    return cast(VideoDiT, _load(path, config, "video", device, dtype))
+
+
+def load_expert(
+    path: Path, config: ModelConfig, group: Group, device: Device = "cpu", dtype: torch.dtype = torch.float32
+) -> ExpertDiT:
+    """The value or the action expert alone; see `load`."""
+    return cast(ExpertDiT, _load(path, config, group, device, dtype))
+
+
+def shapes(config: ModelConfig, groups: Iterable[Group] = GROUPS) -> dict[str, tuple[int, ...]]:
+    """Official name -> shape of every tensor of the groups; nothing is allocated."""
+    return {
+        _PREFIX[group] + name: tuple(tensor.shape)
+        for group in groups
+        for name, tensor in _skeleton(config, group).state_dict().items()
+    }
+
+
+def check(path: Path, config: ModelConfig, groups: Sequence[Group] = GROUPS) -> None:
+    """Compare a checkpoint's names and shapes with what the configuration asks for, from the headers alone.
+
+    Raises BundleError naming the first missing, unexpected and misshapen tensors and their counts, or a file that
+    cannot be read.
+    """
+    expected = shapes(config, groups)
+    found = {name: shape for name, shape in checkpoint.headers(path).items() if _group_of(name) in groups}
+    misshapen = {name for name in found if name in expected and found[name] != expected[name]}
+    problems = [
+        _listed("missing", [name for name in expected if name not in found]),
+        _listed("unexpected", [name for name in found if name not in expected]),
+        _listed(
+            "of wrong shape", [f"{name} (expected {expected[name]}, got {found[name]})" for name in sorted(misshapen)]
+        ),
+    ]
+    if any(problems):
+        raise BundleError(f"weights {path}: " + "; ".join(filter(None, problems)))
+
+
+def save(models: Models, folder: Path, max_shard_bytes: int = checkpoint.MAX_SHARD_BYTES) -> None:
+    """Write the three transformers under their official names into `folder`, sharded where large."""
+    modules: Sequence[nn.Module] = (models.video, models.value, models.action)
+    state = {_PREFIX[group] + n: t for group, m in zip(GROUPS, modules, strict=True) for n, t in m.state_dict().items()}
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in state.items()}
+    # a clone each: safetensors refuses tensors that share their storage
+    checkpoint.write(folder, sizes, lambda name: state[name].cpu().clone(), max_shard_bytes=max_shard_bytes)
+
+
+def save_random(
+    config: ModelConfig,
+    folder: Path,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[float], None] | None = None,
+) -> None:
+    """Write seeded random weights into `folder`, sharded where large; one shard is held at a time.
+
+    The same seed gives the same tensors on every machine. `progress` is told the fraction written.
+    """
+    wanted = shapes(config)
+    sizes = {name: math.prod(shape) * dtype.itemsize for name, shape in wanted.items()}
+    checkpoint.write(folder, sizes, lambda name: random_tensor(name, wanted[name], seed).to(dtype), progress)
+
+
+def random_models(config: ModelConfig, seed: int, dtype: torch.dtype = torch.float32) -> Models:
+    """The three transformers with the weights `save_random` would write, in memory."""
+    value, action = (cast(ExpertDiT, _random(config, group, seed, dtype)) for group in ("value", "action"))
+    return Models(random_video(config, seed, dtype), value, action)
+
+
+def random_video(config: ModelConfig, seed: int, dtype: torch.dtype = torch.float32) -> VideoDiT:
+    """The video transformer of `random_models` alone."""
+    return cast(VideoDiT, _random(config, "video", seed, dtype))
+
+
+def _random(config: ModelConfig, group: Group, seed: int, dtype: torch.dtype) -> nn.Module:
+    wanted = shapes(config, [group])
+    state = {name: random_tensor(name, shape, seed).to(dtype) for name, shape in wanted.items()}
+    return _assign(_skeleton(config, group), state, group)
+
+
+def random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
+    """Random float32 weights of one name. Uniform: a normal draw would round its logarithms as the machine does.
+
+    Matrices keep the variance of what they are given; biases, tables and norms are random too, so that nothing is
+    left untested.
+    """
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    draw = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu").mul_(2).sub_(1)
+    if name.endswith(("norm_q.weight", "norm_k.weight")):
+        return draw.mul_(0.4).add_(1)
+    if name.endswith(("view_embed", "scale_shift_table")):
+        return draw.mul_(0.5)
+    if name.endswith("bias"):
+        return draw.mul_(0.2)
+    return draw.mul_(math.sqrt(3 / shape[-1]))
+
+
+def _skeleton(config: ModelConfig, group: Group) -> nn.Module:
+    with torch.device("meta"):
+        return _BUILD[group](config)
+
+
+def _load(path: Path, config: ModelConfig, group: Group, device: Device, dtype: torch.dtype) -> nn.Module:
+    check(path, config, [group])
+    tensors = checkpoint.tensors(path, lambda name: _group_of(name) == group)
+    # a copy each, so that no weight stays a view of a file that may be replaced
+    state = {name: tensor.to(device, dtype, copy=True) for name, tensor in tensors}
+    return _assign(_skeleton(config, group), state, group)
+
+
+def _assign(module: nn.Module, state: Mapping[str, Tensor], group: Group) -> nn.Module:
+    own = {name.removeprefix(_PREFIX[group]): tensor for name, tensor in state.items()}
+    module.load_state_dict(own, strict=True, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def _group_of(name: str) -> Group:
+    experts = (group for group in GROUPS if _PREFIX[group] and name.startswith(_PREFIX[group]))
+    return next(experts, "video")
+
+
+def _listed(what: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{more}" if names else ""
