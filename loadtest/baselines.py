@@ -25,7 +25,7 @@ from wavserve.core.normalise import Normaliser
 from wavserve.core.options import merge_options
 from wavserve.core.spec import PlannerConfig, PolicySpec
 from wavserve.core.types import Array, DeadlineResult, PlanRequest, PlanResult, Receipt, Stop
-from wavserve.edge.door import Planning
+from wavserve.edge.frontend import Planning
 from wavserve.models.networks.encoder import Encoder, Pixels
 from wavserve.models.networks.plain import Draws, Plain, Scene, plain_plan
 from wavserve.models.weights import weights

@@ -32,7 +32,7 @@ from swarm.scenario import RobotGroup
 from swarm.turns import FreeTurns
 from swarm.wires import GrpcWire
 
-from wavserve.backends.triton_server import why_not
+from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.models.weights import presets
 from wavserve.system import serve_process

@@ -27,7 +27,7 @@ import torch
 from bench_plan import submission
 from subjects import REPOSITORY, Subject, on_local, on_triton
 
-from wavserve.backends.triton_server import why_not
+from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import WavserveError

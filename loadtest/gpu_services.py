@@ -15,7 +15,7 @@ from bench_plan import submission
 from bench_triton import role
 from subjects import REPOSITORY
 
-from wavserve.backends.triton_server import why_not
+from wavserve.backends.triton.server import why_not
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import WavserveError
 from wavserve.core.types import Array

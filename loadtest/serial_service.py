@@ -20,9 +20,9 @@ from wavserve.app.serve import assemble
 from wavserve.app.settings import Settings
 from wavserve.bundle import bundle
 from wavserve.commands import configuration
-from wavserve.edge.door import Planning
-from wavserve.edge.grpc_api import create_grpc_server
-from wavserve.edge.http_api import create_http_app
+from wavserve.edge.frontend import Planning
+from wavserve.edge.grpc.plan import create_grpc_server
+from wavserve.edge.http.api import create_http_app
 from wavserve.edge.limits import EdgeLimits
 from wavserve.models.runners.loading import apply_threads
 from wavserve.system.telemetry import Metrics, configure_logging

@@ -16,8 +16,8 @@ import numpy as np
 from wavserve.backends.base import Backend
 from wavserve.backends.fake import FakeBackend
 from wavserve.backends.local import LocalBackend
-from wavserve.backends.triton import TritonBackend
-from wavserve.backends.triton_server import ServerConfig, TritonServer, new_name
+from wavserve.backends.triton.client import TritonBackend
+from wavserve.backends.triton.server import ServerConfig, TritonServer, new_name
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Tensors

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from backend_rig import REPOSITORY, RunningTriton, Subject, fake, local, triton
 
-from wavserve.backends.triton_server import why_not
+from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.models.weights import presets
 

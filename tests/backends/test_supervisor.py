@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from wavserve.backends.triton import About
-from wavserve.backends.triton_health import Supervisor, WatchConfig
+from wavserve.backends.triton.client import About
+from wavserve.backends.triton.health import Supervisor, WatchConfig
 from wavserve.core.errors import BundleError, ModelDown
 from wavserve.core.verbs import MODELS
 

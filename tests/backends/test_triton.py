@@ -20,8 +20,8 @@ from test_contract import example_inputs, imagine, value_inputs
 from tritonclient.grpc import InferInput, model_config_pb2
 from tritonclient.grpc.aio import InferenceServerClient
 
-from wavserve.backends.triton import TritonBackend
-from wavserve.backends.triton_server import ServerConfig, TritonServer, clean_up, new_name, why_not
+from wavserve.backends.triton.client import TritonBackend
+from wavserve.backends.triton.server import ServerConfig, TritonServer, clean_up, new_name, why_not
 from wavserve.core import remote_errors
 from wavserve.core.errors import (
     BackendError,

@@ -21,9 +21,9 @@ from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2, status_pb2
 
 from wavserve.core.messages import EncodedImage, Submission
-from wavserve.edge.door import Planning
-from wavserve.edge.grpc_api import create_grpc_server
-from wavserve.edge.http_api import create_http_app
+from wavserve.edge.frontend import Planning
+from wavserve.edge.grpc.plan import create_grpc_server
+from wavserve.edge.http.api import create_http_app
 from wavserve.edge.limits import EdgeLimits
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.pb.wavserve_pb2_grpc import PlanServiceStub

@@ -15,7 +15,7 @@ from robots import ROBOTS, GrpcRobot, JsonRobot, Robot
 from served import Served
 
 from wavserve.core.types import PlanRequest
-from wavserve.edge.http_models import ChunkAnswer, PoliciesAnswer
+from wavserve.edge.http.models import ChunkAnswer, PoliciesAnswer
 from wavserve.pb import wavserve_pb2 as pb
 
 FULL = example_submission(

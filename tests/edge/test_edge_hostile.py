@@ -15,8 +15,8 @@ from served import Served
 from starlette.types import Receive, Scope, Send
 
 from wavserve.core.errors import InvalidRequest
-from wavserve.edge.http_body import parse_plan
-from wavserve.edge.http_gate import HttpGate
+from wavserve.edge.http.body import parse_plan
+from wavserve.edge.http.gate import HttpGate
 from wavserve.edge.report import MAX_FACT_CHARS, report, safe_text
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.system.telemetry import Metrics

@@ -18,7 +18,7 @@ from robots import JsonRobot, body_of, told
 from served import Served
 
 from wavserve.core.errors import BackendError, DeadlineExceeded, Missed, Overloaded
-from wavserve.edge.http_api import create_http_app
+from wavserve.edge.http.api import create_http_app
 from wavserve.system.telemetry import Metrics
 
 JSON = {"content-type": "application/json"}

@@ -20,7 +20,7 @@ from wavserve.core.errors import BundleError, InvalidRequest, Overloaded, StaleH
 from wavserve.core.messages import Chunk, PolicyInfo, Submission
 from wavserve.core.spec import PlannerBounds, PlannerConfig
 from wavserve.core.types import DeadlineResult, PlanRequest, Stop
-from wavserve.edge.door import Door
+from wavserve.edge.frontend import Door
 from wavserve.edge.report import report
 from wavserve.edge.status import INTERNAL, STATUSES, name_of, status_of
 from wavserve.pb import wavserve_pb2 as pb

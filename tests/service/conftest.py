@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from service_rig import REPOSITORY, Server, start
 
-from wavserve.backends.triton_server import why_not
+from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.models.weights import presets

@@ -11,7 +11,7 @@ import pytest
 from process_rig import models_of, until
 from service_rig import REPOSITORY, start, submission
 
-from wavserve.backends.triton_server import why_not
+from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import NotReady

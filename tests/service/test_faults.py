@@ -24,7 +24,7 @@ from process_rig import alive, below, command_of, files_of, models_of, triton_of
 from service_rig import REPOSITORY, Server, start, submission
 
 from wavserve.app.fleet import SIDE_BY_SIDE
-from wavserve.backends.triton_server import PROGRAMS, why_not
+from wavserve.backends.triton.server import PROGRAMS, why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import WavserveError

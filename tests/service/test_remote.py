@@ -18,7 +18,7 @@ from process_rig import PATIENCE_S, models_of, until
 from service_rig import REPOSITORY, Server, start, submission
 from tritonclient.grpc.aio import InferenceServerClient
 
-from wavserve.backends.triton_server import why_not
+from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.verbs import MODELS

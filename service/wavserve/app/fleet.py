@@ -29,9 +29,9 @@ from wavserve.scheduling.batcher import BatcherConfig
 from wavserve.system.telemetry import Metrics
 
 if TYPE_CHECKING:
-    from wavserve.backends.triton import About
-    from wavserve.backends.triton_health import Supervisor
-    from wavserve.backends.triton_server import TritonServer
+    from wavserve.backends.triton.client import About
+    from wavserve.backends.triton.health import Supervisor
+    from wavserve.backends.triton.server import TritonServer
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ async def open_fleet(settings: Settings, metrics: Metrics, around: Around = bare
 
 
 def _choose(settings: Settings) -> str:
-    from wavserve.backends.triton_server import why_not
+    from wavserve.backends.triton.server import why_not
 
     obstacle = why_not(settings.triton.repository)
     if obstacle is None:
@@ -142,17 +142,16 @@ async def _local(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
 
 
 async def _embedded(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
-    from wavserve.backends import triton_server
-    from wavserve.backends.triton_server import ServerConfig, TritonServer
+    from wavserve.backends.triton.server import ServerConfig, TritonServer, clean_up, new_name, why_not
 
     repository = settings.triton.repository
-    if (obstacle := triton_server.why_not(repository)) is not None:
+    if (obstacle := why_not(repository)) is not None:
         raise SettingsError(f"backend.kind: triton-embedded cannot run here: {obstacle}")
     opened = await asyncio.to_thread(open_bundle, settings)
     settings = await asyncio.to_thread(with_dtype, settings, opened.spec)
-    for path in triton_server.clean_up():
+    for path in clean_up():
         log.info("removed %s, which a dead process left", path)
-    name = triton_server.new_name()
+    name = new_name()
     environment = inherited_environment() | model_environment(settings, opened.folder, arena_prefix=name)
     at_once = settings.backend.workers or (1 if _may_be_on_gpu(settings.backend.device) else SIDE_BY_SIDE)
     server = TritonServer(ServerConfig(name, repository, environment, settings.triton.shm_bytes, at_once))
@@ -168,8 +167,8 @@ async def _behind_triton(
     settings: Settings, metrics: Metrics, servers: Mapping[str, TritonServer | None], around: Around
 ) -> Fleet:
     """A fleet of endpoints, by address; with the server where it is ours."""
-    from wavserve.backends.triton import TritonBackend
-    from wavserve.backends.triton_health import Supervisor, WatchConfig
+    from wavserve.backends.triton.client import TritonBackend
+    from wavserve.backends.triton.health import Supervisor, WatchConfig
 
     told = settings.triton
     watch = WatchConfig(told.canary_s, told.hang_s, told.load_s, told.max_repairs)

@@ -24,8 +24,8 @@ from wavserve.app.fleet import Around, Fleet, bare, open_fleet
 from wavserve.app.settings import Settings
 from wavserve.core.errors import SettingsError
 from wavserve.core.types import PlanResult
-from wavserve.edge.grpc_api import create_grpc_server
-from wavserve.edge.http_api import create_http_app
+from wavserve.edge.grpc.plan import create_grpc_server
+from wavserve.edge.http.api import create_http_app
 from wavserve.edge.limits import EdgeLimits
 from wavserve.policy.policy import Policy, PolicyParts
 from wavserve.policy.records import Recorder

@@ -1,0 +1,1 @@
+"""Who runs a model call: this process, a Triton, or a fake for tests."""

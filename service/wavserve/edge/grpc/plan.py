@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from wavserve.core.errors import TooLarge, Unsupported
 from wavserve.core.messages import DEADLINE_KEY
-from wavserve.edge.door import Door, Planning
+from wavserve.edge.frontend import Door, Planning
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import ErrorReport, report
 from wavserve.pb import wavserve_pb2 as pb

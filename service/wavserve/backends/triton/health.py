@@ -15,8 +15,8 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from wavserve.backends.triton import About, TritonBackend
-from wavserve.backends.triton_server import TritonServer
+from wavserve.backends.triton.client import About, TritonBackend
+from wavserve.backends.triton.server import TritonServer
 from wavserve.core.errors import WavserveError
 from wavserve.core.verbs import MODELS, VERBS
 from wavserve.system.processes import Process

@@ -23,11 +23,11 @@ from starlette.responses import Response
 
 from wavserve.core.errors import Cancelled, NotReady
 from wavserve.core.messages import DEADLINE_KEY
-from wavserve.edge import http_models as models
-from wavserve.edge.door import Door, Planning
-from wavserve.edge.http_answers import chunk_json, json_response, policy_json, problem_response
-from wavserve.edge.http_body import invalid, parse_plan
-from wavserve.edge.http_gate import HttpGate
+from wavserve.edge.frontend import Door, Planning
+from wavserve.edge.http import models
+from wavserve.edge.http.answers import chunk_json, json_response, policy_json, problem_response
+from wavserve.edge.http.body import invalid, parse_plan
+from wavserve.edge.http.gate import HttpGate
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import MAX_DETAIL_CHARS, ErrorReport, new_error_id, report, safe_text
 from wavserve.edge.status import http_status

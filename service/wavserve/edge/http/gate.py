@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wavserve.core.errors import InvalidRequest, TooLarge
-from wavserve.edge.http_answers import problem_response
+from wavserve.edge.http.answers import problem_response
 from wavserve.edge.report import ErrorReport, internal, report
 from wavserve.system.telemetry import Metrics
 

@@ -18,8 +18,8 @@ from python_multipart.multipart import parse_options_header
 
 from wavserve.core.errors import InvalidRequest, UnsupportedMedia
 from wavserve.core.messages import EncodedImage, Submission
-from wavserve.edge.http_models import Body, ImageBody, ImageFacts, PlanBody, PlanFacts
-from wavserve.edge.multipart import Part, parse_parts
+from wavserve.edge.http.models import Body, ImageBody, ImageFacts, PlanBody, PlanFacts
+from wavserve.edge.http.multipart import Part, parse_parts
 
 Model = TypeVar("Model", bound=Body)
 

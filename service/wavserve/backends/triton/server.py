@@ -24,7 +24,7 @@ from pathlib import Path
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from wavserve.backends import reaper
+from wavserve.backends.triton import reaper
 from wavserve.core.errors import SettingsError
 from wavserve.core.verbs import MODELS
 from wavserve.models.arena import slabs
