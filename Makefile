@@ -43,7 +43,7 @@ serve: install ## the service on loopback, tiny preset unless ARGS say otherwise
 	$(BIN)/wavserve serve $(ARGS)
 
 demo: install ## start the service, drive it as a robot would, write demo/index.html
-	$(BIN)/python examples/demo.py $(ARGS)
+	$(BIN)/python -m examples.demo $(ARGS)
 
 test: install ## the tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -65,23 +65,23 @@ protos: install ## regenerate service/wavserve/pb from protos/
 	    --python_out=service --grpc_python_out=service --pyi_out=service wavserve/pb/wavserve.proto
 
 loadtest: install ## simulated robots: SCENARIO=smoke, steady, burst, soak, overload, slow-backend, mixed-k or ramp
-	$(BIN)/python loadtest/load.py $(SCENARIO) $(if $(URL),--url $(URL)) $(if $(GRPC),--grpc $(GRPC)) $(ARGS)
+	$(BIN)/python -m loadtest.load $(SCENARIO) $(if $(URL),--url $(URL)) $(if $(GRPC),--grpc $(GRPC)) $(ARGS)
 
 # Progress on standard error; the figures are one JSON object on the last line of standard output.
 bench: install ## every benchmark (about 35 minutes on two cores)
-	$(BIN)/python loadtest/bench.py
+	$(BIN)/python -m loadtest.bench.all
 
 bench-exact: install ## the plain path against the fast one
-	$(BIN)/python loadtest/bench_exact.py $(ARGS)
+	$(BIN)/python -m loadtest.bench.exact $(ARGS)
 
 bench-triton: install ## models in this process against a real Triton: time, bytes, memory, recovery
-	$(BIN)/python loadtest/bench_triton.py $(ARGS)
+	$(BIN)/python -m loadtest.bench.on_triton $(ARGS)
 
 bench-plan: install ## a plan, and the edges' own cost
-	$(BIN)/python loadtest/bench_plan.py $(ARGS)
+	$(BIN)/python -m loadtest.bench.plan $(ARGS)
 
 gpu-report: install ## what only a GPU can show, checked and timed, into docs/benchmarks (try it: ARGS="--device cpu --quick --out /tmp")
-	$(BIN)/python loadtest/gpu_report.py $(ARGS)
+	$(BIN)/python -m loadtest.bench.gpu_report $(ARGS)
 
 bench-serving: install ## ours against a server that makes one plan at a time, on the plain path and on ours
-	$(BIN)/python loadtest/bench_serving.py $(ARGS)
+	$(BIN)/python -m loadtest.bench.serving $(ARGS)

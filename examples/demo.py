@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from demo_page import Shown, render
 
+from examples.demo_page import Shown, render
 from wavserve.system import serve_process
 
 EPISODE = Path(__file__).parent / "libero_object_0"

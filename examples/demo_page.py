@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from demo_charts import action_plot, score_plot, spread_plot, stage_bars
+from examples.demo_charts import action_plot, score_plot, spread_plot, stage_bars
 
 STYLE = """
 :root { color-scheme: light; --ink: #1d2530; --faint: #66707d; --rule: #e3e6ea; --a: #0b62c4; --b: #c2410c; }

@@ -20,19 +20,19 @@ from typing import Any
 import grpc
 import httpx
 import psutil
-from swarm import scenario, verdicts
-from swarm.journal import Journal
-from swarm.page import page
-from swarm.progress import Progress
-from swarm.results import results
-from swarm.run import Run, Target
-from swarm.scenario import Scenario, ScenarioError
 
+from loadtest.robots import scenario, verdicts
+from loadtest.robots.journal import Journal
+from loadtest.robots.page import page
+from loadtest.robots.progress import Progress
+from loadtest.robots.results import results
+from loadtest.robots.run import Run, Target
+from loadtest.robots.scenario import Scenario, ScenarioError
 from wavserve.system import serve_process
 
 FOLDER = Path(__file__).parent
 GRPC_WITHIN_S = 10.0
-SLOW_SERVICE = (sys.executable, str(FOLDER / "slow_service.py"))
+SLOW_SERVICE = (sys.executable, "-m", "loadtest.robots.slow_service")
 
 
 RUN_ERRORS = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from backend_rig import REPOSITORY, RunningTriton, Subject, fake, local, triton
 
+from tests.backends.rig import REPOSITORY, RunningTriton, Subject, fake, local, triton
 from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.models.weights import presets

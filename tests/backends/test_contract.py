@@ -6,8 +6,8 @@ import asyncio
 
 import numpy as np
 import pytest
-from backend_rig import SLOTS, Subject, seeded
 
+from tests.backends.rig import SLOTS, Subject, seeded
 from wavserve.core import noise
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.noise import Stream

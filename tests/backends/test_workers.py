@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
-from backend_rig import denoise_inputs, seeded
 
+from tests.backends.rig import denoise_inputs, seeded
 from wavserve.backends.local import LocalBackend
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.types import Tensors

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from fakes import RecordingPolicy, example_limits
-from robots import ROBOTS, GrpcRobot, Robot, serving
-from served import Served
 
+from tests.edge.fakes import RecordingPolicy, example_limits
+from tests.edge.robots import ROBOTS, GrpcRobot, Robot, serving
+from tests.edge.served import Served
 from wavserve.system.telemetry import Metrics
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fakes import RecordingPolicy
-from robots import Address
-
+from tests.edge.fakes import RecordingPolicy
+from tests.edge.robots import Address
 from wavserve.system.telemetry import Metrics
 
 

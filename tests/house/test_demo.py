@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
+ROOT = Path(__file__).parents[2]
 NUM_FRAMES = 6
 
 
@@ -15,7 +15,12 @@ def test_the_demo_ends_in_the_page(tmp_path: Path) -> None:
     arguments = [f"--out={tmp_path}", f"--set=bundle.root={tmp_path / 'bundles'}", "--set=backend.threads=2"]
     arguments.append("--set=backend.compile=off")
     ran = subprocess.run(
-        [sys.executable, str(DEMO), *arguments], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=600
+        [sys.executable, "-m", "examples.demo", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=600,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert len(re.findall(r"^control step \d+: answered", ran.stdout, re.MULTILINE)) == NUM_FRAMES

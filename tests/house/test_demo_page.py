@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo import started
-from demo_page import Shown, render
+
+from examples.demo import started
+from examples.demo_page import Shown, render
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"  # one red pixel

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from paths import plan_fast
 
+from tests.models.fast.paths import plan_fast
 from wavserve.core.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, VideoConfig
 from wavserve.models import flops
 from wavserve.models.flops import Workload

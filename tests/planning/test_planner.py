@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rig import ManualClock, Rig, RigOptions, example_job, example_spec, rigged
 
+from tests.planning.rig import ManualClock, Rig, RigOptions, example_job, example_spec, rigged
 from wavserve.core.errors import BackendError, StaleHandle
 from wavserve.core.types import Gaussian, Plan, Stop
 from wavserve.models.arena.book import ArenaBook, Party

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from process_rig import models_of, until
-from service_rig import REPOSITORY, start, submission
 
+from tests.service.processes import models_of, until
+from tests.service.rig import REPOSITORY, start, submission
 from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import NotReady
 
 OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2}
-CHILD = Path(__file__).parents[1] / "models" / "compiled_child.py"
+CHILD = Path(__file__).parents[1] / "models" / "fast" / "compiled_child.py"
 DITS = ("video_dit", "value_dit", "action_dit")
 
 

@@ -20,9 +20,9 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from process_rig import alive, below, command_of, files_of, models_of, triton_of, until
-from service_rig import REPOSITORY, Server, start, submission
 
+from tests.service.processes import alive, below, command_of, files_of, models_of, triton_of, until
+from tests.service.rig import REPOSITORY, Server, start, submission
 from wavserve.app.fleet import SIDE_BY_SIDE
 from wavserve.backends.triton.server import PROGRAMS, why_not
 from wavserve.bundle.bundle import Bundle

@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from backend_rig import SLOTS, RunningTriton, triton
-from process_rig import PATIENCE_S, models_of, until
-from service_rig import REPOSITORY, Server, start, submission
 from tritonclient.grpc.aio import InferenceServerClient
 
+from tests.backends.rig import SLOTS, RunningTriton, triton
+from tests.service.processes import PATIENCE_S, models_of, until
+from tests.service.rig import REPOSITORY, Server, start, submission
 from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient

@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 import torch
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from service_rig import Server, form, post, start, submission
 
+from tests.service.rig import Server, form, post, start, submission
 from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import (
@@ -180,7 +180,7 @@ def test_a_recorded_plan_replays_to_the_same_actions(server: Server, client: Pla
 
 
 def test_the_client_command_plans(server: Server) -> None:
-    from service_rig import FRAMES, episode
+    from tests.service.rig import FRAMES, episode
 
     seen = episode()["frames"][0]
     command = [sys.executable, "-m", "wavserve.cli", "plan", "--server", server.grpc, "--seed", "7", "--json"]

@@ -1,0 +1,274 @@
+"""What Triton costs: the same plans on models in this process and on a real Triton, taking turns, in one run.
+
+Run by `make bench-triton`. Four parts: time added to each backend call and plan at `tiny`; tensor bytes between gateway
+and Triton at LIBERO shapes, counted by the client by name; start and memory of the whole service; and how long robots
+wait when a model's process is killed. Progress goes to stderr; the figures are one JSON object on the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import concurrent.futures
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from loadtest.bench.plan import submission
+from loadtest.bench.subjects import REPOSITORY, Subject, on_local, on_triton
+from wavserve.backends.triton.server import why_not
+from wavserve.bundle.bundle import Bundle
+from wavserve.clients.plan_client import PlanClient
+from wavserve.core.errors import WavserveError
+from wavserve.core.spec import ExpertConfig, ModelConfig, VideoConfig
+from wavserve.core.verbs import MODELS
+from wavserve.models.weights import presets
+from wavserve.models.weights.presets import Preset
+from wavserve.system import serve_process
+
+IMAGES = frozenset({"pixels", "frames"})
+WARM_UP = 3
+ROBOTS = 8
+QUICK = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, "value_elite_fraction": 0.5}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plans", type=int, default=40, help="plans on each backend (default %(default)s)")
+    parser.add_argument("--kills", type=int, default=3, help="kills of each model (default %(default)s)")
+    args = parser.parse_args()
+    serve_process.end_with_us()
+    if (obstacle := why_not(REPOSITORY)) is not None:
+        sys.exit(f"no Triton can run on this machine: {obstacle}")
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measured(Path(folder), args.plans, args.kills)))
+
+
+def measured(folder: Path, plans: int, kills: int) -> dict[str, Any]:
+    tiny = presets.create("tiny", folder / "tiny")
+    shapes = presets.make(libero_shapes(), folder / "libero_shapes")
+    return {
+        "bench": "triton",
+        "added": asyncio.run(added(tiny, plans)),
+        "bytes_libero_shapes": asyncio.run(traffic(shapes)),
+        "service": {kind: service(folder, tiny, kind) for kind in ("local", "triton-embedded")},
+        "recovery_s": recovery(folder, tiny, kills),
+    }
+
+
+def libero_shapes() -> Preset:
+    """Everything of `libero` that a wire sees - views, latents, channels, chunk, prompt width, K, N, M - on a model of
+    two narrow layers, for features are not to be seen on it."""
+    libero = presets.find("libero")
+    model = ModelConfig(
+        VideoConfig(128, 128, num_layers=2, num_heads=2, head_dim=32, caption_channels=4096),
+        ExpertConfig(10, 10, num_heads=2, head_dim=16, rope_base=57),
+        ExpertConfig(15, 15, num_heads=2, head_dim=16, rope_base=54),
+    )
+    return replace(libero, spec=replace(libero.spec, name="libero_shapes", model=model), dtype=torch.float32)
+
+
+async def added(bundle: Bundle, plans: int) -> dict[str, Any]:
+    """Times on both, plan by plan in turn; and that the plans are the same."""
+    difference = 0.0
+    async with on_local(bundle) as local, on_triton(bundle) as triton:
+        for number in range(WARM_UP + plans):
+            progress(f"plan {number + 1}/{WARM_UP + plans} on each")
+            if number == WARM_UP:
+                for each in (local, triton):
+                    each.plans.clear()
+                    each.timed.calls.clear()
+            ours, theirs = await rested(local.plan(number)), await rested(triton.plan(number))
+            difference = max(difference, float(np.abs(ours - theirs).max()))
+        print(file=sys.stderr)
+        calls = by_verb(local, triton)
+    every = [extra for pairs in calls.values() for extra in pairs["added"]]
+    return {
+        "plans": plans,
+        "K_N_M": samples_of(bundle),
+        "call_ms": percentiles(every),
+        "call_ms_by_verb": {
+            verb: {"local_p50": p50(times["local"]), "triton_p50": p50(times["triton"]), **percentiles(times["added"])}
+            for verb, times in calls.items()
+        },
+        "plan_ms": {
+            "local": percentiles(local.plans),
+            "triton": percentiles(triton.plans),
+            "added": percentiles([b - a for a, b in zip(local.plans, triton.plans, strict=True)]),
+            "ratio_p50": round(p50(triton.plans) / p50(local.plans), 3),
+        },
+        "max_difference": difference,
+    }
+
+
+async def rested(plan: Awaitable[np.ndarray]) -> np.ndarray:
+    """A plan after a pause, in which the threads of the other's last call stop spinning for more work."""
+    await asyncio.sleep(0.1)
+    return await plan
+
+
+def by_verb(local: Subject, triton: Subject) -> dict[str, dict[str, list[float]]]:
+    """Times of the same calls on both, pair by pair."""
+    told: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    ours, theirs = ([call for call in each.timed.calls if call[0] != "encode_text"] for each in (local, triton))
+    for (verb, here), (other, there) in zip(ours, theirs, strict=True):
+        assert verb == other, "both make the same calls"
+        told[verb]["local"].append(here)
+        told[verb]["triton"].append(there)
+        told[verb]["added"].append(there - here)
+    return told
+
+
+async def traffic(bundle: Bundle) -> dict[str, Any]:
+    """Tensor bytes of a plan: the first of an instruction, and the following ones (the last is told)."""
+    sent: Counter[str] = Counter()
+    received: Counter[str] = Counter()
+
+    def count(verb: str, given: Mapping[str, int], got: Mapping[str, int]) -> None:
+        sent.update({f"{verb}.{name}": size for name, size in given.items()})
+        received.update({f"{verb}.{name}": size for name, size in got.items()})
+
+    told = {}
+    async with on_triton(bundle, count) as triton:
+        for number, which in enumerate(("first", "second", "later")):
+            progress(f"LIBERO shapes, plan {number + 1}/3")
+            sent.clear()
+            received.clear()
+            await triton.plan(number)
+            told[which] = {
+                "besides_images": sum(size for name, size in (sent + received).items() if not is_image(name)),
+                "images": sum(size for name, size in (sent + received).items() if is_image(name)),
+            }
+        print(file=sys.stderr)
+    return {
+        "K_N_M": samples_of(bundle),
+        **told,
+        "sent_later": dict(sent.most_common()),
+        "received_later": dict(received.most_common()),
+    }
+
+
+def samples_of(bundle: Bundle) -> list[int]:
+    planner = bundle.spec.planner
+    return [planner.num_iterations, planner.num_video_samples, planner.num_value_samples]
+
+
+def is_image(name: str) -> bool:
+    return name.partition(".")[2] in IMAGES
+
+
+def service(folder: Path, tiny: Bundle, kind: str) -> dict[str, Any]:
+    """Seconds from start to ready, and the memory of each process once it planned."""
+    progress(f"service with {kind}")
+    started = time.perf_counter()
+    with serve_process.running(folder / f"{kind}.log", ["--backend", kind, "--bundle", str(tiny.folder)]) as running:
+        ready_s = time.perf_counter() - started
+        with PlanClient(running.grpc) as client:
+            client.plan(submission({}))
+        processes = [psutil.Process(running.process.pid), *psutil.Process(running.process.pid).children(recursive=True)]
+        memory = {role(process): round(process.memory_full_info().uss / 1e6) for process in processes}
+    print(file=sys.stderr)
+    return {"start_to_ready_s": round(ready_s, 2), "private_memory_mb": memory, "total_mb": sum(memory.values())}
+
+
+def role(process: psutil.Process) -> str:
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        command = ""
+    if not command:  # a zombie has no arguments any more
+        return "dead"
+    model = next((model for model in MODELS if f"/{model}/" in command), None)
+    if model is None:
+        return next((name for name in ("reaper", "tritonserver") if name in command), "gateway")
+    return model
+
+
+def recovery(folder: Path, tiny: Bundle, kills: int) -> dict[str, Any]:
+    """Seconds from a kill of a model's process to the first good answer to a robot, while eight robots plan."""
+    told: dict[str, list[float]] = defaultdict(list)
+    flags = ["--backend", "triton-embedded", "--bundle", str(tiny.folder)]
+    with serve_process.running(folder / "recovery.log", flags) as running, Robots(running.grpc) as robots:
+        for number in range(kills):
+            for model in MODELS:
+                progress(f"kill {number + 1}/{kills} of {model}")
+                told[model].append(kill(running, robots, model))
+                time.sleep(3.0)
+    print(file=sys.stderr)
+    return {
+        model: {"median": round(float(np.median(times)), 2), "max": round(max(times), 2)}
+        for model, times in told.items()
+    }
+
+
+def kill(running: serve_process.Child, robots: Robots, model: str) -> float:
+    """Kills a model's process. A good answer is one to a plan that began after it was found dead."""
+    [stub] = [p for p in psutil.Process(running.process.pid).children(recursive=True) if role(p) == model]
+    stub.kill()
+    killed = time.perf_counter()
+    while running.is_ready():
+        time.sleep(0.01)
+    while not running.is_ready():
+        time.sleep(0.01)
+    ready = time.perf_counter()
+    while not (good := [done for done in robots.answered if done > ready]):
+        time.sleep(0.01)
+    return good[0] - killed
+
+
+class Robots:
+    """Eight robots that plan without a pause; `answered` holds when each good answer came."""
+
+    def __init__(self, target: str) -> None:
+        self.answered: list[float] = []
+        self._target = target
+        self._stop = threading.Event()
+        self._pool = concurrent.futures.ThreadPoolExecutor(ROBOTS)
+
+    def __enter__(self) -> Robots:
+        self._running = [self._pool.submit(self._run, seed) for seed in range(ROBOTS)]
+        time.sleep(3.0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for running in self._running:
+            running.result()
+
+    def _run(self, seed: int) -> None:
+        sent = replace(submission(dict(QUICK)), seed=seed)
+        with PlanClient(self._target) as client:
+            while not self._stop.is_set():
+                try:
+                    client.plan(sent, timeout_s=60)
+                    self.answered.append(time.perf_counter())
+                except WavserveError:
+                    self._stop.wait(0.05)
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    low, high = np.percentile(seconds, [50, 99]) * 1000
+    return {"p50": round(float(low), 2), "p99": round(float(high), 2)}
+
+
+def p50(seconds: list[float]) -> float:
+    return round(float(np.median(seconds)) * 1000, 2)
+
+
+def progress(words: str) -> None:
+    print(f"\r\033[K{words}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

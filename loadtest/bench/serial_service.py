@@ -1,0 +1,74 @@
+"""A service that makes one plan at a time, behind our own edges: what ours is compared with by `bench_serving.py`.
+
+Started as a child with the arguments of `wavserve serve` after `--path`: `plain` is the authors' way of computing,
+`fast` our own policy behind a lock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import uvicorn
+
+from loadtest.bench.baselines import PlainPolicy, Serial
+from wavserve.app.fleet import open_bundle
+from wavserve.app.model_config import runner_config
+from wavserve.app.serve import assemble
+from wavserve.app.settings import Settings
+from wavserve.bundle import bundle
+from wavserve.commands import configuration
+from wavserve.edge.frontend import Planning
+from wavserve.edge.grpc.plan import create_grpc_server
+from wavserve.edge.http.api import create_http_app
+from wavserve.edge.limits import EdgeLimits
+from wavserve.models.runners.loading import apply_threads
+from wavserve.system.telemetry import Metrics, configure_logging
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--path", choices=("plain", "fast"), required=True)
+    configuration.add_settings_arguments(parser)
+    args = parser.parse_args()
+    asyncio.run(serve(configuration.load(args).settings, args.path))
+
+
+async def serve(settings: Settings, path: str) -> None:
+    """Both edges over a serial policy, until a signal."""
+    configure_logging(settings.log.level, settings.log.format)
+    limits = EdgeLimits(
+        settings.limits.max_body_bytes, settings.limits.max_image_bytes, settings.limits.max_image_pixels
+    )
+    async with policy(settings, path) as planning:
+        served, metrics = Serial(planning), Metrics()
+        grpc = create_grpc_server(served, limits, metrics)
+        grpc.add_insecure_port(f"{settings.grpc.host}:{settings.grpc.port}")
+        await grpc.start()
+        app = create_http_app(served, limits, metrics)  # asked for readiness alone: plans come by gRPC
+        config = uvicorn.Config(app, host=settings.http.host, port=settings.http.port, log_config=None, lifespan="off")
+        await uvicorn.Server(config).serve()
+        await grpc.stop(grace=5)
+
+
+@contextlib.asynccontextmanager
+async def policy(settings: Settings, path: str) -> AsyncIterator[Planning]:
+    """What plans behind the lock, warm."""
+    if path == "fast":
+        service = await assemble(settings)
+        try:
+            await service.policy.warm_up()
+            yield service.policy
+            await service.policy.drain(settings.limits.drain_s)
+        finally:
+            await service.close()
+    else:
+        opened = await asyncio.to_thread(open_bundle, settings)
+        apply_threads(opened.spec, runner_config(settings))
+        yield await asyncio.to_thread(PlainPolicy, opened, bundle.digest(opened.folder))
+
+
+if __name__ == "__main__":
+    main()

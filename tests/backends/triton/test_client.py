@@ -1,0 +1,247 @@
+"""What is Triton's alone: numbers through its stub, its configurations, keys for tensors, deadlines, typed failures."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import InferInput, model_config_pb2
+from tritonclient.grpc.aio import InferenceServerClient
+
+from tests.backends.rig import REPOSITORY, TIMEOUT_S, RunningTriton, denoise_inputs
+from tests.backends.test_contract import example_inputs, imagine, value_inputs
+from wavserve.backends.triton.client import TritonBackend
+from wavserve.backends.triton.server import ServerConfig, TritonServer, clean_up, new_name, why_not
+from wavserve.core import remote_errors
+from wavserve.core.errors import (
+    BackendError,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelDown,
+    SettingsError,
+    TensorMiss,
+    WavserveError,
+)
+from wavserve.core.tensor_cache import KEY_BYTES, Receiver, Sender, key_name
+from wavserve.core.verbs import ABOUT, MODELS, VERBS, Status
+
+DTYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "int64": "TYPE_INT64"}
+
+
+def dims(shape: str) -> list[int]:
+    """A row of the signature table as Triton declares it, the group axis first."""
+    return [-1, *(int(letter) if letter.isdigit() else -1 for letter in shape.split())]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_models_configuration_is_the_signature_table(model: str) -> None:
+    config = text_format.Parse((REPOSITORY / model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    verbs = [verb for verb in VERBS.values() if verb.model == model]
+    inputs = {name: spec for verb in verbs for name, spec in {**verb.inputs, **verb.optional}.items()}
+    inputs |= {key_name(name): ("uint8", str(KEY_BYTES)) for verb in verbs for name in verb.interned}
+    inputs |= {name: ("int32", "1") for verb in verbs for name in verb.params}
+    outputs = {name: spec for verb in verbs for name, spec in verb.outputs.items()} | {ABOUT: ("uint8", "")}
+    for declared, expected in ((config.input, inputs), (config.output, outputs)):
+        told = {each.name: (model_config_pb2.DataType.Name(each.data_type), list(each.dims)) for each in declared}
+        assert told == {name: (DTYPES[dtype], dims(shape)) for name, (dtype, shape) in expected.items()}
+    assert (config.name, config.backend, config.max_batch_size) == (model, "python", 0)
+    assert all(each.optional for each in config.input)
+    [group] = config.instance_group
+    assert (group.count, group.kind) == (1, model_config_pb2.ModelInstanceGroup.KIND_AUTO)
+    assert not config.HasField("dynamic_batching"), "the gateway batches; a second batcher would hold a second queue"
+
+
+def test_the_model_files_are_one_line_and_the_same() -> None:
+    files = {(REPOSITORY / model / "1" / "model.py").read_text() for model in MODELS}
+    assert files == {"from wavserve.app.triton_entry import TritonPythonModel as TritonPythonModel\n"}
+    assert {path.name for path in REPOSITORY.iterdir() if path.is_dir()} == set(MODELS)
+
+
+def test_every_dtype_crosses_the_stub_unharmed() -> None:
+    """With numpy 2 the stub's own numpy bridge gives wrong numbers in silence; ours must not be caught by it."""
+    repository = Path(__file__).parent / "echo_repository"
+    if (obstacle := why_not(repository)) is not None:
+        pytest.skip(f"no real Triton on this machine: {obstacle}")
+    rng = np.random.default_rng(5)
+    sent = {
+        "float32": rng.standard_normal((300, 7), dtype=np.float32),
+        "int32": rng.integers(-(2**31), 2**31, (5, 3), np.int32),
+        "int64": rng.integers(-(2**62), 2**62, (1, 4), np.int64),
+        "uint8": np.arange(256, dtype=np.uint8).reshape(16, 16),
+    }
+    sums = {"float32": sent["float32"].sum(), "uint8": 255 * 128}
+
+    async def cross() -> dict[str, np.ndarray]:
+        server = TritonServer(ServerConfig(new_name(), repository, dict(os.environ), 1 << 20))
+        client = InferenceServerClient(await server.start())
+        try:
+            await client.load_model("echo")
+            given = []
+            for name, array in sent.items():
+                kind = {"float32": "FP32"}.get(name, name.upper())
+                given.append(InferInput(name, list(array.shape), kind).set_data_from_numpy(array))
+            result = await client.infer("echo", given)
+            return {name: result.as_numpy(name) for name in [*sent, "seen"]}
+        finally:
+            await client.close()
+            await server.stop()
+
+    back = asyncio.run(cross())
+    for name, array in sent.items():
+        np.testing.assert_array_equal(back[name], array, err_msg=name)
+        assert back[name].dtype == array.dtype
+    seen = dict(zip(sorted(sent), back["seen"].tolist(), strict=True))
+    for name, total in sums.items():
+        assert seen[name] == pytest.approx(total, rel=1e-5)
+
+
+def test_what_a_plan_shares_travels_once(running_triton: RunningTriton) -> None:
+    traffic: Counter[str] = Counter()
+
+    def count(verb: str, sent: Mapping[str, int], received: Mapping[str, int]) -> None:
+        traffic.update(sent)
+
+    subject = running_triton.subject()
+    inputs = example_inputs(subject.spec, "imagine", 2)
+
+    async def imagine_thrice() -> None:
+        backend = TritonBackend(running_triton.url, on_traffic=count)
+        for _ in range(3):
+            handles = (await backend.run("imagine", inputs))["handles"]
+            await backend.run("release", {"handles": handles})
+        await backend.close()
+
+    subject.do(imagine_thrice())
+    assert traffic["memory"] == inputs["memory"].nbytes
+    assert traffic["mean"] == inputs["mean"].nbytes
+    assert traffic["memory_key"] == 3 * 2 * KEY_BYTES
+
+
+def test_a_host_that_forgot_is_told_again(running_triton: RunningTriton) -> None:
+    """Loaded again, a model knows no keys; the call that finds out is answered all the same."""
+    subject, backend = running_triton.subject(), running_triton.backend
+    inputs = example_inputs(subject.spec, "denoise")
+    before = subject.run("denoise", inputs)["latents"]
+    subject.do(backend.unload("video_dit", TIMEOUT_S))
+    subject.do(backend.load("video_dit", TIMEOUT_S))
+    np.testing.assert_array_equal(subject.run("denoise", inputs)["latents"], before)
+
+
+def test_handles_of_an_earlier_slab_are_stale(running_triton: RunningTriton) -> None:
+    """The arena's owner was loaded again: its readers find the new slab by its handles, and refuse the old ones'."""
+    subject, backend = running_triton.subject(), running_triton.backend
+    old = imagine(subject, samples=2)
+    subject.do(backend.unload("video_dit", TIMEOUT_S))
+    subject.do(backend.load("video_dit", TIMEOUT_S))
+    new = imagine(subject, samples=2)
+    for handles, status in ((old, Status.STALE_HANDLE), (new, Status.OK), (old, Status.STALE_HANDLE)):
+        outputs = subject.run("score", value_inputs(subject.spec, handles, flow_steps=1, release=0))
+        assert outputs["status"].tolist() == [status]
+    both = subject.run("score", value_inputs(subject.spec, np.concatenate([old, new]), flow_steps=1, release=1))
+    assert both["status"].tolist() == [Status.STALE_HANDLE, Status.OK]
+    assert subject.used() == 0
+
+
+def test_a_call_ends_at_its_deadline(running_triton: RunningTriton) -> None:
+    subject = running_triton.subject()
+    handles = imagine(subject)
+    endless = value_inputs(subject.spec, handles, 16, flow_steps=3000, release=1)
+    for deadline in (time.monotonic() + 0.3, time.monotonic() - 1):
+        with pytest.raises(DeadlineExceeded):
+            subject.do(subject.backend.run("score", endless, deadline))
+    assert subject.used() == 2  # stopped, not done
+
+
+def test_a_server_that_is_not_there_is_told(running_triton: RunningTriton) -> None:
+    gone: list[str] = []
+
+    async def ask() -> None:
+        backend = TritonBackend("127.0.0.1:1", on_down=gone.append)
+        try:
+            await backend.run("denoise", denoise_inputs(running_triton.tiny.spec))
+        finally:
+            await backend.close()
+
+    with pytest.raises(ModelDown):
+        asyncio.run(ask())
+    assert gone == ["video_dit"]
+
+
+def test_shapes_that_the_models_do_not_take_fail_alone(running_triton: RunningTriton) -> None:
+    subject = running_triton.subject()
+    good = example_inputs(subject.spec, "denoise")
+    for wrong in ({"memory": good["memory"][..., :1]}, {"text_key": good["text_key"][:, :5]}):
+        with pytest.raises(BackendError):
+            subject.run("denoise", {**good, **wrong})
+    assert subject.run("denoise", good)["status"].tolist() == [Status.OK]
+
+
+def test_keys_stand_for_rows_and_a_miss_is_told() -> None:
+    sender, receiver = Sender(num_sent=4), Receiver(num_held=4)
+    rows = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.arange(2)}
+    first, again = (sender.fold(rows, ("a",)) for _ in range(2))
+    assert ("a" in first, "a" in again, "b" in again) == (True, False, True)
+    np.testing.assert_array_equal(receiver.unfold(first, ("a",))["a"], rows["a"])
+    whole = receiver.unfold(again, ("a",))
+    np.testing.assert_array_equal(whole["a"], rows["a"])
+    assert set(whole) == {"a", "b"}
+    mixed = {"a": np.stack([rows["a"][1], rows["a"][1] + 9])}
+    np.testing.assert_array_equal(receiver.unfold(sender.fold(mixed, ("a",)), ("a",))["a"], mixed["a"])
+    with pytest.raises(TensorMiss, match="2 of 2"):
+        Receiver().unfold(again, ("a",))
+    sender.forget()
+    assert "a" in sender.fold(rows, ("a",))
+
+
+def test_equal_bytes_of_another_shape_are_another_row() -> None:
+    sender = Sender()
+    flat = sender.fold({"a": np.zeros((1, 4), np.float32)}, ("a",))
+    square = sender.fold({"a": np.zeros((1, 2, 2), np.float32)}, ("a",))
+    assert flat["a_key"].tobytes() != square["a_key"].tobytes()
+
+
+@pytest.mark.parametrize(
+    "error", [BackendError('a "quoted" {brace}'), InvalidRequest("images.top", "480x640", "1x1"), SettingsError("ä")]
+)
+def test_an_error_survives_a_wire_that_carries_text_alone(error: WavserveError) -> None:
+    back = remote_errors.decode(
+        f"failed to load 'x': TritonModelException: {remote_errors.encode(error)}\n\nAt:\n  model.py(1): f\n"
+    )
+    assert type(back) is type(error)
+    assert vars(back) == vars(error)
+
+
+@pytest.mark.parametrize("text", ["", "no fault", "wavserve-fault:", "wavserve-fault:{}", "wavserve-fault:[1]"])
+def test_words_that_are_no_error_of_ours_are_told_apart(text: str) -> None:
+    assert remote_errors.decode(text) is None
+
+
+def test_orphans_of_a_dead_gateway_are_ended_and_nobody_else(tmp_path: Path) -> None:
+    mine = new_name()
+    started = mine.split("-")[3]
+    dead = mine.replace(f"-{started}-", f"-{int(started) - 1}-")  # of an earlier process with our number
+    stub = tmp_path / "triton_python_backend_stub"
+    stub.symlink_to(sys.executable)
+    commands = [[str(stub), dead], [str(stub), mine], [sys.executable, dead]]
+    running = [
+        subprocess.Popen([program, "-I", "-S", "-c", "input()", f"{name}-x"], stdin=subprocess.PIPE)
+        for program, name in commands
+    ]
+    try:
+        clean_up()
+        assert running[0].wait(30) == -signal.SIGKILL
+        assert [each.poll() for each in running[1:]] == [None, None]
+    finally:
+        for each in running:
+            each.kill()
+            each.communicate()

@@ -1,0 +1,194 @@
+"""Both edges give the policy the same request and the robot the same answer; the documented models hold for it."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.edge.fakes import CHUNK, example_image, example_pixels, example_result, example_spec, example_submission
+from tests.edge.robots import ROBOTS, GrpcRobot, JsonRobot, Robot
+from tests.edge.served import Served
+from wavserve.core.types import PlanRequest
+from wavserve.edge.http.models import ChunkAnswer, PoliciesAnswer
+from wavserve.pb import wavserve_pb2 as pb
+
+FULL = example_submission(
+    session_id="s1",
+    sequence=2**63 - 1,
+    control_step=24,
+    executed_steps=8,
+    policy="example",
+    options={"mode": "published", "num_iterations": 1, "smoothing": 0.5, "per_view_noise": True},
+    seed=0,
+    deadline_ms=60_000,
+    imagine_chunks=1,
+)
+# What protobuf's JSON writes otherwise than we do: 64-bit integers as text, enums by name.
+DEADLINES = {"NONE": "none", "MET": "met", "MET_DEGRADED": "met_degraded"}
+
+
+def same(left: object, right: object) -> bool:
+    """Equal content: numbers to float32, text of 64-bit integers as numbers, matrices flat."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        left = [number for row in left for number in row] if left and isinstance(left[0], list) else left
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, bool | str) and left == right:
+        return True
+    if isinstance(left, str) and isinstance(right, str):
+        return DEADLINES.get(right) == left or DEADLINES.get(left) == right or left.lower() == right.lower()
+    return math.isclose(float(left), float(right), rel_tol=1e-6)  # type: ignore[arg-type]
+
+
+def seen_by_policy(robot: Robot, served: Served) -> PlanRequest:
+    served.policy.requests.clear()
+    assert robot.plan(FULL).code in (200, "OK")
+    (request,) = served.policy.requests
+    return request
+
+
+def test_every_edge_builds_the_same_request(served: Served) -> None:
+    robots = [kind(served.address) for kind in ROBOTS]
+    first, *others = [seen_by_policy(robot, served) for robot in robots]
+    for robot in robots:
+        robot.close()
+    for other in others:
+        assert {name: image.tolist() for name, image in other.images.items()} == {
+            name: image.tolist() for name, image in first.images.items()
+        }
+        assert other.state.tobytes() == first.state.tobytes()
+        assert replace(other, images={}, state=first.state) == replace(first, images={}, state=first.state)
+    assert first.images["agentview"].tolist() == example_pixels(seed=9).tolist()
+    assert (first.images["wrist"].shape, first.images["wrist"].dtype) == ((128, 128, 3), np.uint8)
+    assert first.state.dtype == np.float32
+    assert list(first.images) == ["agentview", "wrist"]
+    assert first.options == FULL.options
+    assert (first.session_id, first.sequence, first.control_step) == ("s1", 2**63 - 1, 24)
+    assert (first.executed_steps, first.policy, first.seed, first.imagine_chunks) == (8, "example", 0, 1)
+
+
+def test_what_is_left_out_is_left_open(robot: Robot, served: Served) -> None:
+    robot.plan(example_submission())
+    (request,) = served.policy.requests
+    assert (request.session_id, request.policy, request.seed, request.options) == (None, None, None, {})
+    assert robot.kind == "grpc" or served.policy.deadlines == [None]  # the gRPC robot has a timeout of its own
+
+
+def test_the_answer_holds_the_plan(robot: Robot, served: Served) -> None:
+    told = robot.plan(replace(FULL, imagine_chunks=0)).content
+    (request,) = served.policy.requests
+    result = example_result(example_spec(), request)
+    assert np.asarray(told["actions"], np.float32).ravel().tolist() == result.actions.ravel().tolist()
+    assert (told["session_id"], int(told["sequence"]), int(told["first_control_step"])) == ("s1", 2**63 - 1, 24)
+    assert (told["horizon"], told["action_dim"], int(told["dt_ns"])) == (CHUNK, 7, 50_000_000)
+    assert int(told["valid_until_step"]) == 24 + CHUNK
+    assert int(told["captured_mono_ns"]) == 1234
+    assert 0 < int(told["server_recv_ns"]) <= int(told["server_send_ns"]) <= time.monotonic_ns()
+    assert told["warnings"] == ["untrained weights: never run these actions on a robot"]
+    assert told["imagined"] == []
+    receipt = told["receipt"]
+    assert (int(receipt["seed"]), receipt["iterations_done"], receipt["slack_ms"]) == (0, 2, 125.0)
+    assert receipt["stage_ms"] == {"imagine": 500.0, "score": 250.0}
+    assert receipt["planner"]["num_video_samples"] == 6
+    assert receipt["iterations"][1]["value_elites"] == [7, 2, 11]
+
+
+def test_both_edges_answer_the_same(served: Served) -> None:
+    http, rpc = JsonRobot(served.address), GrpcRobot(served.address)
+    answers: list[dict[str, Any]] = [http.plan(FULL).content, rpc.plan(FULL).content]
+    http.close()
+    rpc.close()
+    for answer in answers:
+        assert answer.pop("server_recv_ns")
+        assert answer.pop("server_send_ns")
+    only_control = {name: answers[1].pop(name) for name in ("epoch", "frozen_prefix_steps")}
+    assert set(only_control.values()) == {0}
+    assert same(answers[0], answers[1])
+    assert answers[0]["chunk_id"] == answers[1]["chunk_id"]
+
+
+def test_the_json_names_are_the_contracts(served: Served) -> None:
+    http = JsonRobot(served.address)
+    told = http.plan(FULL).content
+    policies = http.client.get("/v1/policies").json()
+    http.close()
+    ChunkAnswer.model_validate(told)
+    PoliciesAnswer.model_validate(policies)
+    assert told.keys() == {field.name for field in pb.ActionChunk.DESCRIPTOR.fields} - {"epoch", "frozen_prefix_steps"}
+    assert told["receipt"].keys() == {field.name for field in pb.Receipt.DESCRIPTOR.fields}
+    assert policies["policies"][0].keys() == {field.name for field in pb.PolicyInfo.DESCRIPTOR.fields}
+    assert [entry["camera"] for entry in told["imagined"]] == ["agentview", "wrist"]
+    assert [(frame["encoding"], frame["height"]) for frame in told["imagined"][0]["frames"]] == [("png", 16)] * 2
+
+
+def test_policies_tell_the_same_on_both_edges(served: Served, grpc_robot: GrpcRobot) -> None:
+    over_grpc = grpc_robot.call(grpc_robot.stub.GetPolicy, pb.GetPolicyRequest()).content
+    over_http = httpx.get(f"{served.address.http}/v1/policies").json()["policies"]
+    assert same(over_http, [over_grpc])
+    assert over_http[0]["max_message_bytes"] == 400_000
+    assert over_http[0]["bounds"]["max_imagined_chunks"] == 4
+    assert over_http[0]["cameras"][1] == {"name": "wrist", "height": 128, "width": 128, "resize": "exact"}
+
+
+def test_a_deadline_counts_from_receipt(robot: Robot, served: Served) -> None:
+    before = time.monotonic()
+    robot.plan(example_submission(deadline_ms=2_000))
+    (deadline,) = served.policy.deadlines
+    assert deadline is not None
+    assert before + 2 <= deadline <= time.monotonic() + 2
+
+
+def test_reset_reaches_the_policy(robot: Robot, served: Served) -> None:
+    assert robot.reset("s1").content == {"session_id": "s1"}
+    assert served.policy.resets == ["s1"]
+
+
+@pytest.mark.parametrize("resize", ["bilinear", "bicubic", "area"])
+def test_a_declared_filter_takes_other_sizes(resize: Any, robot: Robot, served: Served) -> None:
+    served.policy.spec = example_spec(resize)
+    pictures = example_image("agentview", "raw_rgb8", (220, 300)), example_image("wrist", "png", (64, 96))
+    assert robot.plan(example_submission(images=pictures)).code in (200, "OK")
+    (request,) = served.policy.requests
+    assert {image.shape for image in request.images.values()} == {(128, 128, 3)}
+
+
+def test_a_server_that_is_not_ready_says_so(robot: Robot, served: Served) -> None:
+    served.policy.ready = False
+    for told in (robot.plan(example_submission()), robot.reset("s")):
+        assert (told.name, told.code) == ("not-ready", "UNAVAILABLE" if robot.kind == "grpc" else 503)
+        assert told.content["retryable"] in (True, "true")
+    assert served.policy.requests == []
+
+
+def test_an_unknown_failure_leaks_nothing(robot: Robot, served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    served.policy.error = ZeroDivisionError("/secret/path")
+    told = robot.plan(example_submission())
+    assert (told.name, told.code) == ("internal", "INTERNAL" if robot.kind == "grpc" else 500)
+    assert "secret" not in str(told.content)
+    assert "ZeroDivision" not in str(told.content)
+    error_id = told.content["error_id" if robot.kind == "grpc" else "instance"]
+    (record,) = [record for record in caplog.records if error_id in record.getMessage()]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is served.policy.error
+
+
+def test_every_request_is_counted(robot: Robot, served: Served) -> None:
+    edge = "grpc" if robot.kind == "grpc" else "http"
+
+    def count(outcome: str) -> float:
+        labels = {"edge": edge, "outcome": outcome}
+        return served.metrics.registry.get_sample_value("wavserve_requests_total", labels) or 0.0
+
+    before = {outcome: count(outcome) for outcome in ("ok", "unknown-policy")}
+    robot.plan(example_submission())
+    robot.plan(example_submission(policy="other"))
+    robot.reset("s")  # once it is answered, those before it are counted
+    assert count("ok") >= before["ok"] + 1
+    assert count("unknown-policy") == before["unknown-policy"] + 1

@@ -1,0 +1,191 @@
+"""Bodies made to hurt: text that UTF-8 cannot carry, numbers without end, lists far too long, pictures cut short."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from tests.edge.fakes import example_image, example_submission
+from tests.edge.robots import GrpcRobot, Robot, body_of, message_of, told
+from tests.edge.served import Served
+from wavserve.core.errors import InvalidRequest
+from wavserve.edge.http.body import parse_plan
+from wavserve.edge.http.gate import HttpGate
+from wavserve.edge.report import MAX_FACT_CHARS, report, safe_text
+from wavserve.pb import wavserve_pb2 as pb
+from wavserve.system.telemetry import Metrics
+from wavserve.wire import MAX_IMAGES, MAX_STATE_NUMBERS
+from wavserve.wire.requests import parse_plan_request
+
+JSON = "application/json"
+GOOD = body_of(example_submission())
+LONE = "\ud800"
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.address.http, timeout=30) as made:
+        yield made
+
+
+def with_image(**changes: object) -> dict[str, Any]:
+    return GOOD | {"images": [GOOD["images"][0] | changes, GOOD["images"][1]]}
+
+
+def ask(client: httpx.Client, body: object, content_type: str = JSON) -> dict[str, Any]:
+    """The problem's facts after a 4xx."""
+    content = body if isinstance(body, bytes) else json.dumps(body)
+    answer = told(client.post("/v1/plan", content=content, headers={"content-type": content_type}))
+    assert isinstance(answer.code, int)
+    assert 400 <= answer.code < 500, answer
+    return answer.content
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (with_image(camera=LONE), "images.\\ud800"),
+        (with_image(encoding=LONE), "images.agentview.encoding"),
+        (with_image(data=LONE), "images.agentview.data"),
+        (with_image(**{LONE: 1}), "images[0]"),
+        (GOOD | {LONE: 1}, "body"),
+        (GOOD | {"planner": {LONE: 1}}, "planner.\\ud800"),
+        (GOOD | {"planner": {"mode": LONE}}, "planner.mode"),
+        (GOOD | {"policy": LONE}, "policy"),
+        (GOOD | {"session_id": LONE}, "session_id"),
+        (GOOD | {"state": [LONE]}, "state[0]"),
+        (b'{"\\ud800": 1, "\\ud800": 2}', "\\ud800"),
+    ],
+)
+def test_a_lone_surrogate_is_the_robots_fault(body: Any, field: str, client: httpx.Client, served: Served) -> None:
+    assert ask(client, body)["field"] == field
+    assert served.policy.requests == []
+
+
+def test_an_option_of_four_hundred_digits_is_refused(client: httpx.Client) -> None:
+    assert ask(client, GOOD | {"planner": {"smoothing": 10**400}})["field"] == "planner.smoothing"
+
+
+def test_a_boundary_too_long_is_refused(client: httpx.Client) -> None:
+    problem = ask(client, b"--x--", f"multipart/form-data; boundary={'x' * 257}")
+    assert (problem["field"], problem["actual"]) == ("content-type", "257 characters")
+
+
+def test_what_a_problem_tells_is_short(client: httpx.Client) -> None:
+    problem = ask(client, with_image(encoding="e" * 10_000, camera="c" * 10_000))
+    told_texts = [problem[name] for name in ("field", "expected", "actual")]
+    assert all(0 < len(text) <= MAX_FACT_CHARS for text in told_texts)
+    assert len(problem["detail"]) < 1_000
+
+
+@pytest.mark.parametrize("text", ["short", "x" * 300, "x" * 301, LONE * 300, "é" * 400])
+def test_a_safe_text_is_utf8_and_no_longer_than_allowed(text: str) -> None:
+    safe = safe_text(text)
+    safe.encode()
+    assert len(safe) <= MAX_FACT_CHARS
+    assert (safe == text) == (len(text) <= MAX_FACT_CHARS and LONE not in text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "expected", "actual"),
+    [
+        ({"state": ["x"] * 500_000}, "state[0]", "a valid number", "'x'"),
+        ({"state": [0.0] * 5_000}, "state", f"at most {MAX_STATE_NUMBERS} items", "5000 items"),
+        ({"images": GOOD["images"][:1] * 17}, "images", f"at most {MAX_IMAGES} items", "17 items"),
+        ({"images": [1] * 10_000}, "images[0]", "an object", "1"),
+        ({"images": {}}, "images", "a valid list", "{}"),
+        ({f"key{i}": 1 for i in range(1000)}, "body", "at most 64 keys in an object", f"{1000 + len(GOOD)} keys"),
+    ],
+)
+def test_a_list_far_too_long_is_refused_by_its_length(
+    changes: dict[str, object], field: str, expected: str, actual: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_plan(JSON, json.dumps(GOOD | changes).encode())
+    assert (caught.value.field, caught.value.expected, caught.value.actual) == (field, expected, actual)
+
+
+def test_the_last_of_many_keys_given_twice_is_named() -> None:
+    """Counted in one pass: looking for each key in all the others took seconds for as many as these."""
+    keys = [f'"{number}": 1' for number in range(200_000)]
+    with pytest.raises(InvalidRequest, match="199999: expected each key once in an object, got 2 times"):
+        parse_plan(JSON, ("{" + ", ".join([*keys, keys[-1]]) + "}").encode())
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (pb.PlanRequest(images=[pb.Image()] * 100_000), "images"),
+        (pb.PlanRequest(state=[0.0] * 5_000), "state"),
+    ],
+)
+def test_grpc_counts_before_it_reads(message: pb.PlanRequest, field: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{field}: expected at most"):
+        parse_plan_request(message.SerializeToString())
+
+
+def test_unknown_fields_without_end_are_told_shortly() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_plan_request(bytes([0xF8, 0x06, 0x01]) * 10_000)
+    assert caught.value.actual == "unknown field numbers " + ", ".join(["111"] * 8)
+
+
+def test_parts_without_end_are_refused() -> None:
+    body = b"".join(b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' for _ in range(100)) + b"--x--\r\n"
+    with pytest.raises(InvalidRequest, match=f"at most {MAX_IMAGES + 1} parts"):
+        parse_plan("multipart/form-data; boundary=x", body)
+
+
+def test_a_png_without_its_end_is_refused(robot: Robot, served: Served) -> None:
+    whole = example_image("wrist", "png")
+    cut = type(whole)(whole.camera, whole.encoding, whole.data[:-12])
+    answer = robot.plan(example_submission(images=(example_image("agentview"), cut)))
+    assert (answer.content["field"], answer.content["expected"]) == ("images.wrist.data", "a whole PNG")
+    assert answer.content["actual"] == "broken data: no IEND chunk at the end"
+    assert served.policy.requests == []
+
+
+def test_a_plan_the_service_cancelled_is_not_ready(robot: Robot, served: Served) -> None:
+    served.policy.error = asyncio.CancelledError()
+    answer = robot.plan(example_submission())
+    assert (answer.code, answer.name) == ("UNAVAILABLE" if robot.kind == "grpc" else 503, "not-ready")
+
+
+def test_a_failure_of_the_error_path_is_still_a_problem(caplog: pytest.LogCaptureFixture) -> None:
+    error = InvalidRequest("x", "y", "z")
+    error.field = 5  # type: ignore[assignment]  # no report can be made of it
+
+    async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise error
+
+    async def get() -> httpx.Response:
+        gate = HttpGate(failing, 1000, Metrics())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url="http://test") as client:
+            return await client.get("/v1/plan")
+
+    response = asyncio.run(get())
+    answer = told(response)
+    assert (answer.code, answer.name) == (500, "internal")
+    assert answer.content["instance"] in caplog.text
+    assert "TypeError" in caplog.text
+    assert "TypeError" not in response.text
+
+
+def test_a_refusal_is_logged_in_utf8(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        report(InvalidRequest(LONE, LONE, LONE), "http")
+    caplog.text.encode()
+    assert "\\ud800" in caplog.text
+
+
+def test_grpc_refuses_a_crowd_of_images(grpc_robot: GrpcRobot) -> None:
+    message = message_of(example_submission(images=()))
+    message.MergeFrom(pb.PlanRequest(images=[pb.Image()] * 50_000))
+    answer = grpc_robot.call(grpc_robot.stub.Plan, message)
+    assert (answer.code, answer.content["actual"]) == ("INVALID_ARGUMENT", "50000 images")

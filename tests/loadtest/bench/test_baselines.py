@@ -1,0 +1,78 @@
+"""What ours is compared with plans the same: the comparison is one of speed alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from loadtest.bench.baselines import PlainPolicy, Serial
+from wavserve.app.serve import assemble
+from wavserve.app.settings_sources import Given, load_settings
+from wavserve.bundle import bundle
+from wavserve.core.errors import DeadlineExceeded, UnknownSession
+from wavserve.core.types import PlanRequest, PlanResult
+from wavserve.models.weights import presets
+
+INSTRUCTION = "pick up the alphabet soup"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
+    return presets.create("tiny", tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def plain(tiny: bundle.Bundle) -> PlainPolicy:
+    return PlainPolicy(tiny, "digest")
+
+
+def observation(tiny: bundle.Bundle, number: int, session: str | None, mode: str) -> PlanRequest:
+    rng = np.random.default_rng(number)
+    images = {c.name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in tiny.spec.cameras}
+    state = rng.normal(size=tiny.spec.state.dim).astype(np.float32)
+    return PlanRequest(
+        images, state, INSTRUCTION, session, number, 8 * number, 8 * number, options={"mode": mode}, seed=3
+    )
+
+
+@pytest.mark.parametrize("mode", ["paper", "off"])
+def test_the_plain_one_plans_as_ours_does(tiny: bundle.Bundle, plain: PlainPolicy, mode: str) -> None:
+    """Two observations of a session, so that the frame memory counts too."""
+
+    async def both() -> list[tuple[PlanResult, PlanResult]]:
+        flags = [Given("backend.kind", "local", "test"), Given("bundle.path", str(tiny.folder), "test")]
+        service = await assemble(load_settings(None, {}, flags).settings)
+        try:
+            service.policy.warm = True
+            pairs: list[tuple[PlanResult, PlanResult]] = []
+            for number in range(2):
+                sessions = (one.session_id for one in pairs[-1]) if pairs else (None, None)
+                ours, theirs = (observation(tiny, number, session, mode) for session in sessions)
+                pairs.append((await service.policy.plan(ours), await Serial(plain).plan(theirs)))
+            return pairs
+        finally:
+            await service.close()
+
+    for ours, theirs in asyncio.run(both()):
+        assert np.abs(ours.actions).max() > 1e-2
+        np.testing.assert_allclose(theirs.actions, ours.actions, atol=1e-4, rtol=0)
+        assert theirs.receipt.iterations_done == ours.receipt.iterations_done == (3 if mode == "paper" else 0)
+
+
+def test_one_plan_at_a_time_and_none_that_is_too_late(tiny: bundle.Bundle, plain: PlainPolicy) -> None:
+    async def ask() -> None:
+        serial = Serial(plain)
+        deadline = asyncio.get_running_loop().time() + 0.05  # the loop's clock is the monotonic one
+        first = asyncio.create_task(serial.plan(observation(tiny, 0, None, "paper")))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceeded, match="in the queue"):
+            await serial.plan(observation(tiny, 0, None, "off"), deadline)
+        assert first.done(), "it was begun first, and waited for"
+        with pytest.raises(DeadlineExceeded, match="too late"):
+            await serial.plan(observation(tiny, 0, None, "paper"), asyncio.get_running_loop().time() + 0.05)
+        with pytest.raises(UnknownSession):
+            await serial.plan(observation(tiny, 0, "nobody", "off"))
+
+    asyncio.run(ask())

@@ -1,0 +1,43 @@
+"""A backend made slow: every call waits, calls wait side by side, and what is below it is not changed."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from loadtest.robots.slow_service import Slow
+from wavserve.core.types import Tensors
+
+
+@dataclass
+class Echo:
+    calls: list[tuple[str, float]] = field(default_factory=list)
+    closed: bool = False
+
+    async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
+        self.calls.append((verb, deadline))
+        return inputs
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def test_calls_wait_side_by_side() -> None:
+    async def call() -> tuple[Echo, float, list[Tensors]]:
+        echo = Echo()
+        slow = Slow(echo, wait_s=0.5)
+        began = time.monotonic()
+        got = await asyncio.gather(*(slow.run("score", {"x": np.full(1, n)}, 5.0) for n in range(3)))
+        elapsed = time.monotonic() - began
+        await slow.close()
+        return echo, elapsed, got
+
+    echo, elapsed, got = asyncio.run(call())
+    assert echo.calls == [("score", 5.0)] * 3
+    assert [int(one["x"][0]) for one in got] == [0, 1, 2]
+    assert 0.49 < elapsed < 1.4  # one after another: 1.5
+    assert echo.closed

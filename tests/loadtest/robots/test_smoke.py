@@ -1,0 +1,74 @@
+"""A load test as a person runs it: a service of its own, a few seconds, results, a page, and nothing left running."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[3]
+SCENARIO = """
+about = "two robots"
+
+[robots.http]
+edge = "http-multipart"
+replan_at = 8
+planner = { num_iterations = 1, num_video_samples = 4, num_value_samples = 2, value_elite_fraction = 0.5 }
+deadline_ms = 20000
+
+[robots.grpc]
+edge = "grpc"
+executed = 0
+replan_at = 0
+planner = { mode = "off" }
+
+[[phases]]
+name = "both"
+duration_s = 3
+robots = { http = 1, grpc = 1 }
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "loadtest.load", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
+
+
+def test_two_robots_and_a_service_of_their_own(tmp_path: Path) -> None:
+    scenario, out = tmp_path / "two.toml", tmp_path / "two.json"
+    scenario.write_text(SCENARIO)
+    flags = ["--set=backend.kind=local", f"--set=bundle.root={tmp_path / 'bundles'}", "--set=backend.threads=2"]
+    ran = run(str(scenario), f"--out={out}", *flags)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    told = json.loads(out.read_text(encoding="utf-8"))
+    [phase] = told["phases"]
+    asks = phase["asks"]
+    assert asks["answered"] >= 4
+    assert asks["answered"] == sum(asks.values()), asks
+    assert told["ok"]
+    assert phase["groups"]["grpc"]["iterations"].keys() == {"0"}
+    assert phase["memory"]["max_mb"] > 50
+    assert out.with_suffix(".html").read_text(encoding="utf-8").count("<svg") == 10
+    assert "both" in ran.stderr
+    assert "answers that contradict their ask or their receipt  0    0" in ran.stdout
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or ())]
+
+
+def test_what_cannot_be_run_is_told_in_a_line() -> None:
+    ran = run("nothing")
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("loadtest: scenario nothing: expected a .toml file or one of burst, ")
+    url = "--url=http://127.0.0.1:9"
+    for arguments, words in (
+        (("smoke", url, "--set=a=b"), "--set=a=b: arguments of `wavserve serve` need a service of our own"),
+        (("smoke", url), "--grpc: robots of this scenario speak gRPC"),
+        (("slow-backend", url), "--url: this scenario says how its service is started"),
+        (("smoke", "--url=http://127.0.0.1:abc", "--grpc=127.0.0.1:9"), ""),
+        (("overload", url, "--grpc=127.0.0.1:9", "--pid=999999999"), ""),
+    ):
+        ran = run(*arguments)
+        assert ran.returncode == 2
+        assert ran.stderr.startswith(f"loadtest: {words}")

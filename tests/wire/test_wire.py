@@ -1,0 +1,189 @@
+"""The protobuf spelling: round trips, one set of option names, fresh generated code, a status for every error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.edge.fakes import (
+    RecordingPolicy,
+    example_image,
+    example_limits,
+    example_result,
+    example_spec,
+    example_submission,
+)
+from wavserve.core import errors
+from wavserve.core.errors import BundleError, InvalidRequest, Overloaded, StaleHandle, UnsupportedMedia, WavserveError
+from wavserve.core.messages import Chunk, PolicyInfo, Submission
+from wavserve.core.spec import PlannerBounds, PlannerConfig
+from wavserve.core.types import DeadlineResult, PlanRequest, Stop
+from wavserve.edge.frontend import Door
+from wavserve.edge.report import report
+from wavserve.edge.status import INTERNAL, STATUSES, name_of, status_of
+from wavserve.pb import wavserve_pb2 as pb
+from wavserve.wire import answers, requests
+from wavserve.wire.errors import pack_details, unpack_error
+
+ROOT = Path(__file__).parents[2]
+
+counts = st.integers(0, 2**64 - 1)
+options = st.fixed_dictionaries(
+    {},
+    optional={
+        "mode": st.sampled_from(["paper", "published", "off", "random_scores"]),
+        "num_iterations": st.integers(0, 2**32 - 1),
+        "smoothing": st.floats(allow_nan=False),
+        "per_view_noise": st.booleans(),
+        "warm_start": st.booleans(),
+        "early_stop": st.floats(allow_nan=False),
+    },
+)
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
+float32s = st.floats(-MAX_FLOAT32, MAX_FLOAT32, width=32) | st.sampled_from([float("inf"), float("-inf")])
+submissions = st.builds(
+    Submission,
+    images=st.just((example_image("agentview", "png"), example_image("wrist", "raw_bgr8"))),
+    state=st.lists(float32s, max_size=9).map(tuple),
+    instruction=st.text(max_size=20),
+    session_id=st.none() | st.text(min_size=1, max_size=9),
+    sequence=counts,
+    control_step=counts,
+    executed_steps=st.integers(0, 2**32 - 1),
+    policy=st.none() | st.text(min_size=1, max_size=9),
+    options=options,
+    seed=st.none() | counts,
+    deadline_ms=st.none() | st.integers(0, 2**32 - 1),
+    imagine_chunks=st.integers(0, 2**32 - 1),
+)
+
+
+@given(submission=submissions)
+def test_a_submission_survives_the_wire(submission: Submission) -> None:
+    assert requests.parse_plan_request(requests.plan_request(submission).SerializeToString()) == submission
+
+
+def example_chunk(**changes: object) -> Chunk:
+    request = PlanRequest({}, np.zeros(8, np.float32), "go", session_id="s", sequence=3, control_step=9)
+    result = example_result(example_spec(), request)
+    image = example_image()
+    chunk = Chunk(
+        session_id=result.session_id, sequence=3, first_control_step=9, dt_ns=50_000_000, actions=result.actions,
+        valid_until_step=25, receipt=result.receipt, imagined={"agentview": (image, image)}, chunk_id="c",
+        captured_mono_ns=5, server_recv_ns=6, server_send_ns=7, warnings=("w",),
+    )  # fmt: skip
+    return replace(chunk, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stopped", list(Stop))
+@pytest.mark.parametrize("deadline", list(DeadlineResult))
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_chunk_survives_the_wire(deadline: DeadlineResult, absent: bool, stopped: Stop) -> None:
+    receipt = replace(example_chunk().receipt, deadline=deadline, stopped=stopped, warm_start=absent)
+    sent = example_chunk(receipt=replace(receipt, slack_s=None, value_estimate=None) if absent else receipt)
+    got = answers.chunk_from(pb.ActionChunk.FromString(answers.action_chunk(sent).SerializeToString()))
+    assert got.actions.tobytes() == sent.actions.tobytes()
+    assert got.actions.shape == sent.actions.shape
+    for one, other in zip(got.receipt.iterations, sent.receipt.iterations, strict=True):
+        assert one.snr.tobytes() == other.snr.tobytes()
+        assert one.snr.shape == other.snr.shape
+        assert replace(one, snr=other.snr) == other
+    plain = {"actions": sent.actions, "receipt": replace(got.receipt, iterations=sent.receipt.iterations)}
+    assert replace(got, **plain) == sent  # type: ignore[arg-type]
+
+
+def test_policy_facts_survive_the_wire() -> None:
+    info: PolicyInfo = Door(RecordingPolicy(), example_limits()).info()
+    assert answers.policy_from(pb.PolicyInfo.FromString(answers.policy_message(info).SerializeToString())) == info
+
+
+def test_options_have_one_set_of_names() -> None:
+    assert [f.name for f in pb.PlannerOptions.DESCRIPTOR.fields] == [f.name for f in fields(PlannerConfig)]
+    assert all(f.default is not None for f in fields(PlannerBounds))
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"options": {"temperature": 1}}, "planner.temperature"),
+        ({"options": {"num_iterations": "2"}}, "planner.num_iterations"),
+        ({"options": {"num_iterations": -1}}, "planner.num_iterations"),
+        ({"sequence": -1}, "request"),
+        ({"deadline_ms": -1}, "deadline_ms"),
+        ({"deadline_ms": 2**32}, "deadline_ms"),
+        ({"state": ("1",)}, "request"),
+        ({"images": (replace(example_image(), encoding="webp"),)}, "images.agentview.encoding"),
+    ],
+)
+def test_what_protobuf_cannot_carry_is_refused_before_it_is_sent(changes: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        requests.plan_request(example_submission(**changes))
+    assert caught.value.field == field
+    assert isinstance(caught.value, UnsupportedMedia) == field.endswith("encoding")
+
+
+def test_the_generated_code_is_fresh(tmp_path: Path) -> None:
+    out = [f"--{kind}_out={tmp_path}" for kind in ("python", "grpc_python", "pyi")]
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-Iwavserve/pb=protos/wavserve/v1", *out]
+    subprocess.run([*command, "wavserve/pb/wavserve.proto"], cwd=ROOT, check=True)
+    made = sorted((tmp_path / "wavserve" / "pb").iterdir())
+    assert [path.name for path in made] == ["wavserve_pb2.py", "wavserve_pb2.pyi", "wavserve_pb2_grpc.py"]
+    for path in made:
+        assert path.read_text() == (ROOT / "service" / "wavserve" / "pb" / path.name).read_text(), path.name
+
+
+def family(cls: type[WavserveError]) -> Iterator[type[WavserveError]]:
+    yield cls
+    for child in cls.__subclasses__():
+        yield from family(child)
+
+
+def example_error(cls: type[WavserveError]) -> WavserveError:
+    return cls("f", "e", "a") if issubclass(cls, InvalidRequest) else cls("m")
+
+
+START_UP_ONLY = {WavserveError, BundleError, errors.SettingsError}
+
+
+@pytest.mark.parametrize("cls", sorted(set(family(WavserveError)), key=str))
+def test_every_error_a_request_can_meet_has_a_status(cls: type[WavserveError]) -> None:
+    status = status_of(example_error(cls))
+    assert (status is INTERNAL) == (cls in START_UP_ONLY)
+    assert (400 <= status.http < 600, status.grpc is not grpc.StatusCode.OK) == (True, True)
+
+
+def test_a_child_has_its_parents_status_and_its_own_name() -> None:
+    assert status_of(StaleHandle("gone")) is STATUSES[errors.BackendError]
+    assert name_of(StaleHandle("gone")) == "stale-handle"
+    assert (status_of(KeyError()), name_of(KeyError())) == (INTERNAL, "internal")
+
+
+@pytest.mark.parametrize("cls", sorted(set(family(WavserveError)) - START_UP_ONLY, key=str))
+def test_a_typed_error_survives_the_wire(cls: type[WavserveError]) -> None:
+    error = example_error(cls)
+    problem = report(error, "test")
+    facts = {name: getattr(problem, name) for name in ("field", "expected", "actual", "retry_after_s")}
+    told = {name: str(value) for name, value in facts.items() if value is not None}
+    got = unpack_error(pack_details(3, problem.detail, problem.name, told))
+    assert type(got) is cls
+    assert vars(got) == vars(error)
+
+
+def test_the_time_to_wait_survives_the_wire() -> None:
+    got = unpack_error(pack_details(8, "full", "overloaded", {"retry_after_s": "2.5"}))
+    assert isinstance(got, Overloaded)
+    assert got.retry_after_s == 2.5
+
+
+@pytest.mark.parametrize("details", [b"", b"\xff\xff"])
+def test_details_that_are_not_ours_are_left_alone(details: bytes) -> None:
+    assert unpack_error(details) is None
