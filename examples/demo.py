@@ -102,7 +102,7 @@ def ask(client: httpx.Client, request: Mapping[str, Any], frame: Mapping[str, An
 
 
 def tell(plan: Shown) -> None:
-    """Chunk, receipt and stage times."""
+    """ActionChunk, receipt and stage times."""
     answer, receipt = plan.answer, plan.answer["receipt"]
     warning = ", UNTRAINED random weights" if receipt["untrained"] else ""
     say(f"control step {plan.step}: answered in {plan.wall_s:.2f} s, seed {receipt['seed']}{warning}")

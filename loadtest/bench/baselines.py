@@ -20,24 +20,26 @@ from torch import Tensor
 
 from wavserve.bundle.bundle import TRANSFORMER, Bundle
 from wavserve.core.errors import DeadlineExceeded, UnknownSession
+from wavserve.core.messages import ActionChunk
 from wavserve.core.noise import FINAL, Stream, draw, draw_many
 from wavserve.core.normalise import Normaliser
 from wavserve.core.options import merge_options
 from wavserve.core.spec import PlannerConfig, PolicySpec
-from wavserve.core.types import Array, DeadlineResult, PlanRequest, PlanResult, Receipt, Stop
-from wavserve.edge.frontend import Planning
+from wavserve.core.types import Array, DeadlineResult, PlanRequest, Receipt, Stop
+from wavserve.edge.frontend import PolicyProtocol
 from wavserve.models.networks.encoder import Encoder, Pixels
 from wavserve.models.networks.plain import Draws, Plain, Scene, plain_plan
 from wavserve.models.weights import weights
-from wavserve.policy.inflight import Permit
+from wavserve.policy.execution import action_chunk
 from wavserve.policy.sessions import FrameMemory
+from wavserve.scheduling.permits import Permit
 
 
 @dataclass(slots=True)
 class Serial:
     """A policy whose plans wait for each other, first come, first served."""
 
-    policy: Planning
+    policy: PolicyProtocol
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -52,13 +54,13 @@ class Serial:
     def ready(self) -> bool:
         return self.policy.ready
 
-    def enter(self, deadline: float | None) -> AbstractContextManager[Permit]:
+    def reserve(self, deadline: float | None) -> AbstractContextManager[Permit]:
         """Nobody is refused early: whoever comes waits."""
         return nullcontext(Permit())
 
     async def plan(
         self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
-    ) -> PlanResult:
+    ) -> ActionChunk:
         """One plan, when those before it are done. Raises DeadlineExceeded when its deadline passed meanwhile."""
         async with self._turn:
             if deadline is not None and time.monotonic() > deadline:
@@ -81,13 +83,13 @@ class PlainPolicy:
         self._normaliser = Normaliser(bundle.spec)
         self._sessions: dict[str, FrameMemory] = {}
 
-    def enter(self, deadline: float | None) -> AbstractContextManager[Permit]:
+    def reserve(self, deadline: float | None) -> AbstractContextManager[Permit]:
         """It knows nothing that could be judged early."""
         return nullcontext(Permit())
 
     async def plan(
         self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
-    ) -> PlanResult:
+    ) -> ActionChunk:
         """One plan. Raises DeadlineExceeded when it came out too late."""
         began = time.monotonic()
         session = request.session_id or secrets.token_urlsafe(18)
@@ -95,7 +97,7 @@ class PlainPolicy:
             raise UnknownSession("session_id", "a session of this service", repr(session))
         config = merge_options(self.spec.planner, self.spec.bounds, dict(request.options))
         seed = secrets.randbits(63) if request.seed is None else request.seed
-        latents = await asyncio.to_thread(self._models.see, request.images)
+        latents = await asyncio.to_thread(self._models.encode_images, request.images)
         memory = self._remembered(session, latents, request.executed_steps)
         history = self._normaliser.history(request.state)
         output = await asyncio.to_thread(
@@ -106,7 +108,7 @@ class PlainPolicy:
             raise DeadlineExceeded("the plan was ready too late")
         self._sessions[session] = memory
         receipt = self._receipt(request, config, seed, (began, deadline))
-        return PlanResult(session, request.sequence, request.control_step, actions, receipt)
+        return action_chunk(self.spec, session, request, actions, receipt)
 
     async def reset(self, session_id: str) -> None:
         """Forgets a session."""
@@ -152,7 +154,7 @@ class PlainModels:
         self._plain = Plain(models, bundle.spec.model, bundle.spec.latent)
         self._texts: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def see(self, images: Mapping[str, Pixels]) -> Array:
+    def encode_images(self, images: Mapping[str, Pixels]) -> Array:
         """Normalised latents `[V, C, H, W]` of one frame a camera."""
         pixels = np.stack([images[camera.name] for camera in self._spec.cameras])
         latents: Array = self._encoder.encode_images(pixels[None])[0]

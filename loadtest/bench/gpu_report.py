@@ -40,7 +40,7 @@ from wavserve.backends.base import Backend
 from wavserve.backends.local import LocalBackend
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.spec import PolicySpec
-from wavserve.core.types import Array, PlanContext, TextEmbedding
+from wavserve.core.types import Array, TextEmbedding
 from wavserve.models import flops
 from wavserve.models.arena.arena import Arena, SlotShape
 from wavserve.models.arena.book import ArenaBook
@@ -51,7 +51,7 @@ from wavserve.models.runners.loading import RunnerConfig, load_runners, transfor
 from wavserve.models.weights import presets
 from wavserve.models.weights.weights import Models, random_models
 from wavserve.planning.device import Device, DeviceConfig
-from wavserve.planning.model_calls import Job
+from wavserve.planning.model_calls import PlanJob
 from wavserve.planning.proposal import NamedNoise
 from wavserve.scheduling.batcher import BatcherConfig
 
@@ -154,7 +154,7 @@ def check_arena(ground: Ground) -> dict[str, Any]:
     alone = asyncio.run(planned_on(LocalBackend(load_runners(made, config).runners), made))
     hosts = Hosts(made.folder, config)
 
-    async def apart() -> tuple[Array, str, Array]:
+    async def one_call_per_model() -> tuple[Array, str, Array]:
         await asyncio.to_thread(hosts.load)
         before = await planned_on(hosts, made, close=False)
         hosts.kill("video_dit")
@@ -166,7 +166,7 @@ def check_arena(ground: Ground) -> dict[str, Any]:
         await asyncio.to_thread(hosts.load)
         return before, told, await planned_on(hosts, made)
 
-    before, told, after = asyncio.run(apart())
+    before, told, after = asyncio.run(one_call_per_model())
     differences = {"before": np.abs(before - alone).max().item(), "after": np.abs(after - alone).max().item()}
     ok = max(differences.values()) <= MAX_DIFFERENCE and told != "nothing"
     return {"ok": ok, "action_difference": differences, "aim": MAX_DIFFERENCE, "a plan while its owner is dead": told}
@@ -178,7 +178,7 @@ async def planned_on(backend: Backend, made: Bundle, close: bool = True) -> Arra
     device = Device.over(made.spec, backend, DeviceConfig(limits, SLICE, slices_in_flight=2, max_texts=4))
     device.batcher.start()
     try:
-        job = Job(example_context(made.spec), made.spec.planner, NamedNoise((SEED, 0)))
+        job = example_job(made.spec)
         return (await device.planner.plan(job)).actions
     finally:
         await device.batcher.close()
@@ -186,14 +186,14 @@ async def planned_on(backend: Backend, made: Bundle, close: bool = True) -> Arra
             await backend.close()
 
 
-def example_context(spec: PolicySpec) -> PlanContext:
+def example_job(spec: PolicySpec, seed: int = 0) -> PlanJob:
+    """A plan on made-up frames and text; `seed` changes its noise alone."""
     rng = np.random.default_rng(SEED)
     latent, video = spec.latent, spec.model.video
     frames = (spec.num_views, video.in_channels, latent.num_memory_frames, latent.height, latent.width)
     text = TextEmbedding(bytes(32), rng.standard_normal((PROMPT, video.caption_channels), np.float32))
-    return PlanContext(
-        rng.standard_normal(frames, np.float32), text, np.zeros(spec.model.action.in_channels, np.float32)
-    )
+    history = np.zeros(spec.model.action.in_channels, np.float32)
+    return PlanJob(rng.standard_normal(frames, np.float32), text, history, spec.planner, NamedNoise((SEED, seed)))
 
 
 def check_service(ground: Ground) -> dict[str, Any]:
@@ -273,19 +273,18 @@ def device_ms(run: Callable[[], object]) -> dict[str, float]:
 def served(ground: Ground, spec: PolicySpec, models: Models, dtype: torch.dtype, told: Settings) -> dict[int, float]:
     """Seconds for each plan by numbers of robots: planner, batcher and arena as a service has them, without its
     edges."""
-    config = device_config(told, Size(told.arena.num_slots, workers=1, apart=False))
+    config = device_config(told, Size(told.arena.num_slots, workers=1, one_call_per_model=False))
     choices = (told.backend.compile, told.backend.cuda_graphs) if ground.on_gpu else ("off", "off")
     book = ArenaBook(told.arena.num_slots, told.arena.lease_s)
     arena = Arena.in_process(SlotShape.of(spec), book, dtype, ground.device)
     backend = LocalBackend(transformer_runners(models, spec, arena, ROBOTS, *choices))
-    context = example_context(spec)
 
     async def run() -> dict[int, float]:
         device = Device.over(spec, backend, config)
         device.batcher.start()
 
         async def plan(seed: int) -> None:
-            await device.planner.plan(Job(context, spec.planner, NamedNoise((SEED, seed))))
+            await device.planner.plan(example_job(spec, seed))
 
         async def plans(count: int) -> float:
             await asyncio.gather(*map(plan, range(count)))

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from loadtest.bench.on_triton import role
-from loadtest.bench.plan import submission
+from loadtest.bench.plan import observation
 from loadtest.bench.subjects import REPOSITORY
 from wavserve.backends.triton.server import why_not
 from wavserve.clients.plan_client import PlanClient
@@ -56,7 +56,7 @@ def _flags(folder: Path, device: str) -> list[str]:
 
 
 def _request():  # type: ignore[no-untyped-def]
-    return replace(submission({}), seed=0)
+    return replace(observation({}), seed=0)
 
 
 def _repaired(robot: PlanClient, sent) -> Array:  # type: ignore[no-untyped-def]

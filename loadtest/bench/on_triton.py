@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 import torch
 
-from loadtest.bench.plan import submission
+from loadtest.bench.plan import observation
 from loadtest.bench.subjects import REPOSITORY, Subject, on_local, on_triton
 from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
@@ -175,7 +175,7 @@ def service(folder: Path, tiny: Bundle, kind: str) -> dict[str, Any]:
     with serve_process.running(folder / f"{kind}.log", ["--backend", kind, "--bundle", str(tiny.folder)]) as running:
         ready_s = time.perf_counter() - started
         with PlanClient(running.grpc) as client:
-            client.plan(submission({}))
+            client.plan(observation({}))
         processes = [psutil.Process(running.process.pid), *psutil.Process(running.process.pid).children(recursive=True)]
         memory = {role(process): round(process.memory_full_info().uss / 1e6) for process in processes}
     print(file=sys.stderr)
@@ -247,7 +247,7 @@ class Robots:
             running.result()
 
     def _run(self, seed: int) -> None:
-        sent = replace(submission(dict(QUICK)), seed=seed)
+        sent = replace(observation(dict(QUICK)), seed=seed)
         with PlanClient(self._target) as client:
             while not self._stop.is_set():
                 try:

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from wavserve.clients.plan_client import PlanClient
-from wavserve.core.messages import EncodedImage, Submission
+from wavserve.core.messages import EncodedImage, Observation
 from wavserve.system.serve_process import Child, end_with_us, running
 
 EPISODE = Path(__file__).parents[2] / "examples" / "libero_object_0"
@@ -53,8 +53,8 @@ def measured(folder: Path, plans: int, requests: int) -> dict[str, Any]:
 
 def measure(service: Child, plans: int, requests: int) -> dict[str, Any]:
     with PlanClient(service.grpc) as client, httpx.Client(base_url=service.http, timeout=60) as http:
-        whole, _ = timed("plan", partial(over_grpc, client, submission({})), plans)
-        off = submission({"mode": "off"})
+        whole, _ = timed("plan", partial(over_grpc, client, observation({})), plans)
+        off = observation({"mode": "off"})
         body, parts = as_json(off), as_multipart(off)
         asks: dict[str, Ask] = {
             "http_json": lambda: over_http(http.post("/v1/plan", json=body)),
@@ -90,7 +90,7 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
 
 
-def over_grpc(client: PlanClient, sent: Submission) -> float:
+def over_grpc(client: PlanClient, sent: Observation) -> float:
     return client.plan(sent).receipt.stage_s["total"]
 
 
@@ -99,11 +99,13 @@ def over_http(response: httpx.Response) -> float:
     return float(answer["receipt"]["stage_ms"]["total"]) / 1000
 
 
-def submission(options: dict[str, object]) -> Submission:
+def observation(options: dict[str, object]) -> Observation:
     episode = json.loads((EPISODE / "episode.json").read_text())
     frame = episode["frames"][0]
     images = tuple(EncodedImage(camera, "jpeg", jpeg(EPISODE / frame[camera])) for camera in CAMERAS)
-    return Submission(images, tuple(frame["state"]), episode["instruction"], options=options, seed=1)
+    return Observation(
+        images=images, state=tuple(frame["state"]), instruction=episode["instruction"], options=options, seed=1
+    )
 
 
 def jpeg(png: Path) -> bytes:
@@ -112,11 +114,11 @@ def jpeg(png: Path) -> bytes:
     return encoded.getvalue()
 
 
-def facts(sent: Submission) -> dict[str, Any]:
+def facts(sent: Observation) -> dict[str, Any]:
     return {"instruction": sent.instruction, "state": sent.state, "planner": dict(sent.options), "seed": sent.seed}
 
 
-def as_json(sent: Submission) -> dict[str, Any]:
+def as_json(sent: Observation) -> dict[str, Any]:
     images = [
         {"camera": image.camera, "encoding": image.encoding, "data": base64.b64encode(image.data).decode()}
         for image in sent.images
@@ -124,7 +126,7 @@ def as_json(sent: Submission) -> dict[str, Any]:
     return {**facts(sent), "images": images}
 
 
-def as_multipart(sent: Submission) -> dict[str, tuple[str | None, bytes, str]]:
+def as_multipart(sent: Observation) -> dict[str, tuple[str | None, bytes, str]]:
     request: dict[str, tuple[str | None, bytes, str]] = {
         "request": (None, json.dumps(facts(sent)).encode(), "application/json")
     }

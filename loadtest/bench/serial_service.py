@@ -20,7 +20,7 @@ from wavserve.app.serve import assemble
 from wavserve.app.settings import Settings
 from wavserve.bundle import bundle
 from wavserve.commands import configuration
-from wavserve.edge.frontend import Planning
+from wavserve.edge.frontend import PolicyProtocol
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
 from wavserve.edge.limits import EdgeLimits
@@ -54,7 +54,7 @@ async def serve(settings: Settings, path: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def policy(settings: Settings, path: str) -> AsyncIterator[Planning]:
+async def policy(settings: Settings, path: str) -> AsyncIterator[PolicyProtocol]:
     """What plans behind the lock, warm."""
     if path == "fast":
         service = await assemble(settings)

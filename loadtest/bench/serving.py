@@ -87,12 +87,12 @@ class Bench:
     seconds: float
     turns: int
     found: dict[tuple[str, int, str], list[Turn]] = field(default_factory=dict)
-    bare: list[float] = field(default_factory=list)
+    identity: list[float] = field(default_factory=list)
     """seconds of backend calls in each plan made in this process"""
     frames: Frames = field(default_factory=Frames.recorded)
 
     async def run(self, subject: Subject) -> None:
-        """Every pass; the bare backend has its turn where a lone robot has."""
+        """Every pass; the identity backend has its turn where a lone robot has."""
         for one in PASSES:
             for turn in range(self.turns):
                 for robots in ROBOTS:
@@ -128,7 +128,7 @@ class Bench:
         for number in range(BARE_PLANS):
             subject.timed.calls.clear()
             await subject.plan(number)
-            self.bare.append(sum(seconds for _, seconds in subject.timed.calls))
+            self.identity.append(sum(seconds for _, seconds in subject.timed.calls))
 
     def _tell(self, one: Pass, turn: int, robots: int, name: str, done: Turn) -> None:
         note(f"{one.name} turn {turn + 1}/{self.turns} {robots} robots {name}: {done.plans_per_s:.2f} plans/s")
@@ -230,10 +230,10 @@ def told_of(bench: Bench, backend: str) -> dict[str, Any]:
         "p99_over_p50": {
             "plan_of_a_lone_robot": spread(lone),
             "plans": len(lone),
-            "bare_backend": spread(bench.bare),
-            "bare_plans": len(bench.bare),
+            "bare_backend": spread(bench.identity),
+            "bare_plans": len(bench.identity),
         },
-        "bare_backend_p50_ms": round(float(np.median(bench.bare)) * 1e3, 1),
+        "bare_backend_p50_ms": round(float(np.median(bench.identity)) * 1e3, 1),
     }
 
 
@@ -278,7 +278,7 @@ def table(told: Mapping[str, Any]) -> str:
         lines.append(f"{words}: {aim['ratio']:.2f}, aim {aim['aim']}, {'met' if aim['ok'] else 'NOT MET'}")
     spreads = told["p99_over_p50"]
     lines.append(
-        f"p99/p50: lone robot {spreads['plan_of_a_lone_robot']} ({spreads['plans']} plans), bare backend "
+        f"p99/p50: lone robot {spreads['plan_of_a_lone_robot']} ({spreads['plans']} plans), identity backend "
         f"{spreads['bare_backend']} ({spreads['bare_plans']})"
     )
     return "\n".join(lines)

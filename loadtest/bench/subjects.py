@@ -20,14 +20,14 @@ from wavserve.backends.local import LocalBackend
 from wavserve.backends.triton.client import TritonBackend
 from wavserve.backends.triton.server import ServerConfig, TritonServer, new_name
 from wavserve.bundle.bundle import Bundle
-from wavserve.core.types import PlanContext, Tensors
+from wavserve.core.types import Tensors
 from wavserve.core.verbs import MODELS
 from wavserve.models.runners.loading import RunnerConfig, load_runners
 from wavserve.planning.device import Device, DeviceConfig
-from wavserve.planning.model_calls import Job
+from wavserve.planning.model_calls import PlanJob
 from wavserve.planning.proposal import NamedNoise
 from wavserve.scheduling.batcher import BatcherConfig
-from wavserve.scheduling.schedule import Ticket
+from wavserve.scheduling.ledger import Ticket
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 INSTRUCTION = "pick up the alphabet soup and place it in the basket"
@@ -66,11 +66,12 @@ class Subject:
         rng = np.random.default_rng(seed)
         images = {c.name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
         started = time.perf_counter()
-        text = await self.device.perception.read(INSTRUCTION, Ticket())
-        latents = await self.device.perception.see(images, Ticket())
+        text = await self.device.perception.encode_text(INSTRUCTION, Ticket())
+        latents = await self.device.perception.encode_images(images, Ticket())
         memory = np.repeat(latents[:, :, None], spec.latent.num_memory_frames, axis=2)
-        context = PlanContext(memory, text, np.zeros(spec.model.action.in_channels, np.float32))
-        plan = await self.device.planner.plan(Job(context, spec.planner, NamedNoise((seed, 0))))
+        history = np.zeros(spec.model.action.in_channels, np.float32)
+        job = PlanJob(memory, text, history, spec.planner, NamedNoise((seed, 0)))
+        plan = await self.device.planner.plan(job)
         self.plans.append(time.perf_counter() - started)
         return plan.actions
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wavserve.core.messages import Chunk, Submission
+from wavserve.core.messages import ActionChunk, Observation
 from wavserve.core.types import Stop
 
 ROUNDING_S = 1e-3
@@ -37,7 +37,7 @@ class Reply:
     stage_s: Mapping[str, float]
 
 
-def from_chunk(chunk: Chunk) -> Reply:
+def from_chunk(chunk: ActionChunk) -> Reply:
     """A reply that came over gRPC."""
     receipt = chunk.receipt
     return Reply(
@@ -78,7 +78,7 @@ def from_json(answer: Mapping[str, Any]) -> Reply:
     )
 
 
-def faults(asked: Submission, reply: Reply, elapsed_s: float, needed: int) -> Iterator[str]:
+def faults(asked: Observation, reply: Reply, elapsed_s: float, needed: int) -> Iterator[str]:
     """What is wrong with an answer, in words; nothing as a rule.
 
     `elapsed_s`: how long the robot waited; `needed`: steps that its chunks must have.
@@ -96,7 +96,7 @@ def faults(asked: Submission, reply: Reply, elapsed_s: float, needed: int) -> It
         yield f"served in {reply.served_s:.4f} s, longer than the robot waited, {elapsed_s:.4f} s"
 
 
-def _receipt_faults(asked: Submission, reply: Reply) -> Iterator[str]:
+def _receipt_faults(asked: Observation, reply: Reply) -> Iterator[str]:
     short = reply.iterations_done < reply.iterations_asked and reply.stopped != Stop.SETTLED.value
     bounded = "met_degraded" if short else "met"
     expected = "none" if asked.deadline_ms is None else bounded

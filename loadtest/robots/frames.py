@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from wavserve.core.messages import EncodedImage, Submission
+from wavserve.core.messages import EncodedImage, Observation
 
 EPISODE = Path(__file__).parents[2] / "examples" / "libero_object_0"
 CAMERAS = ("agentview", "wrist")
@@ -19,7 +19,7 @@ CAMERAS = ("agentview", "wrist")
 class Frames:
     """One episode: observations without anything of a session."""
 
-    observations: tuple[Submission, ...]
+    observations: tuple[Observation, ...]
 
     @classmethod
     def recorded(cls, folder: Path = EPISODE) -> Frames:
@@ -27,9 +27,11 @@ class Frames:
         seen = []
         for frame in episode["frames"]:
             pictures = (EncodedImage(name, "png", (folder / frame[name]).read_bytes()) for name in CAMERAS)
-            seen.append(Submission(tuple(pictures), tuple(frame["state"]), episode["instruction"]))
+            seen.append(
+                Observation(images=tuple(pictures), state=tuple(frame["state"]), instruction=episode["instruction"])
+            )
         return cls(tuple(seen))
 
-    def at(self, number: int) -> Submission:
+    def at(self, number: int) -> Observation:
         """The `number`-th observation; after the last comes the first."""
         return self.observations[number % len(self.observations)]

@@ -133,7 +133,7 @@ def series(journal: Journal) -> dict[str, list[dict[str, float]]]:
     }
 
 
-def batch(old: Scrape, now: Scrape, verbs: Iterable[str] = ("imagine", "score", "appraise", "decode")) -> float:
+def batch(old: Scrape, now: Scrape, verbs: Iterable[str] = ("imagine", "score", "value_features", "decode")) -> float:
     """Sample groups that joined in a call of planning, on average between two readings; 0 without a call."""
     calls = sum(now.call_count.get(verb, 0) - old.call_count.get(verb, 0) for verb in verbs)
     groups = sum(now.call_groups.get(verb, 0) - old.call_groups.get(verb, 0) for verb in verbs)

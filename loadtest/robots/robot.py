@@ -21,7 +21,7 @@ from loadtest.robots.scenario import RobotGroup
 from loadtest.robots.turns import Turns
 from loadtest.robots.wires import Lost, Wire
 from wavserve.core.errors import DeadlineExceeded, Overloaded, UnknownSession, WavserveError
-from wavserve.core.messages import Submission
+from wavserve.core.messages import Observation
 
 AFTER_FAILURE_S = 0.5
 """How long a robot waits when something else than load went wrong."""
@@ -124,7 +124,7 @@ class Robot:
             case _:
                 return ask.ended + AFTER_FAILURE_S
 
-    def _look(self, deadline_ms: int | None) -> Submission:
+    def _look(self, deadline_ms: int | None) -> Observation:
         step = self._playback.step(self._clock.now())
         seen = self._frames.at(self._sequence)
         options: Mapping[str, object] = dict(self._is.group.planner)
@@ -164,7 +164,7 @@ class Robot:
         finally:
             self._journal.under_way -= 1
 
-    def _accepted(self, ask: Ask, sent: Submission, reply: Reply) -> Ask:
+    def _accepted(self, ask: Ask, sent: Observation, reply: Reply) -> Ask:
         ended = self._ended(ask, "answered", "")
         wrong = tuple(faults(sent, reply, ended.seconds, self._is.group.needed_steps))
         self._session, self._accepted_step = reply.session_id, sent.control_step

@@ -37,7 +37,7 @@ def main() -> None:
     configuration.add_settings_arguments(parser)
     args = parser.parse_args()
     settings = configuration.load(args).settings
-    asyncio.run(serve(settings, around=lambda backend: Slow(backend, args.slow_ms / 1e3)))
+    asyncio.run(serve(settings, wrap_backend=lambda backend: Slow(backend, args.slow_ms / 1e3)))
 
 
 if __name__ == "__main__":

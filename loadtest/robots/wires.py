@@ -17,7 +17,7 @@ from loadtest.robots.answers import Reply, from_chunk, from_json
 from loadtest.robots.scenario import Edge
 from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, UnknownSession, WavserveError
-from wavserve.core.messages import DEADLINE_KEY, EncodedImage, Submission
+from wavserve.core.messages import DEADLINE_KEY, EncodedImage, Observation
 
 PATIENCE_S = 120.0
 """After so long without an answer a request counts as lost."""
@@ -32,7 +32,7 @@ class Lost(Exception):
 class Wire(Protocol):
     """One robot's way to the service."""
 
-    async def ask(self, submission: Submission) -> Reply:
+    async def ask(self, observation: Observation) -> Reply:
         """One plan. Raises WavserveError as the service refused it, or Lost."""
         ...
 
@@ -46,10 +46,10 @@ class HttpWire:
         self._client = client
         self._multipart = multipart
 
-    async def ask(self, submission: Submission) -> Reply:
-        deadline = submission.deadline_ms
+    async def ask(self, observation: Observation) -> Reply:
+        deadline = observation.deadline_ms
         told = {} if deadline is None else {DEADLINE_KEY: str(deadline)}
-        content, headers = self._body(submission)
+        content, headers = self._body(observation)
         try:
             response = await self._client.post("/v1/plan", headers=headers | told, **content)
         except httpx.HTTPError as error:
@@ -61,14 +61,14 @@ class HttpWire:
     async def close(self) -> None:
         """The client belongs to whoever made it."""
 
-    def _body(self, submission: Submission) -> tuple[dict[str, Any], dict[str, str]]:
+    def _body(self, observation: Observation) -> tuple[dict[str, Any], dict[str, str]]:
         """What httpx is given as the content, and the headers that belong to it."""
-        facts = _facts(submission)
+        facts = _facts(observation)
         if not self._multipart:
-            body = orjson.dumps(facts | {"images": [_image(image) for image in submission.images]})
+            body = orjson.dumps(facts | {"images": [_image(image) for image in observation.images]})
             return {"content": body}, {"content-type": "application/json"}
         parts = {"request": (None, orjson.dumps(facts), "application/json")}
-        pictures = {i.camera: (i.camera, i.data, f"image/{i.encoding}") for i in submission.images}
+        pictures = {i.camera: (i.camera, i.data, f"image/{i.encoding}") for i in observation.images}
         return {"files": parts | pictures}, {}
 
 
@@ -79,10 +79,10 @@ class GrpcWire:
         self._target = target
         self._client = AsyncPlanClient(target)
 
-    async def ask(self, submission: Submission) -> Reply:
+    async def ask(self, observation: Observation) -> Reply:
         try:
             async with asyncio.timeout(PATIENCE_S):  # not told to gRPC: the service would take it for a deadline
-                return from_chunk(await self._client.plan(submission))
+                return from_chunk(await self._client.plan(observation))
         except TimeoutError as error:
             raise Lost(f"no answer within {PATIENCE_S:.0f} s") from error
         except NotReady as error:
@@ -123,7 +123,7 @@ def problem_error(response: httpx.Response) -> WavserveError:
             return WavserveError(f"{name}: {detail}")
 
 
-def _facts(sent: Submission) -> dict[str, Any]:
+def _facts(sent: Observation) -> dict[str, Any]:
     return {
         "instruction": sent.instruction,
         "state": sent.state,

@@ -122,7 +122,9 @@ def test_outputs_on_handles_follow_the_signature_table(subject: Subject) -> None
     scored = subject.run("score", value_inputs(subject.spec, handles, flow_steps=2, release=0))
     assert_outputs(subject, "score", scored, 2, N)
     single = handles[:, :1]
-    assert_outputs(subject, "appraise", subject.run("appraise", value_inputs(subject.spec, single, 1)), 2, 1)
+    assert_outputs(
+        subject, "value_features", subject.run("value_features", value_inputs(subject.spec, single, 1)), 2, 1
+    )
     assert_outputs(subject, "decode", subject.run("decode", action_inputs(subject.spec, single)), 2, 1)
     assert_outputs(subject, "release", subject.run("release", {"handles": handles[:, 1:]}), 2, 1)
     assert subject.used() == 0
@@ -148,11 +150,11 @@ def test_scores_and_actions_do_not_depend_on_neighbours(subject: Subject) -> Non
     alone = [subject.run("score", {n: t[g : g + 1] for n, t in scoring.items()})["values"][0] for g in range(3)]
     np.testing.assert_allclose(scores, np.stack(alone), atol=1e-5)
     assert not np.allclose(scores[0], scores[1])
-    subject.run("appraise", appraising)
+    subject.run("value_features", appraising)
     first = subject.run("decode", {n: t[:1] for n, t in acting.items()})["actions"]
     rest = subject.run("decode", {n: t[1:] for n, t in acting.items()})["actions"]
     handles = imagine(subject, groups=3, samples=1)
-    subject.run("appraise", {**appraising, "handles": handles})
+    subject.run("value_features", {**appraising, "handles": handles})
     together = subject.run("decode", {**acting, "handles": handles})["actions"]
     np.testing.assert_allclose(together, np.concatenate([first, rest]), atol=1e-5)
 
@@ -205,14 +207,14 @@ def test_scoring_releases_only_when_told_to(subject: Subject) -> None:
         assert outputs["status"].tolist() == [Status.OK]
 
 
-@pytest.mark.parametrize("verb", ["score", "appraise", "decode"])
+@pytest.mark.parametrize("verb", ["score", "value_features", "decode"])
 def test_a_stale_handle_is_told_and_its_neighbour_is_served(subject: Subject, verb: str) -> None:
     stale = imagine(subject, samples=1)
     subject.run("release", {"handles": stale})
     good = imagine(subject, samples=1)
     handles = np.concatenate([stale, good])
     if verb == "decode":
-        subject.run("appraise", value_inputs(subject.spec, good, 1))
+        subject.run("value_features", value_inputs(subject.spec, good, 1))
         inputs = action_inputs(subject.spec, handles)
     else:
         params = {"flow_steps": 1, "release": 0} if verb == "score" else {}
@@ -249,7 +251,7 @@ def test_every_backend_with_models_plans_the_same(reference: Subject, subject: S
         handles = imagine(backend, groups=2)
         values = backend.run("score", value_inputs(backend.spec, handles, flow_steps=4, release=0))["values"]
         single = handles[:, :1]
-        backend.run("appraise", value_inputs(backend.spec, single, 1))
+        backend.run("value_features", value_inputs(backend.spec, single, 1))
         actions = backend.run("decode", action_inputs(backend.spec, single))["actions"]
         backend.run("release", {"handles": handles[:, 1:]})
         told.append((values, actions))

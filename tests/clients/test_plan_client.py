@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.edge.fakes import example_result, example_spec, example_submission
+from tests.edge.fakes import example_chunk_of, example_observation, example_spec
 from tests.edge.served import Served
 from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.clients.plan_client import PlanClient
@@ -35,9 +35,9 @@ def client(served: Served) -> Iterator[PlanClient]:
 
 
 def test_a_plan_comes_back_whole(client: PlanClient, served: Served) -> None:
-    chunk = client.plan(example_submission(sequence=4, control_step=32, imagine_chunks=1))
+    chunk = client.plan(example_observation(sequence=4, control_step=32, imagine_chunks=1))
     (request,) = served.policy.requests
-    result = example_result(example_spec(), request)
+    result = example_chunk_of(example_spec(), request)
     assert chunk.actions.tobytes() == result.actions.tobytes()
     assert (chunk.session_id, chunk.sequence, chunk.first_control_step) == (result.session_id, 4, 32)
     assert chunk.receipt.config == result.receipt.config
@@ -55,14 +55,14 @@ def test_a_policy_tells_its_facts(client: PlanClient) -> None:
 
 def test_a_refusal_is_typed(client: PlanClient, served: Served) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        client.plan(example_submission(state=(0.0,)))
+        client.plan(example_observation(state=(0.0,)))
     assert (caught.value.field, caught.value.expected, caught.value.actual) == ("state", "8 numbers", "1 numbers")
     served.policy.error = SequenceConflict("sequence", "more than 7", 7)
     with pytest.raises(SequenceConflict, match="sequence: expected more than 7, got 7"):
-        client.plan(example_submission())
+        client.plan(example_observation())
     served.policy.error = Overloaded("full", 2.5)
     with pytest.raises(Overloaded) as full:
-        client.plan(example_submission())
+        client.plan(example_observation())
     assert full.value.retry_after_s == 2.5
 
 
@@ -77,7 +77,7 @@ def test_reset_asks_and_raises(client: PlanClient, served: Served) -> None:
 def test_an_internal_error_names_its_id(client: PlanClient, served: Served) -> None:
     served.policy.error = ZeroDivisionError("/secret/path")
     with pytest.raises(WavserveError, match="urn:uuid:") as caught:
-        client.plan(example_submission())
+        client.plan(example_observation())
     assert type(caught.value) is WavserveError
 
 
@@ -85,7 +85,7 @@ def test_a_timeout_cancels_the_plan(client: PlanClient, served: Served) -> None:
     started, cancelled = threading.Event(), threading.Event()
     served.policy.hold, served.policy.started, served.policy.cancelled = True, started.set, cancelled.set
     with pytest.raises(DeadlineExceeded):
-        client.plan(example_submission(), timeout_s=2.0)
+        client.plan(example_observation(), timeout_s=2.0)
     assert started.is_set()
     assert cancelled.wait(30)
 
@@ -110,11 +110,11 @@ def test_the_client_needs_the_base_install_only() -> None:
 def test_the_client_for_an_event_loop_answers_and_refuses_alike(served: Served) -> None:
     async def ask() -> None:
         async with AsyncPlanClient(served.address.grpc) as client:
-            chunk = await client.plan(example_submission(sequence=4, deadline_ms=60_000))
+            chunk = await client.plan(example_observation(sequence=4, deadline_ms=60_000))
             assert (chunk.sequence, chunk.receipt.sequence) == (4, 4)
             served.policy.error = Overloaded("full", 0.25)
             with pytest.raises(Overloaded, match="full") as caught:
-                await client.plan(example_submission())
+                await client.plan(example_observation())
             assert caught.value.retry_after_s == 0.25
 
     asyncio.run(ask())
@@ -126,6 +126,6 @@ def test_the_client_for_an_event_loop_says_when_nobody_is_there() -> None:
             taken.bind(("127.0.0.1", 0))
             async with AsyncPlanClient(f"127.0.0.1:{taken.getsockname()[1]}") as client:
                 with pytest.raises(NotReady, match="UNAVAILABLE"):
-                    await client.plan(example_submission(), timeout_s=5.0)
+                    await client.plan(example_observation(), timeout_s=5.0)
 
     asyncio.run(ask())

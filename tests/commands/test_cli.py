@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from wavserve.cli import main
-from wavserve.core.messages import Chunk
+from wavserve.core.messages import ActionChunk
 from wavserve.core.spec import PlannerConfig
 from wavserve.core.types import DeadlineResult, Receipt, Stop
 from wavserve.pb import wavserve_pb2 as pb
@@ -25,7 +25,7 @@ from wavserve.wire.answers import action_chunk
 SERVER_ONLY = ("torch", "fastapi", "pydantic", "uvicorn", "prometheus_client", "PIL", "transformers", "diffusers")
 
 
-def example_chunk() -> Chunk:
+def example_chunk() -> ActionChunk:
     receipt = Receipt(
         policy="tiny",
         policy_digest="ab" * 32,
@@ -44,7 +44,7 @@ def example_chunk() -> Chunk:
         digests={"state": "00"},
         version="0.1.0",
     )
-    return Chunk(
+    return ActionChunk(
         session_id="opened",
         sequence=0,
         first_control_step=0,

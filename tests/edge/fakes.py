@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from wavserve.core.errors import WavserveError
-from wavserve.core.messages import EncodedImage, Submission
+from wavserve.core.messages import ActionChunk, EncodedImage, Observation
 from wavserve.core.spec import (
     ActionSpec,
     CameraSpec,
@@ -26,9 +26,11 @@ from wavserve.core.spec import (
     VectorSpec,
     VideoConfig,
 )
-from wavserve.core.types import DeadlineResult, IterationRecord, Picture, PlanRequest, PlanResult, Receipt, Stop
+from wavserve.core.types import DeadlineResult, IterationRecord, PlanRequest, Receipt, Stop
 from wavserve.edge.limits import EdgeLimits
-from wavserve.policy.inflight import Permit
+from wavserve.policy.execution import action_chunk
+from wavserve.policy.imagined import encode_png
+from wavserve.scheduling.permits import Permit
 
 STATE_DIM, ACTION_DIM, CHUNK = 8, 7, 16
 INSTRUCTION = "pick up the alphabet soup"
@@ -85,14 +87,14 @@ def example_image(camera: str = "agentview", encoding: str = "png", size: tuple[
     return EncodedImage(camera, encoding, example_bytes(pixels, encoding), height, width, captured_mono_ns=1234)
 
 
-def example_submission(**changes: object) -> Submission:
+def example_observation(**changes: object) -> Observation:
     """A request that the example policy takes."""
     fields: dict[str, object] = {
         "images": (example_image("agentview", "png"), example_image("wrist", "jpeg")),
         "state": tuple(0.1 * i for i in range(STATE_DIM)),
         "instruction": INSTRUCTION,
     }
-    return Submission(**(fields | changes))  # type: ignore[arg-type]
+    return Observation(**(fields | changes))  # type: ignore[arg-type]
 
 
 def example_receipt(spec: PolicySpec, request: PlanRequest) -> Receipt:
@@ -129,50 +131,40 @@ def example_receipt(spec: PolicySpec, request: PlanRequest) -> Receipt:
     )
 
 
-def example_picture(seed: int) -> Picture:
-    return Picture(16, 16, example_bytes(example_pixels(16, 16, seed), "png"))
-
-
-def example_result(spec: PolicySpec, request: PlanRequest) -> PlanResult:
+def example_chunk_of(spec: PolicySpec, request: PlanRequest) -> ActionChunk:
     """An answer whose actions no two of which are equal, with imagined frames when they were asked for."""
     actions = np.linspace(-1, 1, CHUNK * ACTION_DIM, dtype=np.float32).reshape(CHUNK, ACTION_DIM)
-    dreaming = spec.cameras if request.imagine_chunks else ()
-    frames = {camera.name: tuple(example_picture(seed) for seed in (5, 6)) for camera in dreaming}
-    return PlanResult(
-        session_id=request.session_id or "session-of-the-fake",
-        sequence=request.sequence,
-        first_control_step=request.control_step,
-        actions=actions,
-        receipt=example_receipt(spec, request),
-        imagined=frames,
-    )
+    cameras = spec.cameras if request.imagine_chunks else ()
+    imagined = {c.name: tuple(encode_png(c.name, example_pixels(16, 16, seed)) for seed in (5, 6)) for c in cameras}
+    session_id = request.session_id or "session-of-the-fake"
+    return action_chunk(spec, session_id, request, actions, example_receipt(spec, request), imagined)
 
 
 @dataclass
 class RecordingPolicy:
-    """Answers with `example_result`, or raises `error`; with `hold`, plans last until they are cancelled."""
+    """Answers with `example_chunk_of`, or raises `error`; with `hold`, plans last until they are cancelled."""
 
     spec: PolicySpec = field(default_factory=example_spec)
     digest: str = "d" * 64
     ready: bool = True
     error: BaseException | None = None
-    door_error: WavserveError | None = None
+    reserve_error: WavserveError | None = None
     hold: bool = False
     requests: list[PlanRequest] = field(default_factory=list)
     deadlines: list[float | None] = field(default_factory=list)
-    knocks: list[float | None] = field(default_factory=list)
+    reserved: list[float | None] = field(default_factory=list)
     resets: list[str] = field(default_factory=list)
     started: Callable[[], object] = lambda: None
     cancelled: Callable[[], object] = lambda: None
 
     @contextmanager
-    def enter(self, deadline: float | None) -> Iterator[Permit]:
-        self.knocks.append(deadline)
-        if self.door_error is not None:
-            raise self.door_error
+    def reserve(self, deadline: float | None) -> Iterator[Permit]:
+        self.reserved.append(deadline)
+        if self.reserve_error is not None:
+            raise self.reserve_error
         yield Permit()
 
-    async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> PlanResult:
+    async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> ActionChunk:
         self.requests.append(request)
         self.deadlines.append(deadline)
         self.started()
@@ -180,7 +172,7 @@ class RecordingPolicy:
             await self._until_cancelled()
         if self.error is not None:
             raise self.error
-        return example_result(self.spec, request)
+        return example_chunk_of(self.spec, request)
 
     async def reset(self, session_id: str) -> None:
         self.resets.append(session_id)

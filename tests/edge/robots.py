@@ -20,8 +20,8 @@ from google.protobuf import any_pb2
 from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2, status_pb2
 
-from wavserve.core.messages import EncodedImage, Submission
-from wavserve.edge.frontend import Planning
+from wavserve.core.messages import EncodedImage, Observation
+from wavserve.edge.frontend import PolicyProtocol
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
 from wavserve.edge.limits import EdgeLimits
@@ -40,7 +40,7 @@ class Address:
 
 
 @contextmanager
-def serving(policy: Planning, limits: EdgeLimits, metrics: Metrics) -> Iterator[Address]:
+def serving(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics) -> Iterator[Address]:
     """Both edges in one loop in one thread, as `app` runs them, on free ports of the loopback."""
     address: Future[Address] = Future()
     stop = threading.Event()
@@ -54,7 +54,7 @@ def serving(policy: Planning, limits: EdgeLimits, metrics: Metrics) -> Iterator[
 
 
 async def _serve(
-    policy: Planning, limits: EdgeLimits, metrics: Metrics, address: Future[Address], stop: threading.Event
+    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, address: Future[Address], stop: threading.Event
 ) -> None:
     app = create_http_app(policy, limits, metrics)
     http = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=5))
@@ -86,14 +86,14 @@ class Told:
         return str(self.content["type"]).removeprefix("urn:wavserve:problem:")
 
 
-def body_of(submission: Submission, with_data: bool = True) -> dict[str, Any]:
+def body_of(observation: Observation, with_data: bool = True) -> dict[str, Any]:
     """The JSON of a request; without data, the `request` part of a multipart one."""
     names = ("state", "instruction", "session_id", "sequence", "control_step", "executed_steps", "policy", "seed")
     names += ("deadline_ms", "imagine_chunks")
-    body = {name: getattr(submission, name) for name in names}
+    body = {name: getattr(observation, name) for name in names}
     return body | {
-        "planner": dict(submission.options),
-        "images": [_image_of(image, with_data) for image in submission.images],
+        "planner": dict(observation.options),
+        "images": [_image_of(image, with_data) for image in observation.images],
     }
 
 
@@ -111,8 +111,8 @@ class JsonRobot:
     def __init__(self, address: Address) -> None:
         self.client = httpx.Client(base_url=address.http, timeout=30)
 
-    def plan(self, submission: Submission) -> Told:
-        body = json.dumps(body_of(submission))  # NaN and infinity as the bare words Python writes
+    def plan(self, observation: Observation) -> Told:
+        body = json.dumps(body_of(observation))  # NaN and infinity as the bare words Python writes
         return told(self.client.post("/v1/plan", content=body, headers={"content-type": "application/json"}))
 
     def reset(self, session_id: str) -> Told:
@@ -127,12 +127,12 @@ class MultipartRobot(JsonRobot):
 
     kind = "multipart"
 
-    def plan(self, submission: Submission) -> Told:
-        facts = body_of(submission, with_data=False)
+    def plan(self, observation: Observation) -> Told:
+        facts = body_of(observation, with_data=False)
         seen: dict[str, dict[str, Any]] = {image["camera"]: image for image in facts["images"]}
         facts["images"] = list(seen.values())  # each camera is described once, even where its part comes twice
         files: list[tuple[str, Any]] = [("request", (None, json.dumps(facts), "application/json"))]
-        for image in submission.images:
+        for image in observation.images:
             media = MEDIA.get(image.encoding, "application/octet-stream")
             files.append((image.camera, (f"{image.camera}.bin", image.data, media)))
         return told(self.client.post("/v1/plan", files=files))
@@ -153,8 +153,8 @@ class GrpcRobot:
         self.channel = grpc.insecure_channel(address.grpc)
         self.stub = PlanServiceStub(self.channel)
 
-    def plan(self, submission: Submission) -> Told:
-        return self.call(self.stub.Plan, message_of(submission))
+    def plan(self, observation: Observation) -> Told:
+        return self.call(self.stub.Plan, message_of(observation))
 
     def reset(self, session_id: str) -> Told:
         return self.call(self.stub.Reset, pb.ResetRequest(session_id=session_id))
@@ -188,13 +188,13 @@ def facts_of(error: Any) -> dict[str, Any]:
     return facts
 
 
-def message_of(submission: Submission) -> pb.PlanRequest:
-    """A submission as protobuf, whatever it holds: what has no name there goes as an unknown field or number."""
-    known = {name: value for name, value in submission.options.items() if name in parts.OPTION_NAMES}
-    message = requests.plan_request(replace(submission, images=(), options=known))
-    if known != dict(submission.options):
+def message_of(observation: Observation) -> pb.PlanRequest:
+    """A observation as protobuf, whatever it holds: what has no name there goes as an unknown field or number."""
+    known = {name: value for name, value in observation.options.items() if name in parts.OPTION_NAMES}
+    message = requests.plan_request(replace(observation, images=(), options=known))
+    if known != dict(observation.options):
         message.planner.MergeFromString(bytes([0xF8, 0x06, 0x01]))  # field 111, varint 1
-    for image in submission.images:
+    for image in observation.images:
         entry = message.images.add(camera=image.camera, data=image.data, height=image.height, width=image.width)
         entry.encoding = dict(pb.Image.Encoding.items()).get(image.encoding.upper(), 99)  # type: ignore[assignment]  # open
         entry.channels, entry.captured_mono_ns = image.channels, image.captured_mono_ns

@@ -11,14 +11,14 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.edge.fakes import CHUNK, example_image, example_pixels, example_result, example_spec, example_submission
+from tests.edge.fakes import CHUNK, example_chunk_of, example_image, example_observation, example_pixels, example_spec
 from tests.edge.robots import ROBOTS, GrpcRobot, JsonRobot, Robot
 from tests.edge.served import Served
 from wavserve.core.types import PlanRequest
 from wavserve.edge.http.models import ChunkAnswer, PoliciesAnswer
 from wavserve.pb import wavserve_pb2 as pb
 
-FULL = example_submission(
+FULL = example_observation(
     session_id="s1",
     sequence=2**63 - 1,
     control_step=24,
@@ -75,7 +75,7 @@ def test_every_edge_builds_the_same_request(served: Served) -> None:
 
 
 def test_what_is_left_out_is_left_open(robot: Robot, served: Served) -> None:
-    robot.plan(example_submission())
+    robot.plan(example_observation())
     (request,) = served.policy.requests
     assert (request.session_id, request.policy, request.seed, request.options) == (None, None, None, {})
     assert robot.kind == "grpc" or served.policy.deadlines == [None]  # the gRPC robot has a timeout of its own
@@ -84,7 +84,7 @@ def test_what_is_left_out_is_left_open(robot: Robot, served: Served) -> None:
 def test_the_answer_holds_the_plan(robot: Robot, served: Served) -> None:
     told = robot.plan(replace(FULL, imagine_chunks=0)).content
     (request,) = served.policy.requests
-    result = example_result(example_spec(), request)
+    result = example_chunk_of(example_spec(), request)
     assert np.asarray(told["actions"], np.float32).ravel().tolist() == result.actions.ravel().tolist()
     assert (told["session_id"], int(told["sequence"]), int(told["first_control_step"])) == ("s1", 2**63 - 1, 24)
     assert (told["horizon"], told["action_dim"], int(told["dt_ns"])) == (CHUNK, 7, 50_000_000)
@@ -139,7 +139,7 @@ def test_policies_tell_the_same_on_both_edges(served: Served, grpc_robot: GrpcRo
 
 def test_a_deadline_counts_from_receipt(robot: Robot, served: Served) -> None:
     before = time.monotonic()
-    robot.plan(example_submission(deadline_ms=2_000))
+    robot.plan(example_observation(deadline_ms=2_000))
     (deadline,) = served.policy.deadlines
     assert deadline is not None
     assert before + 2 <= deadline <= time.monotonic() + 2
@@ -154,14 +154,14 @@ def test_reset_reaches_the_policy(robot: Robot, served: Served) -> None:
 def test_a_declared_filter_takes_other_sizes(resize: Any, robot: Robot, served: Served) -> None:
     served.policy.spec = example_spec(resize)
     pictures = example_image("agentview", "raw_rgb8", (220, 300)), example_image("wrist", "png", (64, 96))
-    assert robot.plan(example_submission(images=pictures)).code in (200, "OK")
+    assert robot.plan(example_observation(images=pictures)).code in (200, "OK")
     (request,) = served.policy.requests
     assert {image.shape for image in request.images.values()} == {(128, 128, 3)}
 
 
 def test_a_server_that_is_not_ready_says_so(robot: Robot, served: Served) -> None:
     served.policy.ready = False
-    for told in (robot.plan(example_submission()), robot.reset("s")):
+    for told in (robot.plan(example_observation()), robot.reset("s")):
         assert (told.name, told.code) == ("not-ready", "UNAVAILABLE" if robot.kind == "grpc" else 503)
         assert told.content["retryable"] in (True, "true")
     assert served.policy.requests == []
@@ -169,7 +169,7 @@ def test_a_server_that_is_not_ready_says_so(robot: Robot, served: Served) -> Non
 
 def test_an_unknown_failure_leaks_nothing(robot: Robot, served: Served, caplog: pytest.LogCaptureFixture) -> None:
     served.policy.error = ZeroDivisionError("/secret/path")
-    told = robot.plan(example_submission())
+    told = robot.plan(example_observation())
     assert (told.name, told.code) == ("internal", "INTERNAL" if robot.kind == "grpc" else 500)
     assert "secret" not in str(told.content)
     assert "ZeroDivision" not in str(told.content)
@@ -187,8 +187,8 @@ def test_every_request_is_counted(robot: Robot, served: Served) -> None:
         return served.metrics.registry.get_sample_value("wavserve_requests_total", labels) or 0.0
 
     before = {outcome: count(outcome) for outcome in ("ok", "unknown-policy")}
-    robot.plan(example_submission())
-    robot.plan(example_submission(policy="other"))
+    robot.plan(example_observation())
+    robot.plan(example_observation(policy="other"))
     robot.reset("s")  # once it is answered, those before it are counted
     assert count("ok") >= before["ok"] + 1
     assert count("unknown-policy") == before["unknown-policy"] + 1

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.edge.fakes import STATE_DIM, example_bytes, example_image, example_pixels, example_submission
+from tests.edge.fakes import STATE_DIM, example_bytes, example_image, example_observation, example_pixels
 from tests.edge.robots import Robot
 from tests.edge.served import Served
 from wavserve.core.errors import SequenceConflict, UnknownSession
-from wavserve.core.messages import EncodedImage, Submission
+from wavserve.core.messages import EncodedImage, Observation
 
 AGENTVIEW, WRIST = example_image("agentview", "png"), example_image("wrist", "jpeg")
 INVALID = ("invalid-request", 400, "INVALID_ARGUMENT")
@@ -25,27 +25,27 @@ POLICY = ("unknown-policy", 404, "NOT_FOUND")
 @dataclass(frozen=True)
 class Case:
     name: str
-    submission: Submission
+    observation: Observation
     field: str
     expected: str
     actual: str
     kind: tuple[str, int, str] = INVALID
 
 
-def with_wrist(wrist: EncodedImage) -> Submission:
-    return example_submission(images=(AGENTVIEW, wrist))
+def with_wrist(wrist: EncodedImage) -> Observation:
+    return example_observation(images=(AGENTVIEW, wrist))
 
 
-def with_wrist_changed(**changes: object) -> Submission:
+def with_wrist_changed(**changes: object) -> Observation:
     return with_wrist(replace(WRIST, **changes))  # type: ignore[arg-type]
 
 
-def with_state(index: int, value: float) -> Submission:
-    return example_submission(state=tuple(value if i == index else 0.0 for i in range(STATE_DIM)))
+def with_state(index: int, value: float) -> Observation:
+    return example_observation(state=tuple(value if i == index else 0.0 for i in range(STATE_DIM)))
 
 
-def with_options(**options: object) -> Submission:
-    return example_submission(options=options)
+def with_options(**options: object) -> Observation:
+    return example_observation(options=options)
 
 
 def bomb(height: int, width: int) -> bytes:
@@ -62,9 +62,9 @@ GRAY_PNG = example_bytes(example_pixels()[..., 0], "png")
 NOISY = example_bytes(example_pixels(384, 384), "raw_rgb8")
 
 CASES = (
-    Case("missing camera", example_submission(images=(AGENTVIEW,)), "images.wrist", "one image of each camera agentview, wrist", "no image"),
-    Case("extra camera", example_submission(images=(AGENTVIEW, WRIST, example_image("top"))), "images.top", "one of the cameras agentview, wrist", "an unknown camera"),
-    Case("camera twice", example_submission(images=(AGENTVIEW, WRIST, WRIST)), "images.wrist", "one image", "2 images"),
+    Case("missing camera", example_observation(images=(AGENTVIEW,)), "images.wrist", "one image of each camera agentview, wrist", "no image"),
+    Case("extra camera", example_observation(images=(AGENTVIEW, WRIST, example_image("top"))), "images.top", "one of the cameras agentview, wrist", "an unknown camera"),
+    Case("camera twice", example_observation(images=(AGENTVIEW, WRIST, WRIST)), "images.wrist", "one image", "2 images"),
     Case("wrong size", with_wrist(example_image("wrist", "png", (128, 130))), "images.wrist.data", "128 x 128 (height x width)", "128 x 130"),
     Case("wrong raw size", with_wrist(example_image("wrist", "raw_bgr8", (64, 128))), "images.wrist.data", "128 x 128 (height x width)", "64 x 128"),
     Case("stated size differs", with_wrist_changed(height=127), "images.wrist.height", "128, as the jpeg header says", "127"),
@@ -85,22 +85,22 @@ CASES = (
     Case("oversized bytes", with_wrist(EncodedImage("wrist", "raw_rgb8", b"\0" * 250_001, 1, 1)), "images.wrist.data", "at most 250000 bytes", "250001 bytes", LARGE),
     Case("body over the limit", with_wrist(EncodedImage("wrist", "raw_rgb8", NOISY, 384, 384)), "body", "at most 400000 bytes", "* bytes", LARGE),
     Case("capture time before time", with_wrist_changed(captured_mono_ns=-1), "images.wrist.captured_mono_ns", f"0 to {2**63 - 1}", "-1"),
-    Case("state too short", example_submission(state=(0.0,) * 7), "state", "8 numbers", "7 numbers"),
-    Case("no state", example_submission(state=()), "state", "8 numbers", "0 numbers"),
+    Case("state too short", example_observation(state=(0.0,) * 7), "state", "8 numbers", "7 numbers"),
+    Case("no state", example_observation(state=()), "state", "8 numbers", "0 numbers"),
     Case("NaN state", with_state(3, float("nan")), "state[3]", "a finite float32", "nan"),
     Case("absurd state", with_state(0, 2e38), "state[0]", "-1e+12 to 1e+12", "*e+38"),
     Case("infinite state", with_state(7, float("-inf")), "state[7]", "a finite float32", "-inf"),
-    Case("empty instruction", example_submission(instruction=""), "instruction", "text", "0 bytes of blank"),
-    Case("blank instruction", example_submission(instruction=" \n\t"), "instruction", "text", "3 bytes of blank"),
-    Case("long instruction", example_submission(instruction="é" * 33), "instruction", "at most 64 bytes of UTF-8", "66 bytes", LARGE),
-    Case("unknown policy", example_submission(policy="other"), "policy", "example", "'other'", POLICY),
-    Case("long session id", example_submission(session_id="s" * 129), "session_id", "1 to 128 characters", "129 characters"),
-    Case("sequence too large", example_submission(sequence=2**63), "sequence", f"0 to {2**63 - 1}", str(2**63)),
-    Case("control step too large", example_submission(control_step=2**64 - 1), "control_step", f"0 to {2**63 - 1}", str(2**64 - 1)),
-    Case("too many executed", example_submission(executed_steps=10_001), "executed_steps", "0 to 10000", "10001"),
-    Case("seed too large", example_submission(seed=2**63), "seed", f"0 to {2**63 - 1}", str(2**63)),
-    Case("no time at all", example_submission(deadline_ms=0), "deadline_ms", f"1 to {2**32 - 1}", "0"),
-    Case("too many chunks imagined", example_submission(imagine_chunks=5), "imagine_chunks", "0 to 4", "5"),
+    Case("empty instruction", example_observation(instruction=""), "instruction", "text", "0 bytes of blank"),
+    Case("blank instruction", example_observation(instruction=" \n\t"), "instruction", "text", "3 bytes of blank"),
+    Case("long instruction", example_observation(instruction="é" * 33), "instruction", "at most 64 bytes of UTF-8", "66 bytes", LARGE),
+    Case("unknown policy", example_observation(policy="other"), "policy", "example", "'other'", POLICY),
+    Case("long session id", example_observation(session_id="s" * 129), "session_id", "1 to 128 characters", "129 characters"),
+    Case("sequence too large", example_observation(sequence=2**63), "sequence", f"0 to {2**63 - 1}", str(2**63)),
+    Case("control step too large", example_observation(control_step=2**64 - 1), "control_step", f"0 to {2**63 - 1}", str(2**64 - 1)),
+    Case("too many executed", example_observation(executed_steps=10_001), "executed_steps", "0 to 10000", "10001"),
+    Case("seed too large", example_observation(seed=2**63), "seed", f"0 to {2**63 - 1}", str(2**63)),
+    Case("no time at all", example_observation(deadline_ms=0), "deadline_ms", f"1 to {2**32 - 1}", "0"),
+    Case("too many chunks imagined", example_observation(imagine_chunks=5), "imagine_chunks", "0 to 4", "5"),
     Case("unknown option", with_options(temperature=1), "planner*", "*", "*unknown*"),
     Case("unknown mode", with_options(mode="best"), "planner.mode", "one of paper, published, off, random_scores, fixed_shrink", "'best'"),
     Case("K out of bounds", with_options(num_iterations=11), "planner.num_iterations", "0 to 10", "11"),
@@ -124,7 +124,7 @@ def matches(actual: str, pattern: str) -> bool:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_bad_input_is_refused(case: Case, robot: Robot, served: Served) -> None:
-    told = robot.plan(case.submission)
+    told = robot.plan(case.observation)
     name, http, rpc = case.kind
     assert (told.name, told.code) == (name, rpc if robot.kind == "grpc" else http), told.content
     assert matches(told.content["field"], case.field), told.content
@@ -146,7 +146,7 @@ def test_what_the_policy_refuses_is_told_alike(
     error: UnknownSession | SequenceConflict, name: str, http: int, rpc: str, robot: Robot, served: Served
 ) -> None:
     served.policy.error = error
-    asked = [robot.plan(example_submission(session_id="s", sequence=7)), robot.reset("s")]
+    asked = [robot.plan(example_observation(session_id="s", sequence=7)), robot.reset("s")]
     for told in asked:
         assert (told.name, told.code) == (name, rpc if robot.kind == "grpc" else http)
         assert {key: told.content[key] for key in ("field", "expected", "actual")} == {

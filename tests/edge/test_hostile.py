@@ -11,7 +11,7 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from tests.edge.fakes import example_image, example_submission
+from tests.edge.fakes import example_image, example_observation
 from tests.edge.robots import GrpcRobot, Robot, body_of, message_of, told
 from tests.edge.served import Served
 from wavserve.core.errors import InvalidRequest
@@ -24,7 +24,7 @@ from wavserve.wire import MAX_IMAGES, MAX_STATE_NUMBERS
 from wavserve.wire.requests import parse_plan_request
 
 JSON = "application/json"
-GOOD = body_of(example_submission())
+GOOD = body_of(example_observation())
 LONE = "\ud800"
 
 
@@ -145,7 +145,7 @@ def test_parts_without_end_are_refused() -> None:
 def test_a_png_without_its_end_is_refused(robot: Robot, served: Served) -> None:
     whole = example_image("wrist", "png")
     cut = type(whole)(whole.camera, whole.encoding, whole.data[:-12])
-    answer = robot.plan(example_submission(images=(example_image("agentview"), cut)))
+    answer = robot.plan(example_observation(images=(example_image("agentview"), cut)))
     assert (answer.content["field"], answer.content["expected"]) == ("images.wrist.data", "a whole PNG")
     assert answer.content["actual"] == "broken data: no IEND chunk at the end"
     assert served.policy.requests == []
@@ -153,7 +153,7 @@ def test_a_png_without_its_end_is_refused(robot: Robot, served: Served) -> None:
 
 def test_a_plan_the_service_cancelled_is_not_ready(robot: Robot, served: Served) -> None:
     served.policy.error = asyncio.CancelledError()
-    answer = robot.plan(example_submission())
+    answer = robot.plan(example_observation())
     assert (answer.code, answer.name) == ("UNAVAILABLE" if robot.kind == "grpc" else 503, "not-ready")
 
 
@@ -185,7 +185,7 @@ def test_a_refusal_is_logged_in_utf8(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_grpc_refuses_a_crowd_of_images(grpc_robot: GrpcRobot) -> None:
-    message = message_of(example_submission(images=()))
+    message = message_of(example_observation(images=()))
     message.MergeFrom(pb.PlanRequest(images=[pb.Image()] * 50_000))
     answer = grpc_robot.call(grpc_robot.stub.Plan, message)
     assert (answer.code, answer.content["actual"]) == ("INVALID_ARGUMENT", "50000 images")

@@ -22,13 +22,12 @@ from wavserve.core.spec import (
     VectorSpec,
     VideoConfig,
 )
-from wavserve.core.types import PlanContext, PlanRequest, TextEmbedding
+from wavserve.core.types import Clock, PlanRequest, TextEmbedding
 from wavserve.models.arena.book import ArenaBook
 from wavserve.planning.device import Device, DeviceConfig
-from wavserve.planning.model_calls import Job
+from wavserve.planning.model_calls import PlanJob
 from wavserve.planning.planner import Planner
 from wavserve.planning.proposal import NamedNoise
-from wavserve.planning.timings import Clock
 from wavserve.policy.placement import Placement
 from wavserve.policy.policy import Keep, Policy, PolicyParts
 from wavserve.policy.sessions import MemorySessions
@@ -71,19 +70,18 @@ def example_request(spec: PolicySpec, seed: int = 1, **changes: object) -> PlanR
     rng = np.random.default_rng(seed)
     images = {c.name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
     state = rng.uniform(-1, 1, spec.state.dim).astype(np.float32)
-    return replace(PlanRequest(images, state, f"task {seed}", seed=seed), **changes)  # type: ignore[arg-type]
+    request = PlanRequest(images=images, state=state, instruction=f"task {seed}", seed=seed)
+    return replace(request, **changes)  # type: ignore[arg-type]
 
 
-def example_context(spec: PolicySpec, seed: int) -> PlanContext:
+def example_job(spec: PolicySpec, seed: int, **config: object) -> PlanJob:
     rng = np.random.default_rng(seed)
     latent = spec.latent
     memory = (spec.num_views, spec.model.video.in_channels, latent.num_memory_frames, latent.height, latent.width)
     text = TextEmbedding(bytes([seed % 256]) * 32, rng.standard_normal((4, 2), dtype=np.float32))
-    return PlanContext(rng.standard_normal(memory, dtype=np.float32), text, rng.standard_normal(5, dtype=np.float32))
-
-
-def example_job(spec: PolicySpec, seed: int, **config: object) -> Job:
-    return Job(example_context(spec, seed), replace(spec.planner, **config), NamedNoise((seed, 0)))  # type: ignore[arg-type]
+    frames, history = rng.standard_normal(memory, dtype=np.float32), rng.standard_normal(5, dtype=np.float32)
+    changed = replace(spec.planner, **config)  # type: ignore[arg-type]
+    return PlanJob(frames, text, history, changed, NamedNoise((seed, 0)))
 
 
 class ManualClock:

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from tests.planning.rig import ManualClock, Rig, RigOptions, example_job, example_spec, rigged
 from wavserve.core.errors import BackendError, StaleHandle
 from wavserve.core.types import Gaussian, Plan, Stop
-from wavserve.models.arena.book import ArenaBook, Party
-from wavserve.planning.model_calls import Job
-from wavserve.scheduling.schedule import Demand, Work
+from wavserve.models.arena.book import ArenaBook, ArenaRole
+from wavserve.planning.model_calls import PlanJob
+from wavserve.scheduling.admission import Demand
+from wavserve.scheduling.ledger import Work
 
 
-def plan_with(options: RigOptions, *jobs: Job) -> tuple[list[Plan], Rig]:
+def plan_with(options: RigOptions, *jobs: PlanJob) -> tuple[list[Plan], Rig]:
     """Plans for all jobs at once; what is left in the arena afterwards is checked."""
 
     async def main() -> tuple[list[Plan], Rig]:
@@ -37,7 +38,7 @@ def take_away_all(book: ArenaBook) -> None:
         for generation in range(1, 40):
             handle = np.array([[slot, generation]])
             if book.current(handle):
-                book.release(handle, Party.ACTION)
+                book.release(handle, ArenaRole.ACTION)
 
 
 def assert_same(one: Plan, other: Plan) -> None:
@@ -114,7 +115,7 @@ def test_a_value_estimate_comes_when_asked_for() -> None:
 def test_it_stops_before_the_iteration_that_would_be_late(budget_s: float, iterations: int) -> None:
     """An iteration of 7 samples in one slice is one imagine and one score: 2 + 1 s; the final decode takes 3 s."""
     clock = ManualClock()
-    seconds = {"imagine": 2.0, "score": 1.0, "appraise": 0.5, "decode": 0.5}
+    seconds = {"imagine": 2.0, "score": 1.0, "value_features": 0.5, "decode": 0.5}
 
     async def before(verb: str) -> None:
         clock.now += seconds[verb] if seconds.get(verb) else 0.0
@@ -125,8 +126,8 @@ def test_it_stops_before_the_iteration_that_would_be_late(budget_s: float, itera
             job = example_job(rig.spec, 1, num_iterations=4)
             for _ in range(40):  # the estimates settle
                 await rig.planner.plan(job)
-            demand = rig.planner.demand("robot", job.config, pictures=0)
-            ticket = rig.planner.schedule.enter(demand, clock.now + budget_s)
+            demand = rig.planner.demand("robot", job.config, imagine_chunks=0)
+            ticket = rig.planner.admission.register(demand, clock.now + budget_s)
             plan = await rig.planner.plan(replace(job, ticket=ticket))
             assert len(plan.iterations) == iterations
             assert plan.stopped is (Stop.DONE if iterations == 4 else Stop.OUT_OF_TIME)
@@ -138,7 +139,12 @@ def test_it_stops_before_the_iteration_that_would_be_late(budget_s: float, itera
 def test_the_controls_ask_no_model_while_they_plan(mode: str) -> None:
     plan, rig = plan_with(RigOptions(), example_job(example_spec(), 1, mode=mode, num_iterations=3))
     assert len(plan[0].iterations) == 3
-    assert [verb for verb, _, _ in rig.backend.calls] == ["imagine", "imagine", "appraise", "decode"]  # one text miss
+    assert [verb for verb, _, _ in rig.backend.calls] == [
+        "imagine",
+        "imagine",
+        "value_features",
+        "decode",
+    ]  # one text miss
     paper = plan_with(RigOptions(), example_job(example_spec(), 1, num_iterations=3))[0][0]
     assert not np.array_equal(plan[0].actions, paper.actions)
 
@@ -183,7 +189,7 @@ def test_a_plan_begins_where_it_is_told_to() -> None:
 def test_an_iteration_is_not_granted_at_another_plan_s_cost() -> None:
     """An iteration takes 3 s and the final decode 3 s: there is time for one, until somebody needs it."""
     clock = ManualClock()
-    seconds = {"imagine": 2.0, "score": 1.0, "appraise": 0.5, "decode": 0.5}
+    seconds = {"imagine": 2.0, "score": 1.0, "value_features": 0.5, "decode": 0.5}
 
     async def before(verb: str) -> None:
         clock.now += seconds.get(verb, 0.0)
@@ -195,13 +201,15 @@ def test_an_iteration_is_not_granted_at_another_plan_s_cost() -> None:
             for _ in range(40):
                 await rig.planner.plan(job)
             for others_s, iterations in ((0.0, 1), (6.0, 0)):
-                demand = rig.planner.demand(f"robot {others_s}", job.config, pictures=0)
-                ticket = rig.planner.schedule.enter(demand, clock.now + 10.0)
-                other = rig.planner.schedule.enter(Demand("other", Work(others_s), Work(others_s)), clock.now + 13.0)
+                demand = rig.planner.demand(f"robot {others_s}", job.config, imagine_chunks=0)
+                ticket = rig.planner.admission.register(demand, clock.now + 10.0)
+                other = rig.planner.admission.register(
+                    Demand("other", Work(others_s), Work(others_s)), clock.now + 13.0
+                )
                 plan = await rig.planner.plan(replace(job, ticket=ticket))
                 assert len(plan.iterations) == iterations
-                rig.planner.schedule.leave(ticket)
-                rig.planner.schedule.leave(other)
+                rig.planner.admission.leave(ticket)
+                rig.planner.admission.leave(other)
 
     asyncio.run(main())
 
@@ -247,7 +255,7 @@ def test_the_embedding_is_sent_only_when_it_is_missed() -> None:
     assert len(imagined) == slices + 1  # one miss
 
 
-@pytest.mark.parametrize("verb", ["imagine", "score", "appraise", "decode"])
+@pytest.mark.parametrize("verb", ["imagine", "score", "value_features", "decode"])
 def test_a_cancelled_plan_leaves_no_slot_behind(verb: str) -> None:
     async def main() -> None:
         reached = asyncio.Event()
@@ -272,7 +280,7 @@ def test_a_cancelled_plan_leaves_no_slot_behind(verb: str) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("verb", ["imagine", "score", "appraise", "decode"])
+@pytest.mark.parametrize("verb", ["imagine", "score", "value_features", "decode"])
 def test_a_failing_model_ends_the_plan_and_frees_its_slots(verb: str) -> None:
     async def main() -> None:
         async def before(called: str) -> None:

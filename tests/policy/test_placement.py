@@ -11,7 +11,8 @@ from tests.planning.rig import RigOptions, example_device, example_request, exam
 from wavserve.core.errors import ModelDown, NotReady
 from wavserve.planning.device import Device, Health
 from wavserve.policy.placement import Placement
-from wavserve.scheduling.schedule import Demand, Work
+from wavserve.scheduling.admission import Demand
+from wavserve.scheduling.ledger import Work
 
 
 def devices(count: int) -> tuple[list[Device], list[Health]]:
@@ -45,8 +46,8 @@ def test_the_load_is_what_plans_are_still_owed() -> None:
 
     async def main() -> None:
         placement = Placement(made, wait_s=1.0)
-        made[0].planner.schedule.enter(Demand("long", Work(0.1), Work(5.0)), deadline=1e9)
-        made[1].planner.schedule.enter(Demand("short", Work(0.2), Work(5.0)), deadline=1e9)
+        made[0].planner.admission.register(Demand("long", Work(0.1), Work(5.0)), deadline=1e9)
+        made[1].planner.admission.register(Demand("short", Work(0.2), Work(5.0)), deadline=1e9)
         async with placement.place() as one, placement.place() as other:
             assert one is other is made[0]
 
@@ -96,15 +97,15 @@ def test_plans_wait_for_a_repair_and_not_for_ever() -> None:
     asyncio.run(main())
 
 
-def test_one_stranger_makes_all_unready() -> None:
+def test_one_device_of_another_policy_makes_all_unready() -> None:
     made, healths = devices(2)
     placement = Placement(made, wait_s=1.0)
     assert placement.ready
-    healths[1] = Health.STRANGER
+    healths[1] = Health.WRONG_POLICY
     assert not placement.ready
 
 
-@pytest.mark.parametrize("verb", ["encode_images", "imagine", "score", "appraise", "decode"])
+@pytest.mark.parametrize("verb", ["encode_images", "imagine", "score", "value_features", "decode"])
 def test_a_plan_whose_models_go_down_is_made_again_the_same(verb: str) -> None:
     """Wherever it was: the answer is the undisturbed one, and no slot stays taken."""
     spec = example_spec()

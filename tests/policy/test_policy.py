@@ -23,11 +23,13 @@ from wavserve.core.errors import (
     UnknownPolicy,
     UnknownSession,
 )
-from wavserve.core.types import DeadlineResult, PlanRequest, PlanResult
-from wavserve.policy.imagined import as_png
-from wavserve.policy.policy import PERMIT_S
+from wavserve.core.messages import ActionChunk
+from wavserve.core.types import DeadlineResult, PlanRequest
+from wavserve.policy.imagined import encode_png
 from wavserve.policy.sessions import Session
-from wavserve.scheduling.schedule import Demand, Work
+from wavserve.scheduling.admission import Demand
+from wavserve.scheduling.ledger import Work
+from wavserve.scheduling.permits import PERMIT_S
 
 SPEC = example_spec()
 
@@ -40,7 +42,7 @@ def on_rig(scenario: Callable[[Rig], Awaitable[None]], options: RigOptions | Non
     asyncio.run(main())
 
 
-def follow(result: PlanResult, seed: int = 1, **changes: object):
+def follow(result: ActionChunk, seed: int = 1, **changes: object):
     return example_request(SPEC, seed, session_id=result.session_id, **changes)
 
 
@@ -265,7 +267,7 @@ def test_imagined_frames_come_when_asked_for() -> None:
         assert plain.imagined == {}
         assert {name: len(frames) for name, frames in shown.imagined.items()} == {"top": 18, "wrist": 18}
         for frame in shown.imagined["top"]:
-            picture = Image.open(BytesIO(frame.png))
+            picture = Image.open(BytesIO(frame.data))
             assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (8, 8))
             assert (frame.height, frame.width) == (8, 8)
         np.testing.assert_array_equal(plain.actions, shown.actions)
@@ -275,9 +277,9 @@ def test_imagined_frames_come_when_asked_for() -> None:
 
 def test_a_frame_survives_png() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (40, 24, 3), np.uint8)
-    picture = as_png(frame)
+    picture = encode_png("top", frame)
     assert (picture.height, picture.width) == (40, 24)
-    np.testing.assert_array_equal(np.array(Image.open(BytesIO(picture.png))), frame)
+    np.testing.assert_array_equal(np.array(Image.open(BytesIO(picture.data))), frame)
 
 
 def test_a_deadline_that_passed_is_an_error_and_changes_nothing() -> None:
@@ -323,7 +325,7 @@ def test_a_retry_is_not_bound_by_the_deadline_of_the_plan_it_joined() -> None:
 def test_an_answer_that_waited_for_the_event_loop_is_not_given_after_its_deadline() -> None:
     clock = ManualClock()
 
-    async def hold_up_the_loop(request: PlanRequest, before: Session, result: PlanResult) -> None:
+    async def hold_up_the_loop(request: PlanRequest, before: Session, result: ActionChunk) -> None:
         clock.now += 10.0  # runs when the plan is made, and before its caller wakes
 
     async def scenario(rig: Rig) -> None:
@@ -359,11 +361,11 @@ def test_what_would_be_late_is_refused_before_any_work_and_already_at_the_door()
     clock = ManualClock()
 
     async def scenario(rig: Rig) -> None:
-        rig.planner.schedule.enter(Demand("other", Work(3.0), Work(3.0)), clock.now + 4.0)
+        rig.planner.admission.register(Demand("other", Work(3.0), Work(3.0)), clock.now + 4.0)
         calls = len(rig.backend.calls)
         for refuse in (
             lambda: rig.policy.plan(example_request(SPEC), clock.now + 2.0),
-            lambda: knock(rig, clock.now + 2.0),
+            lambda: admit(rig, clock.now + 2.0),
         ):
             with pytest.raises(Overloaded) as refused:
                 await refuse()
@@ -371,8 +373,8 @@ def test_what_would_be_late_is_refused_before_any_work_and_already_at_the_door()
             assert refused.value.retry_after_s > 0
         assert len(rig.backend.calls) == calls
         assert rig.policy.plans_in_flight == 0
-        await knock(rig, None)
-        await knock(rig, clock.now + 60.0)
+        await admit(rig, None)
+        await admit(rig, clock.now + 60.0)
         clock.now += 30.0  # nobody who was refused is waited for any more
         assert (await rig.policy.plan(example_request(SPEC), clock.now + 60.0)).receipt.deadline is DeadlineResult.MET
 
@@ -394,8 +396,8 @@ def on_slow_rig(clock: ManualClock, scenario: Callable[[Rig], Awaitable[None]]) 
     asyncio.run(main())
 
 
-async def knock(rig: Rig, deadline: float | None) -> None:
-    with rig.policy.enter(deadline):
+async def admit(rig: Rig, deadline: float | None) -> None:
+    with rig.policy.reserve(deadline):
         pass
 
 
@@ -404,38 +406,38 @@ def test_time_is_kept_for_a_request_while_it_is_read_and_for_no_longer() -> None
     clock = ManualClock()
 
     async def scenario(rig: Rig) -> None:
-        schedule = rig.planner.schedule
-        with rig.policy.enter(clock.now + 1.5) as permit:
-            assert schedule.owed_s == pytest.approx(1.0, rel=0.6)
+        admission = rig.planner.admission
+        with rig.policy.reserve(clock.now + 1.5) as permit:
+            assert admission.remaining_s == pytest.approx(1.0, rel=0.6)
             with pytest.raises(Overloaded):
-                await knock(rig, clock.now + 1.5)
+                await admit(rig, clock.now + 1.5)
             result = await rig.policy.plan(example_request(SPEC), clock.now + 1.9, permit)
             assert result.receipt.deadline is DeadlineResult.MET_DEGRADED
-            assert schedule.owed_s == 0.0
-        with rig.policy.enter(clock.now + 9.0) as permit:
+            assert admission.remaining_s == 0.0
+        with rig.policy.reserve(clock.now + 9.0) as permit:
             permit.release()
             permit.release()
-            assert schedule.owed_s == 0.0
-        with pytest.raises(ZeroDivisionError), rig.policy.enter(clock.now + 9.0):
+            assert admission.remaining_s == 0.0
+        with pytest.raises(ZeroDivisionError), rig.policy.reserve(clock.now + 9.0):
             raise ZeroDivisionError
-        assert schedule.owed_s == 0.0
+        assert admission.remaining_s == 0.0
 
     on_slow_rig(clock, scenario)
 
 
 def test_a_retry_that_joins_a_plan_gives_its_own_place_up() -> None:
     async def scenario(rig: Rig) -> None:
-        schedule = rig.planner.schedule
+        admission = rig.planner.admission
         first = await rig.policy.plan(example_request(SPEC))
         request = follow(first, 2, sequence=1)
         running = asyncio.ensure_future(rig.policy.plan(request))
         await turns(1)
-        with rig.policy.enter(time.monotonic() + 60) as permit:
-            assert any(ticket.bounded for ticket in schedule._tickets.values())
+        with rig.policy.reserve(time.monotonic() + 60) as permit:
+            assert any(ticket.bounded for ticket in admission._ledger._tickets.values())
             retry = asyncio.ensure_future(rig.policy.plan(request, None, permit))
             await turns(1)
             assert not running.done()
-            assert not any(ticket.bounded for ticket in schedule._tickets.values())
+            assert not any(ticket.bounded for ticket in admission._ledger._tickets.values())
             assert await retry is await running
 
     on_rig(scenario)
@@ -445,10 +447,10 @@ def test_who_sends_slowly_does_not_keep_time_from_others() -> None:
     clock = ManualClock()
 
     async def scenario(rig: Rig) -> None:
-        with rig.policy.enter(clock.now + 9.0):
-            assert rig.planner.schedule.owed_s > 0
+        with rig.policy.reserve(clock.now + 9.0):
+            assert rig.planner.admission.remaining_s > 0
             await asyncio.sleep(1.5 * PERMIT_S)
-            assert rig.planner.schedule.owed_s == 0.0
+            assert rig.planner.admission.remaining_s == 0.0
 
     on_slow_rig(clock, scenario)
 
@@ -458,17 +460,17 @@ def test_the_door_counts_permits() -> None:
         running = asyncio.ensure_future(rig.policy.plan(example_request(SPEC)))
         await turns(2)
         with pytest.raises(Overloaded, match="1 plans are under way"):
-            await knock(rig, None)
+            await admit(rig, None)
         await running
-        with rig.policy.enter(None) as permit:  # whose request is being read
+        with rig.policy.reserve(None) as permit:  # whose request is being read
             with pytest.raises(Overloaded, match="1 plans are under way"):
-                await knock(rig, None)
+                await admit(rig, None)
             await rig.policy.plan(example_request(SPEC), None, permit)
-            await knock(rig, None)
-        await knock(rig, None)
+            await admit(rig, None)
+        await admit(rig, None)
         rig.policy.warm = False
         with pytest.raises(NotReady):
-            await knock(rig, None)
+            await admit(rig, None)
 
     on_rig(scenario, RigOptions(max_plans=1))
 
@@ -478,11 +480,11 @@ def test_an_answered_plan_leaves_the_schedule_empty_and_so_does_every_other() ->
         await rig.policy.plan(example_request(SPEC), time.monotonic() + 60)
         running = asyncio.ensure_future(rig.policy.plan(example_request(SPEC), time.monotonic() + 60))
         await turns(5)
-        assert rig.planner.schedule.owed_s > 0
+        assert rig.planner.admission.remaining_s > 0
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await turns(50)
-        assert rig.planner.schedule.owed_s == 0
+        assert rig.planner.admission.remaining_s == 0
 
     on_rig(scenario)
 
@@ -538,7 +540,7 @@ def test_a_slow_recorder_delays_nobody() -> None:
     async def main() -> None:
         kept = asyncio.Event()
 
-        async def keep(request: PlanRequest, before: Session, result: PlanResult) -> None:
+        async def keep(request: PlanRequest, before: Session, result: ActionChunk) -> None:
             await kept.wait()
 
         async with rigged(SPEC, RigOptions(keep=keep)) as rig, asyncio.timeout(20):
@@ -556,7 +558,7 @@ def test_draining_waits_for_the_records_of_plans_that_end_meanwhile() -> None:
     async def main() -> None:
         go, kept = asyncio.Event(), asyncio.Event()
 
-        async def keep(request: PlanRequest, before: Session, result: PlanResult) -> None:
+        async def keep(request: PlanRequest, before: Session, result: ActionChunk) -> None:
             await kept.wait()
 
         async def hold(verb: str) -> None:
@@ -578,7 +580,7 @@ def test_draining_waits_for_the_records_of_plans_that_end_meanwhile() -> None:
 
 
 def test_a_record_that_fails_is_logged_and_costs_no_answer(caplog: pytest.LogCaptureFixture) -> None:
-    async def keep(request: PlanRequest, before: Session, result: PlanResult) -> None:
+    async def keep(request: PlanRequest, before: Session, result: ActionChunk) -> None:
         raise RuntimeError("the disk is on fire")
 
     async def scenario(rig: Rig) -> None:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.planning.rig import Rig, RigOptions, example_request, example_spec, rigged
-from wavserve.core.types import Gaussian, PlanRequest, PlanResult
+from wavserve.core.messages import ActionChunk
+from wavserve.core.types import Gaussian, PlanRequest
 from wavserve.planning.proposal import Proposal
 from wavserve.policy import records
 from wavserve.policy.sessions import LastPlan, Session
@@ -80,7 +81,7 @@ def on_rig(scenario: Callable[[Rig], Awaitable[None]], options: RigOptions | Non
     asyncio.run(main())
 
 
-def follow(first: PlanResult, **changes: object) -> PlanRequest:
+def follow(first: ActionChunk, **changes: object) -> PlanRequest:
     return example_request(SPEC, session_id=first.session_id, sequence=1, executed_steps=2, **changes)
 
 
@@ -116,7 +117,7 @@ def test_a_session_starts_anew_after_what_makes_its_last_plan_void(change: str) 
 def test_a_record_keeps_what_a_warm_start_began_from(tmp_path: Path) -> None:
     """So that a replay of it makes the same plan."""
 
-    async def keep(request: PlanRequest, before: Session, result: PlanResult) -> None:
+    async def keep(request: PlanRequest, before: Session, result: ActionChunk) -> None:
         records.save(tmp_path / f"{result.sequence}.safetensors", request, before, result, "float32")
 
     async def scenario(rig: Rig) -> None:

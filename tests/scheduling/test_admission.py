@@ -1,4 +1,4 @@
-"""The schedule on a clock that only the test moves: who goes first, what is promised, and that promises are kept."""
+"""The admission on a clock that only the test moves: who goes first, what is promised, and that promises are kept."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 
 from tests.planning.rig import ManualClock
 from wavserve.core.errors import DeadlineExceeded, Overloaded
+from wavserve.scheduling.admission import Admission, Demand
 from wavserve.scheduling.lateness import MIN_MARGIN_S
-from wavserve.scheduling.schedule import MAX_RETRY_S, Demand, Schedule, Ticket, Work
+from wavserve.scheduling.ledger import Ticket, Work
+from wavserve.scheduling.shares import MAX_RETRY_S
 
 INF = math.inf
 
 
-def made(slice_s: float = 0.0) -> tuple[Schedule, ManualClock]:
+def made(slice_s: float = 0.0) -> tuple[Admission, ManualClock]:
     clock = ManualClock()
-    return Schedule(lambda: slice_s, clock), clock
+    return Admission(lambda: slice_s, clock), clock
 
 
 def order(*tickets: Ticket) -> list[str]:
@@ -28,192 +30,192 @@ def order(*tickets: Ticket) -> list[str]:
 
 
 def test_earliest_deadline_first_then_first_come() -> None:
-    schedule, clock = made()
+    admission, clock = made()
     late, soon, later, soon_too = (
-        schedule.admit(Demand(name, Work(0.01), Work(0.1)), clock.now + within)
+        admission.admit(Demand(name, Work(0.01), Work(0.1)), clock.now + within)
         for name, within in (("late", 5.0), ("soon", 2.0), ("later", 9.0), ("soon too", 2.0))
     )
     assert order(late, soon, later, soon_too) == ["soon", "soon too", "late", "later"]
 
 
 def test_what_would_be_late_is_refused_with_what_was_foretold() -> None:
-    schedule, clock = made()
+    admission, clock = made()
     for robot in "abc":
-        schedule.admit(Demand(robot, Work(1.0), Work(9.0)), clock.now + 3.5)
+        admission.admit(Demand(robot, Work(1.0), Work(9.0)), clock.now + 3.5)
     with pytest.raises(Overloaded) as refused:
-        schedule.admit(Demand("d", Work(1.0), Work(9.0)), clock.now + 3.6)
+        admission.admit(Demand("d", Work(1.0), Work(9.0)), clock.now + 3.6)
     assert refused.value.predicted_s == pytest.approx(4.0)
     assert refused.value.retry_after_s == pytest.approx(0.4 + MIN_MARGIN_S)
     clock.now += 0.1
-    assert schedule.owed_s == 3.0  # nothing of it was entered
-    schedule.admit(Demand("e", Work(1.0), Work(9.0)), clock.now + 9.0)
+    assert admission.remaining_s == 3.0  # nothing of it was entered
+    admission.admit(Demand("e", Work(1.0), Work(9.0)), clock.now + 9.0)
 
 
 def test_what_would_make_another_late_is_refused() -> None:
-    schedule, clock = made()
-    schedule.admit(Demand("a", Work(2.0), Work(2.0)), clock.now + 4.5)
-    schedule.admit(Demand("b", Work(2.0), Work(2.0)), clock.now + 4.0)
+    admission, clock = made()
+    admission.admit(Demand("a", Work(2.0), Work(2.0)), clock.now + 4.5)
+    admission.admit(Demand("b", Work(2.0), Work(2.0)), clock.now + 4.0)
     with pytest.raises(Overloaded):
-        schedule.admit(Demand("c", Work(1.0), Work(1.0)), clock.now + 3.0)
+        admission.admit(Demand("c", Work(1.0), Work(1.0)), clock.now + 3.0)
 
 
 def test_what_no_plan_ever_did_is_no_overload() -> None:
-    schedule, clock = made()
+    admission, clock = made()
     with pytest.raises(DeadlineExceeded, match=r"0\.900 s are left, and a plan takes 1\.000 s at the least"):
-        schedule.admit(Demand("a", Work(1.5), Work(9.0), least_s=1.0), clock.now + 0.9)
+        admission.admit(Demand("a", Work(1.5), Work(9.0), least_s=1.0), clock.now + 0.9)
 
 
 def test_a_slow_moment_of_an_idle_device_is_one_to_come_again_after() -> None:
-    schedule, clock = made()
+    admission, clock = made()
     with pytest.raises(Overloaded) as refused:
-        schedule.admit(Demand("a", Work(1.5), Work(9.0), least_s=1.0), clock.now + 1.2)
+        admission.admit(Demand("a", Work(1.5), Work(9.0), least_s=1.0), clock.now + 1.2)
     assert refused.value.predicted_s == pytest.approx(1.5 + MIN_MARGIN_S)
     assert refused.value.retry_after_s == MAX_RETRY_S
-    patient = schedule.admit(Demand("b", Work(1.5), Work(9.0)), clock.now + 90.0)
-    assert schedule.grant(patient, Work(1.5), Work(1.5)), "its giving way would help nobody"
+    patient = admission.admit(Demand("b", Work(1.5), Work(9.0)), clock.now + 90.0)
+    assert admission.grant(patient, Work(1.5), Work(1.5)), "its giving way would help nobody"
 
 
 def test_a_call_that_runs_already_is_waited_for() -> None:
-    schedule, clock = made(slice_s=0.5)
-    schedule.admit(Demand("a", Work(1.0), Work(1.0)), clock.now + 9.0)
+    admission, clock = made(slice_s=0.5)
+    admission.admit(Demand("a", Work(1.0), Work(1.0)), clock.now + 9.0)
     with pytest.raises(Overloaded):
-        schedule.admit(Demand("b", Work(1.0), Work(1.0)), clock.now + 1.4)
+        admission.admit(Demand("b", Work(1.0), Work(1.0)), clock.now + 1.4)
 
 
 def test_a_plan_ends_when_its_own_calls_do_however_little_of_the_device_they_take() -> None:
     """They follow each other, and beside and in them run those of others."""
-    schedule, clock = made()
+    admission, clock = made()
     with pytest.raises(Overloaded) as refused:
-        schedule.admit(Demand("a", Work(1.0, 3.0), Work(9.0, 27.0)), clock.now + 2.0)
+        admission.admit(Demand("a", Work(1.0, 3.0), Work(9.0, 27.0)), clock.now + 2.0)
     assert refused.value.predicted_s == pytest.approx(3.0 + MIN_MARGIN_S)
-    first = schedule.admit(Demand("a", Work(1.0, 3.0), Work(9.0, 27.0)), clock.now + 3.1)
-    second = schedule.admit(Demand("b", Work(1.0, 3.0), Work(9.0, 27.0)), clock.now + 4.5)  # behind a second of work
-    assert not schedule.grant(second, Work(0.5, 2.1), Work(0.5, 1.5))
-    assert second.owed == Work(0.5, 1.5)
-    first.paid(0.5, 0.5)
-    assert first.owed == Work(0.5, 1.5), "half of it is done"
-    assert schedule.grant(second, Work(0.5, 2.1), Work(0.5, 1.5))
+    first = admission.admit(Demand("a", Work(1.0, 3.0), Work(9.0, 27.0)), clock.now + 3.1)
+    second = admission.admit(Demand("b", Work(1.0, 3.0), Work(9.0, 27.0)), clock.now + 4.5)  # behind a second of work
+    assert not admission.grant(second, Work(0.5, 2.1), Work(0.5, 1.5))
+    assert second.remaining == Work(0.5, 1.5)
+    first.charge(0.5, 0.5)
+    assert first.remaining == Work(0.5, 1.5), "half of it is done"
+    assert admission.grant(second, Work(0.5, 2.1), Work(0.5, 1.5))
 
 
 def test_who_leaves_without_having_used_anything_owes_and_has_used_nothing() -> None:
-    schedule, clock = made()
-    schedule.leave(schedule.admit(Demand("a", Work(1.0), Work(1.0)), clock.now + 2.0))
-    assert schedule.owed_s == 0.0
-    schedule.admit(Demand("a", Work(1.0), Work(1.0)), clock.now + 2.0)
+    admission, clock = made()
+    admission.leave(admission.admit(Demand("a", Work(1.0), Work(1.0)), clock.now + 2.0))
+    assert admission.remaining_s == 0.0
+    admission.admit(Demand("a", Work(1.0), Work(1.0)), clock.now + 2.0)
     with pytest.raises(Overloaded):
-        schedule.admit(Demand("b", Work(1.0), Work(1.0)), clock.now + 1.5)
+        admission.admit(Demand("b", Work(1.0), Work(1.0)), clock.now + 1.5)
 
 
 def test_iterations_are_granted_while_nobody_comes_late_for_them() -> None:
-    schedule, clock = made()
-    lone = schedule.admit(Demand("lone", Work(1.0), Work(9.0)), clock.now + 4.5)
-    assert schedule.grant(lone, Work(1.0), Work(1.0))
+    admission, clock = made()
+    lone = admission.admit(Demand("lone", Work(1.0), Work(9.0)), clock.now + 4.5)
+    assert admission.grant(lone, Work(1.0), Work(1.0))
     clock.now += 1.0
-    lone.paid(1.0, 1.0)
-    assert schedule.grant(lone, Work(1.0), Work(1.0))
-    other = schedule.admit(Demand("other", Work(1.5), Work(1.5)), clock.now + 3.6)  # behind what was granted
+    lone.charge(1.0, 1.0)
+    assert admission.grant(lone, Work(1.0), Work(1.0))
+    other = admission.admit(Demand("other", Work(1.5), Work(1.5)), clock.now + 3.6)  # behind what was granted
     clock.now += 1.0
-    lone.paid(1.0, 1.0)
-    assert not schedule.grant(lone, Work(1.0), Work(1.0))
-    assert lone.owed == Work(1.0)
-    assert schedule.owed_s == 2.5
-    assert not schedule.grant(other, Work(0.5), Work(1.5))
+    lone.charge(1.0, 1.0)
+    assert not admission.grant(lone, Work(1.0), Work(1.0))
+    assert lone.remaining == Work(1.0)
+    assert admission.remaining_s == 2.5
+    assert not admission.grant(other, Work(0.5), Work(1.5))
 
 
 def test_a_plan_without_a_deadline_may_always_go_on() -> None:
-    schedule, clock = made()
-    endless = schedule.admit(Demand("endless", Work(1.0), Work(5.0)), INF)
-    schedule.admit(Demand("other", Work(1.0), Work(1.0)), clock.now + 1.5)
-    assert endless.owed == Work(5.0)
-    assert schedule.grant(endless, Work(1.0), Work(4.0))
+    admission, clock = made()
+    endless = admission.admit(Demand("endless", Work(1.0), Work(5.0)), INF)
+    admission.admit(Demand("other", Work(1.0), Work(1.0)), clock.now + 1.5)
+    assert endless.remaining == Work(5.0)
+    assert admission.grant(endless, Work(1.0), Work(4.0))
 
 
 def test_a_plan_without_a_deadline_gives_way_to_those_it_would_make_late_and_no_further() -> None:
-    schedule, clock = made()
-    tight = schedule.admit(Demand("tight", Work(1.0), Work(1.0)), clock.now + 3.0)
-    loose = schedule.admit(Demand("loose", Work(1.0), Work(20.0)), clock.now + 60.0)
-    endless = schedule.admit(Demand("endless", Work(5.0), Work(5.0)), INF)
+    admission, clock = made()
+    tight = admission.admit(Demand("tight", Work(1.0), Work(1.0)), clock.now + 3.0)
+    loose = admission.admit(Demand("loose", Work(1.0), Work(20.0)), clock.now + 60.0)
+    endless = admission.admit(Demand("endless", Work(5.0), Work(5.0)), INF)
     assert order(tight, loose, endless) == ["tight", "endless", "loose"]
-    assert schedule.grant(endless, Work(1.0), Work(3.0))
+    assert admission.grant(endless, Work(1.0), Work(3.0))
     assert order(tight, loose, endless) == ["tight", "endless", "loose"]
 
 
 def test_a_far_deadline_is_no_worse_than_none_and_those_before_it_go_first() -> None:
-    schedule, clock = made()
-    endless = schedule.admit(Demand("endless", Work(1.0), Work(20.0)), INF)
-    far = schedule.admit(Demand("far", Work(1.0), Work(8.0)), clock.now + 90.0)
+    admission, clock = made()
+    endless = admission.admit(Demand("endless", Work(1.0), Work(20.0)), INF)
+    far = admission.admit(Demand("far", Work(1.0), Work(8.0)), clock.now + 90.0)
     assert order(endless, far) == ["far", "endless"]  # its share pays for it sooner
-    farther = schedule.admit(Demand("farther", Work(1.0), Work(2.0)), clock.now + 99.0)
+    farther = admission.admit(Demand("farther", Work(1.0), Work(2.0)), clock.now + 99.0)
     assert order(endless, far, farther) == ["far", "farther", "endless"]  # it would be first by its share
-    before = schedule.admit(Demand("before", Work(1.0), Work(70.0)), clock.now + 80.0)
+    before = admission.admit(Demand("before", Work(1.0), Work(70.0)), clock.now + 80.0)
     assert order(endless, far, farther, before) == ["before", "far", "farther", "endless"]
 
 
 def test_a_short_plan_goes_before_a_long_one_when_neither_has_a_deadline() -> None:
-    schedule, clock = made()
-    long = schedule.admit(Demand("long", Work(9.0), Work(9.0)), INF)
+    admission, clock = made()
+    long = admission.admit(Demand("long", Work(9.0), Work(9.0)), INF)
     clock.now += 1.0
-    short = schedule.admit(Demand("short", Work(0.1), Work(0.1)), INF)
+    short = admission.admit(Demand("short", Work(0.1), Work(0.1)), INF)
     assert order(long, short) == ["short", "long"]
 
 
 def test_without_deadlines_a_robot_that_used_more_than_its_share_goes_behind_one_that_did_not() -> None:
-    schedule, clock = made()
-    schedule.admit(Demand("modest", Work(0.5), Work(0.5)), INF)
-    greedy = schedule.admit(Demand("greedy", Work(2.0), Work(2.0)), INF)
-    greedy.paid(2.0, 2.0)
+    admission, clock = made()
+    admission.admit(Demand("modest", Work(0.5), Work(0.5)), INF)
+    greedy = admission.admit(Demand("greedy", Work(2.0), Work(2.0)), INF)
+    greedy.charge(2.0, 2.0)
     clock.now += 2.0
-    schedule.leave(greedy)
-    again = schedule.admit(Demand("greedy", Work(0.1), Work(0.1)), INF)
-    other = schedule.admit(Demand("other", Work(0.5), Work(0.5)), INF)
+    admission.leave(greedy)
+    again = admission.admit(Demand("greedy", Work(0.1), Work(0.1)), INF)
+    other = admission.admit(Demand("other", Work(0.5), Work(0.5)), INF)
     assert order(again, other) == ["other", "greedy"]
 
 
 def test_while_somebody_is_refused_the_share_counts() -> None:
     """A robot that used more than its share waits for the refused one, and nobody is granted an iteration."""
-    schedule, clock = made()
-    greedy = schedule.admit(Demand("greedy", Work(2.0), Work(2.0)), clock.now + 2.5)
-    busy = schedule.admit(Demand("busy", Work(0.2), Work(2.0)), clock.now + 9.0)
+    admission, clock = made()
+    greedy = admission.admit(Demand("greedy", Work(2.0), Work(2.0)), clock.now + 2.5)
+    busy = admission.admit(Demand("busy", Work(0.2), Work(2.0)), clock.now + 9.0)
     clock.now += 1.9
-    greedy.paid(1.9, 1.9)
+    greedy.charge(1.9, 1.9)
     with pytest.raises(Overloaded, match="would be ready"):
-        schedule.admit(Demand("refused", Work(0.55), Work(0.55)), clock.now + 0.6)
-    assert not schedule.grant(busy, Work(0.1), Work(0.2))
-    schedule.leave(greedy)
+        admission.admit(Demand("refused", Work(0.55), Work(0.55)), clock.now + 0.6)
+    assert not admission.grant(busy, Work(0.1), Work(0.2))
+    admission.leave(greedy)
     with pytest.raises(Overloaded, match="has used its share"):
-        schedule.admit(Demand("greedy", Work(0.1), Work(0.1)), clock.now + 9.0)
-    schedule.admit(Demand("refused", Work(0.55), Work(0.55)), clock.now + 0.6)
-    assert not schedule.grant(busy, Work(0.1), Work(0.2)), "greedy was refused meanwhile"
+        admission.admit(Demand("greedy", Work(0.1), Work(0.1)), clock.now + 9.0)
+    admission.admit(Demand("refused", Work(0.55), Work(0.55)), clock.now + 0.6)
+    assert not admission.grant(busy, Work(0.1), Work(0.2)), "greedy was refused meanwhile"
     clock.now += 6.0
-    assert schedule.grant(busy, Work(0.1), Work(0.2)), "who does not come back is not waited for"
+    assert admission.grant(busy, Work(0.1), Work(0.2)), "who does not come back is not waited for"
 
 
 def test_plans_that_end_late_make_promises_careful() -> None:
-    schedule, clock = made()
+    admission, clock = made()
     for _ in range(60):
-        ticket = schedule.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 9.0)
-        schedule.finish(ticket, Work(0.1))
+        ticket = admission.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 9.0)
+        admission.finish(ticket, Work(0.1))
         clock.now += 0.3
-        schedule.ended(ticket)
-        schedule.leave(ticket)
+        admission.learn(ticket)
+        admission.leave(ticket)
     with pytest.raises(Overloaded):
-        schedule.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 0.25)
-    schedule.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 0.35)
+        admission.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 0.25)
+    admission.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 0.35)
 
 
 def test_a_bad_moment_does_not_have_everybody_refused_for_good() -> None:
-    schedule, clock = made()
+    admission, clock = made()
     for _ in range(60):
-        ticket = schedule.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 999.0)
-        schedule.finish(ticket, Work(0.1))
+        ticket = admission.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 999.0)
+        admission.finish(ticket, Work(0.1))
         clock.now += 9.0
-        schedule.ended(ticket)
-        schedule.leave(ticket)
+        admission.learn(ticket)
+        admission.leave(ticket)
     with pytest.raises(Overloaded) as refused:
-        schedule.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 0.3)
+        admission.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 0.3)
     assert refused.value.retry_after_s == MAX_RETRY_S
     clock.now += 12.0
-    schedule.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 0.3)
+    admission.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 0.3)
 
 
 @dataclass
@@ -232,11 +234,11 @@ class Plan:
 
 
 class Device:
-    """Runs calls of admitted plans one after the other, never interrupted, the lowest rank first, as foretold."""
+    """Runs calls of admitted plans one after the other, never interrupted, the lowest rank first, as predicted."""
 
     def __init__(self, call_s: float = 0.25) -> None:
         self.clock = ManualClock()
-        self.schedule = Schedule(lambda: call_s, self.clock)
+        self.admission = Admission(lambda: call_s, self.clock)
         self.call_s = call_s
         self.plans: list[Plan] = []
         self.order: list[Plan] = []
@@ -245,7 +247,7 @@ class Device:
         """Raises as `admit` does."""
         part_s = calls * self.call_s
         demand = Demand(robot, Work(part_s), Work(part_s * (1 + wanted)))
-        ticket = self.schedule.admit(demand, self.clock.now + within_s)
+        ticket = self.admission.admit(demand, self.clock.now + within_s)
         plan = Plan(ticket, calls, wanted)
         self.plans.append(plan)
         return plan
@@ -262,7 +264,7 @@ class Device:
             self._go_on(plan)
         self.order.append(plan)
         self.clock.now += self.call_s
-        plan.ticket.paid(self.call_s, self.call_s)
+        plan.ticket.charge(self.call_s, self.call_s)
         plan.left -= 1
         if plan.left == 0:
             self._end(plan) if plan.final else self._go_on(plan)
@@ -270,19 +272,19 @@ class Device:
     def _go_on(self, plan: Plan) -> None:
         part_s = plan.calls * self.call_s
         later_s = part_s if plan.ticket.bounded else part_s * plan.wanted
-        if plan.wanted and self.schedule.grant(plan.ticket, Work(part_s), Work(later_s)):
+        if plan.wanted and self.admission.grant(plan.ticket, Work(part_s), Work(later_s)):
             plan.wanted -= 1
         else:
             assert plan.ticket.bounded or not plan.wanted, "without a deadline every iteration is granted"
             plan.final = True
-            self.schedule.finish(plan.ticket, Work(part_s))
+            self.admission.finish(plan.ticket, Work(part_s))
         plan.left = plan.calls
 
     def _end(self, plan: Plan) -> None:
         assert plan.ended is None
         plan.ended = self.clock.now
-        self.schedule.ended(plan.ticket)
-        self.schedule.leave(plan.ticket)
+        self.admission.learn(plan.ticket)
+        self.admission.leave(plan.ticket)
 
 
 asked = st.tuples(
@@ -312,13 +314,13 @@ def played(script: list[tuple[int, int, int, float, int]]) -> tuple[Device, list
 @settings(deadline=None, max_examples=300)
 @given(st.lists(asked, max_size=25))
 def test_whatever_was_admitted_ends_once_and_in_time(script: list[tuple[int, int, int, float, int]]) -> None:
-    """On a device that is as fast as foretold, no admitted plan is late, whatever comes after it, and none is lost."""
+    """On a device that is as fast as predicted, no admitted plan is late, whatever comes after it, and none is lost."""
     device, admitted = played(script)
     assert len(admitted) == len(device.plans)
     for plan in admitted:
         assert plan.ended is not None
         assert plan.ended <= plan.ticket.deadline
-    assert device.schedule.owed_s == 0.0
+    assert device.admission.remaining_s == 0.0
 
 
 @settings(deadline=None, max_examples=100)
@@ -338,21 +340,21 @@ def test_every_call_is_of_the_plan_with_the_earliest_deadline(script: list[tuple
 
 
 def test_admission_never_admits_what_the_cost_model_says_is_late() -> None:
-    """Every admitted plan is, at that moment, foretold to end before its deadline, and so is every one before it."""
+    """Every admitted plan is, at that moment, predicted to end before its deadline, and so is every one before it."""
 
     @settings(deadline=None, max_examples=200)
     @given(st.lists(st.tuples(st.integers(0, 6), st.floats(0.01, 2.0), st.floats(0.0, 6.0)), max_size=20))
     def check(script: list[tuple[int, float, float]]) -> None:
-        schedule, clock = made(slice_s=0.1)
+        admission, clock = made(slice_s=0.1)
         deadlines: dict[int, float] = {}
         for robot, floor_s, within_s in script:
             deadline = clock.now + within_s
             try:
-                ticket = schedule.admit(Demand(f"r{robot}", Work(floor_s), Work(floor_s)), deadline)
+                ticket = admission.admit(Demand(f"r{robot}", Work(floor_s), Work(floor_s)), deadline)
             except (Overloaded, DeadlineExceeded):
                 continue
             deadlines[ticket.number] = deadline
-            assert all(end <= deadlines[number] for number, end in schedule._ends().items())
+            assert all(end <= deadlines[number] for number, end in admission._ledger.ends().items())
 
     check()
 

@@ -20,7 +20,7 @@ from wavserve.core.verbs import VERBS, Status
 from wavserve.scheduling.batcher import Batcher, BatcherConfig
 from wavserve.scheduling.costs import Costs
 from wavserve.scheduling.groups import SampleGroup
-from wavserve.scheduling.schedule import Ticket, Work
+from wavserve.scheduling.ledger import Ticket, Work
 
 
 class Echo:
@@ -66,8 +66,12 @@ def due(moment: float) -> Ticket:
     return Ticket(deadline=moment, due=moment)
 
 
-def made(backend: Any, rows: int, depth: int, workers: int = 1, apart: bool = False) -> Batcher:
-    return Batcher(backend, BatcherConfig(rows, workers, depth, 60.0, arena_retry_s=0.001, apart=apart), Costs())
+def made(backend: Any, rows: int, depth: int, workers: int = 1, one_call_per_model: bool = False) -> Batcher:
+    return Batcher(
+        backend,
+        BatcherConfig(rows, workers, depth, 60.0, arena_retry_s=0.001, one_call_per_model=one_call_per_model),
+        Costs(),
+    )
 
 
 def with_batcher(backend: Echo, scenario: Callable[[Batcher], object], *, rows: int = 4, depth: int = 1) -> None:
@@ -122,14 +126,14 @@ def test_a_plan_frees_memory_before_it_fills_more_and_an_urgent_one_goes_before_
         waiting = [asyncio.ensure_future(batcher.run(group(0)))]
         await settle()
         plan, urgent = due(9.0), due(1.0)
-        asked = [(1, "imagine", plan), (2, "appraise", plan), (3, "imagine", urgent)]
+        asked = [(1, "imagine", plan), (2, "value_features", plan), (3, "imagine", urgent)]
         waiting += [asyncio.ensure_future(batcher.run(group(*each))) for each in asked]
         await settle()
         backend.step(9)
         await asyncio.gather(*waiting)
 
     with_batcher(backend, scenario, rows=1)
-    assert backend.calls == [("denoise", [0]), ("imagine", [3]), ("appraise", [2]), ("imagine", [1])]
+    assert backend.calls == [("denoise", [0]), ("imagine", [3]), ("value_features", [2]), ("imagine", [1])]
 
 
 def test_nothing_is_made_ready_behind_a_more_urgent_plan() -> None:
@@ -178,7 +182,7 @@ def test_a_backend_with_two_workers_runs_two_plans_at_once() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("depth", "ready"), [(2, []), (3, [("appraise", [1])])])
+@pytest.mark.parametrize(("depth", "ready"), [(2, []), (3, [("value_features", [1])])])
 def test_of_models_apart_one_that_is_idle_runs_what_a_busy_one_could_not(
     depth: int, ready: list[tuple[str, list[int]]]
 ) -> None:
@@ -187,12 +191,12 @@ def test_of_models_apart_one_that_is_idle_runs_what_a_busy_one_could_not(
     backend = Echo(gated=True)
 
     async def main() -> None:
-        batcher = made(backend, rows=1, depth=depth, workers=2, apart=True)
+        batcher = made(backend, rows=1, depth=depth, workers=2, one_call_per_model=True)
         batcher.start()
-        asked = [("appraise", 0), ("appraise", 1), ("appraise", 2), ("denoise", 3), ("denoise", 4)]
+        asked = [("value_features", 0), ("value_features", 1), ("value_features", 2), ("denoise", 3), ("denoise", 4)]
         waiting = [asyncio.ensure_future(batcher.run(group(i, verb, due(0.0)))) for verb, i in asked]
         await settle()
-        assert sorted(backend.calls) == sorted([("appraise", [0]), ("denoise", [3]), *ready])
+        assert sorted(backend.calls) == sorted([("value_features", [0]), ("denoise", [3]), *ready])
         backend.step(9)
         await asyncio.gather(*waiting)
         await batcher.close()
@@ -232,12 +236,12 @@ def test_plans_are_charged_with_the_time_of_their_calls_and_the_cost_model_learn
         costs = Costs(clock)
         batcher = Batcher(Slow(), BatcherConfig(4, 1, 1, 60.0, 0.001), costs, clock=clock)
         batcher.start()
-        tickets = [Ticket(owed=Work(10.0)), Ticket(owed=Work(10.0))]
+        tickets = [Ticket(remaining=Work(10.0)), Ticket(remaining=Work(10.0))]
         for _ in range(3):
             await asyncio.gather(*(batcher.run(group(i, ticket=tickets[i])) for i in range(2)))
         await batcher.close()
         assert [ticket.used_s for ticket in tickets] == [1.5, 1.5]
-        assert all(ticket.owed.device_s < 10.0 for ticket in tickets)
+        assert all(ticket.remaining.device_s < 10.0 for ticket in tickets)
         assert costs.seconds(group(0).kind, 2) >= 1.0
 
     asyncio.run(main())
@@ -383,13 +387,13 @@ def test_what_failed_is_owed_as_before() -> None:
     backend.fail = {1: StaleHandle("gone")}
 
     async def scenario(batcher: Batcher) -> None:
-        tickets = [Ticket(owed=Work(1.0, 1.0)) for _ in range(2)]
+        tickets = [Ticket(remaining=Work(1.0, 1.0)) for _ in range(2)]
         await batcher.run(group(0, ticket=tickets[0]))  # from here on the cost of such a call is known
         await batcher.run(group(0, ticket=tickets[0]))
         with pytest.raises(StaleHandle):
             await batcher.run(group(1, ticket=tickets[1]))
-        assert tickets[0].owed.device_s < 1.0
-        assert tickets[1].owed == Work(1.0, 1.0)
+        assert tickets[0].remaining.device_s < 1.0
+        assert tickets[1].remaining == Work(1.0, 1.0)
         assert tickets[1].used_s > 0
 
     with_batcher(backend, scenario)
@@ -500,7 +504,7 @@ class Chaos:
 
 
 events = st.tuples(
-    st.sampled_from(["imagine", "denoise", "appraise"]), st.integers(0, 3), st.booleans(), st.integers(0, 4)
+    st.sampled_from(["imagine", "denoise", "value_features"]), st.integers(0, 3), st.booleans(), st.integers(0, 4)
 )
 
 
@@ -511,7 +515,7 @@ events = st.tuples(
     rows=st.integers(1, 5),
     depth=st.integers(1, 3),
     workers=st.integers(1, 3),
-    apart=st.booleans(),
+    one_call_per_model=st.booleans(),
 )
 def test_every_group_is_answered_exactly_once(
     schedule: list[tuple[str, int, bool, int]],
@@ -519,7 +523,7 @@ def test_every_group_is_answered_exactly_once(
     rows: int,
     depth: int,
     workers: int,
-    apart: bool,
+    one_call_per_model: bool,
 ) -> None:
     """Random arrivals, deadlines, cancellations, faults and a full arena: one answer each, none lost, none doubled."""
     backend = Chaos(list(script))
@@ -531,7 +535,7 @@ def test_every_group_is_answered_exactly_once(
         return outputs
 
     async def main() -> None:
-        batcher = made(backend, rows, depth, workers, apart)
+        batcher = made(backend, rows, depth, workers, one_call_per_model)
         batcher.start()
         waiting = []
         for number, (verb, urgency, cancel, turns) in enumerate(schedule):
@@ -553,7 +557,7 @@ def test_every_group_is_answered_exactly_once(
                 assert isinstance(answer, BackendError | StaleHandle)
         await batcher.close()
         assert batcher.queue_depth == 0
-        if apart:  # one that runs, and those ready
+        if one_call_per_model:  # one that runs, and those ready
             assert backend.most_on_one_model <= 1 + max(0, depth - workers)
 
     asyncio.run(main())

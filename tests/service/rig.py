@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from wavserve.core.messages import EncodedImage, Submission
+from wavserve.core.messages import EncodedImage, Observation
 from wavserve.system import serve_process
 from wavserve.system.serve_process import Child
 
@@ -40,22 +40,22 @@ def episode() -> dict[str, Any]:
     return told
 
 
-def submission(frame: int = 0, **changes: Any) -> Submission:
+def observation(frame: int = 0, **changes: Any) -> Observation:
     """What a robot sends at one of the example's six frames."""
     told = episode()
     seen = told["frames"][frame]
     images = tuple(EncodedImage(name, "png", (FRAMES / seen[name]).read_bytes()) for name in ("agentview", "wrist"))
     fields: dict[str, Any] = {"seed": 7, "control_step": seen["step"], **changes}
-    return Submission(images, tuple(seen["state"]), told["instruction"], **fields)
+    return Observation(images=images, state=tuple(seen["state"]), instruction=told["instruction"], **fields)
 
 
-def post(server: Server, sent: Submission) -> httpx.Response:
-    """The same submission as multipart over HTTP."""
+def post(server: Server, sent: Observation) -> httpx.Response:
+    """The same observation as multipart over HTTP."""
     return httpx.post(f"{server.http}/v1/plan", files=form(sent), timeout=60)
 
 
-def form(sent: Submission) -> dict[str, Any]:
-    """A submission as parts of a form."""
+def form(sent: Observation) -> dict[str, Any]:
+    """A observation as parts of a form."""
     facts: dict[str, Any] = {
         "state": sent.state,
         "instruction": sent.instruction,

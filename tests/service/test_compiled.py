@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.service.processes import models_of, until
-from tests.service.rig import REPOSITORY, start, submission
+from tests.service.rig import REPOSITORY, observation, start
 from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
@@ -26,7 +26,7 @@ def test_models_that_triton_hosts_compile_and_compute_the_same(tmp_path: Path, t
     """So does one that was killed: it is loaded, and compiled from the cache, again."""
     if not compiles_here():
         pytest.skip("no C++ compiler that works in a process of no Triton's either")
-    sent = submission(options=OPTIONS)
+    sent = observation(options=OPTIONS)
     plain = start(tmp_path, "local", "--bundle", str(tiny.folder))
     with PlanClient(plain.grpc) as robot:
         expected = robot.plan(sent).actions

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from tests.service.processes import alive, below, command_of, files_of, models_of, triton_of, until
-from tests.service.rig import REPOSITORY, Server, start, submission
+from tests.service.rig import REPOSITORY, Server, observation, start
 from wavserve.app.fleet import SIDE_BY_SIDE
 from wavserve.backends.triton.server import PROGRAMS, why_not
 from wavserve.bundle.bundle import Bundle
@@ -90,7 +90,7 @@ class Robots:
 
 
 def ask(robot: int):  # type: ignore[no-untyped-def]
-    return submission(robot % 6, seed=robot, options=OPTIONS)
+    return observation(robot % 6, seed=robot, options=OPTIONS)
 
 
 @contextlib.contextmanager

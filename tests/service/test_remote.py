@@ -17,7 +17,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 
 from tests.backends.rig import SLOTS, RunningTriton, triton
 from tests.service.processes import PATIENCE_S, models_of, until
-from tests.service.rig import REPOSITORY, Server, start, submission
+from tests.service.rig import REPOSITORY, Server, observation, start
 from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
@@ -73,10 +73,10 @@ def ready(url: str) -> bool:
 
 def test_plans_of_several_robots_spread_over_the_endpoints(gateway: Server, tritons: list[RunningTriton]) -> None:
     with PlanClient(gateway.grpc) as client:
-        alone = [client.plan(submission(seed=seed, options=OPTIONS)).actions for seed in range(4)]
+        alone = [client.plan(observation(seed=seed, options=OPTIONS)).actions for seed in range(4)]
         before = [asyncio.run(video_calls(each.url)) for each in tritons]
         with concurrent.futures.ThreadPoolExecutor(4) as robots:
-            together = list(robots.map(lambda seed: client.plan(submission(seed=seed, options=OPTIONS)), range(4)))
+            together = list(robots.map(lambda seed: client.plan(observation(seed=seed, options=OPTIONS)), range(4)))
         after = [asyncio.run(video_calls(each.url)) for each in tritons]
     assert all(now - then >= 2 for now, then in zip(after, before, strict=True)), (before, after)
     for chunk, expected in zip(together, alone, strict=True):
@@ -87,7 +87,7 @@ def test_a_model_of_a_foreign_server_is_loaded_again(gateway: Server, tritons: l
     before = models_of(tritons[1].pid)["action_dit"]
     before.kill()
     with PlanClient(gateway.grpc) as client, concurrent.futures.ThreadPoolExecutor(4) as robots:
-        list(robots.map(lambda seed: client.plan(submission(seed=seed, options=OPTIONS)), range(4)))
+        list(robots.map(lambda seed: client.plan(observation(seed=seed, options=OPTIONS)), range(4)))
 
     def replaced() -> bool:
         return models_of(tritons[1].pid).get("action_dit", before) != before
@@ -98,14 +98,14 @@ def test_a_model_of_a_foreign_server_is_loaded_again(gateway: Server, tritons: l
 
 def test_a_server_that_is_lost_leaves_the_others(gateway: Server, tritons: list[RunningTriton]) -> None:
     with PlanClient(gateway.grpc) as client, concurrent.futures.ThreadPoolExecutor(4) as robots:
-        expected = client.plan(submission(seed=9, options=OPTIONS)).actions
-        under_way = [robots.submit(client.plan, submission(seed=9, options=OPTIONS)) for _ in range(8)]
+        expected = client.plan(observation(seed=9, options=OPTIONS)).actions
+        under_way = [robots.submit(client.plan, observation(seed=9, options=OPTIONS)) for _ in range(8)]
         tritons[1].kill()
         for plan in under_way:
             np.testing.assert_allclose(plan.result(timeout=60).actions, expected, atol=1e-5)
         until(lambda: not all(model_up(gateway, tritons[1].url, model) for model in MODELS), "a call finds it down")
         assert ready(gateway.http)
-        np.testing.assert_allclose(client.plan(submission(seed=9, options=OPTIONS)).actions, expected, atol=1e-5)
+        np.testing.assert_allclose(client.plan(observation(seed=9, options=OPTIONS)).actions, expected, atol=1e-5)
 
 
 def test_a_gateway_needs_no_torch(tritons: list[RunningTriton], tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_gateway_needs_no_torch(tritons: list[RunningTriton], tmp_path: Path) 
     try:
         until(lambda: process.poll() is not None or listening(http), "it serves")
         with PlanClient(f"127.0.0.1:{grpc}") as client:
-            assert client.plan(submission(options=OPTIONS)).actions.shape == (16, 7)
+            assert client.plan(observation(options=OPTIONS)).actions.shape == (16, 7)
     finally:
         process.terminate()
         assert process.wait(60) == 0

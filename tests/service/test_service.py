@@ -23,7 +23,7 @@ import pytest
 import torch
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.service.rig import Server, form, post, start, submission
+from tests.service.rig import Server, form, observation, post, start
 from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import (
@@ -35,13 +35,13 @@ from wavserve.core.errors import (
     UnknownPolicy,
     UnknownSession,
 )
-from wavserve.core.messages import Submission
+from wavserve.core.messages import Observation
 from wavserve.core.types import DeadlineResult
 
 
 def test_both_edges_give_the_same_actions(server: Server, client: PlanClient) -> None:
-    over_grpc = client.plan(submission())
-    over_http = post(server, submission()).json()
+    over_grpc = client.plan(observation())
+    over_http = post(server, observation()).json()
     np.testing.assert_array_equal(np.array(over_http["actions"], np.float32), over_grpc.actions)
     assert over_grpc.actions.shape == (16, 7)
     assert np.isfinite(over_grpc.actions).all()
@@ -54,7 +54,7 @@ def test_what_the_server_says_of_itself(server: Server, client: PlanClient) -> N
     policy = client.policy()
     told = httpx.get(f"{server.http}/v1/policies").json()["policies"][0]
     assert (policy.name, [camera.name for camera in policy.cameras]) == ("tiny", ["agentview", "wrist"])
-    assert told["digest"] == policy.digest == client.plan(submission()).receipt.policy_digest
+    assert told["digest"] == policy.digest == client.plan(observation()).receipt.policy_digest
     assert httpx.get(f"{server.http}/healthz").status_code == 200
     assert "/v1/plan" in httpx.get(f"{server.http}/openapi.json").json()["paths"]
     assert httpx.get(f"{server.http}/docs").status_code == 200
@@ -75,10 +75,10 @@ def test_reflection_lists_the_service(server: Server) -> None:
 
 
 def test_an_episode_as_a_robot_runs_it(client: PlanClient) -> None:
-    chunk = client.plan(submission(0))
+    chunk = client.plan(observation(0))
     memories = {chunk.receipt.digests["memory"]}
     for frame in range(1, 4):
-        sent = submission(frame, session_id=chunk.session_id, sequence=frame, executed_steps=8)
+        sent = observation(frame, session_id=chunk.session_id, sequence=frame, executed_steps=8)
         chunk = client.plan(sent)
         assert chunk.first_control_step == 8 * frame
         memories.add(chunk.receipt.digests["memory"])
@@ -89,7 +89,7 @@ def test_an_episode_as_a_robot_runs_it(client: PlanClient) -> None:
 
 
 def test_eight_robots_at_once_get_what_each_gets_alone(client: PlanClient) -> None:
-    sent = [submission(frame % 6, seed=frame) for frame in range(8)]
+    sent = [observation(frame % 6, seed=frame) for frame in range(8)]
     with concurrent.futures.ThreadPoolExecutor(8) as robots:
         together = list(robots.map(client.plan, sent))
     for one, asked in zip(together, sent, strict=True):
@@ -102,8 +102,8 @@ def test_eight_robots_at_once_get_what_each_gets_alone(client: PlanClient) -> No
 
 @pytest.mark.parametrize("edge", ["http", "grpc"])
 def test_sequence_and_session_rules_hold_through_both_edges(server: Server, client: PlanClient, edge: str) -> None:
-    first = client.plan(submission(0))
-    second = submission(1, session_id=first.session_id, sequence=5, executed_steps=8)
+    first = client.plan(observation(0))
+    second = observation(1, session_id=first.session_id, sequence=5, executed_steps=8)
     answered = client.plan(second)
     cases = [
         (replace(second, sequence=4), SequenceConflict, 409, "sequence", "more than 5"),
@@ -140,29 +140,29 @@ def test_sequence_and_session_rules_hold_through_both_edges(server: Server, clie
 def test_a_deadline_is_met_by_doing_less_or_not_at_all(server: Server, client: PlanClient) -> None:
     """Many iterations under a deadline: fewer are done. No time at all: an error, and the session is as it was."""
     options = {"num_iterations": 10, "num_video_samples": 30}
-    whole = client.plan(submission(options=options))
+    whole = client.plan(observation(options=options))
     total_ms = 1000 * whole.receipt.stage_s["total"]
     hurried = None
     for _ in range(5):  # a machine that stalls may make any single plan late, and then it is refused
         with contextlib.suppress(DeadlineExceeded):
-            hurried = client.plan(submission(options=options, deadline_ms=int(total_ms / 4)))
+            hurried = client.plan(observation(options=options, deadline_ms=int(total_ms / 4)))
             break
     assert hurried is not None
     assert hurried.receipt.deadline is DeadlineResult.MET_DEGRADED
     assert hurried.receipt.iterations_done < 10
-    assert post(server, submission(deadline_ms=1)).status_code == 504
+    assert post(server, observation(deadline_ms=1)).status_code == 504
     assert 'wavserve_plans_total{deadline="missed"}' in httpx.get(f"{server.http}/metrics").text
 
 
 def test_imagined_frames_come_as_pictures(client: PlanClient) -> None:
-    chunk = client.plan(submission(imagine_chunks=2))
+    chunk = client.plan(observation(imagine_chunks=2))
     assert {camera: len(frames) for camera, frames in chunk.imagined.items()} == {"agentview": 18, "wrist": 18}
     assert all(frame.data.startswith(b"\x89PNG") for frames in chunk.imagined.values() for frame in frames)
 
 
 def test_a_recorded_plan_replays_to_the_same_actions(server: Server, client: PlanClient) -> None:
-    first = client.plan(submission(0, seed=None))
-    later = client.plan(submission(1, seed=None, session_id=first.session_id, sequence=1, executed_steps=8))
+    first = client.plan(observation(0, seed=None))
+    later = client.plan(observation(1, seed=None, session_id=first.session_id, sequence=1, executed_steps=8))
     command = [sys.executable, "-m", "wavserve.cli", "plan", "--bundle", str(server.bundle), "--replay"]
     # uncompiled, as the server; and in float32, for the record says so
     environ = {**os.environ, "WAVSERVE_BACKEND__COMPILE": "off", "WAVSERVE_BACKEND__DTYPE": "bfloat16"}
@@ -198,7 +198,7 @@ def test_a_signal_drains(tmp_path: Path, server: Server) -> None:
     running = start(tmp_path, server.backend, "--bundle", str(server.bundle), "--set", "limits.drain_s=60")
     options = {"num_iterations": 10, "num_video_samples": 24}
     with concurrent.futures.ThreadPoolExecutor(2) as pool, PlanClient(running.grpc) as client:
-        answers = [pool.submit(client.plan, submission(seed=seed, options=options)) for seed in range(2)]
+        answers = [pool.submit(client.plan, observation(seed=seed, options=options)) for seed in range(2)]
         while "wavserve_plans_in_flight 2.0" not in httpx.get(f"{running.http}/metrics").text:
             assert not any(answer.done() for answer in answers)
         assert running.stop() == 0
@@ -222,13 +222,13 @@ def test_a_port_in_use_is_told_at_once(server: Server, tmp_path: Path) -> None:
 
 def test_after_a_busy_moment_plans_iterate_again(client: PlanClient) -> None:
     """A burst makes every plan slow; robots with deadlines must not be left without planning for good."""
-    alone = client.plan(submission())
+    alone = client.plan(observation())
     deadline_ms = int(4000 * alone.receipt.stage_s["total"])
     with concurrent.futures.ThreadPoolExecutor(12) as robots:
-        list(robots.map(client.plan, [submission(seed=seed) for seed in range(12)]))
+        list(robots.map(client.plan, [observation(seed=seed) for seed in range(12)]))
     for _ in range(30):
         with contextlib.suppress(DeadlineExceeded, Overloaded):
-            if client.plan(submission(deadline_ms=deadline_ms)).receipt.deadline is DeadlineResult.MET:
+            if client.plan(observation(deadline_ms=deadline_ms)).receipt.deadline is DeadlineResult.MET:
                 return
         time.sleep(1.0)
     raise AssertionError("planning never came back")
@@ -243,11 +243,11 @@ def test_a_robot_that_hangs_up_leaves_no_plan_and_no_slot(server: Server, edge: 
 
     async def ask() -> None:
         async with AsyncPlanClient(server.grpc) as robot:
-            await robot.plan(submission(options=LONG))
+            await robot.plan(observation(options=LONG))
 
     async def main() -> None:
         await until(lambda: not any(gauges(server).values()))  # Triton's slots are looked at now and then
-        asking = asyncio.ensure_future(ask() if edge == "grpc" else post_async(server, submission(options=LONG)))
+        asking = asyncio.ensure_future(ask() if edge == "grpc" else post_async(server, observation(options=LONG)))
         await until(lambda: gauges(server)["plans_in_flight"] == 1 and gauges(server)["arena_slots_used"] > 0)
         asking.cancel()
         await until(lambda: not any(gauges(server).values()))
@@ -255,7 +255,7 @@ def test_a_robot_that_hangs_up_leaves_no_plan_and_no_slot(server: Server, edge: 
     asyncio.run(main())
 
 
-async def post_async(server: Server, sent: Submission) -> None:
+async def post_async(server: Server, sent: Observation) -> None:
     async with httpx.AsyncClient(timeout=60) as robot:
         await robot.post(f"{server.http}/v1/plan", files=form(sent))
 
@@ -271,7 +271,7 @@ async def until(holds: Callable[[], bool]) -> None:
 def gauges(server: Server) -> dict[str, float]:
     """What is under way, and what it holds."""
     text = httpx.get(f"{server.http}/metrics", timeout=30).text
-    names = ("plans_in_flight", "queue_depth", "arena_slots_used", "owed_seconds")
+    names = ("plans_in_flight", "queue_depth", "arena_slots_used", "remaining_device_seconds")
     return {name: float(re.search(rf"^wavserve_{name} (.*)$", text, re.MULTILINE)[1]) for name in names}
 
 
@@ -286,7 +286,7 @@ def test_an_upload_that_never_ends_does_not_keep_the_service_up(tmp_path: Path, 
 def test_plans_that_outlast_the_drain_are_refused_properly(tmp_path: Path, server: Server) -> None:
     running = start(tmp_path, server.backend, "--bundle", str(server.bundle), "--set", "limits.drain_s=0.2")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(post, running, submission(options=LONG))
+        answer = pool.submit(post, running, observation(options=LONG))
         while "wavserve_plans_in_flight 1.0" not in httpx.get(f"{running.http}/metrics").text:
             assert not answer.done()
         assert running.stop() == 0

@@ -60,9 +60,16 @@ def test_gauges_are_read_at_the_scrape() -> None:
     metrics.watch_arena(lambda: 3, lambda: 8)
     metrics.watch_sessions(lambda: 4)
     metrics.watch_plans(lambda: 5)
-    metrics.watch_owed(lambda: 0.25)
+    metrics.watch_remaining(lambda: 0.25)
     queue.append(3)
-    names = ("queue_depth", "arena_slots_used", "arena_slots", "sessions", "plans_in_flight", "owed_seconds")
+    names = (
+        "queue_depth",
+        "arena_slots_used",
+        "arena_slots",
+        "sessions",
+        "plans_in_flight",
+        "remaining_device_seconds",
+    )
     assert [sample(metrics, f"wavserve_{name}") for name in names] == [3, 3, 8, 4, 5, 0.25]
 
 

@@ -16,18 +16,18 @@ from hypothesis import strategies as st
 
 from tests.edge.fakes import (
     RecordingPolicy,
+    example_chunk_of,
     example_image,
     example_limits,
-    example_result,
+    example_observation,
     example_spec,
-    example_submission,
 )
 from wavserve.core import errors
 from wavserve.core.errors import BundleError, InvalidRequest, Overloaded, StaleHandle, UnsupportedMedia, WavserveError
-from wavserve.core.messages import Chunk, PolicyInfo, Submission
+from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 from wavserve.core.spec import PlannerBounds, PlannerConfig
 from wavserve.core.types import DeadlineResult, PlanRequest, Stop
-from wavserve.edge.frontend import Door
+from wavserve.edge.frontend import Frontend
 from wavserve.edge.report import report
 from wavserve.edge.status import INTERNAL, STATUSES, name_of, status_of
 from wavserve.pb import wavserve_pb2 as pb
@@ -50,8 +50,8 @@ options = st.fixed_dictionaries(
 )
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 float32s = st.floats(-MAX_FLOAT32, MAX_FLOAT32, width=32) | st.sampled_from([float("inf"), float("-inf")])
-submissions = st.builds(
-    Submission,
+observations = st.builds(
+    Observation,
     images=st.just((example_image("agentview", "png"), example_image("wrist", "raw_bgr8"))),
     state=st.lists(float32s, max_size=9).map(tuple),
     instruction=st.text(max_size=20),
@@ -67,20 +67,25 @@ submissions = st.builds(
 )
 
 
-@given(submission=submissions)
-def test_a_submission_survives_the_wire(submission: Submission) -> None:
-    assert requests.parse_plan_request(requests.plan_request(submission).SerializeToString()) == submission
+@given(observation=observations)
+def test_a_submission_survives_the_wire(observation: Observation) -> None:
+    assert requests.parse_plan_request(requests.plan_request(observation).SerializeToString()) == observation
 
 
-def example_chunk(**changes: object) -> Chunk:
-    request = PlanRequest({}, np.zeros(8, np.float32), "go", session_id="s", sequence=3, control_step=9)
-    result = example_result(example_spec(), request)
+def example_chunk(**changes: object) -> ActionChunk:
+    request = PlanRequest(
+        images={}, state=np.zeros(8, np.float32), instruction="go", session_id="s", sequence=3, control_step=9
+    )
+    chunk = example_chunk_of(example_spec(), request)
     image = example_image()
-    chunk = Chunk(
-        session_id=result.session_id, sequence=3, first_control_step=9, dt_ns=50_000_000, actions=result.actions,
-        valid_until_step=25, receipt=result.receipt, imagined={"agentview": (image, image)}, chunk_id="c",
-        captured_mono_ns=5, server_recv_ns=6, server_send_ns=7, warnings=("w",),
-    )  # fmt: skip
+    chunk = replace(
+        chunk,
+        imagined={"agentview": (image, image)},
+        captured_mono_ns=5,
+        server_recv_ns=6,
+        server_send_ns=7,
+        warnings=("w",),
+    )
     return replace(chunk, **changes)  # type: ignore[arg-type]
 
 
@@ -102,7 +107,7 @@ def test_a_chunk_survives_the_wire(deadline: DeadlineResult, absent: bool, stopp
 
 
 def test_policy_facts_survive_the_wire() -> None:
-    info: PolicyInfo = Door(RecordingPolicy(), example_limits()).info()
+    info: PolicyInfo = Frontend(RecordingPolicy(), example_limits()).info()
     assert answers.policy_from(pb.PolicyInfo.FromString(answers.policy_message(info).SerializeToString())) == info
 
 
@@ -126,7 +131,7 @@ def test_options_have_one_set_of_names() -> None:
 )
 def test_what_protobuf_cannot_carry_is_refused_before_it_is_sent(changes: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        requests.plan_request(example_submission(**changes))
+        requests.plan_request(example_observation(**changes))
     assert caught.value.field == field
     assert isinstance(caught.value, UnsupportedMedia) == field.endswith("encoding")
 

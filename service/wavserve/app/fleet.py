@@ -45,11 +45,11 @@ ARENA_OWNER = VERBS["imagine"].model
 Close = Callable[[], Awaitable[None]]
 Slots = Callable[[], tuple[int, int]]
 """Arena slots used, and slots there are."""
-Around = Callable[[Backend], Backend]
+WrapBackend = Callable[[Backend], Backend]
 """Puts something around a device's backend: a fault or a delay, to see how the service bears it."""
 
 
-def bare(backend: Backend) -> Backend:
+def identity(backend: Backend) -> Backend:
     """Nothing around it."""
     return backend
 
@@ -72,9 +72,9 @@ class Fleet:
         return sum(device.batcher.queue_depth for device in self.placement.devices)
 
     @property
-    def owed_s(self) -> float:
+    def remaining_s(self) -> float:
         """Device seconds that plans under way must still have."""
-        return sum(device.planner.schedule.owed_s for device in self.placement.devices)
+        return sum(device.planner.admission.remaining_s for device in self.placement.devices)
 
     async def close(self) -> None:
         await asyncio.gather(*(device.batcher.close() for device in self.placement.devices))
@@ -82,8 +82,8 @@ class Fleet:
             await close()
 
 
-async def open_fleet(settings: Settings, metrics: Metrics, around: Around = bare) -> Fleet:
-    """Brings up what the settings ask for, with `around` around every backend.
+async def open_fleet(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend = identity) -> Fleet:
+    """Brings up what the settings ask for, with `wrap_backend` around every backend.
 
     Raises BundleError when the bundle cannot be used, SettingsError when the settings cannot, ModelDown when no Triton
     answers.
@@ -92,11 +92,11 @@ async def open_fleet(settings: Settings, metrics: Metrics, around: Around = bare
     kind = settings.backend.kind if settings.backend.kind != "auto" else _choose(settings)
     match kind:
         case "local":
-            return await _local(settings, metrics, around)
+            return await _local(settings, metrics, wrap_backend)
         case "triton-embedded":
-            return await _embedded(settings, metrics, around)
+            return await _embedded(settings, metrics, wrap_backend)
         case _:
-            return await _remote(settings, metrics, around)
+            return await _remote(settings, metrics, wrap_backend)
 
 
 def _choose(settings: Settings) -> str:
@@ -124,7 +124,7 @@ def open_bundle(settings: Settings) -> Bundle:
     return bundle.load(folder)
 
 
-async def _local(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
+async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend) -> Fleet:
     from wavserve.backends.local import LocalBackend
     from wavserve.models.runners.loading import load_runners
 
@@ -133,15 +133,15 @@ async def _local(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
     loaded = await asyncio.to_thread(load_runners, opened, runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
     backend, book = LocalBackend(loaded.runners, loaded.workers), loaded.arena.book
-    size = Size(book.num_slots, loaded.workers, apart=False)
-    device = _device(settings, opened.spec, around(backend), metrics, size)
+    size = Size(book.num_slots, loaded.workers, one_call_per_model=False)
+    device = _device(settings, opened.spec, wrap_backend(backend), metrics, size)
     placement = Placement([device], settings.limits.repair_s)
     return Fleet(
         opened.spec, digest, settings.backend.dtype, placement, lambda: (book.used, book.num_slots), [backend.close]
     )
 
 
-async def _embedded(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
+async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend) -> Fleet:
     from wavserve.backends.triton.server import ServerConfig, TritonServer, clean_up, new_name, why_not
 
     repository = settings.triton.repository
@@ -156,15 +156,15 @@ async def _embedded(settings: Settings, metrics: Metrics, around: Around) -> Fle
     at_once = settings.backend.workers or (1 if _may_be_on_gpu(settings.backend.device) else SIDE_BY_SIDE)
     server = TritonServer(ServerConfig(name, repository, environment, settings.triton.shm_bytes, at_once))
     log.info("starting tritonserver; its log is %s", server.log)
-    return await _behind_triton(settings, metrics, {"embedded": server}, around)
+    return await _behind_triton(settings, metrics, {"embedded": server}, wrap_backend)
 
 
-async def _remote(settings: Settings, metrics: Metrics, around: Around) -> Fleet:
-    return await _behind_triton(settings, metrics, dict.fromkeys(settings.triton.urls), around)
+async def _remote(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend) -> Fleet:
+    return await _behind_triton(settings, metrics, dict.fromkeys(settings.triton.urls), wrap_backend)
 
 
 async def _behind_triton(
-    settings: Settings, metrics: Metrics, servers: Mapping[str, TritonServer | None], around: Around
+    settings: Settings, metrics: Metrics, servers: Mapping[str, TritonServer | None], wrap_backend: WrapBackend
 ) -> Fleet:
     """A fleet of endpoints, by address; with the server where it is ours."""
     from wavserve.backends.triton.client import TritonBackend
@@ -193,8 +193,8 @@ async def _behind_triton(
         spec, digest = bundle.parse(about.policy), about.digest
         num_slots = min(each.num_slots for each in supervisors if each.num_slots is not None)
         workers = settings.backend.workers or (SIDE_BY_SIDE if about.device == "cpu" else 1)
-        size = Size(num_slots, workers, apart=True)
-        devices = [_device(settings, spec, around(backend), metrics, size) for backend in backends.values()]
+        size = Size(num_slots, workers, one_call_per_model=True)
+        devices = [_device(settings, spec, wrap_backend(backend), metrics, size) for backend in backends.values()]
     except BaseException:
         await asyncio.gather(*(each.close() for each in supervisors))
         raise
@@ -216,6 +216,8 @@ async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About
             try:
                 await each.start()
                 answered = answered or each.about[ARENA_OWNER]
+            except SettingsError:
+                raise  # waiting changes neither our settings nor their version
             except WavserveError as error:
                 if each.owns_server or loop.time() > until:
                     raise
@@ -232,8 +234,8 @@ async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About
 
 
 def _health(supervisor: Supervisor) -> Health:
-    if supervisor.stranger:
-        return Health.STRANGER
+    if supervisor.serves_wrong_policy:
+        return Health.WRONG_POLICY
     return Health.UP if supervisor.up and supervisor.fits else Health.DOWN
 
 
@@ -255,7 +257,7 @@ class Size(NamedTuple):
     """which a slice must fit"""
     workers: int
     """calls that run at once"""
-    apart: bool
+    one_call_per_model: bool
     """each of them on another model"""
 
 
@@ -263,7 +265,7 @@ def device_config(settings: Settings, size: Size) -> DeviceConfig:
     """What plans through a backend of this size, as the settings have it."""
     told, planner, depth = settings.batcher, settings.planner, size.workers + settings.batcher.ready
     return DeviceConfig(
-        BatcherConfig(told.max_rows, size.workers, depth, told.slice_s, told.arena_retry_s, size.apart),
+        BatcherConfig(told.max_rows, size.workers, depth, told.slice_s, told.arena_retry_s, size.one_call_per_model),
         min(planner.slice_size, size.num_slots),
         planner.slices_in_flight,
         settings.backend.max_cached_texts,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wavserve.backends.local import LocalBackend
 from wavserve.core.noise import FINAL, Stream
 from wavserve.core.spec import ActionSpec, CameraSpec, Mode, NormSpec, PlannerConfig, PolicySpec, VectorSpec
-from wavserve.core.types import Array, Plan, PlanContext, TextEmbedding
+from wavserve.core.types import Array, Plan, TextEmbedding
 from wavserve.models.networks.plain import Draws
 from wavserve.models.parity.fixtures import (
     Check,
@@ -33,7 +33,7 @@ from wavserve.models.parity.parity import check_models
 from wavserve.models.parity.subject import Subject, read_subject, unpadded
 from wavserve.models.runners.loading import arena_for, transformer_runners
 from wavserve.planning.device import Device, DeviceConfig
-from wavserve.planning.model_calls import Job
+from wavserve.planning.model_calls import PlanJob
 from wavserve.scheduling.batcher import BatcherConfig
 
 PATH = "planner"
@@ -96,10 +96,11 @@ async def _plan(subject: Subject, inputs: Fixture, config: PlannerConfig, on: st
     device = Device.over(spec, backend, DeviceConfig(limits, SLICE, slices_in_flight=2, max_texts=1))
     scene = read_scene(inputs)
     text = TextEmbedding(bytes(32), unpadded(scene.text, scene.text_mask).numpy())
-    context = PlanContext(scene.memory.numpy(), text, scene.history.numpy())
+    noise = GivenNoise(read_draws(inputs, subject.config))
+    job = PlanJob(scene.memory.numpy(), text, scene.history.numpy(), config, noise)
     device.batcher.start()
     try:
-        return await device.planner.plan(Job(context, config, GivenNoise(read_draws(inputs, subject.config))))
+        return await device.planner.plan(job)
     finally:
         await device.batcher.close()
         await backend.close()

@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 import grpc.aio
 import uvicorn
 
-from wavserve.app.fleet import Around, Fleet, bare, open_fleet
+from wavserve.app.fleet import Fleet, WrapBackend, identity, open_fleet
 from wavserve.app.settings import Settings
 from wavserve.core.errors import SettingsError
-from wavserve.core.types import PlanResult
+from wavserve.core.messages import ActionChunk
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
 from wavserve.edge.limits import EdgeLimits
@@ -53,26 +53,26 @@ class Service:
         await self.fleet.close()
 
 
-async def assemble(settings: Settings, around: Around = bare) -> Service:
+async def assemble(settings: Settings, wrap_backend: WrapBackend = identity) -> Service:
     """Brings up the models and puts the parts together; `policy.warm_up` is the caller's next step.
 
-    `around` puts something around each device's backend. Raises as `open_fleet` does.
+    `wrap_backend` puts something around each device's backend. Raises as `open_fleet` does.
     """
     metrics = Metrics()
     recorder = None if settings.record.folder is None else Recorder(settings.record.folder)
     sessions = MemorySessions(**settings.sessions.model_dump())
-    fleet = await open_fleet(settings, metrics, around)
+    fleet = await open_fleet(settings, metrics, wrap_backend)
     log.info("the models compute in %s", fleet.dtype)
     policy = Policy(_parts(settings, fleet, sessions, metrics, recorder))
     metrics.watch_queue(lambda: fleet.queue_depth)
-    metrics.watch_owed(lambda: fleet.owed_s)
+    metrics.watch_remaining(lambda: fleet.remaining_s)
     metrics.watch_arena(lambda: fleet.slots()[0], lambda: fleet.slots()[1])
     metrics.watch_sessions(lambda: len(sessions))
     metrics.watch_plans(lambda: policy.plans_in_flight)
     return Service(policy, sessions, metrics, fleet)
 
 
-async def serve(settings: Settings, around: Around = bare) -> None:
+async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> None:
     """Runs both edges until SIGINT or SIGTERM, then drains: no new plans, those under way are answered.
 
     Raises BundleError and SettingsError (a port in use), and whatever the warm-up plan failed with.
@@ -81,7 +81,7 @@ async def serve(settings: Settings, around: Around = bare) -> None:
     http_socket = _listen(settings)
     _check_free(settings)
     stopped = _on_signal()
-    service = await _unless(stopped, assemble(settings, around))
+    service = await _unless(stopped, assemble(settings, wrap_backend))
     if service is None:
         return
     try:
@@ -162,9 +162,9 @@ def _edges(settings: Settings, service: Service) -> tuple[_HttpServer, grpc.aio.
 def _parts(
     settings: Settings, fleet: Fleet, sessions: MemorySessions, metrics: Metrics, recorder: Recorder | None
 ) -> PolicyParts:
-    def observe(result: PlanResult) -> None:
-        metrics.observe_plan(result.receipt.iterations_done, result.receipt.deadline.value)
-        for stage, seconds in result.receipt.stage_s.items():
+    def observe(chunk: ActionChunk) -> None:
+        metrics.observe_plan(chunk.receipt.iterations_done, chunk.receipt.deadline.value)
+        for stage, seconds in chunk.receipt.stage_s.items():
             metrics.observe_stage(stage, seconds)
 
     return PolicyParts(

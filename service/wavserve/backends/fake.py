@@ -20,7 +20,7 @@ from wavserve.core.noise import Stream
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import Status
-from wavserve.models.arena.book import ArenaBook, Party
+from wavserve.models.arena.book import ArenaBook, ArenaRole
 
 MAX_TEXTS = 4
 
@@ -37,8 +37,8 @@ class FakeBackend:
         self.book = book
         self.before = before
         self.calls: list[tuple[str, int, int]] = []
-        self._features: dict[int, float] = {}
-        self._value_features: dict[int, float] = {}
+        self._slot_features: dict[int, float] = {}
+        self._slot_values: dict[int, float] = {}
         self._texts: OrderedDict[bytes, float] = OrderedDict()
 
     async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
@@ -86,7 +86,7 @@ class FakeBackend:
                 status[g] = Status.ARENA_FULL
                 continue
             for (slot, _), sample in zip(handles[g], samples[g], strict=True):
-                self._features[int(slot)] = float(sample.mean() * 10 + inputs["memory"][g].mean() + text)
+                self._slot_features[int(slot)] = float(sample.mean() * 10 + inputs["memory"][g].mean() + text)
             self.book.publish(handles[g])
         return {"handles": handles, "status": status}
 
@@ -99,20 +99,20 @@ class FakeBackend:
         shape = (self._spec.num_value_tokens, self._spec.model.value.in_channels)
         draws = noise.of_call(inputs, Stream.VALUE, shape)
         status = self._status(inputs["handles"])
-        values = draws[..., -1] + self._read(self._features, inputs["handles"])[..., None, None]
+        values = draws[..., -1] + self._read(self._slot_features, inputs["handles"])[..., None, None]
         if inputs["release"][0, 0]:
-            self.book.release(inputs["handles"], Party.VALUE)
+            self.book.release(inputs["handles"], ArenaRole.VALUE)
         return {"values": values.astype(np.float32), "status": status}
 
-    def _appraise(self, inputs: Tensors) -> Tensors:
+    def _value_features(self, inputs: Tensors) -> Tensors:
         shape = (self._spec.num_value_tokens, self._spec.model.value.in_channels)
         draws = noise.of_call(inputs, Stream.VALUE, shape)
         for (slot, _), draw in zip(inputs["handles"].reshape(-1, 2), draws, strict=True):
-            self._value_features[int(slot)] = float(draw.mean())
+            self._slot_values[int(slot)] = float(draw.mean())
         return {"status": self._status(inputs["handles"])}
 
     def _release(self, inputs: Tensors) -> Tensors:
-        self.book.release(inputs["handles"], Party.VIDEO)
+        self.book.release(inputs["handles"], ArenaRole.VIDEO)
         return {"status": np.zeros(len(inputs["handles"]), np.int32)}
 
     def _decode(self, inputs: Tensors) -> Tensors:
@@ -120,9 +120,9 @@ class FakeBackend:
         draws = noise.of_call(inputs, Stream.ACTION, shape)
         handles = inputs["handles"]
         status = self._status(handles)
-        seen = self._read(self._features, handles) + self._read(self._value_features, handles)
+        seen = self._read(self._slot_features, handles) + self._read(self._slot_values, handles)
         actions = np.tanh(draws * 0.1 + inputs["history"][:, None] + seen[:, :1, None] * 0.1)
-        self.book.release(handles, Party.ACTION)
+        self.book.release(handles, ArenaRole.ACTION)
         return {"actions": actions.astype(np.float32), "status": status}
 
     def _video_noise(self, inputs: Tensors) -> NDArray[np.float32]:

@@ -1,51 +1,52 @@
-"""The robot client for an event loop: what `plan_client` does, awaited.
-
-Used by programs that drive several robots, such as the load test. Needs only the base install.
-"""
+"""The robot client for an event loop: the calls of `plan_client`, awaited. For programs that drive several robots."""
 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import grpc
 import grpc.aio
 
-from wavserve.clients.plan_client import channel_options, typed_error
-from wavserve.core.messages import DEADLINE_KEY, Chunk, Submission
-from wavserve.pb import wavserve_pb2 as pb
-from wavserve.wire import answers, requests
+from wavserve.clients.calls import (
+    MAX_MESSAGE_BYTES,
+    POLICY_TIMEOUT_S,
+    RESET_TIMEOUT_S,
+    Call,
+    channel_options,
+    plan_call,
+    policy_call,
+    reset_call,
+    typed_error,
+)
+from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 
-_PLAN = "/wavserve.v1.PlanService/Plan"
+Answer = TypeVar("Answer")
 
 
 class AsyncPlanClient:
     """One connection to a server (`host:port`, no TLS), made inside a running loop; an async context manager."""
 
-    def __init__(self, target: str, max_message_bytes: int = 32 * 1024 * 1024) -> None:
+    def __init__(self, target: str, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._target = target
-        # Channels to one target share a connection by default; robots are apart from each other.
+        # gRPC shares one connection among the channels to a target by default; each robot has its own
         options = [*channel_options(max_message_bytes), ("grpc.use_local_subchannel_pool", 1)]
         self._channel = grpc.aio.insecure_channel(target, options=options)
 
-    async def plan(self, submission: Submission, timeout_s: float | None = None) -> Chunk:
-        """Plans. `timeout_s` bounds the call itself (None: only the request's deadline, if any, does).
+    async def plan(self, observation: Observation, timeout_s: float | None = None) -> ActionChunk:
+        """Plans. `timeout_s` bounds the call itself; with None only the request's deadline does, if there is one.
 
-        Raises whatever the server refused it with, DeadlineExceeded past the timeout, NotReady when nobody answers.
+        Raises the server's refusal, DeadlineExceeded past the timeout, NotReady when no server answers.
         """
-        call = self._channel.unary_unary(
-            _PLAN,
-            request_serializer=pb.PlanRequest.SerializeToString,
-            response_deserializer=pb.ActionChunk.FromString,
-        )
-        deadline = submission.deadline_ms
-        metadata = () if deadline is None else ((DEADLINE_KEY, str(deadline)),)
-        try:
-            message = await call(requests.plan_request(submission), timeout=timeout_s, metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            told_by_grpc = f"{self._target}: {error.code().name}: {error.details()}"
-            raise typed_error(error.code(), told_by_grpc, tuple(error.trailing_metadata())) from None
-        return answers.chunk_from(message)
+        return await self._call(plan_call(observation), timeout_s)
+
+    async def reset(self, session_id: str, timeout_s: float | None = RESET_TIMEOUT_S) -> None:
+        """Makes the server forget a session's frame memory. Raises UnknownSession."""
+        await self._call(reset_call(session_id), timeout_s)
+
+    async def policy(self, name: str | None = None, timeout_s: float | None = POLICY_TIMEOUT_S) -> PolicyInfo:
+        """The served policy's facts. Raises UnknownPolicy when it is not the named one."""
+        return await self._call(policy_call(name), timeout_s)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -57,3 +58,11 @@ class AsyncPlanClient:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _call(self, call: Call[Answer], timeout_s: float | None) -> Answer:
+        invoke: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.method)
+        try:
+            raw = await invoke(call.request, timeout=timeout_s, metadata=call.metadata)
+        except grpc.aio.AioRpcError as error:
+            raise typed_error(self._target, error.code(), error.details(), tuple(error.trailing_metadata())) from None
+        return call.read(raw)

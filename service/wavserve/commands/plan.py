@@ -17,7 +17,7 @@ from wavserve.core.errors import InvalidRequest
 from wavserve.core.types import Stop
 
 if TYPE_CHECKING:
-    from wavserve.core.messages import Chunk, EncodedImage, Submission
+    from wavserve.core.messages import ActionChunk, EncodedImage, Observation
 
 REPLAY_TOLERANCE = 1e-5
 """In the policy's units; float32 sums in another order where calls were batched otherwise than when recorded."""
@@ -49,16 +49,16 @@ def _plan(args: argparse.Namespace) -> int:
     from wavserve.clients.plan_client import PlanClient
 
     with PlanClient(args.server) as client:
-        chunk = client.plan(_submission(args))
+        chunk = client.plan(_observation(args))
     output.write(output.as_json(chunk) if args.json else _describe(chunk))
     return 0
 
 
-def _submission(args: argparse.Namespace) -> Submission:
+def _observation(args: argparse.Namespace) -> Observation:
     """The command line as a request. Raises InvalidRequest naming the flag."""
-    from wavserve.core.messages import Submission
+    from wavserve.core.messages import Observation
 
-    return Submission(
+    return Observation(
         images=tuple(_image(text) for text in args.image),
         state=tuple(_number(text) for text in args.state.split(",") if args.state),
         instruction=args.instruction,
@@ -105,7 +105,7 @@ def _pair(flag: str, shape: str, text: str) -> tuple[str, str]:
     return left, right
 
 
-def _describe(chunk: Chunk) -> str:
+def _describe(chunk: ActionChunk) -> str:
     receipt = chunk.receipt
     facts = [
         ("policy", f"{receipt.policy} {receipt.policy_digest[:16]}"),

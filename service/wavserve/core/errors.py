@@ -26,6 +26,7 @@ No status code appears here: `edge/status.py` holds the table.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -145,3 +146,17 @@ class TensorMiss(BackendError):
 
 class ModelDown(BackendError):
     pass
+
+
+def error_name(kind: type[WavserveError]) -> str:
+    """An error's public name: `sequence-conflict` for `SequenceConflict`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
+
+
+def error_kinds() -> dict[str, type[WavserveError]]:
+    """Every error of the tree by its public name."""
+    return {error_name(kind): kind for kind in _with_children(WavserveError)}
+
+
+def _with_children(kind: type[WavserveError]) -> list[type[WavserveError]]:
+    return [kind, *(each for child in kind.__subclasses__() for each in _with_children(child))]

@@ -1,7 +1,7 @@
-"""What crosses a wire, before and after either wire's spelling of it: a submission in, a chunk or a policy's facts out.
+"""What crosses a wire, before either wire's spelling: an observation in, a chunk of actions or a policy's facts out.
 
-Both edges, `wire` and the robot client meet here, so that the edges differ in spelling only. Nothing in a `Submission`
-has been checked yet; `types.PlanRequest` is what it becomes. Knows neither HTTP, protobuf nor Pillow.
+Both edges, `wire` and the robot's clients share these types, so the edges differ in spelling only. Nothing in an
+`Observation` is checked; `types.PlanRequest` is the checked form. Knows neither HTTP, protobuf nor Pillow.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wavserve.core.spec import CameraSpec, PlannerBounds, PlannerConfig
-from wavserve.core.types import Array, Receipt
+from wavserve.core.types import Array, Receipt, RequestHeader
 
 DEADLINE_KEY = "x-deadline-ms"
-"""HTTP header and gRPC metadata: the request's deadline_ms, for who wants to be refused before the body is read."""
+"""HTTP header and gRPC metadata: the request's deadline_ms, for a refusal before the body is read."""
 ENCODINGS = ("raw_rgb8", "raw_bgr8", "jpeg", "png")
 """How an image may travel; raw is `height * width * 3` bytes, row-major."""
 
@@ -33,47 +33,49 @@ class EncodedImage:
     """the sender's monotonic clock; 0 = not stated"""
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What a robot sent, unchecked; the fields are those of `types.PlanRequest`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation(RequestHeader):
+    """What a robot sent, unchecked."""
 
     images: tuple[EncodedImage, ...]
     state: tuple[float, ...]
     """`[S]`, in the units the policy declares"""
-    instruction: str
-    session_id: str | None = None
-    sequence: int = 0
-    control_step: int = 0
-    executed_steps: int = 0
-    policy: str | None = None
-    options: Mapping[str, object] = field(default_factory=dict)
-    seed: int | None = None
     deadline_ms: int | None = None
-    """milliseconds from receipt"""
-    imagine_chunks: int = 0
+    """milliseconds from receipt; None: no deadline"""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """An answer: action `i` belongs to control step `first_control_step + i`."""
+HEADER_FIELDS = ("instruction", "sequence", "control_step", "executed_steps", "imagine_chunks")
+"""Fields of a `RequestHeader` that every wire has under the same name and with the same default."""
+EMPTY_IS_NONE = ("session_id", "policy")
+"""Texts that are empty on a wire where they are None here."""
+OPTIONAL_FIELDS = ("seed", "deadline_ms")
+"""Numbers that a wire may leave out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionChunk:
+    """An answer: action `i` belongs to control step `first_control_step + i`. The policy makes it; the edge adds its
+    clock."""
 
     session_id: str
     sequence: int
     first_control_step: int
     dt_ns: int
+    """nanoseconds between two control steps"""
     actions: Array
     """`[T, A]`, in the units the policy declares"""
     valid_until_step: int
     receipt: Receipt
-    imagined: Mapping[str, tuple[EncodedImage, ...]]
+    imagined: Mapping[str, tuple[EncodedImage, ...]] = field(default_factory=dict)
     """camera -> imagined future frames as PNG, in time order; empty unless asked for"""
     chunk_id: str
-    captured_mono_ns: int
-    """echo of the oldest image's capture time; 0 when none was stated"""
-    server_recv_ns: int
-    """the server's monotonic clock, as is `server_send_ns`"""
-    server_send_ns: int
+    """the same for a retry"""
     warnings: tuple[str, ...] = ()
+    captured_mono_ns: int = 0
+    """echo of the oldest image's capture time; 0: none was stated. Filled by the edge, as are the next two"""
+    server_recv_ns: int = 0
+    """the server's monotonic clock, as is `server_send_ns`"""
+    server_send_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

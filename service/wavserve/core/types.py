@@ -1,4 +1,4 @@
-"""The data that travels down and up the corridor: request, context, plan, receipt, result.
+"""The data that travels down and up the corridor: request, plan, receipt.
 
 Every layer may use these; they know nothing of HTTP, protobuf or torch. All are frozen; arrays in them are not written.
 
@@ -28,14 +28,10 @@ Clock = Callable[[], float]
 """Seconds of a monotonic clock."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlanRequest:
-    """One validated request of a robot; both edges build the same one from the same input."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestHeader:
+    """What a robot says beside its pictures and its state. An `Observation` and a `PlanRequest` both have it."""
 
-    images: Mapping[str, NDArray[np.uint8]]
-    """camera -> `[height, width, 3]` RGB, already at the camera's declared size"""
-    state: Array
-    """`[S]`, in the units the policy declares"""
     instruction: str
     session_id: str | None = None
     """None opens a session"""
@@ -46,12 +42,23 @@ class PlanRequest:
     executed_steps: int = 0
     """steps executed since the previous accepted observation"""
     policy: str | None = None
+    """None: whichever policy the server has"""
     options: Mapping[str, object] = field(default_factory=dict)
     """planner options over the policy's defaults, see `options.merge_options`"""
     seed: int | None = None
     """None: the service draws one and reports it"""
     imagine_chunks: int = 0
-    """how many chunks of imagined future frames to return with the plan (pictures; costs time)"""
+    """how many chunks of imagined future frames to return with the plan; they cost time"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest(RequestHeader):
+    """A validated observation; both edges build the same one from the same input."""
+
+    images: Mapping[str, NDArray[np.uint8]]
+    """camera -> `[height, width, 3]` RGB, already at the camera's declared size"""
+    state: Array
+    """`[S]`, in the units the policy declares"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +72,6 @@ class TextEmbedding:
     def key_of(instruction: str) -> bytes:
         """The key of an instruction: its sha256, 32 bytes."""
         return hashlib.sha256(instruction.encode()).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class PlanContext:
-    """What one plan is conditioned on, in the model's own units."""
-
-    memory: Array
-    """normalised latents of the memory frames `[V, C, P, H, W]`"""
-    text: TextEmbedding
-    history: Array
-    """history token of the action expert `[action channels]`: zeros, then the normalised state"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,26 +164,3 @@ class Receipt:
     """sha256 of images (each camera), state, instruction and the frame memory the plan was made on"""
     version: str
     """of wavserve"""
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """An imagined frame as PNG; sizes are in pixels."""
-
-    height: int
-    width: int
-    png: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PlanResult:
-    """The service's answer: action `i` belongs to control step `first_control_step + i`."""
-
-    session_id: str
-    sequence: int
-    first_control_step: int
-    actions: Array
-    """`[T, A]`, in the units the policy declares"""
-    receipt: Receipt
-    imagined: Mapping[str, tuple[Picture, ...]] = field(default_factory=dict)
-    """camera -> imagined future frames in time order; empty unless asked for"""

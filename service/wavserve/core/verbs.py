@@ -1,12 +1,15 @@
-"""What the models can be asked: the verb and signature table, and the outcome of one group in a call.
+"""What the models can be asked: the table of verbs and their signatures, and the outcome of one group in a call.
 
-Used on both sides of the backend seam: the batcher's answers, the runners, the fake, and the tests of Triton's configs.
+Both sides of the backend seam use it: the batcher, the runners, the fake, and the tests of Triton's configurations.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Literal
 
 from wavserve.core.errors import ArenaFull, BackendError, Cancelled, StaleHandle, TextMiss
 
@@ -49,8 +52,30 @@ class Verb:
     """int32 scalars `[G, 1]` that all groups of a call share"""
     joined: bool = True
     """whether groups of different plans may share a call"""
-    interned: tuple[str, ...] = ()
-    """inputs that may cross a wire as `NAME_key [G, 16]` alone once the model has seen them; see `interning`"""
+    cached: tuple[str, ...] = ()
+    """inputs that may cross a wire as `NAME_key [G, 16]` alone once the model has seen them; see `tensor_cache`"""
+    steps: str = ""
+    """the parameter that counts steps of the same cost"""
+    allocates: bool = False
+    """whether the answer's `handles` name arena slots that must be given back"""
+    frees: Literal["never", "if_asked", "always"] = "never"
+    """whether the slots of the input's `handles` are free afterwards; if_asked: where parameter `release` is 1"""
+    computes: bool = True
+    """whether the call takes time on the device"""
+
+    @property
+    def reads_slots(self) -> bool:
+        """Whether the verb frees arena slots or leads to it."""
+        return "handles" in self.inputs
+
+    def frees_slots(self, params: Mapping[str, int]) -> bool:
+        """Whether an answered call with these parameters leaves its slots free."""
+        return self.frees == "always" or (self.frees == "if_asked" and params.get("release") == 1)
+
+    @property
+    def fingerprint(self) -> str:
+        """Names this row of the table: two versions that differ in it do not understand each other."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
 
 
 _IMAGINE = {
@@ -86,7 +111,9 @@ VERBS: dict[str, Verb] = {
         _IMAGINE_OPTIONAL,
         {"handles": ("int64", "N 2"), **_STATUS},
         ("video_steps",),
-        interned=_PLAN_WIDE,
+        cached=_PLAN_WIDE,
+        steps="video_steps",
+        allocates=True,
     ),
     "denoise": Verb(
         "video_dit",
@@ -94,7 +121,8 @@ VERBS: dict[str, Verb] = {
         _IMAGINE_OPTIONAL,
         {"latents": ("float32", "N V C Fgen H W"), **_STATUS},
         ("flow_steps",),
-        interned=_PLAN_WIDE,
+        cached=_PLAN_WIDE,
+        steps="flow_steps",
     ),
     "score": Verb(
         "value_dit",
@@ -102,14 +130,16 @@ VERBS: dict[str, Verb] = {
         {"noise": ("float32", "N M T Cvalue")},
         {"values": ("float32", "N M T"), **_STATUS},
         ("flow_steps", "release"),
+        steps="flow_steps",
+        frees="if_asked",
     ),
-    "appraise": Verb(
+    "value_features": Verb(
         "value_dit",
         {"handles": ("int64", "N 2"), **_VALUE_NOISE},
         {"noise": ("float32", "N M T Cvalue")},
         _STATUS,
     ),
-    "release": Verb("video_dit", {"handles": ("int64", "N 2")}, {}, _STATUS),
+    "release": Verb("video_dit", {"handles": ("int64", "N 2")}, {}, _STATUS, frees="always", computes=False),
     "decode": Verb(
         "action_dit",
         {
@@ -121,12 +151,15 @@ VERBS: dict[str, Verb] = {
         {"noise": ("float32", "T Caction")},
         {"actions": ("float32", "T Caction"), **_STATUS},
         ("flow_steps",),
+        steps="flow_steps",
+        frees="always",
     ),
 }
-"""The signature table. `score` and `decode` release the slots they read (`score` when `release` is 1); `appraise` runs
-the value expert once at the noisiest timestep and leaves its features in the slot for `decode`. `release` is for slots
-that nobody will read; the arena's owner takes it, for with the owner the slots are gone anyway. `noise_name` is
-`(iteration, sample)`; `noise`, where given, stands instead of the named draw (parity tests)."""
+"""The signature table.
+
+`value_features` runs the value expert once at the noisiest timestep and leaves its features in the slot for `decode`.
+`release` frees slots that nobody will read; the arena's owner answers it, because the slots are gone with their owner
+anyway. `noise_name` is `(iteration, sample)`; `noise`, where given, replaces the named draw (parity tests)."""
 
 MODELS = tuple(dict.fromkeys(verb.model for verb in VERBS.values()))
 """The hosted models, each with a runner of its own."""
@@ -134,3 +167,8 @@ MODELS = tuple(dict.fromkeys(verb.model for verb in VERBS.values()))
 DESCRIBE = "describe"
 """What every hosted model answers besides its verbs: who it is and that it works, as JSON bytes `ABOUT`."""
 ABOUT = "about"
+
+
+def fingerprints(model: str) -> dict[str, str]:
+    """The verbs of a model with their fingerprints: what gateway and model must agree on."""
+    return {name: verb.fingerprint for name, verb in VERBS.items() if verb.model == model}

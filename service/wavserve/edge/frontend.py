@@ -1,4 +1,4 @@
-"""The one door behind both edges: a submission is checked, its pictures decoded, the policy asked, the answer packed.
+"""The one door behind both edges: an observation is checked, its pictures decoded, the policy asked, the answer packed.
 
 `http_api` and `grpc_api` spell requests and answers and do nothing else; whatever they must agree on happens here.
 Knows no status code and neither wire.
@@ -7,22 +7,21 @@ Knows no status code and neither wire.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from time import monotonic, monotonic_ns
 from typing import Protocol, TypeVar
 
 from wavserve.core.errors import DeadlineExceeded, NotReady
-from wavserve.core.messages import Chunk, EncodedImage, PolicyInfo, Submission, Vector
+from wavserve.core.messages import ActionChunk, Observation, PolicyInfo, Vector
 from wavserve.core.spec import PolicySpec
-from wavserve.core.types import Picture, PlanRequest, PlanResult
+from wavserve.core.types import PlanRequest, RequestHeader
 from wavserve.edge import images, validate
 from wavserve.edge.limits import EdgeLimits
-from wavserve.policy.inflight import Permit
+from wavserve.scheduling.permits import Permit
 
 T = TypeVar("T")
 
@@ -32,7 +31,7 @@ UPLOAD_S = 30.0
 """How long a body may take to come; its connection is not kept open for ever."""
 
 
-class Planning(Protocol):
+class PolicyProtocol(Protocol):
     """What the edges ask of a policy."""
 
     @property
@@ -44,14 +43,14 @@ class Planning(Protocol):
     @property
     def ready(self) -> bool: ...
 
-    def enter(self, deadline: float | None) -> AbstractContextManager[Permit]:
+    def reserve(self, deadline: float | None) -> AbstractContextManager[Permit]:
         """A place for a request that is still to be read.
 
         Raises NotReady, DeadlineExceeded or Overloaded where it would be refused whatever it asks for.
         """
         ...
 
-    async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> PlanResult:
+    async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> ActionChunk:
         """One plan. `deadline`: absolute, on `time.monotonic()`; None = none. `permit`: from `enter`."""
         ...
 
@@ -61,7 +60,7 @@ class Planning(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class Arrival:
     """A request that was let in: when it came, what its headers say, and the place that is kept for it."""
 
     received_ns: int
@@ -70,15 +69,15 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Frontend:
     """`executor` decodes pictures and parses bodies; None is the event loop's own pool."""
 
-    policy: Planning
+    policy: PolicyProtocol
     limits: EdgeLimits
     executor: Executor | None = None
 
     @contextmanager
-    def knock(self, deadlines_ms: Sequence[str], received_ns: int, expires: float | None = None) -> Iterator[Visit]:
+    def admit(self, deadlines_ms: Sequence[str], received_ns: int, expires: float | None = None) -> Iterator[Arrival]:
         """A request that arrived at `received_ns`, judged by its headers before its body is read.
 
         `deadlines_ms` as they came in `x-deadline-ms`, the shortest counts; `expires` is the transport's own deadline,
@@ -86,30 +85,26 @@ class Door:
         """
         told_ms = min(map(validate.header_deadline_ms, deadlines_ms), default=None)
         deadline = _deadline(received_ns, told_ms, expires)
-        with self.policy.enter(deadline) as permit:
-            yield Visit(received_ns, deadline, permit)
+        with self.policy.reserve(deadline) as permit:
+            yield Arrival(received_ns, deadline, permit)
 
-    async def plan(self, submission: Submission, visit: Visit) -> Chunk:
-        """Answers one submission. Raises any child of WavserveError; cancelling it cancels the plan."""
+    async def plan(self, observation: Observation, arrival: Arrival) -> ActionChunk:
+        """Answers one observation. Raises any child of WavserveError; cancelling it cancels the plan."""
         self._check_ready()
-        state = validate.check(submission, self.policy.spec)
-        request = PlanRequest(
-            images=await self._decode(submission),
-            state=state,
-            instruction=submission.instruction,
-            session_id=submission.session_id,
-            sequence=submission.sequence,
-            control_step=submission.control_step,
-            executed_steps=submission.executed_steps,
-            policy=submission.policy,
-            options=submission.options,
-            seed=submission.seed,
-            imagine_chunks=submission.imagine_chunks,
+        state = validate.check(observation, self.policy.spec)
+        header = {each.name: getattr(observation, each.name) for each in fields(RequestHeader)}
+        request = PlanRequest(images=await self._decode(observation), state=state, **header)
+        deadline = _deadline(arrival.received_ns, observation.deadline_ms, arrival.deadline)
+        chunk = await self._plan(request, deadline, arrival.permit)
+        captured_ns = [image.captured_mono_ns for image in observation.images if image.captured_mono_ns]
+        return replace(
+            chunk,
+            captured_mono_ns=min(captured_ns, default=0),
+            server_recv_ns=arrival.received_ns,
+            server_send_ns=monotonic_ns(),
         )
-        deadline = _deadline(visit.received_ns, submission.deadline_ms, visit.deadline)
-        return self._chunk(await self._plan(request, deadline, visit.permit), submission, visit.received_ns)
 
-    async def _plan(self, request: PlanRequest, deadline: float | None, permit: Permit) -> PlanResult:
+    async def _plan(self, request: PlanRequest, deadline: float | None, permit: Permit) -> ActionChunk:
         """The policy's plan; one that the service itself cancelled is NotReady, for its robot still waits."""
         try:
             return await self.policy.plan(request, deadline, permit)
@@ -146,17 +141,17 @@ class Door:
             max_message_bytes=self.limits.max_body_bytes,
         )
 
-    async def receive(self, body: Awaitable[bytes], visit: Visit) -> bytes:
+    async def receive(self, body: Awaitable[bytes], arrival: Arrival) -> bytes:
         """A body that is still coming. Raises DeadlineExceeded when it has not come by the deadline, or UPLOAD_S."""
-        latest = min(visit.received_ns / 1e9 + UPLOAD_S, math.inf if visit.deadline is None else visit.deadline)
+        latest = min(arrival.received_ns / 1e9 + UPLOAD_S, math.inf if arrival.deadline is None else arrival.deadline)
         try:
             async with asyncio.timeout(latest - monotonic()):
                 return await body
         except TimeoutError:
-            waited_s = latest - visit.received_ns / 1e9
+            waited_s = latest - arrival.received_ns / 1e9
             raise DeadlineExceeded(f"the body had not come {waited_s:.3f} s after its head") from None
 
-    async def parse(self, read: Callable[[bytes], Submission], body: bytes) -> Submission:
+    async def parse(self, read: Callable[[bytes], Observation], body: bytes) -> Observation:
         """Reads a body by the edge's own `read`, on the event loop only where a hop to a thread would cost more."""
         return read(body) if len(body) <= _SMALL_BODY_BYTES else await self._in_thread(read, body)
 
@@ -168,41 +163,14 @@ class Door:
         if not self.policy.ready:
             raise NotReady("the service is starting, draining or repairing its models; /readyz tells when it serves")
 
-    async def _decode(self, submission: Submission) -> Mapping[str, images.Pixels]:
+    async def _decode(self, observation: Observation) -> Mapping[str, images.Pixels]:
         cameras = self.policy.spec.cameras
-        matched = images.match_cameras(submission.images, cameras)
+        matched = images.match_cameras(observation.images, cameras)
         decoding = (self._in_thread(images.decode, matched[camera.name], camera, self.limits) for camera in cameras)
         return dict(zip(matched, await asyncio.gather(*decoding), strict=True))
-
-    def _chunk(self, result: PlanResult, submission: Submission, received_ns: int) -> Chunk:
-        return Chunk(
-            session_id=result.session_id,
-            sequence=result.sequence,
-            first_control_step=result.first_control_step,
-            dt_ns=round(1e9 / self.policy.spec.control_hz),
-            actions=result.actions,
-            valid_until_step=result.first_control_step + len(result.actions),
-            receipt=result.receipt,
-            imagined={camera: _images(camera, frames) for camera, frames in result.imagined.items()},
-            chunk_id=_chunk_id(result),
-            captured_mono_ns=min((i.captured_mono_ns for i in submission.images if i.captured_mono_ns), default=0),
-            server_recv_ns=received_ns,
-            server_send_ns=monotonic_ns(),
-            warnings=("untrained weights: never run these actions on a robot",) if result.receipt.untrained else (),
-        )
 
 
 def _deadline(received_ns: int, deadline_ms: int | None, expires: float | None) -> float | None:
     """The earlier of the request's own deadline and the transport's, in `time.monotonic()` seconds."""
     own = None if deadline_ms is None else received_ns / 1e9 + deadline_ms / 1e3
     return min((limit for limit in (own, expires) if limit is not None), default=None)
-
-
-def _chunk_id(result: PlanResult) -> str:
-    """Named by content: a retry is told the same id, and no id tells the session's."""
-    content = f"{result.session_id}/{result.sequence}/{result.receipt.seed}/".encode() + result.actions.tobytes()
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _images(camera: str, frames: Sequence[Picture]) -> tuple[EncodedImage, ...]:
-    return tuple(EncodedImage(camera, "png", each.png, each.height, each.width, channels=3) for each in frames)

@@ -5,7 +5,6 @@ Used by both edges; no other module names a status code. An error is looked up a
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -59,6 +58,6 @@ def name_of(error: BaseException) -> str:
 
     A child of a known class has its own name: clients may tell ArenaFull from BackendError.
     """
-    if status_of(error) is INTERNAL:
+    if status_of(error) is INTERNAL or not isinstance(error, errors.WavserveError):
         return "internal"
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__).lower()
+    return errors.error_name(type(error))

@@ -1,4 +1,4 @@
-"""Everything about a submission that can be judged without decoding its pictures; the one place where it is judged.
+"""Everything about an observation that can be judged without decoding its pictures; the one place where it is judged.
 
 The door calls `check` for both edges. Each refusal names field, expected and actual; nothing is repaired or guessed.
 """
@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from wavserve.core.errors import InvalidRequest, TooLarge, UnknownPolicy
-from wavserve.core.messages import DEADLINE_KEY, Submission
+from wavserve.core.messages import DEADLINE_KEY, Observation
 from wavserve.core.normalise import farthest
 from wavserve.core.options import merge_options
 from wavserve.core.spec import PolicySpec, VectorSpec
@@ -23,24 +23,24 @@ _MAX_DIGITS = 20
 _MAX_COUNT = 2**63 - 1
 
 
-def check(submission: Submission, spec: PolicySpec) -> Array:
+def check(observation: Observation, spec: PolicySpec) -> Array:
     """Checks all but the pictures; returns the state `[S]` as float32. Raises InvalidRequest or a child of it."""
-    check_policy(submission.policy, spec)
-    if submission.session_id is not None:
-        check_session_id(submission.session_id)
-    _check_instruction(submission.instruction, spec.max_instruction_bytes)
-    _check_range("sequence", submission.sequence, 0, _MAX_COUNT)
-    _check_range("control_step", submission.control_step, 0, _MAX_COUNT)
-    _check_range("executed_steps", submission.executed_steps, 0, MAX_EXECUTED_STEPS)
-    if submission.seed is not None:
-        _check_range("seed", submission.seed, 0, _MAX_COUNT)
-    if submission.deadline_ms is not None:
-        _check_range("deadline_ms", submission.deadline_ms, 1, MAX_MILLISECONDS)
-    _check_range("imagine_chunks", submission.imagine_chunks, 0, spec.bounds.max_imagined_chunks)
-    for image in submission.images:
+    check_policy(observation.policy, spec)
+    if observation.session_id is not None:
+        check_session_id(observation.session_id)
+    _check_instruction(observation.instruction, spec.max_instruction_bytes)
+    _check_range("sequence", observation.sequence, 0, _MAX_COUNT)
+    _check_range("control_step", observation.control_step, 0, _MAX_COUNT)
+    _check_range("executed_steps", observation.executed_steps, 0, MAX_EXECUTED_STEPS)
+    if observation.seed is not None:
+        _check_range("seed", observation.seed, 0, _MAX_COUNT)
+    if observation.deadline_ms is not None:
+        _check_range("deadline_ms", observation.deadline_ms, 1, MAX_MILLISECONDS)
+    _check_range("imagine_chunks", observation.imagine_chunks, 0, spec.bounds.max_imagined_chunks)
+    for image in observation.images:
         _check_range(f"images.{image.camera}.captured_mono_ns", image.captured_mono_ns, 0, _MAX_COUNT)
-    merge_options(spec.planner, spec.bounds, dict(submission.options))
-    return _state(submission.state, spec.state)
+    merge_options(spec.planner, spec.bounds, dict(observation.options))
+    return _state(observation.state, spec.state)
 
 
 def check_policy(name: str | None, spec: PolicySpec) -> None:

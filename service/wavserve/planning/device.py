@@ -1,4 +1,4 @@
-"""One device with everything that is its own: backend, batcher, cost model, schedule, and the planner over them.
+"""One device with everything that is its own: backend, batcher, cost model, admission, and the planner over them.
 
 Assembled by `fleet` (and by tests and benchmarks); plans are placed on it by `placement`.
 """
@@ -17,9 +17,9 @@ from wavserve.planning.forecast import Forecast
 from wavserve.planning.model_calls import ModelCalls
 from wavserve.planning.perception import Perception
 from wavserve.planning.planner import Planner
+from wavserve.scheduling.admission import Admission
 from wavserve.scheduling.batcher import Batcher, BatcherConfig, OnBatch, ignore
 from wavserve.scheduling.costs import Costs
-from wavserve.scheduling.schedule import Schedule
 
 
 class Health(Enum):
@@ -28,7 +28,7 @@ class Health(Enum):
     UP = "up"
     DOWN = "down"
     """being repaired"""
-    STRANGER = "stranger"
+    WRONG_POLICY = "wrong_policy"
     """it serves another policy than this service"""
 
 
@@ -68,11 +68,11 @@ class Device:
         costs = Costs(clock)
         batcher = Batcher(backend, config.batcher, costs, on_batch, clock)
         forecast = Forecast(costs, config.batcher.call_s, config.max_slice, config.slices_in_flight)
-        schedule = Schedule(lambda: min(costs.longest_s(), config.batcher.slice_s), clock)
-        planner = Planner(ModelCalls(spec, batcher), forecast, schedule)
+        admission = Admission(lambda: min(costs.longest_s(), config.batcher.slice_s), clock)
+        planner = Planner(ModelCalls(spec, batcher), forecast, admission)
         return cls(batcher, planner, Perception(spec, batcher, config.max_texts))
 
     @property
     def load(self) -> tuple[float, int]:
         """Device seconds owed to plans under way, and their number."""
-        return self.planner.schedule.owed_s, self.plans
+        return self.planner.admission.remaining_s, self.plans

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from wavserve.core.spec import PlannerConfig
 from wavserve.planning.proposal import CONTROLS
 from wavserve.scheduling.costs import CallKind, Costs
-from wavserve.scheduling.schedule import Work
+from wavserve.scheduling.ledger import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +30,16 @@ class Forecast:
         kinds = _imagine(config), _score(config)
         return min(self.costs.rows_within(kind, self.call_s, self.max_slice) for kind in kinds)
 
-    def floor(self, config: PlannerConfig, pictures: int) -> Work:
+    def floor(self, config: PlannerConfig, imagine_chunks: int) -> Work:
         """A plan without iterations, from its frames to its last picture.
 
         Its instruction costs nothing when it is known, and is rarely new.
         """
-        return self._work(CallKind("encode_images"), 1) + self.final(config, pictures)
+        return self._work(CallKind("encode_images"), 1) + self.final(config, imagine_chunks)
 
-    def least_s(self, config: PlannerConfig, pictures: int) -> float:
+    def least_s(self, config: PlannerConfig, imagine_chunks: int) -> float:
         """Device seconds of `floor`, with calls as fast as they ever were."""
-        kinds = [CallKind("encode_images"), *_final(config, pictures)]
+        kinds = [CallKind("encode_images"), *_final(config, imagine_chunks)]
         return sum(self.costs.least_seconds(kind, 1) for kind in kinds)
 
     def iteration(self, config: PlannerConfig) -> Work:
@@ -49,11 +49,11 @@ class Forecast:
         size = self.slice_size(config)
         whole, rest = divmod(config.num_video_samples, size)
         work = self._slice(config, size) * whole + (self._slice(config, rest) if rest else Work())
-        return replace(work, path_s=work.path_s / min(self.slices_in_flight, whole + bool(rest)))
+        return replace(work, wall_s=work.wall_s / min(self.slices_in_flight, whole + bool(rest)))
 
-    def final(self, config: PlannerConfig, pictures: int) -> Work:
+    def final(self, config: PlannerConfig, imagine_chunks: int) -> Work:
         """The last draw, decoded into actions, and imagined frames."""
-        return sum((self._work(kind, 1) for kind in _final(config, pictures)), start=Work())
+        return sum((self._work(kind, 1) for kind in _final(config, imagine_chunks)), start=Work())
 
     def _slice(self, config: PlannerConfig, rows: int) -> Work:
         return self._work(_imagine(config), rows) + self._work(_score(config), rows)
@@ -62,11 +62,11 @@ class Forecast:
         return Work(self.costs.seconds(kind, rows), self.costs.lasts_s(kind))
 
 
-def _final(config: PlannerConfig, pictures: int) -> list[CallKind]:
-    decode = [_imagine(config), CallKind("appraise"), CallKind("decode", config.num_flow_steps)]
+def _final(config: PlannerConfig, imagine_chunks: int) -> list[CallKind]:
+    decode = [_imagine(config), CallKind("value_features"), CallKind("decode", config.num_flow_steps)]
     estimate = [_score(config)] if config.estimate_value else []
-    picture = [CallKind("denoise", config.num_flow_steps), CallKind("decode_video"), CallKind("encode_images")]
-    return decode + estimate + pictures * picture
+    frames = [CallKind("denoise", config.num_flow_steps), CallKind("decode_video"), CallKind("encode_images")]
+    return decode + estimate + imagine_chunks * frames
 
 
 def _imagine(config: PlannerConfig) -> CallKind:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from wavserve.core.errors import StaleHandle, TextMiss
 from wavserve.core.noise import FINAL, Stream
 from wavserve.core.spec import PlannerConfig, PolicySpec
-from wavserve.core.types import Array, Gaussian, PlanContext, Tensors
+from wavserve.core.types import Array, Gaussian, Tensors, TextEmbedding
 from wavserve.planning.proposal import NoiseSource, Proposal
 from wavserve.planning.timings import Progress
 from wavserve.scheduling.batcher import Batcher
 from wavserve.scheduling.groups import SampleGroup
-from wavserve.scheduling.schedule import Ticket
+from wavserve.scheduling.ledger import Ticket
 
 T = TypeVar("T")
 Handles = NDArray[np.int64]
@@ -32,16 +32,20 @@ MAX_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """One plan on its way: what it is conditioned on and how it is asked for."""
+class PlanJob:
+    """One plan: what it is conditioned on, in the models' own units, and how it is asked for."""
 
-    context: PlanContext
+    memory: Array
+    """normalised latents of the memory frames `[V, C, P, H, W]`"""
+    text: TextEmbedding
+    history: Array
+    """history token of the action expert `[action channels]`: zeros, then the normalised state"""
     config: PlannerConfig
     noise: NoiseSource
     start: Proposal | None = None
     """where planning begins; None: the standard Gaussians"""
-    pictures: int = 0
-    """chunks of imagined frames that will be asked for when the plan is made"""
+    imagine_chunks: int = 0
+    """chunks of imagined frames that are asked for once the plan is made"""
     ticket: Ticket = field(default_factory=Ticket)
     progress: Progress = field(default_factory=Progress)
 
@@ -66,7 +70,7 @@ class ModelCalls:
         return self.spec.num_value_tokens, self.spec.model.value.in_channels
 
     async def with_features(
-        self, job: Job, video: Gaussian, iteration: int, samples: range, use: Callable[[Handles], Awaitable[T]]
+        self, job: PlanJob, video: Gaussian, iteration: int, samples: range, use: Callable[[Handles], Awaitable[T]]
     ) -> T:
         """Imagines samples and awaits `use` of their handles; imagines them again when their features vanished.
 
@@ -86,7 +90,7 @@ class ModelCalls:
         raise stale
 
     async def score(
-        self, job: Job, value: Gaussian, handles: Handles, iteration: int, rows: NDArray[np.int64], *, release: bool
+        self, job: PlanJob, value: Gaussian, handles: Handles, iteration: int, rows: NDArray[np.int64], *, release: bool
     ) -> Array:
         """State-value tokens `[n, M, T]` of the value samples `rows [n, M]` on the features `handles [n, 2]`."""
         tensors = self._value_tensors(job, value, handles, iteration, rows)
@@ -94,16 +98,16 @@ class ModelCalls:
         values: Array = (await self._run(job, "score", tensors, params))["values"]
         return values
 
-    async def decode(self, job: Job, value: Gaussian, handles: Handles) -> Array:
+    async def decode(self, job: PlanJob, value: Gaussian, handles: Handles) -> Array:
         """Normalised actions `[T, action channels]` of one video sample; its slot is released."""
         await self._run(
-            job, "appraise", self._value_tensors(job, value, handles, FINAL, np.zeros((1, 1), np.int64)), {}
+            job, "value_features", self._value_tensors(job, value, handles, FINAL, np.zeros((1, 1), np.int64)), {}
         )
         params = {"flow_steps": job.config.num_flow_steps}
         actions: Array = (await self._run(job, "decode", self._action_tensors(job, handles), params))["actions"]
         return actions
 
-    async def denoise(self, job: Job, video: Gaussian, chunk: int) -> Array:
+    async def denoise(self, job: PlanJob, video: Gaussian, chunk: int) -> Array:
         """Normalised latents `[V, C, F, H, W]` of imagined frames, fully denoised.
 
         Chunk 0 starts from the noise the actions were decoded from; each later one from noise of its own.
@@ -113,26 +117,26 @@ class ModelCalls:
         latents: Array = (await self._with_text(job, "denoise", tensors, params))["latents"][0]
         return latents
 
-    async def _with_text(self, job: Job, verb: str, tensors: Tensors, params: Mapping[str, int]) -> Tensors:
+    async def _with_text(self, job: PlanJob, verb: str, tensors: Tensors, params: Mapping[str, int]) -> Tensors:
         """Runs a video verb by the text's key alone; sends the embedding only when the model does not hold it."""
         try:
             return await self._run(job, verb, tensors, params)
         except TextMiss:
-            return await self._run(job, verb, {**tensors, "embedding": job.context.text.tokens}, params)
+            return await self._run(job, verb, {**tensors, "embedding": job.text.tokens}, params)
 
-    async def _run(self, job: Job, verb: str, tensors: Tensors, params: Mapping[str, int]) -> Tensors:
+    async def _run(self, job: PlanJob, verb: str, tensors: Tensors, params: Mapping[str, int]) -> Tensors:
         def account(queued_s: float, call_s: float) -> None:
             job.progress.add("queued", queued_s)
             job.progress.add(verb, call_s)
 
         return await self.batcher.run(SampleGroup(verb, tensors, params, job.ticket, account))
 
-    def _video_tensors(self, job: Job, video: Gaussian, iteration: int, samples: range) -> dict[str, NDArray[Any]]:
+    def _video_tensors(self, job: PlanJob, video: Gaussian, iteration: int, samples: range) -> dict[str, NDArray[Any]]:
         tensors: dict[str, NDArray[Any]] = {
-            "memory": job.context.memory,
+            "memory": job.memory,
             "mean": video.mean,
             "std": video.std,
-            "text_key": np.frombuffer(job.context.text.key, np.uint8),
+            "text_key": np.frombuffer(job.text.key, np.uint8),
             "noise_key": np.array(job.noise.key, np.int64),
             "noise_name": np.array([(iteration, sample) for sample in samples], np.int64),
         }
@@ -141,7 +145,7 @@ class ModelCalls:
         return tensors
 
     def _value_tensors(
-        self, job: Job, value: Gaussian, handles: Handles, iteration: int, rows: NDArray[np.int64]
+        self, job: PlanJob, value: Gaussian, handles: Handles, iteration: int, rows: NDArray[np.int64]
     ) -> dict[str, NDArray[Any]]:
         tensors: dict[str, NDArray[Any]] = {
             "handles": handles,
@@ -155,10 +159,10 @@ class ModelCalls:
             tensors["noise"] = draws.reshape(*rows.shape, *self.value_shape)
         return tensors
 
-    def _action_tensors(self, job: Job, handles: Handles) -> dict[str, NDArray[Any]]:
+    def _action_tensors(self, job: PlanJob, handles: Handles) -> dict[str, NDArray[Any]]:
         tensors: dict[str, NDArray[Any]] = {
             "handles": handles,
-            "history": job.context.history,
+            "history": job.history,
             "noise_key": np.array(job.noise.key, np.int64),
             "noise_name": np.array([FINAL, 0], np.int64),
         }

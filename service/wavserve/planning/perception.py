@@ -15,7 +15,7 @@ from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Array, TextEmbedding
 from wavserve.scheduling.batcher import Batcher
 from wavserve.scheduling.groups import SampleGroup
-from wavserve.scheduling.schedule import Ticket
+from wavserve.scheduling.ledger import Ticket
 
 
 class Perception:
@@ -27,14 +27,14 @@ class Perception:
         self._max_texts = max_texts
         self._texts: OrderedDict[str, TextEmbedding] = OrderedDict()
 
-    async def see(self, images: Mapping[str, NDArray[np.uint8]], ticket: Ticket) -> Array:
+    async def encode_images(self, images: Mapping[str, NDArray[np.uint8]], ticket: Ticket) -> Array:
         """Normalised latents `[V, C, H, W]` of one frame a camera, each encoded alone."""
         pixels = np.stack([images[camera] for camera in self._cameras])
         outputs = await self._batcher.run(SampleGroup("encode_images", {"pixels": pixels}, ticket=ticket))
         latents: Array = outputs["latents"]
         return latents
 
-    async def read(self, instruction: str, ticket: Ticket) -> TextEmbedding:
+    async def encode_text(self, instruction: str, ticket: Ticket) -> TextEmbedding:
         """The instruction's embedding, encoded once and then remembered.
 
         Raises InvalidRequest when it has more tokens than the policy's prompt length.
@@ -50,7 +50,7 @@ class Perception:
             self._texts.popitem(last=False)
         return embedding
 
-    async def show(self, latents: Array, ticket: Ticket) -> dict[str, NDArray[np.uint8]]:
+    async def decode_video(self, latents: Array, ticket: Ticket) -> dict[str, NDArray[np.uint8]]:
         """Camera frames `[frames, height, width, 3]` of imagined latents `[V, C, F, H, W]`."""
         outputs = await self._batcher.run(SampleGroup("decode_video", {"latents": latents}, ticket=ticket))
         return dict(zip(self._cameras, outputs["frames"], strict=True))

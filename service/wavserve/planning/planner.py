@@ -1,7 +1,7 @@
 """Latent planning (paper section 4.3, Algorithm 1): control flow over `imagine`, `score` and `decode`.
 
 Called by the policy; `calls` asks the models, `proposal` does the maths. Planning goes slice by slice - imagine, score,
-release - so only scores and the names of noises survive a slice. Anytime: before each iteration it asks the schedule,
+release - so only scores and the names of noises survive a slice. Anytime: before each iteration it asks for admission,
 which grants it when no plan comes late for it.
 """
 
@@ -14,12 +14,12 @@ import numpy as np
 
 from wavserve.core.noise import FINAL
 from wavserve.core.spec import PlannerConfig
-from wavserve.core.types import Array, Gaussian, IterationRecord, Plan, Stop
+from wavserve.core.types import Array, IterationRecord, Plan, Stop
 from wavserve.planning.forecast import Forecast
 from wavserve.planning.gather import together
-from wavserve.planning.model_calls import Handles, Job, ModelCalls
+from wavserve.planning.model_calls import Handles, ModelCalls, PlanJob
 from wavserve.planning.proposal import CONTROLS, Proposal, snr, value_rows
-from wavserve.scheduling.schedule import Demand, Schedule
+from wavserve.scheduling.admission import Admission, Demand
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class Planner:
 
     calls: ModelCalls
     forecast: Forecast
-    schedule: Schedule
+    admission: Admission
 
-    async def plan(self, job: Job) -> Plan:
+    async def plan(self, job: PlanJob) -> Plan:
         """A chunk of normalised actions `[T, action channels]` and what was done to get it.
 
         Raises BackendError when the models fail. Whether the deadline was met is for the caller to judge.
@@ -52,28 +52,24 @@ class Planner:
         actions, estimate = await self._decode(job, proposal)
         return Plan(actions, tuple(records), stopped, proposal.video, proposal.value, estimate)
 
-    async def picture(self, job: Job, video: Gaussian, chunk: int) -> Array:
-        """The imagined future of a finished plan: normalised latents `[V, C, F, H, W]` of its `chunk`-th stretch."""
-        return await self.calls.denoise(job, video, chunk)
-
     def standard(self, config: PlannerConfig) -> Proposal:
         """Where a plan starts that continues no other."""
         return Proposal.standard(self.calls.video_shape, self.calls.value_shape, config)
 
-    def demand(self, robot: str, config: PlannerConfig, pictures: int) -> Demand:
+    def demand(self, robot: str, config: PlannerConfig, imagine_chunks: int) -> Demand:
         """What a plan from a frame to its last picture costs."""
-        floor = self.forecast.floor(config, pictures)
+        floor = self.forecast.floor(config, imagine_chunks)
         whole = floor + self.forecast.iteration(config) * config.num_iterations
-        return Demand(robot, floor, whole, self.forecast.least_s(config, pictures))
+        return Demand(robot, floor, whole, self.forecast.least_s(config, imagine_chunks))
 
-    def _may_iterate(self, job: Job, iteration: int) -> bool:
+    def _may_iterate(self, job: PlanJob, iteration: int) -> bool:
         """Asks for one more iteration; what follows it is owed anyway."""
-        now, later = self.forecast.iteration(job.config), self.forecast.final(job.config, job.pictures)
+        now, later = self.forecast.iteration(job.config), self.forecast.final(job.config, job.imagine_chunks)
         if job.ticket.bounded:
-            return self.schedule.grant(job.ticket, now, later)
-        return self.schedule.grant(job.ticket, now, later + now * (job.config.num_iterations - iteration - 1))
+            return self.admission.grant(job.ticket, now, later)
+        return self.admission.grant(job.ticket, now, later + now * (job.config.num_iterations - iteration - 1))
 
-    async def _explore(self, job: Job, proposal: Proposal, iteration: int) -> Array | None:
+    async def _explore(self, job: PlanJob, proposal: Proposal, iteration: int) -> Array | None:
         """Value tokens `[N, M, T]` of every sample, as computed on each video sample; None where a control needs
         none."""
         if job.config.mode in CONTROLS:
@@ -94,16 +90,16 @@ class Planner:
         return np.concatenate(await together(*map(explore_slice, cuts)))
 
     async def _refit(
-        self, job: Job, proposal: Proposal, values: Array | None, iteration: int
+        self, job: PlanJob, proposal: Proposal, values: Array | None, iteration: int
     ) -> tuple[Proposal, IterationRecord]:
         with job.progress.measure("refit"):
             return await asyncio.to_thread(
                 proposal.step, values, iteration, job.config, job.noise, self.calls.video_shape
             )
 
-    async def _decode(self, job: Job, proposal: Proposal) -> tuple[Array, float | None]:
+    async def _decode(self, job: PlanJob, proposal: Proposal) -> tuple[Array, float | None]:
         """The action chunk of one last draw, and its value estimate when asked for."""
-        self.schedule.finish(job.ticket, self.forecast.final(job.config, job.pictures))
+        self.admission.finish(job.ticket, self.forecast.final(job.config, job.imagine_chunks))
 
         async def act(handles: Handles) -> tuple[Array, float | None]:
             estimate = await self._estimate(job, proposal, handles) if job.config.estimate_value else None
@@ -111,7 +107,7 @@ class Planner:
 
         return await self.calls.with_features(job, proposal.video, FINAL, range(1), act)
 
-    async def _estimate(self, job: Job, proposal: Proposal, handles: Handles) -> float:
+    async def _estimate(self, job: PlanJob, proposal: Proposal, handles: Handles) -> float:
         """Score of the chosen plan by M value samples of its own; not the released by-product (PAPER, fault 5)."""
         rows = 1 + np.arange(job.config.num_value_samples)[None]
         values = await self.calls.score(job, proposal.value, handles, FINAL, rows, release=False)

@@ -1,38 +1,40 @@
-"""One plan on a device: from an order and the session it belongs to, to actions in the policy's units and a receipt.
+"""One plan on a device: from a resolved request and its session to actions in the policy's units and a receipt.
 
-Called by the policy, which decides whether there is a plan to make and what becomes of it. Commits nothing.
+It does not decide whether there is a plan to make, and it commits nothing: both are the policy's.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from wavserve.core.errors import ModelDown
+from wavserve.core.messages import ActionChunk, EncodedImage
 from wavserve.core.normalise import Normaliser
 from wavserve.core.spec import PlannerConfig, PolicySpec
-from wavserve.core.types import Array, Clock, DeadlineResult, Picture, Plan, PlanContext, PlanResult, Receipt, Stop
+from wavserve.core.types import Array, Clock, DeadlineResult, Plan, PlanRequest, Receipt, Stop, TextEmbedding
 from wavserve.planning.device import Device
 from wavserve.planning.gather import together
-from wavserve.planning.model_calls import Job
+from wavserve.planning.model_calls import PlanJob
 from wavserve.planning.perception import Perception
 from wavserve.planning.proposal import NamedNoise, Proposal
 from wavserve.policy import digests
 from wavserve.policy.imagined import imagine_frames
-from wavserve.policy.inflight import Order
+from wavserve.policy.inflight import ResolvedRequest
 from wavserve.policy.placement import Placement
 from wavserve.policy.sessions import FrameMemory, Session
 from wavserve.policy.warm_start import continued
-from wavserve.scheduling.schedule import Ticket
+from wavserve.scheduling.ledger import Ticket
 
 MAX_PLACEMENTS = 3
-"""How often a plan is made when the models under it go down."""
+"""How often a plan is started when the models under it go down."""
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A plan and everything a robot or a session is told of it."""
+class Outcome:
+    """A plan with everything that a robot or a session is told of it."""
 
     actions: Array
     """`[T, A]`, in the policy's units"""
@@ -40,12 +42,12 @@ class Made:
     memory: FrameMemory
     """with this observation in it"""
     warm_start: bool
-    imagined: Mapping[str, tuple[Picture, ...]] = field(default_factory=dict)
+    imagined: Mapping[str, tuple[EncodedImage, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Maker:
-    """Makes plans of one policy."""
+class PlanExecutor:
+    """Executes plans of one policy."""
 
     spec: PolicySpec
     digest: str
@@ -54,97 +56,132 @@ class Maker:
     normaliser: Normaliser
     clock: Clock
 
-    async def make(self, order: Order, session: Session) -> tuple[PlanResult, Made]:
-        """One plan. When its models go down it is made again from the start: same seed, same plan.
+    async def execute(self, resolved: ResolvedRequest, session: Session) -> tuple[ActionChunk, Outcome]:
+        """One plan. When its models go down it starts again from the beginning: same seed, same plan.
 
-        Raises Overloaded when it would be late (once admitted it is not asked again), NotReady and BackendError.
+        Raises Overloaded when it would be late (an admitted plan is not judged again), NotReady and BackendError.
         """
         admitted = False
-        with order.progress.measure("total"):
-            order.permit.release()  # and enters at once
+        with resolved.progress.measure("total"):
+            resolved.permit.release()  # its place in the schedule is taken at once
             for _ in range(MAX_PLACEMENTS):
                 async with self.placement.place() as device:
                     try:
-                        with self._entered(device, order, admitted) as ticket:
+                        with self._registered(device, resolved, admitted) as ticket:
                             admitted = True
-                            made = await self._make_on(device, order, session, ticket)
+                            outcome = await self._execute_on(device, resolved, session, ticket)
                             break
                     except ModelDown as error:
                         gone = error
             else:
                 raise gone
-        request, receipt = order.request, self._receipt(order, made)
-        result = PlanResult(session.id, request.sequence, request.control_step, made.actions, receipt, made.imagined)
-        return result, made
+        receipt = self._receipt(resolved, outcome)
+        chunk = action_chunk(self.spec, session.id, resolved.request, outcome.actions, receipt, outcome.imagined)
+        return chunk, outcome
 
-    async def warm_up(self, device: Device, orders: Iterable[Order]) -> None:
-        """Makes plans that nobody is told of, outside the device's schedule."""
-        for order in orders:
-            await self._make_on(device, order, Session.fresh(self.digest), Ticket())
+    async def warm_up(self, device: Device, requests: Iterable[ResolvedRequest]) -> None:
+        """Executes plans without an answer and outside the device's schedule."""
+        for resolved in requests:
+            await self._execute_on(device, resolved, Session.fresh(self.digest), Ticket())
 
-    async def _make_on(self, device: Device, order: Order, session: Session, ticket: Ticket) -> Made:
+    async def _execute_on(self, device: Device, resolved: ResolvedRequest, session: Session, ticket: Ticket) -> Outcome:
         """One plan on a device, under a ticket."""
-        request, planner, chunks = order.request, device.planner, order.request.imagine_chunks
-        memory, context = await self._perceive(device.perception, order, session, ticket)
-        start = self._start(order, session, planner.standard)
-        noise = NamedNoise((order.seed, request.sequence))
-        job = Job(context, order.config, noise, start, chunks, ticket, order.progress)
+        request, planner = resolved.request, device.planner
+        text, memory = await self._perceive(device.perception, resolved, session, ticket)
+        start = self._start(resolved, session, planner.standard)
+        job = PlanJob(
+            memory.frames,
+            text,
+            self.normaliser.history(request.state),
+            resolved.config,
+            NamedNoise((resolved.seed, request.sequence)),
+            start,
+            request.imagine_chunks,
+            ticket,
+            resolved.progress,
+        )
         plan = await planner.plan(job)
         actions = self.normaliser.actions(plan.actions, request.state)
-        imagined = await imagine_frames(planner, device.perception, job, plan, chunks) if chunks else {}
-        return Made(actions, plan, memory, start is not None, imagined)
+        imagined = await imagine_frames(planner.calls, device.perception, job, plan) if job.imagine_chunks else {}
+        return Outcome(actions, plan, memory, start is not None, imagined)
 
     @contextmanager
-    def _entered(self, device: Device, order: Order, admitted: bool) -> Iterator[Ticket]:
-        """The plan's place in the device's schedule, for as long as it is under way there."""
-        schedule = device.planner.schedule
-        demand = device.planner.demand(order.robot, order.config, order.request.imagine_chunks)
-        ticket = (schedule.enter if admitted else schedule.admit)(demand, order.deadline)
+    def _registered(self, device: Device, resolved: ResolvedRequest, admitted: bool) -> Iterator[Ticket]:
+        """The plan's place in the device's schedule, for as long as it runs there."""
+        admission = device.planner.admission
+        demand = device.planner.demand(resolved.robot, resolved.config, resolved.request.imagine_chunks)
+        ticket = (admission.register if admitted else admission.admit)(demand, resolved.deadline)
         try:
             yield ticket
-            schedule.ended(ticket)
+            admission.learn(ticket)
         finally:
-            schedule.leave(ticket)
+            admission.leave(ticket)
 
-    def _start(self, order: Order, session: Session, standard: Callable[[PlannerConfig], Proposal]) -> Proposal | None:
-        """Where a plan begins that may continue the session's last one; None: as every plan."""
-        if not order.config.warm_start or session.last is None:
+    def _start(
+        self, resolved: ResolvedRequest, session: Session, standard: Callable[[PlannerConfig], Proposal]
+    ) -> Proposal | None:
+        """Where planning begins when it continues the session's last plan; None: at the standard Gaussians."""
+        if not resolved.config.warm_start or session.last is None:
             return None
-        instruction = order.inputs["instruction"]
-        return continued(session.last, order.request, instruction, standard(order.config), self.spec.chunk)
+        instruction = resolved.inputs["instruction"]
+        return continued(session.last, resolved.request, instruction, standard(resolved.config), self.spec.chunk)
 
     async def _perceive(
-        self, perception: Perception, order: Order, session: Session, ticket: Ticket
-    ) -> tuple[FrameMemory, PlanContext]:
-        request, latent, threshold = order.request, self.spec.latent, self.spec.memory_threshold
-        with order.progress.measure("encode"):
+        self, perception: Perception, resolved: ResolvedRequest, session: Session, ticket: Ticket
+    ) -> tuple[TextEmbedding, FrameMemory]:
+        """The encoded instruction, and the session's frame memory with this observation in it."""
+        request, latent, threshold = resolved.request, self.spec.latent, self.spec.memory_threshold
+        with resolved.progress.measure("encode"):
             text, latents = await together(
-                perception.read(request.instruction, ticket), perception.see(request.images, ticket)
+                perception.encode_text(request.instruction, ticket), perception.encode_images(request.images, ticket)
             )
         if session.memory is None:
-            memory = FrameMemory.begin(latents, latent.num_memory_frames, threshold)
-        else:
-            memory = session.memory.observe(latents, request.executed_steps, threshold)
-        return memory, PlanContext(memory.frames, text, self.normaliser.history(request.state))
+            return text, FrameMemory.begin(latents, latent.num_memory_frames, threshold)
+        return text, session.memory.observe(latents, request.executed_steps, threshold)
 
-    def _receipt(self, order: Order, made: Made) -> Receipt:
-        plan = made.plan
+    def _receipt(self, resolved: ResolvedRequest, outcome: Outcome) -> Receipt:
+        plan = outcome.plan
         deadline = DeadlineResult.MET_DEGRADED if plan.stopped is Stop.OUT_OF_TIME else DeadlineResult.MET
         return Receipt(
             policy=self.spec.name,
             policy_digest=self.digest,
             untrained=self.spec.untrained,
-            seed=order.seed,
-            sequence=order.request.sequence,
-            config=order.config,
+            seed=resolved.seed,
+            sequence=resolved.request.sequence,
+            config=resolved.config,
             iterations_done=len(plan.iterations),
             stopped=plan.stopped,
-            warm_start=made.warm_start,
-            deadline=deadline if order.bounded else DeadlineResult.NONE,
-            slack_s=order.deadline - self.clock() if order.bounded else None,
+            warm_start=outcome.warm_start,
+            deadline=deadline if resolved.bounded else DeadlineResult.NONE,
+            slack_s=resolved.deadline - self.clock() if resolved.bounded else None,
             iterations=plan.iterations,
-            stage_s=dict(order.progress.seconds),
+            stage_s=dict(resolved.progress.seconds),
             value_estimate=plan.value_estimate,
-            digests={**order.inputs, "memory": digests.of_memory(made.memory)},
+            digests={**resolved.inputs, "memory": digests.of_memory(outcome.memory)},
             version=self.version,
         )
+
+
+def action_chunk(
+    spec: PolicySpec,
+    session_id: str,
+    request: PlanRequest,
+    actions: Array,
+    receipt: Receipt,
+    imagined: Mapping[str, tuple[EncodedImage, ...]] | None = None,
+) -> ActionChunk:
+    """A policy's answer to a request; the edge adds its clock."""
+    content = f"{session_id}/{request.sequence}/{receipt.seed}/".encode() + actions.tobytes()
+    return ActionChunk(
+        session_id=session_id,
+        sequence=request.sequence,
+        first_control_step=request.control_step,
+        dt_ns=round(1e9 / spec.control_hz),
+        actions=actions,
+        valid_until_step=request.control_step + len(actions),
+        receipt=receipt,
+        imagined=imagined or {},
+        # by content: a retry is told the same id, and the id does not reveal the session's
+        chunk_id=hashlib.sha256(content).hexdigest()[:16],
+        warnings=("untrained weights: never run these actions on a robot",) if receipt.untrained else (),
+    )

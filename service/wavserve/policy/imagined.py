@@ -1,6 +1,6 @@
-"""Looking at the imagined future of a plan (paper figure 9): denoise, decode, and go on from there.
+"""The imagined future of a plan as frames (paper figure 9): denoise, decode, and go on from the last frame.
 
-Called by the policy when a request asks for pictures. Acting never needs this: the video is not denoised for actions.
+Acting never needs this: the video is not denoised for actions.
 """
 
 from __future__ import annotations
@@ -14,45 +14,47 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wavserve.core.types import Picture, Plan
-from wavserve.planning.model_calls import Job
+from wavserve.core.messages import EncodedImage
+from wavserve.core.types import Plan
+from wavserve.planning.model_calls import ModelCalls, PlanJob
 from wavserve.planning.perception import Perception
-from wavserve.planning.planner import Planner
 from wavserve.policy.sessions import FrameMemory
 
 Frames = dict[str, NDArray[np.uint8]]
 
 
 async def imagine_frames(
-    planner: Planner, perception: Perception, job: Job, plan: Plan, chunks: int
-) -> Mapping[str, tuple[Picture, ...]]:
-    """Camera -> future frames of the chosen plan, `chunks` times what the models imagine at once.
+    calls: ModelCalls, perception: Perception, job: PlanJob, plan: Plan
+) -> Mapping[str, tuple[EncodedImage, ...]]:
+    """Camera -> future frames of the chosen plan as PNG, `job.imagine_chunks` times what one call imagines.
 
-    Autoregressive: after each chunk its last frame is encoded and enters the frame memory, as a real one would.
+    Autoregressive: the last frame of each chunk is encoded and enters the frame memory, as a real frame would.
     """
-    shown: list[Frames] = []
+    chunks: list[Frames] = []
     with job.progress.measure("pictures"):
-        for chunk in range(chunks):
+        for chunk in range(job.imagine_chunks):
             if chunk:
-                job = await _continued(perception, job, shown[-1])
-            latents = await planner.picture(job, plan.video, chunk)
-            shown.append(await perception.show(latents, job.ticket))
-        return await asyncio.to_thread(_painted, shown)
+                job = await _continued(perception, job, chunks[-1])
+            latents = await calls.denoise(job, plan.video, chunk)
+            chunks.append(await perception.decode_video(latents, job.ticket))
+        return await asyncio.to_thread(_encode_all, chunks)
 
 
-def _painted(shown: list[Frames]) -> dict[str, tuple[Picture, ...]]:
-    return {camera: tuple(as_png(frame) for frames in shown for frame in frames[camera]) for camera in shown[0]}
-
-
-def as_png(frame: NDArray[np.uint8]) -> Picture:
+def encode_png(camera: str, frame: NDArray[np.uint8]) -> EncodedImage:
     """A frame `[height, width, 3]` RGB as PNG, which loses nothing."""
     buffer = BytesIO()
     Image.fromarray(frame).save(buffer, format="PNG")
-    height, width, _ = frame.shape
-    return Picture(height, width, buffer.getvalue())
+    height, width, channels = frame.shape
+    return EncodedImage(camera, "png", buffer.getvalue(), height, width, channels)
 
 
-async def _continued(perception: Perception, job: Job, frames: Frames) -> Job:
-    latents = await perception.see({camera: video[-1] for camera, video in frames.items()}, job.ticket)
-    memory = FrameMemory(job.context.memory, 0).observe(latents, 1, threshold=1)
-    return replace(job, context=replace(job.context, memory=memory.frames))
+def _encode_all(chunks: list[Frames]) -> dict[str, tuple[EncodedImage, ...]]:
+    return {
+        camera: tuple(encode_png(camera, frame) for frames in chunks for frame in frames[camera])
+        for camera in chunks[0]
+    }
+
+
+async def _continued(perception: Perception, job: PlanJob, frames: Frames) -> PlanJob:
+    latents = await perception.encode_images({camera: video[-1] for camera, video in frames.items()}, job.ticket)
+    return replace(job, memory=FrameMemory(job.memory, 0).observe(latents, 1, threshold=1).frames)

@@ -27,7 +27,7 @@ class Placement:
     def ready(self) -> bool:
         """Some device is up, and none serves another policy: robots must not meet two policies by chance."""
         told = [device.health() for device in self.devices]
-        return Health.UP in told and Health.STRANGER not in told
+        return Health.UP in told and Health.WRONG_POLICY not in told
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Device]:

@@ -1,8 +1,7 @@
-"""The door both edges call: one observation in, one chunk of actions out.
+"""One policy for many robots: one observation in, one chunk of actions out.
 
-`plan` takes an admission permit, looks into the session, plans, denormalises, remembers and answers. A plan that is
-refused, cancelled or late leaves the session as it was. Below it lie sessions, normalisation and the planner; it knows
-no status codes and no wire format.
+`plan` looks into the session, has the plan executed, commits the session and answers. A plan that is refused, cancelled
+or late leaves the session as it was. Knows no status codes and no wire format.
 """
 
 from __future__ import annotations
@@ -20,37 +19,28 @@ from typing import TypeVar
 
 import numpy as np
 
-from wavserve.core.errors import (
-    DeadlineExceeded,
-    NotReady,
-    Overloaded,
-    SequenceConflict,
-    UnknownPolicy,
-    UnknownSession,
-)
+from wavserve.core.errors import DeadlineExceeded, NotReady, SequenceConflict, UnknownPolicy, UnknownSession
+from wavserve.core.messages import ActionChunk
 from wavserve.core.normalise import Normaliser
 from wavserve.core.options import merge_options
 from wavserve.core.spec import PolicySpec
-from wavserve.core.types import Clock, PlanRequest, PlanResult
+from wavserve.core.types import Clock, PlanRequest
 from wavserve.planning.device import Device, Health
 from wavserve.planning.timings import Progress
 from wavserve.policy import digests
-from wavserve.policy.execution import Maker
-from wavserve.policy.inflight import Flight, Order, Permit, earlier_answer, under_way
+from wavserve.policy.execution import Outcome, PlanExecutor
+from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, earlier_answer, under_way
 from wavserve.policy.placement import Placement
-from wavserve.policy.sessions import Answered, LastPlan, Session, SessionStore
-from wavserve.scheduling.schedule import MIN_RETRY_S
+from wavserve.policy.sessions import LastPlan, Session, SessionStore
+from wavserve.scheduling.permits import Permit, Permits
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-PERMIT_S = 1.0
-"""How long time is kept for a request that is still being read: whoever sends slower must not keep it from others."""
+_CHANGED = "it was reset, it expired or another plan was committed in the meantime"
 
-_MEANWHILE = "it was reset, it expired or another plan was committed meanwhile"
-
-Keep = Callable[[PlanRequest, Session, PlanResult], Coroutine[object, object, None]]
+Keep = Callable[[PlanRequest, Session, ActionChunk], Coroutine[object, object, None]]
 """Told of every answered plan: the request, the session as it was before, the answer."""
 
 
@@ -60,14 +50,14 @@ class PolicyParts:
 
     spec: PolicySpec
     digest: str
-    """of the weights, as the backend told it"""
+    """of the weights, as the backend reports it"""
     placement: Placement
     sessions: SessionStore
     max_plans: int
-    """plans under way at a time; more are refused"""
+    """plans that run at a time; more are refused"""
     version: str
     keep: Keep | None = None
-    on_plan: Callable[[PlanResult], None] = lambda result: None
+    on_plan: Callable[[ActionChunk], None] = lambda chunk: None
     on_missed: Callable[[], None] = lambda: None
     """told of every plan that missed its deadline"""
     clock: Clock = time.monotonic
@@ -81,12 +71,12 @@ class Policy:
         self.digest = parts.digest
         self.warm = False
         self._parts = parts
-        self._maker = Maker(
+        self._executor = PlanExecutor(
             parts.spec, parts.digest, parts.version, parts.placement, Normaliser(parts.spec), parts.clock
         )
-        self._flights: dict[str, Flight] = {}
-        self._permits: set[Permit] = set()  # of requests that are being read
-        self._tasks: set[asyncio.Task[object]] = set()  # flights, and records being written
+        self._in_flight: dict[str, InFlightPlan] = {}  # by session, or by a key of its own for a plan that opens one
+        self._permits = Permits(parts.max_plans, lambda: len(self._in_flight), self._soonest_s)
+        self._tasks: set[asyncio.Task[object]] = set()  # running plans, and records being written
 
     @property
     def ready(self) -> bool:
@@ -95,76 +85,49 @@ class Policy:
 
     @property
     def plans_in_flight(self) -> int:
-        return len(self._flights)
+        return len(self._in_flight)
 
     async def plan(
         self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
-    ) -> PlanResult:
+    ) -> ActionChunk:
         """Plans from one observation. `deadline` is absolute, in seconds of the policy's (monotonic) clock; `permit`,
-        from `enter`, is given up once the plan has a place of its own.
+        from `reserve`, is released once the plan has a place of its own.
 
         Raises UnknownPolicy, InvalidRequest (planner options, instruction), UnknownSession, SequenceConflict,
         Overloaded, NotReady, DeadlineExceeded and BackendError; in each case the session is as it was.
         """
         self._check_ready()
         key = request.session_id or f"new-{secrets.token_hex(8)}"
-        order = self._order(request, math.inf if deadline is None else deadline, key)
-        order = order if permit is None else replace(order, permit=permit)
+        resolved = self._resolve(request, math.inf if deadline is None else deadline, key, permit or Permit())
         try:
             while True:
-                flight = self._board(key, order)
+                in_flight = self._join_or_start(key, resolved)
                 try:
-                    return await self._await(flight, order.deadline)
+                    return await self._await(in_flight, resolved.deadline)
                 except DeadlineExceeded:
-                    if flight.order is order or self._parts.clock() >= order.deadline:
+                    if in_flight.resolved is resolved or self._parts.clock() >= resolved.deadline:
                         raise
-                finally:  # another caller's plan, ended by that one's deadline, is made again for this one
-                    if flight.waiters == 0 and self._flights.get(key) is flight:
-                        del self._flights[key]
+                finally:  # a joined plan that ended by the other caller's deadline is started again for this one
+                    if in_flight.waiters == 0 and self._in_flight.get(key) is in_flight:
+                        del self._in_flight[key]
         except DeadlineExceeded:
             self._parts.on_missed()
             raise
 
-    def _board(self, key: str, order: Order) -> Flight:
-        """The plan under way that an order is a retry of, or its own. Raises SequenceConflict and Overloaded."""
-        flight, request = self._flights.get(key), order.request
-        if flight is None or flight.task.done():
-            flight = self._flights[key] = self._take_off(order)
-        elif (flight.order.request.sequence, flight.order.content) != (request.sequence, order.content):
-            raise SequenceConflict("sequence", "one plan at a time in a session", under_way(flight.order.request))
-        if flight.order is not order:
-            order.permit.release()  # the plan under way has a place of its own
-        return flight
-
     @contextlib.contextmanager
-    def enter(self, deadline: float | None) -> Iterator[Permit]:
-        """Keeps a place for a request whose headers are known, while the rest is read: for PERMIT_S at most.
+    def reserve(self, deadline: float | None) -> Iterator[Permit]:
+        """Keeps a place for a request whose headers are known, while its body is read.
 
-        Raises NotReady, DeadlineExceeded or Overloaded where it would be refused whatever it asks for; it is judged,
-        and its time kept, by the smallest plan there is.
+        Raises NotReady, DeadlineExceeded or Overloaded where every request would be refused: the smallest plan is
+        judged, and its time is kept.
         """
         self._check_ready()
-        self._check_room()
-        permit = Permit(self._reserve(deadline), lambda: self._permits.discard(permit))
-        self._permits.add(permit)
-        expiry = asyncio.get_running_loop().call_later(PERMIT_S, permit.release)
-        try:
+        self._permits.check_room()
+        with self._permits.keep(self._hold_time(deadline)) as permit:
             yield permit
-        finally:
-            expiry.cancel()
-            permit.release()
-
-    def _reserve(self, deadline: float | None) -> Callable[[], None]:
-        """Time for the smallest plan; what gives it back. Without a deadline nobody's time is at stake."""
-        device = self._parts.placement.least_loaded()
-        if device is None or deadline is None:
-            return lambda: None
-        smallest = replace(self.spec.planner, mode="off", num_iterations=0, estimate_value=False)
-        schedule = device.planner.schedule
-        return partial(schedule.leave, schedule.admit(device.planner.demand("", smallest, 0), deadline))
 
     async def reset(self, session_id: str) -> None:
-        """Forgets the session's frame memory; a plan under way in it is answered with SequenceConflict."""
+        """Forgets the session's frame memory; a plan that runs in it is answered with SequenceConflict."""
         session = await self._known(session_id)
         if not await self._parts.sessions.commit(session.forget()):
             raise SequenceConflict("session_id", "a session that stands still", "a plan was committed meanwhile: retry")
@@ -173,21 +136,11 @@ class Policy:
         """Plans for real on every device that is up, so that the first robot finds all warm and timed."""
         for device in self._parts.placement.devices:
             if device.health() is Health.UP:
-                await self._maker.warm_up(device, self._warm_up_orders(device))
+                await self._executor.warm_up(device, self._warm_up_requests(device))
         self.warm = True
 
-    def _warm_up_orders(self, device: Device) -> Iterator[Order]:
-        """Black frames, a slice of samples wide."""
-        samples = min(self.spec.planner.num_video_samples, device.planner.forecast.max_slice)
-        slice_of = {"num_video_samples": samples, "video_elite_fraction": 1.0, "value_elite_fraction": 1.0}
-        images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in self.spec.cameras}
-        state = np.zeros(self.spec.state.dim, np.float32)
-        for iterations in (1, 1, 0) if samples > 1 else (0,):
-            options = {**slice_of, "num_iterations": iterations}
-            yield self._order(PlanRequest(images, state, "warm up", seed=0, options=options), math.inf)
-
     async def drain(self, timeout_s: float | None = None) -> None:
-        """Takes no more plans and waits for those under way; what is left after a while is answered with NotReady."""
+        """Takes no more plans and waits for those that run; the rest is answered with NotReady after `timeout_s`."""
         self.warm = False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -202,84 +155,108 @@ class Policy:
         if not self.ready:
             raise NotReady("the models are being repaired" if self.warm else "the service is starting or draining")
 
-    def _check_room(self) -> None:
-        """Raises Overloaded when as many plans are under way, or being read, as may be."""
-        plans = len(self._flights) + len(self._permits)
-        if plans >= self._parts.max_plans:
-            soonest_s = min(device.planner.schedule.soonest_s() for device in self._parts.placement.devices)
-            raise Overloaded(f"{plans} plans are under way or being read, the limit", max(soonest_s, MIN_RETRY_S))
+    def _soonest_s(self) -> float:
+        """Seconds until the first running plan is predicted to end."""
+        return min(device.planner.admission.soonest_s() for device in self._parts.placement.devices)
 
-    def _order(self, request: PlanRequest, deadline: float, robot: str = "") -> Order:
+    def _hold_time(self, deadline: float | None) -> Callable[[], None]:
+        """Keeps device time for the smallest plan; returns what gives it back. No deadline: no time is at stake."""
+        device = self._parts.placement.least_loaded()
+        if device is None or deadline is None:
+            return lambda: None
+        smallest = replace(self.spec.planner, mode="off", num_iterations=0, estimate_value=False)
+        admission = device.planner.admission
+        return partial(admission.leave, admission.admit(device.planner.demand("", smallest, 0), deadline))
+
+    def _resolve(
+        self, request: PlanRequest, deadline: float, robot: str = "", permit: Permit | None = None
+    ) -> ResolvedRequest:
         if request.policy not in (None, self.spec.name):
             raise UnknownPolicy("policy", self.spec.name, repr(request.policy))
         config = merge_options(self.spec.planner, self.spec.bounds, dict(request.options))
         inputs = digests.of_inputs(request)
         seed = secrets.randbits(63) if request.seed is None else request.seed
-        content = digests.of_content(request, inputs)
-        progress = Progress(self._parts.clock)
-        return Order(request, config, seed, inputs, content, deadline, robot, progress=progress)
+        content, progress = digests.of_content(request, inputs), Progress(self._parts.clock)
+        return ResolvedRequest(request, config, seed, inputs, content, deadline, robot, permit or Permit(), progress)
 
-    def _take_off(self, order: Order) -> Flight:
-        self._permits.discard(order.permit)
-        self._check_room()
-        return Flight(order, self._in_background(self._fly(order)))
+    def _warm_up_requests(self, device: Device) -> Iterator[ResolvedRequest]:
+        """Black frames, a slice of samples wide."""
+        samples = min(self.spec.planner.num_video_samples, device.planner.forecast.max_slice)
+        slice_of = {"num_video_samples": samples, "video_elite_fraction": 1.0, "value_elite_fraction": 1.0}
+        images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in self.spec.cameras}
+        state = np.zeros(self.spec.state.dim, np.float32)
+        for iterations in (1, 1, 0) if samples > 1 else (0,):
+            options = {**slice_of, "num_iterations": iterations}
+            request = PlanRequest(images=images, state=state, instruction="warm up", seed=0, options=options)
+            yield self._resolve(request, math.inf)
+
+    def _join_or_start(self, key: str, resolved: ResolvedRequest) -> InFlightPlan:
+        """The running plan that a request is a retry of, or its own. Raises SequenceConflict and Overloaded."""
+        in_flight, request = self._in_flight.get(key), resolved.request
+        if in_flight is None or in_flight.task.done():
+            in_flight = self._in_flight[key] = self._start(resolved)
+        elif (in_flight.resolved.request.sequence, in_flight.resolved.content) != (request.sequence, resolved.content):
+            running = under_way(in_flight.resolved.request)
+            raise SequenceConflict("sequence", "one plan at a time in a session", running)
+        if in_flight.resolved is not resolved:
+            resolved.permit.release()  # the running plan has a place of its own
+        return in_flight
+
+    def _start(self, resolved: ResolvedRequest) -> InFlightPlan:
+        self._permits.take_over(resolved.permit)
+        return InFlightPlan(resolved, self._in_background(self._run(resolved)))
 
     def _in_background(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._landed)
+        task.add_done_callback(self._on_done)
         return task
 
-    def _landed(self, task: asyncio.Task[T]) -> None:
+    def _on_done(self, task: asyncio.Task[T]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever still waits is told; an error nobody waits for is not an accident
+            task.exception()  # every waiter is told; an error that nobody waits for is not reported by asyncio
 
-    async def _await(self, flight: Flight, deadline: float) -> PlanResult:
-        flight.waiters += 1
+    async def _await(self, in_flight: InFlightPlan, deadline: float) -> ActionChunk:
+        in_flight.waiters += 1
         try:
             async with asyncio.timeout(None if deadline == math.inf else deadline - self._parts.clock()):
-                result = await asyncio.shield(flight.task)
+                chunk = await asyncio.shield(in_flight.task)
             if self._parts.clock() > deadline:
-                raise TimeoutError  # the loop was held up, and the alarm with it
-            return result
+                raise TimeoutError  # the loop was held up, and the timeout with it
+            return chunk
         except TimeoutError:
-            raise flight.missed(deadline, self._parts.clock()) from None
+            raise in_flight.missed(deadline, self._parts.clock()) from None
         except DeadlineExceeded as error:
-            raise flight.missed(deadline, self._parts.clock(), error.message) from None
+            raise in_flight.missed(deadline, self._parts.clock(), error.message) from None
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if caller is not None and caller.cancelling():
                 raise
             raise NotReady("the service stopped before the plan was made") from None
         finally:
-            flight.waiters -= 1
-            if flight.waiters == 0:
-                flight.task.cancel()  # nobody is left to answer
+            in_flight.waiters -= 1
+            if in_flight.waiters == 0:
+                in_flight.task.cancel()  # nobody is left to answer
 
-    async def _fly(self, order: Order) -> PlanResult:
-        session = await self._open(order.request)
-        if (answer := earlier_answer(session, order)) is not None:
+    async def _run(self, resolved: ResolvedRequest) -> ActionChunk:
+        session = await self._open(resolved.request)
+        if (answer := earlier_answer(session, resolved)) is not None:
             return answer
-        result, made = await self._maker.make(order, session)
-        if self._parts.clock() > order.deadline:
+        chunk, outcome = await self._executor.execute(resolved, session)
+        if self._parts.clock() > resolved.deadline:
             raise DeadlineExceeded("the plan was ready too late")
-        # pictures are for looking at and large: a retry gets the actions without them
-        kept = replace(result, imagined={}) if result.imagined else result
-        answered = Answered(order.request.sequence, order.content, kept)
-        last = LastPlan(order.inputs["instruction"], order.request.control_step, made.plan.video, made.plan.value)
-        after = replace(session, memory=made.memory, answered=answered, last=last, last_sequence=order.request.sequence)
-        if not await self._parts.sessions.commit(after):
-            raise SequenceConflict("session_id", "a session that stands still while it plans", _MEANWHILE)
+        if not await self._parts.sessions.commit(_after(session, resolved, chunk, outcome)):
+            raise SequenceConflict("session_id", "a session that stands still while it plans", _CHANGED)
         if self._parts.keep is not None:
-            self._in_background(self._keep(self._parts.keep, order.request, session, result))
-        self._parts.on_plan(result)
-        return result
+            self._in_background(self._keep(self._parts.keep, resolved.request, session, chunk))
+        self._parts.on_plan(chunk)
+        return chunk
 
-    async def _keep(self, keep: Keep, request: PlanRequest, session: Session, result: PlanResult) -> None:
-        """No disk delays a robot, and none costs it its answer."""
+    async def _keep(self, keep: Keep, request: PlanRequest, session: Session, chunk: ActionChunk) -> None:
+        """A slow or full disk delays no robot and costs it no answer."""
         try:
-            await keep(request, session, result)
+            await keep(request, session, chunk)
         except Exception:
             log.exception("the plan of sequence %d could not be recorded", request.sequence)
 
@@ -294,3 +271,17 @@ class Policy:
         if session is None:
             raise UnknownSession("session_id", "a session of this service (it expires when idle)", repr(session_id))
         return session if session.policy_digest == self.digest else replace(session.forget(), policy_digest=self.digest)
+
+
+def _after(session: Session, resolved: ResolvedRequest, chunk: ActionChunk, outcome: Outcome) -> Session:
+    """The session once its plan is committed."""
+    kept = replace(chunk, imagined={}) if chunk.imagined else chunk  # frames are large: a retry gets the actions alone
+    last = LastPlan(
+        instruction=resolved.inputs["instruction"],
+        control_step=resolved.request.control_step,
+        video=outcome.plan.video,
+        value=outcome.plan.value,
+        content=resolved.content,
+        chunk=kept,
+    )
+    return replace(session, memory=outcome.memory, last=last, last_sequence=resolved.request.sequence)

@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from wavserve.core.errors import BundleError, SettingsError
-from wavserve.core.types import Array, Gaussian, PlanRequest, PlanResult
+from wavserve.core.messages import ActionChunk
+from wavserve.core.types import Array, Gaussian, PlanRequest
 from wavserve.policy.sessions import FrameMemory, LastPlan, Session
 
 FORMAT = "wavserve-record-2"
@@ -50,13 +51,13 @@ class Recorder:
             raise SettingsError(f"record.folder: expected a folder that can be made, got {folder}: {error}") from error
         self._folder = folder
 
-    async def keep(self, request: PlanRequest, before: Session, result: PlanResult, dtype: str) -> None:
+    async def keep(self, request: PlanRequest, before: Session, result: ActionChunk, dtype: str) -> None:
         """`dtype`: what the models computed in. Raises OSError or SafetensorError, as `save` does."""
         path = self._folder / f"{result.session_id}-{result.sequence:08d}.safetensors"
         await asyncio.to_thread(save, path, request, before, result, dtype)
 
 
-def save(path: Path, request: PlanRequest, before: Session, result: PlanResult, dtype: str) -> None:
+def save(path: Path, request: PlanRequest, before: Session, result: ActionChunk, dtype: str) -> None:
     """Writes one plan. Raises OSError or SafetensorError."""
     tensors: dict[str, NDArray[Any]] = {f"images.{name}": image for name, image in request.images.items()}
     tensors |= {"state": request.state, "actions": result.actions}

@@ -15,7 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from wavserve.core.errors import Overloaded
-from wavserve.core.types import Array, Gaussian, PlanResult
+from wavserve.core.messages import ActionChunk
+from wavserve.core.types import Array, Gaussian
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +47,19 @@ class FrameMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """The last plan a session committed, so that a retry gets the same answer."""
-
-    sequence: int
-    content: str
-    """digest of the request"""
-    result: PlanResult
-
-
-@dataclass(frozen=True, slots=True)
 class LastPlan:
-    """Where the last plan's planning ended, so that the next may begin there."""
+    """The last plan that a session committed: where the next may begin, and what a retry is answered."""
 
     instruction: str
     """its digest"""
     control_step: int
-    """that the plan began at"""
+    """at which the plan began"""
     video: Gaussian
     value: Gaussian
+    content: str = ""
+    """digest of the request"""
+    chunk: ActionChunk | None = None
+    """None in a replayed session, which answers no retry"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +70,6 @@ class Session:
     policy_digest: str
     version: int = 0
     memory: FrameMemory | None = None
-    answered: Answered | None = None
     last: LastPlan | None = None
     last_sequence: int = -1
     """outlives a reset, so that a plan asked for before it stays stale"""
@@ -87,7 +81,7 @@ class Session:
 
     def forget(self) -> Session:
         """The session with no memory: its next observation starts afresh."""
-        return replace(self, memory=None, answered=None, last=None)
+        return replace(self, memory=None, last=None)
 
 
 class SessionStore(Protocol):

@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 from wavserve.backends.base import Backend
 from wavserve.core.errors import ArenaFull, BackendError, NotReady, StaleHandle, WavserveError
 from wavserve.core.types import Clock, Tensors
-from wavserve.core.verbs import VERBS
 from wavserve.scheduling.costs import CallKind, Costs, Meter
 from wavserve.scheduling.groups import SampleGroup, join, split
-from wavserve.scheduling.schedule import Rank
+from wavserve.scheduling.ledger import Rank
 
 OnBatch = Callable[[str, int, int, float], None]
 """Told of a call: verb, groups, rows, seconds."""
@@ -35,10 +34,6 @@ OnBatch = Callable[[str, int, int, float], None]
 def ignore(verb: str, groups: int, rows: int, seconds: float) -> None:
     """An `OnBatch` for nobody."""
 
-
-ALLOCATING = "imagine"
-"""The verb whose answer names what must be given back: it is never cancelled while it runs, nor cut at a deadline, for
-an answer that crosses with its cancellation would leave slots that nobody knows. It is one short call."""
 
 TURNS = 3
 """Turns of the event loop in which a plan that was answered asks for its next call."""
@@ -58,7 +53,7 @@ class BatcherConfig:
     """how long calls that were handed over may take together"""
     arena_retry_s: float
     """how soon a full arena is tried again when none of its slots is ours to free"""
-    apart: bool = False
+    one_call_per_model: bool = False
     """whether each model takes one call at a time, as those in processes of their own do"""
 
     @property
@@ -145,7 +140,7 @@ class Batcher:
     def _disown(self, group: SampleGroup) -> None:
         """Its caller was cancelled; where the answer had come a moment before, nobody reads the slots it names."""
         answer = group.future
-        if group.verb == ALLOCATING and answer.done() and not answer.cancelled() and answer.exception() is None:
+        if group.does.allocates and answer.done() and not answer.cancelled() and answer.exception() is None:
             self.discard(answer.result()["handles"])
 
     def _enqueue(self, group: SampleGroup) -> None:
@@ -164,7 +159,7 @@ class Batcher:
                 self._work.clear()
                 await self._work.wait()
             call = asyncio.create_task(self._call(batch))
-            self._calls[call] = _HandedOver(batch[0].model, min(group.ticket.rank for group in batch))
+            self._calls[call] = _HandedOver(batch[0].does.model, min(group.ticket.rank for group in batch))
             call.add_done_callback(partial(self._ended, free))
 
     def _ended(self, free: asyncio.Semaphore, call: asyncio.Task[None]) -> None:
@@ -181,7 +176,7 @@ class Batcher:
     def _pop(self) -> list[SampleGroup]:
         """The most urgent group that may run, with as many of its kind as fit; dead groups leave the queue here."""
         self._queue = [group for group in self._queue if not group.future.done()]
-        ready = (group for group in self._queue if not (self._arena_full and group.verb == ALLOCATING))
+        ready = (group for group in self._queue if not (self._arena_full and group.does.allocates))
         waiting = sorted(ready, key=lambda group: group.urgency)
         first = next(filter(self._may_leave, waiting), None)
         if first is None:
@@ -193,7 +188,7 @@ class Batcher:
                 continue
             batch.append(group)
             rows += group.rows
-            if not VERBS[first.verb].joined:
+            if not first.does.joined:
                 break
         taken = set(map(id, batch))
         self._queue = [group for group in self._queue if id(group) not in taken]
@@ -202,12 +197,12 @@ class Batcher:
     def _may_leave(self, group: SampleGroup) -> bool:
         """Whether it would run at once, or be ready behind calls of plans that are no more urgent: a backend that is
         busy gets nothing that would delay a more urgent plan's next call."""
-        if group.verb == "release":
+        if not group.does.computes:
             return True
         config, handed = self._config, self._calls.values()
         models = {call.model for call in handed}
-        running = len(models) if config.apart else min(len(handed), config.workers)
-        if running < config.workers and not (config.apart and group.model in models):
+        running = len(models) if config.one_call_per_model else min(len(handed), config.workers)
+        if running < config.workers and not (config.one_call_per_model and group.does.model in models):
             return True
         is_room = len(handed) - running < config.depth - config.workers
         return is_room and group.ticket.rank <= min(call.rank for call in handed)
@@ -217,11 +212,11 @@ class Batcher:
 
     async def _call(self, batch: list[SampleGroup]) -> None:
         started = self._clock()
-        verb = batch[0].verb
+        verb, allocates = batch[0].verb, batch[0].does.allocates
         answers: list[Tensors | WavserveError]
         metered = self._meter.start()
         running = asyncio.create_task(self._run(batch))
-        if verb != ALLOCATING:
+        if not allocates:  # an answer that arrives after its cancellation would hold slots that nobody frees
             for group in batch:
                 group.future.add_done_callback(partial(_stop_if_unwanted, running, batch))
         await asyncio.wait([running])
@@ -245,9 +240,9 @@ class Batcher:
         self._on_batch(verb, len(batch), sum(group.rows for group in batch), ended - started)
 
     async def _run(self, batch: list[SampleGroup]) -> Tensors:
-        verb = batch[0].verb
-        latest = math.inf if verb == ALLOCATING else max(group.ticket.deadline for group in batch)
-        return await self._backend.run(verb, join(batch), latest)
+        # a call that allocates is short, and is not cut at a deadline: see `_call`
+        latest = math.inf if batch[0].does.allocates else max(group.ticket.deadline for group in batch)
+        return await self._backend.run(batch[0].verb, join(batch), latest)
 
     def _account(
         self, batch: list[SampleGroup], answers: Sequence[Tensors | WavserveError], used_s: float, lasted_s: float
@@ -259,8 +254,8 @@ class Batcher:
         kind, rows = batch[0].kind, sum(group.rows for group in batch)
         failed = [isinstance(answer, WavserveError) for answer in answers]
         for group, undone in zip(batch, failed, strict=True):
-            foretold_s = 0.0 if undone else self._costs.seconds(kind, group.rows)
-            group.ticket.paid(foretold_s, used_s * group.rows / rows)
+            predicted_s = 0.0 if undone else self._costs.seconds(kind, group.rows)
+            group.ticket.charge(predicted_s, used_s * group.rows / rows)
         if not any(failed):
             self._costs.measured(kind, rows, used_s, lasted_s)
 
@@ -269,7 +264,7 @@ class Batcher:
         if isinstance(answer, ArenaFull):
             self._wait_for_arena(group)
             return
-        if group.verb == ALLOCATING and not isinstance(answer, WavserveError):
+        if group.does.allocates and not isinstance(answer, WavserveError):
             self._held |= _names(answer["handles"])
             if group.future.done():  # cancelled while it ran: its slots have no reader
                 self.discard(answer["handles"])
@@ -306,8 +301,9 @@ def _stop_if_unwanted(running: asyncio.Task[Tensors], batch: list[SampleGroup], 
 
 def _freed(group: SampleGroup, answer: Tensors | WavserveError) -> bool:
     """Whether the slots a group named are free now, or were gone already."""
-    last_reader = group.verb == "decode" or (group.verb == "score" and group.params.get("release") == 1)
-    return group.verb == "release" or isinstance(answer, StaleHandle) or (last_reader and isinstance(answer, Mapping))
+    if not group.does.computes or isinstance(answer, StaleHandle):
+        return True  # a release frees them even when its call fails: the arena's owner is gone, and its slots with it
+    return group.does.frees_slots(group.params) and isinstance(answer, Mapping)
 
 
 def _names(handles: NDArray[Any]) -> set[tuple[int, int]]:

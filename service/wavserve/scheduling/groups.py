@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 
 from wavserve.core.errors import BackendError, WavserveError
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import VERBS, error_of
+from wavserve.core.verbs import VERBS, Verb, error_of
 from wavserve.scheduling.costs import CallKind
-from wavserve.scheduling.schedule import Rank, Ticket
-
-FREEING = frozenset({"release", "score", "appraise", "decode"})
-"""Verbs that free arena slots or lead to it: of a plan's groups they go before `imagine`, which fills them."""
+from wavserve.scheduling.ledger import Rank, Ticket
 
 
 @dataclass(slots=True, eq=False)
@@ -44,8 +41,9 @@ class SampleGroup:
         return len(name) if name is not None and name.ndim > 1 else 1
 
     @property
-    def model(self) -> str:
-        return VERBS[self.verb].model
+    def does(self) -> Verb:
+        """Its verb's row of the table."""
+        return VERBS[self.verb]
 
     @property
     def signature(self) -> tuple[object, ...]:
@@ -55,14 +53,14 @@ class SampleGroup:
 
     @property
     def kind(self) -> CallKind:
-        steps = self.params.get("flow_steps", self.params.get("video_steps", 1))
+        steps = self.params.get(self.does.steps, 1)
         names = self.tensors.get("noise_name")
         return CallKind(self.verb, steps, names.shape[1] if names is not None and names.ndim == 3 else 1)
 
     @property
     def urgency(self) -> tuple[bool, Rank, bool, int]:
-        """Lower goes first: slots that nobody reads, then by plan."""
-        return self.verb != "release", self.ticket.rank, self.verb not in FREEING, self.arrival
+        """Lower goes first: calls without device time, then by plan; within a plan, verbs that lead to free slots."""
+        return self.does.computes, self.ticket.rank, not self.does.reads_slots, self.arrival
 
 
 def join(batch: list[SampleGroup]) -> dict[str, NDArray[Any]]:
@@ -76,7 +74,7 @@ def join(batch: list[SampleGroup]) -> dict[str, NDArray[Any]]:
 def split(verb: str, outputs: Tensors, groups: int) -> list[Tensors | WavserveError]:
     """Per-group outputs, or the typed error a group's status stands for. Raises BackendError on malformed outputs."""
     wrong = [name for name, tensor in outputs.items() if len(tensor) != groups]
-    if wrong or (verb == "imagine" and "handles" not in outputs):
+    if wrong or (VERBS[verb].allocates and "handles" not in outputs):
         raise BackendError(
             f"{verb}: expected outputs of {groups} groups, got malformed {', '.join(wrong) or 'handles'}"
         )

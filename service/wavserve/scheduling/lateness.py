@@ -1,6 +1,6 @@
-"""By how much plans end later than was foretold, lately: what every promise has on top.
+"""How much later plans end than predicted. Every promise has this much time on top.
 
-Kept by the schedule. Knows a clock and seconds, and nothing of plans.
+Knows a clock and seconds, and nothing of plans.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import math
 
 from wavserve.core.types import Clock
 
-MARGIN_GAIN = 0.1
-MARGIN_HALF_LIFE_S = 2.0
+GAIN = 0.1
+HALF_LIFE_S = 2.0
 MIN_MARGIN_S = 0.005
-"""An answer's way out."""
+"""An answer's way out of the process."""
 
 
-class Margin:
-    """By how much plans end later than was foretold: a running mean and two mean deviations.
+class Lateness:
+    """The recent lateness of plans: a running mean and two mean deviations.
 
-    It fades while no plan ends: one that had every plan refused would never be found wrong.
+    It fades while no plan ends. A margin that refuses every plan could otherwise never be corrected.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -27,11 +27,13 @@ class Margin:
         self._learnt_at = clock()
 
     @property
-    def seconds(self) -> float:
-        faded = math.exp2((self._learnt_at - self._clock()) / MARGIN_HALF_LIFE_S)
+    def margin_s(self) -> float:
+        """Seconds to add to a predicted end."""
+        faded = math.exp2((self._learnt_at - self._clock()) / HALF_LIFE_S)
         return max(MIN_MARGIN_S, (self._mean + 2 * self._deviation) * faded)
 
     def learn(self, late_s: float) -> None:
+        """A plan ended `late_s` after its predicted end; an early end counts as 0."""
         late_s, self._learnt_at = max(0.0, late_s), self._clock()
-        self._deviation += MARGIN_GAIN * (abs(late_s - self._mean) - self._deviation)
-        self._mean += MARGIN_GAIN * (late_s - self._mean)
+        self._deviation += GAIN * (abs(late_s - self._mean) - self._deviation)
+        self._mean += GAIN * (late_s - self._mean)

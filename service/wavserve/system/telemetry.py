@@ -70,9 +70,9 @@ class Metrics:
         """Groups waiting for the device."""
         self._watch("queue_depth", "Groups waiting for the device.", depth)
 
-    def watch_owed(self, seconds: Reading) -> None:
+    def watch_remaining(self, seconds: Reading) -> None:
         """Device seconds that plans under way must still have."""
-        self._watch("owed_seconds", "Device seconds that plans under way must still have.", seconds)
+        self._watch("remaining_device_seconds", "Device seconds that plans under way must still have.", seconds)
 
     def watch_arena(self, used: Reading, total: Reading) -> None:
         """Slots of the feature arena."""

@@ -1,119 +1,99 @@
-"""Answers as protobuf and back: the gRPC edge writes them, the robot client reads them. Seconds become milliseconds."""
+"""Answers under the contract's names, as protobuf, and back.
+
+Both edges write an answer from the same fields; protobuf and JSON differ in matrices and pictures only.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, cast
 
 import numpy as np
 
-from wavserve.core.messages import Chunk, PolicyInfo, Vector
+from wavserve.core.messages import ActionChunk, PolicyInfo, Vector
 from wavserve.core.spec import CameraSpec, PlannerBounds, PlannerConfig
 from wavserve.core.types import DeadlineResult, IterationRecord, Receipt, Stop
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import parts
 
-_DEADLINES = {
-    DeadlineResult.NONE: pb.Receipt.NONE,
-    DeadlineResult.MET: pb.Receipt.MET,
-    DeadlineResult.MET_DEGRADED: pb.Receipt.MET_DEGRADED,
-}
-_STOPS = {
-    Stop.DONE: pb.Receipt.DONE,
-    Stop.OUT_OF_TIME: pb.Receipt.OUT_OF_TIME,
-    Stop.SETTLED: pb.Receipt.SETTLED,
-}
-_STOP_REASONS = {number: stop for stop, number in _STOPS.items()}
-_DEADLINE_RESULTS = {number: result for result, number in _DEADLINES.items()}
+_SPELT_BY_THE_WIRE = {"actions", "receipt", "imagined"}
+_RENAMED = {"config", "stopped", "deadline", "slack_s", "stage_s", "iterations", "value_estimate"}
+"""Fields of a receipt whose spelling on a wire is another, or that a wire may leave out."""
 
 
-def action_chunk(chunk: Chunk) -> pb.ActionChunk:
-    """An answer as protobuf."""
+def chunk_fields(chunk: ActionChunk) -> dict[str, Any]:
+    """A chunk's fields under the contract's names; `actions`, `receipt` and `imagined` are left to each wire."""
     horizon, action_dim = chunk.actions.shape
-    imagined = chunk.imagined.items()
+    same = {each.name: getattr(chunk, each.name) for each in fields(chunk) if each.name not in _SPELT_BY_THE_WIRE}
+    return {**same, "horizon": horizon, "action_dim": action_dim}
+
+
+def receipt_fields(receipt: Receipt) -> dict[str, Any]:
+    """A receipt's fields under the contract's names; seconds become milliseconds, enums their value."""
+    same = {each.name: getattr(receipt, each.name) for each in fields(receipt) if each.name not in _RENAMED}
+    return {
+        **same,
+        "planner": asdict(receipt.config),
+        "value_estimate": receipt.value_estimate,
+        "stopped": receipt.stopped.value,
+        "deadline": receipt.deadline.value,
+        "slack_ms": None if receipt.slack_s is None else receipt.slack_s * 1e3,
+        "stage_ms": {stage: seconds * 1e3 for stage, seconds in receipt.stage_s.items()},
+        "iterations": [iteration_fields(record) for record in receipt.iterations],
+    }
+
+
+def iteration_fields(record: IterationRecord) -> dict[str, Any]:
+    """An iteration's fields under the contract's names: the record's own, and the scores."""
+    return {**{each.name: getattr(record, each.name) for each in fields(record)}, "scores": record.scores}
+
+
+def action_chunk(chunk: ActionChunk) -> pb.ActionChunk:
+    """A chunk as protobuf."""
     return pb.ActionChunk(
-        session_id=chunk.session_id,
-        sequence=chunk.sequence,
-        first_control_step=chunk.first_control_step,
-        horizon=horizon,
-        action_dim=action_dim,
-        dt_ns=chunk.dt_ns,
+        **chunk_fields(chunk),
         actions=chunk.actions.ravel().tolist(),
-        valid_until_step=chunk.valid_until_step,
         receipt=receipt_message(chunk.receipt),
         imagined=[
-            pb.ImaginedFrames(camera=camera, frames=[parts.image(i) for i in frames]) for camera, frames in imagined
+            pb.ImaginedFrames(camera=camera, frames=[parts.image(frame) for frame in frames])
+            for camera, frames in chunk.imagined.items()
         ],
-        chunk_id=chunk.chunk_id,
-        captured_mono_ns=chunk.captured_mono_ns,
-        server_recv_ns=chunk.server_recv_ns,
-        server_send_ns=chunk.server_send_ns,
-        warnings=chunk.warnings,
     )
 
 
-def chunk_from(message: pb.ActionChunk) -> Chunk:
-    """An answer read back; actions are `[T, A]`."""
-    actions = np.asarray(message.actions, np.float32).reshape(message.horizon, message.action_dim)
-    return Chunk(
-        session_id=message.session_id,
-        sequence=message.sequence,
-        first_control_step=message.first_control_step,
-        dt_ns=message.dt_ns,
-        actions=actions,
-        valid_until_step=message.valid_until_step,
+def chunk_from(message: pb.ActionChunk) -> ActionChunk:
+    """A chunk read back; actions are `[T, A]`."""
+    names = [each.name for each in fields(ActionChunk) if each.name not in _SPELT_BY_THE_WIRE]
+    same = {name: getattr(message, name) for name in names}
+    return ActionChunk(
+        **{**same, "warnings": tuple(message.warnings)},
+        actions=np.asarray(message.actions, np.float32).reshape(message.horizon, message.action_dim),
         receipt=receipt_from(message.receipt),
         imagined={entry.camera: tuple(parts.image_from(frame) for frame in entry.frames) for entry in message.imagined},
-        chunk_id=message.chunk_id,
-        captured_mono_ns=message.captured_mono_ns,
-        server_recv_ns=message.server_recv_ns,
-        server_send_ns=message.server_send_ns,
-        warnings=tuple(message.warnings),
     )
 
 
 def receipt_message(receipt: Receipt) -> pb.Receipt:
-    """A receipt as protobuf; seconds become milliseconds."""
-    return pb.Receipt(
-        policy=receipt.policy,
-        policy_digest=receipt.policy_digest,
-        untrained=receipt.untrained,
-        seed=receipt.seed,
-        sequence=receipt.sequence,
-        planner=parts.options(asdict(receipt.config)),
-        iterations_done=receipt.iterations_done,
-        stopped=_STOPS[receipt.stopped],
-        warm_start=receipt.warm_start,
-        deadline=_DEADLINES[receipt.deadline],
-        slack_ms=None if receipt.slack_s is None else receipt.slack_s * 1e3,
-        iterations=[_iteration(record) for record in receipt.iterations],
-        stage_ms={stage: seconds * 1e3 for stage, seconds in receipt.stage_s.items()},
-        value_estimate=receipt.value_estimate,
-        digests=dict(receipt.digests),
-        version=receipt.version,
-    )
+    """A receipt as protobuf."""
+    told = receipt_fields(receipt)
+    told |= {name: told[name].upper() for name in ("stopped", "deadline")}
+    told["iterations"] = [_iteration(record) for record in told["iterations"]]
+    return pb.Receipt(**told)
 
 
 def receipt_from(message: pb.Receipt) -> Receipt:
     """A receipt read back."""
     config = PlannerConfig(**cast(Any, parts.options_from(message.planner)))
+    same = {each.name: getattr(message, each.name) for each in fields(Receipt) if each.name not in _RENAMED}
     return Receipt(
-        policy=message.policy,
-        policy_digest=message.policy_digest,
-        untrained=message.untrained,
-        seed=message.seed,
-        sequence=message.sequence,
+        **{**same, "digests": dict(message.digests)},
         config=config,
-        iterations_done=message.iterations_done,
-        stopped=_STOP_REASONS[message.stopped],
-        warm_start=message.warm_start,
-        deadline=_DEADLINE_RESULTS[message.deadline],
+        stopped=Stop(pb.Receipt.Stop.Name(message.stopped).lower()),
+        deadline=DeadlineResult(pb.Receipt.Deadline.Name(message.deadline).lower()),
         slack_s=message.slack_ms / 1e3 if message.HasField("slack_ms") else None,
+        value_estimate=message.value_estimate if message.HasField("value_estimate") else None,
         iterations=tuple(_iteration_from(entry, config.num_value_samples) for entry in message.iterations),
         stage_s={stage: ms / 1e3 for stage, ms in message.stage_ms.items()},
-        value_estimate=message.value_estimate if message.HasField("value_estimate") else None,
-        digests=dict(message.digests),
-        version=message.version,
     )
 
 
@@ -157,16 +137,9 @@ def policy_from(message: pb.PolicyInfo) -> PolicyInfo:
     )
 
 
-def _iteration(record: IterationRecord) -> pb.Iteration:
-    return pb.Iteration(
-        snr=record.snr.ravel().tolist(),
-        scores=record.scores.tolist(),
-        video_elites=record.video_elites,
-        value_elites=record.value_elites,
-        video_std=record.video_std,
-        value_std=record.value_std,
-        moved=record.moved,
-    )
+def _iteration(told: dict[str, Any]) -> pb.Iteration:
+    """Protobuf has no matrices: `snr` is sent row by row."""
+    return pb.Iteration(**{**told, "snr": told["snr"].ravel().tolist(), "scores": told["scores"].tolist()})
 
 
 def _iteration_from(message: pb.Iteration, num_value_samples: int) -> IterationRecord:

@@ -5,12 +5,12 @@ The gRPC edge packs, the robot client unpacks; a client of any language reads th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from wavserve.core.errors import DeadlineExceeded, InvalidRequest, Missed, Overloaded, WavserveError
+from wavserve.core.errors import DeadlineExceeded, InvalidRequest, Missed, Overloaded, WavserveError, error_kinds
 
 DETAILS_KEY = "grpc-status-details-bin"
 _DOMAIN = "wavserve"
@@ -49,8 +49,7 @@ def unpack_error(details: bytes) -> WavserveError | None:
 
 
 def _rebuild(reason: str, message: str, facts: Mapping[str, str]) -> WavserveError:
-    known = {_reason(cls): cls for cls in _family(WavserveError)}
-    cls = known.get(reason, WavserveError)
+    cls = error_kinds().get(reason.lower().replace("_", "-"), WavserveError)
     if issubclass(cls, InvalidRequest):
         return cls(facts.get("field", ""), facts.get("expected", ""), facts.get("actual", ""))
     if issubclass(cls, Overloaded):
@@ -66,13 +65,3 @@ def _missed(facts: Mapping[str, str]) -> Missed | None:
         return None
     counts = (int(facts[name]) for name in ("iterations_done", "num_video_samples", "num_value_samples"))
     return Missed(float(facts["slack_ms"]), *counts)
-
-
-def _family(cls: type[WavserveError]) -> Iterator[type[WavserveError]]:
-    yield cls
-    for child in cls.__subclasses__():
-        yield from _family(child)
-
-
-def _reason(cls: type[WavserveError]) -> str:
-    return "".join(f"_{letter}" if letter.isupper() else letter for letter in cls.__name__).lstrip("_").upper()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from wavserve.core.errors import InvalidRequest
-from wavserve.core.messages import Submission
+from wavserve.core.messages import EMPTY_IS_NONE, HEADER_FIELDS, OPTIONAL_FIELDS, Observation
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import MAX_IMAGES, MAX_MILLISECONDS, MAX_STATE_NUMBERS, parts
 
 
-def parse_plan_request(raw: bytes) -> Submission:
+def parse_plan_request(raw: bytes) -> Observation:
     """What a robot sent. Raises InvalidRequest for bytes that are no PlanRequest, and for fields it does not have."""
     message = pb.PlanRequest()
     parts.parse(message, raw)
@@ -16,19 +18,16 @@ def parse_plan_request(raw: bytes) -> Submission:
     parts.refuse_unknown("planner", message.planner)
     for image in message.images:
         parts.refuse_unknown(f"images.{image.camera}", image)
-    return Submission(
+    header: dict[str, Any] = {
+        **{name: getattr(message, name) for name in HEADER_FIELDS},
+        **{name: getattr(message, name) or None for name in EMPTY_IS_NONE},
+        **{name: getattr(message, name) if message.HasField(name) else None for name in OPTIONAL_FIELDS},
+    }
+    return Observation(
         images=tuple(parts.image_from(image) for image in message.images),
         state=tuple(message.state),
-        instruction=message.instruction,
-        session_id=message.session_id or None,
-        sequence=message.sequence,
-        control_step=message.control_step,
-        executed_steps=message.executed_steps,
-        policy=message.policy or None,
         options=parts.options_from(message.planner),
-        seed=message.seed if message.HasField("seed") else None,
-        deadline_ms=message.deadline_ms if message.HasField("deadline_ms") else None,
-        imagine_chunks=message.imagine_chunks,
+        **header,
     )
 
 
@@ -54,27 +53,16 @@ def parse_get_policy_request(raw: bytes) -> str | None:
     return message.policy or None
 
 
-def plan_request(submission: Submission) -> pb.PlanRequest:
-    """A submission as protobuf. Raises InvalidRequest, or UnsupportedMedia, for what the contract has no place for."""
-    pictures = [parts.image(picture) for picture in submission.images]
-    planner = parts.options(submission.options) if submission.options else None
-    told = submission.deadline_ms
-    if told is not None and not 0 <= told <= MAX_MILLISECONDS:  # of 0 the service judges
-        raise InvalidRequest("deadline_ms", f"1 to {MAX_MILLISECONDS}", told)
+def plan_request(observation: Observation) -> pb.PlanRequest:
+    """An observation as protobuf. Raises InvalidRequest or UnsupportedMedia for what the contract does not have."""
+    pictures = [parts.image(picture) for picture in observation.images]
+    planner = parts.options(observation.options) if observation.options else None
+    deadline_ms = observation.deadline_ms
+    if deadline_ms is not None and not 0 <= deadline_ms <= MAX_MILLISECONDS:  # the service judges 0
+        raise InvalidRequest("deadline_ms", f"1 to {MAX_MILLISECONDS}", deadline_ms)
+    header: dict[str, Any] = {name: getattr(observation, name) for name in (*HEADER_FIELDS, *OPTIONAL_FIELDS)}
+    header |= {name: getattr(observation, name) or "" for name in EMPTY_IS_NONE}
     try:
-        return pb.PlanRequest(
-            session_id=submission.session_id or "",
-            sequence=submission.sequence,
-            control_step=submission.control_step,
-            executed_steps=submission.executed_steps,
-            images=pictures,
-            state=submission.state,
-            instruction=submission.instruction,
-            policy=submission.policy or "",
-            planner=planner,
-            seed=submission.seed,
-            deadline_ms=submission.deadline_ms,
-            imagine_chunks=submission.imagine_chunks,
-        )
+        return pb.PlanRequest(images=pictures, state=observation.state, planner=planner, **header)
     except (TypeError, ValueError) as error:
         raise InvalidRequest("request", "numbers of the contract's types", str(error)) from None

@@ -48,7 +48,7 @@ def test_a_models_configuration_is_the_signature_table(model: str) -> None:
     config = text_format.Parse((REPOSITORY / model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     verbs = [verb for verb in VERBS.values() if verb.model == model]
     inputs = {name: spec for verb in verbs for name, spec in {**verb.inputs, **verb.optional}.items()}
-    inputs |= {key_name(name): ("uint8", str(KEY_BYTES)) for verb in verbs for name in verb.interned}
+    inputs |= {key_name(name): ("uint8", str(KEY_BYTES)) for verb in verbs for name in verb.cached}
     inputs |= {name: ("int32", "1") for verb in verbs for name in verb.params}
     outputs = {name: spec for verb in verbs for name, spec in verb.outputs.items()} | {ABOUT: ("uint8", "")}
     for declared, expected in ((config.input, inputs), (config.output, outputs)):

@@ -212,21 +212,21 @@ def test_a_server_whose_models_do_not_load_is_tried_again() -> None:
 def test_a_policy_changed_under_the_models_is_noticed() -> None:
     async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
         supervisor.expect("d" * 64, 1)
-        assert not supervisor.stranger
+        assert not supervisor.serves_wrong_policy
         triton.digest = "e" * 64
-        await until(lambda: supervisor.stranger)
+        await until(lambda: supervisor.serves_wrong_policy)
         assert supervisor.up  # they work; they are only not ours
 
     supervised(scenario)
 
 
-def test_a_stranger_that_is_gone_keeps_nobody_from_planning() -> None:
+def test_an_endpoint_of_another_policy_that_is_gone_keeps_nobody_from_planning() -> None:
     async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
         supervisor.expect("e" * 64, 1)
-        assert supervisor.stranger
+        assert supervisor.serves_wrong_policy
         triton.broken = set(MODELS)
         triton.there = dict.fromkeys(MODELS, False)
-        await until(lambda: not supervisor.stranger)
+        await until(lambda: not supervisor.serves_wrong_policy)
         assert not supervisor.up
 
     supervised(scenario, owned=False)

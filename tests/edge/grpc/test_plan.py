@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.edge.fakes import example_submission
+from tests.edge.fakes import example_observation
 from tests.edge.robots import GrpcRobot, facts_of, message_of
 from tests.edge.served import Served
 from wavserve.core.errors import Overloaded
@@ -69,11 +69,11 @@ def test_control_is_declared_and_unimplemented(grpc_robot: GrpcRobot) -> None:
 
 def test_the_earlier_deadline_counts(grpc_robot: GrpcRobot, served: Served) -> None:
     before = time.monotonic()
-    grpc_robot.stub.Plan(message_of(example_submission(deadline_ms=60_000)), timeout=20)
-    grpc_robot.stub.Plan(message_of(example_submission(deadline_ms=5_000)), timeout=20)
-    grpc_robot.stub.Plan(message_of(example_submission()), timeout=20)
+    grpc_robot.stub.Plan(message_of(example_observation(deadline_ms=60_000)), timeout=20)
+    grpc_robot.stub.Plan(message_of(example_observation(deadline_ms=5_000)), timeout=20)
+    grpc_robot.stub.Plan(message_of(example_observation()), timeout=20)
     after = time.monotonic()
-    grpc_robot.stub.Plan(message_of(example_submission()))
+    grpc_robot.stub.Plan(message_of(example_observation()))
     assert served.policy.deadlines.pop() is None
     for deadline, seconds in zip(served.policy.deadlines, (20, 5, 20), strict=True):
         assert deadline is not None
@@ -84,24 +84,24 @@ def test_the_earlier_deadline_counts(grpc_robot: GrpcRobot, served: Served) -> N
 def test_a_deadline_in_the_metadata_counts_like_one_in_the_body(grpc_robot: GrpcRobot, served: Served) -> None:
     before = time.monotonic()
     for told_ms, body_ms in (("5000", 60_000), ("60000", 5_000)):
-        message = message_of(example_submission(deadline_ms=body_ms))
+        message = message_of(example_observation(deadline_ms=body_ms))
         grpc_robot.stub.Plan(message, metadata=(("x-deadline-ms", told_ms),))
     after = time.monotonic()
     assert all(before + 5 <= deadline <= after + 5 for deadline in served.policy.deadlines if deadline is not None)
-    assert None not in served.policy.deadlines + served.policy.knocks
+    assert None not in served.policy.deadlines + served.policy.reserved
 
 
 def test_the_shortest_of_several_deadlines_counts(grpc_robot: GrpcRobot, served: Served) -> None:
     before = time.monotonic()
     told = (("x-deadline-ms", "60000"), ("x-deadline-ms", "5000"), ("x-deadline-ms", "70000"))
-    grpc_robot.stub.Plan(message_of(example_submission()), metadata=told)
+    grpc_robot.stub.Plan(message_of(example_observation()), metadata=told)
     [deadline] = served.policy.deadlines
     assert deadline is not None
     assert before + 5 <= deadline <= time.monotonic() + 5
 
 
 def test_a_request_refused_at_the_door_is_not_even_parsed(grpc_robot: GrpcRobot, served: Served) -> None:
-    served.policy.door_error = Overloaded("full", retry_after_s=2.5, predicted_s=0.75)
+    served.policy.reserve_error = Overloaded("full", retry_after_s=2.5, predicted_s=0.75)
     error = raw_call(grpc_robot, PLAN, b"\xff\xff\xff")
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     facts = facts_of(error)
@@ -111,7 +111,7 @@ def test_a_request_refused_at_the_door_is_not_even_parsed(grpc_robot: GrpcRobot,
 def test_a_robot_that_cancels_cancels_its_plan(grpc_robot: GrpcRobot, served: Served) -> None:
     started, cancelled = threading.Event(), threading.Event()
     served.policy.hold, served.policy.started, served.policy.cancelled = True, started.set, cancelled.set
-    call = grpc_robot.stub.Plan.future(message_of(example_submission()))
+    call = grpc_robot.stub.Plan.future(message_of(example_observation()))
     assert started.wait(30)
     call.cancel()
     assert cancelled.wait(30)
@@ -121,7 +121,7 @@ def test_a_robot_that_is_gone_cancels_its_plan(served: Served) -> None:
     started, cancelled = threading.Event(), threading.Event()
     served.policy.hold, served.policy.started, served.policy.cancelled = True, started.set, cancelled.set
     robot = GrpcRobot(served.address)
-    call = robot.stub.Plan.future(message_of(example_submission()))
+    call = robot.stub.Plan.future(message_of(example_observation()))
     assert started.wait(30)
     robot.close()
     assert cancelled.wait(30)
@@ -169,7 +169,7 @@ def test_a_message_far_over_the_limit_never_reaches_us(grpc_robot: GrpcRobot, se
 
 def test_an_overloaded_server_tells_when_to_come_back(grpc_robot: GrpcRobot, served: Served) -> None:
     served.policy.error = Overloaded("full", retry_after_s=2.5)
-    error = raw_call(grpc_robot, PLAN, message_of(example_submission()).SerializeToString())
+    error = raw_call(grpc_robot, PLAN, message_of(example_observation()).SerializeToString())
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     status = status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
     retry = error_details_pb2.RetryInfo()

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tests.edge.fakes import RecordingPolicy, example_image, example_limits, example_submission
+from tests.edge.fakes import RecordingPolicy, example_image, example_limits, example_observation
 from tests.edge.robots import JsonRobot, body_of, told
 from tests.edge.served import Served
 from wavserve.core.errors import BackendError, DeadlineExceeded, Missed, Overloaded
@@ -22,7 +22,7 @@ from wavserve.edge.http.api import create_http_app
 from wavserve.system.telemetry import Metrics
 
 JSON = {"content-type": "application/json"}
-GOOD = body_of(example_submission())
+GOOD = body_of(example_observation())
 
 
 @pytest.fixture
@@ -323,7 +323,7 @@ def test_a_deadline_in_the_header_counts_like_one_in_the_body(client: httpx.Clie
     for deadline in (first, second):
         assert deadline is not None
         assert before + 5 <= deadline <= after + 5
-    assert [knock is not None for knock in served.policy.knocks] == [True, True, False]
+    assert [knock is not None for knock in served.policy.reserved] == [True, True, False]
 
 
 @pytest.mark.parametrize("header", ["0", "-5", "1.5", "soon", "4294967296", "9" * 5000, "\u0665"])
@@ -335,7 +335,7 @@ def test_a_malformed_deadline_header_is_refused(header: str, client: httpx.Clien
 
 def test_a_request_is_refused_before_its_body_has_come(served: Served) -> None:
     """By its headers: the robot need not even send the pictures."""
-    served.policy.door_error = Overloaded("full", retry_after_s=2.5, predicted_s=0.75)
+    served.policy.reserve_error = Overloaded("full", retry_after_s=2.5, predicted_s=0.75)
     host, port = served.address.http.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as link:
         head = "POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nX-Deadline-Ms: 5\r\n"
@@ -394,14 +394,14 @@ def test_who_hangs_up_while_sending_is_no_fault_of_the_service(served: Served, c
 
 def test_a_robot_refused_at_the_door_may_ask_again_on_its_connection(served: Served) -> None:
     with httpx.Client(base_url=served.address.http, timeout=30) as client:
-        served.policy.door_error = Overloaded("full")
+        served.policy.reserve_error = Overloaded("full")
         assert [client.post("/v1/plan", json=GOOD).status_code for _ in range(3)] == [429] * 3
-        served.policy.door_error = None
+        served.policy.reserve_error = None
         assert client.post("/v1/plan", json=GOOD).status_code == 200
 
 
 def test_a_refused_robot_may_ask_again_on_its_connection(served: Served) -> None:
     robot = JsonRobot(served.address)
-    assert robot.plan(example_submission(policy="other")).code == 404
-    assert robot.plan(example_submission()).code == 200
+    assert robot.plan(example_observation(policy="other")).code == 404
+    assert robot.plan(example_observation()).code == 200
     robot.close()

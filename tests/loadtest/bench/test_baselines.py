@@ -12,7 +12,8 @@ from wavserve.app.serve import assemble
 from wavserve.app.settings_sources import Given, load_settings
 from wavserve.bundle import bundle
 from wavserve.core.errors import DeadlineExceeded, UnknownSession
-from wavserve.core.types import PlanRequest, PlanResult
+from wavserve.core.messages import ActionChunk
+from wavserve.core.types import PlanRequest
 from wavserve.models.weights import presets
 
 INSTRUCTION = "pick up the alphabet soup"
@@ -33,7 +34,15 @@ def observation(tiny: bundle.Bundle, number: int, session: str | None, mode: str
     images = {c.name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in tiny.spec.cameras}
     state = rng.normal(size=tiny.spec.state.dim).astype(np.float32)
     return PlanRequest(
-        images, state, INSTRUCTION, session, number, 8 * number, 8 * number, options={"mode": mode}, seed=3
+        images=images,
+        state=state,
+        instruction=INSTRUCTION,
+        session_id=session,
+        sequence=number,
+        control_step=8 * number,
+        executed_steps=8 * number,
+        options={"mode": mode},
+        seed=3,
     )
 
 
@@ -41,12 +50,12 @@ def observation(tiny: bundle.Bundle, number: int, session: str | None, mode: str
 def test_the_plain_one_plans_as_ours_does(tiny: bundle.Bundle, plain: PlainPolicy, mode: str) -> None:
     """Two observations of a session, so that the frame memory counts too."""
 
-    async def both() -> list[tuple[PlanResult, PlanResult]]:
+    async def both() -> list[tuple[ActionChunk, ActionChunk]]:
         flags = [Given("backend.kind", "local", "test"), Given("bundle.path", str(tiny.folder), "test")]
         service = await assemble(load_settings(None, {}, flags).settings)
         try:
             service.policy.warm = True
-            pairs: list[tuple[PlanResult, PlanResult]] = []
+            pairs: list[tuple[ActionChunk, ActionChunk]] = []
             for number in range(2):
                 sessions = (one.session_id for one in pairs[-1]) if pairs else (None, None)
                 ours, theirs = (observation(tiny, number, session, mode) for session in sessions)

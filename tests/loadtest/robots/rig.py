@@ -12,7 +12,7 @@ OVERLOAD = (100.0, 220.0)
 
 
 def reply(**changes: Any) -> Reply:
-    """A consistent answer to `submission()`."""
+    """A consistent answer to `observation()`."""
     fields: dict[str, Any] = {
         "session_id": "s",
         "sequence": 0,

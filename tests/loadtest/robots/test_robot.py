@@ -18,7 +18,7 @@ from loadtest.robots.turns import FreeTurns, ToldTurns
 from loadtest.robots.wires import Lost
 from tests.loadtest.robots.rig import reply
 from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, UnknownSession
-from wavserve.core.messages import Submission
+from wavserve.core.messages import Observation
 
 
 @dataclass
@@ -41,19 +41,19 @@ class FakeWire:
     clock: FakeClock
     seconds: float
     errors: list[Exception | None] = field(default_factory=list)
-    asked: list[tuple[float, Submission]] = field(default_factory=list)
+    asked: list[tuple[float, Observation]] = field(default_factory=list)
 
-    async def ask(self, submission: Submission) -> Reply:
-        self.asked.append((self.clock.time, submission))
+    async def ask(self, observation: Observation) -> Reply:
+        self.asked.append((self.clock.time, observation))
         self.clock.time += self.seconds
         if self.errors and (error := self.errors.pop(0)) is not None:
             raise error
-        return answer(submission)
+        return answer(observation)
 
     async def close(self) -> None: ...
 
 
-def answer(asked: Submission, **changes: Any) -> Reply:
+def answer(asked: Observation, **changes: Any) -> Reply:
     bounded = asked.deadline_ms is not None
     echo: dict[str, Any] = {"sequence": asked.sequence, "receipt_sequence": asked.sequence}
     echo |= {"session_id": asked.session_id or "opened", "first_control_step": asked.control_step, "served_s": 0.0}
@@ -168,7 +168,7 @@ def test_a_robot_that_is_told_its_turn_stands_still_from_then_on() -> None:
     assert playback.step(30.25) == 16 + 2
 
 
-ASKED = Submission((), (), "", session_id="s", sequence=4, control_step=8, deadline_ms=1000)
+ASKED = Observation(images=(), state=(), instruction="", session_id="s", sequence=4, control_step=8, deadline_ms=1000)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.planning.rig import ManualClock
 from wavserve.core.errors import ArenaFull
-from wavserve.models.arena.book import ArenaBook, Party
+from wavserve.models.arena.book import ArenaBook, ArenaRole
 
 actions = st.lists(
     st.tuples(
@@ -45,12 +45,12 @@ def test_live_slots_are_never_given_away(steps: list[tuple[str, int]]) -> None:
                 written.append(handles)
         elif action == "release" and written:
             handles = written.pop(number % len(written))
-            book.release(handles, Party.VALUE)
+            book.release(handles, ArenaRole.VALUE)
             assert not book.current(handles)
         elif action == "pin" and written:
             handles = written[number % len(written)]
             if book.current(handles) and not any(group is handles for group, _ in pins):
-                pin = book.pin(handles, Party.VALUE)
+                pin = book.pin(handles, ArenaRole.VALUE)
                 pin.__enter__()
                 pins.append((handles, pin))
         elif action == "unpin" and pins:
@@ -96,7 +96,7 @@ def test_an_expired_lease_is_taken_back_only_when_nobody_reads() -> None:
     handles = book.allocate(1)
     book.publish(handles)
     clock.now += 11
-    with book.pin(handles, Party.VALUE), pytest.raises(ArenaFull):
+    with book.pin(handles, ArenaRole.VALUE), pytest.raises(ArenaFull):
         book.allocate(1)
     again = book.allocate(1)
     book.publish(again)
@@ -120,10 +120,10 @@ def test_a_stale_release_frees_nobody_elses_slot() -> None:
     book = ArenaBook(1, lease_s=10.0)
     old = book.allocate(1)
     book.publish(old)
-    book.release(old, Party.VALUE)
+    book.release(old, ArenaRole.VALUE)
     new = book.allocate(1)
     book.publish(new)
-    book.release(old, Party.ACTION)
+    book.release(old, ArenaRole.ACTION)
     assert book.current(new)
     assert book.used == 1
 
@@ -134,7 +134,7 @@ def test_handles_that_were_never_given_are_stale(handle: list[int]) -> None:
     book.publish(book.allocate(4))
     handles = np.array([handle])
     assert not book.current(handles)
-    book.release(handles, Party.VALUE)
+    book.release(handles, ArenaRole.VALUE)
     assert book.used == 4
 
 

@@ -14,7 +14,7 @@ import torch
 from wavserve.core.errors import ArenaFull, BackendError, SettingsError
 from wavserve.models.arena import slabs
 from wavserve.models.arena.arena import SlotShape
-from wavserve.models.arena.book import ArenaBook, Cells, Party
+from wavserve.models.arena.book import ArenaBook, ArenaRole, Cells
 from wavserve.models.arena.shared import ArenaConfig, AttachedArenas, SharedArena
 from wavserve.system.processes import Process, commands_naming, orphans, owned_name
 
@@ -26,12 +26,12 @@ READER = """
 import sys, time
 import numpy as np, torch
 from wavserve.models.arena.arena import SlotShape
-from wavserve.models.arena.book import Party
+from wavserve.models.arena.book import ArenaRole
 from wavserve.models.arena.shared import ArenaConfig, AttachedArenas
 config = ArenaConfig(sys.argv[1], SlotShape(2, 3, 4, 5, 6), 4, 60.0, torch.float32, torch.device("cpu"))
 handles = np.array(eval(sys.argv[2]))
 arena = AttachedArenas(config).of(handles)
-with arena.book.pin(handles, Party[sys.argv[3]]):
+with arena.book.pin(handles, ArenaRole[sys.argv[3]]):
     print(arena.book.current(handles), arena.read_video(1, handles[:, 0]).sum().item(), flush=True)
     arena.write_value(0, handles[:, 0], torch.full((len(handles), 5, 6), 2.0))
     sys.stdin.readline()
@@ -50,9 +50,9 @@ def arena() -> Iterator[SharedArena]:
     made.close()
 
 
-def reader(handles: np.ndarray, party: str = "VALUE") -> subprocess.Popen[str]:
+def reader(handles: np.ndarray, role: str = "VALUE") -> subprocess.Popen[str]:
     """A process that pins the slots, tells what it reads, writes value features, and goes on at a line."""
-    command = [sys.executable, "-c", READER, PREFIX, repr(handles.tolist()), party]
+    command = [sys.executable, "-c", READER, PREFIX, repr(handles.tolist()), role]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -77,7 +77,7 @@ def test_a_living_readers_pin_holds_and_a_dead_ones_does_not(arena: SharedArena)
     process = reader(handles)
     assert process.stdout is not None
     process.stdout.readline()
-    arena.book.release(handles, Party.VIDEO)
+    arena.book.release(handles, ArenaRole.VIDEO)
     with pytest.raises(ArenaFull):
         arena.book.allocate(1)
     process.kill()
@@ -97,7 +97,9 @@ def test_each_process_has_a_row_of_its_own_and_takes_over_a_dead_ones(arena: Sha
 
 
 def test_a_slab_outlives_its_owner_only_until_the_next_is_made() -> None:
-    make = "import sys, os, torch; from wavserve.models import slabs; slabs.create(sys.argv[1], 64, {}); os._exit(9)"
+    make = (
+        "import sys, os, torch; from wavserve.models.arena import slabs; slabs.create(sys.argv[1], 64, {}); os._exit(9)"
+    )
     subprocess.run([sys.executable, "-c", make, PREFIX], check=False)
     [left] = slabs.SHM.glob(f"{PREFIX}-*")
     arena = SharedArena.create(config())
@@ -192,7 +194,7 @@ def test_a_pin_that_comes_at_the_last_moment_keeps_its_slot() -> None:
     handles = book.allocate(1)
     book.publish(handles)
     now[0] += 11
-    pinned = late.pin(handles, Party.VALUE)
+    pinned = late.pin(handles, ArenaRole.VALUE)
 
     class Sneaking(ArenaBook):
         def _free(self) -> np.ndarray:  # type: ignore[override]

@@ -39,7 +39,7 @@ def plan_fast(work: Workload, models: Models, scene: Scene, draws: Draws) -> tup
         value = refit(value, noises[by_sample.flatten().topk(config.num_value_elites).indices], config)
     features = imagine((draws.final_video * video[1] + video[0])[None])
     noise = (draws.final_value * value[1] + value[0])[None]
-    appraised = value_model.features(noise, value_model.cross_kv(features.__getitem__))
-    kvs = action_model.cross_kv(features.__getitem__), action_model.value_kv(appraised.__getitem__)
+    value_features = value_model.features(noise, value_model.cross_kv(features.__getitem__))
+    kvs = action_model.cross_kv(features.__getitem__), action_model.value_kv(value_features.__getitem__)
     actions = action_model.integrate(draws.action[None], scene.history[None], *kvs, config.num_flow_steps)
     return torch.squeeze(actions, 0), seen

@@ -115,7 +115,7 @@ def test_actions_of_several_plans(
     generator = torch.Generator().manual_seed(5)
     noise = torch.randn(rows, odd.chunk, odd.config.action.in_channels, generator=generator)
     history = torch.stack([scene.history, -scene.history]) if with_history else None
-    appraised = [
+    value_features = [
         torch.randn(rows, odd.chunk, odd.config.value.width, generator=generator)
         for _ in range(odd.config.video.num_layers)
     ]
@@ -124,11 +124,11 @@ def test_actions_of_several_plans(
         noise,
         torch.full(noise.shape[:2], 300.0),
         video,
-        appraised if with_value else None,
+        value_features if with_value else None,
         None if history is None else history[:, None],
     ).velocity
 
-    value_kv = action.value_kv(appraised.__getitem__) if with_value else None
+    value_kv = action.value_kv(value_features.__getitem__) if with_value else None
     ours = action.velocity(noise, 0.3, history, action.cross_kv(video.__getitem__), value_kv)
 
     torch.testing.assert_close(ours, oracle, atol=TOLERANCE, rtol=0)

@@ -1,7 +1,7 @@
 """The models of one Triton server, over gRPC: a verb is a request to its model, tensors travel as they are.
 
 Called by the batcher, watched over by `triton_health`, which repairs what is reported here. What is the same for a
-whole plan travels once (`interning`). Knows Triton's protocol and nothing of plans.
+whole plan travels once (`tensor_cache`). Knows Triton's protocol and nothing of plans.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,18 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from wavserve.core import remote_errors
-from wavserve.core.errors import BackendError, Cancelled, DeadlineExceeded, ModelDown, TensorMiss, WavserveError
+from wavserve.core.errors import (
+    BackendError,
+    Cancelled,
+    DeadlineExceeded,
+    ModelDown,
+    SettingsError,
+    TensorMiss,
+    WavserveError,
+)
 from wavserve.core.tensor_cache import Sender
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import ABOUT, DESCRIBE, MODELS, VERBS, Verb
+from wavserve.core.verbs import ABOUT, DESCRIBE, MODELS, VERBS, Verb, fingerprints
 
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
@@ -52,6 +60,17 @@ class About:
     policy: dict[str, Any]
     arena: dict[str, int] | None
     """slots `used` and `slots`; of the model that owns the arena"""
+    verbs: dict[str, str] = field(default_factory=dict)
+    """the verbs it answers and their fingerprints; versions before this field have none"""
+
+    def check_verbs(self, endpoint: str) -> None:
+        """Raises SettingsError when the model and this gateway have different verb tables."""
+        ours = fingerprints(self.model)
+        if self.verbs != ours:
+            raise SettingsError(
+                f"triton: {endpoint}: {self.model} has the verbs {_listed(self.verbs)}, this gateway {_listed(ours)}: "
+                "run the same version of wavserve on both"
+            )
 
 
 class TritonBackend:
@@ -75,12 +94,12 @@ class TritonBackend:
         signature = VERBS[verb]
         for _ in range(2):
             try:
-                return await self._run(verb, signature, self._sender.fold(inputs, signature.interned), deadline)
+                return await self._run(verb, signature, self._sender.fold(inputs, signature.cached), deadline)
             except TensorMiss as error:  # another gateway's rows pushed ours out, or the model is new
                 self._sender.forget()
                 missed = error
             except BaseException:
-                if signature.interned:
+                if signature.cached:
                     self._sender.forget()  # whether it arrived is not known
                 raise
         raise missed
@@ -160,6 +179,11 @@ class TritonBackend:
             if caller is not None and caller.cancelling():
                 raise
             raise ModelDown(f"{model}: the call was given up") from None  # by `give_up` or `reconnect`
+
+
+def _listed(verbs: Mapping[str, str]) -> str:
+    """`score 1f2e3d, decode 4c5b6a`; "of an older version" where a model told none."""
+    return ", ".join(f"{name} {fingerprint}" for name, fingerprint in verbs.items()) or "of an older version"
 
 
 def _connect(url: str) -> InferenceServerClient:

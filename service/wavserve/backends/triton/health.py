@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from wavserve.backends.triton.client import About, TritonBackend
 from wavserve.backends.triton.server import TritonServer
-from wavserve.core.errors import WavserveError
+from wavserve.core.errors import SettingsError, WavserveError
 from wavserve.core.verbs import MODELS, VERBS
 from wavserve.system.processes import Process
 
@@ -62,7 +62,8 @@ class Supervisor:
         self._repairs = 0
         self._failures = 0
         """in a row"""
-        self._obituaries = Obituaries(self._bury)
+        self._exits = ProcessExitWatcher(self._on_exit)
+        self._refused: set[str] = set()  # messages that the log has already
         self._tasks: list[asyncio.Task[None]] = []
         backend.on_down = self.report
 
@@ -72,7 +73,7 @@ class Supervisor:
         return all(self._up.values())
 
     @property
-    def stranger(self) -> bool:
+    def serves_wrong_policy(self) -> bool:
         """Whether a model that is up serves another policy than the expected one."""
         if self._expected is None:
             return False
@@ -104,7 +105,7 @@ class Supervisor:
     def owns_server(self) -> bool:
         return self._server is not None
 
-    def _bury(self, model: str) -> None:
+    def _on_exit(self, model: str) -> None:
         """A model's process died: its calls will not be answered."""
         self._backend.give_up(model)
         self.report(model)
@@ -112,12 +113,13 @@ class Supervisor:
     async def start(self) -> None:
         """Starts the server and loads its models where it is ours, asks every model, and watches from then on.
 
-        Raises what loading failed with (BundleError, SettingsError), ModelDown where a foreign server has no models.
+        Raises what loading failed with (BundleError, SettingsError), SettingsError when a model's verb table is not
+        ours, ModelDown where a foreign server has no models.
         """
         if self._server is not None:
             await self._start_server(self._server)
         for model in MODELS:
-            self._note(await self._backend.describe(model, self._config.hang_s))
+            self._note(await self._describe(model))
         self.watch()
 
     def watch(self) -> None:
@@ -132,7 +134,7 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._obituaries.close()
+        self._exits.close()
         if self._server is not None:
             await self._server.stop()
 
@@ -187,7 +189,7 @@ class Supervisor:
     async def _reload(self, models: tuple[str, ...]) -> None:
         for model in models:
             self._set(model, False)
-            self._obituaries.end(model)  # one that hangs would never unload
+            self._exits.end(model)  # one that hangs would never unload
             self._backend.give_up(model)
             await self._backend.unload(model, self._config.load_s)
         await asyncio.gather(*(self._backend.load(model, self._config.load_s) for model in models))
@@ -213,16 +215,19 @@ class Supervisor:
                     backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
     async def _start_server(self, server: TritonServer) -> None:
-        self._obituaries.close()
+        self._exits.close()
         await self._backend.reconnect(await server.start())
         await asyncio.gather(*(self._backend.load(model, self._config.load_s) for model in MODELS))
 
     async def _answers(self, model: str) -> bool:
         """Asks a model who it is, and notes the answer."""
-        if self._obituaries.dead(model):
+        if self._exits.dead(model):
             return False  # Triton would take a second to find out
         try:
-            self._note(await self._backend.describe(model, self._config.hang_s))
+            self._note(await self._describe(model))
+        except SettingsError as error:
+            self._refuse(model, error)
+            return False
         except WavserveError as error:
             log.debug("%s does not answer: %s", model, error.message)
             self._set(model, False)
@@ -230,13 +235,27 @@ class Supervisor:
             return False
         return True
 
+    async def _describe(self, model: str) -> About:
+        """What a model says of itself. Raises SettingsError when its verb table is not ours."""
+        about = await self._backend.describe(model, self._config.hang_s)
+        about.check_verbs(self.name)
+        return about
+
+    def _refuse(self, model: str, error: SettingsError) -> None:
+        """A model of another version works, and is not used; the log says so once."""
+        if error.message not in self._refused:
+            self._refused.add(error.message)
+            log.error("%s", error.message)
+        self._set(model, False)
+        self._alarms[model].clear()
+
     def _note(self, about: About) -> None:
         known = self.about.get(about.model)
         self.about[about.model] = about
         if known is None or known.process != about.process:
             self._warn_of(about)
         if self._server is not None:
-            self._obituaries.follow(about.model, Process(*about.process))
+            self._exits.follow(about.model, Process(*about.process))
         self._set(about.model, True)
 
     def _warn_of(self, about: About) -> None:
@@ -254,11 +273,11 @@ class Supervisor:
             self._on_change(model, up)
 
 
-class Obituaries:
+class ProcessExitWatcher:
     """Processes of ours by the model they run: their deaths are told at once, by the kernel."""
 
-    def __init__(self, on_death: Callable[[str], None]) -> None:
-        self._on_death = on_death
+    def __init__(self, on_exit: Callable[[str], None]) -> None:
+        self._on_death = on_exit
         self._followed: dict[str, tuple[Process, int]] = {}
 
     def follow(self, model: str, process: Process) -> None:
@@ -268,7 +287,7 @@ class Obituaries:
         with contextlib.suppress(ProcessLookupError):  # its successor will be followed
             handle = os.pidfd_open(process.pid)
             self._followed[model] = process, handle
-            asyncio.get_running_loop().add_reader(handle, self._died, model, handle)
+            asyncio.get_running_loop().add_reader(handle, self._exited, model, handle)
 
     def dead(self, model: str) -> bool:
         """Whether the process that was followed last has died and no other is known yet."""
@@ -286,7 +305,7 @@ class Obituaries:
         for model in list(self._followed):
             self._drop(model)
 
-    def _died(self, model: str, handle: int) -> None:
+    def _exited(self, model: str, handle: int) -> None:
         asyncio.get_running_loop().remove_reader(handle)
         self._on_death(model)
 

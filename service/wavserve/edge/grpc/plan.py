@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from wavserve.core.errors import TooLarge, Unsupported
 from wavserve.core.messages import DEADLINE_KEY
-from wavserve.edge.frontend import Door, Planning
+from wavserve.edge.frontend import Frontend, PolicyProtocol
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import ErrorReport, report
 from wavserve.pb import wavserve_pb2 as pb
@@ -35,11 +35,11 @@ _WATCH_INTERVAL_S = 1.0
 
 
 def create_grpc_server(
-    policy: Planning, limits: EdgeLimits, metrics: Metrics, executor: Executor | None = None
+    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, executor: Executor | None = None
 ) -> grpc.aio.Server:
     """The server over a policy, without a port and not started. `executor` parses and decodes; None: the loop's."""
     server = grpc.aio.server(options=_options(limits))
-    service = _PlanService(Door(policy, limits, executor), metrics)
+    service = _PlanService(Frontend(policy, limits, executor), metrics)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, service.handlers()),))
     health_pb2_grpc.add_HealthServicer_to_server(_Health(policy, (SERVICE, "")), server)
     reflection.enable_server_reflection((SERVICE, _HEALTH, reflection.SERVICE_NAME), server)
@@ -65,8 +65,8 @@ def _options(limits: EdgeLimits) -> list[tuple[str, int]]:
 class _PlanService:
     """The service's methods, from raw request bytes to raw answer bytes."""
 
-    def __init__(self, door: Door, metrics: Metrics) -> None:
-        self._door = door
+    def __init__(self, door: Frontend, metrics: Metrics) -> None:
+        self._frontend = door
         self._metrics = metrics
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
@@ -82,18 +82,18 @@ class _PlanService:
         received_ns, remaining = time.monotonic_ns(), context.time_remaining()
         transport = None if remaining is None else received_ns / 1e9 + remaining
         told = [str(value) for key, value in context.invocation_metadata() or () if key == DEADLINE_KEY]
-        with self._door.knock(told, received_ns, transport) as visit:
-            submission = await self._door.parse(requests.parse_plan_request, raw)
-            chunk = await self._door.plan(submission, visit)
+        with self._frontend.admit(told, received_ns, transport) as arrival:
+            observation = await self._frontend.parse(requests.parse_plan_request, raw)
+            chunk = await self._frontend.plan(observation, arrival)
         return answers.action_chunk(chunk).SerializeToString()
 
     async def _reset(self, raw: bytes, _context: Context) -> bytes:
         session_id = requests.parse_reset_request(raw)
-        await self._door.reset(session_id)
+        await self._frontend.reset(session_id)
         return pb.ResetResponse(session_id=session_id).SerializeToString()
 
     async def _get_policy(self, raw: bytes, _context: Context) -> bytes:
-        return answers.policy_message(self._door.info(requests.parse_get_policy_request(raw))).SerializeToString()
+        return answers.policy_message(self._frontend.info(requests.parse_get_policy_request(raw))).SerializeToString()
 
     async def _control(self, _messages: AsyncIterator[bytes], context: Context) -> None:
         error = Unsupported("Control is declared in the contract and not built yet; use Plan")
@@ -121,7 +121,7 @@ class _PlanService:
         return behaviour
 
     def _check_size(self, raw: bytes) -> None:
-        limit = self._door.limits.max_body_bytes
+        limit = self._frontend.limits.max_body_bytes
         if len(raw) > limit:
             raise TooLarge("body", f"at most {limit} bytes", f"{len(raw)} bytes")
 
@@ -146,7 +146,7 @@ async def _abort(context: Context, problem: ErrorReport) -> NoReturn:
 class _Health(health_pb2_grpc.HealthServicer):
     """grpc.health.v1, read from the policy at every question, so that no one need remember to set it."""
 
-    def __init__(self, policy: Planning, services: tuple[str, ...]) -> None:
+    def __init__(self, policy: PolicyProtocol, services: tuple[str, ...]) -> None:
         self._policy = policy
         self._services = services
 

@@ -15,9 +15,10 @@ import numpy as np
 import orjson
 from starlette.responses import Response
 
-from wavserve.core.messages import Chunk, EncodedImage, PolicyInfo
-from wavserve.core.types import IterationRecord, Receipt
+from wavserve.core.messages import ActionChunk, EncodedImage, PolicyInfo
+from wavserve.core.types import Receipt
 from wavserve.edge.report import ErrorReport
+from wavserve.wire.answers import chunk_fields, receipt_fields
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -47,67 +48,29 @@ def problem_response(problem: ErrorReport, headers: Mapping[str, str] | None = N
     return Response(body, problem.status.http, {**(headers or {}), **more}, media_type="application/problem+json")
 
 
-def chunk_json(chunk: Chunk) -> dict[str, Any]:
-    """A chunk of actions, as `http_models.ChunkAnswer` documents it."""
-    horizon, action_dim = chunk.actions.shape
+def chunk_json(chunk: ActionChunk) -> dict[str, Any]:
+    """A chunk of actions, as `models.ChunkAnswer` documents it."""
     return {
-        "session_id": chunk.session_id,
-        "sequence": chunk.sequence,
-        "first_control_step": chunk.first_control_step,
-        "horizon": horizon,
-        "action_dim": action_dim,
-        "dt_ns": chunk.dt_ns,
+        **chunk_fields(chunk),
         "actions": np.ascontiguousarray(chunk.actions),
-        "valid_until_step": chunk.valid_until_step,
         "receipt": receipt_json(chunk.receipt),
         "imagined": [
-            {"camera": name, "frames": [_image(f) for f in frames]} for name, frames in chunk.imagined.items()
+            {"camera": camera, "frames": [_image(frame) for frame in frames]}
+            for camera, frames in chunk.imagined.items()
         ],
-        "chunk_id": chunk.chunk_id,
-        "captured_mono_ns": chunk.captured_mono_ns,
-        "server_recv_ns": chunk.server_recv_ns,
-        "server_send_ns": chunk.server_send_ns,
-        "warnings": chunk.warnings,
     }
 
 
 def receipt_json(receipt: Receipt) -> dict[str, Any]:
-    """A receipt; seconds become milliseconds."""
-    return {
-        "policy": receipt.policy,
-        "policy_digest": receipt.policy_digest,
-        "untrained": receipt.untrained,
-        "seed": receipt.seed,
-        "sequence": receipt.sequence,
-        "planner": asdict(receipt.config),
-        "iterations_done": receipt.iterations_done,
-        "stopped": receipt.stopped.value,
-        "warm_start": receipt.warm_start,
-        "deadline": receipt.deadline.value,
-        "slack_ms": None if receipt.slack_s is None else receipt.slack_s * 1e3,
-        "iterations": [_iteration(record) for record in receipt.iterations],
-        "stage_ms": {stage: seconds * 1e3 for stage, seconds in receipt.stage_s.items()},
-        "value_estimate": receipt.value_estimate,
-        "digests": dict(receipt.digests),
-        "version": receipt.version,
-    }
+    """A receipt, as `models.ReceiptAnswer` documents it."""
+    told = receipt_fields(receipt)
+    iterations = [{**each, "snr": np.ascontiguousarray(each["snr"])} for each in told["iterations"]]
+    return {**told, "iterations": iterations}
 
 
 def policy_json(info: PolicyInfo) -> dict[str, Any]:
     """A policy's facts; the dataclass has the contract's names."""
     return asdict(info)
-
-
-def _iteration(record: IterationRecord) -> dict[str, Any]:
-    return {
-        "snr": np.ascontiguousarray(record.snr),
-        "scores": record.scores,
-        "video_elites": record.video_elites,
-        "value_elites": record.value_elites,
-        "video_std": record.video_std,
-        "value_std": record.value_std,
-        "moved": record.moved,
-    }
 
 
 def _image(image: EncodedImage) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from starlette.responses import Response
 
 from wavserve.core.errors import Cancelled, NotReady
 from wavserve.core.messages import DEADLINE_KEY
-from wavserve.edge.frontend import Door, Planning
+from wavserve.edge.frontend import Frontend, PolicyProtocol
 from wavserve.edge.http import models
 from wavserve.edge.http.answers import chunk_json, json_response, policy_json, problem_response
 from wavserve.edge.http.body import invalid, parse_plan
@@ -68,10 +68,10 @@ _PLAN_BODY = {
 
 
 def create_http_app(
-    policy: Planning, limits: EdgeLimits, metrics: Metrics, executor: Executor | None = None
+    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, executor: Executor | None = None
 ) -> FastAPI:
     """The app over a policy. `executor` parses bodies and decodes pictures; None: the event loop's own pool."""
-    routes = _Routes(Door(policy, limits, executor), metrics)
+    routes = _Routes(Frontend(policy, limits, executor), metrics)
     app = FastAPIOffline(
         title="wavserve", description="Latent planning for World-Value-Action policies.", redoc_url=None
     )
@@ -102,8 +102,8 @@ def _openapi(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str, 
 class _Routes:
     """One method a route."""
 
-    def __init__(self, door: Door, metrics: Metrics) -> None:
-        self._door = door
+    def __init__(self, door: Frontend, metrics: Metrics) -> None:
+        self._frontend = door
         self._metrics = metrics
 
     async def plan(self, request: Request) -> Response:
@@ -114,19 +114,19 @@ class _Routes:
         """
         received_ns, headers = request.state.received_ns, request.headers
         read = partial(parse_plan, headers.get("content-type", ""))
-        with self._door.knock(headers.getlist(DEADLINE_KEY), received_ns) as visit:
-            submission = await self._door.parse(read, await self._door.receive(_body(request), visit))
-            chunk = await _while_connected(request, self._door.plan(submission, visit))
+        with self._frontend.admit(headers.getlist(DEADLINE_KEY), received_ns) as arrival:
+            observation = await self._frontend.parse(read, await self._frontend.receive(_body(request), arrival))
+            chunk = await _while_connected(request, self._frontend.plan(observation, arrival))
         return json_response(chunk_json(chunk))
 
     async def reset(self, session_id: str) -> Response:
         """Forgets the frame memory of a session; its next observation starts afresh."""
-        await self._door.reset(session_id)
+        await self._frontend.reset(session_id)
         return json_response({"session_id": session_id})
 
     async def policies(self) -> Response:
         """What this server plans for: cameras, dimensions, units, defaults and bounds."""
-        return json_response({"policies": [policy_json(self._door.info())]})
+        return json_response({"policies": [policy_json(self._frontend.info())]})
 
     async def healthz(self) -> Response:
         """The process lives."""
@@ -134,7 +134,7 @@ class _Routes:
 
     async def readyz(self) -> Response:
         """The policy has planned once and takes requests."""
-        if not self._door.policy.ready:
+        if not self._frontend.policy.ready:
             raise NotReady("the service is starting, draining or repairing its models")
         return json_response({"status": "ready"})
 

@@ -1,4 +1,4 @@
-"""From an HTTP body, JSON or multipart, to a `Submission`; both kinds give the same one.
+"""From an HTTP body, JSON or multipart, to an `Observation`; both kinds give the same one.
 
 Called by `http_api`, on a worker thread when the body is large. JSON is read strictly: a key given twice is refused,
 since one of the two would be lost; NaN is read, so that its field can be named.
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
 
 from wavserve.core.errors import InvalidRequest, UnsupportedMedia
-from wavserve.core.messages import EncodedImage, Submission
+from wavserve.core.messages import EMPTY_IS_NONE, HEADER_FIELDS, OPTIONAL_FIELDS, EncodedImage, Observation
 from wavserve.edge.http.models import Body, ImageBody, ImageFacts, PlanBody, PlanFacts
 from wavserve.edge.http.multipart import Part, parse_parts
 
@@ -31,12 +31,12 @@ _MAX_SHOWN_CHARS = 80
 _MAX_KEYS = 64  # far over what any object of the contract has; more would be told, and read, for nothing
 
 
-def parse_plan(content_type: str, body: bytes) -> Submission:
+def parse_plan(content_type: str, body: bytes) -> Observation:
     """What a robot sent. Raises UnsupportedMedia for another content type, InvalidRequest for a malformed body."""
     kind, options = parse_options_header(content_type)
     if kind == _JSON.encode():
         plan = parse_json(PlanBody, body, "body")
-        return _submission(plan, tuple(_picture(image) for image in plan.images))
+        return _observation(plan, tuple(_picture(image) for image in plan.images))
     if kind == _MULTIPART.encode():
         boundary = options.get(b"boundary")
         if not boundary:
@@ -94,21 +94,10 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return tree
 
 
-def _submission(plan: PlanFacts, images: tuple[EncodedImage, ...]) -> Submission:
-    return Submission(
-        images=images,
-        state=tuple(plan.state),
-        instruction=plan.instruction,
-        session_id=plan.session_id or None,
-        sequence=plan.sequence,
-        control_step=plan.control_step,
-        executed_steps=plan.executed_steps,
-        policy=plan.policy or None,
-        options=plan.planner,
-        seed=plan.seed,
-        deadline_ms=plan.deadline_ms,
-        imagine_chunks=plan.imagine_chunks,
-    )
+def _observation(plan: PlanFacts, images: tuple[EncodedImage, ...]) -> Observation:
+    header: dict[str, Any] = {name: getattr(plan, name) for name in (*HEADER_FIELDS, *OPTIONAL_FIELDS)}
+    header |= {name: getattr(plan, name) or None for name in EMPTY_IS_NONE}
+    return Observation(images=images, state=tuple(plan.state), options=plan.planner, **header)
 
 
 def _picture(image: ImageBody) -> EncodedImage:
@@ -133,7 +122,7 @@ def _encoded(facts: ImageFacts, encoding: str, data: bytes) -> EncodedImage:
     )
 
 
-def _from_parts(parts: list[Part]) -> Submission:
+def _from_parts(parts: list[Part]) -> Observation:
     requests = [part for part in parts if part.name == REQUEST_PART]
     if len(requests) != 1:
         raise InvalidRequest(REQUEST_PART, f"one part named {REQUEST_PART}", f"{len(requests)} such parts")
@@ -143,7 +132,7 @@ def _from_parts(parts: list[Part]) -> Submission:
     facts = {image.camera: image for image in plan.images}
     pictures = [part for part in parts if part.name != REQUEST_PART]
     _check_facts(plan, facts, pictures)
-    return _submission(plan, tuple(_picture_part(part, facts.get(part.name)) for part in pictures))
+    return _observation(plan, tuple(_picture_part(part, facts.get(part.name)) for part in pictures))
 
 
 def _check_facts(plan: PlanFacts, facts: dict[str, ImageFacts], pictures: list[Part]) -> None:

@@ -25,11 +25,11 @@ from wavserve.system.processes import Process
 Handles = NDArray[np.int64]
 
 EPOCH_BITS = 32
-ROWS_PER_PARTY = 4
+ROWS_PER_ROLE = 4
 """A model that was loaded again may run beside its predecessor for a while; each process has a row of its own."""
 
 
-class Party(IntEnum):
+class ArenaRole(IntEnum):
     """Who touches slots."""
 
     VIDEO = 0
@@ -55,13 +55,13 @@ class Cells:
 
     @staticmethod
     def nbytes(num_slots: int) -> int:
-        rows = len(Party) * ROWS_PER_PARTY
+        rows = len(ArenaRole) * ROWS_PER_ROLE
         return 8 * (3 * num_slots + rows * (2 + 2 * num_slots))
 
     @classmethod
     def over(cls, buffer: Any, num_slots: int, offset: int = 0) -> Cells:
         """Views of a buffer of at least `nbytes(num_slots)` zeros from `offset` on."""
-        rows = len(Party) * ROWS_PER_PARTY
+        rows = len(ArenaRole) * ROWS_PER_ROLE
 
         def take(kind: type, *shape: int) -> NDArray[Any]:
             nonlocal offset
@@ -94,7 +94,7 @@ class ArenaBook:
         self._lease_s = lease_s
         self._clock = clock
         self._cells = cells or Cells.over(bytearray(Cells.nbytes(num_slots)), num_slots)
-        self._rows: dict[Party, int] = {}
+        self._rows: dict[ArenaRole, int] = {}
         self._lock = threading.Lock()  # of this process's threads; other processes only write cells of their own
 
     @property
@@ -108,7 +108,7 @@ class ArenaBook:
             return self._allocate(count)
 
     def _allocate(self, count: int) -> Handles:
-        cells, row = self._cells, self._row(Party.VIDEO)
+        cells, row = self._cells, self._row(ArenaRole.VIDEO)
         free = np.flatnonzero(self._free())
         if len(free) < count:
             raise ArenaFull(f"arena: {count} slots wanted, {len(free)} of {self.num_slots} are free")
@@ -126,12 +126,12 @@ class ArenaBook:
         slots, generations = handles.T
         self._cells.written[slots] = generations
         self._cells.lease_until[slots] = self._clock() + self._lease_s
-        self._cells.pinned[self._row(Party.VIDEO), slots] = 0
+        self._cells.pinned[self._row(ArenaRole.VIDEO), slots] = 0
 
     def abandon(self, handles: Handles) -> None:
         """The writer stopped without finishing; only it may say so, since nobody else knows when it last wrote."""
-        self.release(handles, Party.VIDEO)
-        self._cells.pinned[self._row(Party.VIDEO), handles[:, 0]] = 0
+        self.release(handles, ArenaRole.VIDEO)
+        self._cells.pinned[self._row(ArenaRole.VIDEO), handles[:, 0]] = 0
 
     def current(self, handles: Handles) -> bool:
         """Whether every handle `[..., 2]` still names complete features."""
@@ -144,25 +144,25 @@ class ArenaBook:
         return bool((whole & ~gone).all())
 
     @contextmanager
-    def pin(self, handles: Handles, party: Party) -> Iterator[None]:
-        """Keeps slots `[..., 2]` from being given away while `party` reads them, even past their lease.
+    def pin(self, handles: Handles, role: ArenaRole) -> Iterator[None]:
+        """Keeps slots `[..., 2]` from being given away while `role` reads them, even past their lease.
 
         A slot may have been given away just before: look at `current` inside.
         """
         slots, generations = handles.reshape(-1, 2).T
-        mine, row = self._mine(slots), self._row(party)
+        mine, row = self._mine(slots), self._row(role)
         self._cells.pinned[row, slots[mine]] = generations[mine]
         try:
             yield
         finally:
             self._cells.pinned[row, slots[mine]] = 0
 
-    def release(self, handles: Handles, party: Party) -> None:
-        """`party` needs the slots `[..., 2]` no more; a stale handle releases nothing."""
+    def release(self, handles: Handles, role: ArenaRole) -> None:
+        """`role` needs the slots `[..., 2]` no more; a stale handle releases nothing."""
         slots, generations = handles.reshape(-1, 2).T
         slots, generations = slots[self._mine(slots)], generations[self._mine(slots)]
         now = self._cells.generation[slots] == generations
-        self._cells.released[self._row(party), slots[now]] = generations[now]
+        self._cells.released[self._row(role), slots[now]] = generations[now]
 
     def _mine(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
         inside: NDArray[np.bool_] = (slots >= 0) & (slots < self.num_slots)
@@ -182,19 +182,19 @@ class ArenaBook:
         rows = [r for r in np.flatnonzero(cells.pinned.any(axis=1)) if Process(*cells.owner[r].tolist()).alive]
         return np.asarray(cells.pinned[rows].any(axis=0), np.bool_)
 
-    def _row(self, party: Party) -> int:
-        """This process's row for `party`, taken over from a dead process or never used before."""
-        if party not in self._rows:
+    def _row(self, role: ArenaRole) -> int:
+        """This process's row for `role`, taken over from a dead process or never used before."""
+        if role not in self._rows:
             owner, me = self._cells.owner, Process.me()
-            for row in range(party * ROWS_PER_PARTY, (party + 1) * ROWS_PER_PARTY):
+            for row in range(role * ROWS_PER_ROLE, (role + 1) * ROWS_PER_ROLE):
                 if owner[row, 0] == 0 or not Process(*owner[row].tolist()).alive:
                     self._cells.pinned[row] = 0  # its releases stay true
                     owner[row] = me
-                    self._rows[party] = row
+                    self._rows[role] = row
                     break
             else:
-                raise BackendError(f"arena: {ROWS_PER_PARTY} living processes use it as {party.name}, the limit")
-        return self._rows[party]
+                raise BackendError(f"arena: {ROWS_PER_ROLE} living processes use it as {role.name}, the limit")
+        return self._rows[role]
 
 
 def _run(free: NDArray[np.intp], count: int) -> NDArray[np.intp]:

@@ -29,15 +29,15 @@ MAX_GRAPHS = 64
 """Compilations a process may make in all; a service makes six. torch's own limit is eight."""
 
 
-class Rehearsing(Protocol):
+class ShapeTracing(Protocol):
     """A model's fast path."""
 
-    def rehearse(self) -> None:
+    def trace_shapes(self) -> None:
         """Runs every kind of block that a plan of one video step has, on rows enough to be told from other sizes."""
         ...
 
 
-Model = TypeVar("Model", bound=Rehearsing)
+Model = TypeVar("Model", bound=ShapeTracing)
 
 
 class CompiledBlock:
@@ -47,7 +47,7 @@ class CompiledBlock:
     def __init__(self, open_axis: int, device: torch.device) -> None:
         self._open_axis, self._on_cpu = open_axis, device.type == "cpu"
         self._compiled: BlockStep = torch.compile(block)
-        self._rehearsing = False
+        self._tracing = False
         # from now on, what no rehearsal compiled runs as it is written: no robot waits for a compiler
         torch.compiler.set_stance("eager_on_recompile")
 
@@ -56,19 +56,19 @@ class CompiledBlock:
         layer: Block,
         x: Tensor,
         temb: Tensor,
-        turns: Tensor,
+        rotary: Tensor,
         contexts: Sequence[KeyValue],
         reach: Reach = EVERYTHING,
     ) -> None:
-        if self._rehearsing:
+        if self._tracing:
             torch._dynamo.mark_dynamic(x, 0)
             for part in (part for context in contexts for part in context):
                 torch._dynamo.mark_dynamic(part, self._open_axis)
-        self._compiled(layer, x, temb, turns, contexts, reach)
+        self._compiled(layer, x, temb, rotary, contexts, reach)
 
-    def rehearse(self, run: Callable[[], None]) -> None:
+    def trace_shapes(self, run: Callable[[], None]) -> None:
         """Compiles what `run` has this step do. Raises whatever the compiler fails with."""
-        self._rehearsing = True
+        self._tracing = True
         try:
             with (
                 torch.compiler.set_stance("default"),
@@ -81,7 +81,7 @@ class CompiledBlock:
             ):
                 run()
         finally:
-            self._rehearsing = False
+            self._tracing = False
 
 
 def compiled(name: str, make: Callable[..., Model], open_axis: int, device: torch.device, required: bool) -> Model:
@@ -94,7 +94,7 @@ def compiled(name: str, make: Callable[..., Model], open_axis: int, device: torc
     try:
         step = CompiledBlock(open_axis, device)
         model = make(step=step)
-        step.rehearse(model.rehearse)
+        step.trace_shapes(model.trace_shapes)
     except Exception as error:  # a compiler fails in any way it likes, and nothing depends on it
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if required:

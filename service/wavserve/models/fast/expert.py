@@ -34,7 +34,7 @@ class FastExpert(ABC):
     embeddings of noise levels.
 
     `length`: tokens of a sample `T`, without a history token; `contexts`: those of a video sample `V*L` and, for the
-    action expert, of value features. Only `rehearse` needs the latter.
+    action expert, of value features. Only `trace_shapes` needs the latter.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class FastExpert(ABC):
         self._blocks: list[Block] = list(dit.blocks)  # type: ignore[arg-type]
         self._dtype = dit.scale_shift_table.dtype
         table = token_rotary(length + 1, dit.rope_base, dit.scale_shift_table.shape[1], dit.rope_theta)
-        self._turns = table.turns().to(dit.scale_shift_table.device)
+        self._rotary = table.interleaved().to(dit.scale_shift_table.device)
         self._times = lru_cache(flow.MAX_LEVELS)(self._embed_times)  # as many as there are flow steps, as a rule
         self._graphs: Graphs | None = None
 
     def use_graphs(self, record: Record) -> None:
         """From now on the blocks of an integration are replayed as recorded, and one thread at a time may run this."""
         self._graphs = Graphs(self._layers, record)
-        self.rehearse()  # what cannot be recorded shows now
+        self.trace_shapes()  # what cannot be recorded shows now
 
     @torch.inference_mode()
     def cross_kv(self, read: Read) -> list[KeyValue]:
@@ -66,13 +66,13 @@ class FastExpert(ABC):
             for layer, block in enumerate(self._blocks)
         ]
 
-    def rehearse(self) -> None:
+    def trace_shapes(self) -> None:
         """Forwards that are like all others but for their numbers of rows; one row is a case of its own."""
         for rows in (1, 2):
-            self._rehearse(rows)
+            self._trace_rows(rows)
 
     @abstractmethod
-    def _rehearse(self, rows: int) -> None: ...
+    def _trace_rows(self, rows: int) -> None: ...
 
     def _zeros(self, *shape: int) -> Tensor:
         return self._dit.scale_shift_table.new_zeros(shape)
@@ -105,9 +105,9 @@ class FastExpert(ABC):
     def _layers(
         self, x: Tensor, temb: Tensor, contexts: Contexts, sink: Callable[[Tensor], None] | None = None
     ) -> None:
-        turns = self._turns[: x.shape[1]]
+        rotary = self._rotary[: x.shape[1]]
         for layer, weights in enumerate(self._blocks):
-            self._step(weights, x, temb, turns, [context[layer] for context in contexts])
+            self._step(weights, x, temb, rotary, [context[layer] for context in contexts])
             if sink is not None:
                 sink(x)
 
@@ -116,7 +116,7 @@ class FastExpert(ABC):
 
     def _embed_times(self, sigma: float, history: bool) -> tuple[Tensor, Tensor]:
         """Modulation `[S, 6, A]` and the samples' head embedding `[A]`; S is 1 unless a history token differs."""
-        timestep = torch.tensor([sigma, 0.0], device=self._turns.device) * flow.TIMESTEPS
+        timestep = torch.tensor([sigma, 0.0], device=self._rotary.device) * flow.TIMESTEPS
         temb, embedded = self._dit.time_embed(timestep)
         modulation = temb[[1] + [0] * self._length] if history else temb[:1]
         return rearrange(modulation, "s (t a) -> s t a", t=6), embedded[0]
@@ -125,7 +125,7 @@ class FastExpert(ABC):
 class FastValue(FastExpert):
     """The value expert's fast path."""
 
-    def _rehearse(self, rows: int) -> None:
+    def _trace_rows(self, rows: int) -> None:
         kv = self.cross_kv(lambda layer: self._zeros(rows, self._contexts[0], self._dit.context_widths[0]))
         self.velocity(self._zeros(rows, 3, self._length, self._dit.proj_in.in_features), 1.0, kv)
 
@@ -149,7 +149,7 @@ class FastValue(FastExpert):
 class FastAction(FastExpert):
     """The action expert's fast path."""
 
-    def _rehearse(self, rows: int) -> None:
+    def _trace_rows(self, rows: int) -> None:
         lengths, widths, channels = self._contexts, self._dit.context_widths, self._dit.proj_in.in_features
         video_kv = self.cross_kv(lambda layer: self._zeros(rows, lengths[0], widths[0]))
         value_kv = self.value_kv(lambda layer: self._zeros(rows, lengths[1], widths[1]))

@@ -44,7 +44,7 @@ class BlockStep(Protocol):
         layer: Block,
         x: Tensor,
         temb: Tensor,
-        turns: Tensor,
+        rotary: Tensor,
         contexts: Sequence[KeyValue],
         reach: Reach = EVERYTHING,
     ) -> None: ...
@@ -54,18 +54,18 @@ def block(
     layer: Block,
     x: Tensor,
     temb: Tensor,
-    turns: Tensor,
+    rotary: Tensor,
     contexts: Sequence[KeyValue],
     reach: Reach = EVERYTHING,
 ) -> None:
-    """One block on `x [B, ..., D]`, in place. `temb [..., 6, D]` and `turns [..., D / 2, 2]` (cosines, sines) broadcast
-    against `x`.
+    """One block on `x [B, ..., D]`, in place.
 
+    `temb [..., 6, D]` and `rotary [..., D / 2, 2]` (cosines, sines) broadcast against `x`.
     Cross-attentions read contexts of R rows, each by B / R rows of `x`; they may be fewer than the block has.
     """
     joint, first = reach
     shift1, scale1, gate1, shift2, scale2, gate2 = (layer.scale_shift_table + temb).unbind(-2)
-    attended = _self_attention(layer.attn1, _modulated(x, shift1, scale1, layer.eps), turns, joint, first)
+    attended = _self_attention(layer.attn1, _modulated(x, shift1, scale1, layer.eps), rotary, joint, first)
     kept = _from(x, first)
     kept.addcmul_(attended.view(kept.shape), _from(gate1, first))
     layers = [each for each in (layer.attn2, layer.attn3) if each is not None]
@@ -98,10 +98,10 @@ def _modulated(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
     return torch.addcmul(shift, n, 1 + scale, out=n)
 
 
-def _self_attention(layer: Attention, n: Tensor, turns: Tensor, joint: bool, first: int) -> Tensor:
+def _self_attention(layer: Attention, n: Tensor, rotary: Tensor, joint: bool, first: int) -> Tensor:
     """Output projection `[rows, L, D]` of attention among `n [B, ..., D]`, of the tokens from `first` on."""
-    q = turned(layer.norm_q(layer.to_q(_from(n, first))), turns[first:])
-    k = turned(layer.norm_k(layer.to_k(n)), turns)
+    q = apply_rotary(layer.norm_q(layer.to_q(_from(n, first))), rotary[first:])
+    k = apply_rotary(layer.norm_k(layer.to_k(n)), rotary)
     q, k, v = (_rows(part, joint) for part in (q, k, layer.to_v(n)))
     return _attend(layer, q, KeyValue(_heads(k, layer.num_heads), _heads(v, layer.num_heads)))
 
@@ -147,12 +147,12 @@ def _gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
 
 
-def turned(x: Tensor, turns: Tensor) -> Tensor:
-    """`x [..., width]` turned pair by pair, in float32, by `turns [..., width / 2, 2]`. May write `x`."""
+def apply_rotary(x: Tensor, rotary: Tensor) -> Tensor:
+    """`x [..., width]` turned pair by pair, in float32, by `rotary [..., width / 2, 2]`. May write `x`."""
     pairs = x.float().view(*x.shape[:-1], -1, 2)
     if not torch.compiler.is_compiling():
-        torch.view_as_complex(pairs).mul_(torch.view_as_complex(turns))
+        torch.view_as_complex(pairs).mul_(torch.view_as_complex(rotary))
         return pairs.view(x.shape).to(x.dtype)
-    first, second, cos, sin = pairs[..., 0], pairs[..., 1], turns[..., 0], turns[..., 1]  # complex is not fused
-    turned_pairs = torch.stack((first * cos - second * sin, first * sin + second * cos), -1)
-    return turned_pairs.flatten(-2).to(x.dtype)
+    first, second, cos, sin = pairs[..., 0], pairs[..., 1], rotary[..., 0], rotary[..., 1]  # complex is not fused
+    rotated_pairs = torch.stack((first * cos - second * sin, first * sin + second * cos), -1)
+    return rotated_pairs.flatten(-2).to(x.dtype)

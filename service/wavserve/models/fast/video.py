@@ -66,8 +66,8 @@ class FastVideo:
         self._dit, self._latent, self._num_views, self._step = dit, latent, num_views, step
         self._out_norm_eps = config.out_norm_eps
         self._blocks: list[Block] = list(dit.transformer_blocks)  # type: ignore[arg-type]
-        turns = video_rotary(config, latent).turns().to(dit.view_embed.device)
-        self._turns = rearrange(turns, "(f l) d t -> f l d t", f=latent.num_frames)
+        rotary = video_rotary(config, latent).interleaved().to(dit.view_embed.device)
+        self._rotary = rearrange(rotary, "(f l) d t -> f l d t", f=latent.num_frames)
         self._times = lru_cache(flow.MAX_LEVELS)(self._embed_times)
 
     @torch.inference_mode()
@@ -122,14 +122,14 @@ class FastVideo:
             unread = sink is None and layer == len(self._blocks) - 1  # then memory tokens serve as keys and values only
             reach = Reach(is_joint(layer), self._latent.num_memory_frames if unread else 0)
             for chunk in chunks:
-                self._step(weights, x[chunk.rows], temb, self._turns, [chunk.context(layer)], reach)
+                self._step(weights, x[chunk.rows], temb, self._rotary, [chunk.context(layer)], reach)
             if sink is not None:
                 sink(layer, x.flatten(1, 3))
         return (
             self._head(x[:, :, self._latent.num_memory_frames :].flatten(2, 3), embedded, future) if velocity else None
         )
 
-    def rehearse(self) -> None:
+    def trace_shapes(self) -> None:
         """A forward that is like every other but for its numbers of rows and of text tokens; for the compiler."""
         latent, channels, like = self._latent, self._dit.proj_in.in_features, self._dit.view_embed
         memory = like.new_zeros(1, self._num_views, channels, latent.num_memory_frames, latent.height, latent.width)
@@ -144,7 +144,7 @@ class FastVideo:
 
     def _embed_times(self, sigma: float) -> tuple[Tensor, Tensor]:
         """Modulation `[V, F, 1, 6, D]` (memory frames: timestep 0); the generated tokens' head embedding `[V, D]`."""
-        timestep = torch.tensor([0.0, sigma], device=self._turns.device) * flow.TIMESTEPS
+        timestep = torch.tensor([0.0, sigma], device=self._rotary.device) * flow.TIMESTEPS
         temb, embedded = self._dit.embed_time(timestep.unsqueeze(-1).expand(-1, self._num_views), self._num_views)
         frames = [_MEMORY] * self._latent.num_memory_frames + [_NOW] * self._latent.num_future_frames
         return rearrange(temb[frames], "f v (s d) -> v f 1 s d", s=6).contiguous(), embedded[_NOW]

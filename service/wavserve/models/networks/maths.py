@@ -31,7 +31,7 @@ class Rotary:
         """The same tables on the device of `like` (they stay float32)."""
         return Rotary(self.cos.to(like.device), self.sin.to(like.device))
 
-    def turns(self) -> Tensor:
+    def interleaved(self) -> Tensor:
         """Cosine and sine of each pair's angle `[L, width / 2, 2]`."""
         return torch.stack([self.cos[:, ::2], self.sin[:, ::2]], dim=-1)
 
@@ -57,7 +57,7 @@ def rotary(grid: Tensor, width: int, theta: float) -> Rotary:
 def _exponents(num: int) -> Tensor:
     """`num` float32 numbers from 0 to 1, rounded as processors with a fused multiply-add round `linspace`.
 
-    At the highest frequency one unit in the last place turns an angle by a thousandth, so this must not be left to
+    At the highest frequency one unit in the last place rotary an angle by a thousandth, so this must not be left to
     the machine.
     """
     step = float(np.float32(1.0) / np.float32(max(num - 1, 1)))

@@ -176,8 +176,10 @@ def plain_plan(plain: Plain, scene: Scene, draws: Draws, config: PlannerConfig) 
         value = refit(value, noises[value_elites], config)
         iterations.append(PlainIteration(values, by_sample, video_elites, value_elites, video, value))
     features = plain.imagine(scene, (draws.final_video * video[1] + video[0]).unsqueeze(0), config.num_video_steps)
-    appraised = plain.value_features(features, (draws.final_value * value[1] + value[0]).unsqueeze(0))
-    actions = plain.integrate_action(scene, (features, appraised), draws.action.unsqueeze(0), config.num_flow_steps)
+    value_features = plain.value_features(features, (draws.final_value * value[1] + value[0]).unsqueeze(0))
+    actions = plain.integrate_action(
+        scene, (features, value_features), draws.action.unsqueeze(0), config.num_flow_steps
+    )
     return actions[0], iterations
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from wavserve.models.fast.fused import turned
+from wavserve.models.fast.fused import apply_rotary
 from wavserve.models.networks import flow
 from wavserve.models.networks.layers import Block, Context
 from wavserve.models.networks.maths import rotate, token_rotary, unpack, video_rotary
@@ -35,7 +35,7 @@ def tables(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
     yield (
         "fast",
         "rope_apply_out",
-        turned(fixture["rope_apply_in"].clone(), video.turns()),
+        apply_rotary(fixture["rope_apply_in"].clone(), video.interleaved()),
         fixture["rope_apply_out"],
     )
     sigmas = flow.schedule(len(fixture["timesteps"]))

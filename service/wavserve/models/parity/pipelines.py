@@ -26,13 +26,13 @@ def decode(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
     scene, value_noise, action_noise = read_scene(fixture), fixture["value_noise"], fixture["action_noise"]
     future = fixture["video_noise"][None, :, :, subject.config.latent.num_memory_frames :]
     features = subject.plain.imagine(scene, future)
-    appraised = subject.plain.value_features(features, value_noise)
+    value_features = subject.plain.value_features(features, value_noise)
     seen: list[Tensor] = []
-    action = subject.plain.integrate_action(scene, (features, appraised), action_noise, FLOW_STEPS, seen.append)
+    action = subject.plain.integrate_action(scene, (features, value_features), action_noise, FLOW_STEPS, seen.append)
     yield "plain", "action", action, fixture["action"]
     yield "plain", "action_after_step", torch.cat(seen), fixture["action_after_step"]
-    yield "plain", "value", _frozen_value(subject, value_noise, appraised[-1]), fixture["value"]
-    yield from _kept("plain", fixture, features, appraised, subject.config)
+    yield "plain", "value", _frozen_value(subject, value_noise, value_features[-1]), fixture["value"]
+    yield from _kept("plain", fixture, features, value_features, subject.config)
     fast_features, fast_appraised, fast_action = _fast_decode(subject, fixture, scene, future)
     yield "fast", "action", fast_action, fixture["action"]
     yield from _kept("fast", fixture, fast_features, fast_appraised, subject.config)
@@ -45,9 +45,13 @@ def _fast_decode(
     features: list[Tensor] = []
     text = subject.video.text_kv(unpadded(scene.text, scene.text_mask))
     subject.video.imagine(scene.memory[None], future[None], [text], 1, lambda layer, x: features.append(x.clone()))
-    appraised = subject.value.features(fixture["value_noise"], subject.value.cross_kv(features.__getitem__))
-    kv = subject.action.cross_kv(features.__getitem__), subject.action.value_kv(appraised.__getitem__)
-    return features, appraised, subject.action.integrate(fixture["action_noise"], scene.history[None], *kv, FLOW_STEPS)
+    value_features = subject.value.features(fixture["value_noise"], subject.value.cross_kv(features.__getitem__))
+    kv = subject.action.cross_kv(features.__getitem__), subject.action.value_kv(value_features.__getitem__)
+    return (
+        features,
+        value_features,
+        subject.action.integrate(fixture["action_noise"], scene.history[None], *kv, FLOW_STEPS),
+    )
 
 
 def _frozen_value(subject: Subject, noise: Tensor, last: Tensor) -> Tensor:
@@ -61,10 +65,10 @@ def _frozen_value(subject: Subject, noise: Tensor, last: Tensor) -> Tensor:
 
 
 def _kept(
-    path: str, fixture: Fixture, features: Sequence[Tensor], appraised: Sequence[Tensor], config: FixtureConfig
+    path: str, fixture: Fixture, features: Sequence[Tensor], value_features: Sequence[Tensor], config: FixtureConfig
 ) -> Iterator[Compared]:
     """The features that fixture 05 holds."""
-    for layer, (video, value) in enumerate(zip(features, appraised, strict=True)):
+    for layer, (video, value) in enumerate(zip(features, value_features, strict=True)):
         if f"buffer.{layer}" in fixture.tensors:
             ours = rearrange(video, "1 (v l) c -> v l c", v=config.num_views)
             yield path, f"buffer.{layer}", ours, fixture[f"buffer.{layer}"]

@@ -16,7 +16,7 @@ from wavserve.core.errors import Cancelled
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import Status
 from wavserve.models.arena.arena import Arena, Arenas
-from wavserve.models.arena.book import Party
+from wavserve.models.arena.book import ArenaRole
 
 Compute = Callable[[Arena, Tensors, NDArray[np.int64], NDArray[np.intp]], None]
 """Given the arena, the rows of the groups that are served, their slots `[(G N)]` and their indices in the call."""
@@ -48,7 +48,7 @@ def rows_of(inputs: Tensors, groups: NDArray[np.intp]) -> Tensors:
     return {name: tensor[groups] for name, tensor in inputs.items()}
 
 
-def on_slots(arenas: Arenas, party: Party, inputs: Tensors, compute: Compute) -> NDArray[np.int32]:
+def on_slots(arenas: Arenas, role: ArenaRole, inputs: Tensors, compute: Compute) -> NDArray[np.int32]:
     """Runs `compute` on the groups whose `handles [G, N, 2]` are current, and tells each group's status `[G]`.
 
     Slots are pinned meanwhile, and generations looked at again afterwards: what was read is either whole or refused.
@@ -57,7 +57,7 @@ def on_slots(arenas: Arenas, party: Party, inputs: Tensors, compute: Compute) ->
     status = np.full(len(handles), Status.STALE_HANDLE, np.int32)
     if (arena := arenas.of(handles)) is None:
         return status
-    with arena.book.pin(handles, party):
+    with arena.book.pin(handles, role):
         live = np.flatnonzero([arena.book.current(group) for group in handles])
         if len(live):
             compute(arena, rows_of(inputs, live), handles[live].reshape(-1, 2)[:, 0], live)
@@ -66,7 +66,7 @@ def on_slots(arenas: Arenas, party: Party, inputs: Tensors, compute: Compute) ->
     return status
 
 
-def release(arenas: Arenas, party: Party, handles: NDArray[np.int64]) -> None:
+def release(arenas: Arenas, role: ArenaRole, handles: NDArray[np.int64]) -> None:
     """Gives slots `[..., 2]` back; those of an arena that is gone need no giving back."""
     if (arena := arenas.of(handles)) is not None:
-        arena.book.release(handles, party)
+        arena.book.release(handles, role)

@@ -1,4 +1,4 @@
-"""The value and action models' runners: `score` and `appraise`; `decode`.
+"""The value and action models' runners: `score` and `value_features`; `decode`.
 
 Called by a backend; the same code in-process and in Triton. They read what the video runner left in the arena, never
 allocate, and release slots in cells of their own. Noise is drawn here from its name.
@@ -16,13 +16,13 @@ from wavserve.core.noise import Stream
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Tensors
 from wavserve.models.arena.arena import Arena, Arenas
-from wavserve.models.arena.book import Party
+from wavserve.models.arena.book import ArenaRole
 from wavserve.models.fast.expert import FastAction, FastValue
 from wavserve.models.runners.calls import CancelCheck, never, on_slots, release, stop_if
 
 
 class ValueRunner:
-    """`score`: value samples integrated on video features; `appraise`: value features for `decode`."""
+    """`score`: value samples integrated on video features; `value_features`: value features for `decode`."""
 
     def __init__(self, model: FastValue, spec: PolicySpec, arenas: Arenas) -> None:
         self._noise_shape = (spec.num_value_tokens, spec.model.value.in_channels)
@@ -31,7 +31,7 @@ class ValueRunner:
 
     def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = never) -> Tensors:
         stop_if(cancelled)
-        return self._score(inputs, cancelled) if verb == "score" else self._appraise(inputs)
+        return self._score(inputs, cancelled) if verb == "score" else self._value_features(inputs)
 
     def _score(self, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
         """The state value is the last channel of the integrated tokens; N samples of M rows each, folded `(g n)`."""
@@ -46,19 +46,19 @@ class ValueRunner:
             last = rearrange(tokens[..., -1], "(g n) m t -> g n m t", g=len(live))
             values[live] = last.float().cpu().numpy()
 
-        status = on_slots(self._arenas, Party.VALUE, inputs, compute)
+        status = on_slots(self._arenas, ArenaRole.VALUE, inputs, compute)
         if inputs["release"][0, 0]:
-            release(self._arenas, Party.VALUE, inputs["handles"])
+            release(self._arenas, ArenaRole.VALUE, inputs["handles"])
         return {"values": values, "status": status}
 
-    def _appraise(self, inputs: Tensors) -> Tensors:
+    def _value_features(self, inputs: Tensors) -> Tensors:
         def compute(arena: Arena, own: Tensors, slots: NDArray[np.int64], live: NDArray[np.intp]) -> None:
             start = torch.from_numpy(noise.of_call(own, Stream.VALUE, self._noise_shape)).to(arena.device)
             kv = self._model.cross_kv(lambda layer: arena.read_video(layer, slots))
             for layer, features in enumerate(self._model.features(rearrange(start, "g 1 1 t c -> g t c"), kv)):
                 arena.write_value(layer, slots, features)
 
-        return {"status": on_slots(self._arenas, Party.VALUE, inputs, compute)}
+        return {"status": on_slots(self._arenas, ArenaRole.VALUE, inputs, compute)}
 
 
 class ActionRunner:
@@ -83,8 +83,8 @@ class ActionRunner:
             )
             actions[live] = decoded.float().cpu().numpy()
 
-        status = on_slots(self._arenas, Party.ACTION, inputs, compute)
-        release(self._arenas, Party.ACTION, inputs["handles"])
+        status = on_slots(self._arenas, ArenaRole.ACTION, inputs, compute)
+        release(self._arenas, ArenaRole.ACTION, inputs["handles"])
         return {"actions": actions, "status": status}
 
 

@@ -18,7 +18,7 @@ from wavserve.bundle.bundle import Bundle
 from wavserve.core.errors import BackendError
 from wavserve.core.tensor_cache import Receiver
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import ABOUT, DESCRIBE, VERBS
+from wavserve.core.verbs import ABOUT, DESCRIBE, VERBS, fingerprints
 from wavserve.models.arena.arena import Arenas, SlotShape
 from wavserve.models.arena.shared import ArenaConfig, AttachedArenas, SharedArena
 from wavserve.models.runners.calls import CancelCheck, Runner
@@ -33,7 +33,7 @@ class Host:
     model: str
     runner: Runner
     facts: dict[str, Any]
-    """what never changes of `describe`: model, digest, device, dtype, policy"""
+    """what never changes of `describe`: model, digest, device, dtype, policy, verbs"""
     device: torch.device
     arena: SharedArena | None
     """the video model's own"""
@@ -45,7 +45,7 @@ class Host:
             return {ABOUT: np.frombuffer(json.dumps(self.about()).encode(), np.uint8)}
         if verb not in VERBS or VERBS[verb].model != self.model:
             raise BackendError(f"verb: expected one of model {self.model}, got {verb!r}")
-        whole = self.received.unfold(inputs, VERBS[verb].interned)
+        whole = self.received.unfold(inputs, VERBS[verb].cached)
         with torch.inference_mode():
             return self.runner.run(verb, whole, cancelled)
 
@@ -77,6 +77,7 @@ def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
             "device": device.type,
             "dtype": config.dtype,
             "policy": bundle.document(opened.spec),
+            "verbs": fingerprints(model),
         }
     except BaseException:
         if arena is not None:

@@ -123,14 +123,14 @@ def transformer_runners(
     spec: PolicySpec,
     arena: Arena,
     max_texts: int,
-    choice: str = "off",
+    compile_mode: str = "off",
     cuda_graphs: str = "off",
 ) -> dict[str, Runner]:
-    """The runners of the three transformers around one arena. `choice`: of compiling; both as in `RunnerConfig`."""
+    """The runners of the three transformers around one arena. The modes are those of `RunnerConfig`."""
     return {
-        "video_dit": _video_runner(models.video, spec, arena, max_texts, choice),
-        "value_dit": _value_runner(models.value, spec, arena, choice, cuda_graphs),
-        "action_dit": _action_runner(models.action, spec, arena, choice, cuda_graphs),
+        "video_dit": _video_runner(models.video, spec, arena, max_texts, compile_mode),
+        "value_dit": _value_runner(models.value, spec, arena, compile_mode, cuda_graphs),
+        "action_dit": _action_runner(models.action, spec, arena, compile_mode, cuda_graphs),
     }
 
 
@@ -142,44 +142,46 @@ def _encoder_runner(bundle: Bundle, device: torch.device, text_device: torch.dev
     return EncoderRunner(Encoder(bundle.folder, str(device), dtype, str(text_device)))
 
 
-def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int, choice: str = "off") -> Runner:
+def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int, compile_mode: str = "off") -> Runner:
     make = partial(FastVideo, dit, spec.model, spec.latent, spec.num_views)
     # one instruction a call: what varies is its length
-    return VideoRunner(_built("video_dit", make, OPEN_LENGTH, choice, arena.device), spec, arena, max_texts)
+    return VideoRunner(_built("video_dit", make, OPEN_LENGTH, compile_mode, arena.device), spec, arena, max_texts)
 
 
 def _value_runner(
-    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off", cuda_graphs: str = "off"
+    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, compile_mode: str = "off", cuda_graphs: str = "off"
 ) -> Runner:
     contexts = [SlotShape.of(spec).video_tokens]
     make = partial(FastValue, dit, spec.model, spec.num_value_tokens, contexts=contexts)
-    return ValueRunner(_expert("value_dit", make, choice, cuda_graphs, arenas.device), spec, arenas)
+    return ValueRunner(_expert("value_dit", make, compile_mode, cuda_graphs, arenas.device), spec, arenas)
 
 
 def _action_runner(
-    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, choice: str = "off", cuda_graphs: str = "off"
+    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, compile_mode: str = "off", cuda_graphs: str = "off"
 ) -> Runner:
     shape = SlotShape.of(spec)
     make = partial(FastAction, dit, spec.model, spec.chunk, contexts=[shape.video_tokens, shape.value_tokens])
-    return ActionRunner(_expert("action_dit", make, choice, cuda_graphs, arenas.device), spec, arenas)
+    return ActionRunner(_expert("action_dit", make, compile_mode, cuda_graphs, arenas.device), spec, arenas)
 
 
-def _expert(name: str, make: Callable[..., Expert], choice: str, cuda_graphs: str, device: torch.device) -> Expert:
+def _expert(
+    name: str, make: Callable[..., Expert], compile_mode: str, cuda_graphs: str, device: torch.device
+) -> Expert:
     """An expert's fast path, with graphs where they are wanted; auto: on a GPU."""
-    model = _built(name, make, OPEN_ROWS, choice, device)
+    model = _built(name, make, OPEN_ROWS, compile_mode, device)
     if cuda_graphs == "on" or (cuda_graphs == "auto" and device.type == "cuda"):
         model.use_graphs(cuda_recorder())
     return model
 
 
-def _built(name: str, make: Callable[..., Fast], open_axis: int, choice: str, device: torch.device) -> Fast:
+def _built(name: str, make: Callable[..., Fast], open_axis: int, compile_mode: str, device: torch.device) -> Fast:
     """A fast path, compiled where that is wanted; auto: where it works."""
-    if choice == "off":
+    if compile_mode == "off":
         return make(step=block)
     # torch's compiler: a second and 60 MB that who does not want it does without
     from wavserve.models.fast.compiling import compiled
 
-    return compiled(name, make, open_axis, device, required=choice == "on")
+    return compiled(name, make, open_axis, device, required=compile_mode == "on")
 
 
 def apply_threads(spec: PolicySpec, config: RunnerConfig) -> Threads:

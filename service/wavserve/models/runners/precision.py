@@ -40,7 +40,7 @@ def choose(config: ModelConfig, latent: LatentSpec, num_views: int, device: torc
         FastVideo(weights.random_video(config, 0, dtype).to(device), config, latent, num_views)
         for dtype in (torch.float32, torch.bfloat16)
     ]
-    float32_s, bfloat16_s = _fastest([model.rehearse for model in models], device)
+    float32_s, bfloat16_s = _fastest([model.trace_shapes for model in models], device)
     return better(float32_s, bfloat16_s)
 
 

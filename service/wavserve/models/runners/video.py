@@ -22,7 +22,7 @@ from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import Status
 from wavserve.models.arena.arena import Arena
-from wavserve.models.arena.book import Party
+from wavserve.models.arena.book import ArenaRole
 from wavserve.models.fast.video import FastVideo, TextKV
 from wavserve.models.runners.calls import CancelCheck, never, rows_of, stop_if
 
@@ -42,7 +42,7 @@ class VideoRunner:
     def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = never) -> Tensors:
         stop_if(cancelled)
         if verb == "release":
-            self._arena.book.release(inputs["handles"], Party.VIDEO)
+            self._arena.book.release(inputs["handles"], ArenaRole.VIDEO)
             return {"status": np.zeros(len(inputs["handles"]), np.int32)}
         return self._imagine(inputs, cancelled) if verb == "imagine" else self._denoise(inputs, cancelled)
 
