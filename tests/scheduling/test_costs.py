@@ -92,19 +92,19 @@ def test_waiting_never_promises_more_than_the_best_there_was() -> None:
 def test_how_long_calls_last_in_company_is_told_apart_from_what_they_take() -> None:
     clock = ManualClock()
     costs = Costs(clock)
-    assert costs.lasts_s(KIND) == 0.0
+    assert costs.wall_s(KIND) == 0.0
     for _ in range(40):
-        costs.measured(KIND, 1, 0.1, lasted_s=0.1)
-    alone = costs.lasts_s(KIND)
+        costs.measured(KIND, 1, 0.1, wall_s=0.1)
+    alone = costs.wall_s(KIND)
     assert alone == pytest.approx(0.1, rel=0.05)
     for _ in range(60):
-        costs.measured(KIND, 1, 0.1, lasted_s=0.4)
+        costs.measured(KIND, 1, 0.1, wall_s=0.4)
     assert costs.seconds(KIND, 1) == pytest.approx(0.1, rel=0.1)
-    assert costs.lasts_s(KIND) == pytest.approx(0.4, rel=0.1)
-    costs.measured(KIND, 1, 0.1, lasted_s=90.0)
-    assert costs.lasts_s(KIND) < 0.8, "one hiccup is no trend"
+    assert costs.wall_s(KIND) == pytest.approx(0.4, rel=0.1)
+    costs.measured(KIND, 1, 0.1, wall_s=90.0)
+    assert costs.wall_s(KIND) < 0.8, "one hiccup is no trend"
     clock.now += 20 * HALF_LIFE_S
-    assert costs.lasts_s(KIND) == pytest.approx(alone, rel=0.01), "the company is gone"
+    assert costs.wall_s(KIND) == pytest.approx(alone, rel=0.01), "the company is gone"
 
 
 def test_the_least_a_call_takes_is_the_lowest_estimate_there_ever_was() -> None:
@@ -173,7 +173,7 @@ def test_the_longest_call_of_late_is_forgotten_within_seconds() -> None:
     clock = ManualClock()
     costs = Costs(clock)
     assert costs.longest_s() == 0.0
-    costs.measured(KIND, 8, 0.1, lasted_s=0.4)
+    costs.measured(KIND, 8, 0.1, wall_s=0.4)
     costs.measured(CallKind("score"), 8, 0.1)
     assert costs.longest_s() == 0.4
     clock.now += 2 * HALF_LIFE_S

@@ -1,7 +1,4 @@
-"""One device with everything that is its own: backend, batcher, cost model, admission, and the planner over them.
-
-Assembled by `fleet` (and by tests and benchmarks); plans are placed on it by `placement`.
-"""
+"""One device and what belongs to it alone: backend, batcher, cost model, admission, planner and perception."""
 
 from __future__ import annotations
 
@@ -23,11 +20,11 @@ from wavserve.scheduling.costs import Costs
 
 
 class Health(Enum):
-    """What a device's supervisor says of it."""
+    """A device's state, as its supervisor reports it."""
 
     UP = "up"
     DOWN = "down"
-    """being repaired"""
+    """its models are under repair"""
     WRONG_POLICY = "wrong_policy"
     """it serves another policy than this service"""
 
@@ -38,16 +35,16 @@ class DeviceConfig:
 
     batcher: BatcherConfig
     max_slice: int
-    """video samples of one plan that travel together at most"""
+    """most video samples in one slice of a plan"""
     slices_in_flight: int
-    """slices of one plan under way at once"""
+    """slices of one plan that run at once"""
     max_texts: int
-    """instructions whose embeddings are kept"""
+    """instructions whose embeddings are cached"""
 
 
 @dataclass(slots=True, eq=False)
 class Device:
-    """A device; `plans` are under way on it."""
+    """A device; `plans` counts the plans that run on it."""
 
     batcher: Batcher
     planner: Planner
@@ -64,7 +61,7 @@ class Device:
         on_batch: OnBatch = ignore,
         clock: Clock = time.monotonic,
     ) -> Device:
-        """A device around a backend; its batcher is not started."""
+        """A device over a backend; its batcher is not started yet."""
         costs = Costs(clock)
         batcher = Batcher(backend, config.batcher, costs, on_batch, clock)
         forecast = Forecast(costs, config.batcher.call_s, config.max_slice, config.slices_in_flight)
@@ -74,5 +71,5 @@ class Device:
 
     @property
     def load(self) -> tuple[float, int]:
-        """Device seconds owed to plans under way, and their number."""
+        """Device seconds that running plans still need, and the number of plans."""
         return self.planner.admission.remaining_s, self.plans

@@ -1,6 +1,6 @@
-"""What the parts of a plan will cost, and how it is best cut, by the cost model.
+"""The predicted cost of a plan's parts, and the best slice size, by the cost model.
 
-Called by the planner. Knows which calls a plan is made of, and nothing of when they run.
+Knows which calls a plan makes, and nothing of when they run.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ from wavserve.scheduling.ledger import Work
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The work of a plan's parts, as the calls took lately."""
+    """The work of a plan's parts, by the cost of recent calls."""
 
     costs: Costs
     call_s: float
-    """what one call should not take longer than, so that nothing urgent waits for long"""
+    """the longest that one call should take, so that an urgent plan waits briefly"""
     max_slice: int
-    """video samples that travel together at most"""
+    """most video samples in one slice"""
     slices_in_flight: int
-    """slices of one plan under way at once"""
+    """slices of one plan that run at once"""
 
     def slice_size(self, config: PlannerConfig) -> int:
-        """Video samples of a plan that travel together: as many as keep each of their calls short."""
+        """Video samples in one slice of a plan: as many as keep each of the slice's calls short."""
         kinds = _imagine(config), _score(config)
         return min(self.costs.rows_within(kind, self.call_s, self.max_slice) for kind in kinds)
 
     def floor(self, config: PlannerConfig, imagine_chunks: int) -> Work:
-        """A plan without iterations, from its frames to its last picture.
+        """A plan without iterations, from its frames to its last imagined frame.
 
-        Its instruction costs nothing when it is known, and is rarely new.
+        The instruction is not counted: its embedding is nearly always cached.
         """
         return self._work(CallKind("encode_images"), 1) + self.final(config, imagine_chunks)
 
     def least_s(self, config: PlannerConfig, imagine_chunks: int) -> float:
-        """Device seconds of `floor`, with calls as fast as they ever were."""
+        """Device seconds of `floor` with every call at its lowest cost so far."""
         kinds = [CallKind("encode_images"), *_final(config, imagine_chunks)]
         return sum(self.costs.least_seconds(kind, 1) for kind in kinds)
 
     def iteration(self, config: PlannerConfig) -> Work:
-        """One planning iteration of all its samples."""
+        """One planning iteration over all samples."""
         if config.mode in CONTROLS:
             return Work()
         size = self.slice_size(config)
@@ -52,14 +52,14 @@ class Forecast:
         return replace(work, wall_s=work.wall_s / min(self.slices_in_flight, whole + bool(rest)))
 
     def final(self, config: PlannerConfig, imagine_chunks: int) -> Work:
-        """The last draw, decoded into actions, and imagined frames."""
+        """The last draw, its decoding into actions, and the imagined frames."""
         return sum((self._work(kind, 1) for kind in _final(config, imagine_chunks)), start=Work())
 
     def _slice(self, config: PlannerConfig, rows: int) -> Work:
         return self._work(_imagine(config), rows) + self._work(_score(config), rows)
 
     def _work(self, kind: CallKind, rows: int) -> Work:
-        return Work(self.costs.seconds(kind, rows), self.costs.lasts_s(kind))
+        return Work(self.costs.seconds(kind, rows), self.costs.wall_s(kind))
 
 
 def _final(config: PlannerConfig, imagine_chunks: int) -> list[CallKind]:

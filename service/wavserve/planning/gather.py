@@ -1,7 +1,4 @@
-"""Work that belongs together: all of it is done, or the rest is stopped.
-
-Used wherever a plan waits for several calls at once.
-"""
+"""Several calls of one plan at once: all of them finish, or the first failure cancels the rest."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ async def together(*parts: Coroutine[Any, Any, T]) -> tuple[T, ...]: ...
 
 
 async def together(*parts: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
-    """What all parts return, in their order. Raises what one failed with, once the others are stopped.
+    """The results of all parts, in their order. Raises the first failure once the other parts are cancelled.
 
-    A caller that is cancelled is told so, whatever failed; a task group would swallow that while it ends what failed,
-    and leaves its caller marked as cancelled where it was not (Python 3.11 and 3.12).
+    A cancelled caller gets CancelledError even when a part failed. `asyncio.TaskGroup` loses that cancellation while
+    it stops the failed group, and marks callers as cancelled that were not (Python 3.11 and 3.12).
     """
     tasks = [asyncio.create_task(part) for part in parts]
     try:

@@ -1,7 +1,7 @@
 """What a plan asks of the models, as sample groups: `imagine`, `score`, `decode`, `denoise`.
 
-Called by the planner, calls the batcher. It names noises, sends the embedding when the model lost it, imagines again
-when features vanished, and gives slots back when a plan ends early - so that the planner reads as the algorithm.
+It names noises, sends the text embedding when the model does not have it, imagines again when features are gone, and
+frees slots when a plan ends early. So the planner reads as the algorithm.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Handles = NDArray[np.int64]
 """`[N, 2]`: (slot, generation) of each video sample's features."""
 
 MAX_ATTEMPTS = 3
-"""How often samples whose features vanished are imagined before the plan fails."""
+"""How often samples are imagined before the plan fails, when their features are gone each time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,9 +72,9 @@ class ModelCalls:
     async def with_features(
         self, job: PlanJob, video: Gaussian, iteration: int, samples: range, use: Callable[[Handles], Awaitable[T]]
     ) -> T:
-        """Imagines samples and awaits `use` of their handles; imagines them again when their features vanished.
+        """Imagines samples and awaits `use` of their handles; imagines them again when their features are gone.
 
-        Raises StaleHandle after MAX_ATTEMPTS, and whatever `use` raises, with the slots given back.
+        Raises StaleHandle after MAX_ATTEMPTS, and what `use` raises. The slots are free then.
         """
         tensors = self._video_tensors(job, video, iteration, samples)
         params = {"video_steps": job.config.num_video_steps}
@@ -83,7 +83,7 @@ class ModelCalls:
             try:
                 return await use(handles)
             except BaseException as error:
-                self.batcher.discard(handles)  # cancelled, failed or partly gone: nobody else will free these slots
+                self.batcher.discard(handles)  # nobody else frees these slots after a cancellation or a failure
                 if not isinstance(error, StaleHandle):
                     raise
                 stale = error
@@ -110,7 +110,7 @@ class ModelCalls:
     async def denoise(self, job: PlanJob, video: Gaussian, chunk: int) -> Array:
         """Normalised latents `[V, C, F, H, W]` of imagined frames, fully denoised.
 
-        Chunk 0 starts from the noise the actions were decoded from; each later one from noise of its own.
+        Chunk 0 starts from the noise that the actions were decoded from, each later chunk from noise of its own.
         """
         tensors = self._video_tensors(job, video, FINAL, range(chunk, chunk + 1))
         params = {"flow_steps": job.config.num_flow_steps}
@@ -118,7 +118,7 @@ class ModelCalls:
         return latents
 
     async def _with_text(self, job: PlanJob, verb: str, tensors: Tensors, params: Mapping[str, int]) -> Tensors:
-        """Runs a video verb by the text's key alone; sends the embedding only when the model does not hold it."""
+        """Runs a video verb with the text's key alone; sends the embedding only when the model does not have it."""
         try:
             return await self._run(job, verb, tensors, params)
         except TextMiss:

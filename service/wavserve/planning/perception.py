@@ -1,6 +1,6 @@
-"""Camera frames and instructions into the models' own terms, and imagined latents back into frames.
+"""Camera frames to latents, instructions to embeddings, and imagined latents back to frames.
 
-Called by the policy; asks the encoder through the batcher, so frames of different robots are encoded together.
+It asks the encoder through the batcher, so frames of different robots are encoded in one call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wavserve.scheduling.ledger import Ticket
 
 
 class Perception:
-    """Encodes for one policy; keeps the embeddings of the `max_texts` instructions used last."""
+    """Encodes for one policy. Keeps the embeddings of the `max_texts` most recent instructions."""
 
     def __init__(self, spec: PolicySpec, batcher: Batcher, max_texts: int) -> None:
         self._cameras = tuple(camera.name for camera in spec.cameras)
@@ -28,14 +28,14 @@ class Perception:
         self._texts: OrderedDict[str, TextEmbedding] = OrderedDict()
 
     async def encode_images(self, images: Mapping[str, NDArray[np.uint8]], ticket: Ticket) -> Array:
-        """Normalised latents `[V, C, H, W]` of one frame a camera, each encoded alone."""
+        """Normalised latents `[V, C, H, W]` of one frame per camera, each encoded alone."""
         pixels = np.stack([images[camera] for camera in self._cameras])
         outputs = await self._batcher.run(SampleGroup("encode_images", {"pixels": pixels}, ticket=ticket))
         latents: Array = outputs["latents"]
         return latents
 
     async def encode_text(self, instruction: str, ticket: Ticket) -> TextEmbedding:
-        """The instruction's embedding, encoded once and then remembered.
+        """The instruction's embedding; it is encoded once and cached.
 
         Raises InvalidRequest when it has more tokens than the policy's prompt length.
         """

@@ -1,8 +1,8 @@
-"""Latent planning (paper section 4.3, Algorithm 1): control flow over `imagine`, `score` and `decode`.
+"""Latent planning (paper section 4.3, Algorithm 1): the control flow over `imagine`, `score` and `decode`.
 
-Called by the policy; `calls` asks the models, `proposal` does the maths. Planning goes slice by slice - imagine, score,
-release - so only scores and the names of noises survive a slice. Anytime: before each iteration it asks for admission,
-which grants it when no plan comes late for it.
+`model_calls` asks the models and `proposal` does the maths. Planning goes slice by slice (imagine, score, release), so
+only scores and the names of noises survive a slice. Planning is anytime: before each iteration the planner asks
+`admission`, which grants the iteration when no plan becomes late by it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from wavserve.scheduling.admission import Admission, Demand
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """Plans for one policy on one device; holds no state of any plan."""
+    """Plans for one policy on one device. Holds no state of any plan."""
 
     calls: ModelCalls
     forecast: Forecast
     admission: Admission
 
     async def plan(self, job: PlanJob) -> Plan:
-        """A chunk of normalised actions `[T, action channels]` and what was done to get it.
+        """A chunk of normalised actions `[T, action channels]` and the record of its iterations.
 
-        Raises BackendError when the models fail. Whether the deadline was met is for the caller to judge.
+        Raises BackendError when the models fail. The caller judges whether the deadline was met.
         """
         proposal = job.start or self.standard(job.config)
         records: list[IterationRecord] = []
@@ -53,25 +53,24 @@ class Planner:
         return Plan(actions, tuple(records), stopped, proposal.video, proposal.value, estimate)
 
     def standard(self, config: PlannerConfig) -> Proposal:
-        """Where a plan starts that continues no other."""
+        """Where a plan starts unless it continues another."""
         return Proposal.standard(self.calls.video_shape, self.calls.value_shape, config)
 
     def demand(self, robot: str, config: PlannerConfig, imagine_chunks: int) -> Demand:
-        """What a plan from a frame to its last picture costs."""
+        """The cost of a plan, from its frames to its last imagined frame."""
         floor = self.forecast.floor(config, imagine_chunks)
         whole = floor + self.forecast.iteration(config) * config.num_iterations
         return Demand(robot, floor, whole, self.forecast.least_s(config, imagine_chunks))
 
     def _may_iterate(self, job: PlanJob, iteration: int) -> bool:
-        """Asks for one more iteration; what follows it is owed anyway."""
+        """Asks admission for one more iteration; the work after it is needed in any case."""
         now, later = self.forecast.iteration(job.config), self.forecast.final(job.config, job.imagine_chunks)
         if job.ticket.bounded:
             return self.admission.grant(job.ticket, now, later)
         return self.admission.grant(job.ticket, now, later + now * (job.config.num_iterations - iteration - 1))
 
     async def _explore(self, job: PlanJob, proposal: Proposal, iteration: int) -> Array | None:
-        """Value tokens `[N, M, T]` of every sample, as computed on each video sample; None where a control needs
-        none."""
+        """Value tokens `[N, M, T]` of every sample, as computed on each video sample; None for control modes."""
         if job.config.mode in CONTROLS:
             return None
         total, size = job.config.num_video_samples, self.forecast.slice_size(job.config)
@@ -98,7 +97,7 @@ class Planner:
             )
 
     async def _decode(self, job: PlanJob, proposal: Proposal) -> tuple[Array, float | None]:
-        """The action chunk of one last draw, and its value estimate when asked for."""
+        """The action chunk of one last draw, and its value estimate when the request asks for it."""
         self.admission.finish(job.ticket, self.forecast.final(job.config, job.imagine_chunks))
 
         async def act(handles: Handles) -> tuple[Array, float | None]:
@@ -108,7 +107,8 @@ class Planner:
         return await self.calls.with_features(job, proposal.video, FINAL, range(1), act)
 
     async def _estimate(self, job: PlanJob, proposal: Proposal, handles: Handles) -> float:
-        """Score of the chosen plan by M value samples of its own; not the released by-product (PAPER, fault 5)."""
+        """Score of the chosen plan by M fresh value samples. The released code reports a by-product instead, which is
+        up to 0.66 off (its value features are frozen)."""
         rows = 1 + np.arange(job.config.num_value_samples)[None]
         values = await self.calls.score(job, proposal.value, handles, FINAL, rows, release=False)
         return float(snr(values).max())

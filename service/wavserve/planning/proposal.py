@@ -1,7 +1,7 @@
 """The maths of latent planning: draw, SNR, elites, refit (paper section 4.3, Algorithm 1). Pure numpy.
 
-Called by the planner, the heavy parts in a worker thread. Knows neither models nor batching: it sees noises, scores and
-Gaussians only. The names of the noises are all that has to survive a slice; elites are drawn again from their names.
+It sees noises, scores and Gaussians only, and knows neither models nor batching. Only the names of noises survive a
+slice; the noises of elites are drawn again from their names.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from wavserve.core.types import Array, Gaussian, IterationRecord
 
 SNR_EPSILON = 1e-6
 CONTROLS = frozenset({"random_scores", "fixed_shrink"})
-"""Modes that change the noise without looking at any future, to measure planning against (PAPER, fault 7)."""
+"""Modes that change the noise without any look at the futures: controls that planning is measured against."""
 
 
 class NoiseSource(Protocol):
-    """Standard normals by name. `key` goes to the models with the names; `explicit` sends the numbers themselves."""
+    """Standard normals by name. The models get `key` and the names, or with `explicit` the numbers themselves."""
 
     @property
     def key(self) -> tuple[int, int]: ...
@@ -39,7 +39,7 @@ class NoiseSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NamedNoise:
-    """Philox noise of one plan: `key = (seed, sequence)`, so a fixed seed does not repeat itself at every replan."""
+    """Philox noise of one plan. `key = (seed, sequence)`, so a fixed seed gives other noise at each replan."""
 
     key: tuple[int, int]
     explicit: bool = False
@@ -54,7 +54,7 @@ def standard(shape: tuple[int, ...]) -> Gaussian:
 
 
 def apply(gaussian: Gaussian, draws: Array) -> Array:
-    """Noise `[E, ...]` of a Gaussian from standard normals; a Gaussian of one view serves them all."""
+    """Noise `[E, ...]` of a Gaussian from standard normals; a Gaussian of one view is used for all views."""
     noise: Array = draws * gaussian.std + gaussian.mean
     return noise
 
@@ -62,8 +62,8 @@ def apply(gaussian: Gaussian, draws: Array) -> Array:
 def value_rows(mode: Mode, num_video_samples: int, num_value_samples: int) -> NDArray[np.int64]:
     """Which value row `[N, M]` is computed on each video sample; rows are always *credited* to sample `row // M`.
 
-    `paper`: row `n*M + m` on sample `n`. `published`: the released code tiles copy-major, so row `r` is computed on
-    sample `r % N`, and most scores go to the wrong sample (PAPER, fault 1).
+    `paper`: row `n*M + m` is computed on sample `n`. `published`: the released code tiles copy-major, so row `r` is
+    computed on sample `r % N`, and most scores go to the wrong sample.
     """
     rows = np.arange(num_video_samples * num_value_samples)
     if mode == "published":
@@ -78,7 +78,10 @@ def snr(values: Array) -> Array:
 
 
 def credit(computed: Array, rows: NDArray[np.int64]) -> Array:
-    """SNRs `[N, M]` as credited, from the SNRs `[N, M]` as computed on each video sample and the rows they were."""
+    """SNRs `[N, M]` by the sample they are credited to, from `computed [N, M]` by the sample they were computed on.
+
+    `rows [N, M]`: the value row of each computed SNR, see `value_rows`.
+    """
     credited = np.empty(computed.size, np.float32)
     credited[rows.reshape(-1)] = computed.reshape(-1)
     return credited.reshape(computed.shape)
@@ -87,7 +90,7 @@ def credit(computed: Array, rows: NDArray[np.int64]) -> Array:
 def top(scores: Array, count: int) -> tuple[int, ...]:
     """Indices of the `count` highest scores, best first; the lower index wins a tie.
 
-    Raises BackendError when a score is not finite: a guess about it would steer the robot.
+    Raises BackendError when a score is not finite: no action is better than a guessed one.
     """
     if not np.isfinite(scores).all():
         raise BackendError(f"the value model gave {np.count_nonzero(~np.isfinite(scores))} scores that are not finite")
@@ -104,24 +107,24 @@ def refit(gaussian: Gaussian, elites: Array, config: PlannerConfig) -> Gaussian:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """The two Gaussians of a plan: video noise `[V or 1, C, F, H, W]` (generated frames), value noise `[T, C]`."""
+    """The two Gaussians of a plan: video noise `[V or 1, C, F, H, W]` of the generated frames, value noise `[T, C]`."""
 
     video: Gaussian
     value: Gaussian
 
     @staticmethod
     def standard(video_shape: tuple[int, ...], value_shape: tuple[int, ...], config: PlannerConfig) -> Proposal:
-        """Where every plan starts; views share one video Gaussian unless `config.per_view_noise`."""
+        """Where every plan starts. Views share one video Gaussian unless `config.per_view_noise`."""
         views = video_shape[0] if config.per_view_noise else 1
         return Proposal(standard((views, *video_shape[1:])), standard(value_shape))
 
     def step(
         self, values: Array | None, iteration: int, config: PlannerConfig, noise: NoiseSource, video: tuple[int, ...]
     ) -> tuple[Proposal, IterationRecord]:
-        """One reweighting: from `values [N, M, T]` as computed to the next proposal and what was chosen.
+        """One reweighting: from computed `values [N, M, T]` to the next proposal and the record of the iteration.
 
-        `video` is the shape of one video noise, `(V, C, F, H, W)`; the controls need no values. Raises BackendError
-        when a value is not finite.
+        `video`: shape of one video noise, `(V, C, F, H, W)`. Control modes need no values. Raises BackendError when a
+        value is not finite.
         """
         if config.mode == "fixed_shrink":
             return self._shrunk(config)
@@ -138,7 +141,7 @@ class Proposal:
         return after, self._record(after, scores, video_elites, value_elites)
 
     def _shrunk(self, config: PlannerConfig) -> tuple[Proposal, IterationRecord]:
-        """What elites drawn from the Gaussian itself would do to it, in expectation: nothing but narrow it."""
+        """The expected effect of elites that are drawn from the Gaussian itself: it gets narrower, nothing else."""
         factor = np.float32(config.smoothing + (1 - config.smoothing) * config.decay)
         after = Proposal(
             Gaussian(self.video.mean, self.video.std * factor), Gaussian(self.value.mean, self.value.std * factor)
@@ -154,7 +157,7 @@ class Proposal:
 
 
 def _scores(values: Array | None, iteration: int, config: PlannerConfig, noise: NoiseSource) -> Array:
-    """SNRs `[N, M]` as credited; of `random_scores`, standard normals of a stream of their own."""
+    """Credited SNRs `[N, M]`; for mode `random_scores`, standard normals of stream SCORE."""
     shape = config.num_video_samples, config.num_value_samples
     if config.mode == "random_scores":
         drawn: Array = noise.draw(Stream.SCORE, iteration, range(1), shape)[0]

@@ -1,7 +1,4 @@
-"""What one plan has spent so far: seconds by stage, and planning iterations.
-
-Begun by the policy, filled on the way down, read for the receipt or, when the plan came too late, for the error.
-"""
+"""What one plan has spent so far: seconds by stage and planning iterations. It ends in the receipt or the error."""
 
 from __future__ import annotations
 
@@ -15,12 +12,12 @@ from wavserve.core.types import Clock
 
 @dataclass(slots=True)
 class Progress:
-    """Stages of concurrent slices add up, so a stage may exceed the plan's wall time."""
+    """Seconds by stage. Slices run at once and add up, so a stage may exceed the plan's wall time."""
 
     clock: Clock = time.monotonic
     seconds: dict[str, float] = field(default_factory=dict)
     iterations: int = 0
-    """finished ones"""
+    """finished planning iterations"""
 
     def add(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

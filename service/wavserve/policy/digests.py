@@ -1,4 +1,4 @@
-"""sha256 digests of what a plan was made from: they tell a retry from a new request, and stand in the receipt."""
+"""sha256 digests of a plan's inputs: they tell a retry from a new request, and the receipt has them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wavserve.policy.sessions import FrameMemory
 
 
 def of_inputs(request: PlanRequest) -> dict[str, str]:
-    """A digest for each image (as decoded), the state and the instruction."""
+    """A digest of each decoded image, of the state and of the instruction."""
     images = {f"images.{name}": _sha256(image.tobytes()) for name, image in sorted(request.images.items())}
     return {
         **images,
@@ -20,7 +20,7 @@ def of_inputs(request: PlanRequest) -> dict[str, str]:
 
 
 def of_content(request: PlanRequest, inputs: dict[str, str]) -> str:
-    """One digest of everything that makes two requests the same; the deadline is not part of it."""
+    """One digest of everything that makes two requests the same. The deadline is not part of it."""
     rest = {
         "control_step": request.control_step,
         "executed_steps": request.executed_steps,

@@ -34,7 +34,7 @@ MAX_PLACEMENTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A plan with everything that a robot or a session is told of it."""
+    """A plan with everything that goes to the robot or into the session."""
 
     actions: Array
     """`[T, A]`, in the policy's units"""
@@ -181,7 +181,7 @@ def action_chunk(
         valid_until_step=request.control_step + len(actions),
         receipt=receipt,
         imagined=imagined or {},
-        # by content: a retry is told the same id, and the id does not reveal the session's
+        # by content: a retry has the same id, and the id does not reveal the session's
         chunk_id=hashlib.sha256(content).hexdigest()[:16],
         warnings=("untrained weights: never run these actions on a robot",) if receipt.untrained else (),
     )

@@ -1,7 +1,7 @@
 """Which device a plan runs on: the least loaded healthy one, where it stays until it ends.
 
-Called by the policy. A plan's features lie in its device's arena, so a plan never moves, it is made again elsewhere.
-Knows nothing of how a device is kept healthy.
+A plan's features lie in its device's arena, so a plan never moves; when its device fails it starts again elsewhere.
+Knows nothing of how a device is repaired.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ class Placement:
     """The devices of a service."""
 
     def __init__(self, devices: Iterable[Device], wait_s: float, changed: asyncio.Event | None = None) -> None:
-        """`wait_s`: how long a plan waits for a device to be repaired; `changed` is set when some health changed."""
+        """`wait_s`: how long a plan waits for a device's repair; `changed` is set when a device's health changes."""
         self.devices = tuple(devices)
         self._wait_s = wait_s
         self._changed = changed or asyncio.Event()
 
     @property
     def ready(self) -> bool:
-        """Some device is up, and none serves another policy: robots must not meet two policies by chance."""
-        told = [device.health() for device in self.devices]
-        return Health.UP in told and Health.WRONG_POLICY not in told
+        """Whether a device is up and none serves another policy: a robot must never meet two policies by chance."""
+        healths = [device.health() for device in self.devices]
+        return Health.UP in healths and Health.WRONG_POLICY not in healths
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Device]:
-        """The device for one plan. Raises NotReady when none is healthy for too long."""
+        """The device for one plan. Raises NotReady when no device is healthy within `wait_s`."""
         device = await self._pick()
         device.plans += 1
         try:
@@ -40,7 +40,7 @@ class Placement:
             device.plans -= 1
 
     def least_loaded(self) -> Device | None:
-        """Where a plan would be placed now; None while no device is up."""
+        """The device that would get a plan now; None while no device is up."""
         up = [device for device in self.devices if device.health() is Health.UP]
         return min(up, key=lambda device: device.load, default=None)
 

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 _CHANGED = "it was reset, it expired or another plan was committed in the meantime"
 
 Keep = Callable[[PlanRequest, Session, ActionChunk], Coroutine[object, object, None]]
-"""Told of every answered plan: the request, the session as it was before, the answer."""
+"""Receives every answered plan: the request, the session as it was before, the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class PolicyParts:
     keep: Keep | None = None
     on_plan: Callable[[ActionChunk], None] = lambda chunk: None
     on_missed: Callable[[], None] = lambda: None
-    """told of every plan that missed its deadline"""
+    """called for every plan that misses its deadline"""
     clock: Clock = time.monotonic
 
 
@@ -215,7 +215,7 @@ class Policy:
     def _on_done(self, task: asyncio.Task[T]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # every waiter is told; an error that nobody waits for is not reported by asyncio
+            task.exception()  # waiters get the error; asyncio need not report one that nobody waits for
 
     async def _await(self, in_flight: InFlightPlan, deadline: float) -> ActionChunk:
         in_flight.waiters += 1
@@ -237,7 +237,7 @@ class Policy:
         finally:
             in_flight.waiters -= 1
             if in_flight.waiters == 0:
-                in_flight.task.cancel()  # nobody is left to answer
+                in_flight.task.cancel()  # no caller is left
 
     async def _run(self, resolved: ResolvedRequest) -> ActionChunk:
         session = await self._open(resolved.request)

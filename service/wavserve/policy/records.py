@@ -1,6 +1,6 @@
-"""Kept plans: the request, the session as it was before, and the answer, in one safetensors file each.
+"""Recorded plans: the request, the session as it was before, and the answer, in one safetensors file each.
 
-Written by the service when it records, read by `replay`. Frames are kept as decoded, so a replay sees the same bits.
+Frames are kept as decoded, so a replay sees the same bits.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ FORMAT = "wavserve-record-2"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One kept plan, ready to be made again: `request` pins seed and iterations to what was spent."""
+    """One recorded plan, ready for a replay: `request` has the seed and the iterations that were spent."""
 
     request: PlanRequest
     memory: FrameMemory | None
     last: LastPlan | None
-    """what a warm start began from"""
+    """where a warm start began; None: no warm start"""
     policy_digest: str
     actions: Array
     """`[T, A]` as answered"""
     dtype: str | None = None
-    """what the models computed in; None: made before records told it"""
+    """numeric type of the models; None: an older record without it"""
 
 
 class Recorder:
-    """Keeps plans in a folder, one file each."""
+    """Writes plans into a folder, one file each."""
 
     def __init__(self, folder: Path) -> None:
         """Raises SettingsError when the folder cannot be made."""
@@ -51,22 +51,22 @@ class Recorder:
             raise SettingsError(f"record.folder: expected a folder that can be made, got {folder}: {error}") from error
         self._folder = folder
 
-    async def keep(self, request: PlanRequest, before: Session, result: ActionChunk, dtype: str) -> None:
-        """`dtype`: what the models computed in. Raises OSError or SafetensorError, as `save` does."""
-        path = self._folder / f"{result.session_id}-{result.sequence:08d}.safetensors"
-        await asyncio.to_thread(save, path, request, before, result, dtype)
+    async def keep(self, request: PlanRequest, before: Session, chunk: ActionChunk, dtype: str) -> None:
+        """`dtype`: numeric type of the models. Raises OSError or SafetensorError, as `save` does."""
+        path = self._folder / f"{chunk.session_id}-{chunk.sequence:08d}.safetensors"
+        await asyncio.to_thread(save, path, request, before, chunk, dtype)
 
 
-def save(path: Path, request: PlanRequest, before: Session, result: ActionChunk, dtype: str) -> None:
+def save(path: Path, request: PlanRequest, before: Session, chunk: ActionChunk, dtype: str) -> None:
     """Writes one plan. Raises OSError or SafetensorError."""
     tensors: dict[str, NDArray[Any]] = {f"images.{name}": image for name, image in request.images.items()}
-    tensors |= {"state": request.state, "actions": result.actions}
+    tensors |= {"state": request.state, "actions": chunk.actions}
     if before.memory is not None:
         tensors["memory"] = before.memory.frames
-    receipt, last = result.receipt, before.last if result.receipt.warm_start else None
+    receipt, last = chunk.receipt, before.last if chunk.receipt.warm_start else None
     if last is not None:
         tensors |= {"last.video": last.video.mean, "last.value": last.value.mean}
-    told = {
+    facts = {
         "format": FORMAT,
         "request": {name: value for name, value in asdict(request).items() if name not in ("images", "state")},
         "memory_steps": 0 if before.memory is None else before.memory.steps,
@@ -78,34 +78,34 @@ def save(path: Path, request: PlanRequest, before: Session, result: ActionChunk,
     }
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     partial = path.with_suffix(".partial")
-    save_file(contiguous, partial, metadata={"wavserve": json.dumps(told)})
-    partial.rename(path)  # a record is whole or not there
+    save_file(contiguous, partial, metadata={"wavserve": json.dumps(facts)})
+    partial.rename(path)  # a reader never sees half a record
 
 
 def load(path: Path) -> Record:
     """Reads one plan. Raises BundleError when the file is not a record."""
     try:
         with safe_open(path, framework="np") as file:
-            told = json.loads((file.metadata() or {}).get("wavserve", "{}"))
+            facts = json.loads((file.metadata() or {}).get("wavserve", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise BundleError(f"{path}: expected a record made by `serve --record`: {error}") from error
-    if told.get("format") != FORMAT:
-        raise BundleError(f"{path}: expected format {FORMAT}, got {told.get('format')}")
-    memory = FrameMemory(tensors["memory"], told["memory_steps"]) if "memory" in tensors else None
-    request, last = _request(told, tensors), _last(told, tensors)
-    return Record(request, memory, last, told["policy_digest"], tensors["actions"], told.get("dtype"))
+    if facts.get("format") != FORMAT:
+        raise BundleError(f"{path}: expected format {FORMAT}, got {facts.get('format')}")
+    memory = FrameMemory(tensors["memory"], facts["memory_steps"]) if "memory" in tensors else None
+    request, last = _request(facts, tensors), _last(facts, tensors)
+    return Record(request, memory, last, facts["policy_digest"], tensors["actions"], facts.get("dtype"))
 
 
-def _last(told: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> LastPlan | None:
-    """Only its means matter: a warm start keeps no spread."""
-    if told["last"] is None:
+def _last(facts: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> LastPlan | None:
+    """Only the means matter: a warm start resets the spread."""
+    if facts["last"] is None:
         return None
     video, value = (Gaussian(tensors[name], np.ones_like(tensors[name])) for name in ("last.video", "last.value"))
-    return LastPlan(**told["last"], video=video, value=value)
+    return LastPlan(**facts["last"], video=video, value=value)
 
 
-def _request(told: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> PlanRequest:
+def _request(facts: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> PlanRequest:
     images = {name.removeprefix("images."): image for name, image in tensors.items() if name.startswith("images.")}
-    request = PlanRequest(images=images, state=tensors["state"], **told["request"])
-    return replace(request, seed=told["seed"], options=told["config"])
+    request = PlanRequest(images=images, state=tensors["state"], **facts["request"])
+    return replace(request, seed=facts["seed"], options=facts["config"])

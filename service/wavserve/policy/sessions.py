@@ -1,7 +1,7 @@
 """What a robot's session remembers, and where sessions are kept.
 
-Called by the policy. A session is an immutable record; a plan commits its successor by compare-and-set on the version,
-and no lock is held across a plan. The store is a small interface; here it is a dictionary, later Redis.
+A session is an immutable record. A plan commits the next version by compare-and-set, and no lock is held during a plan.
+The store is a small interface; this module has the one in memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wavserve.core.types import Array, Gaussian
 
 @dataclass(frozen=True, slots=True)
 class FrameMemory:
-    """The encoded frames a plan is conditioned on: `frames [V, C, P, H, W]`, oldest first (PAPER "Memory").
+    """The encoded frames that a plan is conditioned on: `frames [V, C, P, H, W]`, oldest first.
 
     `steps` counts executed steps since the newest frame was kept.
     """
@@ -31,14 +31,14 @@ class FrameMemory:
 
     @classmethod
     def begin(cls, latents: Array, num_frames: int, threshold: int) -> FrameMemory:
-        """The first observation `[V, C, H, W]` fills every frame; the next one that follows a step may push it back."""
+        """The first observation `[V, C, H, W]` fills every frame; the next one after a step may move it back."""
         return cls(np.repeat(latents[:, :, None], num_frames, axis=2), threshold - 1)
 
     def observe(self, latents: Array, executed_steps: int, threshold: int) -> FrameMemory:
         """The memory with one more observation `[V, C, H, W]`.
 
-        Once `threshold` steps were executed the oldest frame is dropped and the previous newest kept; before that the
-        observation replaces the newest.
+        When `threshold` steps were executed, the oldest frame is dropped and the newest becomes a memory frame. Before
+        that, the observation replaces the newest frame.
         """
         steps = self.steps + executed_steps
         keep = steps >= threshold
@@ -64,7 +64,7 @@ class LastPlan:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One robot's memory under one policy. `version` counts commits; 0 is a session not stored yet."""
+    """One robot's memory under one policy. `version` counts commits; 0: not stored yet."""
 
     id: str
     policy_digest: str
@@ -72,7 +72,7 @@ class Session:
     memory: FrameMemory | None = None
     last: LastPlan | None = None
     last_sequence: int = -1
-    """outlives a reset, so that a plan asked for before it stays stale"""
+    """a reset keeps it, so a request from before the reset is refused as stale"""
 
     @staticmethod
     def fresh(policy_digest: str) -> Session:
@@ -80,39 +80,39 @@ class Session:
         return Session(secrets.token_urlsafe(18), policy_digest)
 
     def forget(self) -> Session:
-        """The session with no memory: its next observation starts afresh."""
+        """The session without memory: its next observation is a first one."""
         return replace(self, memory=None, last=None)
 
 
 class SessionStore(Protocol):
-    """Where sessions are kept. A session that expired is as unknown as one that never was."""
+    """Where sessions are kept. An expired session is unknown."""
 
     async def load(self, session_id: str) -> Session | None: ...
 
     async def commit(self, session: Session) -> bool:
-        """Stores the successor of the version `session.version`; False when the stored version is another.
+        """Stores the session under its next version; False when the stored version is not `session.version`.
 
-        The stored record has the next version. Raises Overloaded when there is no room for a new session.
+        Raises Overloaded when there is no room for a new session.
         """
         ...
 
     async def ensure_room(self) -> None:
-        """Raises Overloaded when a new session could not be kept."""
+        """Raises Overloaded when there is no room for a new session."""
         ...
 
 
 class MemorySessions:
-    """Sessions in this process: they expire `ttl_s` after their last use.
+    """Sessions in this process. They expire `ttl_s` after their last use.
 
-    A full store drops the session longest unused among those that were never continued (requests that wanted one plan
-    and no more); when every session is a robot's at work it refuses new ones.
+    A full store evicts the session that was used least recently among those with a single plan. It refuses new
+    sessions when every session has more than one.
     """
 
     def __init__(self, ttl_s: float, max_sessions: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._ttl_s = ttl_s
         self._max_sessions = max_sessions
         self._clock = clock
-        self._sessions: dict[str, tuple[float, Session]] = {}  # ordered by expiry: each use moves one to the end
+        self._sessions: dict[str, tuple[float, Session]] = {}  # ordered by expiry: each use moves a session to the end
 
     def __len__(self) -> int:
         self._expire()
@@ -131,18 +131,18 @@ class MemorySessions:
         if entry is None:
             await self.ensure_room()
             if len(self._sessions) >= self._max_sessions:
-                del self._sessions[self._droppable()[0]]
+                del self._sessions[self._evictable()[0]]
         self._keep(replace(session, version=session.version + 1))
         return True
 
     async def ensure_room(self) -> None:
         self._expire()
-        if len(self._sessions) >= self._max_sessions and not self._droppable():
+        if len(self._sessions) >= self._max_sessions and not self._evictable():
             oldest, _ = next(iter(self._sessions.values()))
             raise Overloaded(f"all {self._max_sessions} sessions are in use", max(oldest - self._clock(), 0.1))
 
-    def _droppable(self) -> list[str]:
-        """Sessions of one plan, longest unused first."""
+    def _evictable(self) -> list[str]:
+        """Sessions with a single plan, least recently used first."""
         return [session_id for session_id, (_, session) in self._sessions.items() if session.version == 1]
 
     def _keep(self, session: Session) -> Session:

@@ -1,7 +1,7 @@
-"""Where a plan begins that goes on from the session's last one: its means, moved on by the steps that were executed.
+"""Warm start: a plan begins with the means of the session's last plan, shifted by the executed steps. Pure numpy.
 
-Called by `making`. Pure numpy. The means are kept and the spread is not, as TD-MPC2's planner does: planning narrows
-the Gaussians, and a kept spread would narrow from plan to plan until nothing is explored any more.
+The means are kept and the spread is reset, as in TD-MPC2's planner. Planning narrows the Gaussians; a kept spread would
+narrow from plan to plan until nothing is explored.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ def continued(
 ) -> Proposal | None:
     """The proposal to begin with; None when the last plan says nothing about this one.
 
-    That is: another instruction (compared by digest), other shapes, a gap of a whole chunk of `chunk` steps, counted in
-    executed steps or in the robot's own control steps, or steps that the robot counts anew. `standard` is what a plan
-    begins with otherwise.
+    That is so for another instruction (compared by digest), for other shapes, after a gap of a whole chunk of `chunk`
+    steps (in executed steps or in control steps), and when the control step went back. `standard`: where a plan begins
+    without a warm start.
     """
     passed = request.executed_steps, request.control_step - last.control_step
     shapes = [(last.video.mean.shape, standard.video.mean.shape), (last.value.mean.shape, standard.value.mean.shape)]
@@ -29,16 +29,16 @@ def continued(
     if not all(0 <= steps < chunk for steps in passed):
         return None
     return Proposal(
-        Gaussian(_moved_on(last.video.mean, request.executed_steps, chunk, axis=2), standard.video.std),
-        Gaussian(_moved_on(last.value.mean, request.executed_steps, chunk, axis=0), standard.value.std),
+        Gaussian(_shifted(last.video.mean, request.executed_steps, chunk, axis=2), standard.video.std),
+        Gaussian(_shifted(last.value.mean, request.executed_steps, chunk, axis=0), standard.value.std),
     )
 
 
-def _moved_on(mean: Array, executed: int, chunk: int, axis: int) -> Array:
-    """`mean` without the part along `axis` that lies in the past, zeros (the standard mean) behind; whole entries only.
+def _shifted(mean: Array, executed: int, chunk: int, axis: int) -> Array:
+    """`mean` without its past part along `axis`, filled up with zeros (the standard mean) at the end.
 
-    The axis (value tokens, or latent frames of the video) spans the chunk; a latent frame stands for several steps and
-    stays until all of them were executed.
+    The axis (value tokens, or latent frames) spans the chunk. Only whole entries move: a latent frame stands for
+    several steps and stays until all of them were executed.
     """
     length = mean.shape[axis]
     gone = executed * length // chunk

@@ -1,9 +1,8 @@
-"""Joins sample groups of different plans into backend calls, earliest deadline first, and answers each exactly once.
+"""Joins sample groups of different plans into backend calls, earliest deadline first, and answers each group once.
 
-Called by the planner and the policy; calls the backend. One dispatcher serves one device over all verbs. It never waits
-for company: a lone robot's group leaves at once. Calls are kept short, and none is made ready behind a running one of a
-more urgent plan, so that an urgent plan waits for what runs when it comes and for nothing after. Every call's time goes
-into the cost model. It knows tensors and tickets only.
+One dispatcher serves one device over all verbs. It never waits for more groups: a lone robot's group leaves at once.
+Calls are short, and a call that waits behind a running one is never of a less urgent plan. So an urgent plan waits for
+the running call and for no other. Every call's time goes into the cost model. Knows tensors and tickets only.
 """
 
 from __future__ import annotations
@@ -28,15 +27,15 @@ from wavserve.scheduling.groups import SampleGroup, join, split
 from wavserve.scheduling.ledger import Rank
 
 OnBatch = Callable[[str, int, int, float], None]
-"""Told of a call: verb, groups, rows, seconds."""
+"""Receives verb, groups, rows and seconds of every call."""
 
 
 def ignore(verb: str, groups: int, rows: int, seconds: float) -> None:
-    """An `OnBatch` for nobody."""
+    """An `OnBatch` that does nothing."""
 
 
 TURNS = 3
-"""Turns of the event loop in which a plan that was answered asks for its next call."""
+"""Turns of the event loop that an answered plan needs to ask for its next call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +45,30 @@ class BatcherConfig:
     max_rows: int
     """video samples (or other rows) in one call"""
     workers: int
-    """calls the backend really runs at once"""
+    """calls that the backend runs at once"""
     depth: int
-    """calls handed to it at a time: those running, and those ready behind them"""
+    """calls that the backend has at a time: the running ones and those that wait behind them"""
     slice_s: float
-    """how long calls that were handed over may take together"""
+    """how long the calls that the backend has may take together"""
     arena_retry_s: float
-    """how soon a full arena is tried again when none of its slots is ours to free"""
+    """pause before a full arena is tried again when none of its slots is ours to free"""
     one_call_per_model: bool = False
-    """whether each model takes one call at a time, as those in processes of their own do"""
+    """whether each model runs one call at a time, as a model in a process of its own does"""
 
     @property
     def call_s(self) -> float:
-        """How long one call should take at most."""
+        """The longest that one call should take."""
         return self.slice_s / (1 + max(0, self.depth - self.workers))
 
 
 class _HandedOver(NamedTuple):
     model: str
     rank: Rank
-    """of the most urgent plan in it"""
+    """the rank of its most urgent plan"""
 
 
 class Batcher:
-    """`run` a group and get its outputs; `start` and `close` bound the dispatcher's life."""
+    """`run` takes a group and returns its outputs; `start` and `close` start and end the dispatcher."""
 
     def __init__(
         self,
@@ -79,7 +78,7 @@ class Batcher:
         on_batch: OnBatch = ignore,
         clock: Clock = time.monotonic,
     ) -> None:
-        """`on_batch` is told of every call: verb, groups, rows, seconds."""
+        """`on_batch` receives verb, groups, rows and seconds of every call."""
         self._backend = backend
         self._config = config
         self._costs = costs
@@ -88,7 +87,7 @@ class Batcher:
         self._clock = clock
         self._queue: list[SampleGroup] = []
         self._arrivals = itertools.count()
-        self._held: set[tuple[int, int]] = set()  # arena handles given out and not yet freed
+        self._held: set[tuple[int, int]] = set()  # arena handles that plans hold
         self._arena_full = False
         self._work = asyncio.Event()
         self._calls: dict[asyncio.Task[None], _HandedOver] = {}
@@ -107,7 +106,7 @@ class Batcher:
         self._dispatcher = asyncio.create_task(self._dispatch(), name="batcher")
 
     async def close(self) -> None:
-        """Stops dispatching, lets running calls end, and answers whatever is queued with NotReady."""
+        """Stops dispatching, waits for running calls, and answers queued groups with NotReady."""
         self._closed = True
         if self._dispatcher is not None:
             self._dispatcher.cancel()
@@ -120,25 +119,25 @@ class Batcher:
     async def run(self, group: SampleGroup) -> Tensors:
         """Outputs of one group, without the group axis.
 
-        Raises the group's typed error (BackendError and its kinds), or NotReady once closed. A full arena is not an
-        error here: the group waits until slots are freed. Cancelling the caller drops the group.
+        Raises the group's typed error (BackendError and its children), and NotReady once closed. A full arena is no
+        error: the group waits until slots are free. Cancelling the caller drops the group.
         """
         self._enqueue(group)
         try:
             return await group.future
         except asyncio.CancelledError:
-            self._disown(group)
+            self._free_unread(group)
             raise
 
     def discard(self, handles: NDArray[np.int64]) -> None:
-        """Gives back arena slots `[N, 2]` that nobody will read; safe to call for slots already released."""
+        """Frees arena slots `[N, 2]` that nobody will read; slots that are free already stay so."""
         if not self._closed:
             group = SampleGroup("release", {"handles": handles})
             self._enqueue(group)
             group.future.add_done_callback(lambda future: future.cancelled() or future.exception())
 
-    def _disown(self, group: SampleGroup) -> None:
-        """Its caller was cancelled; where the answer had come a moment before, nobody reads the slots it names."""
+    def _free_unread(self, group: SampleGroup) -> None:
+        """The caller was cancelled. Slots of an answer that came a moment before have no reader: they are freed."""
         answer = group.future
         if group.does.allocates and answer.done() and not answer.cancelled() and answer.exception() is None:
             self.discard(answer.result()["handles"])
@@ -168,13 +167,16 @@ class Batcher:
         self._work.set()
 
     async def _next(self) -> list[SampleGroup]:
-        """The groups of the next call, once plans that were answered just now had their chance to ask."""
+        """The groups of the next call; plans that were answered just now get the chance to ask first."""
         for _ in range(TURNS if self._calls or self._queue else 0):
             await asyncio.sleep(0)
         return self._pop()
 
     def _pop(self) -> list[SampleGroup]:
-        """The most urgent group that may run, with as many of its kind as fit; dead groups leave the queue here."""
+        """The most urgent group that may run, joined by as many of the same signature as fit.
+
+        Groups whose caller is gone leave the queue here.
+        """
         self._queue = [group for group in self._queue if not group.future.done()]
         ready = (group for group in self._queue if not (self._arena_full and group.does.allocates))
         waiting = sorted(ready, key=lambda group: group.urgency)
@@ -195,8 +197,10 @@ class Batcher:
         return batch
 
     def _may_leave(self, group: SampleGroup) -> bool:
-        """Whether it would run at once, or be ready behind calls of plans that are no more urgent: a backend that is
-        busy gets nothing that would delay a more urgent plan's next call."""
+        """Whether the group would run at once, or wait only behind calls of plans that are at most as urgent.
+
+        A busy backend gets no call that would delay the next call of a more urgent plan.
+        """
         if not group.does.computes:
             return True
         config, handed = self._config, self._calls.values()
@@ -222,7 +226,7 @@ class Batcher:
         await asyncio.wait([running])
         try:
             answers = split(verb, running.result(), len(batch))
-        except asyncio.CancelledError:  # as a rule because every caller is gone; the model keeps nothing of it
+        except asyncio.CancelledError:  # mostly because every caller is gone; the model keeps nothing of the call
             answers = [BackendError(f"{verb}: the call was cancelled")] * len(batch)
         except WavserveError as error:
             answers = [error] * len(batch)
@@ -245,22 +249,22 @@ class Batcher:
         return await self._backend.run(batch[0].verb, join(batch), latest)
 
     def _account(
-        self, batch: list[SampleGroup], answers: Sequence[Tensors | WavserveError], used_s: float, lasted_s: float
+        self, batch: list[SampleGroup], answers: Sequence[Tensors | WavserveError], used_s: float, wall_s: float
     ) -> None:
-        """Charges the plans of a call with the device seconds it used; one without failure teaches the cost model.
+        """Charges the plans of a call with its device seconds; a call without a failed group updates the cost model.
 
-        A group that failed was served, but what it asked for is owed as before.
+        A failed group is charged too, and its work stays part of the plan's remaining work.
         """
         kind, rows = batch[0].kind, sum(group.rows for group in batch)
         failed = [isinstance(answer, WavserveError) for answer in answers]
-        for group, undone in zip(batch, failed, strict=True):
-            predicted_s = 0.0 if undone else self._costs.seconds(kind, group.rows)
+        for group, has_failed in zip(batch, failed, strict=True):
+            predicted_s = 0.0 if has_failed else self._costs.seconds(kind, group.rows)
             group.ticket.charge(predicted_s, used_s * group.rows / rows)
         if not any(failed):
-            self._costs.measured(kind, rows, used_s, lasted_s)
+            self._costs.measured(kind, rows, used_s, wall_s)
 
     def _settle(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:
-        """Keeps the arena's books for one outcome, then answers the group; a full arena queues it again."""
+        """Updates the held slots and answers the group; a full arena queues the group again."""
         if isinstance(answer, ArenaFull):
             self._wait_for_arena(group)
             return
@@ -277,7 +281,7 @@ class Batcher:
         self._arena_full = True
         if not group.future.done():
             self._queue.append(group)
-        if not self._held:  # nobody here will free a slot: leases of others must run out
+        if not self._held:  # no plan here will free a slot: leases of others must expire
             asyncio.get_running_loop().call_later(self._config.arena_retry_s, self._reopen)
 
     def _reopen(self) -> None:
@@ -285,7 +289,7 @@ class Batcher:
         self._work.set()
 
     def _answer(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:
-        if group.future.done():  # only its own caller may have cancelled it
+        if group.future.done():  # only its own caller cancels it
             assert group.future.cancelled(), "a group was answered twice"
         elif isinstance(answer, WavserveError):
             group.future.set_exception(answer)
@@ -294,13 +298,13 @@ class Batcher:
 
 
 def _stop_if_unwanted(running: asyncio.Task[Tensors], batch: list[SampleGroup], _: object) -> None:
-    """Ends a call when the last of its groups' callers went away."""
+    """Cancels a call when the last caller of its groups is gone."""
     if all(group.future.done() for group in batch):
         running.cancel()
 
 
 def _freed(group: SampleGroup, answer: Tensors | WavserveError) -> bool:
-    """Whether the slots a group named are free now, or were gone already."""
+    """Whether the slots that a group named are free now, or were free before."""
     if not group.does.computes or isinstance(answer, StaleHandle):
         return True  # a release frees them even when its call fails: the arena's owner is gone, and its slots with it
     return group.does.frees_slots(group.params) and isinstance(answer, Mapping)

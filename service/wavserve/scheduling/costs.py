@@ -1,7 +1,7 @@
-"""The cost model: how many seconds of the device a call takes, by verb and rows, learnt from the calls as they run.
+"""The cost model: device seconds of a call by verb and rows, learnt from the calls that ran.
 
-Filled by the batcher; read by it (how much may join a call), by the planner (how to slice, what an iteration costs) and
-so by admission. Knows verbs and clocks; nothing of plans, robots or queues.
+It answers how much may join a call, how a plan is sliced, and what an iteration costs. Knows verbs and clocks, and
+nothing of plans, robots or queues.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from dataclasses import dataclass, field
 from wavserve.core.types import Clock
 
 KEEP = 0.95
-"""How much of its weight a measurement keeps when the next one comes: about the last 20 count."""
+"""Share of its weight that a measurement keeps when the next one comes: about the last 20 count."""
 SPREAD = 1e-3
-"""Variance of the rows, relative to their square, from which on a line can be told."""
+"""A line is fitted when the variance of the rows, relative to their squared mean, is above this."""
 GAIN = 0.1
 DEVIATIONS = 2.0
-"""An estimate is what the line says plus this many mean deviations, so that a call rarely outruns it."""
+"""An estimate is the line plus this many mean deviations, so that few calls take longer."""
 FIRST_DEVIATION = 0.25
 OUTLIER = 4.0
-"""A call counts as at most this many times what was expected: one hiccup of the machine is not a trend, several are."""
+"""A call counts as at most this many times its estimate: one slow call is no trend, several are."""
 HALF_LIFE_S = 2.0
-"""How fast an estimate that is not measured again falls back to the best ever made: slow moments pass, and nobody would
-find out if one of them had every plan refused."""
+"""How fast an estimate falls back to the lowest one while nothing is measured.
+
+Without this, an estimate from a slow moment could refuse every plan and would never be corrected."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallKind:
-    """Calls whose times compare: the same verb, flow or video steps, and value samples `M` of a row."""
+    """Calls whose times are comparable: same verb, same number of steps, same value samples `M` of a row."""
 
     verb: str
     steps: int = 1
@@ -38,28 +39,28 @@ class CallKind:
 
     @property
     def work(self) -> int:
-        """Of one row, relative to others of the verb."""
+        """Work of one row, relative to other kinds of the same verb."""
         return self.steps * self.value_samples
 
 
 class Meter:
-    """The device's time, shared evenly by the calls that run at once: their shares add up to the time it was busy."""
+    """Device seconds of each call. Calls that run at once share the time evenly, so their shares add up to it."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._running = 0
-        self._share = 0.0  # what a call that ran from the beginning on would have got
+        self._share = 0.0  # of a call that runs since the meter began
         self._at = clock()
 
     def start(self) -> float:
-        """A call begins; what `stop` wants to be told."""
+        """A call begins. Returns the mark that `stop` needs."""
         self._advance(1)
         return self._share
 
-    def stop(self, started: float) -> float:
-        """A call ended: device seconds that were its own."""
+    def stop(self, mark: float) -> float:
+        """A call ended. Returns its device seconds."""
         self._advance(-1)
-        return self._share - started
+        return self._share - mark
 
     def _advance(self, change: int) -> None:
         now = self._clock()
@@ -70,7 +71,7 @@ class Meter:
 
 @dataclass(slots=True)
 class Line:
-    """Seconds over rows, fitted to the last calls: weighted sums for a least-squares line."""
+    """Seconds over rows: the weighted sums of a least-squares line through the last calls."""
 
     weight: float = 0.0
     rows: float = 0.0
@@ -78,7 +79,7 @@ class Line:
     rows_rows: float = 0.0
     rows_seconds: float = 0.0
     base_share: float | None = None
-    """of a call of one row, what it takes whatever its rows are; as it was when sizes differed last, None: never"""
+    """share of a one-row call that does not depend on its rows, from the last time that sizes differed; None: never"""
 
     def add(self, rows: int, seconds: float) -> None:
         self.weight = KEEP * self.weight + 1
@@ -88,7 +89,7 @@ class Line:
         self.rows_seconds = KEEP * self.rows_seconds + rows * seconds
 
     def fit(self) -> tuple[float, float]:
-        """`(seconds of no row, seconds a row)`; neither is negative, for more rows never take less time."""
+        """`(seconds of no row, seconds a row)`; neither is negative, because more rows never take less time."""
         rows, seconds = self.rows / self.weight, self.seconds / self.weight
         spread = self.rows_rows / self.weight - rows * rows
         if spread > SPREAD * rows * rows:
@@ -103,8 +104,8 @@ class Line:
 
 
 @dataclass(slots=True)
-class Lasting:
-    """How long calls lasted of late, whatever their rows and whatever ran beside them."""
+class WallTime:
+    """How long recent calls took by the clock, whatever their rows and the calls beside them."""
 
     mean: float = 0.0
     deviation: float = 0.0
@@ -112,7 +113,7 @@ class Lasting:
 
     @property
     def upper(self) -> float:
-        """One mean deviation over the mean: it is summed over several calls, which are not all slow."""
+        """One mean deviation over the mean: a plan sums several calls, and not all of them are slow."""
         return self.mean + self.deviation
 
     def add(self, seconds: float) -> None:
@@ -132,18 +133,18 @@ class Estimate:
     """mean absolute error of the line, as a share of it"""
     calls: int = 0
     best: tuple[float, float] = (math.inf, math.inf)
-    """`(seconds of no row, seconds a row)` of the lowest estimate there ever was"""
+    """`(seconds of no row, seconds a row)` of the lowest estimate so far"""
     measured_at: float = -math.inf
-    lasted: Lasting = field(default_factory=Lasting)
+    wall: WallTime = field(default_factory=WallTime)
 
-    def add(self, rows: int, seconds: float, lasted_s: float, now: float) -> None:
+    def add(self, rows: int, seconds: float, wall_s: float, now: float) -> None:
         self.calls += 1
-        self.lasted.add(min(lasted_s, OUTLIER * self.lasted.mean) if self.calls > 2 else lasted_s)
+        self.wall.add(min(wall_s, OUTLIER * self.wall.mean) if self.calls > 2 else wall_s)
         if self.calls > 2 and (expected := _at(self.line.fit(), rows)) > 0:
             self.deviation += GAIN * (min(abs(seconds - expected) / expected, 1.0) - self.deviation)
             seconds = min(seconds, OUTLIER * expected)
         elif self.calls == 2:
-            self.line = Line()  # the first call of its kind loads kernels: the second takes its place
+            self.line = Line()  # the first call of a kind loads kernels: the second replaces it
         self.line.add(rows, seconds)
         self.measured_at = now
         upper = self._upper()
@@ -151,19 +152,19 @@ class Estimate:
             self.best = upper
 
     def fit(self, now: float) -> tuple[float, float]:
-        """`(seconds of no row, seconds a row)` that most of the next calls stay under."""
+        """`(seconds of no row, seconds a row)`; most of the next calls take less."""
         fresh = math.exp2((self.measured_at - now) / HALF_LIFE_S)
         (base, slope), (best_base, best_slope) = self._upper(), self.best
         return best_base + (base - best_base) * fresh, best_slope + (slope - best_slope) * fresh
 
     def lowest(self, _now: float) -> tuple[float, float]:
-        """As `fit`, at the best there ever was."""
+        """As `fit`, from the lowest estimate so far."""
         return self.best
 
-    def lasts_s(self, now: float) -> float:
-        """How long the next call lasts: as the last ones did; forgotten as `fit` forgets."""
+    def wall_s(self, now: float) -> float:
+        """How long the next call takes by the clock: as long as the recent ones. It fades as `fit` does."""
         fresh = math.exp2((self.measured_at - now) / HALF_LIFE_S)
-        return self.lasted.least + (self.lasted.upper - self.lasted.least) * fresh
+        return self.wall.least + (self.wall.upper - self.wall.least) * fresh
 
     def _upper(self) -> tuple[float, float]:
         base, slope = self.line.fit()
@@ -175,42 +176,45 @@ Fit = Callable[[Estimate, float], tuple[float, float]]
 
 
 class Costs:
-    """Estimates by kind. A kind never measured is guessed from the measured one of its verb closest in work; a verb
-    never measured costs nothing: it goes ahead and is found out."""
+    """Estimates by kind.
+
+    The estimate of a kind that never ran comes from the kind of the same verb that is closest in work. A verb that
+    never ran costs nothing, so its first call always runs and is measured.
+    """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._estimates: dict[CallKind, Estimate] = {}
         self._longest_s, self._longest_at = 0.0, clock()
 
-    def measured(self, kind: CallKind, rows: int, seconds: float, lasted_s: float | None = None) -> None:
-        """A call of `rows` rows took so many device seconds, and `lasted_s` by the clock (None: it had no company)."""
-        lasted_s = seconds if lasted_s is None else lasted_s
-        self._longest_s, self._longest_at = max(lasted_s, self.longest_s()), self._clock()
-        self._estimates.setdefault(kind, Estimate()).add(rows, seconds, lasted_s, self._clock())
+    def measured(self, kind: CallKind, rows: int, seconds: float, wall_s: float | None = None) -> None:
+        """A call of `rows` rows took `seconds` of the device and `wall_s` by the clock (None: it ran alone)."""
+        wall_s = seconds if wall_s is None else wall_s
+        self._longest_s, self._longest_at = max(wall_s, self.longest_s()), self._clock()
+        self._estimates.setdefault(kind, Estimate()).add(rows, seconds, wall_s, self._clock())
 
     def seconds(self, kind: CallKind, rows: int) -> float:
         """Device seconds of one call."""
         return _at(self._fit(kind), rows)
 
     def least_seconds(self, kind: CallKind, rows: int) -> float:
-        """Device seconds of one call at the lowest estimate there ever was."""
+        """Device seconds of one call at the lowest estimate so far."""
         return _at(self._fit(kind, Estimate.lowest), rows)
 
-    def lasts_s(self, kind: CallKind) -> float:
-        """How long a call lasts by the clock, in the company that such calls had of late; 0 when there was none."""
+    def wall_s(self, kind: CallKind) -> float:
+        """How long a call takes by the clock, beside the calls that recently ran with its kind; 0 before the first."""
         known = self._estimates.get(kind)
-        return 0.0 if known is None else known.lasts_s(self._clock())
+        return 0.0 if known is None else known.wall_s(self._clock())
 
     def longest_s(self) -> float:
-        """How long the longest call of late lasted by the clock; forgotten as estimates are."""
+        """How long the longest recent call took by the clock. It fades as estimates do."""
         return self._longest_s * math.exp2((self._longest_at - self._clock()) / HALF_LIFE_S)
 
     def rows_within(self, kind: CallKind, seconds: float, most: int) -> int:
-        """The largest power of two of rows, at most `most`, whose call stays within `seconds`; at least one.
+        """The largest power of two of rows, at least 1 and at most `most`, whose call stays within `seconds`.
 
-        Powers of two keep the sizes of calls from wandering with every measurement. As long as calls of one size only
-        were measured nothing is known of others, and `most` finds out.
+        Powers of two keep call sizes steady from one measurement to the next. While only one size was measured nothing
+        is known of others; `most` is returned, and its call is measured.
         """
         if (known := self._estimates.get(kind)) is None or known.line.base_share is None:
             return most
@@ -220,9 +224,9 @@ class Costs:
         return most if 2 * rows > most and self.fits(kind, most, seconds) else rows
 
     def fits(self, kind: CallKind, rows: int, seconds: float) -> bool:
-        """Whether a call is short enough: within `seconds`, or cut so small that the half of it is for no row at all.
+        """Whether a call is short enough: within `seconds`, or so small that its fixed cost is half of it or more.
 
-        Cutting further would cost more time than it saves anybody.
+        A smaller call would lose more time to the fixed cost than it saves for others.
         """
         fit = self._fit(kind)
         return _at(fit, rows) <= max(seconds, 2 * fit[0])
@@ -231,10 +235,10 @@ class Costs:
         now = self._clock()
         if (known := self._estimates.get(kind)) is not None:
             return fit(known, now)
-        alike = [other for other in self._estimates if other.verb == kind.verb]
-        if not alike:
+        same_verb = [other for other in self._estimates if other.verb == kind.verb]
+        if not same_verb:
             return 0.0, 0.0
-        nearest = min(alike, key=lambda other: abs(math.log(other.work / kind.work)))
+        nearest = min(same_verb, key=lambda other: abs(math.log(other.work / kind.work)))
         scale = kind.work / nearest.work
         base, slope = fit(self._estimates[nearest], now)
         return base * scale, slope * scale

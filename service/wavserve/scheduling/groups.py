@@ -1,6 +1,6 @@
-"""Sample groups, and how several of them become one backend call and its outputs theirs again.
+"""Sample groups: how several of them become one backend call, and how the call's outputs become theirs.
 
-Called by the batcher; made by `calls` and `perception`. Knows tensors and verbs, and nothing of when a call is made.
+Knows tensors and verbs, and nothing of when a call is made.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from wavserve.scheduling.ledger import Rank, Ticket
 
 @dataclass(slots=True, eq=False)
 class SampleGroup:
-    """Samples of one plan that go through one verb together; tensors have no group axis yet."""
+    """Samples of one plan that go through one verb together. The tensors have no group axis yet."""
 
     verb: str
     tensors: Tensors
     params: Mapping[str, int] = field(default_factory=dict)
     ticket: Ticket = field(default_factory=Ticket)
-    """of the plan it belongs to"""
+    """the plan's"""
     on_call: Callable[[float, float], None] | None = None
-    """told (seconds queued, seconds in the call) when the group was answered"""
+    """receives (seconds queued, seconds in the call) when the group is answered"""
     arrival: int = -1
     queued_at: float = 0.0
     future: asyncio.Future[Tensors] = field(init=False)
@@ -42,7 +42,7 @@ class SampleGroup:
 
     @property
     def does(self) -> Verb:
-        """Its verb's row of the table."""
+        """The verb's row of the table."""
         return VERBS[self.verb]
 
     @property
