@@ -11,20 +11,21 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wavserve.backends.base import Backend
-from wavserve.core.errors import ArenaFull, BackendError, NotReady, StaleHandle, WavserveError
+from wavserve.core.errors import ArenaFull, BackendError, NotReady, WavserveError
 from wavserve.core.types import Clock, Tensors
 from wavserve.scheduling.costs import CallKind, Costs, Meter
 from wavserve.scheduling.groups import SampleGroup, join, split
 from wavserve.scheduling.ledger import Rank
+from wavserve.scheduling.slots import HeldSlots
 
 OnBatch = Callable[[str, int, int, float], None]
 """Receives verb, groups, rows and seconds of every call."""
@@ -87,8 +88,7 @@ class Batcher:
         self._clock = clock
         self._queue: list[SampleGroup] = []
         self._arrivals = itertools.count()
-        self._held: set[tuple[int, int]] = set()  # arena handles that plans hold
-        self._arena_full = False
+        self._slots = HeldSlots()
         self._work = asyncio.Event()
         self._calls: dict[asyncio.Task[None], _HandedOver] = {}
         self._dispatcher: asyncio.Task[None] | None = None
@@ -100,7 +100,7 @@ class Batcher:
 
     @property
     def slots_held(self) -> int:
-        return len(self._held)
+        return len(self._slots)
 
     def start(self) -> None:
         self._dispatcher = asyncio.create_task(self._dispatch(), name="batcher")
@@ -178,7 +178,7 @@ class Batcher:
         Groups whose caller is gone leave the queue here.
         """
         self._queue = [group for group in self._queue if not group.future.done()]
-        ready = (group for group in self._queue if not (self._arena_full and group.does.allocates))
+        ready = (group for group in self._queue if not (self._slots.arena_full and group.does.allocates))
         waiting = sorted(ready, key=lambda group: group.urgency)
         first = next(filter(self._may_leave, waiting), None)
         if first is None:
@@ -268,24 +268,20 @@ class Batcher:
         if isinstance(answer, ArenaFull):
             self._wait_for_arena(group)
             return
-        if group.does.allocates and not isinstance(answer, WavserveError):
-            self._held |= _names(answer["handles"])
-            if group.future.done():  # cancelled while it ran: its slots have no reader
-                self.discard(answer["handles"])
-        if "handles" in group.tensors and _freed(group, answer):
-            self._held -= _names(group.tensors["handles"])
-            self._arena_full = False
+        self._slots.note(group, answer)
+        if group.does.allocates and not isinstance(answer, WavserveError) and group.future.done():
+            self.discard(answer["handles"])  # cancelled while it ran: its slots have no reader
         self._answer(group, answer)
 
     def _wait_for_arena(self, group: SampleGroup) -> None:
-        self._arena_full = True
+        self._slots.arena_full = True
         if not group.future.done():
             self._queue.append(group)
-        if not self._held:  # no plan here will free a slot: leases of others must expire
+        if not self._slots:  # no plan here will free a slot: leases of others must expire
             asyncio.get_running_loop().call_later(self._config.arena_retry_s, self._reopen)
 
     def _reopen(self) -> None:
-        self._arena_full = False
+        self._slots.arena_full = False
         self._work.set()
 
     def _answer(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:
@@ -301,14 +297,3 @@ def _stop_if_unwanted(running: asyncio.Task[Tensors], batch: list[SampleGroup], 
     """Cancels a call when the last caller of its groups is gone."""
     if all(group.future.done() for group in batch):
         running.cancel()
-
-
-def _freed(group: SampleGroup, answer: Tensors | WavserveError) -> bool:
-    """Whether the slots that a group named are free now, or were free before."""
-    if not group.does.computes or isinstance(answer, StaleHandle):
-        return True  # a release frees them even when its call fails: the arena's owner is gone, and its slots with it
-    return group.does.frees_slots(group.params) and isinstance(answer, Mapping)
-
-
-def _names(handles: NDArray[Any]) -> set[tuple[int, int]]:
-    return {(int(slot), int(generation)) for slot, generation in handles}
