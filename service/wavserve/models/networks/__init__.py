@@ -1,1 +1,1 @@
-"""The networks as the paper defines them, and the plain path that is the oracle of the fast one."""
+"""The networks as the paper defines them, and the plain path, which is the oracle of the fast path."""

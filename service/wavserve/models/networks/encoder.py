@@ -1,7 +1,7 @@
 """Pixels to latents, latents to pixels, instructions to embeddings: a bundle's VAE and text encoder.
 
-Called by the encoder's runner. Loads from the bundle's folder alone and never from a network; knows nothing of plans.
-The networks are diffusers' `AutoencoderKLLTXVideo` and transformers' `T5EncoderModel`.
+The networks are diffusers' `AutoencoderKLLTXVideo` and transformers' `T5EncoderModel`. They load from the bundle's
+folder, never from the internet. Knows nothing of plans.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from wavserve.core.types import Array
 
 Pixels = NDArray[np.uint8]
 
-# as diffusers' LTX pipelines have it: a decoder that is conditioned on time expects slightly noisy latents
+# the values of diffusers' LTX pipelines: a decoder conditioned on a timestep expects slightly noisy latents
 _DECODE_TIMESTEP = 0.03
 _DECODE_NOISE = 0.025
-_CACHED_PIXELS = 1 << 18
-"""Of frames encoded at a time on a CPU: more leave its cache, and take memory that the process keeps."""
+_MAX_CPU_PIXELS = 1 << 18
+"""Pixels that one VAE call encodes on a CPU. More do not fit the cache, and the process keeps the memory they take."""
 
 
 class Encoder:
@@ -40,11 +40,11 @@ class Encoder:
     def __init__(
         self, folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, text_device: str | None = None
     ) -> None:
-        """`text_device`: of the text encoder alone, which is large and asked once an instruction; None: `device`.
+        """The text encoder is large and runs once per instruction: `text_device` places it apart (None: `device`).
 
-        Raises BundleError when the folder is no bundle or a part does not load.
+        Raises BundleError when the folder is not a bundle or a part does not load.
         """
-        # torch's default rounds float32 to TF32 on a GPU
+        # by default torch rounds float32 convolutions to TF32 on a GPU
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         self._spec = bundle.load(folder).spec
         self._video = VideoCoder(_load(AutoencoderKLLTXVideo, folder / bundle.VAE, dtype).to(device))
@@ -52,7 +52,7 @@ class Encoder:
         self._tokenizer = _load_tokenizer(folder / bundle.TOKENIZER)
 
     def encode_images(self, pixels: Pixels) -> Array:
-        """RGB `[B, V, height, width, 3]` -> normalised latents `[B, V, C, H, W]`, each frame encoded alone."""
+        """RGB `[B, V, height, width, 3]` -> normalised latents `[B, V, C, H, W]`. Each frame is encoded alone."""
         rows = rearrange(torch.from_numpy(pixels), "b v h w c -> (b v) c 1 h w").float() / 127.5 - 1
         latents = rearrange(self._video.encode(rows), "(b v) c 1 h w -> b v c h w", v=pixels.shape[1])
         return _to_numpy(latents)
@@ -66,21 +66,21 @@ class Encoder:
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[bytes]) -> list[Array]:
-        """UTF-8 instructions -> one embedding `[P, C]` each, P its own tokens and no padding.
+        """UTF-8 instructions -> one embedding `[P, C]` each. P is the instruction's own length, without padding.
 
-        Raises InvalidRequest naming `instruction`: not UTF-8, or more than `max_prompt_tokens` tokens.
+        Raises InvalidRequest naming `instruction` when a text is not UTF-8 or has more than `max_prompt_tokens` tokens.
         """
         tokens = [self._tokenize(text) for text in texts]
         longest = self._spec.max_prompt_tokens if self._spec.pad_prompt else max(map(len, tokens))
         ids = torch.full((len(tokens), longest), self._tokenizer.pad_token_id, dtype=torch.int64)
-        # the released code shows the text encoder its padding; whoever imports its weights must do the same
+        # `pad_prompt`: the released code lets the text encoder attend to padding, and its weights expect that
         mask = torch.full(ids.shape, int(self._spec.pad_prompt), dtype=torch.int64)
-        for row, own in enumerate(tokens):
-            ids[row, : len(own)] = torch.tensor(own)
-            mask[row, : len(own)] = 1
+        for row, prompt in enumerate(tokens):
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+            mask[row, : len(prompt)] = 1
         device = self._text.device
         states = self._text(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
-        return [_to_numpy(state[: len(own)]) for state, own in zip(states, tokens, strict=True)]
+        return [_to_numpy(state[: len(prompt)]) for state, prompt in zip(states, tokens, strict=True)]
 
     def _tokenize(self, text: bytes) -> list[int]:
         try:
@@ -93,7 +93,7 @@ class Encoder:
 
 
 class VideoCoder:
-    """The VAE with its own latent statistics, so that what leaves it has about unit variance."""
+    """The VAE with its latent statistics. Latents are normalised, so their variance is about one."""
 
     def __init__(self, vae: Any) -> None:
         self._vae = vae.eval()
@@ -102,39 +102,39 @@ class VideoCoder:
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
-        """Frames -1 to 1 `[R, 3, frames, height, width]` -> `[R, C, F, H, W]` float32: posterior mean, normalised."""
+        """Frames in -1..1 `[R, 3, frames, height, width]` -> normalised posterior mean `[R, C, F, H, W]` float32."""
         frames = frames.to(self._vae.device, self._vae.dtype)
-        size = max(1, _CACHED_PIXELS // math.prod(frames.shape[2:])) if frames.device.type == "cpu" else len(frames)
-        modes = torch.cat([self._vae.encode(part).latent_dist.mode() for part in torch.split(frames, size)])
+        size = max(1, _MAX_CPU_PIXELS // math.prod(frames.shape[2:])) if frames.device.type == "cpu" else len(frames)
+        modes = torch.cat([self._vae.encode(batch).latent_dist.mode() for batch in torch.split(frames, size)])
         latents: Tensor = (modes.float() - self._mean) / self._scale
         return latents
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """`[R, C, F, H, W]` -> `[R, 3, frames, height, width]` float32, nominally -1 to 1, not clamped."""
-        plain = latents.to(self._vae.device).float() * self._scale + self._mean
+        """Normalised latents `[R, C, F, H, W]` -> `[R, 3, frames, height, width]` float32, about -1..1, not clamped."""
+        raw = latents.to(self._vae.device).float() * self._scale + self._mean
         timestep = None
         if self._vae.config.timestep_conditioning:
-            # the same noise for every row and call: a picture of a plan is the same whenever it is drawn
-            noise = torch.from_numpy(draw((0, 0), Stream.VIDEO, 0, 0, tuple(plain.shape[1:]))).to(plain.device)
-            plain = torch.lerp(plain, noise, _DECODE_NOISE)
-            timestep = torch.full(plain.shape[:1], _DECODE_TIMESTEP, device=plain.device, dtype=self._vae.dtype)
-        frames: Tensor = self._vae.decode(plain.to(self._vae.dtype), timestep, return_dict=False)[0]
+            # every row and call gets the same noise, so that the same latents always give the same frames
+            noise = torch.from_numpy(draw((0, 0), Stream.VIDEO, 0, 0, tuple(raw.shape[1:]))).to(raw.device)
+            raw = torch.lerp(raw, noise, _DECODE_NOISE)
+            timestep = torch.full(raw.shape[:1], _DECODE_TIMESTEP, device=raw.device, dtype=self._vae.dtype)
+        frames: Tensor = self._vae.decode(raw.to(self._vae.dtype), timestep, return_dict=False)[0]
         return frames.float()
 
 
-def _load(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a log is no terminal
+def _load(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # the output is a log, not a terminal
     try:
-        model, info = kind.from_pretrained(
+        model, info = model_class.from_pretrained(
             folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{folder}: expected a {kind.__name__}: {error}") from error
-    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info[fault]:  # the libraries would only warn, and leave such weights at random
-            names = sorted(map(str, info[fault]))
-            raise BundleError(f"{folder}: {len(names)} {fault.replace('_', ' ')}: {', '.join(names[:10])}")
+        raise BundleError(f"{folder}: expected a {model_class.__name__}: {error}") from error
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info[problem]:  # the libraries only warn, and leave such weights random
+            names = sorted(map(str, info[problem]))
+            raise BundleError(f"{folder}: {len(names)} {problem.replace('_', ' ')}: {', '.join(names[:10])}")
     return model
 
 

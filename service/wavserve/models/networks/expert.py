@@ -1,7 +1,7 @@
-"""The value and action experts: one transformer in two configurations that reads video features block by block.
+"""The value and action experts: one transformer in two configurations, which reads video features block by block.
 
-Called by `plain` and read by `fast_expert`. Block `i` attends to video features `i` (`attn2`) and, in the action
-expert, also to value features `i` (`attn3`, paper equation 3). Parameter names: the official ones without prefix.
+Block `i` attends to video features `i` (`attn2`) and, in the action expert, also to value features `i` (`attn3`, paper
+equation 3). Parameter names are the official ones without their prefix. Knows nothing of sampling or planning.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from wavserve.models.networks.maths import token_rotary
 
 @dataclass(frozen=True, slots=True)
 class ExpertOutput:
-    """`features`: after each block `[B, T(+1), A]`, a history token first where given; `velocity [B, T, channels]`."""
+    """`features`: after each block `[B, T(+1), A]`, the history token (if any) first; `velocity [B, T, channels]`."""
 
     features: Sequence[Tensor]
     velocity: Tensor
 
 
 class ExpertDiT(nn.Module):
-    """An expert of `expert.width`; `context_widths`: of the video features and, for actions, the value features."""
+    """An expert of width A. `context_widths`: width of the video features and, for actions, of the value features."""
 
     def __init__(self, config: ModelConfig, expert: ExpertConfig, context_widths: Sequence[int]) -> None:
         super().__init__()
@@ -49,10 +49,11 @@ class ExpertDiT(nn.Module):
         value: Sequence[Tensor] | None = None,
         history: Tensor | None = None,
     ) -> ExpertOutput:
-        """One forward of `tokens [B, T, C]` with `timestep [B, T]` on `video`, after each block `[B, V*L, D]`.
+        """One forward of `tokens [B, T, C]` with `timestep [B, T]`.
 
-        Action expert only: `value` features `[B, T, Avalue]` (None skips `attn3`) and `history [B, 1, C]`, a clean
-        token at position 0 with timestep 0.
+        `video`: the video features after each block `[B, V*L, D]`. Action expert only: `value`, the value features
+        after each block `[B, T, Avalue]` (None skips `attn3`), and `history [B, 1, C]`, a noise-free token at
+        position 0 with timestep 0.
         """
         first = 0 if history is None else 1
         if history is not None:
@@ -79,5 +80,5 @@ def value_dit(config: ModelConfig) -> ExpertDiT:
 
 
 def action_dit(config: ModelConfig) -> ExpertDiT:
-    """The action expert of a configuration."""
+    """The action expert of a configuration (paper equation 3)."""
     return ExpertDiT(config, config.action, [config.video.width, config.value.width])

@@ -1,6 +1,7 @@
-"""Flow matching: the schedule of noise levels and the Euler integration, used by all three models and both paths.
+"""Flow matching: the schedule of noise levels and the Euler integration.
 
-`x_t = (1 - s) data + s noise`; a network predicts `noise - data`; its timestep is `1000 s`. Knows no model.
+At noise level `s` (sigma) a sample is `x = (1 - s) data + s noise`. A network predicts the velocity `noise - data` at
+timestep `1000 s`. Knows no model.
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ import torch
 from torch import Tensor
 
 Velocity = Callable[[Tensor, float], Tensor]
-"""A model at a sample and its noise level."""
+"""`velocity(x, sigma)`: a model's prediction for sample `x` at noise level `sigma`, in the shape of `x`."""
 
 OnStep = Callable[[Tensor], None]
-"""Given the sample after each step; what it raises ends the integration."""
+"""Called with the sample after each step. An exception from it ends the integration."""
 
 TIMESTEPS = 1000
 """Timestep of pure noise (sigma 1)."""
 
-MAX_LEVELS = 128
-"""Noise levels whose embeddings a fast path keeps: they are the same in every plan of as many flow steps."""
+MAX_CACHED_LEVELS = 128
+"""Noise levels whose time embeddings a fast path caches. Plans with the same number of steps have the same levels."""
 
 
 def schedule(num_steps: int) -> Tensor:
-    """Noise levels `[num_steps + 1]` float32 on the CPU: from 1 down to `1 / num_steps`, then 0.
+    """Noise levels `[num_steps + 1]` float32 on the CPU: `num_steps` levels from 1 down to `1 / num_steps`, then 0.
 
     Raises ValueError when `num_steps < 1`.
     """
@@ -36,12 +37,20 @@ def schedule(num_steps: int) -> Tensor:
 
 
 def integrate(velocity: Velocity, noise: Tensor, num_steps: int, on_step: OnStep | None = None) -> Tensor:
-    """Euler from `noise` to data: `x <- x + (s_next - s) velocity(x, s)`, in the dtype of `noise`."""
+    """Euler integration from `noise` to data: `x <- x + (s_next - s) velocity(x, s)`, in the dtype of `noise`.
+
+    Raises ValueError when `num_steps < 1`.
+    """
     return _euler(velocity, noise, schedule(num_steps), on_step)
 
 
-def approach(velocity: Velocity, noise: Tensor, num_steps: int, on_step: OnStep | None = None) -> tuple[Tensor, float]:
-    """The sample and its noise level where the last of `num_steps` begins; one step: the noise itself, at 1."""
+def integrate_to_last_step(
+    velocity: Velocity, noise: Tensor, num_steps: int, on_step: OnStep | None = None
+) -> tuple[Tensor, float]:
+    """The sample and noise level at which the last of `num_steps` begins. With one step: the noise itself, at 1.
+
+    Raises ValueError when `num_steps < 1`.
+    """
     sigmas = schedule(num_steps)[:-1]
     return _euler(velocity, noise, sigmas, on_step), sigmas[-1].item()
 

@@ -1,7 +1,7 @@
-"""The layers that the video model and both experts are built of, each once, under the official parameter names.
+"""The layers of the video model and of both experts, under the official parameter names.
 
-Called by `video` and `expert`; the fast paths read the same modules' weights. Written to be obviously equal to the
-formulas, not to be fast: this is the oracle. Knows nothing of latents, sampling or planning.
+They are the oracle: written to follow the formulas line by line, not to be fast. The fast paths read the same modules'
+weights. Knows nothing of latents, sampling or planning.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wavserve.models.networks.maths import TIME_CHANNELS, Rotary, rotate, time_f
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a cross-attention reads: `tokens [B, L, C]`, and where some are padding an additive `mask [B, L]`."""
+    """Input of a cross-attention: `tokens [B, L, C]`. Where some are padding, `mask [B, L]` is added to the logits."""
 
     tokens: Tensor
     mask: Tensor | None = None
@@ -32,17 +32,17 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """`[B, L, (heads d)]` as `[B, heads, L, d]`, without a copy."""
+    """`[B, L, (heads d)]` -> `[B, heads, L, d]`, a view."""
     return rearrange(x, "b l (h d) -> b h l d", h=num_heads)
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """`[B, heads, L, d]` as `[B, L, (heads d)]`."""
+    """`[B, heads, L, d]` -> `[B, L, (heads d)]`."""
     return rearrange(x, "b h l d -> b l (h d)")
 
 
 class Attention(nn.Module):
-    """Attention whose queries and keys are RMS-normalised over the whole width before the split into heads."""
+    """Attention. Queries and keys are RMS-normalised over the whole width, before the split into heads."""
 
     def __init__(self, width: int, context_width: int, num_heads: int, eps: float) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(self, x: Tensor, context: Context, rotary: Rotary | None = None) -> Tensor:
-        """`x [B, L, width]` reads the context; `rotary [L, width]` turns queries and keys (self-attention)."""
+        """`x [B, L, width]` attends to the context. `rotary [L, width]` rotates queries and keys (self-attention)."""
         q, k, v = self.norm_q(self.to_q(x)), self.norm_k(self.to_k(context.tokens)), self.to_v(context.tokens)
         if rotary is not None:
             q, k = rotate(q, rotary), rotate(k, rotary)
@@ -80,7 +80,7 @@ class TwoLayer(nn.Module):
 
 
 class TimeEmbed(nn.Module):
-    """Timesteps `[...]` to the blocks' modulation `[..., 6 width]` and the head's embedding `[..., width]`."""
+    """Timesteps `[...]` -> the blocks' modulation `[..., 6 width]` and the head's embedding `[..., width]`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class _Projection(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear to four times the width, GELU, linear back. (`net.1` is a dropout in the official layout.)"""
+    """Linear to four times the width, GELU, linear back. `net.1` is a dropout in the official layout."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Modulated self-attention, one or two cross-attentions in parallel, modulated feed-forward.
 
-    `attn2` reads `context_widths[0]` channels; `attn3` exists where a second width is given.
+    `attn2` reads a context of `context_widths[0]` channels. `attn3` exists only where a second width is given.
     """
 
     def __init__(self, width: int, num_heads: int, context_widths: Sequence[int], config: ModelConfig) -> None:
@@ -132,9 +132,9 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, temb: Tensor, rotary: Rotary, contexts: Sequence[Context | None], parts: int = 1
     ) -> Tensor:
-        """One block on `x [B, L, width]` with `temb [B, L, 6 width]`; a context that is None is skipped.
+        """One block on `x [B, L, width]` with modulation `temb [B, L, 6 width]`. A context that is None is skipped.
 
-        Self-attention runs within each of `parts` equal stretches of the tokens (views); `rotary [L / parts, width]`.
+        Self-attention runs within each of `parts` equal parts of the tokens (the views); `rotary [L / parts, width]`.
         """
         table = self.scale_shift_table + rearrange(temb, "b l (s c) -> b l s c", s=6)
         shift1, scale1, gate1, shift2, scale2, gate2 = table.unbind(-2)
@@ -143,7 +143,7 @@ class Block(nn.Module):
         attended = rearrange(self.attn1(n, Context(n), rotary), "(b p) l c -> b (p l) c", p=parts)
         x = x + attended * gate1
         layers = [layer for layer in (self.attn2, self.attn3) if layer is not None]
-        # both read the same x
+        # both cross-attentions read the same x (paper equation 3)
         for update in [layer(x, read) for layer, read in zip(layers, contexts, strict=True) if read is not None]:
             x = x + update
         n = F.rms_norm(x, x.shape[-1:], eps=self.eps) * (1 + scale2) + shift2
@@ -152,7 +152,7 @@ class Block(nn.Module):
 
 
 def head(x: Tensor, embedded: Tensor, table: Tensor, proj_out: nn.Linear, eps: float) -> Tensor:
-    """Output head: `x [..., width]`, time embedding `[..., width]`, table `[2, width]` to `[..., channels]`."""
+    """Output head: `x [..., width]`, time embedding `[..., width]` and table `[2, width]` -> `[..., channels]`."""
     shift, scale = (table + embedded.unsqueeze(-2)).unbind(-2)
     out: Tensor = proj_out(F.layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale) + shift)
     return out

@@ -1,7 +1,7 @@
-"""The oracle: whole pipelines and one plan (Algorithm 1) the way the authors' code works, nothing saved or shared.
+"""The oracle: whole pipelines and one plan (paper section 4.3, Algorithm 1), computed as the authors' code does.
 
-Features are projected to keys and values again for every value sample and flow step, tiled per value sample; timesteps
-are embedded per token; text is padded and masked. Called by parity, tests and benchmarks; the service never runs it.
+Nothing is cached or shared. Features are tiled per value sample and projected to keys and values in every flow step;
+timesteps are embedded per token; text is padded and masked. The service never runs this module.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from wavserve.models.networks.video import VideoOutput
 from wavserve.models.weights.weights import Models
 
 MASKED = -10000.0
-"""Added to the logits of padding."""
+"""Added to the attention logits of padding tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a plan is conditioned on: `memory [V, C, P, H, W]`, `text [prompt, Ctext]`, `text_mask [prompt]` (1: no
-    padding), `history [action channels]`."""
+    """What a plan is conditioned on: memory latents `memory [V, C, Fmem, H, W]`, `text [P, Ctext]`, `text_mask [P]`
+    (1: a token, 0: padding) and the state as `history [action channels]`."""
 
     memory: Tensor
     text: Tensor
@@ -37,8 +37,8 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Every standard normal of one plan: `video [K, N, V, C, Fgen, H, W]`, `value [K, N*M, T, C]`, and of the final
-    decode `[V, C, Fgen, H, W]`, `[T, C]` and `[T, action channels]`."""
+    """Every standard-normal draw of one plan: `video [K, N, V, C, Fgen, H, W]` and `value [K, N*M, T, C]`; for the
+    final decode `final_video [V, C, Fgen, H, W]`, `final_value [T, C]` and `action [T, action channels]`."""
 
     video: Tensor
     value: Tensor
@@ -49,8 +49,8 @@ class Draws:
 
 @dataclass(frozen=True, slots=True)
 class PlainIteration:
-    """What one iteration saw and chose. `values [N*M, T]`: last channel; Gaussians as they are after it: video
-    `[V or 1, C, Fgen, H, W]`, value `[T, C]`; elites best first."""
+    """Results of one planning iteration. `values [N*M, T]`: last channel of the value tokens; `snr [N, M]`; elites as
+    indices, best first; `video` and `value`: the refitted Gaussians, `[V or 1, C, Fgen, H, W]` and `[T, C]`."""
 
     values: Tensor
     snr: Tensor
@@ -62,7 +62,7 @@ class PlainIteration:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """The three models with the latent shape they run at; every method takes one scene."""
+    """The three models at one latent shape. Every method takes one scene."""
 
     models: Models
     config: ModelConfig
@@ -70,7 +70,7 @@ class Plain:
 
     @torch.inference_mode()
     def video(self, scene: Scene, future: Tensor, sigma: float) -> VideoOutput:
-        """One video forward of `future [N, V, C, Fgen, H, W]`, noised to `sigma`, behind the scene's memory."""
+        """One video forward of the scene's memory frames followed by `future [N, V, C, Fgen, H, W]` at `sigma`."""
         memory = scene.memory.expand(len(future), *scene.memory.shape)
         tokens = pack(torch.cat([memory, future], dim=3))
         timestep = torch.full(tokens.shape[:3], sigma * flow.TIMESTEPS, device=tokens.device)
@@ -88,17 +88,20 @@ class Plain:
     def denoise(
         self, scene: Scene, noise: Tensor, num_steps: int, on_step: Callable[[Tensor], None] | None = None
     ) -> Tensor:
-        """Future latents `[N, V, C, Fgen, H, W]` fully denoised from `noise`; the memory frames stay as they are."""
+        """Future latents `[N, V, C, Fgen, H, W]`, fully denoised from `noise` (paper figure 9). Memory stays fixed."""
         return flow.integrate(lambda x, sigma: self.velocity(scene, x, sigma), noise, num_steps, on_step)
 
     def imagine(self, scene: Scene, noise: Tensor, num_steps: int = 1) -> Sequence[Tensor]:
-        """Features after each block `[N, V*L, D]`, of the last of `num_steps` forwards on the way to data."""
-        x, sigma = flow.approach(lambda x, sigma: self.velocity(scene, x, sigma), noise, num_steps)
+        """Features after each block `[N, V*L, D]`, from the last of `num_steps` denoising forwards.
+
+        The released code takes one step: a single forward at pure noise.
+        """
+        x, sigma = flow.integrate_to_last_step(lambda x, sigma: self.velocity(scene, x, sigma), noise, num_steps)
         return self.video(scene, x, sigma).features
 
     @torch.inference_mode()
     def integrate_value(self, features: Sequence[Tensor], noise: Tensor, num_steps: int) -> Tensor:
-        """Value tokens `[R, T, C]` from `noise`, row `r` on `features[r]`."""
+        """Value tokens `[R, T, C]`, integrated from `noise`. Row `r` reads row `r` of the video features."""
 
         def velocity(x: Tensor, sigma: float) -> Tensor:
             timestep = torch.full(x.shape[:2], sigma * flow.TIMESTEPS, device=x.device)
@@ -109,10 +112,10 @@ class Plain:
 
     @torch.inference_mode()
     def value_features(self, features: Sequence[Tensor], noise: Tensor) -> Sequence[Tensor]:
-        """Value features after each block `[R, T, A]`: one pass at pure noise."""
+        """Value features after each block `[R, T, A]`, from one forward of `noise [R, T, C]` at timestep 1000."""
         timestep = torch.full(noise.shape[:2], float(flow.TIMESTEPS), device=noise.device)
-        found: Sequence[Tensor] = self.models.value(noise, timestep, features).features
-        return found
+        value_features: Sequence[Tensor] = self.models.value(noise, timestep, features).features
+        return value_features
 
     @torch.inference_mode()
     def integrate_action(
@@ -123,7 +126,7 @@ class Plain:
         num_steps: int,
         on_step: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
-        """Actions `[R, T, C]` from `noise`, on `(video features, value features)` that stay fixed."""
+        """Actions `[R, T, C]`, integrated from `noise` on fixed `(video features, value features)`."""
         history = scene.history.expand(len(noise), 1, -1)
 
         def velocity(x: Tensor, sigma: float) -> Tensor:
@@ -135,33 +138,34 @@ class Plain:
 
 
 def snr(values: Tensor) -> Tensor:
-    """Signal-to-noise ratio `[...]` of values `[..., T]`."""
+    """Signal-to-noise ratio `[...]` of values `[..., T]`: mean / (unbiased std + 1e-6) (paper section 4.3)."""
     return values.mean(-1) / (values.std(-1) + 1e-6)
 
 
 def refit(gaussian: tuple[Tensor, Tensor], elites: Tensor, config: PlannerConfig) -> tuple[Tensor, Tensor]:
-    """The Gaussian `(mean, std)` drawn towards its elites `[elites, ...]` (Algorithm 1, line 4; unbiased std)."""
+    """The Gaussian `(mean, std)` moved towards its elites `[E, ...]` (paper Algorithm 1; unbiased std)."""
     mean, std = gaussian
     a, d = config.smoothing, config.decay
     return a * mean + (1 - a) * elites.mean(0), a * std + (1 - a) * d * elites.std(0)
 
 
 def refit_video(gaussian: tuple[Tensor, Tensor], elites: Tensor, config: PlannerConfig) -> tuple[Tensor, Tensor]:
-    """`refit` of the video Gaussian on `elites [E, V, C, Fgen, H, W]`: each view its own, or all views as one."""
+    """`refit` of the video Gaussian on `elites [E, V, C, Fgen, H, W]`: one Gaussian per view, or one for all views."""
     if not config.per_view_noise:
         elites = rearrange(elites, "e v ... -> (e v) 1 ...")
     return refit(gaussian, elites, config)
 
 
 def start(noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The Gaussian planning starts from: `(mean 0, std 1)` in the shape of `noise`."""
+    """The standard normal, from which planning starts: mean 0 and std 1 in the shape of `noise`."""
     return torch.zeros_like(noise), torch.ones_like(noise)
 
 
 def plain_plan(plain: Plain, scene: Scene, draws: Draws, config: PlannerConfig) -> tuple[Tensor, list[PlainIteration]]:
-    """One plan on explicit noise: actions `[T, action channels]` and what each iteration did (paper Algorithm 1).
+    """One plan on explicit noise: actions `[T, action channels]` and every iteration's results (paper Algorithm 1).
 
-    Mode `published` computes value row `r` on video sample `r % N` and credits it to `r // M`, as released.
+    Mode `published` reproduces the released code: value row `r` reads video sample `r % N`, and its score is credited
+    to video sample `r // M`.
     """
     video = start(draws.final_video if config.per_view_noise else draws.final_video[:1])
     value = start(draws.final_value)

@@ -1,7 +1,7 @@
-"""The video diffusion transformer: features after every block, and the velocity. The plain forward is the oracle.
+"""The video diffusion transformer (paper section 4.1): features after every block, and the velocity.
 
-Called by `plain` (whole pipelines) and read by `fast_video` (same weights, restructured). Knows nothing of planning.
-Source: paper section 4.1; parameter names are the official ones.
+This plain forward is the oracle of the fast one, which reads the same weights. Parameter names are the official ones.
+Knows nothing of sampling or planning.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from wavserve.models.networks.layers import Block, Context, TimeEmbed, TwoLayer,
 from wavserve.models.networks.maths import Rotary
 
 JOINT_EVERY = 3
-"""Every third block, the first included, attends across all views of a sample; the others within a view."""
+"""Every third block, starting with the first, attends across all views of a sample; the others within a view."""
 
 
 def is_joint(layer: int) -> bool:
-    """Whether self-attention of block `layer` runs over all views together."""
+    """Whether the self-attention of block `layer` runs across all views."""
     return layer % JOINT_EVERY == 0
 
 
@@ -34,7 +34,7 @@ class VideoOutput:
 
 
 class VideoDiT(nn.Module):
-    """Video transformer of `config.video`; the tokens of a sample are those of its views one after another, `(v l)`."""
+    """The video transformer of `config.video`. A sample's tokens are those of its views, one after another: `(v l)`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -53,9 +53,9 @@ class VideoDiT(nn.Module):
         self.view_ada = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
     def forward(self, tokens: Tensor, timestep: Tensor, text: Context, rotary: Rotary) -> VideoOutput:
-        """One forward of `tokens [B, V*L, C]` with `timestep [B, V*L]` (1000 sigma, a token each).
+        """One forward of `tokens [B, V*L, C]` with `timestep [B, V*L]` (1000 sigma; memory tokens have 0).
 
-        `text`: `[B, P, Ctext]`, padding masked; `rotary [L, D]` of one view, which tells the number of views.
+        `text [B, P, Ctext]`: padding is masked. `rotary [L, D]`: of one view; L gives the number of views.
         """
         num_views = tokens.shape[1] // len(rotary.cos)
         x = self.proj_in(tokens)
@@ -69,7 +69,10 @@ class VideoDiT(nn.Module):
         return VideoOutput(features, head(x, embedded, self.scale_shift_table, self.proj_out, self.out_norm_eps))
 
     def embed_time(self, timestep: Tensor, num_views: int) -> tuple[Tensor, Tensor]:
-        """Of timesteps `[..., V*L]`, views included: modulation `[..., V*L, 6 D]`, head embedding `[..., V*L, D]`."""
+        """Timesteps `[..., V*L]` -> modulation `[..., V*L, 6 D]` and head embedding `[..., V*L, D]`.
+
+        Both include the learned view embedding.
+        """
         temb, embedded = self.time_embed(timestep)
         view = self.view_embed[:num_views]
         per_view = timestep.shape[-1] // num_views
