@@ -9,6 +9,7 @@ import pytest
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import Given, Loaded, as_environment, load_settings
 from wavserve.core.errors import SettingsError
+from wavserve.core.verbs import MODELS
 
 
 @pytest.fixture
@@ -132,3 +133,9 @@ def test_another_process_can_be_given_the_same_settings(tmp_path: Path) -> None:
     told = as_environment(mine.settings, [key for key, _, _ in mine.rows()])
     assert load_settings(None, told).settings == mine.settings
     assert told["WAVSERVE_BACKEND__THREADS"] == "none"
+
+
+def test_the_default_model_repository_is_the_projects() -> None:
+    repository = Settings().triton.repository
+    assert {folder.name for folder in repository.iterdir()} == set(MODELS)
+    assert all((repository / model / "1" / "model.py").is_file() for model in MODELS)

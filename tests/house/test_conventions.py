@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "service" / "wavserve"
 GENERATED = PACKAGE / "pb"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if GENERATED not in path.parents)
+LINTER = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
 PRINTING = {"cli.py", "commands/output.py"}
 
 
@@ -50,6 +51,15 @@ def test_the_import_law_holds() -> None:
     linter = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
     done = subprocess.run([*linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_root_of_the_package_shows_the_corridor() -> None:
+    """A folder for each name of the import law, in one line, and three files."""
+    [law] = [each for each in LINTER["contracts"] if each["type"] == "layers"]
+    names = {name.strip() for layer in law["layers"] for name in layer.split("|")}
+    shown = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert {name for name in shown if (PACKAGE / name).is_dir()} == names - {"cli"}
+    assert shown - names == {"__init__.py", "cli.py", "py.typed"}
 
 
 def test_the_package_itself_imports_nothing() -> None:
