@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 
 import pytest
 
 from wavserve.backends.triton.client import About
 from wavserve.backends.triton.health import Supervisor, WatchConfig
 from wavserve.core.errors import BundleError, ModelDown
-from wavserve.core.verbs import MODELS
+from wavserve.core.verbs import MODELS, fingerprints
 
 NOBODY = (2**22 + 1, 1)
 """No process has this number: it is above the kernel's largest."""
@@ -25,6 +25,8 @@ class FakeTriton:
     def __init__(self, device: str = "cpu") -> None:
         self.there = dict.fromkeys(MODELS, False)
         self.digest = "d" * 64
+        self.verbs: dict[str, str] = {}
+        """fingerprints of another version's verbs; none: the gateway's own"""
         self.broken: set[str] = set()
         self.trouble: list[Exception] = []
         """what the next calls of `describe` and `start` raise"""
@@ -41,7 +43,7 @@ class FakeTriton:
             self.on_down(model)
             raise ModelDown(model)
         arena = {"used": 0, "slots": self.slots} if model == "video_dit" else None
-        return About(model, self.digest, self._device, "float32", NOBODY, {}, arena)
+        return About(model, self.digest, self._device, "float32", NOBODY, {}, arena, self.verbs or fingerprints(model))
 
     async def load(self, model: str, timeout_s: float) -> None:
         self.calls.append(f"load {model}")
@@ -86,199 +88,189 @@ class FakeTriton:
         self.calls.append("remove unused")
 
 
-Scenario = Callable[[Supervisor, FakeTriton, list[tuple[str, bool]]], Coroutine[Any, Any, None]]
+@dataclass(frozen=True)
+class Watched:
+    """A supervisor that is up, the server it watches, and the changes it reported since."""
+
+    supervisor: Supervisor
+    triton: FakeTriton
+    changes: list[tuple[str, bool]]
 
 
-def supervised(scenario: Scenario, *, owned: bool = True, device: str = "cpu") -> FakeTriton:
-    made: list[FakeTriton] = []
+@asynccontextmanager
+async def watched(*, is_owned: bool = True, device: str = "cpu") -> AsyncIterator[Watched]:
+    triton = FakeTriton(device)
+    changes: list[tuple[str, bool]] = []
+    server = triton if is_owned else None
+    supervisor = Supervisor("here", triton, CONFIG, server, lambda *change: changes.append(change))  # type: ignore[arg-type]
+    if not is_owned:
+        triton.there = dict.fromkeys(MODELS, True)
+    await supervisor.start()
+    assert supervisor.up
+    triton.calls.clear()
+    changes.clear()
+    try:
+        yield Watched(supervisor, triton, changes)
+    finally:
+        await supervisor.close()
 
-    async def main() -> None:
-        triton = FakeTriton(device)
-        made.append(triton)
-        changes: list[tuple[str, bool]] = []
-        server = triton if owned else None
-        supervisor = Supervisor("here", triton, CONFIG, server, lambda *told: changes.append(told))  # type: ignore[arg-type]
-        if not owned:
-            triton.there = dict.fromkeys(MODELS, True)
-        await supervisor.start()
-        assert supervisor.up
-        triton.calls.clear()
-        changes.clear()
-        try:
-            async with asyncio.timeout(20):
-                await scenario(supervisor, triton, changes)
-        finally:
-            await supervisor.close()
 
-    asyncio.run(main())
-    return made[0]
+@pytest.fixture
+async def owned() -> AsyncIterator[Watched]:
+    """The server is the supervisor's child."""
+    async with watched() as own:
+        yield own
+
+
+@pytest.fixture
+async def foreign() -> AsyncIterator[Watched]:
+    """Another process started the server."""
+    async with watched(is_owned=False) as other:
+        yield other
+
+
+@pytest.fixture
+async def on_cuda() -> AsyncIterator[Watched]:
+    async with watched(device="cuda") as own:
+        yield own
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - the condition is nobody's event
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - the condition is nobody's event
+            await asyncio.sleep(0.001)
 
 
-def test_a_model_that_is_gone_is_loaded_again_and_no_other() -> None:
-    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
-        triton.there["value_dit"] = False
-        await until(lambda: bool(changes))
-        await until(lambda: supervisor.up)
-        assert triton.calls[:3] == ["give up value_dit", "unload value_dit", "load value_dit"]
-        assert not any("load" in call for call in triton.calls[3:])
-        assert changes == [("value_dit", False), ("value_dit", True)]
-
-    supervised(scenario)
-    supervised(scenario, owned=False)
+@pytest.mark.parametrize("is_owned", [True, False])
+async def test_a_model_that_is_gone_is_loaded_again_and_no_other(is_owned: bool) -> None:
+    async with watched(is_owned=is_owned) as either:
+        either.triton.there["value_dit"] = False
+        await until(lambda: bool(either.changes))
+        await until(lambda: either.supervisor.up)
+        assert either.triton.calls[:3] == ["give up value_dit", "unload value_dit", "load value_dit"]
+        assert not any("load" in call for call in either.triton.calls[3:])
+        assert either.changes == [("value_dit", False), ("value_dit", True)]
 
 
-def test_a_call_that_finds_a_model_gone_makes_it_unready_at_once() -> None:
-    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
-        supervisor.report("encoder")
-        assert not supervisor.up  # before anything could run
-        await until(lambda: supervisor.up)
-        assert triton.calls == []  # it was there all the same
-
-    supervised(scenario)
+async def test_a_call_that_finds_a_model_gone_makes_it_unready_at_once(owned: Watched) -> None:
+    owned.supervisor.report("encoder")
+    assert not owned.supervisor.up  # before anything could run
+    await until(lambda: owned.supervisor.up)
+    assert owned.triton.calls == []  # it was there all the same
 
 
-def test_on_cuda_the_readers_are_loaded_again_with_the_arenas_owner() -> None:
-    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
-        triton.there["video_dit"] = False
-        await until(lambda: bool(changes))
-        await until(lambda: supervisor.up)
-        loads = {call for call in triton.calls if call.startswith("load")}
-        assert loads == {"load video_dit", "load value_dit", "load action_dit"}
-        triton.calls.clear()
-        changes.clear()
-        triton.there["value_dit"] = False
-        await until(lambda: bool(changes))
-        await until(lambda: supervisor.up)
-        assert [call for call in triton.calls if call.startswith("load")] == ["load value_dit"]
-
-    supervised(scenario, device="cuda")
+async def test_on_cuda_the_readers_are_loaded_again_with_the_arenas_owner(on_cuda: Watched) -> None:
+    on_cuda.triton.there["video_dit"] = False
+    await until(lambda: bool(on_cuda.changes))
+    await until(lambda: on_cuda.supervisor.up)
+    loads = {call for call in on_cuda.triton.calls if call.startswith("load")}
+    assert loads == {"load video_dit", "load value_dit", "load action_dit"}
+    on_cuda.triton.calls.clear()
+    on_cuda.changes.clear()
+    on_cuda.triton.there["value_dit"] = False
+    await until(lambda: bool(on_cuda.changes))
+    await until(lambda: on_cuda.supervisor.up)
+    assert [call for call in on_cuda.triton.calls if call.startswith("load")] == ["load value_dit"]
 
 
-def test_a_server_of_ours_is_started_again_when_repairs_do_not_help() -> None:
-    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
-        triton.broken.add("action_dit")
-        triton.there["action_dit"] = False
-        await until(lambda: "kill" in triton.calls)
-        before = triton.calls[: triton.calls.index("kill")]
-        assert before.count("load action_dit") == CONFIG.max_repairs
-        triton.broken.clear()
-        await until(lambda: supervisor.up)
-        assert "reconnect somewhere" in triton.calls
-        assert all(triton.there[model] for model in MODELS)
-
-    supervised(scenario)
+async def test_a_server_of_ours_is_started_again_when_repairs_do_not_help(owned: Watched) -> None:
+    owned.triton.broken.add("action_dit")
+    owned.triton.there["action_dit"] = False
+    await until(lambda: "kill" in owned.triton.calls)
+    before = owned.triton.calls[: owned.triton.calls.index("kill")]
+    assert before.count("load action_dit") == CONFIG.max_repairs
+    owned.triton.broken.clear()
+    await until(lambda: owned.supervisor.up)
+    assert "reconnect somewhere" in owned.triton.calls
+    assert all(owned.triton.there[model] for model in MODELS)
 
 
-def test_a_foreign_server_is_repaired_without_end_and_never_killed() -> None:
-    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
-        triton.broken.add("action_dit")
-        triton.there["action_dit"] = False
-        await until(lambda: triton.calls.count("load action_dit") > CONFIG.max_repairs + 1)
-        assert not supervisor.up
-        triton.broken.clear()
-        await until(lambda: supervisor.up)
-        assert "kill" not in triton.calls
-
-    supervised(scenario, owned=False)
+async def test_a_foreign_server_is_repaired_without_end_and_never_killed(foreign: Watched) -> None:
+    foreign.triton.broken.add("action_dit")
+    foreign.triton.there["action_dit"] = False
+    await until(lambda: foreign.triton.calls.count("load action_dit") > CONFIG.max_repairs + 1)
+    assert not foreign.supervisor.up
+    foreign.triton.broken.clear()
+    await until(lambda: foreign.supervisor.up)
+    assert "kill" not in foreign.triton.calls
 
 
-def test_a_server_that_ends_is_started_again_with_all_its_models() -> None:
-    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
-        triton.kill()
-        await until(lambda: bool(changes))
-        await until(lambda: supervisor.up)
-        assert {call for call in triton.calls if call.startswith("load")} >= {f"load {model}" for model in MODELS}
-
-    supervised(scenario)
+async def test_a_server_that_ends_is_started_again_with_all_its_models(owned: Watched) -> None:
+    owned.triton.kill()
+    await until(lambda: bool(owned.changes))
+    await until(lambda: owned.supervisor.up)
+    assert {call for call in owned.triton.calls if call.startswith("load")} >= {f"load {model}" for model in MODELS}
 
 
-def test_a_server_whose_models_do_not_load_is_tried_again() -> None:
-    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
-        triton.broken.add("encoder")
-        triton.kill()
-        await until(lambda: triton.calls.count("reconnect somewhere") >= 2)
-        assert not supervisor.up
-        triton.broken.clear()
-        await until(lambda: supervisor.up)
-
-    supervised(scenario)
+async def test_a_server_whose_models_do_not_load_is_tried_again(owned: Watched) -> None:
+    owned.triton.broken.add("encoder")
+    owned.triton.kill()
+    await until(lambda: owned.triton.calls.count("reconnect somewhere") >= 2)
+    assert not owned.supervisor.up
+    owned.triton.broken.clear()
+    await until(lambda: owned.supervisor.up)
 
 
-def test_a_policy_changed_under_the_models_is_noticed() -> None:
-    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
-        supervisor.expect("d" * 64, 1)
-        assert not supervisor.serves_wrong_policy
-        triton.digest = "e" * 64
-        await until(lambda: supervisor.serves_wrong_policy)
-        assert supervisor.up  # they work; they are only not ours
-
-    supervised(scenario)
+async def test_a_policy_changed_under_the_models_is_noticed(owned: Watched) -> None:
+    owned.supervisor.expect("d" * 64, 1)
+    assert not owned.supervisor.serves_wrong_policy
+    owned.triton.digest = "e" * 64
+    await until(lambda: owned.supervisor.serves_wrong_policy)
+    assert owned.supervisor.up  # they work; they are only not ours
 
 
-def test_an_endpoint_of_another_policy_that_is_gone_keeps_nobody_from_planning() -> None:
-    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
-        supervisor.expect("e" * 64, 1)
-        assert supervisor.serves_wrong_policy
-        triton.broken = set(MODELS)
-        triton.there = dict.fromkeys(MODELS, False)
-        await until(lambda: not supervisor.serves_wrong_policy)
-        assert not supervisor.up
-
-    supervised(scenario, owned=False)
+async def test_a_model_with_other_verbs_is_not_used(owned: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    owned.triton.verbs = {"imagine": "of another version"}
+    await until(lambda: len(owned.changes) == len(MODELS))
+    assert not owned.supervisor.up
+    assert "run the same version of wavserve on both" in caplog.text
+    owned.triton.verbs = {}
+    await until(lambda: owned.supervisor.up)
 
 
-def test_whatever_goes_wrong_models_are_watched_on() -> None:
-    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
-        triton.trouble = [OSError("too many open files") for _ in MODELS]
-        await until(lambda: not triton.trouble)
-        await until(lambda: supervisor.up)
-        triton.there["value_dit"] = False
-        await until(lambda: "load value_dit" in triton.calls)
-        await until(lambda: supervisor.up)
-
-    supervised(scenario)
+async def test_an_endpoint_of_another_policy_that_is_gone_keeps_nobody_from_planning(foreign: Watched) -> None:
+    foreign.supervisor.expect("e" * 64, 1)
+    assert foreign.supervisor.serves_wrong_policy
+    foreign.triton.broken = set(MODELS)
+    foreign.triton.there = dict.fromkeys(MODELS, False)
+    await until(lambda: not foreign.supervisor.serves_wrong_policy)
+    assert not foreign.supervisor.up
 
 
-def test_a_server_that_cannot_even_be_started_is_tried_again() -> None:
-    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
-        triton.kill()
-        triton.trouble = [OSError("no memory")]
-        await until(lambda: "reconnect somewhere" in triton.calls)
-        await until(lambda: supervisor.up)
+async def test_whatever_goes_wrong_models_are_watched_on(owned: Watched) -> None:
+    owned.triton.trouble = [OSError("too many open files") for _ in MODELS]
+    await until(lambda: not owned.triton.trouble)
+    await until(lambda: owned.supervisor.up)
+    owned.triton.there["value_dit"] = False
+    await until(lambda: "load value_dit" in owned.triton.calls)
+    await until(lambda: owned.supervisor.up)
 
-    supervised(scenario)
+
+async def test_a_server_that_cannot_even_be_started_is_tried_again(owned: Watched) -> None:
+    owned.triton.kill()
+    owned.triton.trouble = [OSError("no memory")]
+    await until(lambda: "reconnect somewhere" in owned.triton.calls)
+    await until(lambda: owned.supervisor.up)
 
 
 @pytest.mark.parametrize("turns", range(6))
-def test_closing_ends_also_whoever_is_just_told_something(turns: int) -> None:
-    async def main() -> None:
-        triton = FakeTriton()
-        supervisor = Supervisor("here", triton, replace(CONFIG, canary_s=60.0), triton)  # type: ignore[arg-type]
-        await supervisor.start()
-        await asyncio.sleep(0.01)
-        for model in MODELS:
-            supervisor.report(model)
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        async with asyncio.timeout(20):
-            await supervisor.close()
-
-    asyncio.run(main())
+async def test_closing_ends_also_whoever_is_just_told_something(turns: int) -> None:
+    triton = FakeTriton()
+    supervisor = Supervisor("here", triton, replace(CONFIG, canary_s=60.0), triton)  # type: ignore[arg-type]
+    await supervisor.start()
+    await asyncio.sleep(0.01)
+    for model in MODELS:
+        supervisor.report(model)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await supervisor.close()
 
 
-def test_an_arena_that_no_slice_fits_is_noticed() -> None:
+async def test_an_arena_that_no_slice_fits_is_noticed(owned: Watched) -> None:
     """Started again with fewer slots, a Triton would keep a plan waiting for ever."""
-
-    async def scenario(supervisor: Supervisor, triton: FakeTriton, changes: list[tuple[str, bool]]) -> None:
-        supervisor.expect("d" * 64, 8)
-        assert supervisor.fits
-        assert supervisor.num_slots == 8
-        triton.slots = 7
-        await until(lambda: not supervisor.fits)
-
-    supervised(scenario)
+    owned.supervisor.expect("d" * 64, 8)
+    assert owned.supervisor.fits
+    assert owned.supervisor.num_slots == 8
+    owned.triton.slots = 7
+    await until(lambda: not owned.supervisor.fits)
