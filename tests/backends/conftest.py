@@ -9,12 +9,6 @@ import pytest
 from tests.backends.rig import REPOSITORY, RunningTriton, Subject, fake, local, triton
 from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
-from wavserve.models.weights import presets
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return presets.create("tiny", tmp_path_factory.mktemp("bundles") / "tiny")
 
 
 @pytest.fixture(scope="session")

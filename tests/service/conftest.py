@@ -8,14 +8,7 @@ import pytest
 
 from tests.service.rig import REPOSITORY, Server, start
 from wavserve.backends.triton.server import why_not
-from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
-from wavserve.models.weights import presets
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return presets.create("tiny", tmp_path_factory.mktemp("bundles") / "tiny")
 
 
 @pytest.fixture(scope="session", params=["local", "triton-embedded"])

@@ -14,14 +14,8 @@ from wavserve.bundle import bundle
 from wavserve.core.errors import DeadlineExceeded, UnknownSession
 from wavserve.core.messages import ActionChunk
 from wavserve.core.types import PlanRequest
-from wavserve.models.weights import presets
 
 INSTRUCTION = "pick up the alphabet soup"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
-    return presets.create("tiny", tmp_path_factory.mktemp("bundles") / "tiny")
 
 
 @pytest.fixture(scope="module")
