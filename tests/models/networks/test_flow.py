@@ -18,7 +18,7 @@ def test_the_schedule_falls_evenly_from_one_to_zero(num_steps: int) -> None:
     assert torch.allclose(sigmas.diff(), torch.full((num_steps,), -1 / num_steps), atol=1e-6)
 
 
-def test_a_schedule_needs_a_step() -> None:
+def test_a_schedule_without_steps_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         flow.schedule(0)
 
@@ -29,32 +29,32 @@ def test_integrating_the_true_velocity_gives_the_data() -> None:
     assert torch.allclose(flow.integrate(lambda x, sigma: noise - data, noise, 7), data, atol=1e-6)
 
 
-def test_on_step_sees_every_sample_and_the_last_is_the_result() -> None:
-    seen: list[torch.Tensor] = []
+def test_on_step_gets_every_sample_and_the_last_is_the_result() -> None:
+    samples: list[torch.Tensor] = []
 
-    result = flow.integrate(lambda x, sigma: x * sigma, torch.ones(2), 5, seen.append)
+    result = flow.integrate(lambda x, sigma: x * sigma, torch.ones(2), 5, samples.append)
 
-    assert len(seen) == 5
-    assert torch.equal(seen[-1], result)
+    assert len(samples) == 5
+    assert torch.equal(samples[-1], result)
 
 
-def test_approach_stops_where_the_last_step_begins() -> None:
-    seen: list[torch.Tensor] = []
+def test_integrate_to_last_step_stops_where_the_last_step_begins() -> None:
+    samples: list[torch.Tensor] = []
 
     def velocity(x: torch.Tensor, sigma: float) -> torch.Tensor:
         return x * sigma
 
-    x, sigma = flow.approach(velocity, torch.ones(2), 4)
-    flow.integrate(velocity, torch.ones(2), 4, seen.append)
+    x, sigma = flow.integrate_to_last_step(velocity, torch.ones(2), 4)
+    flow.integrate(velocity, torch.ones(2), 4, samples.append)
 
     assert sigma == 0.25
-    assert torch.equal(x, seen[-2])
+    assert torch.equal(x, samples[-2])
 
 
-def test_approaching_in_one_step_is_the_noise_itself() -> None:
+def test_the_last_of_one_step_begins_at_the_noise_itself() -> None:
     noise = torch.randn(2)
 
-    x, sigma = flow.approach(lambda x, s: pytest.fail("one step asks for no velocity"), noise, 1)
+    x, sigma = flow.integrate_to_last_step(lambda x, s: pytest.fail("one step needs no velocity"), noise, 1)
 
     assert sigma == 1
     assert torch.equal(x, noise)

@@ -1,1 +1,1 @@
-"""The same output with a fraction of the work: shared projections, compiled blocks, CUDA graphs."""
+"""The same output for a fraction of the work: cached keys and values, compiled blocks, CUDA graphs."""

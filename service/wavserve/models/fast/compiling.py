@@ -1,9 +1,9 @@
-"""`fused.block` compiled by torch for the machine it runs on: before the service is ready, and never after.
+"""`fused.block` compiled by `torch.compile`: before the service is ready, and never after.
 
-Called by `loading`, and by benchmarks. A model *rehearses*: it runs once on each kind of shapes, the numbers of rows
-and text tokens left open, and that is all that is ever compiled. Other shapes run as they are written, and so does
-everything where no compiler works. torch keeps what it compiled on disk (in `TORCHINDUCTOR_CACHE_DIR`, else in a folder
-of its own among the temporary files), so only the first start on a machine is long.
+Each model is traced once on every kind of shapes, with the numbers of rows and of text tokens as dynamic dimensions.
+Nothing else is ever compiled: other shapes run eagerly, and so does everything where the compiler does not work. torch
+caches compiled code on disk (in `TORCHINDUCTOR_CACHE_DIR`, else in its own folder among the temporary files), so only
+the first start on a machine is slow.
 """
 
 from __future__ import annotations
@@ -26,14 +26,17 @@ from wavserve.models.networks.layers import Block
 log = logging.getLogger(__name__)
 
 MAX_GRAPHS = 64
-"""Compilations a process may make in all; a service makes six. torch's own limit is eight."""
+"""Compilations allowed per process. A service makes six; torch's default limit is eight."""
 
 
 class ShapeTracing(Protocol):
-    """A model's fast path."""
+    """A model's fast path, as the compiler needs it."""
 
     def trace_shapes(self) -> None:
-        """Runs every kind of block that a plan of one video step has, on rows enough to be told from other sizes."""
+        """Runs every kind of block call of a plan with one video step.
+
+        The row counts are chosen so that the compiler can distinguish them from other sizes.
+        """
         ...
 
 
@@ -41,14 +44,16 @@ Model = TypeVar("Model", bound=ShapeTracing)
 
 
 class CompiledBlock:
-    """A `BlockStep` for one model on one device. `open_axis`: of its contexts' keys and values, the axis whose length
-    varies."""
+    """A compiled `BlockStep` for one model on one device.
 
-    def __init__(self, open_axis: int, device: torch.device) -> None:
-        self._open_axis, self._on_cpu = open_axis, device.type == "cpu"
+    `dynamic_axis`: the axis of the contexts' keys and values `[R, heads, L, d]` whose length varies between calls.
+    """
+
+    def __init__(self, dynamic_axis: int, device: torch.device) -> None:
+        self._dynamic_axis, self._on_cpu = dynamic_axis, device.type == "cpu"
         self._compiled: BlockStep = torch.compile(block)
         self._tracing = False
-        # from now on, what no rehearsal compiled runs as it is written: no robot waits for a compiler
+        # from now on, shapes that were not traced run eagerly: no request waits for the compiler
         torch.compiler.set_stance("eager_on_recompile")
 
     def __call__(
@@ -63,45 +68,43 @@ class CompiledBlock:
         if self._tracing:
             torch._dynamo.mark_dynamic(x, 0)
             for part in (part for context in contexts for part in context):
-                torch._dynamo.mark_dynamic(part, self._open_axis)
+                torch._dynamo.mark_dynamic(part, self._dynamic_axis)
         self._compiled(layer, x, temb, rotary, contexts, reach)
 
-    def trace_shapes(self, run: Callable[[], None]) -> None:
-        """Compiles what `run` has this step do. Raises whatever the compiler fails with."""
+    def compile(self, run: Callable[[], None]) -> None:
+        """Compiles every call that `run` makes to this step. Raises whatever the compiler raises."""
         self._tracing = True
         try:
             with (
                 torch.compiler.set_stance("default"),
-                # what differs between models is no reason to leave a width open, only the marks above are
+                # only the dimensions marked above are dynamic: widths that differ between models stay static
                 torch._dynamo.config.patch(recompile_limit=MAX_GRAPHS, automatic_dynamic_shapes=False),
-                # else torch keeps processes of its own; the wrapper: a call without Python between its kernels (for
-                # a GPU it would need CUDA's headers)
+                # one thread: with more, torch keeps worker processes. The C++ wrapper runs no Python between kernels
+                # (for a GPU it would need CUDA's headers)
                 torch._inductor.config.patch(compile_threads=1, cpp_wrapper=self._on_cpu),
-                shapes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]  # one row is no case of its own
+                shapes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]  # one row is not a case of its own
             ):
                 run()
         finally:
             self._tracing = False
 
 
-def compiled(name: str, make: Callable[..., Model], open_axis: int, device: torch.device, required: bool) -> Model:
-    """The model `make` builds on `device` around a compiled step, rehearsed; where that fails, uncompiled, which is
-    logged.
+def compiled(name: str, make: Callable[..., Model], dynamic_axis: int, device: torch.device, required: bool) -> Model:
+    """The model that `make(step=...)` builds, on `device`, with its blocks compiled.
 
-    Raises SettingsError instead where compilation is `required`.
+    Where compilation fails, the model runs uncompiled and the log says so. Raises SettingsError instead where
+    compilation is `required`. `dynamic_axis`: see `CompiledBlock`.
     """
     started = time.perf_counter()
     try:
-        step = CompiledBlock(open_axis, device)
+        step = CompiledBlock(dynamic_axis, device)
         model = make(step=step)
-        step.trace_shapes(model.trace_shapes)
-    except Exception as error:  # a compiler fails in any way it likes, and nothing depends on it
+        step.compile(model.trace_shapes)
+    except Exception as error:  # the compiler may raise anything, and the model works without it
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if required:
-            raise SettingsError(
-                f"backend.compile: on needs a compiler that works; try auto or off: {reason}"
-            ) from error
-        log.warning("%s: runs uncompiled, for torch's compiler does not work here: %s", name, reason)
+            raise SettingsError(f"backend.compile: on needs a working compiler; try auto or off: {reason}") from error
+        log.warning("%s: runs uncompiled because torch's compiler does not work here: %s", name, reason)
         return make(step=block)
     log.info("%s: compiled in %.1f s", name, time.perf_counter() - started)
     return model

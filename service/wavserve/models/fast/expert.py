@@ -1,7 +1,8 @@
-"""The experts restructured: keys and values of the video (and value) features once a sample, not once a step and row.
+"""The experts restructured: the same output on the same weights, without repeated work.
 
-The M value samples of one video sample form one grouped query on its keys and values; timesteps are embedded once each
-and kept. Called by the value and action runners. The plain forward in `expert` is the oracle; the weights are its own.
+Keys and values of the video features and of the value features are computed once per sample, not in every flow step and
+row. The M value samples of one video sample form one grouped query on its keys and values. Each timestep is embedded
+once and cached. The plain forward in `networks/expert` is the oracle. Knows nothing of planning or of the arena.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from wavserve.models.networks.layers import Block
 from wavserve.models.networks.maths import token_rotary
 
 Read = Callable[[int], Tensor]
-"""`read(layer)`: features `[R, L, width]` after block `layer`; only borrowed during the call."""
+"""`read(layer)`: features `[R, L, width]` after block `layer`. They are not kept after the call that reads them."""
 
 _VIDEO, _VALUE = 0, 1
-"""Cross-attentions of a block, by what they read."""
+"""Indices of a block's cross-attentions, by the features they read."""
 
 
 class FastExpert(ABC):
-    """What the fast paths of both experts share. Holds no weights of its own, and keeps nothing of what it ran but the
-    embeddings of noise levels.
+    """The shared part of both experts' fast paths. It holds no weights of its own. Without CUDA graphs it caches
+    only the time embeddings of noise levels.
 
-    `length`: tokens of a sample `T`, without a history token; `contexts`: those of a video sample `V*L` and, for the
-    action expert, of value features. Only `trace_shapes` needs the latter.
+    `length`: the number T of a sample's tokens, without the history token. `contexts`: the number V*L of a video
+    sample's tokens and, for the action expert, the number of value tokens; only `trace_shapes` needs them.
     """
 
     def __init__(
@@ -50,24 +51,24 @@ class FastExpert(ABC):
         self._dtype = dit.scale_shift_table.dtype
         table = token_rotary(length + 1, dit.rope_base, dit.scale_shift_table.shape[1], dit.rope_theta)
         self._rotary = table.interleaved().to(dit.scale_shift_table.device)
-        self._times = lru_cache(flow.MAX_LEVELS)(self._embed_times)  # as many as there are flow steps, as a rule
+        self._times = lru_cache(flow.MAX_CACHED_LEVELS)(self._embed_times)  # usually one entry per flow step
         self._graphs: Graphs | None = None
 
     def use_graphs(self, record: Record) -> None:
-        """From now on the blocks of an integration are replayed as recorded, and one thread at a time may run this."""
+        """From now on, velocities come from captured graphs, and only one thread at a time may run this model."""
         self._graphs = Graphs(self._layers, record)
-        self.trace_shapes()  # what cannot be recorded shows now
+        self.trace_shapes()  # so that a failing capture fails now
 
     @torch.inference_mode()
     def cross_kv(self, read: Read) -> list[KeyValue]:
-        """Keys and values of video features `read(layer) [R, V*L, D]` for each block: once a video sample."""
+        """Keys and values of the video features `read(layer) [R, V*L, D]` for each block, once per video sample."""
         return [
-            self._kept(_VIDEO, layer, key_value(block.attn2, read(layer).to(self._dtype)))
+            self._to_static(_VIDEO, layer, key_value(block.attn2, read(layer).to(self._dtype)))
             for layer, block in enumerate(self._blocks)
         ]
 
     def trace_shapes(self) -> None:
-        """Forwards that are like all others but for their numbers of rows; one row is a case of its own."""
+        """Runs a forward on one row and one on two. One row is a case of its own; larger numbers are like two."""
         for rows in (1, 2):
             self._trace_rows(rows)
 
@@ -86,14 +87,15 @@ class FastExpert(ABC):
         history: Tensor | None = None,
         sink: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
-        """Velocity of `samples [R, M, T, C]` at `sigma`; `contexts`: keys and values of each cross-attention's blocks.
+        """Velocity of `samples [R, M, T, C]` at noise level `sigma`, on the keys and values `contexts`.
 
-        `history [R, C]` leads the tokens; its timestep is 0. `sink` is given `x [(R M), T(+1), A]` after each block.
+        `history [R, C]` becomes the first token, with timestep 0. `sink` is called with `x [(R M), T(+1), A]` after
+        each block.
         """
         tokens = samples.to(self._dtype)
         if history is not None:
-            clean = history.to(self._dtype)[:, None, None].expand(-1, samples.shape[1], 1, -1)
-            tokens = torch.cat([clean, tokens], dim=2)
+            first = history.to(self._dtype)[:, None, None].expand(-1, samples.shape[1], 1, -1)
+            tokens = torch.cat([first, tokens], dim=2)
         temb, embedded = self._times(sigma, history is not None)
         x = self._dit.proj_in(tokens.flatten(0, 1))
         if self._graphs is not None and sink is None:
@@ -111,11 +113,11 @@ class FastExpert(ABC):
             if sink is not None:
                 sink(x)
 
-    def _kept(self, attention: int, layer: int, fresh: KeyValue) -> KeyValue:
-        return fresh if self._graphs is None else self._graphs.keep(attention, layer, fresh)
+    def _to_static(self, attention: int, layer: int, context: KeyValue) -> KeyValue:
+        return context if self._graphs is None else self._graphs.to_static(attention, layer, context)
 
     def _embed_times(self, sigma: float, history: bool) -> tuple[Tensor, Tensor]:
-        """Modulation `[S, 6, A]` and the samples' head embedding `[A]`; S is 1 unless a history token differs."""
+        """Modulation `[S, 6, A]` and the samples' head embedding `[A]`. S is 1, with a history token T + 1."""
         timestep = torch.tensor([sigma, 0.0], device=self._rotary.device) * flow.TIMESTEPS
         temb, embedded = self._dit.time_embed(timestep)
         modulation = temb[[1] + [0] * self._length] if history else temb[:1]
@@ -123,31 +125,31 @@ class FastExpert(ABC):
 
 
 class FastValue(FastExpert):
-    """The value expert's fast path."""
+    """The value expert's fast path. Its oracle is `networks.expert.value_dit`."""
 
     def _trace_rows(self, rows: int) -> None:
         kv = self.cross_kv(lambda layer: self._zeros(rows, self._contexts[0], self._dit.context_widths[0]))
         self.velocity(self._zeros(rows, 3, self._length, self._dit.proj_in.in_features), 1.0, kv)
 
     def velocity(self, samples: Tensor, sigma: float, kv: Sequence[KeyValue]) -> Tensor:
-        """Velocity `[R, M, T, C]` of `samples [R, M, T, C]` at `sigma`, the M rows of a video sample on its `kv`."""
+        """Velocity `[R, M, T, C]` of `samples [R, M, T, C]` at `sigma`. `kv`: of R video samples, M rows on each."""
         return self._velocity(samples, sigma, [kv])
 
     def integrate(
         self, noise: Tensor, kv: Sequence[KeyValue], num_steps: int, on_step: flow.OnStep | None = None
     ) -> Tensor:
-        """Value tokens `[R, M, T, C]` from `noise [R, M, T, C]`."""
+        """Value tokens `[R, M, T, C]`, integrated from `noise [R, M, T, C]` in `num_steps` Euler steps."""
         return flow.integrate(lambda x, sigma: self.velocity(x, sigma, kv), noise, num_steps, on_step)
 
     def features(self, noise: Tensor, kv: Sequence[KeyValue]) -> list[Tensor]:
-        """Value features after each block `[R, T, A]`: one pass of `noise [R, T, C]` at pure noise."""
-        found: list[Tensor] = []
-        self._velocity(noise.unsqueeze(1), 1.0, [kv], sink=lambda x: found.append(x.clone()))
-        return found
+        """Value features after each block `[R, T, A]`, from one forward of `noise [R, T, C]` at timestep 1000."""
+        features: list[Tensor] = []
+        self._velocity(noise.unsqueeze(1), 1.0, [kv], sink=lambda x: features.append(x.clone()))
+        return features
 
 
 class FastAction(FastExpert):
-    """The action expert's fast path."""
+    """The action expert's fast path. Its oracle is `networks.expert.action_dit` (paper equation 3)."""
 
     def _trace_rows(self, rows: int) -> None:
         lengths, widths, channels = self._contexts, self._dit.context_widths, self._dit.proj_in.in_features
@@ -158,9 +160,9 @@ class FastAction(FastExpert):
 
     @torch.inference_mode()
     def value_kv(self, read: Read) -> list[KeyValue]:
-        """Keys and values of value features `read(layer) [R, T, Avalue]` for each block: once a plan."""
+        """Keys and values of the value features `read(layer) [R, T, Avalue]` for each block, once per plan."""
         return [
-            self._kept(_VALUE, layer, key_value(block.attn3, read(layer).to(self._dtype)))
+            self._to_static(_VALUE, layer, key_value(block.attn3, read(layer).to(self._dtype)))
             for layer, block in enumerate(self._blocks)
             if block.attn3 is not None
         ]
@@ -173,7 +175,10 @@ class FastAction(FastExpert):
         video_kv: Sequence[KeyValue],
         value_kv: Sequence[KeyValue] | None,
     ) -> Tensor:
-        """Velocity `[R, T, C]` of `samples [R, T, C]` at `sigma`; `history [R, C]`; None skips what it stands for."""
+        """Velocity `[R, T, C]` of `samples [R, T, C]` at `sigma`.
+
+        `history [R, C]`: None leaves out the history token. `value_kv`: None skips `attn3`.
+        """
         contexts = [video_kv] if value_kv is None else [video_kv, value_kv]
         return self._velocity(samples.unsqueeze(1), sigma, contexts, history).squeeze(1)
 
@@ -186,7 +191,7 @@ class FastAction(FastExpert):
         num_steps: int,
         on_step: flow.OnStep | None = None,
     ) -> Tensor:
-        """Actions `[R, T, C]` from `noise [R, T, C]`; `history [R, C]`."""
+        """Actions `[R, T, C]`, integrated from `noise [R, T, C]`. Other arguments as in `velocity`."""
 
         def velocity(x: Tensor, sigma: float) -> Tensor:
             return self.velocity(x, sigma, history, video_kv, value_kv)

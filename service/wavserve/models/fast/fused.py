@@ -1,8 +1,8 @@
-"""One transformer block as one function on tensors, the same for all three models; the fast paths run it.
+"""One transformer block as one function on tensors, the same for all three models.
 
-Written for two readers: torch as it is, which likes few operations and results in place, and torch's compiler, which
-fuses what lies between the matrix products. Where the two want different formulas (rotation, GELU) both are here.
-Reads the plain modules' weights and copies none; `layers.Block` is the oracle.
+It serves eager torch, which is fast with few operations and in-place results, and `torch.compile`, which fuses the
+operations between matrix products. Where the two need different formulas (rotation, GELU), both are here. It reads the
+weights of the plain modules without copying them; `layers.Block` is the oracle.
 """
 
 from __future__ import annotations
@@ -18,26 +18,29 @@ from wavserve.models.networks.layers import Attention, Block, FeedForward, gelu
 
 
 class KeyValue(NamedTuple):
-    """Keys (normalised) and values `[R, heads, L, head dim]` of what an attention reads. A tuple: the compiler sees
-    through it."""
+    """An attention's keys (RMS-normalised) and values, both `[R, heads, L, head dim]`. A tuple, because the compiler
+    traces through tuples."""
 
     key: Tensor
     value: Tensor
 
 
 class Reach(NamedTuple):
-    """What self-attention sees and what a block updates. `joint`: a token sees its whole row, else only its entry of
-    axis 1 (its view). `first`: entries of the third axis from the end (frames) that are read but not updated."""
+    """Which tokens self-attention reads and which a block updates, for `x [B, V, F, L, D]`.
+
+    `joint`: a token attends to its whole row, else only to its view (axis 1). Frames (axis -3) before `first_frame` are
+    attended to but not updated.
+    """
 
     joint: bool = True
-    first: int = 0
+    first_frame: int = 0
 
 
 EVERYTHING = Reach()
 
 
 class BlockStep(Protocol):
-    """`block`, or the same compiled."""
+    """`block`, or its compiled form."""
 
     def __call__(
         self,
@@ -60,36 +63,38 @@ def block(
 ) -> None:
     """One block on `x [B, ..., D]`, in place.
 
-    `temb [..., 6, D]` and `rotary [..., D / 2, 2]` (cosines, sines) broadcast against `x`.
-    Cross-attentions read contexts of R rows, each by B / R rows of `x`; they may be fewer than the block has.
+    `temb [..., 6, D]` and `rotary [..., D / 2, 2]` (cosines, sines) broadcast against `x`. A context has R rows, and
+    B / R rows of `x` attend to each. `contexts` may be fewer than the block's cross-attentions.
     """
     joint, first = reach
     shift1, scale1, gate1, shift2, scale2, gate2 = (layer.scale_shift_table + temb).unbind(-2)
     attended = _self_attention(layer.attn1, _modulated(x, shift1, scale1, layer.eps), rotary, joint, first)
-    kept = _from(x, first)
-    kept.addcmul_(attended.view(kept.shape), _from(gate1, first))
+    updated = _from(x, first)
+    updated.addcmul_(attended.view(updated.shape), _from(gate1, first))
     layers = [each for each in (layer.attn2, layer.attn3) if each is not None]
-    # both read the same x; zip ends early where the action expert is run without value features
-    updates = [_grouped(each, kept, context) for each, context in zip(layers, contexts, strict=False)]
+    # both cross-attentions read the same x (paper equation 3); zip stops early where the action expert runs without
+    # value features
+    updates = [_cross_attention(each, updated, context) for each, context in zip(layers, contexts, strict=False)]
     for update in updates:
-        kept += update
-    n = _modulated(kept, _from(shift2, first), _from(scale2, first), layer.eps)
-    kept.addcmul_(_feed_forward(layer.ff, n), _from(gate2, first))
+        updated += update
+    n = _modulated(updated, _from(shift2, first), _from(scale2, first), layer.eps)
+    updated.addcmul_(_feed_forward(layer.ff, n), _from(gate2, first))
 
 
 def key_value(layer: Attention, tokens: Tensor) -> KeyValue:
-    """Keys and values of context `tokens [R, L, C]`; they depend on nothing else, so once is enough."""
+    """Keys and values of context `tokens [R, L, C]`. They depend on nothing else, so they are computed once."""
     key, value = layer.norm_k(layer.to_k(tokens)), layer.to_v(tokens)
     return KeyValue(_heads(key, layer.num_heads), _heads(value, layer.num_heads))
 
 
 def _heads(x: Tensor, num_heads: int) -> Tensor:
-    """`[R, L, (heads d)]` seen as `[R, heads, L, d]`."""
+    """`[R, L, (heads d)]` -> `[R, heads, L, d]`, a view."""
     rows, length, width = x.shape
     return x.view(rows, length, num_heads, width // num_heads).transpose(1, 2)
 
 
 def _from(x: Tensor, first: int) -> Tensor:
+    """`x [..., F, L, D]` from frame `first` on."""
     return x[..., first:, :, :] if first else x
 
 
@@ -99,7 +104,7 @@ def _modulated(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
 
 
 def _self_attention(layer: Attention, n: Tensor, rotary: Tensor, joint: bool, first: int) -> Tensor:
-    """Output projection `[rows, L, D]` of attention among `n [B, ..., D]`, of the tokens from `first` on."""
+    """Self-attention of `n [B, ..., D]`, output projection included: `[rows, L, D]`. Queries begin at frame `first`."""
     q = apply_rotary(layer.norm_q(layer.to_q(_from(n, first))), rotary[first:])
     k = apply_rotary(layer.norm_k(layer.to_k(n)), rotary)
     q, k, v = (_rows(part, joint) for part in (q, k, layer.to_v(n)))
@@ -107,32 +112,34 @@ def _self_attention(layer: Attention, n: Tensor, rotary: Tensor, joint: bool, fi
 
 
 def _rows(x: Tensor, joint: bool) -> Tensor:
-    """`x [B, ..., D]` as `[rows, L, D]`, a row what attends to itself."""
+    """`x [B, ..., D]` -> `[rows, L, D]`. The tokens of a row attend to each other."""
     return x.flatten(1, -2) if joint else x.flatten(0, 1).flatten(1, -2)
 
 
-def _grouped(layer: Attention, x: Tensor, context: KeyValue) -> Tensor:
-    """Cross-attention of `x [B, ..., D]` on a context of R rows: the rows of one as a single query."""
+def _cross_attention(layer: Attention, x: Tensor, context: KeyValue) -> Tensor:
+    """Cross-attention of `x [B, ..., D]` on a context of R rows. The B / R rows of one context are a single query."""
     q = layer.norm_q(layer.to_q(x))
     return _attend(layer, q.view(len(context.key), -1, x.shape[-1]), context).view(x.shape)
 
 
 def _attend(layer: Attention, q: Tensor, context: KeyValue) -> Tensor:
-    """Output projection of queries `q [R, L, width]` on a context of the same `R` rows: `[R, L, width]`."""
-    read = _attention(_heads(q, layer.num_heads), *context)
-    return layer.to_out[0](read.transpose(1, 2).reshape(q.shape))  # type: ignore[no-any-return]
+    """Attention of queries `q [R, L, width]` on a context of the same R rows, output projection included."""
+    attended = _attention(_heads(q, layer.num_heads), *context)
+    return layer.to_out[0](attended.transpose(1, 2).reshape(q.shape))  # type: ignore[no-any-return]
 
 
 def _attention(q: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention of `q [R, heads, L, head dim]`.
 
-    On a CPU torch's own multiplies bfloat16 no faster than float32 (docs/benchmarks); there it is two products.
+    On a CPU, torch's own attention is no faster in bfloat16 than in float32 (docs/benchmarks), so there bfloat16 uses
+    two matrix products.
     """
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(q, key, value)
-    scaled = q * q.shape[-1] ** -0.5  # not the scores: the compiler would know torch's own attention, and put it here
-    read: Tensor = (scaled @ key.transpose(-1, -2)).softmax(-1) @ value
-    return read
+    # scaling q, not the scores, keeps the compiler from recognising attention and substituting torch's own
+    scaled = q * q.shape[-1] ** -0.5
+    attended: Tensor = (scaled @ key.transpose(-1, -2)).softmax(-1) @ value
+    return attended
 
 
 def _feed_forward(layer: FeedForward, x: Tensor) -> Tensor:
@@ -141,18 +148,22 @@ def _feed_forward(layer: FeedForward, x: Tensor) -> Tensor:
 
 
 def _gelu(x: Tensor) -> Tensor:
-    """GELU in its tanh form, for 1 + tanh(a) = 2 sigmoid(2 a): compiled, an exponential is cheaper than a tangent."""
+    """GELU in its tanh form. Compiled, it uses 1 + tanh(a) = 2 sigmoid(2 a): an exponential is cheaper than tanh."""
     if not torch.compiler.is_compiling():
         return gelu(x)
     return x * torch.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
 
 
 def apply_rotary(x: Tensor, rotary: Tensor) -> Tensor:
-    """`x [..., width]` turned pair by pair, in float32, by `rotary [..., width / 2, 2]`. May write `x`."""
+    """`x [..., width]` with each channel pair rotated, in float32, by `rotary [..., width / 2, 2]` (cosines, sines).
+
+    May overwrite `x`.
+    """
     pairs = x.float().view(*x.shape[:-1], -1, 2)
     if not torch.compiler.is_compiling():
         torch.view_as_complex(pairs).mul_(torch.view_as_complex(rotary))
         return pairs.view(x.shape).to(x.dtype)
-    first, second, cos, sin = pairs[..., 0], pairs[..., 1], rotary[..., 0], rotary[..., 1]  # complex is not fused
-    rotated_pairs = torch.stack((first * cos - second * sin, first * sin + second * cos), -1)
-    return rotated_pairs.flatten(-2).to(x.dtype)
+    # the compiler does not fuse complex numbers
+    first, second, cos, sin = pairs[..., 0], pairs[..., 1], rotary[..., 0], rotary[..., 1]
+    rotated = torch.stack((first * cos - second * sin, first * sin + second * cos), -1)
+    return rotated.flatten(-2).to(x.dtype)

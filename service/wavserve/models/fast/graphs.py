@@ -1,8 +1,8 @@
-"""An expert's blocks as CUDA graphs: recorded once for every kind of shapes, then a single launch a forward.
+"""An expert's blocks as CUDA graphs: captured once per combination of shapes, then replayed in one launch per forward.
 
-Called by `fast_expert` where `backend.cuda_graphs` asks for it. A GPU is done with an expert's small kernels before
-Python has launched the next (figures of an H100: docs/benchmarks); the video model's are long enough without. Recorded
-by hand, for the graphs of torch's compiler refuse functions that update their input, as blocks do.
+A GPU finishes an expert's small kernels before Python launches the next one (figures of an H100: docs/benchmarks). The
+video model's kernels are long enough without graphs. Capture is done by hand, because the CUDA graphs of
+`torch.compile` refuse functions that mutate their input, as blocks do.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch import Tensor
 from wavserve.models.fast.fused import KeyValue
 
 Contexts = Sequence[Sequence[KeyValue]]
-"""Of each cross-attention, what every block reads."""
+"""For each cross-attention, the keys and values that each block reads."""
 
 Layers = Callable[[Tensor, Tensor, Contexts], None]
-"""All blocks on `x [B, ..., D]`, in place, with the modulation `temb` and contexts."""
+"""`layers(x, temb, contexts)`: all blocks on `x [B, ..., D]`, in place, with modulation `temb`."""
 
 Replay = Callable[[], None]
 Record = Callable[[Callable[[], None]], Replay]
-"""Runs a function, maybe more than once, and returns what does the same again on the same tensors."""
+"""Captures a function, which it may run more than once. The replay repeats it on the same tensors."""
 
 MAX_GRAPHS = 32
-"""Graphs kept of a model: as many numbers of rows and value samples. A dropped one is recorded again when needed."""
+"""Graphs kept per model: one per number of rows and of value samples. An evicted one is captured again on demand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +39,29 @@ class _Graph:
 
 
 class Graphs:
-    """`Layers` that replay what was recorded. One thread at a time.
+    """`Layers` that are captured at the first call with new shapes or addresses, and replayed after that.
 
-    A graph works on the addresses it was recorded on. `x` and `temb` are copied to its own; contexts are large and are
-    read where they lie, so a graph is good for contexts of the same places and shapes alone: `keep` puts them there.
+    A graph works on the addresses it was captured with. Each call copies `x` and `temb` into the graph's own tensors.
+    Contexts are too large to copy at every call, so a graph reads them in place and serves only contexts with the same
+    addresses and shapes. `to_static` copies contexts to fixed addresses. Not safe for concurrent calls.
     """
 
     def __init__(self, layers: Layers, record: Record, max_graphs: int = MAX_GRAPHS) -> None:
         self._layers, self._record, self._max_graphs = layers, record, max_graphs
         self._graphs: OrderedDict[tuple[object, ...], _Graph] = OrderedDict()
-        self._kept: dict[tuple[int, int], KeyValue] = {}
+        self._buffers: dict[tuple[int, int], KeyValue] = {}
 
-    def keep(self, attention: int, layer: int, fresh: KeyValue) -> KeyValue:
-        """A copy of `fresh [R, heads, L, d]` where that block's context always lies; good until the next one."""
-        kept = self._kept.get((attention, layer))
-        if kept is None or not _fits(fresh.key, kept.key):
-            kept = KeyValue(*(torch.empty_like(part) for part in fresh))
-            self._kept[attention, layer] = kept
-        rows = len(fresh.key)
-        return KeyValue(*(place[:rows].copy_(part) for place, part in zip(kept, fresh, strict=True)))
+    def to_static(self, attention: int, layer: int, context: KeyValue) -> KeyValue:
+        """`context [R, heads, L, d]` copied into the static buffer of that block's cross-attention.
+
+        The copy is valid until the next call for the same block and attention.
+        """
+        buffers = self._buffers.get((attention, layer))
+        if buffers is None or not _fits(context.key, buffers.key):
+            buffers = KeyValue(*(torch.empty_like(part) for part in context))
+            self._buffers[attention, layer] = buffers
+        rows = len(context.key)
+        return KeyValue(*(buffer[:rows].copy_(part) for buffer, part in zip(buffers, context, strict=True)))
 
     def __call__(self, x: Tensor, temb: Tensor, contexts: Contexts) -> None:
         graph = self._graph(x, temb, contexts)
@@ -68,7 +72,7 @@ class Graphs:
 
     def _graph(self, x: Tensor, temb: Tensor, contexts: Contexts) -> _Graph:
         parts = (part for context in contexts for pair in context for part in pair)
-        # a place that another tensor of the same shape has taken over is as good: whatever lies there is read
+        # another tensor of the same shape at the same address also works: the graph reads whatever is there
         key = (x.shape, temb.shape, *((part.data_ptr(), part.shape) for part in parts))
         if key in self._graphs:
             self._graphs.move_to_end(key)
@@ -81,20 +85,20 @@ class Graphs:
         return graph
 
 
-def _fits(part: Tensor, place: Tensor) -> bool:
-    return len(part) <= len(place) and part.shape[1:] == place.shape[1:] and part.dtype == place.dtype
+def _fits(part: Tensor, buffer: Tensor) -> bool:
+    return len(part) <= len(buffer) and part.shape[1:] == buffer.shape[1:] and part.dtype == buffer.dtype
 
 
 def cuda_recorder() -> Record:
-    """Records on the current CUDA device. All graphs of a recorder share their memory: one runs at a time."""
+    """Captures on the current CUDA device. The graphs of one recorder share a memory pool, so one runs at a time."""
     pool = torch.cuda.graph_pool_handle()
 
     def record(run: Callable[[], None]) -> Replay:
-        aside, stream = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(stream)
-        with torch.cuda.stream(aside):
-            run()  # loads kernels and makes workspaces, which cannot be recorded
-        stream.wait_stream(aside)
+        side_stream, stream = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
+        side_stream.wait_stream(stream)
+        with torch.cuda.stream(side_stream):
+            run()  # warm-up: loading kernels and allocating workspaces cannot be captured
+        stream.wait_stream(side_stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             run()
