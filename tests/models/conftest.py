@@ -1,4 +1,4 @@
-"""A small configuration that no fixture has: three views, widths not divisible by 6, experts of their own widths."""
+"""A small configuration that no parity fixture has: three views, widths not divisible by 6, different expert widths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formulas of operations against torch's counter, and their figures for the 2.3 B model."""
+"""The FLOP formulas against torch's counter, and their results for the 2.3 B model."""
 
 from __future__ import annotations
 
@@ -26,25 +26,29 @@ def few_draws(few: Workload, draws: Draws) -> Draws:
     return replace(draws, video=draws.video[:, : few.planner.num_video_samples], value=draws.value[:, :num_rows])
 
 
-def test_the_plain_formula_is_what_torch_counts(few: Workload, plain: Plain, scene: Scene, few_draws: Draws) -> None:
+def test_the_plain_formula_agrees_with_torchs_counter(
+    few: Workload, plain: Plain, scene: Scene, few_draws: Draws
+) -> None:
     counted = flops.counted(lambda: plain_plan(plain, scene, few_draws, few.planner))
 
     assert flops.plain(few).plan == pytest.approx(counted, rel=0.02)
 
 
-def test_the_fast_formula_is_what_torch_counts(few: Workload, models: Models, scene: Scene, few_draws: Draws) -> None:
+def test_the_fast_formula_agrees_with_torchs_counter(
+    few: Workload, models: Models, scene: Scene, few_draws: Draws
+) -> None:
     counted = flops.counted(lambda: plan_fast(few, models, scene, few_draws))
 
     assert flops.fast(few).plan == pytest.approx(counted, rel=0.02)
 
 
-def test_more_video_steps_cost_whole_forwards(odd: Workload) -> None:
+def test_each_further_video_step_costs_a_whole_forward(odd: Workload) -> None:
     slow = replace(odd, planner=replace(odd.planner, num_video_steps=3))
 
     assert flops.fast(slow).imagine == 3 * flops.fast(odd).imagine
 
 
-def test_a_libero_plan_of_the_large_model() -> None:
+def test_flops_of_a_libero_plan_of_the_large_model() -> None:
     config = ModelConfig(
         VideoConfig(128, 128, num_layers=28, num_heads=32, head_dim=64, caption_channels=4096),
         value=ExpertConfig(10, 10, num_heads=16, head_dim=32, rope_base=57),

@@ -1,8 +1,8 @@
-"""What `test_compiling` runs in a process of its own: compiled fast paths beside the same as they are written.
+"""The script that `test_compiling` runs in a separate process: compiled fast paths beside the uncompiled ones.
 
-A process of its own, because what torch compiles stays in a process, and because torch's compiler brings warnings.
-Arguments: the models. Writes one JSON object: the largest differences by model, compilations made, and how many of them
-the cache on disk spared.
+A separate process, because compiled code stays in a process and torch's compiler emits warnings. Arguments: the models.
+Prints one JSON object: the largest difference per model, the number of compilations, and the hits and misses of the
+cache on disk.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ def normal(*shape: int) -> Tensor:
 
 
 def video(model: FastVideo) -> Iterator[Tensor]:
-    """Groups and samples of several numbers, instructions of several lengths; without features, and of one token."""
+    """Varies the numbers of groups and samples and the instruction length (one token included), with and without
+    features."""
     for prompts, samples in (([4], 1), ([5], 6), ([7, 3], 2), ([9], 3), ([1], 2)):
         texts = [model.text_kv(normal(prompt, 10)) for prompt in prompts]
         inputs = normal(len(prompts), VIEWS, 6, 2, 2, 2), normal(len(prompts), samples, VIEWS, 6, 2, 2, 2), 0.7, texts
-        found: list[Tensor] = []
-        model.run(*inputs, lambda layer, x, found=found: found.append(x.clone()))  # type: ignore[misc]
-        yield from found
+        features: list[Tensor] = []
+        model.run(*inputs, lambda layer, x, features=features: features.append(x.clone()))  # type: ignore[misc]
+        yield from features
         velocity = model.run(*inputs, velocity=True)
         assert velocity is not None
         yield velocity
@@ -75,16 +76,21 @@ def makers(models: Models) -> Iterator[tuple[str, Callable[..., FastVideo | Fast
 def main() -> None:
     torch.set_num_threads(2)
     forwards: dict[str, Callable[..., Iterator[Tensor]]] = {"video": video, "value": value, "action": action}
-    apart = {}
-    for name, make, open_axis in makers(random_models(CONFIG, seed=3)):
+    differences = {}
+    for name, make, dynamic_axis in makers(random_models(CONFIG, seed=3)):
         if name not in sys.argv:
             continue
-        model = compiled(name, make, open_axis, torch.device("cpu"), required=False)
+        model = compiled(name, make, dynamic_axis, torch.device("cpu"), required=False)
         pairs = zip(forwards[name](model), forwards[name](make()), strict=True)
-        apart[name] = max((ours - oracle).abs().max().item() for ours, oracle in pairs)
-    made, cache = counters["stats"]["unique_graphs"], counters["inductor"]
-    spared = cache["fxgraph_cache_hit"]
-    json.dump({"apart": apart, "graphs": made, "spared": spared, "missed": cache["fxgraph_cache_miss"]}, sys.stdout)
+        differences[name] = max((ours - oracle).abs().max().item() for ours, oracle in pairs)
+    cache = counters["inductor"]
+    report = {
+        "differences": differences,
+        "graphs": counters["stats"]["unique_graphs"],
+        "cache_hits": cache["fxgraph_cache_hit"],
+        "cache_misses": cache["fxgraph_cache_miss"],
+    }
+    json.dump(report, sys.stdout)
 
 
 if __name__ == "__main__":

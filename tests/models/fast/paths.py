@@ -1,4 +1,4 @@
-"""A plan through the fast paths, without planner or arena, for comparison with the plain one."""
+"""One plan through the fast paths, without planner and arena, for comparison with the plain plan."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def plan_fast(work: Workload, models: Models, scene: Scene, draws: Draws) -> tup
     config = work.planner
 
     def imagine(futures: Tensor) -> list[Tensor]:
-        found: list[Tensor] = []
-        keep = lambda layer, x: found.append(x.clone())  # noqa: E731
-        video_model.imagine(scene.memory[None], futures[None], [text], config.num_video_steps, keep)
-        return found
+        features: list[Tensor] = []
+        sink = lambda layer, x: features.append(x.clone())  # noqa: E731
+        video_model.imagine(scene.memory[None], futures[None], [text], config.num_video_steps, sink)
+        return features
 
-    seen = []
+    snrs = []
     video, value = start(draws.final_video[:1]), start(draws.final_value)
     for k in range(config.num_iterations):
         futures, noises = draws.video[k] * video[1] + video[0], draws.value[k] * value[1] + value[0]
         kv = value_model.cross_kv(imagine(futures).__getitem__)
         grouped = rearrange(noises, "(n m) t c -> n m t c", n=len(futures))
         by_sample = snr(value_model.integrate(grouped, kv, config.num_flow_steps)[..., -1])
-        seen.append(by_sample)
+        snrs.append(by_sample)
         video = refit_video(video, futures[by_sample.amax(1).topk(config.num_video_elites).indices], config)
         value = refit(value, noises[by_sample.flatten().topk(config.num_value_elites).indices], config)
     features = imagine((draws.final_video * video[1] + video[0])[None])
@@ -42,4 +42,4 @@ def plan_fast(work: Workload, models: Models, scene: Scene, draws: Draws) -> tup
     value_features = value_model.features(noise, value_model.cross_kv(features.__getitem__))
     kvs = action_model.cross_kv(features.__getitem__), action_model.value_kv(value_features.__getitem__)
     actions = action_model.integrate(draws.action[None], scene.history[None], *kvs, config.num_flow_steps)
-    return torch.squeeze(actions, 0), seen
+    return torch.squeeze(actions, 0), snrs

@@ -1,4 +1,4 @@
-"""Compiled blocks against the same as they are written: in processes of their own, with a cache of their own."""
+"""Compiled blocks against uncompiled ones, in separate processes with a separate cache."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 CHILD = Path(__file__).with_name("compiled_child.py")
 MODELS = ("video", "value", "action")
 GRAPHS = 6
-"""Two a model: blocks that attend across views and within; experts on one context row and on several."""
+"""Two per model: video blocks that attend across views and within a view; experts on one context row and on several."""
 TOLERANCE = 1e-5
 
 
-def ran(environ: Mapping[str, str], *models: str) -> tuple[dict[str, Any], str]:
-    """What the child says, and its log."""
+def run_child(environ: Mapping[str, str], *models: str) -> tuple[dict[str, Any], str]:
+    """The child's report and its log."""
     done = subprocess.run(
         [sys.executable, str(CHILD), *models], env=environ, capture_output=True, text=True, check=False
     )
@@ -35,33 +35,33 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def first(environ: dict[str, str]) -> dict[str, Any]:
-    told, log = ran(environ, *MODELS)
+    report, log = run_child(environ, *MODELS)
     if "uncompiled" in log:
-        pytest.skip(f"no C++ compiler that works: {log}")
-    return told
+        pytest.skip(f"no working C++ compiler: {log}")
+    return report
 
 
-def test_compiled_models_compute_the_same(first: dict[str, Any]) -> None:
-    assert set(first["apart"]) == set(MODELS)
-    assert all(0 < apart <= TOLERANCE for apart in first["apart"].values()), first
+def test_compiled_models_give_the_same_output(first: dict[str, Any]) -> None:
+    assert set(first["differences"]) == set(MODELS)
+    assert all(0 < difference <= TOLERANCE for difference in first["differences"].values()), first
 
 
-def test_rows_and_instructions_of_any_number_compile_nothing_more(first: dict[str, Any]) -> None:
+def test_no_number_of_rows_or_text_tokens_causes_a_recompilation(first: dict[str, Any]) -> None:
     assert first["graphs"] == GRAPHS
-    assert first["missed"] == GRAPHS
+    assert first["cache_misses"] == GRAPHS
 
 
-def test_a_second_process_compiles_nothing(environ: dict[str, str], first: dict[str, Any]) -> None:
-    again, _ = ran(environ, "value")
+def test_a_second_process_takes_everything_from_the_cache(environ: dict[str, str], first: dict[str, Any]) -> None:
+    second, _ = run_child(environ, "value")
 
-    assert (again["spared"], again["missed"]) == (2, 0)
-    assert again["apart"]["value"] == first["apart"]["value"]
+    assert (second["cache_hits"], second["cache_misses"]) == (2, 0)
+    assert second["differences"]["value"] == first["differences"]["value"]
 
 
-def test_without_a_compiler_models_run_as_they_are_written(tmp_path: Path) -> None:
+def test_without_a_compiler_models_run_uncompiled(tmp_path: Path) -> None:
     nothing = {"PATH": str(tmp_path), "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
 
-    told, log = ran({**os.environ, **nothing}, "value")
+    report, log = run_child({**os.environ, **nothing}, "value")
 
-    assert told["apart"] == {"value": 0}
-    assert log.count("value: runs uncompiled, for torch's compiler does not work here") == 1
+    assert report["differences"] == {"value": 0}
+    assert log.count("value: runs uncompiled because torch's compiler does not work here") == 1

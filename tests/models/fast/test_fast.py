@@ -1,4 +1,4 @@
-"""Plain against fast on a configuration no fixture has; the plain path is the oracle."""
+"""The fast path against the plain path, its oracle, on a configuration that no parity fixture has."""
 
 from __future__ import annotations
 
@@ -34,37 +34,39 @@ def features(plain: Plain, scene: Scene, draws: Draws) -> list[Tensor]:
     return list(plain.imagine(scene, draws.video[0]))
 
 
-def test_features_of_every_block(
+def test_features_of_every_block_agree_with_the_oracle(
     plain: Plain, scene: Scene, draws: Draws, video: FastVideo, text: TextKV, features: list[Tensor]
 ) -> None:
-    found: list[Tensor] = []
+    fast: list[Tensor] = []
 
-    video.run(scene.memory[None], draws.video[0][None], 1.0, [text], lambda layer, x: found.append(x.clone()))
+    video.run(scene.memory[None], draws.video[0][None], 1.0, [text], lambda layer, x: fast.append(x.clone()))
 
-    for ours, oracle in zip(found, features, strict=True):
+    for ours, oracle in zip(fast, features, strict=True):
         assert ours.shape == oracle.shape
         torch.testing.assert_close(ours, oracle, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("sigma", [1.0, 0.4375, 0.1])
-def test_velocity_with_and_without_features(
+def test_velocity_agrees_with_the_oracle_with_and_without_features(
     plain: Plain, scene: Scene, draws: Draws, video: FastVideo, text: TextKV, sigma: float
 ) -> None:
     oracle = plain.velocity(scene, draws.video[0], sigma)
     inputs = scene.memory[None], draws.video[0][None], sigma, [text]
 
-    alone = video.run(*inputs, velocity=True)
-    beside = video.run(*inputs, lambda layer, x: None, velocity=True)
+    without_features = video.run(*inputs, velocity=True)
+    with_features = video.run(*inputs, lambda layer, x: None, velocity=True)
 
-    torch.testing.assert_close(alone[0], oracle, atol=TOLERANCE, rtol=0)
-    torch.testing.assert_close(beside[0], oracle, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(without_features[0], oracle, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(with_features[0], oracle, atol=TOLERANCE, rtol=0)
 
 
-def test_nothing_asked_is_nothing_answered(scene: Scene, draws: Draws, video: FastVideo, text: TextKV) -> None:
+def test_no_velocity_is_returned_unless_requested(scene: Scene, draws: Draws, video: FastVideo, text: TextKV) -> None:
     assert video.run(scene.memory[None], draws.video[0][None], 1.0, [text]) is None
 
 
-def test_full_denoising(plain: Plain, scene: Scene, draws: Draws, video: FastVideo, text: TextKV) -> None:
+def test_full_denoising_agrees_with_the_oracle(
+    plain: Plain, scene: Scene, draws: Draws, video: FastVideo, text: TextKV
+) -> None:
     oracle = plain.denoise(scene, draws.video[0], 3)
 
     ours = video.denoise(scene.memory[None], draws.video[0][None], [text], 3)
@@ -72,19 +74,21 @@ def test_full_denoising(plain: Plain, scene: Scene, draws: Draws, video: FastVid
     torch.testing.assert_close(ours[0], oracle, atol=TOLERANCE, rtol=0)
 
 
-def test_a_group_does_not_depend_on_its_neighbours(scene: Scene, draws: Draws, video: FastVideo, text: TextKV) -> None:
+def test_a_group_does_not_depend_on_other_groups_of_the_call(
+    scene: Scene, draws: Draws, video: FastVideo, text: TextKV
+) -> None:
     other = video.text_kv(scene.text.flip(0)[:3])  # shorter
     memory = torch.stack([scene.memory.flip(0), scene.memory])
     future = torch.stack([draws.video[1], draws.video[0]])
 
     alone = video.run(memory[1:], future[1:], 1.0, [text], velocity=True)
-    beside = video.run(memory, future, 1.0, [other, text], velocity=True)
+    together = video.run(memory, future, 1.0, [other, text], velocity=True)
 
-    torch.testing.assert_close(beside[1:], alone, atol=1e-5, rtol=0)
-    assert (beside[0] - beside[1]).abs().max() > 1e-2
+    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=0)
+    assert (together[0] - together[1]).abs().max() > 1e-2
 
 
-def test_inputs_are_not_written(scene: Scene, draws: Draws, video: FastVideo, text: TextKV) -> None:
+def test_inputs_are_not_modified(scene: Scene, draws: Draws, video: FastVideo, text: TextKV) -> None:
     memory, future = scene.memory[None].clone(), draws.video[0][None].clone()
 
     video.run(memory, future, 1.0, [text], velocity=True)
@@ -93,7 +97,7 @@ def test_inputs_are_not_written(scene: Scene, draws: Draws, video: FastVideo, te
     assert torch.equal(future[0], draws.video[0])
 
 
-def test_value_samples_of_a_video_sample_as_one_query(
+def test_grouped_value_samples_agree_with_the_oracle(
     odd: Workload, models: Models, plain: Plain, draws: Draws, features: list[Tensor]
 ) -> None:
     value, num_values = FastValue(models.value, odd.config, odd.chunk), odd.planner.num_value_samples
@@ -108,7 +112,7 @@ def test_value_samples_of_a_video_sample_as_one_query(
 
 @pytest.mark.parametrize("with_history", [True, False])
 @pytest.mark.parametrize("with_value", [True, False])
-def test_actions_of_several_plans(
+def test_actions_of_several_plans_agree_with_the_oracle(
     odd: Workload, models: Models, scene: Scene, features: list[Tensor], with_history: bool, with_value: bool
 ) -> None:
     rows, action = 2, FastAction(models.action, odd.config, odd.chunk)
@@ -135,7 +139,7 @@ def test_actions_of_several_plans(
 
 
 @pytest.mark.parametrize("changes", [{}, {"per_view_noise": True}, {"num_video_steps": 3}])
-def test_a_whole_plan(
+def test_a_whole_plan_agrees_with_the_oracle(
     odd: Workload, models: Models, plain: Plain, scene: Scene, draws: Draws, changes: dict[str, object]
 ) -> None:
     work = replace(odd, planner=replace(odd.planner, **changes))
@@ -143,12 +147,14 @@ def test_a_whole_plan(
 
     ours, snrs = plan_fast(work, models, scene, draws)
 
-    for found, iteration in zip(snrs, iterations, strict=True):
-        torch.testing.assert_close(found, iteration.snr, atol=TOLERANCE, rtol=0)
+    for snr, iteration in zip(snrs, iterations, strict=True):
+        torch.testing.assert_close(snr, iteration.snr, atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(ours, oracle, atol=TOLERANCE, rtol=0)
 
 
-def test_the_published_mode_credits_other_samples(odd: Workload, plain: Plain, scene: Scene, draws: Draws) -> None:
+def test_published_mode_credits_scores_to_other_video_samples(
+    odd: Workload, plain: Plain, scene: Scene, draws: Draws
+) -> None:
     snrs = [
         plain_plan(plain, scene, draws, replace(odd.planner, mode=mode))[1][0].snr for mode in ("paper", "published")
     ]
@@ -157,18 +163,18 @@ def test_the_published_mode_credits_other_samples(odd: Workload, plain: Plain, s
 
 
 def test_bfloat16_stays_near_float32(odd: Workload, scene: Scene, draws: Draws, plain: Plain) -> None:
-    """One forward of each model: rounding, not another computation."""
+    """One forward of each model differs only by rounding."""
     half = random_models(odd.config, seed=3, dtype=torch.bfloat16)
-    found: list[Tensor] = []
+    features: list[Tensor] = []
     video = FastVideo(half.video, odd.config, odd.latent, odd.num_views)
     text = video.text_kv(scene.text[scene.text_mask.bool()])
-    video.run(scene.memory[None], draws.video[0][None], 1.0, [text], lambda layer, x: found.append(x.clone()))
+    video.run(scene.memory[None], draws.video[0][None], 1.0, [text], lambda layer, x: features.append(x.clone()))
     value = FastValue(half.value, odd.config, odd.chunk)
     noise = draws.value[0][:1]
-    ours = value.velocity(noise[None], 1.0, value.cross_kv(lambda layer: found[layer][:1]))[0]
+    ours = value.velocity(noise[None], 1.0, value.cross_kv(lambda layer: features[layer][:1]))[0]
     oracle_features = plain.imagine(scene, draws.video[0])
     oracle = plain.models.value(noise, torch.full((1, odd.chunk), 1000.0), [f[:1] for f in oracle_features]).velocity
 
     assert ours.dtype == torch.float32
-    for mine, theirs in zip([*found, ours], [*oracle_features, oracle], strict=True):
+    for mine, theirs in zip([*features, ours], [*oracle_features, oracle], strict=True):
         assert (mine - theirs).norm() < 0.05 * theirs.norm()
