@@ -1,1 +1,1 @@
-"""Who runs a model call: this process, a Triton, or a fake for tests."""
+"""What runs a model call: this process, a Triton server, or a fake for tests."""

@@ -1,7 +1,7 @@
 """The seam between planning and the models: one async method.
 
-Called by the batcher. Implementations: `local` (in-process), `triton`, `fake` (numpy). Which one runs never shows above
-this seam; what may be asked through it stands in `verbs`.
+Implementations: `local` (the models in this process), `triton` (in a Triton server), `fake` (numpy). Code above this
+seam must not depend on which one runs. `core.verbs` lists the verbs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ class Backend(Protocol):
     """Runs the models of one device."""
 
     async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
-        """One call of a verb. `deadline`: after it (monotonic clock) nobody needs the answer.
+        """Runs one call of a verb. After `deadline` (monotonic clock) nobody needs the answer.
 
-        Raises BackendError when the call as a whole failed (ModelDown: when its model is gone); groups fail by
-        `status`. Cancelling it reaches the model, which stops soon and keeps nothing.
+        Raises BackendError when the whole call failed, or its subclass ModelDown when the model is unavailable. The
+        failure of a single group is reported in `status`. Cancelling the call also cancels it in the model, which stops
+        soon and keeps nothing.
         """
         ...
 

@@ -1,7 +1,8 @@
-"""A backend of a few numpy lines: same contract and arena rules as the real ones, no model behind it.
+"""A backend of a few numpy lines: the contract and the arena rules of the real ones, without a model.
 
-For tests of everything above the seam. Its numbers depend on every input that matters (noise, features, memory, state),
-so a mixed-up sample or group shows. `before` is awaited ahead of each call and may sleep or raise: latency and faults.
+It serves tests of everything above the seam. Its numbers depend on every input that matters (noise, features, memory,
+state), so a mixed-up sample or group changes them. `before` is awaited ahead of each call and may sleep (latency) or
+raise (faults).
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from wavserve.models.arena.book import ArenaBook, ArenaRole
 MAX_TEXTS = 4
 
 
-async def _at_once(verb: str) -> None:
+async def _no_delay(verb: str) -> None:
     pass
 
 
 class FakeBackend:
-    """Computes simple sums. `calls` lists (verb, groups, rows) of every call made."""
+    """Answers with simple sums. `calls` lists (verb, groups, rows) of every call."""
 
-    def __init__(self, spec: PolicySpec, book: ArenaBook, before: Callable[[str], Awaitable[None]] = _at_once) -> None:
+    def __init__(self, spec: PolicySpec, book: ArenaBook, before: Callable[[str], Awaitable[None]] = _no_delay) -> None:
         self._spec = spec
         self.book = book
         self.before = before
@@ -120,8 +121,8 @@ class FakeBackend:
         draws = noise.of_call(inputs, Stream.ACTION, shape)
         handles = inputs["handles"]
         status = self._status(handles)
-        seen = self._read(self._slot_features, handles) + self._read(self._slot_values, handles)
-        actions = np.tanh(draws * 0.1 + inputs["history"][:, None] + seen[:, :1, None] * 0.1)
+        features = self._read(self._slot_features, handles) + self._read(self._slot_values, handles)
+        actions = np.tanh(draws * 0.1 + inputs["history"][:, None] + features[:, :1, None] * 0.1)
         self.book.release(handles, ArenaRole.ACTION)
         return {"actions": actions.astype(np.float32), "status": status}
 

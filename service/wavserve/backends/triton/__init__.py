@@ -1,1 +1,1 @@
-"""Models in a Triton server: the client, its health and repair, and a server of our own."""
+"""Models in a Triton server: the client, health checks and repair, and a server as our child process."""

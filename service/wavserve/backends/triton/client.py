@@ -1,7 +1,7 @@
-"""The models of one Triton server, over gRPC: a verb is a request to its model, tensors travel as they are.
+"""The models of one Triton server, over gRPC: a verb is a request to its model, and tensors travel unchanged.
 
-Called by the batcher, watched over by `triton_health`, which repairs what is reported here. What is the same for a
-whole plan travels once (`tensor_cache`). Knows Triton's protocol and nothing of plans.
+Reports an unavailable model to `on_down`, so that `health` can repair it. Tensors that a whole plan shares travel once
+(see `core.tensor_cache`). Knows Triton's protocol and nothing of plans.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),  # a server that was started again is found at once
+    ("grpc.max_reconnect_backoff_ms", 1000),  # a restarted server is found soon
 ]
-_GONE = ("is not healthy", "is not found", "has no available versions", "not ready", "unloading")
-"""How Triton says that a model's process is dead, or that the model is not loaded (any more, or yet)."""
+_DOWN = ("is not healthy", "is not found", "has no available versions", "not ready", "unloading")
+"""Parts of Triton's messages when a model's process is dead, or when the model is not loaded, not yet or no longer."""
 
 Traffic = Callable[[str, Mapping[str, int], Mapping[str, int]], None]
-"""Told of every answered call: verb, bytes sent and bytes received by tensor name."""
+"""Receives every answered call: verb, bytes sent and bytes received by tensor name."""
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a hosted model says of itself."""
+    """What a hosted model reports of itself."""
 
     model: str
     digest: str
     device: str
     dtype: str
     process: tuple[int, int]
-    """pid and start time, as the machine it runs on counts them; see `processes`"""
+    """pid and start time, as its own machine counts them; see `system.processes`"""
     policy: dict[str, Any]
     arena: dict[str, int] | None
-    """slots `used` and `slots`; of the model that owns the arena"""
+    """number of slots `used`, and of all `slots`; None unless the model owns the arena"""
     verbs: dict[str, str] = field(default_factory=dict)
-    """the verbs it answers and their fingerprints; versions before this field have none"""
+    """fingerprints of the verbs it answers; empty in versions before this field"""
 
     def check_verbs(self, endpoint: str) -> None:
         """Raises SettingsError when the model and this gateway have different verb tables."""
@@ -74,7 +74,7 @@ class About:
 
 
 class TritonBackend:
-    """One endpoint; `url` None: told later, by `reconnect`."""
+    """One endpoint. `url` None: `reconnect` sets it later."""
 
     def __init__(
         self,
@@ -95,26 +95,29 @@ class TritonBackend:
         for _ in range(2):
             try:
                 return await self._run(verb, signature, self._sender.fold(inputs, signature.cached), deadline)
-            except TensorMiss as error:  # another gateway's rows pushed ours out, or the model is new
+            except TensorMiss as error:  # another gateway's rows evicted ours, or the model was reloaded
                 self._sender.forget()
                 missed = error
             except BaseException:
                 if signature.cached:
-                    self._sender.forget()  # whether it arrived is not known
+                    self._sender.forget()  # whether the tensors arrived is not known
                 raise
         raise missed
 
     async def describe(self, model: str, timeout_s: float) -> About:
-        """Asks one model who it is, which shows that it works. Raises ModelDown, BackendError, DeadlineExceeded."""
+        """Asks one model to describe itself, which shows that it works.
+
+        Raises ModelDown, BackendError, DeadlineExceeded.
+        """
         result = await self._infer(model, DESCRIBE, {}, (ABOUT,), timeout_s)
         text = _outputs(result, (ABOUT,))[ABOUT].tobytes()
         try:
             return About(**json.loads(text))
         except (ValueError, TypeError) as error:
-            raise BackendError(f"{model}: expected what a hosted model says of itself, got {text[:80]!r}") from error
+            raise BackendError(f"{model}: expected the description of a hosted model, got {text[:80]!r}") from error
 
     async def load(self, model: str, timeout_s: float) -> None:
-        """Loads a model, or loads it again when it is loaded. Raises the model's own error, or BackendError."""
+        """Loads a model, or reloads a loaded one. Raises the model's own error, or BackendError."""
         try:
             await self._client.load_model(model, client_timeout=timeout_s)
         except InferenceServerException as error:
@@ -127,13 +130,15 @@ class TritonBackend:
             raise _typed(error, model) from error
 
     def give_up(self, model: str) -> None:
-        """Ends the calls under way to a model whose process is gone: Triton may never answer them. They are told
-        ModelDown."""
+        """Ends the calls in flight to a model whose process is dead: Triton may never answer them.
+
+        Their callers get ModelDown.
+        """
         for call in list(self._in_flight[model]):
             call.cancel()
 
     async def reconnect(self, url: str) -> None:
-        """To a server that was started again elsewhere."""
+        """Connects to a server that was restarted at another address."""
         old, self._client = self._client, _connect(url)
         self._sender.forget()
         if old is not None:
@@ -178,11 +183,11 @@ class TritonBackend:
             caller = asyncio.current_task()
             if caller is not None and caller.cancelling():
                 raise
-            raise ModelDown(f"{model}: the call was given up") from None  # by `give_up` or `reconnect`
+            raise ModelDown(f"{model}: the call was abandoned") from None  # by `give_up` or `reconnect`
 
 
 def _listed(verbs: Mapping[str, str]) -> str:
-    """`score 1f2e3d, decode 4c5b6a`; "of an older version" where a model told none."""
+    """`score 1f2e3d, decode 4c5b6a`; "of an older version" when a model reports none."""
     return ", ".join(f"{name} {fingerprint}" for name, fingerprint in verbs.items()) or "of an older version"
 
 
@@ -191,8 +196,8 @@ def _connect(url: str) -> InferenceServerClient:
 
 
 def _input(name: str, tensor: NDArray[Any]) -> InferInput:
-    told = InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
-    return told.set_data_from_numpy(np.ascontiguousarray(tensor))
+    infer_input = InferInput(name, list(tensor.shape), np_to_triton_dtype(tensor.dtype))
+    return infer_input.set_data_from_numpy(np.ascontiguousarray(tensor))
 
 
 def _outputs(result: InferResult, names: tuple[str, ...]) -> Tensors:
@@ -204,7 +209,7 @@ def _outputs(result: InferResult, names: tuple[str, ...]) -> Tensors:
 
 
 def _check(verb: str, signature: Verb, outputs: Tensors) -> None:
-    """Triton passes on whatever a model sends; what the table does not say is refused here."""
+    """Raises BackendError when an output does not fit the signature table. Triton itself does not check outputs."""
     for name, (dtype, shape) in signature.outputs.items():
         tensor = outputs[name]
         fixed = [None, *(int(letter) if letter.isdigit() else None for letter in shape.split())]
@@ -222,18 +227,18 @@ def _sizes(tensors: Tensors) -> dict[str, int]:
 
 
 def _typed(error: InferenceServerException, model: str) -> WavserveError:
-    """Our own error where the model sent one, else what Triton's status and words mean to us."""
+    """The error that the model sent, or else ours for Triton's status and message."""
     message = str(error.message())
-    if (told := remote_errors.decode(message)) is not None:
-        return told
+    if (sent := remote_errors.decode(message)) is not None:
+        return sent
     match str(error.status()).removeprefix("StatusCode."):
         case "DEADLINE_EXCEEDED":
             return DeadlineExceeded(f"{model}: no answer before the deadline")
         case "CANCELLED":
             return Cancelled(f"{model}: the call was cancelled")
         case "UNAVAILABLE":
-            return ModelDown(f"{model}: the server is gone: {message}")
-        case _ if any(words in message for words in _GONE):
+            return ModelDown(f"{model}: the server is unavailable: {message}")
+        case _ if any(words in message for words in _DOWN):
             return ModelDown(f"{model}: {message}")
         case _:
             return BackendError(f"{model}: {message}")

@@ -1,8 +1,8 @@
-"""Keeps the models of one Triton working: asks each every second, and repairs what does not answer.
+"""Keeps the models of one Triton working: asks each for a real answer every `canary_s`, and repairs one that fails.
 
-Triton's own readiness cannot be trusted - a model whose process died stays "ready" and is never started again - so
-every model is asked for a real answer. Repair is unloading and loading; the last resort, where the server is ours, is
-starting it again. Called by the composition root; the policy takes no plans while a model is down.
+Triton's own readiness is not reliable: a model whose process died stays "ready" and is never restarted. A repair
+unloads the model and loads it again. The last resort is a restart of the server, where that is our child. An endpoint
+gets no plans while one of its models is down. Knows models and processes, nothing of plans.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_BACKOFF_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class WatchConfig:
-    """Seconds and counts of a supervisor; see `settings`."""
+    """Seconds and counts of a supervisor; see `app.settings`."""
 
     canary_s: float
     hang_s: float
@@ -39,7 +39,7 @@ class WatchConfig:
 
 
 class Supervisor:
-    """Watches one endpoint. `server`: the process behind it, where it is our child."""
+    """Watches one endpoint. `server` is the process behind it, where that is our child."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Supervisor:
     ) -> None:
         self.name = name
         self.about: dict[str, About] = {}
-        """what each model said last"""
+        """the last description of each model"""
         self._on_change = on_change
         self._expected: str | None = None
         self._slice_size = 1
@@ -61,15 +61,16 @@ class Supervisor:
         self._repairing = asyncio.Lock()
         self._repairs = 0
         self._failures = 0
-        """in a row"""
-        self._exits = ProcessExitWatcher(self._on_exit)
-        self._refused: set[str] = set()  # messages that the log has already
+        """failed repairs in a row"""
+        self._exit_watcher = ProcessExitWatcher(self._on_exit)
+        self._logged: set[str] = set()
+        """refusals that the log has already"""
         self._tasks: list[asyncio.Task[None]] = []
         backend.on_down = self.report
 
     @property
     def up(self) -> bool:
-        """Whether every model answered when it was asked last."""
+        """Whether every model answered the last time it was asked."""
         return all(self._up.values())
 
     @property
@@ -81,23 +82,23 @@ class Supervisor:
 
     @property
     def num_slots(self) -> int | None:
-        """Slots of the arena; None before its owner answered."""
+        """Slots of the arena; None until its owner has answered."""
         arena = self.about[FEATURE_OWNER].arena if FEATURE_OWNER in self.about else None
         return None if arena is None else arena["slots"]
 
     @property
     def fits(self) -> bool:
-        """Whether a slice fits the arena; one that does not would wait for ever."""
+        """Whether a slice fits the arena; a slice that does not fit would wait forever."""
         return self.num_slots is None or self.num_slots >= self._slice_size
 
     def expect(self, digest: str, slice_size: int) -> None:
-        """Tells which policy the models are to serve, and how many slots a slice takes."""
+        """Sets the digest of the policy that the models must serve, and the number of slots that a slice takes."""
         self._expected, self._slice_size = digest, slice_size
         for about in self.about.values():
-            self._warn_of(about)
+            self._warn_about(about)
 
     def report(self, model: str) -> None:
-        """Somebody's call found the model gone: it is asked at once."""
+        """Marks a model down because a call found it unavailable; it is asked at once."""
         self._set(model, False)
         self._alarms[model].set()
 
@@ -106,99 +107,100 @@ class Supervisor:
         return self._server is not None
 
     def _on_exit(self, model: str) -> None:
-        """A model's process died: its calls will not be answered."""
+        """Ends the calls of a model whose process exited, and has the model repaired."""
         self._backend.give_up(model)
         self.report(model)
 
     async def start(self) -> None:
-        """Starts the server and loads its models where it is ours, asks every model, and watches from then on.
+        """Starts the server and loads its models, where it is ours. Then asks every model, and begins to watch.
 
-        Raises what loading failed with (BundleError, SettingsError), SettingsError when a model's verb table is not
-        ours, ModelDown where a foreign server has no models.
+        Raises the error of a failed load (BundleError, SettingsError), SettingsError when a model's verb table differs
+        from ours, and ModelDown when a foreign server has no models.
         """
         if self._server is not None:
             await self._start_server(self._server)
         for model in MODELS:
-            self._note(await self._describe(model))
+            self._record(await self._describe(model))
         self.watch()
 
     def watch(self) -> None:
-        """Watches, and repairs what does not answer, until `close`."""
-        work = [self._keep_model(model) for model in MODELS]
+        """Watches the models and repairs those that do not answer, until `close`."""
+        work = [self._watch_model(model) for model in MODELS]
         if self._server is not None:
-            work.append(self._keep_server(self._server))
+            work.append(self._watch_server(self._server))
         self._tasks += [asyncio.create_task(each) for each in work]
 
     async def close(self) -> None:
-        """Stops watching, and the server where it is ours."""
+        """Stops watching, and stops the server where it is ours."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._exits.close()
+        self._exit_watcher.close()
         if self._server is not None:
             await self._server.stop()
 
-    async def _keep_model(self, model: str) -> None:
+    async def _watch_model(self, model: str) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.canary_s):
                     await self._alarms[model].wait()
             self._alarms[model].clear()
             try:
-                await self._look_after(model)
+                await self._check(model)
             except Exception:
-                log.exception("%s: watching it failed", model)
+                log.exception("%s: the check failed", model)
                 self._set(model, False)
 
-    async def _look_after(self, model: str) -> None:
+    async def _check(self, model: str) -> None:
         """Asks a model, and repairs it when it does not answer."""
         if await self._answers(model):
             return
         before = self._repairs
         async with self._repairing:
             if (self._repairs != before or self._server is None) and await self._answers(model):
-                return  # it came back with another's repair; others' servers may have other gateways that repair
-            if self._server is None or self._server.running:  # else it is started again with all its models
+                return  # another repair brought it back: this gateway's, or another gateway's of a foreign server
+            if self._server is None or self._server.running:  # else it restarts with all its models
                 await self._repair(model)
 
     async def _repair(self, model: str) -> None:
         self._repairs += 1
         self._failures += 1
         if self._server is not None and self._failures > self._config.max_repairs:
-            log.error("models do not come back after %d repairs: starting the server again", self._failures - 1)
+            log.error("%d repairs in a row failed: restarting the server", self._failures - 1)
             self._failures = 0
             self._server.kill()
             return
-        log.warning("%s is gone: loading it again", model)
+        log.warning("%s is unavailable: reloading it", model)
         try:
             await self._reload(self._with_dependents(model))
         except WavserveError as error:
             log.error("%s: cannot be loaded: %s", model, error.message)
             await asyncio.sleep(min(self._failures * self._config.canary_s, MAX_BACKOFF_S))
         if await self._answers(model):
-            log.info("%s is back", model)
+            log.info("%s is available again", model)
             self._failures = 0
         if self._server is not None:
             self._server.remove_unused()
 
     def _with_dependents(self, model: str) -> tuple[str, ...]:
-        """On CUDA the features died with their owner's process, and so must the mappings of them."""
+        """The models to reload together: on CUDA the features died with their owner's process, and their readers must
+        drop the mappings."""
         lost = model == FEATURE_OWNER and model in self.about and self.about[model].device == "cuda"
         return (model, *FEATURE_READERS) if lost else (model,)
 
     async def _reload(self, models: tuple[str, ...]) -> None:
         for model in models:
             self._set(model, False)
-            self._exits.end(model)  # one that hangs would never unload
+            self._exit_watcher.kill(model)  # a process that hangs would never unload
             self._backend.give_up(model)
             await self._backend.unload(model, self._config.load_s)
         await asyncio.gather(*(self._backend.load(model, self._config.load_s) for model in models))
 
-    async def _keep_server(self, server: TritonServer) -> None:
+    async def _watch_server(self, server: TritonServer) -> None:
         backoff_s = self._config.canary_s
         while True:
             code = await server.wait()
-            log.error("tritonserver ended with code %s: starting it again", code)
+            log.error("tritonserver exited with code %s: restarting it", code)
             for model in MODELS:
                 self._set(model, False)
             async with self._repairing:
@@ -215,57 +217,62 @@ class Supervisor:
                     backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
     async def _start_server(self, server: TritonServer) -> None:
-        self._exits.close()
+        self._exit_watcher.close()
         await self._backend.reconnect(await server.start())
         await asyncio.gather(*(self._backend.load(model, self._config.load_s) for model in MODELS))
 
     async def _answers(self, model: str) -> bool:
-        """Asks a model who it is, and notes the answer."""
-        if self._exits.dead(model):
-            return False  # Triton would take a second to find out
+        """Asks a model to describe itself, records the result, and returns whether it may be used."""
+        if self._exit_watcher.has_exited(model):
+            return False  # Triton would need a second to notice
         try:
-            self._note(await self._describe(model))
+            self._record(await self._describe(model))
         except SettingsError as error:
             self._refuse(model, error)
             return False
         except WavserveError as error:
             log.debug("%s does not answer: %s", model, error.message)
             self._set(model, False)
-            self._alarms[model].clear()  # this call's own: asking again at once would tell nothing new
+            self._alarms[model].clear()  # this call set it; another call at once would find the same
             return False
         return True
 
     async def _describe(self, model: str) -> About:
-        """What a model says of itself. Raises SettingsError when its verb table is not ours."""
+        """Asks a model to describe itself. Raises SettingsError when its verb table differs from ours."""
         about = await self._backend.describe(model, self._config.hang_s)
         about.check_verbs(self.name)
         return about
 
     def _refuse(self, model: str, error: SettingsError) -> None:
-        """A model of another version works, and is not used; the log says so once."""
-        if error.message not in self._refused:
-            self._refused.add(error.message)
+        """Marks a model of another version down, although it answers. The log says so once."""
+        if error.message not in self._logged:
+            self._logged.add(error.message)
             log.error("%s", error.message)
         self._set(model, False)
         self._alarms[model].clear()
 
-    def _note(self, about: About) -> None:
+    def _record(self, about: About) -> None:
         known = self.about.get(about.model)
         self.about[about.model] = about
         if known is None or known.process != about.process:
-            self._warn_of(about)
+            self._warn_about(about)
         if self._server is not None:
-            self._exits.follow(about.model, Process(*about.process))
+            self._exit_watcher.watch(about.model, Process(*about.process))
         self._set(about.model, True)
 
-    def _warn_of(self, about: About) -> None:
-        """Says what keeps an endpoint from being planned on although its models work."""
+    def _warn_about(self, about: About) -> None:
+        """Logs why an endpoint gets no plans although its models answer."""
         if self._expected not in (None, about.digest):
-            told = (self.name, about.model, about.digest[:16], str(self._expected)[:16])
-            log.error("%s: %s serves another policy, %s, than this service, %s: no plans are taken", *told)
+            digests = (str(self._expected)[:16], about.digest[:16])
+            log.error(
+                "%s: %s serves another policy, expected %s, got %s: no plans are accepted",
+                self.name,
+                about.model,
+                *digests,
+            )
         if about.arena is not None and about.arena["slots"] < self._slice_size:
-            told_slots = (self.name, self._slice_size, about.arena["slots"])
-            log.error("%s: expected at least %d arena slots, a slice, got %d: it gets no plans", *told_slots)
+            slots = (self._slice_size, about.arena["slots"])
+            log.error("%s: expected at least %d arena slots (one slice), got %d: it gets no plans", self.name, *slots)
 
     def _set(self, model: str, up: bool) -> None:
         if self._up[model] != up:
@@ -274,43 +281,43 @@ class Supervisor:
 
 
 class ProcessExitWatcher:
-    """Processes of ours by the model they run: their deaths are told at once, by the kernel."""
+    """Watches the processes of our models, by model: the kernel reports at once when one exits."""
 
     def __init__(self, on_exit: Callable[[str], None]) -> None:
-        self._on_death = on_exit
-        self._followed: dict[str, tuple[Process, int]] = {}
+        self._on_exit = on_exit
+        self._watched: dict[str, tuple[Process, int]] = {}
 
-    def follow(self, model: str, process: Process) -> None:
-        if model in self._followed and self._followed[model][0] == process:
+    def watch(self, model: str, process: Process) -> None:
+        if model in self._watched and self._watched[model][0] == process:
             return
-        self._drop(model)
-        with contextlib.suppress(ProcessLookupError):  # its successor will be followed
+        self._forget(model)
+        with contextlib.suppress(ProcessLookupError):  # it has exited; its successor will be watched
             handle = os.pidfd_open(process.pid)
-            self._followed[model] = process, handle
+            self._watched[model] = process, handle
             asyncio.get_running_loop().add_reader(handle, self._exited, model, handle)
 
-    def dead(self, model: str) -> bool:
-        """Whether the process that was followed last has died and no other is known yet."""
-        return model in self._followed and not self._followed[model][0].alive
+    def has_exited(self, model: str) -> bool:
+        """Whether the model's process has exited and no successor is known yet."""
+        return model in self._watched and not self._watched[model][0].alive
 
-    def end(self, model: str) -> None:
-        """Kills a model's process, if it still lives, and forgets it."""
-        if model in self._followed:
-            _, handle = self._followed[model]
+    def kill(self, model: str) -> None:
+        """Kills a model's process if it is still alive, and stops watching it."""
+        if model in self._watched:
+            _, handle = self._watched[model]
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
-            self._drop(model)
+            self._forget(model)
 
     def close(self) -> None:
-        for model in list(self._followed):
-            self._drop(model)
+        for model in list(self._watched):
+            self._forget(model)
 
     def _exited(self, model: str, handle: int) -> None:
         asyncio.get_running_loop().remove_reader(handle)
-        self._on_death(model)
+        self._on_exit(model)
 
-    def _drop(self, model: str) -> None:
-        if model in self._followed:
-            _, handle = self._followed.pop(model)
+    def _forget(self, model: str) -> None:
+        if model in self._watched:
+            _, handle = self._watched.pop(model)
             asyncio.get_running_loop().remove_reader(handle)
             os.close(handle)

@@ -1,9 +1,9 @@
-"""Runs a server for a gateway and sees to it that nothing of it stays: run as a program of its own, between the two.
+"""Runs a server for a gateway, as a program between the two, and leaves no process and no file of it behind.
 
-A server's own children may outlive it (a model's process that waits for a word from a dead server waits forever), and a
-gateway that is killed cannot clean up. This can: the kernel tells it when its parent is dead, and the server with all
-its children is one process group. Knows the standard library only, so that it starts at once; told nothing but a
-command. Usage: reaper.py PARENT_PID NAME FOLDER PATIENCE_S COMMAND...
+A server's children may outlive it: a model's process that waits for a dead server waits forever. A killed gateway
+cannot clean up. The reaper can, because the kernel signals it when its parent dies, and the server and its children are
+one process group. It imports only the standard library, so that it starts fast, and knows nothing but a command line.
+Usage: reaper.py PARENT_PID NAME FOLDER PATIENCE_S COMMAND...
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, name: str, folder: Path, patience_s: float, command: list[str]) -> int:
-    """The server's exit code, once it and all its children are gone. `NAME-*` in shared memory and `folder` go with
-    them when the parent is dead; else the parent removes them."""
+    """Waits until the server and all its children have exited, and returns the server's exit code.
+
+    When the parent is dead, it also removes `NAME-*` in shared memory and `folder`; otherwise the parent removes them.
+    """
     libc = ctypes.CDLL(None)
 
-    def arm() -> None:  # in the server: it dies with this process, and takes signals again
+    def arm() -> None:  # in the server: it dies with this process, and receives signals again
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    # a group of its own: a terminal's interrupt is for the gateway, which still needs the server to drain
+    # its own group: a terminal's interrupt must reach only the gateway, which needs the server while it drains
     server = subprocess.Popen(command, process_group=0, preexec_fn=arm)  # noqa: PLW1509 - there is one thread
     while server.poll() is None and os.getppid() == parent:
         if signal.sigwait({signal.SIGTERM, signal.SIGCHLD}) == signal.SIGTERM and os.getppid() == parent:
@@ -51,5 +53,5 @@ def main(parent: int, name: str, folder: Path, patience_s: float, command: list[
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
-    sys.exit(main(int(given[0]), given[1], Path(given[2]), float(given[3]), given[4:]))
+    args = sys.argv[1:]
+    sys.exit(main(int(args[0]), args[1], Path(args[2]), float(args[3]), args[4:]))
