@@ -1,1 +1,1 @@
-"""What every folder may use: data, errors, named noise, the verbs of the models. No torch, no network."""
+"""Code that every folder may use: data types, errors, named noise, the models' verbs. No torch and no network."""

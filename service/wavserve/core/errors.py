@@ -1,27 +1,27 @@
-"""The one error tree; every layer raises from it and the edges alone turn it into statuses.
+"""The one error tree. Every layer raises from it; only the edges turn an error into a status.
 
     WavserveError
-    ├── InvalidRequest        the caller can mend it: names field, expected and actual
-    │   ├── UnsupportedMedia      content type or image encoding that is not offered
+    ├── InvalidRequest        the caller can correct it; names field, expected and actual
+    │   ├── UnsupportedMedia      content type or image encoding that the server does not support
     │   ├── TooLarge              body, image or instruction over its limit
-    │   ├── UnknownSession        no such session, or it expired
+    │   ├── UnknownSession        the session does not exist or has expired
     │   ├── UnknownPolicy         this server serves another policy
     │   └── SequenceConflict      stale, reused or overlapping sequence number
-    ├── Overloaded            refused at the door; retry after a while
-    ├── DeadlineExceeded      no action could be given in time
-    ├── NotReady              starting, draining or without a healthy backend
-    ├── Cancelled             the caller went away
-    ├── Unsupported           declared in the contract, not built yet
+    ├── Overloaded            the server refuses the request at admission; retry later
+    ├── DeadlineExceeded      no action could be produced in time
+    ├── NotReady              the server is starting, draining or without a healthy backend
+    ├── Cancelled             the caller cancelled the request or disconnected
+    ├── Unsupported           declared in the contract, not implemented yet
     ├── BundleError           a policy bundle that cannot be used (start-up only)
     ├── SettingsError         settings that cannot be used (start-up only)
     └── BackendError          a model call failed
-        ├── ArenaFull             no room for a slice of video features; retryable
-        ├── StaleHandle           the features behind a handle are gone; imagine again
+        ├── ArenaFull             not enough free slots for a slice of video features; retryable
+        ├── StaleHandle           the features behind a handle no longer exist; imagine again
         ├── TextMiss              the text keys and values are not cached; send the embedding
-        ├── TensorMiss            a tensor sent by its key alone is not known there; send it whole
-        └── ModelDown             a model or its server is gone and being brought back; plan again then
+        ├── TensorMiss            the receiver does not hold a tensor that was sent by key; send the whole tensor
+        └── ModelDown             a model or its server is unavailable and is being restarted; plan again afterwards
 
-No status code appears here: `edge/status.py` holds the table.
+No status code appears here; `edge/status.py` holds the table.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """How a plan missed its deadline, and what was spent on it in vain."""
+    """By how much a plan missed its deadline, and the work it had done by then."""
 
     slack_ms: float
-    """what was left of the deadline: negative"""
+    """time left until the deadline; negative, because it has passed"""
     iterations_done: int
     """K"""
     num_video_samples: int
-    """N of each"""
+    """N of each iteration"""
     num_value_samples: int
-    """M of each"""
+    """M of each video sample"""
 
 
 class WavserveError(Exception):
@@ -85,8 +85,11 @@ class SequenceConflict(InvalidRequest):
 
 
 class Overloaded(WavserveError):
-    """Refused before any work was done. `retry_after_s`: seconds until a retry may be admitted; `predicted_s`: seconds
-    until the plan would have been ready, where that was the reason."""
+    """The server refused the request before any work was done.
+
+    `retry_after_s`: seconds until a retry may be admitted. `predicted_s`: predicted seconds until the plan is ready,
+    where this prediction is the reason of the refusal; otherwise None.
+    """
 
     retryable = True
 
@@ -97,7 +100,7 @@ class Overloaded(WavserveError):
 
 
 class DeadlineExceeded(WavserveError):
-    """No action is given. `missed` is None where the transport gave up by itself."""
+    """No action is returned. `missed` is None where the transport itself timed out."""
 
     def __init__(self, message: str, missed: Missed | None = None) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
-"""What crosses a wire, before either wire's spelling: an observation in, a chunk of actions or a policy's facts out.
+"""The data of the contract, independent of its encoding: an observation in, an action chunk or a policy's facts out.
 
-Both edges, `wire` and the robot's clients share these types, so the edges differ in spelling only. Nothing in an
-`Observation` is checked; `types.PlanRequest` is the checked form. Knows neither HTTP, protobuf nor Pillow.
+HTTP and gRPC share these types and differ only in how they encode them. Nothing in an `Observation` is checked;
+`types.PlanRequest` is the checked form. Knows neither HTTP, protobuf nor Pillow.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from wavserve.core.spec import CameraSpec, PlannerBounds, PlannerConfig
 from wavserve.core.types import Array, Receipt, RequestHeader
 
 DEADLINE_KEY = "x-deadline-ms"
-"""HTTP header and gRPC metadata: the request's deadline_ms, for a refusal before the body is read."""
+"""HTTP header and gRPC metadata key of the request's deadline_ms. The server can refuse before it reads the body."""
 ENCODINGS = ("raw_rgb8", "raw_bgr8", "jpeg", "png")
-"""How an image may travel; raw is `height * width * 3` bytes, row-major."""
+"""The encodings of an image. A raw image is `height * width * 3` bytes, row-major."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """One camera's picture as it travels. Sizes are in pixels; 0 means "not stated", which raw images may not do."""
+    """One camera's encoded image. Sizes are in pixels; 0 means "not given". A raw image must give its size."""
 
     camera: str
     encoding: str
-    """one of ENCODINGS; anything else is refused"""
+    """one of ENCODINGS; the server refuses any other"""
     data: bytes
     height: int = 0
     width: int = 0
     channels: int = 0
     captured_mono_ns: int = 0
-    """the sender's monotonic clock; 0 = not stated"""
+    """capture time on the sender's monotonic clock; 0: not given"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation(RequestHeader):
-    """What a robot sent, unchecked."""
+    """A robot's request, unchecked."""
 
     images: tuple[EncodedImage, ...]
     state: tuple[float, ...]
@@ -45,17 +45,19 @@ class Observation(RequestHeader):
 
 
 HEADER_FIELDS = ("instruction", "sequence", "control_step", "executed_steps", "imagine_chunks")
-"""Fields of a `RequestHeader` that every wire has under the same name and with the same default."""
+"""Fields of a `RequestHeader` that have the same name and the same default on every wire."""
 EMPTY_IS_NONE = ("session_id", "policy")
-"""Texts that are empty on a wire where they are None here."""
+"""Text fields. A wire sends an empty text where the value is None here."""
 OPTIONAL_FIELDS = ("seed", "deadline_ms")
-"""Numbers that a wire may leave out."""
+"""Number fields that a wire may omit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionChunk:
-    """An answer: action `i` belongs to control step `first_control_step + i`. The policy makes it; the edge adds its
-    clock."""
+    """The answer to an observation: action `i` belongs to control step `first_control_step + i`.
+
+    The policy makes the chunk; the edge fills the last three fields.
+    """
 
     session_id: str
     sequence: int
@@ -67,20 +69,21 @@ class ActionChunk:
     valid_until_step: int
     receipt: Receipt
     imagined: Mapping[str, tuple[EncodedImage, ...]] = field(default_factory=dict)
-    """camera -> imagined future frames as PNG, in time order; empty unless asked for"""
+    """camera -> imagined future frames as PNG, in time order; empty unless requested"""
     chunk_id: str
-    """the same for a retry"""
+    """a retry has the same id"""
     warnings: tuple[str, ...] = ()
     captured_mono_ns: int = 0
-    """echo of the oldest image's capture time; 0: none was stated. Filled by the edge, as are the next two"""
+    """capture time of the oldest image, as the robot sent it; 0: none was given"""
     server_recv_ns: int = 0
-    """the server's monotonic clock, as is `server_send_ns`"""
+    """when the request was received, on the server's monotonic clock"""
     server_send_ns: int = 0
+    """when the answer was sent, on the same clock"""
 
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """Names and units of a state or an action, one entry a dimension."""
+    """Names and units of a state or an action, one entry per dimension."""
 
     names: tuple[str, ...]
     units: tuple[str, ...]

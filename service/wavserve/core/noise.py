@@ -1,7 +1,6 @@
-"""Named noise: the same numbers wherever they are drawn, so that calls carry names and not tensors.
+"""Named noise: a name gives the same numbers in every process, so a call carries names instead of tensors.
 
-Used by the planner (to refit on elites) and by the model runners (to draw). Knows numpy only. A draw depends on its
-name alone, never on how samples were sliced or batched.
+A draw depends on its name alone, never on how samples are sliced or batched. Knows numpy only.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 
 class Stream(IntEnum):
-    """Which noise a name belongs to; streams never overlap."""
+    """The noise that a name belongs to. Streams never overlap."""
 
     VIDEO = 0
     VALUE = 1
@@ -24,7 +23,7 @@ class Stream(IntEnum):
 
 
 FINAL = -1
-"""The iteration number of the draw that is decoded after planning (stored as the largest unsigned counter)."""
+"""The iteration number of the draw that is decoded after planning. As an unsigned counter it is the largest value."""
 
 _WORD = (1 << 64) - 1
 
@@ -32,10 +31,10 @@ _WORD = (1 << 64) - 1
 def draw(
     key: tuple[int, int], stream: Stream, iteration: int, sample: int, shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Standard normals `[*shape]` float32 of one name.
+    """The standard normals `[*shape]` float32 of one name.
 
-    `Philox(key=(seed, sequence), counter=(stream, iteration, sample))`; the lowest counter word is left to Philox
-    itself, which counts it up while it draws.
+    They come from `Philox(key=(seed, sequence), counter=(stream, iteration, sample))`. The lowest counter word is
+    Philox's own: it counts up during a draw.
     """
     counter = np.array([0, sample & _WORD, iteration & _WORD, int(stream)], dtype=np.uint64)
     bits = np.random.Philox(key=np.array([key[0] & _WORD, key[1] & _WORD], dtype=np.uint64), counter=counter)
@@ -45,15 +44,15 @@ def draw(
 def draw_many(
     key: tuple[int, int], stream: Stream, iteration: int, samples: Iterable[int], shape: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Standard normals `[len(samples), *shape]` float32, one `draw` a sample, in the order given."""
+    """Standard normals `[len(samples), *shape]` float32, one `draw` per sample, in the given order."""
     return np.stack([draw(key, stream, iteration, sample, shape) for sample in samples])
 
 
 def of_call(inputs: Mapping[str, NDArray[Any]], stream: Stream, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The noise of one backend call `[G, ..., *shape]`, its Gaussians applied.
+    """The noise `[G, ..., *shape]` of one backend call, with its Gaussians applied.
 
-    Drawn from `noise_key [G, 2]` and `noise_name [G, ..., 2]` = (iteration, sample), unless the call brings its own
-    standard normals as `noise`; then scaled by `mean` and `std` `[G, ...]` where the call has them.
+    The standard normals are the input `noise` where the call has it. Otherwise they are drawn from `noise_key [G, 2]`
+    and `noise_name [G, ..., 2]` = (iteration, sample). The inputs `mean` and `std` `[G, ...]` scale them where given.
     """
     if "noise" in inputs:
         draws = inputs["noise"]
@@ -67,7 +66,7 @@ def of_call(inputs: Mapping[str, NDArray[Any]], stream: Stream, shape: tuple[int
         draws = np.stack(flat).reshape(*names.shape[:-1], *shape)
     if "mean" not in inputs:
         return draws
-    samples = draws.ndim - len(shape) - 1
-    mean, std = (np.expand_dims(inputs[name], tuple(range(1, 1 + samples))) for name in ("mean", "std"))
+    num_sample_axes = draws.ndim - len(shape) - 1
+    mean, std = (np.expand_dims(inputs[name], tuple(range(1, 1 + num_sample_axes))) for name in ("mean", "std"))
     noise: NDArray[np.float32] = draws * std + mean
     return noise

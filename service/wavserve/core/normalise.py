@@ -1,6 +1,7 @@
-"""Between a robot's units and the model's: the history token in, commands out (PAPER "Normalisation").
+"""Converts between a robot's units and the model's units (PAPER "Normalisation").
 
-Called by the policy, once before and once after a plan. Numpy only; knows the spec and nothing of sessions or models.
+A state becomes the history token; the model's output becomes commands. Knows numpy and the spec; knows neither sessions
+nor models.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from wavserve.core.errors import BackendError, InvalidRequest
 from wavserve.core.spec import NormSpec, PolicySpec
 from wavserve.core.types import Array
 
-_EPSILON = 1e-6  # part of the published statistics' definition, in both kinds
+_EPSILON = 1e-6  # part of the published statistics' definition, for minmax and for meanstd
 
 _FARTHEST = 1e12
-"""A state so many times the statistics' spread away is no measurement; at 1e19 float32 squares would overflow.
+"""The largest accepted distance of a state from the centre of its statistics, in units of their spread.
 
-Where a policy's statistics have no spread, which is then _EPSILON, that still leaves a million units."""
+A state farther away is no measurement, and at about 1e19 its square overflows float32. Where the statistics have no
+spread, _EPSILON takes its place and the limit is about a million of the state's units."""
 
 _Wide = NDArray[np.float64]
 
 
 class Normaliser:
-    """The two ways through a policy's statistics. Arithmetic is float64, for a sum over a chunk must not drift."""
+    """Applies a policy's statistics in both directions. It computes in float64: a sum over a chunk must not drift."""
 
     def __init__(self, spec: PolicySpec) -> None:
         self._action = spec.action
@@ -37,7 +39,7 @@ class Normaliser:
     def history(self, state: Array) -> Array:
         """State `[S]` in declared units -> history token `[action channels]`: zeros, then the normalised state.
 
-        Raises InvalidRequest naming `state` for another length.
+        Raises InvalidRequest for field `state` when the length differs.
         """
         token = np.zeros(self._action.vector.dim + self._state_dim, dtype=np.float32)
         token[self._action.vector.dim :] = self._normalise_state(self._checked(state))
@@ -46,14 +48,14 @@ class Normaliser:
     def actions(self, output: Array, state: Array) -> Array:
         """Model output `[T, action channels]` and the measured state `[S]` -> commands `[T, A]` in declared units.
 
-        Raises BackendError when the output has another shape or is not finite: an error beats a guess.
+        Raises BackendError when the output has another shape or a value that is not finite.
         """
         expected = (self._chunk, self._action.vector.dim + self._state_dim)
         if output.shape != expected:
             raise BackendError(f"the action expert's output has shape {list(output.shape)}, expected {list(expected)}")
-        bad = np.count_nonzero(~np.isfinite(output))
-        if bad:
-            raise BackendError(f"the action expert's output has {bad} values that are not finite")
+        num_bad = np.count_nonzero(~np.isfinite(output))
+        if num_bad:
+            raise BackendError(f"the action expert's output has {num_bad} values that are not finite")
         values = output[:, : self._action.vector.dim].astype(np.float64)
         return self._commands(values, self._checked(state)).astype(np.float32)
 
@@ -83,15 +85,15 @@ class Normaliser:
 
 
 def farthest(norm: NormSpec) -> tuple[_Wide, _Wide]:
-    """Lowest and highest `[dim]` that are taken, in declared units."""
+    """Lowest and highest accepted value `[dim]`, in declared units."""
     offset, scale = _affine(norm)
     return offset - _FARTHEST * scale, offset + _FARTHEST * scale
 
 
 def _affine(norm: NormSpec) -> tuple[_Wide, _Wide]:
-    """Offset and scale `[dim]` with `value = normalised * scale + offset`.
+    """Offset and scale `[dim]` such that `value = normalised * scale + offset`.
 
-    meanstd: `mean + y (std + e)`. minmax: `low + (y + 1) / 2 (high - low + e)`, that is, offset `low + scale`.
+    meanstd: `mean + y (std + e)`. minmax: `low + (y + 1) / 2 (high - low + e)`, so the offset is `low + scale`.
     """
     low, high = np.array(norm.low, dtype=np.float64), np.array(norm.high, dtype=np.float64)
     if norm.kind == "meanstd":

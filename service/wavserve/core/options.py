@@ -1,6 +1,6 @@
-"""A request's planner options over the policy's defaults, checked against its bounds.
+"""Merges a request's planner options into the policy's defaults and checks them against its bounds.
 
-Called by the edges (to refuse at the door) and by the policy (to plan by). Knows the spec and nothing else.
+Knows the spec only.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from wavserve.core.spec import MODES, PlannerBounds, PlannerConfig
 
 
 def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[str, object]) -> PlannerConfig:
-    """The planner settings of one request: the bundle's defaults with the request's options over them, checked.
+    """The planner settings of one request: its options override the bundle's defaults. Mode `off` has no iterations.
 
-    Raises InvalidRequest naming `planner.<option>`: unknown option, wrong type, out of bounds, fewer than two elites.
+    Raises InvalidRequest naming `planner.<option>` for an unknown option, a wrong type, a value out of bounds, or fewer
+    than two elites.
     """
     known = {f.name: f.type for f in fields(PlannerConfig)}
     for name, value in options.items():
@@ -36,7 +37,7 @@ def _check_type(name: str, value: object, default: object) -> None:
     if isinstance(default, bool) or isinstance(value, bool):
         ok = isinstance(value, bool) and isinstance(default, bool)
     elif isinstance(default, float):
-        ok = isinstance(value, int | float) and abs(value) <= _MAX_NUMBER  # false for NaN as well
+        ok = isinstance(value, int | float) and abs(value) <= _MAX_NUMBER  # also false for NaN
     else:
         ok = isinstance(value, type(default))
     if not ok:
@@ -70,5 +71,5 @@ def _check_bounds(config: PlannerConfig, bounds: PlannerBounds) -> None:
         ("video_elite_fraction", config.num_video_elites),
         ("value_elite_fraction", config.num_value_elites),
     ):
-        if elites < 2:  # the unbiased std of one elite is NaN, and so would be every action
+        if elites < 2:  # the unbiased std of one elite is NaN, which would make every action NaN
             raise InvalidRequest(f"planner.{name}", "at least 2 elites", f"{elites}")

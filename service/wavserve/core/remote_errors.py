@@ -1,6 +1,6 @@
-"""Typed errors as text and back, for a wire that carries a message and nothing else (Triton's).
+"""Encodes typed errors as text and decodes them, for a wire whose errors carry only a message (Triton's).
 
-Written by the host of a model, read by the backend in front of it.
+The model's host encodes; the gateway's backend decodes. Knows the error tree only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _MARK = "wavserve-fault:"
 
 
 def encode(error: WavserveError) -> str:
-    """One line that `decode` finds again, whatever stands around it."""
+    """One line that `decode` finds inside any other text."""
     facts = {"error": error_name(type(error)), "message": error.message}
     if isinstance(error, InvalidRequest):
         facts |= {"field": error.field, "expected": error.expected, "actual": error.actual}
@@ -21,7 +21,7 @@ def encode(error: WavserveError) -> str:
 
 
 def decode(text: str) -> WavserveError | None:
-    """The error that was encoded somewhere in `text`; None when there is none."""
+    """The error that is encoded anywhere in `text`; None when there is none."""
     _, mark, rest = text.partition(_MARK)
     if not mark:
         return None

@@ -1,7 +1,7 @@
 """What a policy bundle declares: cameras, vectors, model sizes, planner defaults. Frozen data, read from `policy.json`.
 
-Used by every layer above the models and by the models themselves; knows neither torch nor the wire. Nothing in the
-service is hard-wired to a robot: every number a request is checked against stands here.
+No other module is specific to a robot: every number that a request is checked against is declared here. Knows neither
+torch nor the wire.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-_STRICT = {"extra": "forbid"}  # read by pydantic when `bundle.py` parses policy.json: unknown keys are refused
+_STRICT = {"extra": "forbid"}  # makes pydantic refuse unknown keys when `bundle/bundle.py` parses policy.json
 
 Resize = Literal["exact", "bilinear", "bicubic", "area"]
 Mode = Literal["paper", "published", "off", "random_scores", "fixed_shrink"]
@@ -19,7 +19,7 @@ MODES: tuple[Mode, ...] = ("paper", "published", "off", "random_scores", "fixed_
 
 @dataclass(frozen=True, slots=True)
 class CameraSpec:
-    """One camera view. `exact` refuses any other size; a named filter resizes larger or smaller frames."""
+    """One camera view. `exact` refuses any other size; the named filters resize larger and smaller frames."""
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     name: str
@@ -30,7 +30,7 @@ class CameraSpec:
 
 @dataclass(frozen=True, slots=True)
 class NormSpec:
-    """Statistics of a vector: `minmax` maps q01..q99 to [-1, 1], `meanstd` standardises; an entry a dimension."""
+    """Statistics of a vector, one entry per dimension. `minmax` maps q01..q99 to [-1, 1]; `meanstd` standardises."""
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     kind: Literal["minmax", "meanstd"]
@@ -58,8 +58,9 @@ class VectorSpec:
 class ActionSpec:
     """How the action expert's output becomes commands (PAPER "Normalisation").
 
-    `absolute`: the command itself; `delta`: cumulative sum on the measured state; `relative`: offset to the normalised
-    state. Dimensions in `absolute_dims` (grippers) are absolute in every kind.
+    `absolute`: the output is the command. `delta`: the cumulative sum of the output is added to the measured state.
+    `relative`: the output is added to the normalised state. Dimensions in `absolute_dims` (grippers) are absolute in
+    every kind.
     """
 
     __pydantic_config__: ClassVar[Any] = _STRICT
@@ -70,7 +71,7 @@ class ActionSpec:
 
 @dataclass(frozen=True, slots=True)
 class ExpertConfig:
-    """One expert (value or action) diffusion transformer; width is `num_heads * head_dim`."""
+    """The diffusion transformer of one expert (value or action)."""
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     in_channels: int
@@ -86,7 +87,7 @@ class ExpertConfig:
 
 @dataclass(frozen=True, slots=True)
 class VideoConfig:
-    """The video diffusion transformer; width is `num_heads * head_dim`; experts have the same `num_layers`."""
+    """The video diffusion transformer. The experts have the same `num_layers`."""
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     in_channels: int
@@ -97,7 +98,7 @@ class VideoConfig:
     caption_channels: int
     max_views: int = 3
     rope_base: tuple[int, int, int] = (20, 2048, 2048)
-    """Frames, height and width (pixels) at which the rotary grid reaches 1."""
+    """Frames, height and width (pixels) at which the grid of the rotary embedding reaches 1."""
 
     @property
     def width(self) -> int:
@@ -120,7 +121,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class LatentSpec:
-    """Shape of one latent video sample per view: F = memory + future frames of `[height, width]`."""
+    """Shape of one view of a latent video sample: F = memory + future frames of `[height, width]`."""
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     num_memory_frames: int
@@ -147,7 +148,7 @@ class LatentSpec:
 
 @dataclass(frozen=True, slots=True)
 class PlannerConfig:
-    """One plan's settings (paper section 4.3): what a bundle defaults to and a request may override within bounds."""
+    """The settings of one plan (paper section 4.3). A bundle gives the defaults; a request may override them."""
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     mode: Mode = "paper"
@@ -160,9 +161,9 @@ class PlannerConfig:
     num_flow_steps: int = 10
     """Euler steps of the value and action experts."""
     num_video_steps: int = 1
-    """Euler steps of the video model before its features are read; 1 as released."""
+    """Euler steps of the video model before its features are read; the released code takes 1."""
     smoothing: float = 0.9
-    """a: how much of the old Gaussian stays."""
+    """a: the weight of the old Gaussian."""
     decay: float = 0.5
     """d: factor on the elites' std."""
     video_elite_fraction: float = 0.9
@@ -170,14 +171,14 @@ class PlannerConfig:
     value_elite_fraction: float = 0.1
     """p_u"""
     per_view_noise: bool = False
-    """Whether each view has its own video Gaussian (the paper) or they share one (as released)."""
+    """Whether each view has its own video Gaussian (paper) or all views share one (released code)."""
     estimate_value: bool = False
-    """Also score the chosen plan with M value samples of its own and report it."""
+    """Also score the chosen plan with M value samples of its own and report the score."""
     warm_start: bool = False
-    """Begin with the means of the session's last plan, shifted by the executed steps, instead of zero."""
+    """Start from the means of the session's last plan, shifted by the executed steps, instead of from zero."""
     early_stop: float = 0.0
-    """Stop planning after an iteration that moved both Gaussians by less (root mean square of mean and std, in
-    standard deviations of the noise); 0: never."""
+    """Planning stops after an iteration that changed both Gaussians by less than this; 0: never. The change is the root
+    mean square over mean and std, in standard deviations of the noise."""
 
     @property
     def num_video_elites(self) -> int:
@@ -189,7 +190,7 @@ class PlannerConfig:
 
 
 def _share(fraction: float, count: int) -> int:
-    """`ceil(fraction * count)` as it is meant: 0.14 of 50 is 7, though the product of the floats is a little more."""
+    """`ceil(fraction * count)` without float error: 0.14 of 50 is 7, although the float product is slightly larger."""
     return math.ceil(round(fraction * count, 9))
 
 
@@ -208,7 +209,7 @@ class PlannerBounds:
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
-    """Everything a bundle says about itself besides its weights."""
+    """Everything that a bundle declares besides its weights."""
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     name: str
@@ -220,7 +221,7 @@ class PolicySpec:
     """T: actions in one answer, and tokens of the action expert."""
     control_hz: float
     memory_threshold: int
-    """Executed steps after which the newest memory frame is kept and another is begun."""
+    """Executed steps after which the newest memory frame is kept and a new one is started."""
     max_instruction_bytes: int
     max_prompt_tokens: int
     model: ModelConfig
@@ -228,10 +229,10 @@ class PolicySpec:
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     bounds: PlannerBounds = field(default_factory=PlannerBounds)
     pad_prompt: bool = False
-    """Whether the text encoder also sees padding up to `max_prompt_tokens`, unmasked, as the released WAV code trained
-    it; the padding's own embeddings are dropped either way."""
+    """Whether the text encoder also sees unmasked padding up to `max_prompt_tokens`, as in the training of the released
+    WAV code. The embeddings of the padding itself are dropped in both cases."""
     value_chunk: int | None = None
-    """tokens of the value expert; None: as many as actions, which is what the released configurations have"""
+    """Tokens of the value expert; None: as many as actions, as in the released configurations."""
     notes: str = ""
 
     @property

@@ -1,8 +1,8 @@
-"""Tensors that travel once: later calls name them by a key, and the other side still has them.
+"""Tensors that cross a wire once: later calls send a key, and the receiver still holds the tensor.
 
-A plan's frame memory and an iteration's Gaussians go with every slice of samples: over a wire, megabytes a plan. Used
-by the backend that has a wire (`Sender`) and by the host at its other end (`Receiver`); nothing else knows of it. Knows
-numpy only.
+Every slice of samples needs the plan's frame memory and the iteration's Gaussians. Sent with each slice, they would
+cost megabytes per plan. The `Sender` runs in the gateway's backend, the `Receiver` in the model's host. Knows numpy
+only.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from wavserve.core.types import Tensors
 
 KEY_BYTES = 16
 NUM_SENT = 128
+"""Rows that a sender assumes the host still holds."""
 NUM_HELD = 256
-"""Rows a host keeps. More than a sender relies on, for several gateways may share a host."""
+"""Rows that a host holds. They are more than NUM_SENT, because several gateways may share a host."""
 
 
 def key_name(name: str) -> str:
-    """The input that carries the keys `[G, 16]` of input `name`."""
+    """The name of the input that carries the keys `[G, 16]` of input `name`."""
     return f"{name}_key"
 
 
 class Sender:
-    """Remembers which rows the host has seen. A wrong guess costs a TensorMiss: `forget`, and send again."""
+    """Remembers which rows the host has received. After a TensorMiss, call `forget` and send the call again."""
 
     def __init__(self, num_sent: int = NUM_SENT) -> None:
         self._sent: OrderedDict[bytes, None] = OrderedDict()
         self._num_sent = num_sent
 
     def fold(self, inputs: Tensors, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        """The call with keys added, and without those of the named tensors `[G, ...]` whose every row was sent."""
+        """The call with keys added. A named tensor `[G, ...]` is left out when all its rows were sent before."""
         folded = dict(inputs)
         for name in names:
             keys = [_key(row) for row in inputs[name]]
@@ -55,7 +56,7 @@ class Sender:
 
 
 class Receiver:
-    """Keeps the rows seen last and puts them back where a call only names them."""
+    """Holds the rows used last and puts them back into calls that send only their keys."""
 
     def __init__(self, num_held: int = NUM_HELD) -> None:
         self._held: OrderedDict[bytes, NDArray[Any]] = OrderedDict()
@@ -73,10 +74,10 @@ class Receiver:
     def _restored(self, name: str, keys: list[bytes], rows: NDArray[Any] | None) -> NDArray[Any]:
         if rows is not None:
             for key, row in zip(keys, rows, strict=True):
-                self._held[key] = row.copy()  # the call's own memory is gone after the call
+                self._held[key] = row.copy()  # the call's own buffer is not valid after the call
         missing = [key.hex() for key in keys if key not in self._held]
         if missing:
-            raise TensorMiss(f"{name}: {len(missing)} of {len(keys)} rows are not held here")
+            raise TensorMiss(f"{name}: {len(missing)} of {len(keys)} rows are not held by this host")
         for key in keys:
             self._held.move_to_end(key)
         whole = np.stack([self._held[key] for key in keys]) if rows is None else rows
@@ -86,6 +87,6 @@ class Receiver:
 
 
 def _key(row: NDArray[Any]) -> bytes:
-    """Of content, dtype and shape: equal rows of different plans are one."""
-    about = f"{row.dtype}{row.shape}".encode()
-    return hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=KEY_BYTES, person=about[-16:]).digest()
+    """A hash of content, dtype and shape, so equal rows of different plans share a key."""
+    layout = f"{row.dtype}{row.shape}".encode()
+    return hashlib.blake2b(np.ascontiguousarray(row).data, digest_size=KEY_BYTES, person=layout[-16:]).digest()

@@ -1,6 +1,7 @@
-"""The data that travels down and up the corridor: request, plan, receipt.
+"""The data that passes through the corridor: request, plan, receipt.
 
-Every layer may use these; they know nothing of HTTP, protobuf or torch. All are frozen; arrays in them are not written.
+Every layer may use these types. They know nothing of HTTP, protobuf or torch. All are frozen, and no code writes into
+their arrays.
 
 Shape legend (used in every docstring and einops string):
     B batch rows, G groups in a batch, N video samples of a group, M value samples per video sample,
@@ -30,30 +31,30 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHeader:
-    """What a robot says beside its pictures and its state. An `Observation` and a `PlanRequest` both have it."""
+    """The fields of a request besides its images and its state. `Observation` and `PlanRequest` share them."""
 
     instruction: str
     session_id: str | None = None
-    """None opens a session"""
+    """None: the server opens a session"""
     sequence: int = 0
     """strictly increasing within a session; the same number with the same content is a retry"""
     control_step: int = 0
-    """index of the next command when the images were captured; the chunk is aligned to it"""
+    """index of the next command at the time the images were captured; the chunk is aligned to it"""
     executed_steps: int = 0
     """steps executed since the previous accepted observation"""
     policy: str | None = None
-    """None: whichever policy the server has"""
+    """None: the server's policy"""
     options: Mapping[str, object] = field(default_factory=dict)
-    """planner options over the policy's defaults, see `options.merge_options`"""
+    """planner options that override the policy's defaults; see `options.merge_options`"""
     seed: int | None = None
     """None: the service draws one and reports it"""
     imagine_chunks: int = 0
-    """how many chunks of imagined future frames to return with the plan; they cost time"""
+    """number of chunks of imagined future frames to return with the plan; each costs time"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest(RequestHeader):
-    """A validated observation; both edges build the same one from the same input."""
+    """A validated observation. Both edges build the same one from the same input."""
 
     images: Mapping[str, NDArray[np.uint8]]
     """camera -> `[height, width, 3]` RGB, already at the camera's declared size"""
@@ -76,7 +77,7 @@ class TextEmbedding:
 
 @dataclass(frozen=True, slots=True)
 class Gaussian:
-    """A diagonal Gaussian over one noise; `mean` and `std` have the noise's shape (video: a leading V or 1)."""
+    """A diagonal Gaussian over one noise. `mean` and `std` have the noise's shape (video: a leading axis of V or 1)."""
 
     mean: Array
     std: Array
@@ -84,7 +85,7 @@ class Gaussian:
 
 @dataclass(frozen=True, slots=True)
 class IterationRecord:
-    """What one planning iteration saw and chose."""
+    """The scores and the elites of one planning iteration, and its refit."""
 
     snr: Array
     """`[N, M]`; `[0, M]` where nothing was scored (mode `fixed_shrink`)"""
@@ -96,7 +97,7 @@ class IterationRecord:
     """mean std of the video Gaussian after the refit"""
     value_std: float
     moved: float
-    """root mean square change of mean and std, of the Gaussian that moved more"""
+    """root mean square change of mean and std, of the Gaussian that changed more"""
 
     @property
     def scores(self) -> Array:
@@ -106,27 +107,29 @@ class IterationRecord:
 
 
 class Stop(Enum):
-    """Why planning went no further."""
+    """Why planning stopped."""
 
     DONE = "done"
-    """every iteration that was asked for"""
+    """all requested iterations are done"""
     OUT_OF_TIME = "out_of_time"
-    """another iteration would have made this plan or one admitted before it late"""
+    """another iteration would have made this plan, or one admitted before it, late"""
     SETTLED = "settled"
-    """the Gaussians moved by less than `early_stop`"""
+    """the last iteration changed the Gaussians by less than `early_stop`"""
 
 
 class DeadlineResult(Enum):
-    """How a plan stood to its deadline; a missed one is never answered with actions."""
+    """Whether an answer met its deadline. A plan that misses its deadline is never answered with actions."""
 
     NONE = "none"
+    """the request had no deadline"""
     MET = "met"
     MET_DEGRADED = "met_degraded"
+    """met, because planning stopped early (`Stop.OUT_OF_TIME`)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The planner's answer, in normalised units."""
+    """The planner's result, in normalised units."""
 
     actions: Array
     """`[T, action channels]`"""
@@ -135,12 +138,12 @@ class Plan:
     video: Gaussian
     value: Gaussian
     value_estimate: float | None
-    """SNR of the chosen plan by value samples of its own; None unless asked for"""
+    """SNR of the chosen plan, from value samples of its own; None unless requested"""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What was done to get an answer: enough to judge it, and with `--record` to replay it."""
+    """How an answer was made: enough to judge it, and with `--record` enough to replay it."""
 
     policy: str
     policy_digest: str
@@ -148,19 +151,19 @@ class Receipt:
     seed: int
     sequence: int
     config: PlannerConfig
-    """as asked for, after defaults"""
+    """as requested, with the defaults filled in"""
     iterations_done: int
-    """K spent; less than asked for when planning stopped before"""
+    """K done; less than requested when planning stopped early"""
     stopped: Stop
     warm_start: bool
-    """whether it began from the session's last plan"""
+    """whether planning started from the session's last plan"""
     deadline: DeadlineResult
     slack_s: float | None
-    """time left at the deadline; None without one"""
+    """time left until the deadline when the answer was ready; None without a deadline"""
     iterations: tuple[IterationRecord, ...]
     stage_s: Mapping[str, float]
     value_estimate: float | None
     digests: Mapping[str, str]
-    """sha256 of images (each camera), state, instruction and the frame memory the plan was made on"""
+    """sha256 of each camera's image, the state, the instruction and the frame memory that the plan used"""
     version: str
-    """of wavserve"""
+    """version of wavserve"""

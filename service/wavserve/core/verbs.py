@@ -1,6 +1,6 @@
-"""What the models can be asked: the table of verbs and their signatures, and the outcome of one group in a call.
+"""The verbs of the models: a table of their signatures, and the outcome of one group in a call.
 
-Both sides of the backend seam use it: the batcher, the runners, the fake, and the tests of Triton's configurations.
+Both sides of the backend seam share this table, so it knows neither a backend nor a model's code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from wavserve.core.errors import ArenaFull, BackendError, Cancelled, StaleHandle
 
 
 class Status(IntEnum):
-    """Outcome of one group in a call (output `status [G]` int32); one group's failure is never its neighbours'."""
+    """Outcome of one group in a call (output `status [G]` int32). A group's failure does not affect other groups."""
 
     OK = 0
     ARENA_FULL = 1
@@ -25,14 +25,14 @@ class Status(IntEnum):
 
 
 def error_of(status: int) -> BackendError | Cancelled | None:
-    """The typed error of a group's status; None when it is OK."""
+    """The typed error of a group's status; None for OK."""
     match Status(status):
         case Status.OK:
             return None
         case Status.ARENA_FULL:
-            return ArenaFull("the feature arena has no room for this slice")
+            return ArenaFull("the feature arena has too few free slots for this slice")
         case Status.STALE_HANDLE:
-            return StaleHandle("the features behind a handle are gone")
+            return StaleHandle("the features behind a handle no longer exist")
         case Status.TEXT_MISS:
             return TextMiss("the instruction's keys and values are not cached")
         case Status.CANCELLED:
@@ -41,7 +41,7 @@ def error_of(status: int) -> BackendError | Cancelled | None:
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """Something a model can be asked to do. Tensors have a leading group axis G; shapes below follow it."""
+    """One operation of a model. All tensors have a leading group axis G; the shapes below leave it out."""
 
     model: str
     inputs: dict[str, tuple[str, str]]
@@ -53,28 +53,28 @@ class Verb:
     joined: bool = True
     """whether groups of different plans may share a call"""
     cached: tuple[str, ...] = ()
-    """inputs that may cross a wire as `NAME_key [G, 16]` alone once the model has seen them; see `tensor_cache`"""
+    """inputs that may cross a wire as `NAME_key [G, 16]` alone once the model has received them; see `tensor_cache`"""
     steps: str = ""
-    """the parameter that counts steps of the same cost"""
+    """the parameter that counts steps of equal cost"""
     allocates: bool = False
-    """whether the answer's `handles` name arena slots that must be given back"""
+    """whether the output `handles` names arena slots that must be released"""
     frees: Literal["never", "if_asked", "always"] = "never"
-    """whether the slots of the input's `handles` are free afterwards; if_asked: where parameter `release` is 1"""
+    """whether the slots of the input `handles` are free after the call; if_asked: when parameter `release` is 1"""
     computes: bool = True
-    """whether the call takes time on the device"""
+    """whether the call takes device time"""
 
     @property
     def reads_slots(self) -> bool:
-        """Whether the verb frees arena slots or leads to it."""
+        """Whether the verb takes handles: it frees their slots, or a later verb does."""
         return "handles" in self.inputs
 
     def frees_slots(self, params: Mapping[str, int]) -> bool:
-        """Whether an answered call with these parameters leaves its slots free."""
+        """Whether the slots are free once a call with these parameters has been answered."""
         return self.frees == "always" or (self.frees == "if_asked" and params.get("release") == 1)
 
     @property
     def fingerprint(self) -> str:
-        """Names this row of the table: two versions that differ in it do not understand each other."""
+        """A hash of this row of the table. Two versions that differ in it cannot work together."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:12]
 
 
@@ -85,7 +85,7 @@ _IMAGINE = {
     "text_key": ("uint8", "32"),
     "noise_key": ("int64", "2"),
 }
-_PLAN_WIDE = ("memory", "mean", "std")  # of the plan, or of an iteration, and not of a slice
+_PLAN_WIDE = ("memory", "mean", "std")  # the same for all slices of an iteration
 _IMAGINE_OPTIONAL = {"embedding": ("float32", "prompt Ctext"), "noise": ("float32", "N V C Fgen H W")}
 _VALUE_NOISE = {
     "mean": ("float32", "T Cvalue"),
@@ -99,7 +99,7 @@ VERBS: dict[str, Verb] = {
     "encode_images": Verb(
         "encoder", {"pixels": ("uint8", "V height width 3")}, {}, {"latents": ("float32", "V C H W")}
     ),
-    "encode_text": Verb(  # alone: a prompt that is too long is refused as a whole call, once per instruction
+    "encode_text": Verb(  # not joined: a prompt that is too long fails the whole call (one per instruction)
         "encoder", {"text": ("uint8", "bytes")}, {}, {"embedding": ("float32", "prompt Ctext")}, joined=False
     ),
     "decode_video": Verb(
@@ -158,17 +158,18 @@ VERBS: dict[str, Verb] = {
 """The signature table.
 
 `value_features` runs the value expert once at the noisiest timestep and leaves its features in the slot for `decode`.
-`release` frees slots that nobody will read; the arena's owner answers it, because the slots are gone with their owner
-anyway. `noise_name` is `(iteration, sample)`; `noise`, where given, replaces the named draw (parity tests)."""
+`release` frees slots that no later call reads. The arena's owner answers it, because slots do not outlive their owner.
+`noise_name` is `(iteration, sample)`. `noise`, where given, replaces the named draw (parity tests)."""
 
 MODELS = tuple(dict.fromkeys(verb.model for verb in VERBS.values()))
 """The hosted models, each with a runner of its own."""
 
 DESCRIBE = "describe"
-"""What every hosted model answers besides its verbs: who it is and that it works, as JSON bytes `ABOUT`."""
+"""The request that every hosted model answers besides its verbs: its identity and whether it works."""
 ABOUT = "about"
+"""The output of DESCRIBE: JSON bytes."""
 
 
 def fingerprints(model: str) -> dict[str, str]:
-    """The verbs of a model with their fingerprints: what gateway and model must agree on."""
+    """The fingerprint of each verb of a model. Gateway and model must have the same ones."""
     return {name: verb.fingerprint for name, verb in VERBS.items() if verb.model == model}
