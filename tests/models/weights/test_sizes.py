@@ -1,4 +1,4 @@
-"""The presets' transformers have the sizes of the released ones; nothing is allocated to find out."""
+"""Our transformers have the tensor names and sizes of the released ones. Nothing is allocated."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def test_the_large_model_has_the_released_number_of_parameters(
         action=ExpertConfig(action_channels, action_channels, num_heads=16, head_dim=32, rope_base=54),
     )
 
-    found = shapes(config)
+    ours = shapes(config)
 
-    assert len(found) == 2420
-    assert sum(math.prod(shape) for shape in found.values()) == num_parameters
+    assert len(ours) == 2420
+    assert sum(math.prod(shape) for shape in ours.values()) == num_parameters
 
 
 def test_names_and_shapes_are_the_official_ones(parity_folder: Path) -> None:
     released = read_fixture(parity_folder, "weights")
     assert released is not None
 
-    found = shapes(read_config(parity_folder).model)
+    ours = shapes(read_config(parity_folder).model)
 
-    assert found == {name: tuple(tensor.shape) for name, tensor in released.tensors.items()}
+    assert ours == {name: tuple(tensor.shape) for name, tensor in released.tensors.items()}

@@ -37,7 +37,7 @@ def edited(folder: Path, edit: Callable[[dict[str, Tensor]], object]) -> Path:
     return folder
 
 
-def test_what_was_drawn_is_what_is_loaded(odd: Workload, models: Models, folder: Path) -> None:
+def test_loaded_weights_equal_the_drawn_ones(odd: Workload, models: Models, folder: Path) -> None:
     loaded, drawn = state(weights.load(folder, odd.config)), state(models)
 
     assert loaded.keys() == drawn.keys()
@@ -54,7 +54,7 @@ def test_shards_load_like_one_file(odd: Workload, models: Models, tmp_path: Path
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state(models).items())
 
 
-def test_models_load_ready_to_serve(odd: Workload, folder: Path) -> None:
+def test_models_load_in_evaluation_mode_without_gradients(odd: Workload, folder: Path) -> None:
     video = weights.load_video(folder, odd.config, dtype=torch.bfloat16)
 
     assert not video.training
@@ -74,7 +74,7 @@ def test_one_model_needs_only_its_own_tensors(odd: Workload, folder: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "message"),
     [
         (lambda t: t.pop("value_proj_in.bias"), r"1 missing: value_proj_in\.bias"),
         (lambda t: t.update(surprise=torch.zeros(2)), "1 unexpected: surprise"),
@@ -85,16 +85,18 @@ def test_one_model_needs_only_its_own_tensors(odd: Workload, folder: Path) -> No
         (lambda t: [t.pop(name) for name in list(t) if ".attn2." in name], r"150 missing: .* and 140 more"),
     ],
 )
-def test_what_does_not_fit_is_named(odd: Workload, folder: Path, edit: Callable[..., object], told: str) -> None:
+def test_tensors_that_do_not_fit_are_named(
+    odd: Workload, folder: Path, edit: Callable[..., object], message: str
+) -> None:
     edited(folder, edit)
 
-    with pytest.raises(BundleError, match=told):
+    with pytest.raises(BundleError, match=message):
         weights.load(folder, odd.config)
-    with pytest.raises(BundleError, match=told):
+    with pytest.raises(BundleError, match=message):
         weights.check(folder, odd.config)
 
 
-def test_files_that_are_no_weights_are_refused(odd: Workload, tmp_path: Path) -> None:
+def test_files_without_weights_are_refused(odd: Workload, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="found 0 of the two"):
         weights.check(tmp_path, odd.config)
     (tmp_path / FILE).write_bytes(b"no tensors")
@@ -105,14 +107,14 @@ def test_files_that_are_no_weights_are_refused(odd: Workload, tmp_path: Path) ->
         weights.check(tmp_path / INDEX, odd.config)
 
 
-def test_an_index_may_only_name_files_beside_it(odd: Workload, folder: Path) -> None:
+def test_an_index_may_only_name_files_in_its_own_folder(odd: Workload, folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps({"weight_map": {"proj_in.bias": f"../transformer/{FILE}"}}))
 
     with pytest.raises(BundleError, match="not a file beside it"):
         weights.check(folder / INDEX, odd.config)
 
 
-def test_a_seed_names_the_same_weights_everywhere() -> None:
+def test_a_seed_gives_the_same_weights_everywhere() -> None:
     drawn = weights.random_tensor("proj_in.weight", (16, 12), seed=7)
 
     digest = hashlib.sha256(drawn.numpy().tobytes()).hexdigest()
@@ -122,13 +124,13 @@ def test_a_seed_names_the_same_weights_everywhere() -> None:
 
 
 def test_progress_ends_at_one(odd: Workload, tmp_path: Path) -> None:
-    told: list[float] = []
+    fractions: list[float] = []
 
-    weights.save_random(odd.config, tmp_path, seed=0, progress=told.append)
+    weights.save_random(odd.config, tmp_path, seed=0, progress=fractions.append)
 
-    assert told[-1] == 1
-    assert told == sorted(told)
+    assert fractions[-1] == 1
+    assert fractions == sorted(fractions)
 
 
-def test_no_random_tensor_is_left_constant(models: Models) -> None:
+def test_no_random_tensor_is_constant(models: Models) -> None:
     assert all(tensor.std() > 0 for tensor in state(models).values())

@@ -1,6 +1,6 @@
-"""Safetensors files of a checkpoint, whole or in shards: which they are, what their headers say, reading and writing.
+"""Safetensors files of a checkpoint, one file or shards: finding, reading headers and tensors, writing.
 
-Called by `weights`. Knows names, shapes and bytes, and nothing of what the tensors mean. Never unpickles.
+Knows names, shapes and bytes, and nothing of what the tensors mean. Never unpickles.
 """
 
 from __future__ import annotations
@@ -24,35 +24,39 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def files(path: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: itself, those its index names, or those found in a folder by either name.
+    """The safetensors files of a checkpoint.
 
-    Raises BundleError when there is none, or the index names a file that is not beside it.
+    `path` is a safetensors file, an index of shards, or a folder with one of the two. Raises BundleError when there is
+    none, or when the index names a file that is not in its own folder.
     """
     if path.is_dir():
-        found = [path / name for name in (INDEX, FILE) if (path / name).is_file()]
-        if len(found) != 1:
-            raise BundleError(f"weights {path}: expected either {FILE} or {INDEX}, found {len(found)} of the two")
-        path = found[0]
+        entries = [path / name for name in (INDEX, FILE) if (path / name).is_file()]
+        if len(entries) != 1:
+            raise BundleError(f"weights {path}: expected either {FILE} or {INDEX}, found {len(entries)} of the two")
+        path = entries[0]
     return _indexed(path) if path.suffix == ".json" else [path]
 
 
 def headers(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor of a checkpoint, without reading the tensors.
+    """Name -> shape of every tensor of a checkpoint. The tensors themselves are not read.
 
-    Raises BundleError on an unreadable file, or a name that two shards hold.
+    Raises BundleError when a file is unreadable, or when two shards hold the same name.
     """
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in files(path):
         with _open(file) as reader:
             for name in reader.keys():  # noqa: SIM118  (not a dict)
-                if name in found:
-                    raise BundleError(f"weights {file}: {name} stands in another shard too")
-                found[name] = tuple(reader.get_slice(name).get_shape())
-    return found
+                if name in shapes:
+                    raise BundleError(f"weights {file}: {name} is in another shard too")
+                shapes[name] = tuple(reader.get_slice(name).get_shape())
+    return shapes
 
 
 def tensors(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Tensor]]:
-    """The tensors whose name is wanted, one at a time; they map the file."""
+    """The tensors whose name is `wanted`, one at a time. They are views of the memory-mapped file.
+
+    Raises BundleError as `files` does, and when a file is unreadable.
+    """
     for file in files(path):
         with _open(file) as reader:
             for name in filter(wanted, reader.keys()):
@@ -66,10 +70,10 @@ def write(
     progress: Callable[[float], None] | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Write `tensor(name)` for each name of `sizes` (bytes) into `folder`, holding one shard at a time.
+    """Write `tensor(name)` for each name of `sizes` (in bytes) into `folder`, with one shard in memory at a time.
 
-    One file, or shards and an index where it would be larger than `max_shard_bytes`. `progress` is told the
-    fraction done.
+    Writes one file, or shards and an index where the file would be larger than `max_shard_bytes`. `progress` is called
+    with the fraction done.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = _shards(sizes, max_shard_bytes)

@@ -1,6 +1,6 @@
-"""Makes a policy bundle of the authors' files: checkpoint, configuration, statistics, and a folder of encoders.
+"""Makes a policy bundle from the authors' files: checkpoint, configuration, statistics and a folder of encoders.
 
-Called by the CLI. Weights are checked by their headers and copied as they are, never loaded; nothing is unpickled.
+Weights are checked by their headers and copied unchanged, never loaded. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["ImportOptions", "import_policy"]
 def import_policy(
     checkpoint: Path, config: Path, stats: Path, assets: Path, out: Path, options: ImportOptions
 ) -> bundle.Bundle:
-    """A bundle at `out` of the authors' policy.
+    """Makes the bundle of the authors' policy at `out`.
 
-    `checkpoint` is a safetensors file, an index of shards, or a folder with either; `assets` a folder with `vae/`,
-    `text_encoder/` and `tokenizer/`. Raises BundleError: a key, tensor or file that is missing, unexpected or of
-    another shape, by name; `out` exists.
+    `checkpoint` is a safetensors file, an index of shards, or a folder with either. `assets` is a folder with `vae/`,
+    `text_encoder/` and `tokenizer/`. Raises BundleError when `out` exists, or naming a key, tensor or file that is
+    missing, unexpected or of the wrong shape.
     """
     spec = read_spec(config, stats, options)
     weights.check(checkpoint, spec.model)
@@ -33,7 +33,7 @@ def import_policy(
     for part in encoders:
         refuse_pickles(assets / part)
     with appearing(out) as partial:
-        bundle.save_spec(partial, spec)  # first: it is checked here, before gigabytes are copied
+        bundle.save_spec(partial, spec)  # first, because it checks the spec before gigabytes are copied
         for source, target in _weights(checkpoint, partial / bundle.TRANSFORMER):
             _copy(source, target)
         for part in encoders:
@@ -44,7 +44,7 @@ def import_policy(
 
 
 def _weights(checkpoint: Path, folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Each file of the checkpoint, and where the bundle keeps it: shards under the names their index gives them."""
+    """Each file of the checkpoint with its path in the bundle. Shards keep the names that the index gives them."""
     index = checkpoint / INDEX if checkpoint.is_dir() else checkpoint
     if index.suffix == ".json" and index.is_file():
         yield index, folder / INDEX

@@ -1,8 +1,8 @@
-"""The authors' configuration (YAML) and statistics (one JSON object) read into a policy spec.
+"""The authors' configuration (YAML) and statistics (one JSON object), read into a policy spec.
 
-Called by the importer. Knows nothing of weights. A key that matters is read or checked; one that is missing,
-contradicts another or asks for a model we do not have is a BundleError naming it. What the files do not say is asked
-for in `ImportOptions`, never guessed.
+Every key that matters is read or checked. A key that is missing, contradicts another or asks for a model that we do not
+have raises BundleError naming the key. `ImportOptions` holds what the files do not say; nothing is guessed. Knows
+nothing of weights.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _AGREE = (
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What the authors' files leave unsaid."""
+    """What the authors' files do not say."""
 
     name: str
     norm: NormKind
@@ -54,21 +54,21 @@ class ImportOptions:
     action_units: tuple[str, ...]
     control_hz: float
     domain: str | None = None
-    """which of the configured domains; None where there is only one"""
+    """one of the configured domains; None where there is only one"""
     state_names: tuple[str, ...] | None = None
     """None: state_0, state_1, ..."""
     action_names: tuple[str, ...] | None = None
     absolute_dims: tuple[int, ...] | None = None
-    """dimensions left absolute by kinds delta and relative; None: the grippers of the 14-dimensional two-arm vector"""
+    """dimensions that stay absolute in delta and relative actions; None: the grippers of the 14-dimensional vector"""
     memory_threshold: int | None = None
-    """None: the configuration's `threshold`, or 1 as the released servers have it"""
+    """None: the configuration's `threshold`, or 1, the value of the released servers"""
     resize: Resize = "exact"
     max_instruction_bytes: int = 1024
     max_prompt_tokens: int = 128
 
 
 def read_spec(config: Path, stats: Path, options: ImportOptions) -> PolicySpec:
-    """The spec of the authors' policy. Raises BundleError naming the key, what was expected and what is there."""
+    """The spec of the authors' policy. Raises BundleError naming the key, the expected and the actual value."""
     root = read_yaml(config)
     train = root.section("data").section("train")
     _check_inference(root)
@@ -76,7 +76,7 @@ def read_spec(config: Path, stats: Path, options: ImportOptions) -> PolicySpec:
     state, action = _vectors(root, stats, options)
     channels = state.dim + action.vector.dim
     if diffusion.count("action_in_channels") != channels:
-        raise diffusion.refuse("action_in_channels", f"{action.vector.dim} action + {state.dim} state dimensions")
+        raise diffusion.error("action_in_channels", f"{action.vector.dim} action + {state.dim} state dimensions")
     height, width = _sample_size(train)
     planner, bounds = read_planner(root)
     return PolicySpec(
@@ -94,13 +94,16 @@ def read_spec(config: Path, stats: Path, options: ImportOptions) -> PolicySpec:
         latent=_latent(train, height, width),
         planner=planner,
         bounds=bounds,
-        pad_prompt=True,  # the released code gives the text encoder no mask
+        pad_prompt=True,  # the released code runs the text encoder without a padding mask
         notes=f"imported from {config.name} and {stats.name} (domain {_domain(train, options)}, {options.norm})",
     )
 
 
 def read_planner(root: Section) -> tuple[PlannerConfig, PlannerBounds]:
-    """Planner defaults from `exploration` and `explore_config`, and bounds that let them in."""
+    """Planner defaults from `exploration` and `explore_config` (paper section 4.3), and bounds that allow them.
+
+    Raises BundleError naming the key.
+    """
     steps = _flow_steps(root)
     if not root.flag("exploration"):
         return PlannerConfig(mode="off", num_flow_steps=steps), PlannerBounds(max_flow_steps=max(50, steps))
@@ -115,12 +118,12 @@ def read_planner(root: Section) -> tuple[PlannerConfig, PlannerBounds]:
         video_elite_fraction=explore.number("dynamic_elites"),
         value_elite_fraction=explore.number("value_elites"),
     )
-    least = PlannerBounds()
+    default = PlannerBounds()
     bounds = PlannerBounds(
-        max_iterations=max(least.max_iterations, config.num_iterations),
-        max_video_samples=max(least.max_video_samples, config.num_video_samples),
-        max_value_samples=max(least.max_value_samples, config.num_value_samples),
-        max_flow_steps=max(least.max_flow_steps, steps),
+        max_iterations=max(default.max_iterations, config.num_iterations),
+        max_video_samples=max(default.max_video_samples, config.num_video_samples),
+        max_value_samples=max(default.max_value_samples, config.num_value_samples),
+        max_flow_steps=max(default.max_flow_steps, steps),
     )
     return config, bounds
 
@@ -131,7 +134,7 @@ def _check_inference(root: Section) -> None:
     root.allow("return_value", True)
     data = root.section("data")
     train = data.section("train")
-    train.require("value_dense", True)  # otherwise the value tokens are the video's frames, not the chunk's steps
+    train.require("value_dense", True)  # otherwise value tokens stand for video frames, not for the chunk's steps
     if "val" in data:
         for key in _AGREE:
             if key in train:
@@ -141,7 +144,7 @@ def _check_inference(root: Section) -> None:
 def _flow_steps(root: Section) -> int:
     keys = [key for key in ("num_inference_step", "num_inference_steps") if key in root]
     if not keys:
-        raise root.refuse("num_inference_step", "a whole number above 0")
+        raise root.error("num_inference_step", "a whole number above 0")
     steps = root.count(keys[0])
     root.require(keys[-1], steps)
     return steps
@@ -150,26 +153,26 @@ def _flow_steps(root: Section) -> int:
 def _sample_size(train: Section) -> tuple[int, int]:
     size = train.items("sample_size", int)
     if len(size) != 2:
-        raise train.refuse("sample_size", "[height, width]")
+        raise train.error("sample_size", "[height, width]")
     return size[0], size[1]
 
 
 def _latent(train: Section, height: int, width: int) -> LatentSpec:
     latent = LatentSpec(train.count("n_previous"), 1, height // 32, width // 32)
     if height % latent.spatial_ratio or width % latent.spatial_ratio:
-        raise train.refuse("sample_size", f"multiples of {latent.spatial_ratio}")
+        raise train.error("sample_size", f"multiples of {latent.spatial_ratio}")
     chunk = train.count("chunk")
     if (chunk - 1) % latent.temporal_ratio:
-        raise train.refuse("chunk", f"1 more than a multiple of {latent.temporal_ratio}")
+        raise train.error("chunk", f"a multiple of {latent.temporal_ratio}, plus 1")
     return LatentSpec(latent.num_memory_frames, (chunk - 1) // latent.temporal_ratio + 1, latent.height, latent.width)
 
 
 def _domain(train: Section, options: ImportOptions) -> str:
     domains: list[str] = train.items("domains", str)
     if options.domain is None and len(domains) > 1:
-        raise train.refuse("domains", "one domain, or to be told which (--domain)")
+        raise train.error("domains", "one domain, or --domain to choose one of them")
     if options.domain is not None and options.domain not in domains:
-        raise train.refuse("domains", f"a list with {options.domain!r} (--domain)")
+        raise train.error("domains", f"a list with {options.domain!r} (--domain)")
     return options.domain or domains[0]
 
 
@@ -189,22 +192,25 @@ def _vectors(root: Section, stats: Path, options: ImportOptions) -> tuple[Vector
 
 def _one_of(section: Section, key: str, choices: tuple[str, ...]) -> Any:
     if section.text(key) not in choices:
-        raise section.refuse(key, f"one of {', '.join(choices)}")
+        raise section.error(key, f"one of {', '.join(choices)}")
     return section.text(key)
 
 
 def _valid_dim(data: Section, key: str) -> int | None:
-    """The released code cuts the statistics to this many leading dimensions; it stands in either part of `data`."""
+    """Number of leading dimensions of the statistics that the released code uses; None: all.
+
+    The key may be in either part of `data`.
+    """
     parts = [data.section(name) for name in ("train", "val") if name in data]
-    told = [part for part in parts if part.values.get(key) is not None]
-    for part in told:
-        part.require(key, told[0].count(key))
-    return told[0].count(key) if told else None
+    parts = [part for part in parts if part.values.get(key) is not None]
+    for part in parts:
+        part.require(key, parts[0].count(key))
+    return parts[0].count(key) if parts else None
 
 
 def _norm(table: dict[str, Any], key: str, kind: NormKind, dim: int | None) -> NormSpec:
     if not isinstance(table.get(key), dict):
-        raise BundleError(f"stats: {key}: expected one of the file's keys, which are {', '.join(table)}")
+        raise BundleError(f"stats: {key}: expected an object of this name, got the keys {', '.join(table)}")
     names = ("q01", "q99") if kind == "minmax" else ("mean", "std")
     low, high = (_numbers(table[key], key, name) for name in names)
     if len(low) != len(high) or (dim is not None and len(low) < dim):
@@ -226,9 +232,9 @@ def _numbers(entry: dict[str, Any], key: str, name: str) -> tuple[float, ...]:
 def _vector(what: str, norm: NormSpec, names: tuple[str, ...] | None, units: tuple[str, ...]) -> VectorSpec:
     dim = len(norm.low)
     names = names or tuple(f"{what}_{i}" for i in range(dim))
-    for told, values in (("names", names), ("units", units)):
+    for option, values in (("names", names), ("units", units)):
         if len(values) != dim:
-            raise BundleError(f"--{what}-{told}: expected {dim}, as the statistics have dimensions, got {len(values)}")
+            raise BundleError(f"--{what}-{option}: expected {dim} (dimensions of the statistics), got {len(values)}")
     return VectorSpec(names, units, norm)
 
 
@@ -238,5 +244,5 @@ def _absolute_dims(kind: ActionKind, dim: int, options: ImportOptions) -> tuple[
     if kind == "absolute":
         return ()
     if dim not in _GRIPPERS:
-        raise BundleError(f"--absolute-dims: expected for {kind} actions of {dim} dimensions, got nothing")
+        raise BundleError(f"--absolute-dims: expected a value for {kind} actions of {dim} dimensions, got nothing")
     return _GRIPPERS[dim]

@@ -1,6 +1,6 @@
-"""`diffusion_model.config` of the authors' configuration read into the sizes of the three transformers.
+"""`diffusion_model.config` of the authors' configuration, read into the sizes of the three transformers.
 
-Called by `official.py`. Whatever the released model could be configured to be and ours is not, is refused by name.
+A setting of the released model that our networks do not support raises BundleError naming it. Knows nothing of weights.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 from wavserve.core.spec import ExpertConfig, ModelConfig, VideoConfig
 from wavserve.models.weights.sections import Section
 
-_ROPE_BASES = {"action": 54, "value": 57}  # written into the released model, whatever the chunk
+_ROPE_BASES = {"action": 54, "value": 57}  # constants of the released model, for any chunk length
 _FIXED = {
     "patch_size": 1,
     "patch_size_t": 1,
@@ -38,8 +38,11 @@ _SIZES = {
 
 
 def read_model(section: Section) -> ModelConfig:
-    """Sizes of the three transformers from `diffusion_model.config`, of which every key must be known."""
-    section.only(_SIZES | set(_FIXED))
+    """Sizes of the three transformers from `diffusion_model.config`.
+
+    Raises BundleError naming a key that is missing, unknown or has a value that is not supported.
+    """
+    section.require_known(_SIZES | set(_FIXED))
     section.require("action_expert", True)
     section.require("value_expert", True)
     section.require("qk_norm", "rms_norm_across_heads")

@@ -1,7 +1,6 @@
 """The named bundles that need no download: `tiny`, `libero` and `piper`, all with seeded random weights.
 
-Called by the CLI and by `app` at first start. What is random is said in the bundle itself (`untrained`, `notes`). Knows
-nothing of serving.
+The bundle itself says that it is random (`untrained`, `notes`). Knows nothing of serving.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from wavserve.models.weights import weights
 from wavserve.models.weights.standins import StandIns, write_text_encoder, write_tokenizer, write_vae
 
 Progress = Callable[[float], None]
-"""Told the fraction done, 0 to 1."""
+"""Called with the fraction done, 0 to 1."""
 
 _NOTES = (
     "seeded random weights (seed {seed}) in the transformers, the VAE and the text encoder, and invented normalisation "
@@ -41,7 +40,7 @@ _NOTES = (
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A policy to make: what it declares, and the sizes of its stand-ins."""
+    """A policy to make: its spec and the sizes of its stand-ins."""
 
     spec: PolicySpec
     stand_ins: StandIns
@@ -50,15 +49,15 @@ class Preset:
 
 
 def create(preset: str, folder: Path, seed: int = 0, progress: Progress | None = None) -> bundle.Bundle:
-    """Makes the bundle of a preset; the same seed gives the same digest. `libero` and `piper` take a minute and 5 GB.
+    """Makes the bundle of a preset at `folder`. The same seed gives the same digest.
 
-    Raises BundleError: unknown preset, or `folder` exists.
+    `libero` and `piper` take a minute and 5 GB. Raises BundleError when the preset is unknown or `folder` exists.
     """
     return make(find(preset), folder, seed, progress)
 
 
 def make(preset: Preset, folder: Path, seed: int = 0, progress: Progress | None = None) -> bundle.Bundle:
-    """As `create`, from a preset of one's own."""
+    """Like `create`, from a preset that is given. Raises BundleError when `folder` exists."""
     with appearing(folder) as partial:
         for part in bundle.PARTS:
             (partial / part).mkdir()
@@ -72,7 +71,7 @@ def make(preset: Preset, folder: Path, seed: int = 0, progress: Progress | None 
 
 
 def find(preset: str) -> Preset:
-    """A preset by name. Raises BundleError naming those there are."""
+    """A preset by name. Raises BundleError listing the known presets."""
     makers: Mapping[str, Callable[[], Preset]] = {"tiny": _tiny, "libero": _libero, "piper": _piper}
     if preset not in makers:
         raise BundleError(f"preset: expected one of {', '.join(makers)}, got {preset!r}")
@@ -148,7 +147,7 @@ def _piper() -> Preset:
 
 
 def _full_model(action_channels: int, value_channels: int) -> ModelConfig:
-    """The published 2.3 B model."""
+    """The sizes of the released 2.3 B model."""
     return ModelConfig(
         video=VideoConfig(128, 128, num_layers=28, num_heads=32, head_dim=64, caption_channels=4096),
         value=ExpertConfig(value_channels, value_channels, num_heads=16, head_dim=32, rope_base=_VALUE_ROPE),
@@ -161,7 +160,7 @@ def _minmax(names: str, units: str, low: tuple[float, ...], high: tuple[float, .
 
 
 def _piper_joints() -> VectorSpec:
-    """Left arm then right: six joints and the gripper each. Mean and spread of the arm's own limits."""
+    """Left arm, then right arm: six joints and the gripper each. Mean and std are derived from the arm's limits."""
     names = (*(f"joint_{i}" for i in range(1, 7)), "gripper")
     limits = ((-2.618, 2.618), (0, 3.14), (-2.967, 0), (-1.745, 1.745), (-1.22, 1.22), (-2.094, 2.094), (0, 0.07))
     return VectorSpec(
@@ -171,7 +170,7 @@ def _piper_joints() -> VectorSpec:
     )
 
 
-_ACTION_ROPE, _VALUE_ROPE = 54, 57  # fixed in the published model, whatever the chunk
+_ACTION_ROPE, _VALUE_ROPE = 54, 57  # constants of the released model, for any chunk length
 _FULL_STAND_INS = StandIns(128, (32, 32, 64, 64), 0.3, 4096, 8, 64, 1024, 2)
 _LIBERO_STATE = _minmax(
     "eef_x eef_y eef_z eef_axis_angle_x eef_axis_angle_y eef_axis_angle_z gripper_left gripper_right",
@@ -179,8 +178,8 @@ _LIBERO_STATE = _minmax(
     (-0.5, -0.5, 0.0, -3.5, -3.5, -3.5, 0.0, -0.04),
     (0.5, 0.5, 1.2, 3.5, 3.5, 3.5, 0.04, 0.0),
 )
-# The command of LIBERO's controller: a full command of 1 asks for 0.05 m or 0.5 rad. It is itself an offset of the
-# pose, and the policy gives it as it stands, hence kind `absolute`.
+# The command of LIBERO's controller: a command of 1 requests 0.05 m or 0.5 rad. The command is already an offset of the
+# pose and the policy predicts it directly, hence kind `absolute`.
 _LIBERO_ACTION = ActionSpec(
     _minmax(
         "delta_x delta_y delta_z delta_axis_angle_x delta_axis_angle_y delta_axis_angle_z gripper",

@@ -1,6 +1,6 @@
-"""A YAML configuration read strictly: every complaint names the dotted key, what was expected and what is there.
+"""Strict reading of a YAML configuration. Every error names the dotted key, the expected and the actual value.
 
-Called by `official.py`. Knows no key of any format.
+Knows no key of any format.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wavserve.core.errors import BundleError
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A mapping of the file and the path that leads to it. All readers raise BundleError."""
+    """A mapping of the file and its dotted path. All methods that read or check a key raise BundleError."""
 
     path: str
     values: Mapping[str, Any]
@@ -28,60 +28,61 @@ class Section:
     def section(self, key: str) -> Section:
         value = self.values.get(key)
         if not isinstance(value, Mapping):
-            raise self.refuse(key, "a mapping")
+            raise self.error(key, "a mapping")
         return Section(self._at(key), value)
 
     def text(self, key: str) -> str:
         value = self.values.get(key)
         if not isinstance(value, str) or not value:
-            raise self.refuse(key, "a text")
+            raise self.error(key, "a text")
         return value
 
     def flag(self, key: str) -> bool:
         value = self.values.get(key)
         if not isinstance(value, bool):
-            raise self.refuse(key, "true or false")
+            raise self.error(key, "true or false")
         return value
 
     def number(self, key: str) -> float:
         value = self.values.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.refuse(key, "a number")
+            raise self.error(key, "a number")
         return float(value)
 
     def count(self, key: str, otherwise: int | None = None) -> int:
-        """A positive whole number; `otherwise`, where given, stands for a key that is not there."""
+        """A positive whole number. `otherwise`, where given, is the default for a missing key."""
         if otherwise is not None and key not in self.values:
             return otherwise
         value = self.values.get(key)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.refuse(key, "a whole number above 0")
+            raise self.error(key, "a whole number above 0")
         return value
 
     def items(self, key: str, kind: type) -> list[Any]:
-        """A list that is not empty, of entries of one type."""
+        """A non-empty list with entries of one type."""
         value = self.values.get(key)
         if not isinstance(value, list) or not value or not all(type(entry) is kind for entry in value):
-            raise self.refuse(key, f"a list of {kind.__name__}")
+            raise self.error(key, f"a list of {kind.__name__}")
         return value
 
-    def only(self, known: Collection[str]) -> None:
-        """No key but the known ones."""
+    def require_known(self, known: Collection[str]) -> None:
+        """Checks that the section has no other keys than `known`."""
         for key in self.values:
             if key not in known:
-                raise self.refuse(key, "no such key")
+                raise self.error(key, "no such key")
 
     def require(self, key: str, expected: object) -> None:
-        """A key that must be there with this value."""
+        """Checks that a key is present with this value."""
         if self.values.get(key) != expected:
-            raise self.refuse(key, repr(expected))
+            raise self.error(key, repr(expected))
 
     def allow(self, key: str, expected: object) -> None:
-        """A key that may be missing, but not have another value."""
+        """Checks that a key is missing or has this value."""
         if key in self.values:
             self.require(key, expected)
 
-    def refuse(self, key: str, expected: object) -> BundleError:
+    def error(self, key: str, expected: object) -> BundleError:
+        """The error to raise for a key."""
         actual = repr(self.values[key]) if key in self.values else "nothing"
         return BundleError(f"config: {self._at(key)}: expected {expected}, got {actual}")
 

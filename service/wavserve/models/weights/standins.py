@@ -1,8 +1,8 @@
-"""Seeded random stand-ins for the VAE and the text encoder, written in the layouts of the real ones.
+"""Seeded random stand-ins for the VAE and the text encoder, in the layouts of the real ones.
 
-Called by the presets, which say so in the bundle. Every draw is uniform, so that no machine rounds a logarithm
-differently and a seed means the same digest everywhere; scales are those of the libraries' own initialisation. The
-latent statistics are set so that frames of a camera come out with a std of about 1.
+Every draw is uniform: normal draws take logarithms, which machines round differently, and a seed must give the same
+digest everywhere. Scales are those of the libraries' own initialisation. The latent statistics are set so that the
+latents of camera frames have a std of about 1.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
 @dataclass(frozen=True, slots=True)
 class StandIns:
-    """Sizes of the stand-ins; the VAE has ratios 32 and 8, as the real one."""
+    """Sizes of the stand-ins. The VAE's ratios are 32 (spatial) and 8 (temporal), like the real one's."""
 
     latent_channels: int
     vae_blocks: tuple[int, int, int, int]
     latents_std: float
-    """measured: std of the raw latents of camera frames"""
+    """std of the raw latents of camera frames, as measured"""
     text_width: int
     text_heads: int
     text_head_dim: int
@@ -36,7 +36,7 @@ class StandIns:
 def write_vae(folder: Path, sizes: StandIns, seed: int) -> None:
     """A random `AutoencoderKLLTXVideo`, encoder and decoder, in diffusers layout."""
     network: Any = AutoencoderKLLTXVideo  # diffusers has no types
-    with torch.random.fork_rng(devices=[]):  # the initialisers draw from the global generator, and give it back
+    with torch.random.fork_rng(devices=[]):  # the initialisers draw from the global generator; this restores it
         torch.manual_seed(seed)
         vae = network(
             latent_channels=sizes.latent_channels,
@@ -73,12 +73,12 @@ def write_text_encoder(folder: Path, sizes: StandIns, seed: int) -> None:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """ByT5's tokeniser: bytes, so no vocabulary file."""
+    """ByT5's tokeniser. It works on bytes and needs no vocabulary file."""
     ByT5Tokenizer().save_pretrained(folder)
 
 
 def _draw(name: str, shape: tuple[int, ...], head_dim: int, generator: torch.Generator) -> Tensor:
-    """Uniform weights of the std that T5 starts from; its attention has no scaling, so its queries are small."""
+    """Uniform weights with the std of T5's initialisation. T5's attention is unscaled, so its queries are small."""
     if name.endswith("layer_norm.weight"):
         return torch.ones(shape)
     std = 1.0 if name == "shared.weight" else shape[-1] ** -0.5

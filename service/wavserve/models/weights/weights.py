@@ -1,7 +1,6 @@
-"""Weights of the three transformers: loading under the official names, checking, seeded random ones, saving.
+"""Weights of the three transformers under the official names: loading, checking, saving, drawing random ones.
 
-Called by the bundle presets and importer (check, save) and by whoever runs models (load). One checkpoint holds all
-three; any of them can be loaded alone. Knows nothing of policies.
+One checkpoint holds all three, and each can be loaded alone. Knows nothing of policies.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _BUILD: Mapping[Group, Callable[[ModelConfig], nn.Module]] = {
     "value": value_dit,
     "action": action_dit,
 }
-_SHOWN = 10
+_MAX_LISTED = 10
 Device = torch.device | str
 
 
@@ -43,14 +42,14 @@ class Models:
     action: ExpertDiT
 
     def to(self, device: Device) -> Models:
-        """The same on a device; modules move, as torch's do."""
+        """The models on a device. The modules themselves are moved, as with `nn.Module.to`."""
         return Models(self.video.to(device), self.value.to(device), self.action.to(device))
 
 
 def load(path: Path, config: ModelConfig, device: Device = "cpu", dtype: torch.dtype = torch.float32) -> Models:
     """All three transformers of a checkpoint: a safetensors file, an index of shards, or a folder with either.
 
-    They are in evaluation mode and take no gradients. Raises BundleError as `check` does.
+    They are in evaluation mode, without gradients. Raises BundleError as `check` does.
     """
     check(path, config)
     video = load_video(path, config, device, dtype)
@@ -71,7 +70,7 @@ def load_expert(
 
 
 def shapes(config: ModelConfig, groups: Iterable[Group] = GROUPS) -> dict[str, tuple[int, ...]]:
-    """Official name -> shape of every tensor of the groups; nothing is allocated."""
+    """Official name -> shape of every tensor of the groups. Nothing is allocated."""
     return {
         _PREFIX[group] + name: tuple(tensor.shape)
         for group in groups
@@ -80,10 +79,10 @@ def shapes(config: ModelConfig, groups: Iterable[Group] = GROUPS) -> dict[str, t
 
 
 def check(path: Path, config: ModelConfig, groups: Sequence[Group] = GROUPS) -> None:
-    """Compare a checkpoint's names and shapes with what the configuration asks for, from the headers alone.
+    """Compare a checkpoint's names and shapes with those of the configuration. Only headers are read.
 
-    Raises BundleError naming the first missing, unexpected and misshapen tensors and their counts, or a file that
-    cannot be read.
+    Raises BundleError with the counts and first names of missing, unexpected and misshapen tensors, or naming a file
+    that cannot be read.
     """
     expected = shapes(config, groups)
     found = {name: shape for name, shape in checkpoint.headers(path).items() if _group_of(name) in groups}
@@ -100,11 +99,11 @@ def check(path: Path, config: ModelConfig, groups: Sequence[Group] = GROUPS) -> 
 
 
 def save(models: Models, folder: Path, max_shard_bytes: int = checkpoint.MAX_SHARD_BYTES) -> None:
-    """Write the three transformers under their official names into `folder`, sharded where large."""
+    """Write the three transformers under their official names into `folder`, in shards where they are large."""
     modules: Sequence[nn.Module] = (models.video, models.value, models.action)
     state = {_PREFIX[group] + n: t for group, m in zip(GROUPS, modules, strict=True) for n, t in m.state_dict().items()}
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in state.items()}
-    # a clone each: safetensors refuses tensors that share their storage
+    # clones, because safetensors refuses tensors that share storage
     checkpoint.write(folder, sizes, lambda name: state[name].cpu().clone(), max_shard_bytes=max_shard_bytes)
 
 
@@ -115,9 +114,9 @@ def save_random(
     dtype: torch.dtype = torch.float32,
     progress: Callable[[float], None] | None = None,
 ) -> None:
-    """Write seeded random weights into `folder`, sharded where large; one shard is held at a time.
+    """Write seeded random weights into `folder`, in shards where they are large, with one shard in memory at a time.
 
-    The same seed gives the same tensors on every machine. `progress` is told the fraction written.
+    The same seed gives the same tensors on every machine. `progress` is called with the fraction written.
     """
     wanted = shapes(config)
     sizes = {name: math.prod(shape) * dtype.itemsize for name, shape in wanted.items()}
@@ -125,13 +124,13 @@ def save_random(
 
 
 def random_models(config: ModelConfig, seed: int, dtype: torch.dtype = torch.float32) -> Models:
-    """The three transformers with the weights `save_random` would write, in memory."""
+    """The three transformers with the weights that `save_random` writes, in memory."""
     value, action = (cast(ExpertDiT, _random(config, group, seed, dtype)) for group in ("value", "action"))
     return Models(random_video(config, seed, dtype), value, action)
 
 
 def random_video(config: ModelConfig, seed: int, dtype: torch.dtype = torch.float32) -> VideoDiT:
-    """The video transformer of `random_models` alone."""
+    """The video transformer of `random_models`, alone."""
     return cast(VideoDiT, _random(config, "video", seed, dtype))
 
 
@@ -142,10 +141,10 @@ def _random(config: ModelConfig, group: Group, seed: int, dtype: torch.dtype) ->
 
 
 def random_tensor(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    """Random float32 weights of one name. Uniform: a normal draw would round its logarithms as the machine does.
+    """Random float32 weights of one name.
 
-    Matrices keep the variance of what they are given; biases, tables and norms are random too, so that nothing is
-    left untested.
+    They are uniform, because normal draws take logarithms, which machines round differently. Matrices preserve the
+    variance of their input. Biases, tables and norm weights are random too, so that tests cover them.
     """
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
@@ -167,7 +166,7 @@ def _skeleton(config: ModelConfig, group: Group) -> nn.Module:
 def _load(path: Path, config: ModelConfig, group: Group, device: Device, dtype: torch.dtype) -> nn.Module:
     check(path, config, [group])
     tensors = checkpoint.tensors(path, lambda name: _group_of(name) == group)
-    # a copy each, so that no weight stays a view of a file that may be replaced
+    # copies, so that no weight is a view of a file that may be replaced
     state = {name: tensor.to(device, dtype, copy=True) for name, tensor in tensors}
     return _assign(_skeleton(config, group), state, group)
 
@@ -184,5 +183,5 @@ def _group_of(name: str) -> Group:
 
 
 def _listed(what: str, names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{more}" if names else ""
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return f"{len(names)} {what}: {', '.join(names[:_MAX_LISTED])}{more}" if names else ""
