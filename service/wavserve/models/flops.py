@@ -1,7 +1,7 @@
-"""Floating point operations of a plan in closed form, plain and fast: matrix products and attention.
+"""Floating-point operations of a plan in closed form, for the plain and the fast path.
 
-A multiply-add counts as two. Called by benchmarks, tests and whoever sizes hardware. Knows sizes only; `counted` runs
-something under torch's own counter, to check the formulas against.
+Only matrix products and attention count; a multiply-add counts as two. The formulas know sizes only. `counted` measures
+a function with torch's own counter, to check the formulas.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wavserve.models.networks.video import is_joint
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Sizes of a plan. The prompt has `num_prompt` tokens; the plain path reads them padded to `num_padded`."""
+    """Sizes of a plan. The prompt has `num_prompt` tokens, which the plain path pads to `num_padded`."""
 
     config: ModelConfig
     latent: LatentSpec
@@ -31,29 +31,31 @@ class Workload:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of a video sample, all views."""
+        """Tokens of a video sample, over all views."""
         return self.num_views * self.latent.num_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Flops:
-    """By verb: `imagine` and `score` of one video sample (all its M value samples), `decode` and `text` once a plan."""
+    """Operations by verb: `imagine` and `score` per video sample (all its M value samples), `decode` and `text` per
+    plan."""
 
     imagine: float
     score: float
     decode: float
     text: float
     num_scored: int
-    """K N"""
+    """video samples scored in a plan: K N"""
 
     @property
     def plan(self) -> float:
-        """Of a whole plan: K iterations over N video samples, then one imagined and decoded."""
+        """Operations of a whole plan: K iterations over N video samples, then one more sample imagined and decoded."""
         return self.num_scored * (self.imagine + self.score) + self.imagine + self.decode + self.text
 
 
 def plain(work: Workload) -> Flops:
-    """What the authors' code does: features projected for every row and step, text and timesteps for every forward."""
+    """Operations of the authors' code: it projects features for every row and flow step, and text and timesteps for
+    every forward."""
     video, planner = work.config.video, work.planner
     tokens, width = work.num_tokens, video.width
     imagine = _video_blocks(work, work.num_padded) + _text(work, work.num_padded) + _time(tokens, width)
@@ -69,7 +71,8 @@ def plain(work: Workload) -> Flops:
 
 
 def fast(work: Workload) -> Flops:
-    """What the restructured path does (DESIGN, "Exact restructuring")."""
+    """Operations of the fast path: it projects features once per video sample and text once per plan, and caches
+    timestep embeddings."""
     video, planner = work.config.video, work.planner
     tokens, width = work.num_tokens, video.width
     imagine = _video_blocks(work, work.num_prompt)
@@ -82,7 +85,7 @@ def fast(work: Workload) -> Flops:
 
 
 def counted(run: Callable[[], object]) -> float:
-    """Operations torch counts while `run` runs; attention as plain products, the only form it counts on a CPU."""
+    """Operations that torch counts in `run`. Attention runs as plain products, the only form torch counts on a CPU."""
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         run()
     return float(counter.get_total_flops())
@@ -108,25 +111,25 @@ def _time(rows: int, width: int) -> float:
 
 
 def _video_blocks(work: Workload, prompt: int) -> float:
-    """The video model's input projection and blocks, without timesteps and without the text's keys and values."""
+    """The video model's input projection and blocks, without time embeddings and without the text's keys and values."""
     tokens, width, per_view = work.num_tokens, work.config.video.width, work.latent.num_tokens
     total = _linear(tokens, work.config.video.in_channels, width)
     for layer in range(work.config.video.num_layers):
-        seen = tokens if is_joint(layer) else per_view
+        num_keys = tokens if is_joint(layer) else per_view
         total += 6 * _linear(tokens, width, width) + 2 * _linear(tokens, width, 4 * width)
-        total += _attention(tokens, seen, width) + _attention(tokens, prompt, width)
+        total += _attention(tokens, num_keys, width) + _attention(tokens, prompt, width)
     return total
 
 
 def _text(work: Workload, prompt: int) -> float:
-    """The caption projection and every block's keys and values of the text."""
+    """The caption projection and the text's keys and values in every block."""
     video = work.config.video
     caption = _linear(prompt, video.caption_channels, video.width) + _linear(prompt, video.width, video.width)
     return caption + video.num_layers * 2 * _linear(prompt, video.width, video.width)
 
 
 def _expert(work: Workload, expert: ExpertConfig, rows: int, contexts: list[int]) -> float:
-    """One forward of `rows` tokens, without timesteps and without the contexts' keys and values."""
+    """One forward of `rows` tokens, without time embeddings and without the contexts' keys and values."""
     width = expert.width
     block = 4 * _linear(rows, width, width) + _attention(rows, rows, width) + 2 * _linear(rows, width, 4 * width)
     block += sum(2 * _linear(rows, width, width) + _attention(rows, length, width) for length in contexts)

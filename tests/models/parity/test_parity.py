@@ -1,4 +1,4 @@
-"""Every model-level fixture made with the released code, through the plain and the fast paths."""
+"""Every model-level fixture recorded from the released code, through the plain and the fast paths."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def checks(parity_folder: Path) -> list[Check]:
 
 
 @pytest.mark.parametrize("fixture", COMPARISONS)
-def test_fixture(checks: list[Check], fixture: str) -> None:
-    own = [check for check in checks if check.fixture == fixture]
+def test_fixture_agrees_within_the_tolerance(checks: list[Check], fixture: str) -> None:
+    of_fixture = [check for check in checks if check.fixture == fixture]
 
-    assert own
-    assert [check for check in own if not check.ok] == []
+    assert of_fixture
+    assert [check for check in of_fixture if not check.ok] == []
 
 
 @pytest.mark.parametrize("number", BOTH)
@@ -38,7 +38,7 @@ def test_plain_and_fast_are_both_compared(checks: list[Check], number: str) -> N
 
 @pytest.fixture
 def copy(parity_folder: Path, tmp_path: Path) -> Path:
-    """The folder with what one forward of each model needs, to be spoilt."""
+    """A copy of the fixtures for one forward of each model, for tests to damage."""
     for stem in ("02_video_forward", "03_value_forward", "04_action_forward", "weights"):
         for path in parity_folder.glob(f"{stem}.*"):
             shutil.copy(path, tmp_path)
@@ -54,7 +54,7 @@ def copy(parity_folder: Path, tmp_path: Path) -> Path:
         ("action_blocks.3.attn3.to_v.weight", "04_action_forward"),
     ],
 )
-def test_other_weights_are_found_out_on_both_paths(copy: Path, name: str, fixture: str) -> None:
+def test_changed_weights_fail_the_checks_of_both_paths(copy: Path, name: str, fixture: str) -> None:
     tensors = load_file(copy / "weights.safetensors")
     tensors[name] = tensors[name] * 1.05
     save_file(tensors, copy / "weights.safetensors")
@@ -64,27 +64,27 @@ def test_other_weights_are_found_out_on_both_paths(copy: Path, name: str, fixtur
     assert {check.path for check in failed if check.fixture == fixture} == {"plain", "fast"}
 
 
-def test_a_fixture_that_is_not_there_is_skipped(copy: Path) -> None:
+def test_a_missing_fixture_is_skipped(copy: Path) -> None:
     (copy / "04_action_forward.safetensors").unlink()
 
     assert {check.fixture for check in check_models(copy)} == {"02_video_forward", "03_value_forward"}
 
 
-def test_a_fixture_another_builds_on_is_asked_for(copy: Path) -> None:
+def test_a_missing_fixture_that_another_builds_on_is_an_error(copy: Path) -> None:
     (copy / "02_video_forward.safetensors").unlink()
 
     with pytest.raises(BundleError, match="02_video_forward"):
         check_models(copy)
 
 
-def test_an_unreadable_fixture_is_named(copy: Path) -> None:
+def test_the_error_names_an_unreadable_fixture(copy: Path) -> None:
     (copy / "03_value_forward.safetensors").write_bytes(b"nothing")
 
     with pytest.raises(BundleError, match="03_value_forward"):
         check_models(copy)
 
 
-def test_a_missing_tensor_is_named(parity_folder: Path) -> None:
+def test_the_error_names_a_missing_tensor(parity_folder: Path) -> None:
     fixture = read_fixture(parity_folder, "11_norm_eps")
     assert fixture is not None
 
@@ -101,18 +101,18 @@ def test_elites_are_compared_as_sets_and_numbers_by_their_largest_error() -> Non
         compared("f", "plain", "x", torch.zeros(1), torch.zeros(2))
 
 
-def test_any_configuration_is_read(parity_folder: Path) -> None:
+def test_a_configuration_of_other_sizes_is_read(parity_folder: Path) -> None:
     config = json.loads((parity_folder / "config.json").read_text())
     config |= {"n_view": 3, "n_prev": 2, "latent_h": 5, "action_chunk": 54, "value_chunk": 50, "text_len": 9}
     config["model_kwargs"] |= {"attention_head_dim": 10, "cross_attention_dim": 40, "value_attention_head_dim": 14}
     config["model_kwargs"] |= {"action_in_channels": 28, "action_out_channels": 28, "value_in_channels": 17}
 
-    found = config_from_fixture(config)
+    ours = config_from_fixture(config)
 
-    assert (found.num_views, found.action_chunk, found.value_chunk, found.num_prompt) == (3, 54, 50, 9)
-    assert (found.latent.num_memory_frames, found.latent.height) == (2, 5)
-    assert (found.model.video.width, found.model.value.width, found.model.action.width) == (40, 28, 32)
-    assert (found.model.action.in_channels, found.model.value.out_channels) == (28, 17)
+    assert (ours.num_views, ours.action_chunk, ours.value_chunk, ours.num_prompt) == (3, 54, 50, 9)
+    assert (ours.latent.num_memory_frames, ours.latent.height) == (2, 5)
+    assert (ours.model.video.width, ours.model.value.width, ours.model.action.width) == (40, 28, 32)
+    assert (ours.model.action.in_channels, ours.model.value.out_channels) == (28, 17)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_any_configuration_is_read(parity_folder: Path) -> None:
         ("defaults", "learnable_value_state", True),
     ],
 )
-def test_what_is_not_built_is_refused(parity_folder: Path, section: str, key: str, value: object) -> None:
+def test_unsupported_settings_are_refused(parity_folder: Path, section: str, key: str, value: object) -> None:
     config = json.loads((parity_folder / "config.json").read_text())
     config[section][key] = value
 

@@ -1,4 +1,4 @@
-"""The planner that serves robots against the released model's plans, and against the plain path on other sizes."""
+"""The planner that serves robots, against the released model's plans and against the plain path on other sizes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXPLORE = {
 }
 
 
-def test_the_released_models_plans(parity_folder: Path) -> None:
+def test_plans_agree_with_those_of_the_released_model(parity_folder: Path) -> None:
     checks = run(parity_folder)
     assert [check for check in checks if not check.ok] == []
     planned = [check for check in checks if check.path == "planner"]
@@ -38,9 +38,9 @@ def test_the_released_models_plans(parity_folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def other(parity_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of another configuration, its plans recorded from the plain path.
+    """A fixture folder of another configuration. Its plans are recorded from the plain path.
 
-    Three views, width 40, experts of widths of their own, 28 and 17 channels, 54 actions and 21 value tokens.
+    Three views, width 40, experts of different widths, 28 and 17 channels, 54 actions and 21 value tokens.
     """
     folder = tmp_path_factory.mktemp("other")
     config = json.loads((parity_folder / "config.json").read_text())
@@ -51,12 +51,12 @@ def other(parity_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     config["model_kwargs"] |= {"action_in_channels": 28, "action_out_channels": 28, "action_attention_head_dim": 22}
     config["model_kwargs"] |= {"value_in_channels": 17, "value_attention_head_dim": 14}
     (folder / "config.json").write_text(json.dumps(config))
-    found = config_from_fixture(config)
-    models = random_models(found.model, seed=5)
+    sizes = config_from_fixture(config)
+    models = random_models(sizes.model, seed=5)
     save(models, folder)
     next(folder.glob("*.safetensors")).rename(folder / "weights.safetensors")
     inputs = write_inputs(folder, config)
-    plain, draws = Plain(models, found.model, found.latent), read_draws(inputs, found)
+    plain, draws = Plain(models, sizes.model, sizes.latent), read_draws(inputs, sizes)
     for name, mode in MODES.items():
         fixture = Fixture(name, {"explore_config": EXPLORE}, {})
         recorded = {}
@@ -64,7 +64,7 @@ def other(parity_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
             settings = planner_config(fixture, mode, per_view)  # type: ignore[arg-type]
             plan = plain_plan(plain, read_scene(inputs), draws, settings)
             recorded |= {
-                prefix + tensor: value for tensor, value in told(plan, mode, per_view, config["n_prev"]).items()
+                prefix + tensor: value for tensor, value in recording(plan, mode, per_view, config["n_prev"]).items()
             }
         if mode == "published":
             recorded = {tensor: value for tensor, value in recorded.items() if not tensor.startswith("per_view.")}
@@ -99,10 +99,10 @@ def write_inputs(folder: Path, config: dict) -> Fixture:  # type: ignore[type-ar
     return Fixture("07_plan_inputs", {"explore_config": EXPLORE}, tensors)
 
 
-def told(
+def recording(
     plan: tuple[Tensor, list[PlainIteration]], mode: str, per_view: bool, num_memory_frames: int
 ) -> dict[str, Tensor]:
-    """What a planning fixture holds, under its names; memory frames of the video Gaussians are filled with zeros."""
+    """The tensors of a planning fixture, under its names. The memory frames of the video Gaussians are zeros."""
     action, iterations = plan
     tensors = {"action": action[None]}
     for k, iteration in enumerate(iterations):
@@ -123,15 +123,15 @@ def write(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
     (folder / f"{name}.json").write_text(json.dumps({"explore_config": EXPLORE}))
 
 
-def test_a_configuration_nobody_has_seen(other: Path) -> None:
+def test_plans_agree_with_the_plain_path_on_another_configuration(other: Path) -> None:
     checks = check_planner(other)
     assert {check.fixture for check in checks} == set(MODES)
     assert [check for check in checks if not check.ok] == []
     assert any(check.tensor == "per_view.action" for check in checks)
 
 
-def test_another_plan_is_found_out(other: Path, tmp_path: Path) -> None:
-    """Swapped value draws change scores and actions: the comparison must say so."""
+def test_a_different_plan_fails_the_checks(other: Path, tmp_path: Path) -> None:
+    """Swapped value draws change scores and actions, which the comparison must report."""
     for file in other.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     tensors = load_file(tmp_path / "07_plan_inputs.safetensors")

@@ -1,1 +1,1 @@
-"""Our models against recordings of the released ones."""
+"""Parity: our models against recorded outputs of the released ones."""

@@ -1,6 +1,6 @@
 """Reading a folder of parity fixtures: its configuration, the tensors of each fixture, and one planning request.
 
-Called by the parity checks of models and planner. Everything is read from the folder; nothing is assumed of a robot.
+Everything is read from the folder. Assumes nothing about the robot.
 """
 
 from __future__ import annotations
@@ -22,21 +22,24 @@ from wavserve.core.spec import ExpertConfig, LatentSpec, Mode, ModelConfig, Plan
 from wavserve.models.networks.plain import Draws, Scene
 
 TOLERANCE = 1e-4
-"""Largest absolute error in float32."""
+"""Largest absolute error allowed in float32."""
 
 FLOW_STEPS = 10
-"""Euler steps of every fixture, as released."""
+"""Euler steps of every fixture, as in the released code."""
 
 _REQUIRED: Mapping[str, Mapping[str, object]] = {
     "model_kwargs": {"patch_size": 1, "patch_size_t": 1, "action_expert": True, "value_expert": True},
     "defaults": {"use_view_embed": True, "learnable_action_state": False, "learnable_value_state": False},
 }
-"""Settings with one value that we build; another value is refused."""
+"""Settings of which our networks support only one value. Other values are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One comparison: the largest absolute error of a tensor of a fixture through a path (elites: how many differ)."""
+    """One comparison: the largest absolute error of one fixture's tensor, computed through one path (plain, fast).
+
+    For elites, the error is the number of indices in which the two sets differ.
+    """
 
     fixture: str
     path: str
@@ -46,13 +49,13 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """False for NaN too."""
+        """Whether the error is within the tolerance. False for NaN."""
         return self.error <= self.tolerance
 
 
 @dataclass(frozen=True, slots=True)
 class FixtureConfig:
-    """What `config.json` says."""
+    """The contents of `config.json`: model and latent sizes, number of views, chunk lengths, prompt tokens."""
 
     model: ModelConfig
     latent: LatentSpec
@@ -64,7 +67,7 @@ class FixtureConfig:
 
 @dataclass(frozen=True, slots=True)
 class Fixture:
-    """One fixture; indexing by name gives a tensor. Raises BundleError for one that is not there."""
+    """One fixture. Indexing by name gives a tensor and raises BundleError when there is none of that name."""
 
     name: str
     meta: Mapping[str, Any]
@@ -77,7 +80,7 @@ class Fixture:
 
 
 def read_fixture(folder: Path, name: str) -> Fixture | None:
-    """The fixture of a name; None when the folder has none. Raises BundleError when it cannot be read."""
+    """The fixture of this name, or None when the folder has none. Raises BundleError when it cannot be read."""
     path = folder / f"{name}.safetensors"
     if not path.is_file():
         return None
@@ -89,7 +92,7 @@ def read_fixture(folder: Path, name: str) -> Fixture | None:
 
 
 def read_config(folder: Path) -> FixtureConfig:
-    """The folder's configuration. Raises BundleError when it is missing, incomplete or not what we build."""
+    """The folder's configuration. Raises BundleError when it is missing, incomplete or not supported."""
     path = folder / "config.json"
     try:
         return config_from_fixture(json.loads(path.read_text()))
@@ -100,7 +103,10 @@ def read_config(folder: Path) -> FixtureConfig:
 
 
 def config_from_fixture(config: Mapping[str, Any]) -> FixtureConfig:
-    """The contents of `config.json` in our terms. Raises KeyError (a missing key) or BundleError (not built)."""
+    """The contents of `config.json` as our types.
+
+    Raises KeyError when a key is missing and BundleError when a value is not supported.
+    """
     for section, settings in _REQUIRED.items():
         for key, value in settings.items():
             if config[section].get(key, value) != value:
@@ -152,13 +158,13 @@ def _expert(kwargs: Mapping[str, Any], defaults: Mapping[str, Any], name: str) -
 
 
 def read_scene(fixture: Fixture) -> Scene:
-    """The scene of a decode or planning fixture."""
+    """The scene of a decoding or planning fixture."""
     text, mask = fixture["prompt_embeds"][0], fixture["prompt_mask"][0]
     return Scene(fixture["cond_latents"], text, mask, fixture["history_action_state"][0, 0])
 
 
 def read_draws(fixture: Fixture, config: FixtureConfig) -> Draws:
-    """Every noise of the planning request `07`; of the video noise only the generated frames."""
+    """Every noise draw of the planning request in fixture 07. Video noise is cut to the generated frames."""
     num_iterations = fixture.meta["explore_config"]["explore_steps"]
     first = config.latent.num_memory_frames
     video = [fixture[f"video_draw.{k}"][:, :, first:] for k in range(num_iterations)]
@@ -172,7 +178,7 @@ def read_draws(fixture: Fixture, config: FixtureConfig) -> Draws:
 
 
 def planner_config(fixture: Fixture, mode: Mode, per_view_noise: bool = False) -> PlannerConfig:
-    """The settings a planning fixture was made with."""
+    """The settings that a planning fixture was recorded with (paper section 4.3)."""
     explore = fixture.meta["explore_config"]
     return PlannerConfig(
         mode=mode,

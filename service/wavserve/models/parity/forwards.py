@@ -1,6 +1,6 @@
-"""Parity of the parts: rotary tables, schedule, norms, and one forward of each model (fixtures 01 to 04 and 11).
+"""Parity of single parts: rotary tables, schedule, norms, and one forward of each model (fixtures 01 to 04 and 11).
 
-Called by `parity`. Each function yields what it compared; the formulas stand in the fixtures' json files.
+Each function yields the tensors to compare. The formulas are in the fixtures' JSON files.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from wavserve.models.parity.subject import Compared, Subject, buffers, layers, r
 
 
 def tables(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
+    """Fixture 01: rotary tables and rotation, schedule and Euler steps, time embeddings."""
     model = subject.config.model
     video = video_rotary(model, subject.config.latent)
     value, action = (
@@ -41,9 +42,10 @@ def tables(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
     sigmas = flow.schedule(len(fixture["timesteps"]))
     yield "plain", "sigmas", sigmas, fixture["sigmas"]
     yield "plain", "timesteps", sigmas[:-1] * flow.TIMESTEPS, fixture["timesteps"]
-    seen: list[Tensor] = []
-    flow.integrate(lambda x, sigma: fixture["euler_velocity"], fixture["euler_sample0"], len(sigmas) - 1, seen.append)
-    yield "plain", "euler_after_each_step", torch.stack(seen), fixture["euler_after_each_step"]
+    samples: list[Tensor] = []
+    start, velocity = fixture["euler_sample0"], fixture["euler_velocity"]
+    flow.integrate(lambda x, sigma: velocity, start, len(sigmas) - 1, samples.append)
+    yield "plain", "euler_after_each_step", torch.stack(samples), fixture["euler_after_each_step"]
     models = subject.models
     for prefix, embed in (
         ("", models.video.time_embed),
@@ -56,6 +58,7 @@ def tables(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
 
 
 def video_forward(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
+    """Fixture 02: features and velocity of the video model."""
     config, num_views = subject.config, subject.config.num_views
     tokens, timestep, theirs = (
         rearrange(fixture[name], "(b v) l ... -> b (v l) ...", v=num_views)
@@ -79,7 +82,7 @@ def video_forward(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
 
 
 def _fast_video(subject: Subject, fixture: Fixture, b: int) -> tuple[list[Tensor], Tensor]:
-    """Features and velocity of sample `b` of fixture 02 through the fast path."""
+    """Features and velocity of sample `b` of fixture 02, through the fast path."""
     num_views, num_memory = subject.config.num_views, subject.config.latent.num_memory_frames
     latents = unpack(fixture["hidden_states"], subject.config.latent)[b * num_views : (b + 1) * num_views]
     sigma = fixture["timestep"][b * num_views, -1].item() / flow.TIMESTEPS
@@ -93,6 +96,7 @@ def _fast_video(subject: Subject, fixture: Fixture, b: int) -> tuple[list[Tensor
 
 
 def value_forward(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
+    """Fixture 03: features and velocity of the value expert, on the video features of fixture 02."""
     models, config = subject.models, subject.config
     video = buffers(subject.other("02_video_forward"), "buffer", config, config.num_views)
     states, timestep = fixture["value_states"], fixture["value_timestep"]
@@ -101,34 +105,37 @@ def value_forward(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
     yield from layers("plain", "value_buffer", out.features, buffers(fixture, "value_buffer", config))
     frozen = models.value.head(out.features[-1], models.value.time_embed(fixture["frozen_timestep"])[1])
     yield "plain", "frozen_value_velocity", frozen, fixture["frozen_value_velocity"]
-    for b in _even(timestep):
+    for b in _uniform_rows(timestep):
         kv = subject.value.cross_kv(row_of(video, b).__getitem__)
         ours = subject.value.velocity(states[b, None, None], timestep[b, 0].item() / flow.TIMESTEPS, kv)[0, 0]
         yield "fast", f"value_velocity[{b}]", ours, fixture["value_velocity"][b]
 
 
 def action_forward(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
+    """Fixture 04: velocity of the action expert, on the features of fixtures 02 and 03."""
     config = subject.config
     video = buffers(subject.other("02_video_forward"), "buffer", config, config.num_views)
-    value = buffers(subject.other("03_value_forward"), "value_buffer", config)
-    states, timestep, history = (fixture[name] for name in ("action_states", "action_timestep", "history_action_state"))
+    recorded_value = buffers(subject.other("03_value_forward"), "value_buffer", config)
+    recorded_history = fixture["history_action_state"]
+    states, timestep = fixture["action_states"], fixture["action_timestep"]
     variants = {
-        "action_velocity": (history, value),
-        "action_velocity_no_history": (None, value),
-        "action_velocity_no_value": (history, None),
+        "action_velocity": (recorded_history, recorded_value),
+        "action_velocity_no_history": (None, recorded_value),
+        "action_velocity_no_value": (recorded_history, None),
     }
-    for name, (past, worth) in variants.items():
-        yield "plain", name, subject.models.action(states, timestep, video, worth, past).velocity, fixture[name]
-        for b in _even(timestep):
+    for name, (history, value) in variants.items():
+        yield "plain", name, subject.models.action(states, timestep, video, value, history).velocity, fixture[name]
+        for b in _uniform_rows(timestep):
             row, sigma = slice(b, b + 1), timestep[b, 0].item() / flow.TIMESTEPS
             video_kv = subject.action.cross_kv(row_of(video, b).__getitem__)
-            value_kv = None if worth is None else subject.action.value_kv(row_of(worth, b).__getitem__)
-            own = None if past is None else past[row, 0]
-            ours = subject.action.velocity(states[row], sigma, own, video_kv, value_kv)
+            value_kv = None if value is None else subject.action.value_kv(row_of(value, b).__getitem__)
+            history_row = None if history is None else history[row, 0]
+            ours = subject.action.velocity(states[row], sigma, history_row, video_kv, value_kv)
             yield "fast", f"{name}[{b}]", ours, fixture[name][row]
 
 
 def norms(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
+    """Fixture 11: the normalisations on small inputs, where the epsilons matter."""
     x, model = fixture["x"], subject.config.model
     block = subject.models.video.transformer_blocks[0]
     assert isinstance(block, Block)
@@ -137,6 +144,6 @@ def norms(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
     yield "plain", "norm_out", F.layer_norm(x, x.shape[-1:], eps=model.out_norm_eps), fixture["norm_out"]
 
 
-def _even(timestep: Tensor) -> list[int]:
-    """Rows whose tokens share one timestep; the fast path knows no others."""
+def _uniform_rows(timestep: Tensor) -> list[int]:
+    """Rows whose tokens share one timestep. The fast path supports only those."""
     return [b for b in range(len(timestep)) if bool((timestep[b] == timestep[b, 0]).all())]

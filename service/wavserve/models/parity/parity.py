@@ -1,6 +1,6 @@
-"""Every model-level fixture of a folder through the plain and, where both exist, the fast paths, as a list of errors.
+"""Every model-level fixture of a folder, through the plain path and, where there is one, the fast path.
 
-Called by the whole parity run (which adds the planner) and by tests. Which fixture is compared how stands here.
+Knows which function compares which fixture. Knows nothing of the planner that serves robots.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ COMPARISONS: Mapping[str, Callable[[Subject, Fixture], Iterator[Compared]]] = {
     "10_vae": pipelines.vae,
     "11_norm_eps": forwards.norms,
 }
-"""Fixture -> what compares it; fixtures that are not in the folder are skipped."""
+"""Fixture -> the function that compares it. Fixtures that are not in the folder are skipped."""
 
 
 @torch.inference_mode()
 def check_models(folder: Path) -> list[Check]:
-    """Every check of every fixture present. Raises BundleError on a folder that cannot be read."""
+    """Every check of every fixture in the folder. Raises BundleError when the folder cannot be read."""
     subject = read_subject(folder)
     checks = []
     for name, compare in COMPARISONS.items():

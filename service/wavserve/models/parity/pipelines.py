@@ -1,7 +1,7 @@
-"""Parity of whole pipelines: decode, denoising, plans as released and as published, the VAE (fixtures 05 to 10).
+"""Parity of whole pipelines: decoding, denoising, plans as released and as in the paper, the VAE (fixtures 05 to 10).
 
-Called by `parity`. Each function yields what it compared; the formulas stand in the fixtures' json files. Plans run
-through the plain path only; the planner's own are compared above the models.
+Each function yields the tensors to compare. The formulas are in the fixtures' JSON files. Plans run through the plain
+path only; the planner that serves robots is compared above the models.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ from wavserve.models.parity.fixtures import FLOW_STEPS, Fixture, FixtureConfig, 
 from wavserve.models.parity.subject import Compared, Subject, unpadded
 
 _VIDEO_STEPS = (1, 5, 10)
-"""Steps after which fixture 06 holds the latents."""
+"""Euler steps after which fixture 06 recorded the latents."""
 
 
 def decode(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
+    """Fixture 05: one action chunk decoded from given noise."""
     scene, value_noise, action_noise = read_scene(fixture), fixture["value_noise"], fixture["action_noise"]
     future = fixture["video_noise"][None, :, :, subject.config.latent.num_memory_frames :]
     features = subject.plain.imagine(scene, future)
     value_features = subject.plain.value_features(features, value_noise)
-    seen: list[Tensor] = []
-    action = subject.plain.integrate_action(scene, (features, value_features), action_noise, FLOW_STEPS, seen.append)
+    steps: list[Tensor] = []
+    action = subject.plain.integrate_action(scene, (features, value_features), action_noise, FLOW_STEPS, steps.append)
     yield "plain", "action", action, fixture["action"]
-    yield "plain", "action_after_step", torch.cat(seen), fixture["action_after_step"]
+    yield "plain", "action_after_step", torch.cat(steps), fixture["action_after_step"]
     yield "plain", "value", _frozen_value(subject, value_noise, value_features[-1]), fixture["value"]
-    yield from _kept("plain", fixture, features, value_features, subject.config)
-    fast_features, fast_appraised, fast_action = _fast_decode(subject, fixture, scene, future)
+    yield from _features("plain", fixture, features, value_features, subject.config)
+    fast_features, fast_value_features, fast_action = _fast_decode(subject, fixture, scene, future)
     yield "fast", "action", fast_action, fixture["action"]
-    yield from _kept("fast", fixture, fast_features, fast_appraised, subject.config)
+    yield from _features("fast", fixture, fast_features, fast_value_features, subject.config)
 
 
 def _fast_decode(
     subject: Subject, fixture: Fixture, scene: Scene, future: Tensor
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """Video features, value features and actions of fixture 05 through the fast paths."""
+    """Video features, value features and actions of fixture 05, through the fast paths."""
     features: list[Tensor] = []
     text = subject.video.text_kv(unpadded(scene.text, scene.text_mask))
     subject.video.imagine(scene.memory[None], future[None], [text], 1, lambda layer, x: features.append(x.clone()))
@@ -55,7 +56,7 @@ def _fast_decode(
 
 
 def _frozen_value(subject: Subject, noise: Tensor, last: Tensor) -> Tensor:
-    """The value as the released code returns it beside an action: its features stay those of pure noise."""
+    """The value that the released code returns beside an action: integrated on fixed features, those of pure noise."""
 
     def velocity(x: Tensor, sigma: float) -> Tensor:
         timestep = torch.full(x.shape[:2], sigma * flow.TIMESTEPS)
@@ -64,10 +65,10 @@ def _frozen_value(subject: Subject, noise: Tensor, last: Tensor) -> Tensor:
     return flow.integrate(velocity, noise, FLOW_STEPS)
 
 
-def _kept(
+def _features(
     path: str, fixture: Fixture, features: Sequence[Tensor], value_features: Sequence[Tensor], config: FixtureConfig
 ) -> Iterator[Compared]:
-    """The features that fixture 05 holds."""
+    """The features of those layers that fixture 05 recorded."""
     for layer, (video, value) in enumerate(zip(features, value_features, strict=True)):
         if f"buffer.{layer}" in fixture.tensors:
             ours = rearrange(video, "1 (v l) c -> v l c", v=config.num_views)
@@ -76,12 +77,13 @@ def _kept(
 
 
 def denoise(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
+    """Fixture 06: future latents fully denoised from given noise (paper figure 9)."""
     scene = read_scene(fixture)
     noise = fixture["video_noise"][:, :, subject.config.latent.num_memory_frames :]
-    seen: list[Tensor] = []
-    final = subject.plain.denoise(scene, noise[None], FLOW_STEPS, seen.append)[0]
-    steps = torch.cat([seen[step - 1] for step in _VIDEO_STEPS])
-    yield "plain", "video_after_step", steps, fixture["video_after_step"]
+    steps: list[Tensor] = []
+    final = subject.plain.denoise(scene, noise[None], FLOW_STEPS, steps.append)[0]
+    recorded_steps = torch.cat([steps[step - 1] for step in _VIDEO_STEPS])
+    yield "plain", "video_after_step", recorded_steps, fixture["video_after_step"]
     text = subject.video.text_kv(unpadded(scene.text, scene.text_mask))
     fast = subject.video.denoise(scene.memory[None], noise[None, None], [text], FLOW_STEPS)[0, 0]
     yield "fast", "video_after_step.last", fast, fixture["video_after_step"][-1]
@@ -91,6 +93,7 @@ def denoise(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
 
 
 def plan_published(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
+    """Fixture 08: one plan as the released code makes it."""
     inputs = subject.other("07_plan_inputs")
     config = planner_config(fixture, "published")
     action, iterations = plain_plan(subject.plain, read_scene(inputs), read_draws(inputs, subject.config), config)
@@ -102,6 +105,7 @@ def plan_published(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
 
 
 def plan_paper(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
+    """Fixture 09: the same plan with each video sample scored by its own value samples (paper section 4.3)."""
     inputs = subject.other("07_plan_inputs")
     scene, draws = read_scene(inputs), read_draws(inputs, subject.config)
     action, iterations = plain_plan(subject.plain, scene, draws, planner_config(fixture, "paper"))
@@ -140,7 +144,8 @@ def _iteration(subject: Subject, fixture: Fixture, k: int, iteration: PlainItera
 
 
 def vae(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
-    from diffusers import AutoencoderKLLTXVideo  # slow to import, and needed here alone
+    """Fixture 10: the VAE's posterior, normalised latents and decoded frames."""
+    from diffusers import AutoencoderKLLTXVideo  # slow to import and needed only here
 
     from wavserve.models.networks.encoder import VideoCoder
 

@@ -1,6 +1,6 @@
-"""What the parity checks run: a folder's models, plain and fast, and how one tensor is compared.
+"""The subject of the parity checks: a folder's models, plain and fast, and the comparison of one tensor.
 
-Called by `parity` and its comparisons. Knows no fixture by name.
+Knows no fixture by name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Compared = tuple[str, str, Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is checked: the folder's models, plain and fast."""
+    """The models under test: those of the folder, plain and fast."""
 
     folder: Path
     config: FixtureConfig
@@ -36,15 +36,15 @@ class Subject:
     action: FastAction
 
     def other(self, name: str) -> Fixture:
-        """Another fixture, whose tensors are the inputs of this one. Raises BundleError when it is not there."""
+        """Another fixture, whose tensors are inputs of the current one. Raises BundleError when it is missing."""
         fixture = read_fixture(self.folder, name)
         if fixture is None:
-            raise BundleError(f"{self.folder}: expected fixture {name}, which another one builds on")
+            raise BundleError(f"{self.folder}: expected fixture {name}, which another fixture builds on")
         return fixture
 
 
 def read_subject(folder: Path, device: str = "cpu") -> Subject:
-    """Configuration and weights of a fixtures' folder. Raises BundleError when they are missing or do not agree."""
+    """Configuration and weights of a fixture folder. Raises BundleError when they are missing or do not match."""
     config = read_config(folder)
     models = load(folder / "weights.safetensors", config.model, device)
     return Subject(
@@ -59,7 +59,7 @@ def read_subject(folder: Path, device: str = "cpu") -> Subject:
 
 
 def compared(fixture: str, path: str, tensor: str, ours: Tensor, theirs: Tensor) -> Check:
-    """The check of one tensor; integer tensors are elites, compared as sets.
+    """The check of one tensor. Integer tensors are elites and are compared as sets.
 
     Raises BundleError when the shapes differ.
     """
@@ -71,19 +71,22 @@ def compared(fixture: str, path: str, tensor: str, ours: Tensor, theirs: Tensor)
 
 
 def unpadded(text: Tensor, mask: Tensor) -> Tensor:
+    """The tokens of `text [P, C]` whose `mask [P]` is not 0."""
     return text[mask.bool()]
 
 
 def buffers(fixture: Fixture, name: str, config: FixtureConfig, num_views: int = 1) -> list[Tensor]:
-    layers = (fixture[f"{name}.{layer}"] for layer in range(config.model.video.num_layers))
-    return [rearrange(buffer, "(b v) l c -> b (v l) c", v=num_views) for buffer in layers]
+    """The recorded features `[B, V*L, C]` after each block."""
+    recorded = (fixture[f"{name}.{layer}"] for layer in range(config.model.video.num_layers))
+    return [rearrange(buffer, "(b v) l c -> b (v l) c", v=num_views) for buffer in recorded]
 
 
 def layers(path: str, name: str, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> Iterator[Compared]:
-    for layer, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-        yield path, f"{name}.{layer}", mine, other
+    """The comparisons of the features after each block."""
+    for layer, (our_features, their_features) in enumerate(zip(ours, theirs, strict=True)):
+        yield path, f"{name}.{layer}", our_features, their_features
 
 
 def row_of(features: Sequence[Tensor], b: int) -> list[Tensor]:
-    """The features of sample `b` alone, its batch axis kept."""
+    """The features of sample `b`, with a batch axis of 1."""
     return [feature[b : b + 1] for feature in features]
