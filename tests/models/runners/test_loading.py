@@ -29,7 +29,7 @@ def test_auto_chooses_a_type_by_measuring_it(tiny: Bundle, caplog: pytest.LogCap
     threads = torch.get_num_threads()
     with caplog.at_level("INFO"):
         chosen = decided("auto", tiny.spec, "cpu")
-    told = re.search(r"auto: (\w+), for bfloat16 is ([0-9.]+) times", caplog.text)
+    told = re.search(r"auto: (\w+), because bfloat16 is ([0-9.]+) times", caplog.text)
     assert told
     assert chosen == told[1] == ("bfloat16" if float(told[2]) >= precision.WORTH else "float32")
     assert torch.get_num_threads() == threads

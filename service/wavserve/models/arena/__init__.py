@@ -1,1 +1,1 @@
-"""Where the features of imagined futures stay: slots on the device, handles outside."""
+"""The feature arena: the features of imagined futures stay in slots on the device, and handles travel."""

@@ -1,8 +1,8 @@
-"""The feature arena: a slab of fixed-size slots where video features wait for the value and action models.
+"""The feature arena: a slab of fixed-size slots that hold video features for the value and action models.
 
-Written by the video runner, read by the other two; the rules are in `arena_book`. Where the slab lies, in this process
-or shared with others (`shared_arena`), makes no difference to its users. It is laid out layer by layer, so that one
-layer of neighbouring slots is one contiguous block for a matrix product.
+The video runner writes features, the other two read them; `arena.book` has the rules. The slab may be this process's
+own or shared with others (`arena.shared`), which makes no difference to its users. Its layout is layer by layer, so
+that one layer of neighbouring slots is one contiguous block for a matrix product.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class SlotShape:
 
 
 class Arenas(Protocol):
-    """Where readers find the arena of a handle; models of one process have only one, see `shared_arena` for others."""
+    """Finds the arena of a handle. The models of one process share a single arena; for others see `arena.shared`."""
 
     @property
     def device(self) -> torch.device: ...
 
     def of(self, handles: NDArray[np.int64]) -> Arena | None:
-        """The arena that handles `[..., 2]` point into; None when it is gone."""
+        """The arena that handles `[..., 2]` point into; None when it no longer exists."""
         ...
 
 
@@ -57,7 +57,7 @@ class Arena:
     """The slab and its book. Slots are numpy index arrays `[n]`; features are `[n, tokens, C]` in the slab's dtype."""
 
     def __init__(self, shape: SlotShape, book: ArenaBook, slab: Tensor) -> None:
-        """`slab`: `[slots * shape.elements]`, wherever it lies."""
+        """`slab`: `[slots * shape.elements]`, in any memory."""
         self.shape = shape
         self.book = book
         self.device = slab.device
@@ -69,15 +69,15 @@ class Arena:
 
     @classmethod
     def in_process(cls, shape: SlotShape, book: ArenaBook, dtype: torch.dtype, device: torch.device) -> Arena:
-        """An arena of this process's own."""
-        # zero_() touches every page now instead of in a robot's first plan
+        """An arena in this process's own memory."""
+        # zero_() touches every page now, and not during a robot's first plan
         return cls(shape, book, torch.empty(book.num_slots * shape.elements, dtype=dtype, device=device).zero_())
 
     def of(self, handles: NDArray[np.int64]) -> Arena:
         return self
 
-    def settle(self) -> None:
-        """Waits until what was written or read is done: other processes know nothing of this one's CUDA stream."""
+    def synchronize(self) -> None:
+        """Waits until reads and writes are complete: other processes do not see this process's CUDA stream."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -106,7 +106,7 @@ def _write(plane: Tensor, slots: NDArray[np.int64], features: Tensor) -> None:
 
 
 def _read(plane: Tensor, slots: NDArray[np.int64]) -> Tensor:
-    """A view where the slots are neighbours, else a copy."""
+    """A view when the slots are neighbours, else a copy."""
     if _consecutive(slots):
         return plane[int(slots[0]) : int(slots[0]) + len(slots)]
     return plane[torch.from_numpy(slots).to(plane.device)]

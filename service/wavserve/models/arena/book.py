@@ -2,8 +2,9 @@
 
 The video runner allocates; the value and action runners read and release. Every cell of the book has one writer, so the
 same book works over shared memory without locks: the allocator writes generations and leases, each reader its own row
-of pins and releases. A handle is `(slot, generation)`: the slot's next allocation raises its generation, old handles go
-stale. The upper half of a generation is the slab's epoch, so handles of an earlier slab are stale in a later one.
+of pins and releases. A handle is `(slot, generation)`. The slot's next allocation raises its generation, and old
+handles become stale. The upper half of a generation is the slab's epoch: handles of an earlier slab are stale in a
+later one.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ Handles = NDArray[np.int64]
 
 EPOCH_BITS = 32
 ROWS_PER_ROLE = 4
-"""A model that was loaded again may run beside its predecessor for a while; each process has a row of its own."""
+"""A reloaded model may run beside its predecessor for a while; each process has a row of its own."""
 
 
 class ArenaRole(IntEnum):
-    """Who touches slots."""
+    """Which model uses a slot."""
 
     VIDEO = 0
     VALUE = 1
@@ -63,9 +64,9 @@ class Cells:
         """Views of a buffer of at least `nbytes(num_slots)` zeros from `offset` on."""
         rows = len(ArenaRole) * ROWS_PER_ROLE
 
-        def take(kind: type, *shape: int) -> NDArray[Any]:
+        def take(dtype: type, *shape: int) -> NDArray[Any]:
             nonlocal offset
-            view: NDArray[Any] = np.ndarray(shape, kind, buffer, offset)
+            view: NDArray[Any] = np.ndarray(shape, dtype, buffer, offset)
             offset += view.nbytes
             return view
 
@@ -76,7 +77,7 @@ class Cells:
 class ArenaBook:
     """Allocation, pins, leases and releases of `num_slots` slots.
 
-    Without `cells` the book is this process's own. With shared ones, `epoch` tells this slab from earlier ones.
+    Without `cells` the book is this process's own. With shared `cells`, `epoch` tells this slab from earlier slabs.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class ArenaBook:
         self._clock = clock
         self._cells = cells or Cells.over(bytearray(Cells.nbytes(num_slots)), num_slots)
         self._rows: dict[ArenaRole, int] = {}
-        self._lock = threading.Lock()  # of this process's threads; other processes only write cells of their own
+        self._lock = threading.Lock()  # for the threads of this process; other processes write only their own cells
 
     @property
     def used(self) -> int:
@@ -103,7 +104,10 @@ class ArenaBook:
         return self.num_slots - int(self._free().sum())
 
     def allocate(self, count: int) -> Handles:
-        """All `count` slots `[count, 2]`, pinned by the writer, neighbours where possible; or ArenaFull and none."""
+        """Allocates `count` slots, neighbours where possible, pinned by the writer; returns handles `[count, 2]`.
+
+        Raises ArenaFull, and allocates none, when fewer are free.
+        """
         with self._lock:
             return self._allocate(count)
 
@@ -112,59 +116,59 @@ class ArenaBook:
         free = np.flatnonzero(self._free())
         if len(free) < count:
             raise ArenaFull(f"arena: {count} slots wanted, {len(free)} of {self.num_slots} are free")
-        slots = _run(free, count)
+        slots = _choose(free, count)
         cells.generation[slots] = np.maximum(cells.generation[slots], self.epoch << EPOCH_BITS) + 1
-        if self._pinned()[slots].any():  # a reader came between the look and the claim: it sees the new generation
+        if self._pinned()[slots].any():  # a reader pinned since the check above: it will see the new generation
             cells.lease_until[slots] = -np.inf
-            raise ArenaFull("arena: a slot whose lease had run out was taken up again; retry")
+            raise ArenaFull("arena: a reader pinned a slot whose lease had expired; retry")
         cells.pinned[row, slots] = cells.generation[slots]
         cells.lease_until[slots] = self._clock() + self._lease_s
         return np.stack([slots, cells.generation[slots]], axis=1)
 
     def publish(self, handles: Handles) -> None:
-        """The writer is done: the features may be read, and the lease starts anew."""
+        """Marks the features complete, so that they may be read, and renews the lease."""
         slots, generations = handles.T
         self._cells.written[slots] = generations
         self._cells.lease_until[slots] = self._clock() + self._lease_s
         self._cells.pinned[self._row(ArenaRole.VIDEO), slots] = 0
 
     def abandon(self, handles: Handles) -> None:
-        """The writer stopped without finishing; only it may say so, since nobody else knows when it last wrote."""
+        """Frees slots whose writer stopped early. Only the writer may call it: nobody else knows when it last wrote."""
         self.release(handles, ArenaRole.VIDEO)
         self._cells.pinned[self._row(ArenaRole.VIDEO), handles[:, 0]] = 0
 
     def current(self, handles: Handles) -> bool:
         """Whether every handle `[..., 2]` still names complete features."""
         slots, generations = handles.reshape(-1, 2).T
-        if not self._mine(slots).all():
+        if not self._exist(slots).all():
             return False
         cells = self._cells
-        gone = (cells.released[:, slots] == generations).any(axis=0)
-        whole = (cells.generation[slots] == generations) & (cells.written[slots] == generations)
-        return bool((whole & ~gone).all())
+        released = (cells.released[:, slots] == generations).any(axis=0)
+        complete = (cells.generation[slots] == generations) & (cells.written[slots] == generations)
+        return bool((complete & ~released).all())
 
     @contextmanager
     def pin(self, handles: Handles, role: ArenaRole) -> Iterator[None]:
-        """Keeps slots `[..., 2]` from being given away while `role` reads them, even past their lease.
+        """Protects slots `[..., 2]` from reallocation while `role` reads them, even past their lease.
 
-        A slot may have been given away just before: look at `current` inside.
+        A slot may have been reallocated just before: check `current` inside.
         """
         slots, generations = handles.reshape(-1, 2).T
-        mine, row = self._mine(slots), self._row(role)
-        self._cells.pinned[row, slots[mine]] = generations[mine]
+        exist, row = self._exist(slots), self._row(role)
+        self._cells.pinned[row, slots[exist]] = generations[exist]
         try:
             yield
         finally:
-            self._cells.pinned[row, slots[mine]] = 0
+            self._cells.pinned[row, slots[exist]] = 0
 
     def release(self, handles: Handles, role: ArenaRole) -> None:
-        """`role` needs the slots `[..., 2]` no more; a stale handle releases nothing."""
+        """Records that `role` no longer needs the slots `[..., 2]`. A stale handle releases nothing."""
         slots, generations = handles.reshape(-1, 2).T
-        slots, generations = slots[self._mine(slots)], generations[self._mine(slots)]
-        now = self._cells.generation[slots] == generations
-        self._cells.released[self._row(role), slots[now]] = generations[now]
+        slots, generations = slots[self._exist(slots)], generations[self._exist(slots)]
+        fresh = self._cells.generation[slots] == generations
+        self._cells.released[self._row(role), slots[fresh]] = generations[fresh]
 
-    def _mine(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _exist(self, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
         inside: NDArray[np.bool_] = (slots >= 0) & (slots < self.num_slots)
         return inside
 
@@ -177,28 +181,28 @@ class ArenaBook:
         return free
 
     def _pinned(self) -> NDArray[np.bool_]:
-        """Slots some living process is using; what a dead one had pinned is nobody's."""
+        """Slots that a living process uses; the pins of a dead process do not count."""
         cells = self._cells
         rows = [r for r in np.flatnonzero(cells.pinned.any(axis=1)) if Process(*cells.owner[r].tolist()).alive]
         return np.asarray(cells.pinned[rows].any(axis=0), np.bool_)
 
     def _row(self, role: ArenaRole) -> int:
-        """This process's row for `role`, taken over from a dead process or never used before."""
+        """This process's row for `role`: one that was never used, or that of a dead process."""
         if role not in self._rows:
             owner, me = self._cells.owner, Process.me()
             for row in range(role * ROWS_PER_ROLE, (role + 1) * ROWS_PER_ROLE):
                 if owner[row, 0] == 0 or not Process(*owner[row].tolist()).alive:
-                    self._cells.pinned[row] = 0  # its releases stay true
+                    self._cells.pinned[row] = 0  # the dead process's releases stay valid
                     owner[row] = me
                     self._rows[role] = row
                     break
             else:
-                raise BackendError(f"arena: {ROWS_PER_ROLE} living processes use it as {role.name}, the limit")
+                raise BackendError(f"arena: expected at most {ROWS_PER_ROLE} {role.name} processes alive, got one more")
         return self._rows[role]
 
 
-def _run(free: NDArray[np.intp], count: int) -> NDArray[np.intp]:
-    """`count` of the free slots, consecutive where there is such a run: a run is read without a copy."""
+def _choose(free: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    """`count` of the free slots, consecutive where possible: consecutive slots are read without a copy."""
     if count == 0:
         return free[:0]
     starts = np.flatnonzero(free[count - 1 :] - free[: len(free) - count + 1] == count - 1)

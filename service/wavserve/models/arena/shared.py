@@ -1,8 +1,9 @@
-"""The feature arena across processes: `video_dit` makes it, `value_dit` and `action_dit` find it by the handles.
+"""The feature arena across processes: `video_dit` creates it, `value_dit` and `action_dit` find it by their handles.
 
-Called by whoever hosts one model in a process of its own. On a CPU the features lie in a slab under /dev/shm that all
-map; on CUDA in one allocation of the maker, opened through CUDA IPC, and the slab holds the book alone. What travels is
-a small JSON header, no pickle. A handle's generation carries its slab's epoch: whoever meets another one attaches anew.
+It is for models that run in a process each. On a CPU the features lie in a slab under /dev/shm that every process maps.
+On CUDA they lie in an allocation of the creator, which readers open through CUDA IPC, and the slab holds only the book.
+The slab's header is a small JSON object, no pickle. A handle's generation carries its slab's epoch: a reader that meets
+another epoch attaches to that slab.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _ALIGNED = 4096
 
 @dataclass(frozen=True, slots=True)
 class ArenaConfig:
-    """What maker and readers must agree on."""
+    """What the creator and the readers must agree on."""
 
     prefix: str
-    """of the slabs' names: servers on one machine keep apart by it"""
+    """of the slabs' names; it separates the servers of one machine"""
     shape: SlotShape
     num_slots: int
     lease_s: float
@@ -42,7 +43,7 @@ class ArenaConfig:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the slab's header says; a reader refuses one that says otherwise."""
+        """The contents of the slab's header; a reader refuses a slab with other contents."""
         return {
             "shape": asdict(self.shape),
             "num_slots": self.num_slots,
@@ -52,7 +53,7 @@ class ArenaConfig:
 
 
 class SharedArena(Arena):
-    """An arena in a slab, made by this process (`create`) or by another (`_attach`)."""
+    """An arena in a slab that this process created (`create`) or another one did (`_attach`)."""
 
     def __init__(self, config: ArenaConfig, slab: Slab, features: Tensor) -> None:
         cells = Cells.over(slab.memory, config.num_slots, slabs.HEADER)
@@ -62,7 +63,7 @@ class SharedArena(Arena):
 
     @classmethod
     def create(cls, config: ArenaConfig) -> SharedArena:
-        """The maker's. Raises SettingsError when there is no room for it."""
+        """Creates a slab and an arena in it. Raises SettingsError when there is no room for it."""
         book_bytes = _book_bytes(config)
         if config.device.type == "cuda":
             features = _allocate_on_cuda(config)
@@ -77,7 +78,7 @@ class SharedArena(Arena):
 
 
 class AttachedArenas:
-    """A reader's view: the slab that is there of those whose handles it meets."""
+    """A reader's arena: it attaches to the slab that the handles name, and keeps the last one that it found."""
 
     def __init__(self, config: ArenaConfig) -> None:
         self._config = config
@@ -97,9 +98,9 @@ class AttachedArenas:
 
 
 def _attach(config: ArenaConfig, slab: Slab) -> SharedArena:
-    told = {name: slab.facts.get(name) for name in config.facts}
-    if told != config.facts:
-        raise BackendError(f"{slab.path}: expected an arena of {config.facts}, got {told}")
+    facts = {name: slab.facts.get(name) for name in config.facts}
+    if facts != config.facts:
+        raise BackendError(f"{slab.path}: expected an arena of {config.facts}, got {facts}")
     features = _import_cuda(config, slab.facts["cuda"]) if "cuda" in slab.facts else _mapped(config, slab)
     return SharedArena(config, slab, features)
 
@@ -119,15 +120,15 @@ def _allocate_on_cuda(config: ArenaConfig) -> Tensor:
     if config.feature_bytes > free:
         raise SettingsError(
             f"arena.num_slots: expected a feature arena of at most {free / 1e6:.0f} MB, which is what is free on "
-            f"{config.device}, got {config.feature_bytes / 1e6:.0f} MB; fewer slots, or bfloat16"
+            f"{config.device}, got {config.feature_bytes / 1e6:.0f} MB; use fewer slots, or bfloat16"
         )
     return torch.zeros(config.num_slots * config.shape.elements, dtype=config.dtype, device=config.device)
 
 
 def _export_cuda(features: Tensor) -> list[Any]:
-    """How another process opens the allocation: numbers, and CUDA's handles in hex.
+    """What another process needs to open the allocation: numbers, and CUDA's handles in hex.
 
-    torch's own IPC calls, those its multiprocessing uses, so that allocator and reference counts stay right.
+    These are the IPC calls of torch's own multiprocessing, so that its allocator and reference counts stay right.
     """
     parts = features.untyped_storage()._share_cuda_()  # type: ignore[no-untyped-call]
     return [part.hex() if isinstance(part, bytes) else part for part in parts]

@@ -1,7 +1,7 @@
-"""Slabs of shared memory under /dev/shm: made by one process, mapped by others, never outliving their owner for long.
+"""Slabs of shared memory under /dev/shm: one process creates a slab, others map it, and dead owners' slabs are removed.
 
-Called by `shared_arena`, and by whoever cleans up after dead processes. A slab is named `PREFIX-EPOCH`; its owner holds
-a lock on it that the kernel drops when the owner dies, however it dies. Knows files, not features.
+A slab is named `PREFIX-EPOCH`. Its owner holds a lock on it, which the kernel releases when the owner dies, whatever
+the cause. Knows files, not features.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wavserve.core.errors import BackendError, SettingsError
 
 SHM = Path("/dev/shm")
 HEADER = 4096
-"""Bytes before the content: a length, and JSON that says what lies there."""
+"""Bytes before the content: a length, and JSON that describes the content."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -38,39 +38,39 @@ class Slab:
     """the owner's open file, which holds the lock; None in other processes"""
 
     def close(self) -> None:
-        """The owner removes the file; mappings of it stay good until they are dropped."""
+        """Removes the file, if this is the owner. Mappings of it stay valid until they are dropped."""
         if self.lock is not None:
             self.path.unlink(missing_ok=True)
             self.lock.close()
 
 
 def create(prefix: str, size: int, facts: Mapping[str, Any], folder: Path = SHM) -> Slab:
-    """A slab of `size` bytes of zeros, every page of it really there; `facts` tell others what lies in it.
+    """Creates a slab of `size` zero bytes with every page allocated; `facts` describe its content to readers.
 
-    Nobody sees it before it is whole. Raises SettingsError when there is no room.
+    Other processes see it only when it is complete. Raises SettingsError when there is no room.
     """
     clean(prefix, folder)
     free, needed = free_bytes(folder), HEADER + size
     if needed > free:
         raise SettingsError(
             f"arena.num_slots: expected a feature arena of at most {free / 1e6:.0f} MB, which is what is free in "
-            f"{folder}, got {needed / 1e6:.0f} MB; fewer slots, or more shared memory (containers: --shm-size)"
+            f"{folder}, got {needed / 1e6:.0f} MB; use fewer slots, or more shared memory (containers: --shm-size)"
         )
     try:
         file = FileIO(os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), "r+")
         fcntl.flock(file, fcntl.LOCK_EX)
-        # a file with holes would kill us at a touch once memory is short
+        # access to a hole in the file would kill this process when memory is short
         os.posix_fallocate(file.fileno(), 0, needed)
         memory = mmap.mmap(file.fileno(), needed, flags=mmap.MAP_SHARED | _POPULATE)
         _write_header(memory, facts)
         path, epoch = _name(file.fileno(), prefix, folder)
     except OSError as error:
-        raise SettingsError(f"arena.num_slots: cannot make a slab of {needed / 1e6:.0f} MB: {error}") from error
+        raise SettingsError(f"arena.num_slots: cannot create a slab of {needed / 1e6:.0f} MB: {error}") from error
     return Slab(path, epoch, memory, facts, file)
 
 
 def attach(prefix: str, epoch: int, folder: Path = SHM) -> Slab | None:
-    """The slab of that epoch, mapped; None when it is gone."""
+    """Maps the slab of that epoch; None when it no longer exists."""
     path = _path(folder, prefix, epoch)
     try:
         with path.open("r+b") as file:
@@ -82,18 +82,18 @@ def attach(prefix: str, epoch: int, folder: Path = SHM) -> Slab | None:
 
 
 def clean(prefix: str, folder: Path = SHM) -> list[Path]:
-    """Removes the slabs of this prefix whose owners are dead, and tells which."""
+    """Removes the slabs of this prefix whose owners are dead, and returns their paths."""
     return [path for path in folder.glob(f"{prefix}-{'[0-9a-f]' * 8}") if _remove_unowned(path)]
 
 
 def free_bytes(folder: Path = SHM) -> int:
-    """What may still be put there: the file system's room, or the memory behind it where that is less."""
-    told = os.statvfs(folder)
-    return min(told.f_bavail * told.f_frsize, _available_memory())
+    """Bytes that may still be stored there: the file system's free space, or the available memory when that is less."""
+    space = os.statvfs(folder)
+    return min(space.f_bavail * space.f_frsize, _available_memory())
 
 
 def _remove_unowned(path: Path) -> bool:
-    """One slab; its lock can be had only when nobody living has it."""
+    """Removes one slab if its lock is free, which means that its owner is dead."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -118,11 +118,11 @@ def _write_header(memory: mmap.mmap, facts: Mapping[str, Any]) -> None:
 
 
 def _name(file: int, prefix: str, folder: Path) -> tuple[Path, int]:
-    """Gives the file, whole and locked, its name. A random epoch: one that comes back would revive old handles."""
+    """Gives the complete, locked file its name. The epoch is random: a repeated epoch would make old handles valid."""
     while True:
         epoch = 1 + secrets.randbelow((1 << 31) - 1)
         try:
-            os.link(f"/proc/self/fd/{file}", _path(folder, prefix, epoch), src_dir_fd=file)  # linkat: follows it
+            os.link(f"/proc/self/fd/{file}", _path(folder, prefix, epoch), src_dir_fd=file)  # linkat follows it
             return _path(folder, prefix, epoch), epoch
         except FileExistsError:
             continue

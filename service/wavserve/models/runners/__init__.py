@@ -1,1 +1,1 @@
-"""One runner a hosted model: calls in, the network, outputs; and how a process loads and hosts it."""
+"""A runner for each hosted model, from a call's inputs to its outputs; and how a process loads and hosts a runner."""

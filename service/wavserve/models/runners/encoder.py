@@ -1,6 +1,6 @@
 """The encoder's runner: frames to latents, instructions to embeddings, latents to frames.
 
-Called by a backend; the same code in-process and in Triton. Knows batches, not plans.
+The same code runs in-process and in Triton. Knows batches, not plans.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class EncoderRunner:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._lock = threading.Lock()  # a tokenizer refuses a second thread
+        self._lock = threading.Lock()  # a tokenizer allows only one thread at a time
 
     def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = never) -> Tensors:
         with self._lock:

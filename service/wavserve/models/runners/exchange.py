@@ -1,7 +1,7 @@
 """Tensors between numpy and Triton's stub, by DLPack and without a copy.
 
-Called by the hosted model's entry. Never `as_numpy()` or `Tensor(name, array)`: compiled against numpy 1, they give
-wrong numbers with numpy 2 and no warning.
+Triton's own `as_numpy()` and `Tensor(name, array)` must not be used: they are compiled against numpy 1, and with numpy
+2 they give wrong numbers without a warning.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 
 
 def to_numpy(capsule: Any) -> NDArray[Any]:
-    """A request's tensor, valid during the call only; from a GPU it is copied."""
+    """A request's tensor as an array, which is valid only during the call. A GPU's tensor is copied."""
     tensor: Tensor = torch.from_dlpack(capsule)  # type: ignore[attr-defined]
     array: NDArray[Any] = tensor.cpu().numpy()
     return array
 
 
 def to_dlpack(array: NDArray[Any]) -> Tensor:
-    """What the stub takes an output from: a torch tensor; a numpy array would crash it."""
+    """A torch tensor for the stub to take an output from. A numpy array would crash the stub."""
     return torch.from_numpy(np.ascontiguousarray(array) if array.flags.writeable else array.copy())

@@ -1,7 +1,7 @@
 """The value and action models' runners: `score` and `value_features`; `decode`.
 
-Called by a backend; the same code in-process and in Triton. They read what the video runner left in the arena, never
-allocate, and release slots in cells of their own. Noise is drawn here from its name.
+The same code runs in-process and in Triton. The runners read the video features in the arena, never allocate slots, and
+release slots in their own cells of the book. They draw noise from its name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ValueRunner:
         return self._score(inputs, cancelled) if verb == "score" else self._value_features(inputs)
 
     def _score(self, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
-        """The state value is the last channel of the integrated tokens; N samples of M rows each, folded `(g n)`."""
+        """State values, the last channel of the integrated tokens. The N samples of M rows each are folded `(g n)`."""
         groups, num_samples, num_values = inputs["noise_name"].shape[:3]
         values = np.zeros((groups, num_samples, num_values, self._noise_shape[0]), np.float32)
 
@@ -62,7 +62,7 @@ class ValueRunner:
 
 
 class ActionRunner:
-    """`decode`: the action chunk of one video sample and its value features; the slot is released."""
+    """`decode`: the action chunk for one video sample and its value features. It releases the slot."""
 
     def __init__(self, model: FastAction, spec: PolicySpec, arenas: Arenas) -> None:
         self._noise_shape = (spec.chunk, spec.model.action.in_channels)

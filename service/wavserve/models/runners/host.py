@@ -1,7 +1,7 @@
-"""One model in a process of its own: loads its share of a bundle, answers its verbs, tells who it is.
+"""One model in a process of its own: loads its part of a bundle, answers its verbs, and describes itself.
 
-Called by `triton_model`; the runner behind it is the one the in-process backend uses. The video model's process makes
-the shared feature arena, the value and action models' find it.
+The in-process backend uses the same runner. The video model's process creates the shared feature arena, and the
+processes of the value and action models attach to it. Knows nothing of Triton.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Host:
     model: str
     runner: Runner
     facts: dict[str, Any]
-    """what never changes of `describe`: model, digest, device, dtype, policy, verbs"""
+    """the constant part of `describe`: model, digest, device, dtype, policy, verbs"""
     device: torch.device
     arena: SharedArena | None
-    """the video model's own"""
+    """the arena that the video model owns; None in other models"""
     received: Receiver
 
     def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
-        """Outputs of one call. Raises TensorMiss, Cancelled, and what the runner raises."""
+        """Returns the outputs of one call. Raises TensorMiss, Cancelled, and what the runner raises."""
         if verb == DESCRIBE:
             return {ABOUT: np.frombuffer(json.dumps(self.about()).encode(), np.uint8)}
         if verb not in VERBS or VERBS[verb].model != self.model:
@@ -50,9 +50,9 @@ class Host:
             return self.runner.run(verb, whole, cancelled)
 
     def about(self) -> dict[str, Any]:
-        """Who this is, after a sum on the device that shows it computes."""
+        """The model's description, after a sum on the device has shown that it computes."""
         if torch.ones(8, device=self.device).sum().item() != 8.0:
-            raise BackendError(f"{self.model}: eight ones do not make eight on {self.device}")
+            raise BackendError(f"{self.model}: expected 8 as the sum of eight ones on {self.device}, got another")
         book = None if self.arena is None else self.arena.book
         arena = None if book is None else {"used": book.used, "slots": book.num_slots}
         return {**self.facts, "process": [*Process.me()], "arena": arena}

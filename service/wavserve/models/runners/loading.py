@@ -1,6 +1,6 @@
 """From a bundle on disk to runners: all four around one arena, or a single one for a process of its own.
 
-Called by whoever hosts the models: the composition root for the in-process backend, a hosted model for itself.
+Applies a RunnerConfig: devices, types, threads, compilation. Reads no settings and knows no backend.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ Fast = TypeVar("Fast", FastVideo, FastValue, FastAction)
 Expert = TypeVar("Expert", FastValue, FastAction)
 
 OPEN_ROWS, OPEN_LENGTH = 0, 2
-"""Axes of a context's keys and values `[R, heads, L, d]`: the one whose length varies from call to call."""
+"""The axis of a context's keys and values `[R, heads, L, d]` whose length varies from call to call, R or L."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerConfig:
-    """Where and in what the models run, and how much they keep."""
+    """Where the models run, in which type, and how much they cache."""
 
     device: str
     """auto, cpu or cuda"""
@@ -55,7 +55,7 @@ class RunnerConfig:
     lease_s: float
     max_texts: int
     text_device: str = "auto"
-    """of the text encoder alone; auto: as the others"""
+    """of the text encoder alone; auto: as the other models"""
     compile: str = "off"
     """auto, on or off"""
     workers: int | None = 1
@@ -85,9 +85,9 @@ def load_runners(bundle: Bundle, config: RunnerConfig) -> Loaded:
 
 
 def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig) -> Runner:
-    """One model of a bundle, on the arenas' device; `video_dit` needs the arena itself.
+    """Loads one model of a bundle on the arenas' device; `video_dit` needs the arena itself.
 
-    Raises BundleError, and SettingsError for a device that is not there.
+    Raises BundleError, and SettingsError for a device that does not exist.
     """
     spec, folder, device, dtype = bundle.spec, bundle.folder / TRANSFORMER, arenas.device, dtype_of(config.dtype)
     if config.cuda_graphs == "on" and device.type != "cuda":
@@ -113,7 +113,7 @@ def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig
 
 
 def arena_for(spec: PolicySpec, num_slots: int, device: str = "cpu") -> Arena:
-    """A float32 arena whose leases never run out: for checks, not for serving."""
+    """A float32 arena whose leases never expire: for checks, not for serving."""
     book = ArenaBook(num_slots, lease_s=math.inf)
     return Arena.in_process(SlotShape.of(spec), book, torch.float32, torch.device(device))
 
@@ -135,7 +135,7 @@ def transformer_runners(
 
 
 def _encoder_runner(bundle: Bundle, device: torch.device, text_device: torch.device, dtype: torch.dtype) -> Runner:
-    # diffusers and transformers: seconds and 200 MB that a process of a transformer does without
+    # imported late: diffusers and transformers take seconds and 200 MB, which only the encoder's process needs
     from wavserve.models.networks.encoder import Encoder
     from wavserve.models.runners.encoder import EncoderRunner
 
@@ -144,7 +144,7 @@ def _encoder_runner(bundle: Bundle, device: torch.device, text_device: torch.dev
 
 def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int, compile_mode: str = "off") -> Runner:
     make = partial(FastVideo, dit, spec.model, spec.latent, spec.num_views)
-    # one instruction a call: what varies is its length
+    # a call has one instruction, and its length varies
     return VideoRunner(_built("video_dit", make, OPEN_LENGTH, compile_mode, arena.device), spec, arena, max_texts)
 
 
@@ -167,7 +167,7 @@ def _action_runner(
 def _expert(
     name: str, make: Callable[..., Expert], compile_mode: str, cuda_graphs: str, device: torch.device
 ) -> Expert:
-    """An expert's fast path, with graphs where they are wanted; auto: on a GPU."""
+    """An expert's fast path, with CUDA graphs when they are on; auto: on a GPU."""
     model = _built(name, make, OPEN_ROWS, compile_mode, device)
     if cuda_graphs == "on" or (cuda_graphs == "auto" and device.type == "cuda"):
         model.use_graphs(cuda_recorder())
@@ -175,17 +175,17 @@ def _expert(
 
 
 def _built(name: str, make: Callable[..., Fast], open_axis: int, compile_mode: str, device: torch.device) -> Fast:
-    """A fast path, compiled where that is wanted; auto: where it works."""
+    """A fast path, compiled when `compile_mode` is on; auto: when compilation works here."""
     if compile_mode == "off":
         return make(step=block)
-    # torch's compiler: a second and 60 MB that who does not want it does without
+    # imported late: torch's compiler takes a second and 60 MB, which uncompiled models do not need
     from wavserve.models.fast.compiling import compiled
 
     return compiled(name, make, open_axis, device, required=compile_mode == "on")
 
 
 def apply_threads(spec: PolicySpec, config: RunnerConfig) -> Threads:
-    """torch's threads are the process's: told once, before anything is computed. Raises SettingsError."""
+    """Sets torch's threads, which belong to the whole process: once, before any computation. Raises SettingsError."""
     threads = plan_threads(spec, device_of(config.device), config.threads, config.workers)
     if threads.per_call is not None:
         torch.set_num_threads(threads.per_call)
@@ -193,33 +193,32 @@ def apply_threads(spec: PolicySpec, config: RunnerConfig) -> Threads:
 
 
 def decided(dtype: str, spec: PolicySpec, device: str, threads: int | None = None) -> str:
-    """`float32` or `bfloat16`: for `auto` as this machine is measured on the policy's sizes, which the log tells, with
-    `threads` a call (None: by the model's size).
+    """Returns `float32` or `bfloat16`. `auto` measures this machine on the policy's sizes, and logs the result.
 
-    Raises SettingsError, see `device_of`.
+    `threads`: of a call in that measurement; None: by the model's size. Raises SettingsError, see `device_of`.
     """
     if dtype != "auto":
         return dtype
-    at_first, told = torch.get_num_threads(), plan_threads(spec, device_of(device), threads, None).per_call
-    torch.set_num_threads(told or at_first)
+    before, per_call = torch.get_num_threads(), plan_threads(spec, device_of(device), threads, None).per_call
+    torch.set_num_threads(per_call or before)
     try:
         chosen, gain = precision.choose(spec.model, spec.latent, spec.num_views, device_of(device))
     finally:
-        torch.set_num_threads(at_first)
-    log.info("backend.dtype auto: %s, for bfloat16 is %.2f times as fast as float32 here", chosen, gain)
+        torch.set_num_threads(before)
+    log.info("backend.dtype auto: %s, because bfloat16 is %.2f times as fast as float32 here", chosen, gain)
     return chosen
 
 
 def dtype_of(name: str) -> torch.dtype:
-    """Raises SettingsError for `auto`: models in processes of their own must not each decide for themselves."""
+    """The type of that name. Raises SettingsError for `auto`: models in separate processes must not each decide."""
     if name == "auto":
-        raise SettingsError("backend.dtype: a Triton that others started needs float32 or bfloat16, got auto")
+        raise SettingsError("backend.dtype: a Triton that no gateway started needs float32 or bfloat16, got auto")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
 
 
 def device_of(name: str, setting: str = "backend.device") -> torch.device:
-    """auto: CUDA where there is one. Raises SettingsError naming `setting` when there is none and it was asked for."""
+    """The device of that name; auto: CUDA where there is one. Raises SettingsError, naming `setting`, without CUDA."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():

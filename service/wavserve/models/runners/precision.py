@@ -1,7 +1,6 @@
 """How fast this machine multiplies matrices in a type, and whether bfloat16 is worth its rounding for a policy here.
 
-Called where `backend.dtype` is `auto`, by the one process that decides for all (models that share an arena must agree),
-and by benchmarks.
+Models that share an arena must agree on a type, so one process must measure and decide for all of them.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ from wavserve.models.fast.video import FastVideo
 from wavserve.models.weights import weights
 
 WORTH = 1.5
-"""bfloat16 is taken from this gain on: below it, it costs accuracy for little, and noise would decide."""
+"""The least gain for which bfloat16 is chosen. Below it, bfloat16 costs accuracy for little, and noise would decide."""
 _ROUNDS, _ENOUGH_S = 20, 2.0
 
 
 @torch.inference_mode()
 def gemm_rate(dtype: torch.dtype, device: torch.device, rows: int, width: int, out_width: int) -> float:
-    """FLOP/s of a product `[rows, width] x [width, out_width]` of the fastest, for noise only slows."""
+    """FLOP/s of the fastest of several products `[rows, width] x [width, out_width]`: noise only slows."""
     left = torch.ones(rows, width, dtype=dtype, device=device)
     right = torch.nn.Linear(width, out_width, dtype=dtype, device=device)
     return 2.0 * rows * width * out_width / _fastest([lambda: right(left)], device)[0]
 
 
 def choose(config: ModelConfig, latent: LatentSpec, num_views: int, device: torch.device) -> tuple[str, float]:
-    """`float32` or `bfloat16`, and how many times faster the latter imagines samples of these sizes here.
+    """`float32` or `bfloat16`, and how many times faster bfloat16 imagines samples of these sizes here.
 
-    By an uncompiled block, with the threads torch has now. A matrix product alone would flatter bfloat16: a small model
-    spends little of its time in those.
+    Measured on one uncompiled block, with torch's current threads. A matrix product alone would flatter bfloat16: a
+    small model spends little of its time in matrix products.
     """
     config = replace(config, video=replace(config.video, num_layers=1))
     models = [
@@ -45,20 +44,22 @@ def choose(config: ModelConfig, latent: LatentSpec, num_views: int, device: torc
 
 
 def better(float32_s: float, bfloat16_s: float) -> tuple[str, float]:
-    """Which of the two to take for what they take, and how many times faster bfloat16 is."""
+    """The type to choose, given the time that each takes, and how many times faster bfloat16 is."""
     gain = float32_s / bfloat16_s
     return ("bfloat16" if gain >= WORTH else "float32"), gain
 
 
 def _fastest(runs: Sequence[Callable[[], object]], device: torch.device) -> list[float]:
-    """Seconds of each, in turns, the shortest of some rounds: noise only slows. The first round, which loads kernels,
-    does not count; a large model's are few."""
+    """Seconds of each run: the shortest of several rounds, in turns, because noise only slows.
+
+    The first round loads kernels and does not count. A large model gets few rounds.
+    """
     times: list[list[float]] = [[] for _ in runs]
     while len(times[0]) < 2 or (len(times[0]) < _ROUNDS and sum(map(sum, times)) < _ENOUGH_S):
-        for run, found in zip(runs, times, strict=True):
+        for run, own_times in zip(runs, times, strict=True):
             started = time.perf_counter()
             run()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            found.append(time.perf_counter() - started)
-    return [min(found[1:]) for found in times]
+            own_times.append(time.perf_counter() - started)
+    return [min(own_times[1:]) for own_times in times]

@@ -1,7 +1,7 @@
-"""The video model's runner: `imagine` fills arena slots with features, `denoise` makes pictures.
+"""The video model's runner: `imagine` fills arena slots with features, `denoise` returns future latents.
 
-Called by a backend; the same code in-process and in Triton. It is the arena's only allocator and keeps the text
-keys/values of the instructions used last. Noise is drawn here from its name.
+The same code runs in-process and in Triton. The runner is the arena's only allocator, caches the text keys and values
+of recent instructions, and draws noise from its name.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from wavserve.models.runners.calls import CancelCheck, never, rows_of, stop_if
 
 
 class VideoRunner:
-    """`imagine`: features of video samples into the arena, of which it is the only allocator. `denoise`: pictures.
-    `release`: slots back."""
+    """`imagine`: writes video samples' features into the arena. `denoise`: returns latents. `release`: frees slots."""
 
     def __init__(self, model: FastVideo, spec: PolicySpec, arena: Arena, max_texts: int) -> None:
         latent = spec.latent
@@ -63,7 +62,7 @@ class VideoRunner:
     def _fill(
         self, inputs: Tensors, texts: Sequence[TextKV], handles: NDArray[np.int64], cancelled: CancelCheck
     ) -> None:
-        """Writes the features of every sample, all or none; a late writer gives its slots back itself."""
+        """Writes the features of all samples or of none. A cancelled writer frees its slots itself."""
         owned = handles.reshape(-1, 2)
 
         def sink(layer: int, features: Tensor) -> None:
@@ -73,7 +72,7 @@ class VideoRunner:
         try:
             steps = int(inputs["video_steps"][0, 0])
             self._model.imagine(*self._start(inputs), texts, steps, sink, lambda _: stop_if(cancelled))
-            self._arena.settle()
+            self._arena.synchronize()
             stop_if(cancelled)
         except BaseException:
             self._arena.book.abandon(owned)
@@ -92,7 +91,7 @@ class VideoRunner:
         return {"latents": latents, "status": status}
 
     def _look_up(self, inputs: Tensors) -> tuple[dict[int, TextKV], NDArray[np.int32]]:
-        """Keys/values of each group whose text is held or sent along, and every group's status so far."""
+        """Keys and values of each group whose text is cached or sent along, and every group's status so far."""
         found = {g: self._texts.get(inputs, g) for g in range(len(inputs["text_key"]))}
         status = np.array([Status.TEXT_MISS if text is None else Status.OK for text in found.values()], np.int32)
         return {g: text for g, text in found.items() if text is not None}, status
@@ -104,7 +103,7 @@ class VideoRunner:
 
 
 class _TextCache:
-    """Keys/values of the `max_texts` instructions used last. Several threads may ask."""
+    """Keys and values of the `max_texts` instructions used last. Several threads may use it."""
 
     def __init__(self, model: FastVideo, max_texts: int) -> None:
         self._model = model
