@@ -23,6 +23,7 @@ p.note, figcaption, .receipt { color: var(--faint); font-size: .85rem; }
 .warning { background: #fff4e5; border: 1px solid #f0b775; border-radius: 6px; padding: .6rem .9rem; }
 .row { display: flex; flex-wrap: wrap; gap: 14px; align-items: flex-end; } figure { margin: 0; }
 img { border-radius: 4px; border: 1px solid var(--rule); } img.frame { width: 180px; } img.imagined { width: 110px; }
+svg { max-width: 100%; height: auto; }
 svg text { font: 10px system-ui, sans-serif; fill: var(--faint); } svg .grid { stroke: var(--rule); }
 svg .plain { fill: #fff; stroke: #8b95a1; } svg .elite { fill: var(--b); }
 svg .score { stroke: var(--ink); stroke-width: 2; }
@@ -60,7 +61,8 @@ def render(instruction: str, action_names: Sequence[str], plans: Sequence[Shown]
     )
     body = "".join(_plan(number, plan, action_names) for number, plan in enumerate(plans, 1))
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>wavserve demo</title>'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width"><title>wavserve demo</title>'
         f"<style>{STYLE}</style></head><body><h1>From camera frames to planned actions</h1>{warning}{intro}{body}"
         "</body></html>"
     )

@@ -1,7 +1,4 @@
-"""A run as one HTML page that needs no network: verdicts, figures of each phase, plots.
-
-Called by `load.py` with the results and the journal they came from.
-"""
+"""A run as one HTML page that needs no network: the aims, figures of each phase, and plots."""
 
 from __future__ import annotations
 
@@ -9,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from loadtest.robots.journal import Journal
+from loadtest.aims import COLUMNS, cells
+from loadtest.robots.event_log import EventLog
 from loadtest.robots.plots import PLOTS
 
 STYLE = """
@@ -20,7 +18,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; border-top: 1px solid var(--r
 p.note, figcaption { color: var(--faint); font-size: .85rem; } figure { margin: 0 0 1rem; }
 table { border-collapse: collapse; font-size: .85rem; } td, th { padding: .25rem .7rem .25rem 0; text-align: left;
        vertical-align: top; border-bottom: 1px solid var(--rule); } td.no { color: #b91c1c; font-weight: 600; }
-td.number { font-variant-numeric: tabular-nums; } svg { max-width: 100%; height: auto; }
+td.number { font-variant-numeric: tabular-nums; } .wide { overflow-x: auto; }
+svg { max-width: max(100%, 40rem); height: auto; }
 svg text { font-family: system-ui, sans-serif !important; } code { font-size: .85em; overflow-wrap: anywhere; }
 """
 
@@ -28,7 +27,7 @@ PHASE_COLUMNS = (
     "phase",
     "robots",
     "s",
-    "asks/s",
+    "requests/s",
     "answers/s",
     "p50 ms",
     "p99 ms",
@@ -42,34 +41,35 @@ PHASE_COLUMNS = (
 )
 
 
-def page(told: Mapping[str, Any], journal: Journal) -> str:
-    """The whole page. `told` is what `results` made of the journal."""
-    scenario, service = told["scenario"], told["service"]
+def page(run: Mapping[str, Any], log: EventLog) -> str:
+    """The whole page. `run` holds the results of the event log."""
+    scenario, service = run["scenario"], run["service"]
     intro = (
         f"<p>{escape(scenario['about'])}</p><p class='note'>Policy <code>{escape(service['name'])}</code>, digest "
-        f"<code>{escape(service['digest'][:16])}</code>; wavserve {escape(told['versions']['wavserve'])}, torch "
-        f"{escape(told['versions']['torch'])}, Python {escape(told['versions']['python'])}; "
-        f"{told['machine']['cores']} cores, {escape(told['machine']['system'])}. "
-        f"<code>load.py {escape(told['command'])}</code></p>"
+        f"<code>{escape(service['digest'][:16])}</code>; wavserve {escape(run['versions']['wavserve'])}, torch "
+        f"{escape(run['versions']['torch'])}, Python {escape(run['versions']['python'])}; "
+        f"{run['machine']['cores']} cores, {escape(run['machine']['system'])}. "
+        f"<code>load.py {escape(run['command'])}</code></p>"
     )
-    rows = [(v["criterion"], v["aim"], v["seen"], "yes" if v["ok"] else "NO") for v in told["verdicts"]]
     body = [
-        f"<h1>Load test: {'every criterion is met' if told['ok'] else 'a criterion is not met'}</h1>{intro}",
-        f"<h2>Verdicts</h2>{_table(('criterion', 'aim', 'seen', 'ok'), rows)}",
-        f"<h2>Phases</h2>{_table(PHASE_COLUMNS, map(_phase, told['phases']))}",
-        *_plots(journal),
+        f"<h1>Load test: {'every aim is met' if run['ok'] else 'an aim is not met'}</h1>{intro}",
+        f"<h2>Aims</h2>{_table(COLUMNS, map(cells, run['aims']))}",
+        f"<h2>Phases</h2>{_table(PHASE_COLUMNS, map(_phase, run['phases']))}",
+        *_plots(log),
     ]
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>wavserve load test</title>'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width"><title>wavserve load test</title>'
         f"<style>{STYLE}</style></head><body>{''.join(body)}</body></html>"
     )
 
 
-def _plots(journal: Journal) -> Iterable[str]:
-    if not journal.spans:
+def _plots(log: EventLog) -> Iterable[str]:
+    if not log.phases:
         return
     for title, (plot, caption) in PLOTS.items():
-        yield f"<h2>{escape(title)}</h2><figure>{plot(journal)}<figcaption>{escape(caption)}</figcaption></figure>"
+        drawing = f'<div class="wide">{plot(log)}</div>'
+        yield f"<h2>{escape(title)}</h2><figure>{drawing}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _phase(phase: Mapping[str, Any]) -> Sequence[object]:
@@ -78,12 +78,12 @@ def _phase(phase: Mapping[str, Any]) -> Sequence[object]:
         phase["name"],
         ", ".join(f"{count} {name}" for name, count in phase["robots"].items()),
         round(phase["seconds"], 1),
-        phase["asks_per_s"],
+        phase["requests_per_s"],
         phase["answered_per_s"],
         latency.get("p50", ""),
         latency.get("p99", ""),
-        phase["asks"]["refused"],
-        phase["asks"]["missed"],
+        phase["requests"]["refused"],
+        phase["requests"]["missed"],
         phase["stalls"]["count"],
         phase["stalls"]["seconds"],
         "" if phase["fairness"]["jain"] is None else round(phase["fairness"]["jain"], 3),
@@ -95,7 +95,8 @@ def _phase(phase: Mapping[str, Any]) -> Sequence[object]:
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     titles = "".join(f"<th>{escape(title)}</th>" for title in head)
     lines = ("".join(_cell(value) for value in row) for row in rows)
-    return f"<table><tr>{titles}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="wide"><table><tr>{titles}</tr>{body}</table></div>'
 
 
 def _cell(value: object) -> str:
