@@ -1,13 +1,14 @@
-"""A policy small enough to plan for in microseconds, and the service around a fake backend."""
+"""A policy so small that a plan takes microseconds, and the service around a fake backend."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pytest
 
 from wavserve.backends.fake import FakeBackend
 from wavserve.core.spec import (
@@ -31,7 +32,11 @@ from wavserve.planning.proposal import NamedNoise
 from wavserve.policy.placement import Placement
 from wavserve.policy.policy import Keep, Policy, PolicyParts
 from wavserve.policy.sessions import MemorySessions
+from wavserve.scheduling.admission import Admission
 from wavserve.scheduling.batcher import Batcher, BatcherConfig
+
+CLOSE_S = 10.0
+"""How long a rig may take to close; a call that a failed test holds up must not hang the run."""
 
 
 def example_vector(dim: int) -> VectorSpec:
@@ -85,7 +90,7 @@ def example_job(spec: PolicySpec, seed: int, **config: object) -> PlanJob:
 
 
 class ManualClock:
-    """Time that moves only when told to."""
+    """A clock that stands still until a test moves it."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -94,16 +99,14 @@ class ManualClock:
         return self.now
 
 
-@dataclass(frozen=True)
-class Rig:
-    """A fake backend with everything above it up to the policy."""
+async def yield_to_loop(turns: int = 20) -> None:
+    """Lets every other task run, `turns` times."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
 
-    spec: PolicySpec
-    backend: FakeBackend
-    batcher: Batcher
-    planner: Planner
-    sessions: MemorySessions
-    policy: Policy
+
+async def at_once(verb: str) -> None:
+    """A `before` that neither waits nor fails."""
 
 
 @dataclass(frozen=True)
@@ -116,41 +119,64 @@ class RigOptions:
     depth: int = 2
     slice_s: float = 60.0
     max_plans: int = 16
-    clock: Clock | None = None
-    before: Callable[[str], Awaitable[None]] | None = None
+    clock: Clock = time.monotonic
+    before: Callable[[str], Awaitable[None]] = at_once
     ready: bool = True
     keep: Keep | None = None
 
 
-def example_device(spec: PolicySpec, options: RigOptions | None = None) -> Device:
-    """A fake backend with everything above it up to the planner; its batcher is not started."""
-    options = options or RigOptions()
-    clock = {"clock": options.clock} if options.clock else {}
-    before = {"before": options.before} if options.before else {}
-    backend = FakeBackend(spec, ArenaBook(options.slots, lease_s=1e9), **before)
+@dataclass(frozen=True)
+class Rig:
+    """A fake backend with everything above it up to the policy."""
+
+    spec: PolicySpec
+    backend: FakeBackend
+    device: Device
+    sessions: MemorySessions
+    policy: Policy
+
+    @property
+    def batcher(self) -> Batcher:
+        return self.device.batcher
+
+    @property
+    def planner(self) -> Planner:
+        return self.device.planner
+
+    @property
+    def admission(self) -> Admission:
+        return self.device.planner.admission
+
+
+MakeRig = Callable[[RigOptions], Awaitable[Rig]]
+
+
+def example_backend(options: RigOptions) -> FakeBackend:
+    return FakeBackend(example_spec(), ArenaBook(options.slots, lease_s=1e9), options.before)
+
+
+def example_device(backend: FakeBackend, options: RigOptions) -> Device:
+    """A device over a backend; its batcher is not started."""
     limits = BatcherConfig(options.max_rows, options.workers, options.depth, options.slice_s, arena_retry_s=0.001)
-    return Device.over(spec, backend, DeviceConfig(limits, options.slice_size, options.in_flight, 8), **clock)
+    config = DeviceConfig(limits, options.slice_size, options.in_flight, max_texts=8)
+    return Device.over(example_spec(), backend, config, clock=options.clock)
 
 
 @asynccontextmanager
-async def rigged(spec: PolicySpec, options: RigOptions | None = None) -> AsyncIterator[Rig]:
-    options = options or RigOptions()
-    clock = {"clock": options.clock} if options.clock else {}
-    device = example_device(spec, options)
-    batcher, planner = device.batcher, device.planner
-    sessions = MemorySessions(ttl_s=60.0, max_sessions=4, **clock)
+async def rigged(options: RigOptions) -> AsyncIterator[Rig]:
+    """A rig whose batcher runs until the block ends."""
+    spec, backend = example_spec(), example_backend(options)
+    device = example_device(backend, options)
+    sessions = MemorySessions(ttl_s=60.0, max_sessions=4, clock=options.clock)
     placement = Placement([device], wait_s=5.0)
-    policy = Policy(PolicyParts(spec, "fake", placement, sessions, options.max_plans, "0", options.keep, **clock))
+    parts = PolicyParts(
+        spec, "fake", placement, sessions, options.max_plans, "0", keep=options.keep, clock=options.clock
+    )
+    policy = Policy(parts)
     policy.warm = options.ready
-    batcher.start()
+    device.batcher.start()
     try:
-        backend = batcher._backend
-        assert isinstance(backend, FakeBackend)
-        yield Rig(spec, backend, batcher, planner, sessions, policy)
+        yield Rig(spec, backend, device, sessions, policy)
     finally:
-        await batcher.close()
-
-
-@pytest.fixture
-def spec() -> PolicySpec:
-    return example_spec()
+        async with asyncio.timeout(CLOSE_S):
+            await device.batcher.close()

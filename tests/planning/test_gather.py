@@ -1,4 +1,4 @@
-"""Calls made at once: what they return, and what becomes of the others when one fails or the caller goes."""
+"""Calls that run together: their results, and what happens to the others when one fails or the caller is cancelled."""
 
 from __future__ import annotations
 
@@ -6,64 +6,51 @@ import asyncio
 
 import pytest
 
+from tests.planning.rig import yield_to_loop
 from wavserve.core.errors import ModelDown
 from wavserve.planning.gather import together
 
 
-async def turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def after(count: int, value: int) -> int:
-    await turns(count)
+async def after(turns: int, value: int) -> int:
+    await yield_to_loop(turns)
     return value
 
 
-async def down() -> int:
+async def fail() -> int:
     raise ModelDown("gone")
 
 
-def test_results_come_in_the_order_of_the_parts() -> None:
-    async def main() -> None:
-        assert await together(after(3, 1), after(0, 2), after(1, 3)) == (1, 2, 3)
-        assert await together() == ()
-
-    asyncio.run(main())
+async def test_results_have_the_order_of_the_parts() -> None:
+    assert await together(after(3, 1), after(0, 2), after(1, 3)) == (1, 2, 3)
+    assert await together() == ()
 
 
-def test_a_failure_is_raised_and_the_others_are_stopped() -> None:
-    async def main() -> None:
-        stopped = asyncio.Event()
+async def test_a_failure_is_raised_and_the_others_are_stopped() -> None:
+    stopped = asyncio.Event()
 
-        async def other() -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                stopped.set()
-
-        with pytest.raises(ModelDown, match="gone"):
-            await together(other(), down())
-        assert stopped.is_set()
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("cancelled_after", range(1, 7))
-def test_a_caller_that_is_cancelled_is_told_so_whatever_failed(cancelled_after: int) -> None:
-    """Also while the others are being stopped for what failed, when a task group would tell of the failure alone."""
-
-    async def reluctant() -> None:
+    async def other() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await turns(10)
+            stopped.set()
 
-    async def main() -> None:
-        caller = asyncio.ensure_future(together(reluctant(), down()))
-        await turns(cancelled_after)
-        caller.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await caller
+    with pytest.raises(ModelDown, match="gone"):
+        await together(other(), fail())
+    assert stopped.is_set()
 
-    asyncio.run(main())
+
+@pytest.mark.parametrize("cancelled_after", range(1, 7))
+async def test_a_cancelled_caller_gets_the_cancellation_even_when_a_part_failed(cancelled_after: int) -> None:
+    """Also while the others are being stopped because of the failure. A task group would raise the failure alone."""
+
+    async def slow_to_stop() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await yield_to_loop(10)
+
+    caller = asyncio.ensure_future(together(slow_to_stop(), fail()))
+    await yield_to_loop(cancelled_after)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller

@@ -1,4 +1,4 @@
-"""The planner's maths against slow oracles written straight from the paper."""
+"""The planner's maths against slow oracles that follow the paper line by line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def slow_step(
 
 
 @given(n=sizes, m=st.integers(1, 4), seed=seeds, fractions=st.tuples(st.floats(0.3, 1), st.floats(0.3, 1)))
-def test_a_step_is_the_algorithm(n: int, m: int, seed: int, fractions: tuple[float, float]) -> None:
+def test_a_step_equals_the_algorithm_in_plain_loops(n: int, m: int, seed: int, fractions: tuple[float, float]) -> None:
     config = PlannerConfig(
         num_video_samples=n,
         num_value_samples=m,
@@ -116,7 +116,7 @@ def test_a_draw_depends_on_its_name_alone(seed: int, sequence: int, iteration: i
 
 
 def test_the_named_draws_never_change() -> None:
-    """A receipt made today must replay tomorrow: the generator behind the names is pinned by its bits."""
+    """A receipt of today must replay later, so the generator behind the names is pinned by its bits."""
     draws = noise.draw((2**63 - 1, 5), Stream.VIDEO, FINAL, 2, (64,))
     assert (
         hashlib.sha256(draws.tobytes()).hexdigest()
@@ -124,7 +124,7 @@ def test_the_named_draws_never_change() -> None:
     )
 
 
-def test_a_call_draws_what_its_names_say() -> None:
+def test_a_call_draws_the_noises_that_it_names() -> None:
     names = np.array([[[0, 3], [0, 4]], [[1, 0], [1, 1]]])
     inputs = {
         "noise_key": np.array([[5, 0], [6, 2]]),
@@ -138,5 +138,5 @@ def test_a_call_draws_what_its_names_say() -> None:
 
 
 @pytest.mark.parametrize(("fraction", "count", "elites"), [(0.14, 50, 7), (0.28, 25, 7), (0.9, 30, 27), (0.1, 15, 2)])
-def test_elites_are_the_ceiling_of_the_fraction_as_written(fraction: float, count: int, elites: int) -> None:
+def test_the_number_of_elites_is_the_ceiling_of_the_fraction_in_decimal(fraction: float, count: int, elites: int) -> None:
     assert PlannerConfig(video_elite_fraction=fraction, num_video_samples=count).num_video_elites == elites
