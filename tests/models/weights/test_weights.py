@@ -110,7 +110,7 @@ def test_files_without_weights_are_refused(odd: Workload, tmp_path: Path) -> Non
 def test_an_index_may_only_name_files_in_its_own_folder(odd: Workload, folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps({"weight_map": {"proj_in.bias": f"../transformer/{FILE}"}}))
 
-    with pytest.raises(BundleError, match="not a file beside it"):
+    with pytest.raises(BundleError, match="not a file in its folder"):
         weights.check(folder / INDEX, odd.config)
 
 

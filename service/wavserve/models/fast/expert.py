@@ -24,7 +24,7 @@ from wavserve.models.networks.layers import Block
 from wavserve.models.networks.maths import token_rotary
 
 Read = Callable[[int], Tensor]
-"""`read(layer)`: features `[R, L, width]` after block `layer`. They are not kept after the call that reads them."""
+"""`read(layer)`: features `[R, L, width]` after block `layer`. The fast path does not keep them after the call."""
 
 _VIDEO, _VALUE = 0, 1
 """Indices of a block's cross-attentions, by the features they read."""
@@ -117,7 +117,7 @@ class FastExpert(ABC):
         return context if self._graphs is None else self._graphs.to_static(attention, layer, context)
 
     def _embed_times(self, sigma: float, history: bool) -> tuple[Tensor, Tensor]:
-        """Modulation `[S, 6, A]` and the samples' head embedding `[A]`. S is 1, with a history token T + 1."""
+        """Modulation `[S, 6, A]` and the samples' head embedding `[A]`. S is 1, or T + 1 with a history token."""
         timestep = torch.tensor([sigma, 0.0], device=self._rotary.device) * flow.TIMESTEPS
         temb, embedded = self._dit.time_embed(timestep)
         modulation = temb[[1] + [0] * self._length] if history else temb[:1]

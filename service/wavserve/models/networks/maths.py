@@ -1,7 +1,7 @@
 """Tensor functions without weights that the three transformers share: rotary tables, time features, packing.
 
-Rotary tables are computed on the CPU, whatever device the model runs on, so that every device rotates by the same
-angles. Knows nothing of weights, sampling or planning.
+Rotary tables are float32 and computed on the CPU, whatever device the model runs on, so that every device rotates by
+the same angles. Knows nothing of weights, sampling or planning.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ def _indexed(index: Path) -> list[Path]:
         raise BundleError(f"weights {index}: expected an index with a weight_map, got {error!r}") from error
     for name in names:
         if Path(name).name != name or not (index.parent / name).is_file():
-            raise BundleError(f"weights {index}: the index names {name!r}, which is not a file beside it")
+            raise BundleError(f"weights {index}: the index names {name!r}, which is not a file in its folder")
     return [index.parent / name for name in names]
 
 

@@ -85,13 +85,13 @@ def check(path: Path, config: ModelConfig, groups: Sequence[Group] = GROUPS) -> 
     that cannot be read.
     """
     expected = shapes(config, groups)
-    found = {name: shape for name, shape in checkpoint.headers(path).items() if _group_of(name) in groups}
-    misshapen = {name for name in found if name in expected and found[name] != expected[name]}
+    actual = {name: shape for name, shape in checkpoint.headers(path).items() if _group_of(name) in groups}
+    misshapen = {name for name in actual if name in expected and actual[name] != expected[name]}
     problems = [
-        _listed("missing", [name for name in expected if name not in found]),
-        _listed("unexpected", [name for name in found if name not in expected]),
+        _listed("missing", [name for name in expected if name not in actual]),
+        _listed("unexpected", [name for name in actual if name not in expected]),
         _listed(
-            "of wrong shape", [f"{name} (expected {expected[name]}, got {found[name]})" for name in sorted(misshapen)]
+            "of wrong shape", [f"{name} (expected {expected[name]}, got {actual[name]})" for name in sorted(misshapen)]
         ),
     ]
     if any(problems):
