@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
@@ -12,24 +13,30 @@ from wavserve.bundle.bundle import Bundle
 
 
 @pytest.fixture(scope="session")
-def running_triton(tiny: Bundle) -> Iterator[RunningTriton]:
+async def running_triton(tiny: Bundle) -> AsyncIterator[RunningTriton]:
     if (obstacle := why_not(REPOSITORY)) is not None:
         pytest.skip(f"no real Triton on this machine: {obstacle}")
-    with triton(tiny) as running:
+    async with triton(tiny) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def reference(tiny: Bundle) -> Iterator[Subject]:
+async def reference(tiny: Bundle) -> AsyncIterator[Subject]:
     """The models in this process, to compare with."""
-    with local(tiny) as made:
+    async with local(tiny) as made:
         yield made
 
 
 @pytest.fixture(params=["fake", "local", "triton"])
-def subject(request: pytest.FixtureRequest, tiny: Bundle) -> Iterator[Subject]:
+def hosted(request: pytest.FixtureRequest, tiny: Bundle) -> AbstractAsyncContextManager[Subject]:
+    """A backend of each kind, not opened yet: only a fixture that is not async may ask for another by name."""
     if request.param == "triton":
-        yield request.getfixturevalue("running_triton").subject()
-        return
-    with {"fake": fake, "local": local}[request.param](tiny) as made:
-        yield made
+        running: RunningTriton = request.getfixturevalue("running_triton")
+        return running.subject()
+    return {"fake": fake, "local": local}[request.param](tiny)
+
+
+@pytest.fixture
+async def subject(hosted: AbstractAsyncContextManager[Subject]) -> AsyncIterator[Subject]:
+    async with hosted as opened:
+        yield opened

@@ -1,18 +1,18 @@
-"""The backends under one contract: each test runs on all of them."""
+"""The backends under test, and calls to them by the signature table."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
+from tests.backends.calls import N, denoise_inputs, example_inputs
 from wavserve.backends.base import Backend
 from wavserve.backends.fake import FakeBackend
 from wavserve.backends.local import LocalBackend
@@ -21,12 +21,10 @@ from wavserve.backends.triton.server import ServerConfig, TritonServer, new_name
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import MODELS
+from wavserve.core.verbs import MODELS, Status
 from wavserve.models.arena import slabs
 from wavserve.models.arena.book import ArenaBook, Cells
 from wavserve.models.runners.loading import RunnerConfig, load_runners
-
-T = TypeVar("T")
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 SLOTS = 6
@@ -36,38 +34,47 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Subject:
-    """A backend in a loop of its own, the policy it serves, and how many arena slots it has in use."""
+    """A backend and the policy it serves; `used` counts the arena slots in use."""
 
     kind: str
     backend: Backend
     spec: PolicySpec
-    used: Callable[[], int]
-    loop: asyncio.Runner
+    used: Callable[[], Awaitable[int]]
 
-    def run(self, verb: str, inputs: Tensors) -> Tensors:
-        return self.do(self.backend.run(verb, inputs))
+    async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
+        """One call. Raises TimeoutError when it takes longer than `TIMEOUT_S`."""
+        return await asyncio.wait_for(self.backend.run(verb, inputs, deadline), TIMEOUT_S)
 
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Something asynchronous, with an end to it."""
-        return self.loop.run(asyncio.wait_for(work, TIMEOUT_S))
+    async def imagine(self, groups: int = 1, samples: int = N) -> np.ndarray:
+        """Handles `[groups, samples, 2]` of imagined samples."""
+        inputs = example_inputs(self.spec, "imagine", groups)
+        inputs = {**inputs, "noise_name": np.array([[[0, n] for n in range(samples)]] * groups)}
+        outputs = await self.run("imagine", inputs)
+        assert outputs["status"].tolist() == [Status.OK] * groups
+        return outputs["handles"]
 
 
-@contextmanager
-def local(tiny: Bundle) -> Iterator[Subject]:
+@asynccontextmanager
+async def local(tiny: Bundle) -> AsyncIterator[Subject]:
     loaded = load_runners(tiny, RunnerConfig("cpu", "float32", 2, SLOTS, lease_s=1e9, max_texts=MAX_TEXTS))
     backend = LocalBackend(loaded.runners)
-    with asyncio.Runner() as loop:
-        yield Subject("local", backend, tiny.spec, lambda: loaded.arena.book.used, loop)
-        loop.run(backend.close())
+    yield Subject("local", backend, tiny.spec, used_of(loaded.arena.book))
+    await backend.close()
 
 
-@contextmanager
-def fake(tiny: Bundle) -> Iterator[Subject]:
+@asynccontextmanager
+async def fake(tiny: Bundle) -> AsyncIterator[Subject]:
     """Numpy; a call takes a moment, so that it can be given up."""
     book = ArenaBook(SLOTS, lease_s=1e9)
     backend = FakeBackend(tiny.spec, book, before=lambda verb: asyncio.sleep(0.02))
-    with asyncio.Runner() as loop:
-        yield Subject("fake", backend, tiny.spec, lambda: book.used, loop)
+    yield Subject("fake", backend, tiny.spec, used_of(book))
+
+
+def used_of(book: ArenaBook) -> Callable[[], Awaitable[int]]:
+    async def used() -> int:
+        return book.used
+
+    return used
 
 
 @dataclass(frozen=True)
@@ -79,12 +86,12 @@ class RunningTriton:
     url: str
     backend: TritonBackend
     tiny: Bundle
-    loop: asyncio.Runner
 
-    def subject(self) -> Subject:
+    @asynccontextmanager
+    async def subject(self) -> AsyncIterator[Subject]:
         """As good as new: every slot free, and no text known that a test may use."""
-        self._forget()
-        return Subject("triton", self.backend, self.tiny.spec, self.used, self.loop)
+        await self._forget()
+        yield Subject("triton", self.backend, self.tiny.spec, self.used)
 
     @property
     def pid(self) -> int:
@@ -95,35 +102,34 @@ class RunningTriton:
     def kill(self) -> None:
         """As a machine that fails."""
         self.server.kill()
-        self.loop.run(self.server.wait())
 
-    def used(self) -> int:
-        arena = self.loop.run(self.backend.describe("video_dit", TIMEOUT_S)).arena
+    async def used(self) -> int:
+        arena = (await self.backend.describe("video_dit", TIMEOUT_S)).arena
         assert arena is not None
         return arena["used"]
 
-    def _forget(self) -> None:
-        prefix, _, epoch = self._slab().name.rpartition("-")
+    async def _forget(self) -> None:
+        prefix, _, epoch = (await self._slab()).name.rpartition("-")
         slab = slabs.attach(prefix, int(epoch, 16))
         assert slab is not None
         generations = Cells.over(slab.memory, SLOTS, slabs.HEADER).generation.copy()
         handles = np.stack([np.arange(SLOTS), generations], axis=1)[None]
-        self.loop.run(self.backend.run("release", {"handles": handles}))
+        await self.backend.run("release", {"handles": handles})
         for text in range(MAX_TEXTS):
             inputs = dict(denoise_inputs(self.tiny.spec), text_key=np.full((1, 32), 250 + text, np.uint8))
-            self.loop.run(self.backend.run("denoise", inputs))
+            await self.backend.run("denoise", inputs)
 
-    def _slab(self) -> Path:
+    async def _slab(self) -> Path:
         """The living arena's file; one of a model just unloaded goes with its process, a moment after the answer."""
-        until = time.monotonic() + TIMEOUT_S
-        while len(found := list(slabs.SHM.glob(f"{self.name}-{'[0-9a-f]' * 8}"))) > 1 and time.monotonic() < until:
-            time.sleep(0.05)
+        async with asyncio.timeout(TIMEOUT_S):
+            while len(found := list(slabs.SHM.glob(f"{self.name}-{'[0-9a-f]' * 8}"))) > 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         [path] = found
         return path
 
 
-@contextmanager
-def triton(tiny: Bundle) -> Iterator[RunningTriton]:
+@asynccontextmanager
+async def triton(tiny: Bundle) -> AsyncIterator[RunningTriton]:
     name = new_name()
     own = {
         "WAVSERVE_BUNDLE__PATH": str(tiny.folder),
@@ -136,36 +142,10 @@ def triton(tiny: Bundle) -> Iterator[RunningTriton]:
         "WAVSERVE_BACKEND__COMPILE": "off",
     }
     server = TritonServer(ServerConfig(name, REPOSITORY, {**os.environ, **own}, shm_bytes=4 << 20))
-    with asyncio.Runner() as loop:
-        url = loop.run(server.start())
-        backend = TritonBackend(url)
-        try:
-            loop.run(_load_all(backend))
-            yield RunningTriton(server, name, url, backend, tiny, loop)
-        finally:
-            loop.run(backend.close())
-            loop.run(server.stop())
-
-
-async def _load_all(backend: TritonBackend) -> None:
-    await asyncio.gather(*(backend.load(model, TIMEOUT_S) for model in MODELS))
-
-
-def denoise_inputs(spec: PolicySpec) -> Tensors:
-    video, latent = spec.model.video, spec.latent
-    frame = (video.in_channels, latent.num_future_frames, latent.height, latent.width)
-    memory = (1, spec.num_views, video.in_channels, latent.num_memory_frames, latent.height, latent.width)
-    return {
-        "memory": seeded(memory, 0),
-        "mean": np.zeros((1, 1, *frame), np.float32),
-        "std": np.ones((1, 1, *frame), np.float32),
-        "text_key": np.zeros((1, 32), np.uint8),
-        "noise_key": np.zeros((1, 2), np.int64),
-        "noise_name": np.zeros((1, 1, 2), np.int64),
-        "flow_steps": np.ones((1, 1), np.int32),
-        "embedding": seeded((1, 5, video.caption_channels), 0),
-    }
-
-
-def seeded(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    backend = TritonBackend(url := await server.start())
+    try:
+        await asyncio.gather(*(backend.load(model, TIMEOUT_S) for model in MODELS))
+        yield RunningTriton(server, name, url, backend, tiny)
+    finally:
+        await backend.close()
+        await server.stop()

@@ -6,7 +6,7 @@ import asyncio
 
 import numpy as np
 
-from tests.backends.rig import denoise_inputs, seeded
+from tests.backends.calls import denoise_inputs, seeded
 from wavserve.backends.local import LocalBackend
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.types import Tensors
@@ -31,30 +31,27 @@ async def imagine(backend: LocalBackend, inputs: Tensors) -> np.ndarray:
 
 
 async def rounds(backend: LocalBackend, bundle: Bundle, at_a_time: int) -> list[np.ndarray]:
-    robots = asyncio.Semaphore(at_a_time)
-
-    async def robot(number: int) -> np.ndarray:
-        async with robots:
-            inputs = inputs_of(bundle, number)
-            handles = [tuple(await imagine(backend, inputs)) for _ in range(4)]
-            assert len(set(handles)) == len(handles)
-            return (await backend.run("denoise", inputs))["latents"]
-
-    return await asyncio.gather(*(robot(number) for number in range(ROBOTS)))
+    """What each robot gets, with so many robots calling at a time."""
+    turns = asyncio.Semaphore(at_a_time)
+    return await asyncio.gather(*(rounds_of(backend, inputs_of(bundle, robot), turns) for robot in range(ROBOTS)))
 
 
-def test_calls_at_the_same_time_do_not_disturb_each_other(tiny: Bundle) -> None:
+async def rounds_of(backend: LocalBackend, inputs: Tensors, turns: asyncio.Semaphore) -> np.ndarray:
+    async with turns:
+        handles = [tuple(await imagine(backend, inputs)) for _ in range(4)]
+        assert len(set(handles)) == len(handles)
+        return (await backend.run("denoise", inputs))["latents"]
+
+
+async def test_calls_at_the_same_time_do_not_disturb_each_other(tiny: Bundle) -> None:
     config = RunnerConfig("cpu", "float32", 1, num_slots=ROBOTS, lease_s=1e9, max_texts=2, workers=3)
     loaded = load_runners(tiny, config)
     backend = LocalBackend(loaded.runners, loaded.workers)
-
-    async def both() -> tuple[list[np.ndarray], list[np.ndarray]]:
-        try:
-            return await rounds(backend, tiny, at_a_time=1), await rounds(backend, tiny, at_a_time=ROBOTS)
-        finally:
-            await backend.close()
-
-    alone, together = asyncio.run(both())
+    try:
+        alone = await rounds(backend, tiny, at_a_time=1)
+        together = await rounds(backend, tiny, at_a_time=ROBOTS)
+    finally:
+        await backend.close()
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     assert loaded.workers == 3

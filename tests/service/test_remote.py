@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.grpc import InferenceServerClient
 
 from tests.backends.rig import SLOTS, RunningTriton, triton
 from tests.service.processes import PATIENCE_S, models_of, until
@@ -40,9 +39,17 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def tritons(tiny: Bundle) -> Iterator[list[RunningTriton]]:
-    with ExitStack() as stack:
-        yield [stack.enter_context(triton(tiny)) for _ in range(2)]
+async def tritons(anyio_backend: str, tiny: Bundle) -> AsyncIterator[list[RunningTriton]]:
+    """Async, for tests that are not: those need `anyio_backend` by name."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(triton(tiny)) for _ in range(2)]
+
+
+@pytest.fixture
+async def stranger(anyio_backend: str, tmp_path: Path) -> AsyncIterator[RunningTriton]:
+    """A Triton of another policy."""
+    async with triton(presets.create("tiny", tmp_path / "tiny", seed=1)) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +64,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, tritons: list[RunningTrito
     assert running.stop() == 0
 
 
-async def video_calls(url: str) -> int:
+def video_calls(url: str) -> int:
     """How many calls its video model has answered, as the Triton itself counts."""
-    client = InferenceServerClient(url)
-    try:
-        told = await client.get_inference_statistics("video_dit")
-        return int(told.model_stats[0].inference_count)
-    finally:
-        await client.close()
+    with InferenceServerClient(url) as client:
+        statistics = client.get_inference_statistics("video_dit")
+    return int(statistics.model_stats[0].inference_count)
 
 
 def ready(url: str) -> bool:
@@ -74,10 +78,10 @@ def ready(url: str) -> bool:
 def test_plans_of_several_robots_spread_over_the_endpoints(gateway: Server, tritons: list[RunningTriton]) -> None:
     with PlanClient(gateway.grpc) as client:
         alone = [client.plan(observation(seed=seed, options=OPTIONS)).actions for seed in range(4)]
-        before = [asyncio.run(video_calls(each.url)) for each in tritons]
+        before = [video_calls(each.url) for each in tritons]
         with concurrent.futures.ThreadPoolExecutor(4) as robots:
             together = list(robots.map(lambda seed: client.plan(observation(seed=seed, options=OPTIONS)), range(4)))
-        after = [asyncio.run(video_calls(each.url)) for each in tritons]
+        after = [video_calls(each.url) for each in tritons]
     assert all(now - then >= 2 for now, then in zip(after, before, strict=True)), (before, after)
     for chunk, expected in zip(together, alone, strict=True):
         np.testing.assert_allclose(chunk.actions, expected, atol=1e-5)
@@ -122,21 +126,20 @@ def test_a_gateway_needs_no_torch(tritons: list[RunningTriton], tmp_path: Path) 
 
 
 def test_endpoints_that_serve_different_policies_make_the_gateway_unready(
-    tritons: list[RunningTriton], tmp_path: Path
+    tritons: list[RunningTriton], stranger: RunningTriton, tmp_path: Path
 ) -> None:
     http, grpc = free_ports(2)
-    with triton(presets.create("tiny", tmp_path / "tiny", seed=1)) as stranger:
-        flags = ["--triton-url", f"{tritons[0].url},{stranger.url}", f"--http-port={http}", f"--grpc-port={grpc}"]
-        command = [sys.executable, "-m", "wavserve.cli", "serve", "--backend", "triton", *flags]
-        log = tmp_path / "log"
-        with log.open("w") as written:
-            process = subprocess.Popen(command, cwd=tmp_path, stderr=written)
-        try:
-            until(lambda: "ready: policy" in log.read_text(), "it has warmed up")
-            assert not ready(f"http://127.0.0.1:{http}")
-        finally:
-            process.terminate()
-            process.wait(60)
+    flags = ["--triton-url", f"{tritons[0].url},{stranger.url}", f"--http-port={http}", f"--grpc-port={grpc}"]
+    command = [sys.executable, "-m", "wavserve.cli", "serve", "--backend", "triton", *flags]
+    log = tmp_path / "log"
+    with log.open("w") as written:
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=written)
+    try:
+        until(lambda: "ready: policy" in log.read_text(), "it has warmed up")
+        assert not ready(f"http://127.0.0.1:{http}")
+    finally:
+        process.terminate()
+        process.wait(60)
     assert "serves another policy" in log.read_text()
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from google.protobuf import text_format
 from tritonclient.grpc import InferInput, model_config_pb2
 from tritonclient.grpc.aio import InferenceServerClient
 
-from tests.backends.rig import REPOSITORY, TIMEOUT_S, RunningTriton, denoise_inputs
-from tests.backends.test_contract import example_inputs, imagine, value_inputs
+from tests.backends.calls import denoise_inputs, example_inputs, value_inputs
+from tests.backends.rig import REPOSITORY, TIMEOUT_S, RunningTriton, Subject
 from wavserve.backends.triton.client import TritonBackend
 from wavserve.backends.triton.server import ServerConfig, TritonServer, clean_up, new_name, why_not
+from wavserve.bundle.bundle import Bundle
 from wavserve.core import remote_errors
 from wavserve.core.errors import (
     BackendError,
@@ -36,6 +37,13 @@ from wavserve.core.tensor_cache import KEY_BYTES, Receiver, Sender, key_name
 from wavserve.core.verbs import ABOUT, MODELS, VERBS, Status
 
 DTYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "int64": "TYPE_INT64"}
+
+
+@pytest.fixture
+async def triton(running_triton: RunningTriton) -> AsyncIterator[Subject]:
+    """The running Triton, as good as new."""
+    async with running_triton.subject() as subject:
+        yield subject
 
 
 def dims(shape: str) -> list[int]:
@@ -67,7 +75,7 @@ def test_the_model_files_are_one_line_and_the_same() -> None:
     assert {path.name for path in REPOSITORY.iterdir() if path.is_dir()} == set(MODELS)
 
 
-def test_every_dtype_crosses_the_stub_unharmed() -> None:
+async def test_every_dtype_crosses_the_stub_unharmed() -> None:
     """With numpy 2 the stub's own numpy bridge gives wrong numbers in silence; ours must not be caught by it."""
     repository = Path(__file__).parent / "echo_repository"
     if (obstacle := why_not(repository)) is not None:
@@ -80,23 +88,7 @@ def test_every_dtype_crosses_the_stub_unharmed() -> None:
         "uint8": np.arange(256, dtype=np.uint8).reshape(16, 16),
     }
     sums = {"float32": sent["float32"].sum(), "uint8": 255 * 128}
-
-    async def cross() -> dict[str, np.ndarray]:
-        server = TritonServer(ServerConfig(new_name(), repository, dict(os.environ), 1 << 20))
-        client = InferenceServerClient(await server.start())
-        try:
-            await client.load_model("echo")
-            given = []
-            for name, array in sent.items():
-                kind = {"float32": "FP32"}.get(name, name.upper())
-                given.append(InferInput(name, list(array.shape), kind).set_data_from_numpy(array))
-            result = await client.infer("echo", given)
-            return {name: result.as_numpy(name) for name in [*sent, "seen"]}
-        finally:
-            await client.close()
-            await server.stop()
-
-    back = asyncio.run(cross())
+    back = await echoed(repository, sent)
     for name, array in sent.items():
         np.testing.assert_array_equal(back[name], array, err_msg=name)
         assert back[name].dtype == array.dtype
@@ -105,85 +97,90 @@ def test_every_dtype_crosses_the_stub_unharmed() -> None:
         assert seen[name] == pytest.approx(total, rel=1e-5)
 
 
-def test_what_a_plan_shares_travels_once(running_triton: RunningTriton) -> None:
+async def echoed(repository: Path, sent: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a model of a real Triton answers to these tensors: the same, and their sums as it saw them."""
+    server = TritonServer(ServerConfig(new_name(), repository, dict(os.environ), 1 << 20))
+    client = InferenceServerClient(await server.start())
+    try:
+        await client.load_model("echo")
+        inputs = []
+        for name, array in sent.items():
+            dtype = {"float32": "FP32"}.get(name, name.upper())
+            inputs.append(InferInput(name, list(array.shape), dtype).set_data_from_numpy(array))
+        result = await client.infer("echo", inputs)
+        return {name: result.as_numpy(name) for name in [*sent, "seen"]}
+    finally:
+        await client.close()
+        await server.stop()
+
+
+async def test_what_a_plan_shares_travels_once(triton: Subject, running_triton: RunningTriton) -> None:
     traffic: Counter[str] = Counter()
 
     def count(verb: str, sent: Mapping[str, int], received: Mapping[str, int]) -> None:
         traffic.update(sent)
 
-    subject = running_triton.subject()
-    inputs = example_inputs(subject.spec, "imagine", 2)
-
-    async def imagine_thrice() -> None:
-        backend = TritonBackend(running_triton.url, on_traffic=count)
+    inputs = example_inputs(triton.spec, "imagine", 2)
+    backend = TritonBackend(running_triton.url, on_traffic=count)
+    async with asyncio.timeout(TIMEOUT_S):
         for _ in range(3):
             handles = (await backend.run("imagine", inputs))["handles"]
             await backend.run("release", {"handles": handles})
-        await backend.close()
-
-    subject.do(imagine_thrice())
+    await backend.close()
     assert traffic["memory"] == inputs["memory"].nbytes
     assert traffic["mean"] == inputs["mean"].nbytes
     assert traffic["memory_key"] == 3 * 2 * KEY_BYTES
 
 
-def test_a_host_that_forgot_is_told_again(running_triton: RunningTriton) -> None:
+async def test_a_host_that_forgot_is_told_again(triton: Subject, running_triton: RunningTriton) -> None:
     """Loaded again, a model knows no keys; the call that finds out is answered all the same."""
-    subject, backend = running_triton.subject(), running_triton.backend
-    inputs = example_inputs(subject.spec, "denoise")
-    before = subject.run("denoise", inputs)["latents"]
-    subject.do(backend.unload("video_dit", TIMEOUT_S))
-    subject.do(backend.load("video_dit", TIMEOUT_S))
-    np.testing.assert_array_equal(subject.run("denoise", inputs)["latents"], before)
+    backend = running_triton.backend
+    inputs = example_inputs(triton.spec, "denoise")
+    before = (await triton.run("denoise", inputs))["latents"]
+    await backend.unload("video_dit", TIMEOUT_S)
+    await backend.load("video_dit", TIMEOUT_S)
+    np.testing.assert_array_equal((await triton.run("denoise", inputs))["latents"], before)
 
 
-def test_handles_of_an_earlier_slab_are_stale(running_triton: RunningTriton) -> None:
+async def test_handles_of_an_earlier_slab_are_stale(triton: Subject, running_triton: RunningTriton) -> None:
     """The arena's owner was loaded again: its readers find the new slab by its handles, and refuse the old ones'."""
-    subject, backend = running_triton.subject(), running_triton.backend
-    old = imagine(subject, samples=2)
-    subject.do(backend.unload("video_dit", TIMEOUT_S))
-    subject.do(backend.load("video_dit", TIMEOUT_S))
-    new = imagine(subject, samples=2)
+    backend = running_triton.backend
+    old = await triton.imagine(samples=2)
+    await backend.unload("video_dit", TIMEOUT_S)
+    await backend.load("video_dit", TIMEOUT_S)
+    new = await triton.imagine(samples=2)
     for handles, status in ((old, Status.STALE_HANDLE), (new, Status.OK), (old, Status.STALE_HANDLE)):
-        outputs = subject.run("score", value_inputs(subject.spec, handles, flow_steps=1, release=0))
+        outputs = await triton.run("score", value_inputs(triton.spec, handles, flow_steps=1, release=0))
         assert outputs["status"].tolist() == [status]
-    both = subject.run("score", value_inputs(subject.spec, np.concatenate([old, new]), flow_steps=1, release=1))
+    both = await triton.run("score", value_inputs(triton.spec, np.concatenate([old, new]), flow_steps=1, release=1))
     assert both["status"].tolist() == [Status.STALE_HANDLE, Status.OK]
-    assert subject.used() == 0
+    assert await triton.used() == 0
 
 
-def test_a_call_ends_at_its_deadline(running_triton: RunningTriton) -> None:
-    subject = running_triton.subject()
-    handles = imagine(subject)
-    endless = value_inputs(subject.spec, handles, 16, flow_steps=3000, release=1)
+async def test_a_call_ends_at_its_deadline(triton: Subject) -> None:
+    handles = await triton.imagine()
+    endless = value_inputs(triton.spec, handles, 16, flow_steps=3000, release=1)
     for deadline in (time.monotonic() + 0.3, time.monotonic() - 1):
         with pytest.raises(DeadlineExceeded):
-            subject.do(subject.backend.run("score", endless, deadline))
-    assert subject.used() == 2  # stopped, not done
+            await triton.run("score", endless, deadline)
+    assert await triton.used() == 2  # stopped, not done
 
 
-def test_a_server_that_is_not_there_is_told(running_triton: RunningTriton) -> None:
+async def test_a_server_that_is_not_there_is_told(tiny: Bundle) -> None:
     gone: list[str] = []
-
-    async def ask() -> None:
-        backend = TritonBackend("127.0.0.1:1", on_down=gone.append)
-        try:
-            await backend.run("denoise", denoise_inputs(running_triton.tiny.spec))
-        finally:
-            await backend.close()
-
+    backend = TritonBackend("127.0.0.1:1", on_down=gone.append)
     with pytest.raises(ModelDown):
-        asyncio.run(ask())
+        await backend.run("denoise", denoise_inputs(tiny.spec))
+    await backend.close()
     assert gone == ["video_dit"]
 
 
-def test_shapes_that_the_models_do_not_take_fail_alone(running_triton: RunningTriton) -> None:
-    subject = running_triton.subject()
-    good = example_inputs(subject.spec, "denoise")
+async def test_shapes_that_the_models_do_not_take_fail_alone(triton: Subject) -> None:
+    good = example_inputs(triton.spec, "denoise")
     for wrong in ({"memory": good["memory"][..., :1]}, {"text_key": good["text_key"][:, :5]}):
         with pytest.raises(BackendError):
-            subject.run("denoise", {**good, **wrong})
-    assert subject.run("denoise", good)["status"].tolist() == [Status.OK]
+            await triton.run("denoise", {**good, **wrong})
+    assert (await triton.run("denoise", good))["status"].tolist() == [Status.OK]
 
 
 def test_keys_stand_for_rows_and_a_miss_is_told() -> None:
