@@ -1,4 +1,4 @@
-"""What processes that compute are told has its effect: in processes of their own, for it cannot be taken back."""
+"""The effect of `prepare_to_compute`. It cannot be undone, so it is measured in separate processes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from wavserve.system.processes import COMPUTING, prepare_to_compute
 
-HEAPS = """
+COUNT_HEAPS = """
 import ctypes, os, sys, tempfile, threading
 from wavserve.system.processes import prepare_to_compute
-if sys.argv[1] == "told":
+if sys.argv[1] == "prepared":
     prepare_to_compute(os.environ)
 libc, met = ctypes.CDLL(None), threading.Barrier(4)
 libc.malloc.restype = ctypes.c_void_p
@@ -34,19 +34,20 @@ with tempfile.NamedTemporaryFile() as file:
 """
 
 
-def heaps(told: str) -> int:
+def num_heaps(mode: str) -> int:
+    """Number of glibc heaps after four threads have allocated memory; `mode` is `prepared` or `unprepared`."""
     environment = {name: value for name, value in os.environ.items() if name not in COMPUTING}
-    command = [sys.executable, "-c", HEAPS, told]
+    command = [sys.executable, "-c", COUNT_HEAPS, mode]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
     return int(ran.stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has heaps by the thread")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has one heap per thread")
 def test_all_threads_of_a_process_that_computes_share_one_heap() -> None:
-    assert heaps("told") == 1 < heaps("untold")
+    assert num_heaps("prepared") == 1 < num_heaps("unprepared")
 
 
-def test_what_its_user_decided_stays() -> None:
+def test_a_variable_that_the_user_set_is_kept() -> None:
     variables = {"GOMP_SPINCOUNT": "7", "OTHER": "x"}
     prepare_to_compute(variables)
     assert variables == COMPUTING | {"GOMP_SPINCOUNT": "7", "OTHER": "x"}

@@ -1,4 +1,4 @@
-"""Metrics and log lines: names, labels and units as a dashboard will find them."""
+"""Metrics and log lines: the names, labels and units that a dashboard reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wavserve.system.telemetry import JsonLines, Metrics, configure_logging
 def root_logger() -> Iterator[logging.Logger]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    root.handlers = []  # so that the call under test closes none of pytest's
+    root.handlers = []  # the call under test must not close pytest's handlers
     yield root
     root.handlers, root.level = handlers, level
 
@@ -36,7 +36,7 @@ def test_a_request_is_counted_and_timed_by_edge_and_outcome() -> None:
     assert sample(metrics, "wavserve_requests_total", edge="grpc", outcome="too-large") == 1
 
 
-def test_a_plan_tells_iterations_deadline_and_stages() -> None:
+def test_a_plan_is_counted_with_iterations_deadline_and_stages() -> None:
     metrics = Metrics()
     metrics.observe_plan(3, "met")
     metrics.observe_plan(0, "met_degraded")
@@ -47,7 +47,7 @@ def test_a_plan_tells_iterations_deadline_and_stages() -> None:
     assert sample(metrics, "wavserve_plan_stage_seconds_sum", stage="imagine") == 1.5
 
 
-def test_a_call_tells_groups_rows_and_seconds_by_verb() -> None:
+def test_a_call_is_counted_with_groups_rows_and_seconds_by_verb() -> None:
     metrics = Metrics()
     metrics.observe_call("score", 2, 10, 0.125)
     for name, value in (("groups", 2), ("rows", 10), ("seconds", 0.125)):
@@ -73,7 +73,7 @@ def test_gauges_are_read_at_the_scrape() -> None:
     assert [sample(metrics, f"wavserve_{name}") for name in names] == [3, 3, 8, 4, 5, 0.25]
 
 
-def test_two_servers_share_no_numbers_and_every_name_is_ours() -> None:
+def test_two_servers_share_no_values_and_every_name_has_our_prefix() -> None:
     one, other = Metrics(), Metrics()
     one.observe_plan(1, "none")
     assert sample(other, "wavserve_plan_iterations_count") == 0

@@ -1,10 +1,10 @@
-"""A policy bundle on disk: its layout, its spec, its digest. Read by backends, `app` and the CLI; free of torch.
+"""A policy bundle on disk: its layout, its spec, its digest. Free of torch.
 
     policy.json                                        PolicySpec, and "format": 1
     transformer/diffusion_pytorch_model.safetensors    or shards beside `...safetensors.index.json`, official key names
     vae/ text_encoder/ tokenizer/                      diffusers and transformers layout
 
-Weights are safetensors only: a pickle in the folder is an error, for nobody may be tempted to load it.
+Weights are safetensors only. A pickle in the folder is an error, so that nobody can load it by mistake.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from wavserve.bundle.checks import check_spec, refuse
+from wavserve.bundle.checks import check_spec, entry_error
 from wavserve.bundle.files import digest_files, files_below, read_header, read_json, refuse_pickles
 from wavserve.core.errors import BundleError
 from wavserve.core.spec import PolicySpec
@@ -29,7 +29,7 @@ TRANSFORMER, VAE, TEXT_ENCODER, TOKENIZER = PARTS = ("transformer", "vae", "text
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle that was found whole: every part is there and its configs agree with the spec."""
+    """A complete bundle: every part is present and its configs agree with the spec."""
 
     folder: Path
     spec: PolicySpec
@@ -41,16 +41,16 @@ def load_spec(folder: Path) -> PolicySpec:
 
 
 def parse(document: dict[str, Any]) -> PolicySpec:
-    """The checked spec of a `policy.json`'s content, from disk or from a host that tells it; see `load_spec`."""
+    """The checked spec of a `policy.json`'s content, from disk or from a model's host. Raises as `load_spec` does."""
     document = dict(document)
     stated = document.pop("format", "nothing")
     if stated != FORMAT:
-        raise refuse("format", FORMAT, stated)
+        raise entry_error("format", FORMAT, stated)
     try:
-        # through JSON text: only there does pydantic take a list for a tuple and yet no text for a number
+        # pydantic's strict mode accepts a list for a tuple only in JSON text; it never accepts a text for a number
         spec = _adapter().validate_json(json.dumps(document), strict=True)
     except ValidationError as error:
-        raise _refuse_entries(error) from error
+        raise _entries_error(error) from error
     check_spec(spec)
     return spec
 
@@ -63,7 +63,7 @@ def save_spec(folder: Path, spec: PolicySpec) -> None:
 
 
 def document(spec: PolicySpec) -> dict[str, Any]:
-    """What `parse` reads."""
+    """The content of `policy.json`, which `parse` reads."""
     return {"format": FORMAT, **spec_as_dict(spec)}
 
 
@@ -74,9 +74,10 @@ def spec_as_dict(spec: PolicySpec) -> dict[str, Any]:
 
 
 def load(folder: Path) -> Bundle:
-    """Opens a bundle: spec, every part present, VAE and text encoder as the spec says, no pickles. Loads no weights.
+    """Opens a bundle without loading its weights.
 
-    Raises BundleError naming the file.
+    Checks the spec, that every part is present, that the VAE and the text encoder agree with the spec, and that there
+    are no pickles. Raises BundleError naming the file.
     """
     spec = load_spec(folder)
     refuse_pickles(folder)
@@ -92,21 +93,21 @@ def load(folder: Path) -> Bundle:
 def digest(folder: Path) -> str:
     """sha256 (hex) over the name, length and bytes of `policy.json` and of every file of the four parts.
 
-    Configs and tokeniser count too: they change what is computed as much as the weights do.
+    It includes the configs and the tokeniser, because they change the results as much as the weights do.
     """
     parts = [path for part in PARTS for path in files_below(folder / part)]
     return digest_files(folder, [folder / POLICY, *parts])
 
 
 def inspect(folder: Path) -> dict[str, Any]:
-    """What a person wants to know about a bundle: spec, digest, and files, bytes, parameters and dtypes by part."""
+    """A bundle's summary for people: spec, digest, and the files, bytes, parameters and dtypes of each part."""
     bundle = load(folder)
     return {
         "name": bundle.spec.name,
         "untrained": bundle.spec.untrained,
         "notes": bundle.spec.notes,
         "digest": digest(folder),
-        "parts": {part: _part(folder / part) for part in PARTS},
+        "parts": {part: _part_summary(folder / part) for part in PARTS},
         "spec": spec_as_dict(bundle.spec),
     }
 
@@ -115,7 +116,7 @@ def _adapter() -> TypeAdapter[PolicySpec]:
     return TypeAdapter(PolicySpec)
 
 
-def _refuse_entries(error: ValidationError) -> BundleError:
+def _entries_error(error: ValidationError) -> BundleError:
     lines = []
     for entry in error.errors(include_url=False):
         path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in entry["loc"]).lstrip(".")
@@ -135,10 +136,10 @@ _EXPECTED = {
     "tuple_type": "a list",
     "dataclass_type": "an object",
 }
-"""pydantic's kinds of error in our words."""
+"""The expected value in our words, by pydantic's error type."""
 
 
-def _part(folder: Path) -> dict[str, Any]:
+def _part_summary(folder: Path) -> dict[str, Any]:
     files = files_below(folder)
     tensors = [info for path in files if path.suffix == ".safetensors" for info in read_header(path).values()]
     return {
@@ -153,7 +154,7 @@ def _check_vae(path: Path, spec: PolicySpec) -> None:
     config = read_json(path)
     try:
         halvings = sum(config["spatio_temporal_scaling"])
-        told = {
+        actual_values = {
             "latent_channels": config["latent_channels"],
             "spatial ratio": config["patch_size"] << halvings,
             "temporal ratio": config["patch_size_t"] << halvings,
@@ -161,8 +162,8 @@ def _check_vae(path: Path, spec: PolicySpec) -> None:
     except (KeyError, TypeError) as error:
         raise BundleError(f"{path}: expected the config of an AutoencoderKLLTXVideo: {error!r}") from error
     latent = spec.latent
-    wanted = (spec.model.video.in_channels, latent.spatial_ratio, latent.temporal_ratio)
-    for (name, actual), expected in zip(told.items(), wanted, strict=True):
+    expected_values = (spec.model.video.in_channels, latent.spatial_ratio, latent.temporal_ratio)
+    for (name, actual), expected in zip(actual_values.items(), expected_values, strict=True):
         if actual != expected:
             raise BundleError(f"{path}: {name}: expected {expected} as policy.json says, got {actual}")
 

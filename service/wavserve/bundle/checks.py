@@ -1,7 +1,7 @@
-"""What a policy spec must agree on with itself: lengths, sizes, bounds, finite statistics.
+"""Checks that a policy spec is consistent: lengths, sizes, bounds, finite statistics.
 
-Called by `bundle.py` before a spec is written and after one is read. Pure functions over `spec`; knows neither files
-nor torch. Every failure is a BundleError naming the path inside `policy.json`, what was expected and what is there.
+Pure functions of the spec; knows neither files nor torch. Every failure is a BundleError that names the path inside
+`policy.json`, the expected and the actual value.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from wavserve.core.options import merge_options
 from wavserve.core.spec import ActionSpec, ExpertConfig, LatentSpec, NormSpec, PolicySpec, VectorSpec
 
 
-def refuse(path: str, expected: object, actual: object) -> BundleError:
+def entry_error(path: str, expected: object, actual: object) -> BundleError:
     """The error of one wrong entry of `policy.json`."""
     return BundleError(f"policy.json: {path}: expected {expected}, got {actual}")
 
@@ -32,17 +32,17 @@ def check_spec(spec: PolicySpec) -> None:
 
 def _positive(path: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
-        raise refuse(path, "a finite number above 0", value)
+        raise entry_error(path, "a finite number above 0", value)
 
 
 def _equal(path: str, expected: int, actual: int, why: str) -> None:
     if expected != actual:
-        raise refuse(path, f"{expected} ({why})", actual)
+        raise entry_error(path, f"{expected} ({why})", actual)
 
 
 def _check_scalars(spec: PolicySpec) -> None:
     if not spec.name.strip():
-        raise refuse("name", "a name", repr(spec.name))
+        raise entry_error("name", "a name", repr(spec.name))
     for name in ("chunk", "control_hz", "memory_threshold", "max_instruction_bytes", "max_prompt_tokens"):
         _positive(name, getattr(spec, name))
     for entry in fields(LatentSpec):
@@ -51,19 +51,19 @@ def _check_scalars(spec: PolicySpec) -> None:
 
 def _check_vector(path: str, vector: VectorSpec) -> None:
     if not vector.names:
-        raise refuse(f"{path}.names", "at least 1 name", "none")
+        raise entry_error(f"{path}.names", "at least 1 name", "none")
     if len(set(vector.names)) != vector.dim:
-        raise refuse(f"{path}.names", "distinct names", list(vector.names))
+        raise entry_error(f"{path}.names", "distinct names", list(vector.names))
     _equal_length(f"{path}.units", vector.units, vector.dim)
     for i, unit in enumerate(vector.units):
         if not unit.strip():
-            raise refuse(f"{path}.units[{i}]", "a unit", repr(unit))
+            raise entry_error(f"{path}.units[{i}]", "a unit", repr(unit))
     _check_norm(f"{path}.norm", vector.norm, vector.dim)
 
 
 def _equal_length(path: str, values: tuple[object, ...], dim: int) -> None:
     if len(values) != dim:
-        raise refuse(path, f"{dim} entries, one a name", len(values))
+        raise entry_error(path, f"{dim} entries, one per name", len(values))
 
 
 def _check_norm(path: str, norm: NormSpec, dim: int) -> None:
@@ -72,31 +72,31 @@ def _check_norm(path: str, norm: NormSpec, dim: int) -> None:
         _equal_length(f"{path}.{name}", values, dim)
         for i, value in enumerate(values):
             if not math.isfinite(value):
-                raise refuse(f"{path}.{name}[{i}]", "a finite number", value)
+                raise entry_error(f"{path}.{name}[{i}]", "a finite number", value)
     floors = norm.low if norm.kind == "minmax" else (0.0,) * dim
     for i, (floor, high) in enumerate(zip(floors, norm.high, strict=True)):
         if high < floor:
-            raise refuse(f"{path}.high[{i}]", f"at least {floor} ({norm.kind})", high)
+            raise entry_error(f"{path}.high[{i}]", f"at least {floor} ({norm.kind})", high)
 
 
 def _check_action(spec: PolicySpec) -> None:
     action = spec.action
     dims = action.absolute_dims
     if len(set(dims)) != len(dims) or any(not 0 <= d < action.vector.dim for d in dims):
-        raise refuse("action.absolute_dims", f"distinct indices from 0 to {action.vector.dim - 1}", list(dims))
+        raise entry_error("action.absolute_dims", f"distinct indices from 0 to {action.vector.dim - 1}", list(dims))
     if action.kind != "absolute":
         _check_offsets(action, spec.state)
 
 
 def _check_offsets(action: ActionSpec, state: VectorSpec) -> None:
-    """Kinds `delta` and `relative` add the state to the action, so each such pair must be the same quantity."""
+    """Kinds `delta` and `relative` add the state to the action, so both must be the same quantity."""
     for d in set(range(action.vector.dim)) - set(action.absolute_dims):
         if d >= state.dim:
-            raise refuse(
+            raise entry_error(
                 "action.kind", f"absolute, or a state of more than {d} dimensions", f"{action.kind} and {state.dim}"
             )
         if action.vector.units[d] != state.units[d]:
-            raise refuse(
+            raise entry_error(
                 f"action.vector.units[{d}]", f"{state.units[d]!r} as in the state", repr(action.vector.units[d])
             )
 
@@ -123,9 +123,9 @@ def _check_model(spec: PolicySpec) -> None:
 def _check_cameras(spec: PolicySpec) -> None:
     names = [camera.name for camera in spec.cameras]
     if not 1 <= len(names) <= spec.model.video.max_views:
-        raise refuse("cameras", f"1 to {spec.model.video.max_views} (model.video.max_views)", len(names))
+        raise entry_error("cameras", f"1 to {spec.model.video.max_views} (model.video.max_views)", len(names))
     if len(set(names)) != len(names) or not all(name.strip() for name in names):
-        raise refuse("cameras", "distinct names", names)
+        raise entry_error("cameras", "distinct names", names)
     for i, camera in enumerate(spec.cameras):
         for side in ("height", "width"):
             pixels = getattr(spec.latent, side) * spec.latent.spatial_ratio
@@ -137,8 +137,8 @@ def _check_planner(spec: PolicySpec) -> None:
         least = 0 if entry.name in ("max_iterations", "max_imagined_chunks") else 1
         value = getattr(spec.bounds, entry.name)
         if value < least:
-            raise refuse(f"bounds.{entry.name}", f"at least {least}", value)
+            raise entry_error(f"bounds.{entry.name}", f"at least {least}", value)
     try:
         merge_options(spec.planner, spec.bounds, {})
     except InvalidRequest as error:
-        raise refuse(error.field, error.expected, error.actual) from error
+        raise entry_error(error.field, error.expected, error.actual) from error

@@ -1,7 +1,6 @@
-"""The files under a policy bundle: reading JSON and safetensors headers, hashing, and appearing whole or not at all.
+"""The files of a policy bundle: reads JSON and safetensors headers, hashes files, creates a folder atomically.
 
-Used by `bundle.py`, the presets and the importer. Knows no spec and no torch; every failure is a BundleError that names
-the file.
+Knows no spec and no torch. Every failure is a BundleError that names the file.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ _MAX_HEADER = 100 << 20  # the safetensors format's own limit
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor as a safetensors header declares it; `dtype` in the format's names (F32, BF16)."""
+    """One tensor as a safetensors header declares it. `dtype` is the format's name (F32, BF16)."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """Names, dtypes and shapes of a safetensors file, read from its header alone. Raises BundleError."""
+    """Names, dtypes and shapes of a safetensors file, from its header alone. Raises BundleError."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -47,7 +46,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises BundleError naming it."""
+    """A JSON object from a file. Raises BundleError naming the file."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -58,40 +57,41 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Every file below a folder, sorted by name. Raises BundleError for a folder that is not there."""
+    """Every file below a folder, sorted by path. Raises BundleError when the folder does not exist."""
     if not folder.is_dir():
         raise BundleError(f"{folder}: expected a folder, got none")
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Raises BundleError when a file below `folder` is of a kind that loads by unpickling."""
+    """Raises BundleError when a file below `folder` has a suffix of a format that loads by unpickling."""
     for path in files_below(folder):
         if path.suffix in PICKLES:
             raise BundleError(f"{path}: expected safetensors only, got a {path.suffix} file")
 
 
 def digest_files(folder: Path, paths: Iterable[Path]) -> str:
-    """sha256 (hex) over name, length and bytes of each file, in the order given, a block at a time."""
-    total = hashlib.sha256()
+    """sha256 (hex) over name, length and bytes of each file, in the given order, read block by block."""
+    digest = hashlib.sha256()
     for path in paths:
-        total.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
-                total.update(block)
-    return total.hexdigest()
+                digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which gets the name `folder` when the block ends well and vanishes when it does not.
+    """A new folder to fill. It is renamed to `folder` when the block succeeds and deleted when the block fails.
 
-    A killed process leaves a `.partial` sibling behind, never half a bundle. Raises BundleError when `folder` exists.
+    A killed process leaves a `.partial` sibling behind, never an incomplete `folder`. Raises BundleError when `folder`
+    exists.
     """
     if folder.exists():
         raise BundleError(f"{folder}: expected no such folder yet, got one")
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had our number
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process with the same pid
     partial.mkdir(parents=True)
     try:
         yield partial

@@ -1,1 +1,1 @@
-"""The operating system's side: processes, logs and metrics."""
+"""Processes, logs and metrics. Knows nothing of policies or models."""

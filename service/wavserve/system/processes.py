@@ -1,8 +1,7 @@
-"""Who a process is, beyond its number: a pid is given away again, a pid and its start time are not.
+"""Identity of processes, files named after their owner, and the settings of processes that compute.
 
-Used where processes share a file: the arena's readers, and the cleaning of what a dead process left. Linux only in its
-full form; without /proc every process counts as alive, which is right where nothing is shared. Also what a process is
-told before it computes.
+The kernel reuses a pid, but never the pair of pid and start time. Works in full on Linux only: without /proc every
+process counts as alive, which is safe where processes share nothing. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -23,25 +22,28 @@ COMPUTING = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
-"""Variables of processes that compute.
+"""Environment variables of processes that compute.
 
-OpenMP's threads spin for milliseconds otherwise, waiting for work, on a core that another model's process or anybody
-else needs; on a shared machine that makes a plan many times as long. And glibc gives every thread a heap of its own,
-which activations of ever new sizes fill with holes: with one heap that is kept, resident memory settles, lower."""
+GOMP_SPINCOUNT: by default, idle OpenMP threads spin for milliseconds on a core that another process needs. On a shared
+machine this makes a plan take many times as long.
+
+MALLOC_*: by default, glibc gives every thread a heap of its own, and activations of varying sizes fragment it. With one
+heap that is kept, resident memory stops growing, at a lower level."""
 
 _MALLOPT = {"MALLOC_ARENA_MAX": -8, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_THRESHOLD_": -1}
-"""glibc reads its variables as a process starts; later it is told by `mallopt`, which has these numbers for them."""
+"""glibc reads its variables only when a process starts. Later, `mallopt` sets the same values under these numbers."""
 
 _PROC = Path("/proc")
-_START_FIELD = 19  # of those behind the command's name in /proc/PID/stat: clock ticks since boot
-
+_START_FIELD = 19  # index after the command's name in /proc/PID/stat; the value is in clock ticks since boot
 
 NICENESS = 5
-"""Of a model's process on a CPU: who answers robots on the same cores goes first, above all who refuses them."""
+"""Niceness of a model's process on a CPU.
+
+The gateway on the same cores runs first, because it answers robots and, above all, refuses them in time."""
 
 
 class Process(NamedTuple):
-    """A process: `pid` and `started`, in the kernel's clock ticks since boot (0: not known)."""
+    """A process: its `pid`, and its start time `started` in the kernel's clock ticks since boot (0: unknown)."""
 
     pid: int
     started: int
@@ -56,49 +58,51 @@ class Process(NamedTuple):
 
 
 def _started(pid: int) -> int | None:
-    """When a process began; None when it is gone, or dead and not yet buried."""
+    """The start time of a process; None when it has exited or is a zombie."""
     try:
-        told = (_PROC / str(pid) / "stat").read_bytes().decode(errors="replace")  # names are cut at 15 bytes
-        fields = told.rpartition(")")[2].split()
+        # the kernel cuts the command's name at 15 bytes, which may split a character
+        stat = (_PROC / str(pid) / "stat").read_bytes().decode(errors="replace")
+        fields = stat.rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[_START_FIELD])
 
 
 def owned_name(kind: str) -> str:
-    """A name for files of this process, by which `orphans` tells later whether it still lives.
+    """A name for files of this process, from which `orphans` finds out later whether the process is alive.
 
-    It also names the pid namespace: elsewhere, the same pid is somebody else.
+    It includes the pid namespace, because in another namespace the same pid is another process.
     """
     return f"{kind}-{_namespace()}-{os.getpid()}-{Process.me().started}"
 
 
 def orphans(kind: str, folder: Path) -> list[Path]:
-    """Files and folders whose names begin with a dead process's `owned_name`; never a living one's."""
+    """Files and folders whose names begin with the `owned_name` of a dead process, never of a living one."""
     return [path for path in folder.glob(f"{kind}-*") if _owner_is_dead(kind, path.name)]
 
 
 def orphan_processes(kind: str, programs: Collection[str]) -> list[Process]:
-    """Processes that run one of `programs` with a dead process's `owned_name` on their command line."""
+    """Processes that run one of `programs` with the `owned_name` of a dead process on their command line."""
     return [process for process, command in _running(programs) if _owner_is_dead(kind, command)]
 
 
 def commands_naming(name: str, programs: Collection[str]) -> dict[Process, str]:
-    """Processes that run one of `programs` with `name` on their command line, and those lines."""
+    """Processes that run one of `programs` with `name` on their command line, and their command lines."""
     return {process: command for process, command in _running(programs) if name in command}
 
 
 def end(process: Process) -> None:
-    """Kills a process, unless it ended before or is another user's."""
+    """Kills a process. Does nothing when it has exited or belongs to another user."""
     if process.alive:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process.pid, signal.SIGKILL)
 
 
 def prepare_to_compute(variables: MutableMapping[str, str]) -> None:
-    """Gives this process what COMPUTING says and `variables`, its own, leaves open; its children inherit it.
+    """Applies COMPUTING to this process and adds it to `variables`, this process's environment, for its children.
 
-    Before torch is imported. Without glibc the part about memory has no effect.
+    A variable that is already set keeps its value. Call this before torch is imported. Without glibc the variables
+    about memory have no effect.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     for name, value in COMPUTING.items():
@@ -112,8 +116,8 @@ def _namespace() -> int:
 
 
 def _owner_is_dead(kind: str, text: str) -> bool:
-    found = re.search(rf"{re.escape(kind)}-{_namespace()}-(\d+)-(\d+)(?!\d)", text)
-    return found is not None and not Process(int(found[1]), int(found[2])).alive
+    match = re.search(rf"{re.escape(kind)}-{_namespace()}-(\d+)-(\d+)(?!\d)", text)
+    return match is not None and not Process(int(match[1]), int(match[2])).alive
 
 
 def _running(programs: Collection[str]) -> Iterator[tuple[Process, str]]:
@@ -129,9 +133,9 @@ def _running(programs: Collection[str]) -> Iterator[tuple[Process, str]]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports nobody listens on, all different."""
+    """Free loopback ports, all different."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
+    ports = [int(listening.getsockname()[1]) for listening in sockets]
+    for listening in sockets:
+        listening.close()
     return ports

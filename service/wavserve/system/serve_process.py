@@ -1,7 +1,6 @@
-"""A `wavserve serve` as a child process: started on free loopback ports, waited for, always ended.
+"""Runs `wavserve serve` as a child process: starts it on free loopback ports, waits until it is ready, always stops it.
 
-For whoever needs a service of their own for a while: the demo, load tests, our tests. Only base packages are imported
-here; the child needs the extra `server`.
+Imports base packages only; the child needs the extra `server`. Knows the child's command line and addresses only.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import httpx
 from wavserve.system.processes import free_ports
 
 READY_WITHIN_S = 300.0
-"""A first start makes the tiny preset; a slow disk and a cold import of torch fit in with room to spare."""
+"""Time limit of a start. A first start makes the tiny preset; the limit leaves ample time for a slow disk and torch."""
 END_WITHIN_S = 60.0
 POLL_S = 0.1
 SERVE = (sys.executable, "-m", "wavserve.cli", "serve")
@@ -28,7 +27,7 @@ SERVE = (sys.executable, "-m", "wavserve.cli", "serve")
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A running service. `http` is its base URL, `grpc` its `host:port`, `log` what it wrote on standard error."""
+    """A running service. `http` is its base URL, `grpc` its `host:port`, `log` the file with its output."""
 
     process: subprocess.Popen[bytes]
     http: str
@@ -42,7 +41,7 @@ class Child:
             return False
 
     def stop(self) -> int:
-        """Asks it to drain and end, insists after a while; its exit code."""
+        """Asks the service to drain and exit, and kills it after END_WITHIN_S. Returns its exit code."""
         self.process.terminate()
         try:
             return self.process.wait(END_WITHIN_S)
@@ -60,10 +59,11 @@ def start(
     on_wait: Callable[[float], None] = lambda waited_s: None,
     command: Sequence[str] = SERVE,
 ) -> Child:
-    """Starts `wavserve serve` with more arguments and returns once it is ready; `on_wait` hears how long it takes.
+    """Starts `wavserve serve` with more arguments and returns once it is ready.
 
-    `command` is another program that takes the same arguments. Raises RuntimeError when it ends early, TimeoutError
-    when it does not get ready; it is not left running then.
+    While it waits, it calls `on_wait` with the seconds since the start. `command` may be another program that takes the
+    same arguments. Raises RuntimeError when the service exits early and TimeoutError when it does not become ready; in
+    both cases it stops the service.
     """
     http, grpc = free_ports(2)
     line = [*command, f"--http-port={http}", f"--grpc-port={grpc}", *arguments]
@@ -80,7 +80,7 @@ def start(
 
 @contextmanager
 def running(log: Path, arguments: Sequence[str] = (), command: Sequence[str] = SERVE) -> Iterator[Child]:
-    """A service for the length of a block."""
+    """A service that runs for the duration of a block."""
     child = start(log, arguments, command=command)
     try:
         yield child
@@ -89,7 +89,7 @@ def running(log: Path, arguments: Sequence[str] = (), command: Sequence[str] = S
 
 
 def end_with_us() -> None:
-    """For a program with a child: SIGTERM becomes an exception (exit code 143), so that `running` ends the child."""
+    """Makes SIGTERM raise SystemExit (exit code 143), so that `running` stops the child before this program exits."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
@@ -98,7 +98,7 @@ def _wait(child: Child, on_wait: Callable[[float], None]) -> None:
     while not child.is_ready():
         waited = time.monotonic() - started
         if child.process.poll() is not None:
-            raise RuntimeError(f"the service ended with code {child.process.returncode}:\n{child.tail()}")
+            raise RuntimeError(f"the service exited with code {child.process.returncode}:\n{child.tail()}")
         if waited > READY_WITHIN_S:
             raise TimeoutError(f"the service was not ready after {waited:.0f} s:\n{child.tail()}")
         on_wait(waited)

@@ -1,7 +1,7 @@
-"""What the service tells about itself: Prometheus metrics in a registry of their own, and log lines.
+"""What the service reports about itself: Prometheus metrics in a registry of their own, and log lines.
 
-One `Metrics` is made by `app` and handed down; every layer reports through its verbs and none knows a metric's name.
-Base units throughout: seconds, counts. Names, labels and meanings stand in this file only.
+Every layer reports through the methods of `Metrics`. Only this file knows the metrics' names, labels and meanings.
+Base units throughout: seconds, counts.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _GROUPS = (1, 2, 4, 8, 16, 32)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 Reading = Callable[[], float]
-"""Called at every scrape, from the scraping thread; it must be quick and must not raise."""
+"""Reads a gauge. It is called at every scrape, in the scraping thread; it must be quick and must not raise."""
 
 
 class Metrics:
-    """Every metric of one server. `registry` is what `/metrics` shows; two instances never share a number."""
+    """Every metric of one server. `/metrics` shows `registry`; two instances share no values."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -34,31 +34,31 @@ class Metrics:
         self._describe_calls()
 
     def observe_request(self, edge: str, outcome: str, seconds: float) -> None:
-        """A request answered by an edge (`http`, `grpc`); `outcome` is `ok` or the error's kebab name."""
+        """A request that an edge (`http`, `grpc`) answered. `outcome` is `ok` or the error's public name."""
         self._requests.labels(edge, outcome).inc()
         self._request_seconds.labels(edge, outcome).observe(seconds)
 
     def observe_plan(self, iterations: int, deadline: str) -> None:
-        """A plan that was answered: iterations spent, and a `DeadlineResult` value."""
+        """A plan that was answered: its iterations, and a `DeadlineResult` value."""
         self._iterations.observe(iterations)
         self._deadlines.labels(deadline).inc()
 
     def observe_missed(self) -> None:
-        """A plan that missed its deadline and was not answered with actions."""
+        """A plan that missed its deadline, so it was not answered with actions."""
         self._deadlines.labels("missed").inc()
 
     def observe_stage(self, stage: str, seconds: float) -> None:
-        """Time one plan spent in a stage; the stages are the keys of a receipt's stage times."""
+        """The time that one plan spent in a stage. The stages are the keys of a receipt's `stage_s`."""
         self._stage_seconds.labels(stage).observe(seconds)
 
     def observe_call(self, verb: str, groups: int, rows: int, seconds: float) -> None:
-        """A backend call: how many groups joined in it, how many batch rows it ran, how long it took."""
+        """A backend call: the groups joined in it, its batch rows, and its duration."""
         self._call_groups.labels(verb).observe(groups)
         self._call_rows.labels(verb).observe(rows)
         self._call_seconds.labels(verb).observe(seconds)
 
     def observe_model(self, device: str, model: str, up: bool) -> None:
-        """Whether a model of a device works, as its supervisor found."""
+        """Whether a device's model works, as its supervisor found."""
         self._model_up.labels(device, model).set(up)
 
     def observe_wire(self, verb: str, sent: int, received: int) -> None:
@@ -71,13 +71,13 @@ class Metrics:
         self._watch("queue_depth", "Groups waiting for the device.", depth)
 
     def watch_remaining(self, seconds: Reading) -> None:
-        """Device seconds that plans under way must still have."""
-        self._watch("remaining_device_seconds", "Device seconds that plans under way must still have.", seconds)
+        """Device seconds that the plans in flight still need."""
+        self._watch("remaining_device_seconds", "Device seconds that the plans in flight still need.", seconds)
 
     def watch_arena(self, used: Reading, total: Reading) -> None:
         """Slots of the feature arena."""
         self._watch("arena_slots_used", "Feature arena slots that hold a sample.", used)
-        self._watch("arena_slots", "Feature arena slots there are.", total)
+        self._watch("arena_slots", "Feature arena slots in total.", total)
 
     def watch_sessions(self, count: Reading) -> None:
         """Sessions kept."""
@@ -96,12 +96,12 @@ class Metrics:
             "wavserve_requests", "Requests answered, by edge and outcome.", labels, registry=self.registry
         )
         self._request_seconds = self._histogram(
-            "request_seconds", "From a request's receipt to its answer.", labels, _SECONDS
+            "request_seconds", "Time from the receipt of a request to its answer.", labels, _SECONDS
         )
 
     def _describe_plans(self) -> None:
         self._deadlines = Counter(
-            "wavserve_plans", "Plans ended, by how they stood to their deadline.", ("deadline",), registry=self.registry
+            "wavserve_plans", "Plans finished, by deadline result.", ("deadline",), registry=self.registry
         )
         self._iterations = self._histogram("plan_iterations", "Planning iterations of a plan.", (), _ITERATIONS)
         self._stage_seconds = self._histogram("plan_stage_seconds", "Time of a plan's stage.", ("stage",), _SECONDS)
@@ -112,7 +112,7 @@ class Metrics:
         self._call_rows = self._histogram("call_rows", "Batch rows of a call.", labels, _ROWS)
         self._call_seconds = self._histogram("call_seconds", "Time of a backend call.", labels, _SECONDS)
         self._model_up = Gauge(
-            "wavserve_model_up", "1 where a model behind a wire works.", ("device", "model"), registry=self.registry
+            "wavserve_model_up", "1 while a model behind a wire works.", ("device", "model"), registry=self.registry
         )
         self._wire_bytes = Counter(
             "wavserve_wire_bytes",
@@ -126,7 +126,7 @@ class Metrics:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a record: time (UTC), level, logger, message, whatever `extra=` added, and the traceback."""
+    """One JSON object per record: time (UTC), level, logger, message, the fields of `extra=`, and the traceback."""
 
     _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
@@ -146,7 +146,7 @@ class JsonLines(logging.Formatter):
 def configure_logging(level: str, style: str, stream: TextIO | None = None) -> None:
     """Sends every log line to `stream` (None: standard error) as `text` or `json`, replacing earlier handlers.
 
-    Called once by `app`; run uvicorn with `log_config=None`, so that its lines come the same way.
+    Run uvicorn with `log_config=None`, so that its lines use the same handler.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
