@@ -1,4 +1,4 @@
-"""The clients meet the edges' served example policy."""
+"""Fixtures of the edges: an example policy, served over HTTP and gRPC."""
 
 from __future__ import annotations
 

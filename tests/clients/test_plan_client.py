@@ -1,4 +1,4 @@
-"""The robot client against the served edges: answers read back, and failures as our own typed errors."""
+"""The robot clients against served edges: they return answers and raise our typed errors."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from wavserve.core.errors import (
 
 @pytest.fixture
 def client(served: Served) -> Iterator[PlanClient]:
-    with PlanClient(served.address.grpc) as made:
-        yield made
+    with PlanClient(served.address.grpc) as connected:
+        yield connected
 
 
-def test_a_plan_comes_back_whole(client: PlanClient, served: Served) -> None:
+def test_a_plan_arrives_complete(client: PlanClient, served: Served) -> None:
     chunk = client.plan(example_observation(sequence=4, control_step=32, imagine_chunks=1))
     (request,) = served.policy.requests
     result = example_chunk_of(example_spec(), request)
@@ -45,7 +45,7 @@ def test_a_plan_comes_back_whole(client: PlanClient, served: Served) -> None:
     assert [len(frames) for frames in chunk.imagined.values()] == [2, 2]
 
 
-def test_a_policy_tells_its_facts(client: PlanClient) -> None:
+def test_the_policys_facts_arrive(client: PlanClient) -> None:
     info = client.policy()
     spec = example_spec()
     assert (info.name, info.cameras, info.defaults, info.bounds) == (spec.name, spec.cameras, spec.planner, spec.bounds)
@@ -53,7 +53,7 @@ def test_a_policy_tells_its_facts(client: PlanClient) -> None:
         client.policy("other")
 
 
-def test_a_refusal_is_typed(client: PlanClient, served: Served) -> None:
+def test_a_refusal_is_a_typed_error(client: PlanClient, served: Served) -> None:
     with pytest.raises(InvalidRequest) as caught:
         client.plan(example_observation(state=(0.0,)))
     assert (caught.value.field, caught.value.expected, caught.value.actual) == ("state", "8 numbers", "1 numbers")
@@ -66,7 +66,7 @@ def test_a_refusal_is_typed(client: PlanClient, served: Served) -> None:
     assert full.value.retry_after_s == 2.5
 
 
-def test_reset_asks_and_raises(client: PlanClient, served: Served) -> None:
+def test_reset_reaches_the_server_and_raises_its_error(client: PlanClient, served: Served) -> None:
     client.reset("s")
     assert served.policy.resets == ["s"]
     served.policy.error = UnknownSession("session_id", "a session", "'s'")
@@ -74,7 +74,7 @@ def test_reset_asks_and_raises(client: PlanClient, served: Served) -> None:
         client.reset("s")
 
 
-def test_an_internal_error_names_its_id(client: PlanClient, served: Served) -> None:
+def test_an_internal_error_has_an_id(client: PlanClient, served: Served) -> None:
     served.policy.error = ZeroDivisionError("/secret/path")
     with pytest.raises(WavserveError, match="urn:uuid:") as caught:
         client.plan(example_observation())
@@ -90,9 +90,9 @@ def test_a_timeout_cancels_the_plan(client: PlanClient, served: Served) -> None:
     assert cancelled.wait(30)
 
 
-def test_a_server_that_is_not_there_is_not_ready() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_an_unreachable_server_is_not_ready() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
     with PlanClient(f"127.0.0.1:{port}") as client, pytest.raises(NotReady, match=f"127.0.0.1:{port}"):
         client.policy()
 
@@ -107,7 +107,7 @@ def test_the_client_needs_the_base_install_only() -> None:
     assert run.stdout == ""
 
 
-def test_the_client_for_an_event_loop_answers_and_refuses_alike(served: Served) -> None:
+def test_the_async_client_returns_answers_and_raises_refusals(served: Served) -> None:
     async def ask() -> None:
         async with AsyncPlanClient(served.address.grpc) as client:
             chunk = await client.plan(example_observation(sequence=4, deadline_ms=60_000))
@@ -120,11 +120,11 @@ def test_the_client_for_an_event_loop_answers_and_refuses_alike(served: Served) 
     asyncio.run(ask())
 
 
-def test_the_client_for_an_event_loop_says_when_nobody_is_there() -> None:
+def test_an_unreachable_server_is_not_ready_for_the_async_client() -> None:
     async def ask() -> None:
-        with socket.socket() as taken:  # bound and not listened on
-            taken.bind(("127.0.0.1", 0))
-            async with AsyncPlanClient(f"127.0.0.1:{taken.getsockname()[1]}") as client:
+        with socket.socket() as reserved:  # the port is bound but nobody listens
+            reserved.bind(("127.0.0.1", 0))
+            async with AsyncPlanClient(f"127.0.0.1:{reserved.getsockname()[1]}") as client:
                 with pytest.raises(NotReady, match="UNAVAILABLE"):
                     await client.plan(example_observation(), timeout_s=5.0)
 

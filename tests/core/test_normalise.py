@@ -1,4 +1,4 @@
-"""Robot units to the model's and back, against values worked out by hand."""
+"""Robot units to model units and back, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STATE = np.array([1.0, -2.0], np.float32)
 
 
 def spec(norm: NormSpec, kind: str = "absolute", absolute_dims: tuple[int, ...] = ()) -> PolicySpec:
-    """Two joints, a chunk of three; the state's statistics are MEANSTD."""
+    """Two joints and a chunk of three actions. The state's statistics are MEANSTD."""
     action = ActionSpec(vector(norm), kind, absolute_dims)  # type: ignore[arg-type]
     return replace(example_spec(), state=vector(MEANSTD), action=action, chunk=3)
 
@@ -28,11 +28,11 @@ def vector(norm: NormSpec) -> VectorSpec:
 
 
 def output(*steps: tuple[float, float]) -> np.ndarray:
-    """What a model answers: the state's channels behind the actions' mean nothing."""
+    """A model's output: the actions, then the channels of the state, whose values have no meaning."""
     return np.array([(*step, 9.0, -9.0) for step in steps], np.float32)
 
 
-def test_the_history_token_is_no_action_and_the_state_normalised() -> None:
+def test_the_history_token_is_zeros_and_the_normalised_state() -> None:
     np.testing.assert_allclose(Normaliser(spec(MINMAX)).history(STATE), [0, 0, 2, 1], rtol=1e-5)
 
 
@@ -42,16 +42,16 @@ def test_the_history_token_is_no_action_and_the_state_normalised() -> None:
     ids=lambda value: value.kind if isinstance(value, NormSpec) else "",
 )
 def test_absolute_commands_are_in_the_statistics_units(norm: NormSpec, commands: list[list[float]]) -> None:
-    done = Normaliser(spec(norm)).actions(output((-1, 1), (0, 0), (0.5, 0.5)), STATE)
-    assert done.dtype == np.float32
-    np.testing.assert_allclose(done, commands, atol=2e-6)
+    actual = Normaliser(spec(norm)).actions(output((-1, 1), (0, 0), (0.5, 0.5)), STATE)
+    assert actual.dtype == np.float32
+    np.testing.assert_allclose(actual, commands, atol=2e-6)
 
 
 @pytest.mark.parametrize(
     ("absolute_dims", "commands"),
     [((), [[0, 18], [1, 38], [4, 58]]), ((1,), [[0, 20], [1, 20], [4, 20]]), ((0, 1), [[-1, 20], [1, 20], [3, 20]])],
 )
-def test_deltas_add_up_on_the_state_where_they_move(
+def test_deltas_are_summed_onto_the_state_except_in_absolute_dims(
     absolute_dims: tuple[int, ...], commands: list[list[float]]
 ) -> None:
     normaliser = Normaliser(spec(NormSpec("minmax", (-4.0, 10.0), (4.0, 30.0)), "delta", absolute_dims))
@@ -59,13 +59,13 @@ def test_deltas_add_up_on_the_state_where_they_move(
     np.testing.assert_allclose(normaliser.actions(steps, STATE), commands, atol=1e-5)
 
 
-def test_relative_commands_are_off_the_normalised_state_where_they_move() -> None:
+def test_relative_commands_are_offsets_to_the_state_except_in_absolute_dims() -> None:
     normaliser = Normaliser(spec(MINMAX, "relative", (1,)))
     steps = output((-1, -1), (-2, 0), (-1.5, 1))
     np.testing.assert_allclose(normaliser.actions(steps, STATE), [[2, 10], [0, 20], [1, 30]], atol=1e-4)
 
 
-def test_what_comes_in_stays_as_it_was() -> None:
+def test_the_inputs_are_not_modified() -> None:
     steps, state = output((0, 0), (0.5, 0), (1, 1)), STATE.copy()
     for kind in ("absolute", "delta", "relative"):
         Normaliser(spec(MINMAX, kind)).actions(steps, state)
@@ -74,12 +74,12 @@ def test_what_comes_in_stays_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_an_output_that_is_not_finite_is_no_action(broken: float) -> None:
+def test_an_output_that_is_not_finite_is_an_error(broken: float) -> None:
     with pytest.raises(BackendError, match="1 values that are not finite"):
         Normaliser(spec(MINMAX)).actions(output((0, 0), (broken, 0), (0, 0)), STATE)
 
 
-def test_an_output_of_another_shape_is_no_action() -> None:
+def test_an_output_of_another_shape_is_an_error() -> None:
     with pytest.raises(BackendError, match=r"shape \[2, 4\], expected \[3, 4\]"):
         Normaliser(spec(MINMAX)).actions(output((0, 0), (0, 0)), STATE)
 
@@ -90,7 +90,7 @@ def test_a_state_of_another_length_is_refused() -> None:
 
 
 def test_joints_that_never_moved_in_training_may_move() -> None:
-    """Their statistics have no spread; what is taken must leave room for what a robot can measure."""
+    """Their statistics have no spread. The accepted range must still include every value that a robot can measure."""
     for norm in (NormSpec("meanstd", (3.0,), (0.0,)), NormSpec("minmax", (3.0,), (3.0,))):
         lowest, highest = farthest(norm)
         assert lowest[0] < -1e5

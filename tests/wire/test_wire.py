@@ -1,4 +1,4 @@
-"""The protobuf spelling: round trips, one set of option names, fresh generated code, a status for every error."""
+"""The protobuf encoding: round trips, one set of option names, fresh generated code, a status for every error."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ observations = st.builds(
 
 
 @given(observation=observations)
-def test_a_submission_survives_the_wire(observation: Observation) -> None:
+def test_an_observation_survives_the_wire(observation: Observation) -> None:
     assert requests.parse_plan_request(requests.plan_request(observation).SerializeToString()) == observation
 
 
@@ -129,7 +129,7 @@ def test_options_have_one_set_of_names() -> None:
         ({"images": (replace(example_image(), encoding="webp"),)}, "images.agentview.encoding"),
     ],
 )
-def test_what_protobuf_cannot_carry_is_refused_before_it_is_sent(changes: dict[str, object], field: str) -> None:
+def test_values_that_protobuf_cannot_carry_are_refused_before_sending(changes: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         requests.plan_request(example_observation(**changes))
     assert caught.value.field == field
@@ -140,9 +140,9 @@ def test_the_generated_code_is_fresh(tmp_path: Path) -> None:
     out = [f"--{kind}_out={tmp_path}" for kind in ("python", "grpc_python", "pyi")]
     command = [sys.executable, "-m", "grpc_tools.protoc", "-Iwavserve/pb=protos/wavserve/v1", *out]
     subprocess.run([*command, "wavserve/pb/wavserve.proto"], cwd=ROOT, check=True)
-    made = sorted((tmp_path / "wavserve" / "pb").iterdir())
-    assert [path.name for path in made] == ["wavserve_pb2.py", "wavserve_pb2.pyi", "wavserve_pb2_grpc.py"]
-    for path in made:
+    generated = sorted((tmp_path / "wavserve" / "pb").iterdir())
+    assert [path.name for path in generated] == ["wavserve_pb2.py", "wavserve_pb2.pyi", "wavserve_pb2_grpc.py"]
+    for path in generated:
         assert path.read_text() == (ROOT / "service" / "wavserve" / "pb" / path.name).read_text(), path.name
 
 
@@ -160,7 +160,7 @@ START_UP_ONLY = {WavserveError, BundleError, errors.SettingsError}
 
 
 @pytest.mark.parametrize("cls", sorted(set(family(WavserveError)), key=str))
-def test_every_error_a_request_can_meet_has_a_status(cls: type[WavserveError]) -> None:
+def test_every_error_of_a_request_has_a_status(cls: type[WavserveError]) -> None:
     status = status_of(example_error(cls))
     assert (status is INTERNAL) == (cls in START_UP_ONLY)
     assert (400 <= status.http < 600, status.grpc is not grpc.StatusCode.OK) == (True, True)
@@ -177,18 +177,18 @@ def test_a_typed_error_survives_the_wire(cls: type[WavserveError]) -> None:
     error = example_error(cls)
     problem = report(error, "test")
     facts = {name: getattr(problem, name) for name in ("field", "expected", "actual", "retry_after_s")}
-    told = {name: str(value) for name, value in facts.items() if value is not None}
-    got = unpack_error(pack_details(3, problem.detail, problem.name, told))
+    texts = {name: str(value) for name, value in facts.items() if value is not None}
+    got = unpack_error(pack_details(3, problem.detail, problem.name, texts))
     assert type(got) is cls
     assert vars(got) == vars(error)
 
 
-def test_the_time_to_wait_survives_the_wire() -> None:
+def test_retry_after_survives_the_wire() -> None:
     got = unpack_error(pack_details(8, "full", "overloaded", {"retry_after_s": "2.5"}))
     assert isinstance(got, Overloaded)
     assert got.retry_after_s == 2.5
 
 
 @pytest.mark.parametrize("details", [b"", b"\xff\xff"])
-def test_details_that_are_not_ours_are_left_alone(details: bytes) -> None:
+def test_details_from_another_source_are_ignored(details: bytes) -> None:
     assert unpack_error(details) is None

@@ -1,1 +1,1 @@
-"""Robot clients: what runs on the robot's side of the wire, without torch and without server code."""
+"""Robot clients: the code that runs on the robot. No torch and no server code."""

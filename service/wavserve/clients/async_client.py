@@ -1,4 +1,4 @@
-"""The robot client for an event loop: the calls of `plan_client`, awaited. For programs that drive several robots."""
+"""The robot client for an event loop: the calls of `plan_client`, awaited, for programs that drive several robots."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ Answer = TypeVar("Answer")
 
 
 class AsyncPlanClient:
-    """One connection to a server (`host:port`, no TLS), made inside a running loop; an async context manager."""
+    """One connection to a server (`host:port`, no TLS). Make it inside a running loop. An async context manager."""
 
     def __init__(self, target: str, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._target = target
-        # gRPC shares one connection among the channels to a target by default; each robot has its own
+        # by default gRPC shares one connection among all channels to a target; each robot needs its own
         options = [*channel_options(max_message_bytes), ("grpc.use_local_subchannel_pool", 1)]
         self._channel = grpc.aio.insecure_channel(target, options=options)
 
     async def plan(self, observation: Observation, timeout_s: float | None = None) -> ActionChunk:
-        """Plans. `timeout_s` bounds the call itself; with None only the request's deadline does, if there is one.
+        """Requests a plan. `timeout_s` limits the call itself; None: only the request's deadline limits it.
 
-        Raises the server's refusal, DeadlineExceeded past the timeout, NotReady when no server answers.
+        Raises the server's error, DeadlineExceeded after the timeout, and NotReady when no server answers.
         """
         return await self._call(plan_call(observation), timeout_s)
 
@@ -45,7 +45,7 @@ class AsyncPlanClient:
         await self._call(reset_call(session_id), timeout_s)
 
     async def policy(self, name: str | None = None, timeout_s: float | None = POLICY_TIMEOUT_S) -> PolicyInfo:
-        """The served policy's facts. Raises UnknownPolicy when it is not the named one."""
+        """The served policy's facts. Raises UnknownPolicy when the server has another policy than `name`."""
         return await self._call(policy_call(name), timeout_s)
 
     async def close(self) -> None:

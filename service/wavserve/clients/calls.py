@@ -1,4 +1,4 @@
-"""What both clients share: the calls of the contract, how a channel is set up, and failures as typed errors."""
+"""The parts that both clients share: the calls of the contract, the channel's options, and typed errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESET_TIMEOUT_S = 10.0
 POLICY_TIMEOUT_S = 10.0
 
 _SERVICE = "wavserve.v1.PlanService"
-# What gRPC itself reports when the server did not answer.
+# gRPC reports these codes itself when the server does not answer
 _TRANSPORT: Mapping[grpc.StatusCode, type[errors.WavserveError]] = {
     grpc.StatusCode.UNAVAILABLE: errors.NotReady,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
@@ -32,7 +32,7 @@ _TRANSPORT: Mapping[grpc.StatusCode, type[errors.WavserveError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Answer]):
-    """One unary call: the request's bytes, and how its answer is read."""
+    """One unary call: the bytes of the request, and a function that reads the answer."""
 
     method: str
     """full gRPC path"""
@@ -42,9 +42,9 @@ class Call(Generic[Answer]):
 
 
 def plan_call(observation: Observation) -> Call[ActionChunk]:
-    """`Plan`. The deadline also goes into the metadata, so that the server can refuse before it reads the body.
+    """`Plan`. The deadline is also sent as metadata, so that the server can refuse before it reads the body.
 
-    Raises InvalidRequest or UnsupportedMedia for what the contract has no place for.
+    Raises InvalidRequest or UnsupportedMedia for values that the contract does not have.
     """
     deadline_ms = observation.deadline_ms
     metadata = () if deadline_ms is None else ((DEADLINE_KEY, str(deadline_ms)),)
@@ -58,7 +58,7 @@ def reset_call(session_id: str) -> Call[None]:
 
 
 def policy_call(name: str | None) -> Call[PolicyInfo]:
-    """`GetPolicy`; None asks for whichever policy the server has."""
+    """`GetPolicy`. None asks for the policy that the server has."""
     request = pb.GetPolicyRequest(policy=name or "").SerializeToString()
     return Call(_path("GetPolicy"), request, lambda raw: answers.policy_from(pb.PolicyInfo.FromString(raw)))
 
@@ -68,7 +68,7 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
-        # The server allows a ping every 5 s; a dead link shows within 15 s.
+        # The server allows a ping every 5 s. The client detects a dead link within 15 s.
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -78,10 +78,10 @@ def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
 def typed_error(
     target: str, code: grpc.StatusCode, details: str | None, trailing: Iterable[tuple[str, str | bytes]]
 ) -> errors.WavserveError:
-    """A failed call as the server describes it in its trailing metadata, else as gRPC does."""
+    """The error in the server's trailing metadata; without one, the error for gRPC's own status code."""
     for key, value in trailing:
-        if key == DETAILS_KEY and isinstance(value, bytes) and (told := unpack_error(value)) is not None:
-            return told
+        if key == DETAILS_KEY and isinstance(value, bytes) and (error := unpack_error(value)) is not None:
+            return error
     return _TRANSPORT.get(code, errors.WavserveError)(f"{target}: {code.name}: {details}")
 
 

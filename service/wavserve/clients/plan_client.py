@@ -1,7 +1,7 @@
-"""A small synchronous robot client over gRPC: encoded pictures and a state in, a chunk of actions out.
+"""A small synchronous robot client over gRPC: encoded images and a state in, a chunk of actions out.
 
-`async_client` is the same for an event loop. Needs only the base install: no torch, no server code. Failures are the
-typed errors of `core/errors.py`, with field, expected and actual as the server sent them.
+`async_client` is the same client for an event loop. It needs only the base install: no torch, no server code. Failures
+are the typed errors of `core/errors.py`, with field, expected and actual as the server sent them.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ Answer = TypeVar("Answer")
 
 
 class PlanClient:
-    """One connection to a server (`host:port`, no TLS); use it as a context manager, from any number of threads."""
+    """One connection to a server (`host:port`, no TLS). A context manager; any number of threads may use it."""
 
     def __init__(self, target: str, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._target = target
         self._channel = grpc.insecure_channel(target, options=channel_options(max_message_bytes))
 
     def plan(self, observation: Observation, timeout_s: float | None = None) -> ActionChunk:
-        """Plans. `timeout_s` bounds the call itself; with None only the request's deadline does, if there is one.
+        """Requests a plan. `timeout_s` limits the call itself; None: only the request's deadline limits it.
 
-        Raises the server's refusal, DeadlineExceeded past the timeout, NotReady when no server answers.
+        Raises the server's error, DeadlineExceeded after the timeout, and NotReady when no server answers.
         """
         return self._call(plan_call(observation), timeout_s)
 
@@ -47,7 +47,7 @@ class PlanClient:
         self._call(reset_call(session_id), timeout_s)
 
     def policy(self, name: str | None = None, timeout_s: float | None = POLICY_TIMEOUT_S) -> PolicyInfo:
-        """The served policy's facts. Raises UnknownPolicy when it is not the named one."""
+        """The served policy's facts. Raises UnknownPolicy when the server has another policy than `name`."""
         return self._call(policy_call(name), timeout_s)
 
     def close(self) -> None:
@@ -68,5 +68,5 @@ class PlanClient:
         return call.read(raw)
 
     def _typed(self, error: grpc.RpcError) -> WavserveError:
-        assert isinstance(error, grpc.Call)  # the blocking API raises the call itself
+        assert isinstance(error, grpc.Call)  # gRPC's blocking API raises an object that is also the call
         return typed_error(self._target, error.code(), error.details(), error.trailing_metadata() or ())

@@ -1,12 +1,12 @@
-"""Between the messages of `wavserve.v1` (protobuf) and our own frozen data, both ways.
+"""Converts between the messages of `wavserve.v1` (protobuf) and our frozen data, in both directions.
 
-Used by the gRPC edge and the robot client. Spelling only: what a request means, and whether it is allowed, the edge
-judges. The one judgement made here is that a field we do not know is refused, since ignoring it would be a guess.
+The edge decides what a request means and whether it is allowed. This folder refuses only what it cannot convert:
+unknown fields (ignoring one would be a guess), lists that are too long, and values that protobuf cannot carry.
 """
 
 MAX_IMAGES = 16
-"""More than any policy has cameras; a longer list is refused before it is read."""
+"""More images than any policy has cameras. A longer list is refused before it is converted."""
 MAX_STATE_NUMBERS = 4096
-"""likewise, of a state"""
+"""More numbers than any state has. A longer list is refused before it is converted."""
 MAX_MILLISECONDS = 2**32 - 1
-"""the longest deadline the contract has place for"""
+"""The longest deadline that the contract can carry."""

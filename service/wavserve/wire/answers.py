@@ -1,6 +1,6 @@
-"""Answers under the contract's names, as protobuf, and back.
+"""Converts answers to the contract's field names and to protobuf, and back.
 
-Both edges write an answer from the same fields; protobuf and JSON differ in matrices and pictures only.
+HTTP and gRPC build an answer from the same fields. JSON and protobuf differ only in matrices and images.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from wavserve.core.types import DeadlineResult, IterationRecord, Receipt, Stop
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import parts
 
-_SPELT_BY_THE_WIRE = {"actions", "receipt", "imagined"}
+_ENCODED_BY_WIRE = {"actions", "receipt", "imagined"}
+"""Fields of a chunk that each wire encodes in its own way."""
 _RENAMED = {"config", "stopped", "deadline", "slack_s", "stage_s", "iterations", "value_estimate"}
-"""Fields of a receipt whose spelling on a wire is another, or that a wire may leave out."""
+"""Fields of a receipt that have another name or form on a wire, or that a wire may omit."""
 
 
 def chunk_fields(chunk: ActionChunk) -> dict[str, Any]:
-    """A chunk's fields under the contract's names; `actions`, `receipt` and `imagined` are left to each wire."""
+    """A chunk's fields under the contract's names. Each wire adds `actions`, `receipt` and `imagined` itself."""
     horizon, action_dim = chunk.actions.shape
-    same = {each.name: getattr(chunk, each.name) for each in fields(chunk) if each.name not in _SPELT_BY_THE_WIRE}
+    same = {each.name: getattr(chunk, each.name) for each in fields(chunk) if each.name not in _ENCODED_BY_WIRE}
     return {**same, "horizon": horizon, "action_dim": action_dim}
 
 
 def receipt_fields(receipt: Receipt) -> dict[str, Any]:
-    """A receipt's fields under the contract's names; seconds become milliseconds, enums their value."""
+    """A receipt's fields under the contract's names. Seconds become milliseconds; enums become their values."""
     same = {each.name: getattr(receipt, each.name) for each in fields(receipt) if each.name not in _RENAMED}
     return {
         **same,
@@ -44,7 +45,7 @@ def receipt_fields(receipt: Receipt) -> dict[str, Any]:
 
 
 def iteration_fields(record: IterationRecord) -> dict[str, Any]:
-    """An iteration's fields under the contract's names: the record's own, and the scores."""
+    """An iteration's fields under the contract's names: the record's fields and the scores."""
     return {**{each.name: getattr(record, each.name) for each in fields(record)}, "scores": record.scores}
 
 
@@ -62,8 +63,8 @@ def action_chunk(chunk: ActionChunk) -> pb.ActionChunk:
 
 
 def chunk_from(message: pb.ActionChunk) -> ActionChunk:
-    """A chunk read back; actions are `[T, A]`."""
-    names = [each.name for each in fields(ActionChunk) if each.name not in _SPELT_BY_THE_WIRE]
+    """A chunk from protobuf. Actions are `[T, A]`."""
+    names = [each.name for each in fields(ActionChunk) if each.name not in _ENCODED_BY_WIRE]
     same = {name: getattr(message, name) for name in names}
     return ActionChunk(
         **{**same, "warnings": tuple(message.warnings)},
@@ -75,14 +76,14 @@ def chunk_from(message: pb.ActionChunk) -> ActionChunk:
 
 def receipt_message(receipt: Receipt) -> pb.Receipt:
     """A receipt as protobuf."""
-    told = receipt_fields(receipt)
-    told |= {name: told[name].upper() for name in ("stopped", "deadline")}
-    told["iterations"] = [_iteration(record) for record in told["iterations"]]
-    return pb.Receipt(**told)
+    values = receipt_fields(receipt)
+    values |= {name: values[name].upper() for name in ("stopped", "deadline")}
+    values["iterations"] = [_iteration(record) for record in values["iterations"]]
+    return pb.Receipt(**values)
 
 
 def receipt_from(message: pb.Receipt) -> Receipt:
-    """A receipt read back."""
+    """A receipt from protobuf."""
     config = PlannerConfig(**cast(Any, parts.options_from(message.planner)))
     same = {each.name: getattr(message, each.name) for each in fields(Receipt) if each.name not in _RENAMED}
     return Receipt(
@@ -118,7 +119,7 @@ def policy_message(info: PolicyInfo) -> pb.PolicyInfo:
 
 
 def policy_from(message: pb.PolicyInfo) -> PolicyInfo:
-    """A policy's facts read back."""
+    """A policy's facts from protobuf."""
     return PolicyInfo(
         name=message.name,
         digest=message.digest,
@@ -137,9 +138,9 @@ def policy_from(message: pb.PolicyInfo) -> PolicyInfo:
     )
 
 
-def _iteration(told: dict[str, Any]) -> pb.Iteration:
-    """Protobuf has no matrices: `snr` is sent row by row."""
-    return pb.Iteration(**{**told, "snr": told["snr"].ravel().tolist(), "scores": told["scores"].tolist()})
+def _iteration(values: dict[str, Any]) -> pb.Iteration:
+    """An iteration's fields as protobuf. Protobuf has no matrices, so `snr` is sent row by row."""
+    return pb.Iteration(**{**values, "snr": values["snr"].ravel().tolist(), "scores": values["scores"].tolist()})
 
 
 def _iteration_from(message: pb.Iteration, num_value_samples: int) -> IterationRecord:

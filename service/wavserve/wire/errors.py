@@ -1,6 +1,7 @@
-"""Failures as gRPC's own error details (google.rpc.Status) and back to the typed errors of `errors.py`.
+"""Converts errors to gRPC's error details (google.rpc.Status), and back to the typed errors of `core/errors.py`.
 
-The gRPC edge packs, the robot client unpacks; a client of any language reads them with the public googleapis protos.
+The gRPC edge packs them and the robot client unpacks them. A client in any language can read them with the public
+googleapis protos.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ _DOMAIN = "wavserve"
 
 
 def pack_details(code: int, message: str, reason: str, facts: Mapping[str, str]) -> bytes:
-    """A google.rpc.Status. `reason` is the error's kebab name; `facts` are whatever else is told of it, as texts.
+    """A serialized google.rpc.Status. `reason` is the error's public name; `facts` are its other fields, as texts.
 
-    All facts travel as ErrorInfo metadata; `field` and `retry_after_s` also in the standard details.
+    All facts are sent as ErrorInfo metadata. `field` and `retry_after_s` are also sent in the standard details.
     """
     status = status_pb2.Status(code=code, message=message)
     info = error_details_pb2.ErrorInfo(reason=reason.replace("-", "_").upper(), domain=_DOMAIN, metadata=facts)
@@ -36,7 +37,7 @@ def pack_details(code: int, message: str, reason: str, facts: Mapping[str, str])
 
 
 def unpack_error(details: bytes) -> WavserveError | None:
-    """The typed error that was packed; None when the details are not ours."""
+    """The typed error that `pack_details` packed; None when the details are from another source."""
     status, info = status_pb2.Status(), error_details_pb2.ErrorInfo()
     try:
         status.ParseFromString(details)

@@ -1,4 +1,4 @@
-"""The pieces that several protobuf messages share: options, images, and parsing that refuses what it does not know."""
+"""The parts that several protobuf messages share: options, images, and parsing that refuses unknown fields."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_UNKNOWN_SHOWN = 8
 
 
 def parse(message: Message, raw: bytes) -> None:
-    """Fills the message. Raises InvalidRequest for bytes that do not parse, or that hold a field it does not have."""
+    """Fills the message from bytes. Raises InvalidRequest for bytes that do not parse and for unknown fields."""
     try:
         message.ParseFromString(raw)
     except DecodeError:
@@ -28,7 +28,7 @@ def parse(message: Message, raw: bytes) -> None:
 
 
 def refuse_unknown(field: str, message: Message) -> None:
-    """Raises InvalidRequest when the sender set what our contract does not have: ignoring it would be a guess."""
+    """Raises InvalidRequest when the sender set an unknown field, because ignoring it would be a guess."""
     unknown = UnknownFieldSet(message)
     if len(unknown):
         shown = range(min(len(unknown), _MAX_UNKNOWN_SHOWN))
@@ -37,12 +37,12 @@ def refuse_unknown(field: str, message: Message) -> None:
 
 
 def options_from(message: pb.PlannerOptions) -> dict[str, object]:
-    """Only what was set; the rest stays the policy's default."""
+    """The options that the sender set. For the others, the policy's defaults apply."""
     return {field.name: value for field, value in message.ListFields()}
 
 
 def options(values: Mapping[str, object]) -> pb.PlannerOptions:
-    """Planner options by name. Raises InvalidRequest for a name or a type that protobuf has no place for."""
+    """Planner options as protobuf. Raises InvalidRequest for a name or a type that the message does not have."""
     message = pb.PlannerOptions()
     for name, value in values.items():
         if name not in OPTION_NAMES:
@@ -55,7 +55,7 @@ def options(values: Mapping[str, object]) -> pb.PlannerOptions:
 
 
 def image(picture: EncodedImage) -> pb.Image:
-    """Raises UnsupportedMedia for an encoding the contract does not have."""
+    """An image as protobuf. Raises UnsupportedMedia for an encoding that the contract does not have."""
     if picture.encoding not in ENCODINGS:
         field = f"images.{picture.camera}.encoding"
         raise UnsupportedMedia(field, f"one of {', '.join(ENCODINGS)}", picture.encoding)
@@ -71,11 +71,11 @@ def image(picture: EncodedImage) -> pb.Image:
 
 
 def image_from(message: pb.Image) -> EncodedImage:
-    """The picture as it came; an encoding we do not know keeps its number, and the edge refuses it by name."""
-    known = message.encoding in pb.Image.Encoding.values()
+    """An image from protobuf. An unknown encoding becomes a text with its number, which the edge then refuses."""
+    is_known = message.encoding in pb.Image.Encoding.values()
     return EncodedImage(
         camera=message.camera,
-        encoding=pb.Image.Encoding.Name(message.encoding).lower() if known else f"encoding {message.encoding}",
+        encoding=pb.Image.Encoding.Name(message.encoding).lower() if is_known else f"encoding {message.encoding}",
         data=message.data,
         height=message.height,
         width=message.width,

@@ -1,4 +1,4 @@
-"""Requests as protobuf and back: the gRPC edge parses them, the robot client builds them."""
+"""Requests from protobuf (for the gRPC edge) and to protobuf (for the robot client)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wavserve.wire import MAX_IMAGES, MAX_MILLISECONDS, MAX_STATE_NUMBERS, parts
 
 
 def parse_plan_request(raw: bytes) -> Observation:
-    """What a robot sent. Raises InvalidRequest for bytes that are no PlanRequest, and for fields it does not have."""
+    """The observation in a PlanRequest. Raises InvalidRequest for bytes that do not parse and for unknown fields."""
     message = pb.PlanRequest()
     parts.parse(message, raw)
     _check_counts(message)
@@ -32,7 +32,7 @@ def parse_plan_request(raw: bytes) -> Observation:
 
 
 def _check_counts(message: pb.PlanRequest) -> None:
-    """Before an object is made of each: two bytes are enough for an image."""
+    """Raises InvalidRequest for long lists, before each entry becomes an object: two bytes can encode an image."""
     if len(message.images) > MAX_IMAGES:
         raise InvalidRequest("images", f"at most {MAX_IMAGES} images", f"{len(message.images)} images")
     if len(message.state) > MAX_STATE_NUMBERS:
@@ -40,25 +40,25 @@ def _check_counts(message: pb.PlanRequest) -> None:
 
 
 def parse_reset_request(raw: bytes) -> str:
-    """The session to reset. Raises InvalidRequest."""
+    """The session in a ResetRequest. Raises InvalidRequest."""
     message = pb.ResetRequest()
     parts.parse(message, raw)
     return message.session_id
 
 
 def parse_get_policy_request(raw: bytes) -> str | None:
-    """The policy asked about; None is whichever is served. Raises InvalidRequest."""
+    """The policy in a GetPolicyRequest; None means the served policy. Raises InvalidRequest."""
     message = pb.GetPolicyRequest()
     parts.parse(message, raw)
     return message.policy or None
 
 
 def plan_request(observation: Observation) -> pb.PlanRequest:
-    """An observation as protobuf. Raises InvalidRequest or UnsupportedMedia for what the contract does not have."""
+    """An observation as protobuf. Raises InvalidRequest or UnsupportedMedia for values outside the contract."""
     pictures = [parts.image(picture) for picture in observation.images]
     planner = parts.options(observation.options) if observation.options else None
     deadline_ms = observation.deadline_ms
-    if deadline_ms is not None and not 0 <= deadline_ms <= MAX_MILLISECONDS:  # the service judges 0
+    if deadline_ms is not None and not 0 <= deadline_ms <= MAX_MILLISECONDS:  # the server decides about 0
         raise InvalidRequest("deadline_ms", f"1 to {MAX_MILLISECONDS}", deadline_ms)
     header: dict[str, Any] = {name: getattr(observation, name) for name in (*HEADER_FIELDS, *OPTIONAL_FIELDS)}
     header |= {name: getattr(observation, name) or "" for name in EMPTY_IS_NONE}
