@@ -1,8 +1,8 @@
 """The command line: `wavserve serve | plan | bundle | parity | config`.
 
-Parses, calls one command, turns our errors into one line and an exit code: 0 done, 1 failed, 2 wrong usage; 130 and 141
-as a shell tells of an interrupt and of a reader that went away. Knows the commands' modules and nothing of what they
-run, so that the robot client starts without torch or the server's packages.
+Parses the arguments, runs one command, and turns our errors into one line and an exit code: 0 success, 1 failure, 2
+wrong usage, 130 interrupt, 141 broken pipe (the last two as in a shell). Imports the commands' modules but not the code
+that they run, so that the robot client starts without torch and without the server's packages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COMMANDS = (serve, plan, bundle, parity, configuration)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command line (None: this process's) and returns its exit code."""
+    """Runs one command line and returns its exit code. `argv` None: this process's arguments."""
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)
@@ -30,17 +30,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == __package__:
             raise  # our own bug, not a missing extra
-        return _fail(f"`wavserve {args.command}` needs {error.name}: pip install '.[server]' in its source")
+        return _fail(f"`wavserve {args.command}` needs {error.name}: run pip install '.[server]' in the source folder")
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read has gone; nor is what is left written as the interpreter ends
+    except BrokenPipeError:  # the reader closed the pipe; without this, the flush at interpreter exit fails too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return code
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Every command with its arguments; the chosen one's function is `args.run`."""
+    """The parser of every command. `args.run` is the function of the chosen command."""
     parser = argparse.ArgumentParser(prog="wavserve", description="Plans for World-Value-Action robot policies.")
     parser.add_argument("--version", action="version", version=f"wavserve {version('wavserve')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -1,4 +1,4 @@
-"""The command line: exit codes, words on failure, `plan` over a real socket, and what the base install can start."""
+"""The command line: exit codes, error messages, `plan` over a real socket, and the commands of the base install."""
 
 from __future__ import annotations
 
@@ -61,24 +61,24 @@ def example_chunk() -> ActionChunk:
 
 
 class Server(pb_grpc.PlanServiceServicer):
-    """Answers every plan with the example and keeps what it was asked."""
+    """Answers every plan with the example chunk and keeps the requests."""
 
     def __init__(self) -> None:
-        self.asked: list[pb.PlanRequest] = []
+        self.requests: list[pb.PlanRequest] = []
         self.address = ""
 
     def Plan(self, request: pb.PlanRequest, context: object) -> pb.ActionChunk:
-        self.asked.append(request)
+        self.requests.append(request)
         return action_chunk(example_chunk())
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    answering, listening = Server(), grpc.server(ThreadPoolExecutor(1))
-    pb_grpc.add_PlanServiceServicer_to_server(answering, listening)
-    answering.address = f"127.0.0.1:{listening.add_insecure_port('127.0.0.1:0')}"
+    servicer, listening = Server(), grpc.server(ThreadPoolExecutor(1))
+    pb_grpc.add_PlanServiceServicer_to_server(servicer, listening)
+    servicer.address = f"127.0.0.1:{listening.add_insecure_port('127.0.0.1:0')}"
     listening.start()
-    yield answering
+    yield servicer
     listening.stop(grace=None).wait()
 
 
@@ -90,14 +90,14 @@ def picture(tmp_path: Path) -> Path:
 
 
 def plan_arguments(server: Server, picture: Path, *more: str) -> list[str]:
-    asked = [f"--server={server.address}", f"--image=agentview={picture}", f"--image=wrist={picture}"]
-    return ["plan", *asked, "--state=0.5,-1", "--instruction=pick it up", *more]
+    given = [f"--server={server.address}", f"--image=agentview={picture}", f"--image=wrist={picture}"]
+    return ["plan", *given, "--state=0.5,-1", "--instruction=pick it up", *more]
 
 
 def test_plan_sends_what_the_flags_say(server: Server, picture: Path) -> None:
     more = ["--set=num_iterations=1", "--set=mode=off", "--set=per_view_noise=true", "--seed=0", "--deadline-ms=900"]
     assert main(plan_arguments(server, picture, *more)) == 0
-    [request] = server.asked
+    [request] = server.requests
     assert [(image.camera, image.encoding, image.data) for image in request.images] == [
         ("agentview", pb.Image.PNG, b"encoded"),
         ("wrist", pb.Image.PNG, b"encoded"),
@@ -107,9 +107,9 @@ def test_plan_sends_what_the_flags_say(server: Server, picture: Path) -> None:
     assert request.planner == pb.PlannerOptions(num_iterations=1, mode="off", per_view_noise=True)
 
 
-def test_plan_leaves_unset_what_no_flag_sets(server: Server, picture: Path) -> None:
+def test_plan_sets_no_field_without_a_flag(server: Server, picture: Path) -> None:
     assert main(plan_arguments(server, picture)) == 0
-    [request] = server.asked
+    [request] = server.requests
     assert not any(request.HasField(name) for name in ("seed", "deadline_ms", "planner"))
 
 
@@ -125,9 +125,9 @@ def test_plan_prints_chunk_and_receipt(server: Server, picture: Path, capsys: py
     ):
         assert words in text
     assert main(plan_arguments(server, picture, "--json")) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["actions"] == [[0.5, -0.25], [1.0, 2.0]]
-    assert (told["receipt"]["seed"], told["receipt"]["deadline"]) == (7, "met_degraded")
+    chunk = json.loads(capsys.readouterr().out)
+    assert chunk["actions"] == [[0.5, -0.25], [1.0, 2.0]]
+    assert (chunk["receipt"]["seed"], chunk["receipt"]["deadline"]) == (7, "met_degraded")
 
 
 @pytest.mark.parametrize(
@@ -141,23 +141,23 @@ def test_plan_prints_chunk_and_receipt(server: Server, picture: Path, capsys: py
         (["--set=iterations=1"], "planner.iterations: expected one of"),
     ],
 )
-def test_wrong_plan_arguments_end_in_one_line(
+def test_wrong_plan_arguments_are_reported_in_one_line(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", *arguments]) == 1
-    told = capsys.readouterr().err
-    assert words in told
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
 
 
-def test_a_server_that_is_not_there_ends_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_server_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--server=127.0.0.1:1", "--state=0", "--instruction=x"]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("wavserve: 127.0.0.1:1: UNAVAILABLE")
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("wavserve: 127.0.0.1:1: UNAVAILABLE")
+    assert message.count("\n") == 1
 
 
-def test_config_show_tells_values_and_sources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_show_prints_values_and_sources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "w.toml"
     file.write_text("[arena]\nnum_slots = 64\n")
     flags = [f"--config={file}", "--set=http.port=9000", "--set", "http.port=9001", "--grpc-port", "9002"]
@@ -172,7 +172,7 @@ def test_config_show_tells_values_and_sources(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("command", [["config", "show"], ["serve"]])
-def test_wrong_settings_end_in_one_line(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_settings_are_reported_in_one_line(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--set=http.prot=1"]) == 1
     assert capsys.readouterr().err.startswith(
         "wavserve: flag --set: unknown setting 'http.prot'; did you mean http.port"
@@ -181,13 +181,13 @@ def test_wrong_settings_end_in_one_line(command: list[str], capsys: pytest.Captu
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["plan", "--altitude=3"], ["config", "show", "--set=http.port"]])
 def test_wrong_usage_is_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exited:
         main(arguments)
-    assert ended.value.code == 2
+    assert exited.value.code == 2
     assert "usage: wavserve" in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_away_gets_no_traceback() -> None:
+def test_a_closed_pipe_prints_no_traceback() -> None:
     show = [sys.executable, "-m", "wavserve.cli", "config", "show", "--json"]
     with subprocess.Popen(show, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
@@ -197,11 +197,11 @@ def test_a_reader_that_goes_away_gets_no_traceback() -> None:
         assert writer.wait(60) == 141
 
 
-def test_version_is_the_projects(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exited:
         main(["--version"])
-    assert (ended.value.code, capsys.readouterr().out) == (0, f"wavserve {project['version']}\n")
+    assert (exited.value.code, capsys.readouterr().out) == (0, f"wavserve {project['version']}\n")
 
 
 def test_bundle_create_refuses_an_unknown_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,9 +214,9 @@ def test_bundle_create_then_inspect(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["bundle", "create", "--preset=tiny", f"--out={folder}", "--seed=3"]) == 0
     assert capsys.readouterr().out.splitlines() == [str(folder)]
     assert main(["bundle", "inspect", str(folder)]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["spec"]["untrained"] is True
-    assert "seed 3" in told["spec"]["notes"]
+    spec = json.loads(capsys.readouterr().out)["spec"]
+    assert spec["untrained"] is True
+    assert "seed 3" in spec["notes"]
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
@@ -241,14 +241,14 @@ def test_the_robot_client_starts_without_the_servers_packages() -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "config', 'show", "bundle', 'inspect', '.", "plan', '--replay', 'x"])
-def test_a_missing_extra_is_told_in_one_line(command: str) -> None:
+def test_a_missing_extra_is_reported_in_one_line(command: str) -> None:
     ran = run_python(f"{BASE_INSTALL}\nsys.exit(main(['{command}']))")
     assert ran.returncode == 1
-    assert "pip install '.[server]' in its source" in ran.stderr
+    assert "pip install '.[server]' in the source folder" in ran.stderr
     assert ran.stderr.count("\n") == 1
 
 
-def test_no_command_is_imported_before_it_runs() -> None:
+def test_no_server_package_is_imported_before_a_command_runs() -> None:
     ran = run_python(
         "import sys, wavserve.cli, wavserve.clients.plan_client as _\n"
         f"print([name for name in {SERVER_ONLY!r} if name in sys.modules])"

@@ -1,4 +1,5 @@
-"""The commands of `wavserve`, one module each: its arguments, what it calls, what it prints.
+"""The commands of `wavserve`, one module per command: its arguments, its call and its output.
 
-Called by `cli`. A module here imports the standard library and light modules only; the work is imported when it runs.
+At the top, a module imports only the standard library and light modules. It imports the code that does the work when
+the command runs.
 """

@@ -1,6 +1,6 @@
-"""`wavserve bundle create | inspect | import`: policy bundles made, looked at, and taken from the authors' files.
+"""`wavserve bundle create | inspect | import`: makes policy bundles, shows them, and imports the authors' files.
 
-Called by `cli`. What a bundle is and what is wrong with one is told by `bundle` and `models`.
+Knows nothing of a bundle's content: `wavserve.bundle` and `wavserve.models` define and check it.
 """
 
 from __future__ import annotations
@@ -14,51 +14,71 @@ from typing import get_args
 from wavserve.commands import output
 from wavserve.core.spec import Resize
 
+_DOMAIN = "domain of the statistics; needed when the configuration has several"
+_ABSOLUTE_DIMS = "indices of actions that are absolute in every kind (default: the grippers of two arms)"
+_MEMORY_THRESHOLD = "executed steps per memory frame (default: the configuration's, else 1)"
+_RESIZE = "filter for images of another size (default: exact, which refuses them)"
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`wavserve bundle` and its three actions."""
-    actions = commands.add_parser("bundle", help="policy bundles").add_subparsers(dest="action", required=True)
+    bundle = commands.add_parser(
+        "bundle", help="create, inspect or import a policy bundle", description="Work with policy bundles."
+    )
+    actions = bundle.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_create(actions)
     _add_inspect(actions)
     _add_import(actions)
 
 
 def _add_create(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    create = actions.add_parser("create", help="make a preset with seeded random weights")
+    create = actions.add_parser(
+        "create",
+        help="create a preset bundle with random weights",
+        description="Create a bundle of a preset with seeded random weights, for tests and benchmarks.",
+    )
     create.add_argument("--preset", required=True, metavar="NAME", help="tiny, libero or piper")
-    create.add_argument("--out", type=Path, metavar="FOLDER", help="default: the preset's place, bundle.root/NAME")
-    create.add_argument("--seed", type=int, default=0, help="of the weights (default %(default)s)")
+    create.add_argument("--out", type=Path, metavar="FOLDER", help="new folder (default: bundle.root/NAME)")
+    create.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: %(default)s)")
     create.set_defaults(run=_create)
 
 
 def _add_inspect(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    inspect = actions.add_parser("inspect", help="what a bundle declares and holds, as JSON")
-    inspect.add_argument("folder", type=Path)
+    inspect = actions.add_parser(
+        "inspect",
+        help="check a bundle and describe it",
+        description="Check a bundle and print its spec, its digest and a summary of its files, as JSON.",
+    )
+    inspect.add_argument("folder", type=Path, help="the bundle's folder")
     inspect.set_defaults(run=_inspect)
 
 
 def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    take = actions.add_parser("import", help="make a bundle from the authors' checkpoint, config and statistics")
-    files = take.add_argument_group("files")
-    files.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="safetensors, or a shard index")
-    files.add_argument("--config", type=Path, required=True, metavar="YAML", help="the authors' configuration")
-    files.add_argument("--stats", type=Path, required=True, metavar="JSON", help="the authors' statistics")
+    importing = actions.add_parser(
+        "import",
+        help="make a bundle from the authors' files",
+        description="Make a bundle from the authors' checkpoint, configuration and statistics.",
+    )
+    files = importing.add_argument_group("files")
+    files.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="safetensors file or shard index")
+    files.add_argument("--config", type=Path, required=True, metavar="YAML", help="the authors' model configuration")
+    files.add_argument("--stats", type=Path, required=True, metavar="JSON", help="the authors' data statistics")
     files.add_argument("--assets", type=Path, required=True, metavar="FOLDER", help="vae, text_encoder and tokenizer")
-    files.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the bundle to make")
-    unsaid = take.add_argument_group("what the files leave unsaid, and nobody should guess")
-    unsaid.add_argument("--name", required=True, help="of the policy")
-    unsaid.add_argument("--norm", required=True, choices=("minmax", "meanstd"), help="which statistics normalise")
-    unsaid.add_argument("--state-units", required=True, type=_texts, metavar="U,U,...")
-    unsaid.add_argument("--action-units", required=True, type=_texts, metavar="U,U,...")
-    unsaid.add_argument("--control-hz", required=True, type=float, metavar="HZ")
-    more = take.add_argument_group("with a default")
-    more.add_argument("--domain", metavar="NAME", help="where the configuration names several")
-    more.add_argument("--state-names", type=_texts, metavar="N,N,...", help="default: state_0,state_1,...")
-    more.add_argument("--action-names", type=_texts, metavar="N,N,...", help="default: action_0,action_1,...")
-    more.add_argument("--absolute-dims", type=_numbers, metavar="I,I,...", help="default: the grippers of two arms")
-    more.add_argument("--memory-threshold", type=int, metavar="STEPS", help="default: the configuration's, or 1")
-    more.add_argument("--resize", choices=get_args(Resize), help="default: exact, other sizes are refused")
-    take.set_defaults(run=_import)
+    files.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder of the bundle")
+    facts = importing.add_argument_group("facts that the files do not contain")
+    facts.add_argument("--name", required=True, help="name of the policy")
+    facts.add_argument("--norm", required=True, choices=("minmax", "meanstd"), help="kind of normalisation")
+    facts.add_argument("--state-units", required=True, type=_texts, metavar="U,U,...", help="one unit per dimension")
+    facts.add_argument("--action-units", required=True, type=_texts, metavar="U,U,...", help="one unit per dimension")
+    facts.add_argument("--control-hz", required=True, type=float, metavar="HZ", help="control steps per second")
+    optional = importing.add_argument_group("optional facts")
+    optional.add_argument("--domain", metavar="NAME", help=_DOMAIN)
+    optional.add_argument("--state-names", type=_texts, metavar="N,N,...", help="default: state_0,state_1,...")
+    optional.add_argument("--action-names", type=_texts, metavar="N,N,...", help="default: action_0,action_1,...")
+    optional.add_argument("--absolute-dims", type=_numbers, metavar="I,I,...", help=_ABSOLUTE_DIMS)
+    optional.add_argument("--memory-threshold", type=int, metavar="STEPS", help=_MEMORY_THRESHOLD)
+    optional.add_argument("--resize", choices=get_args(Resize), help=_RESIZE)
+    importing.set_defaults(run=_import)
 
 
 def _create(args: argparse.Namespace) -> int:
@@ -66,7 +86,7 @@ def _create(args: argparse.Namespace) -> int:
     from wavserve.models.weights import presets
 
     folder = args.out or load_from_process(None).settings.bundle.root / args.preset
-    presets.create(args.preset, folder, args.seed, _tell_progress(f"making {folder}"))
+    presets.create(args.preset, folder, args.seed, _progress_printer(f"making {folder}"))
     output.write(str(folder))
     return 0
 
@@ -81,8 +101,8 @@ def _inspect(args: argparse.Namespace) -> int:
 def _import(args: argparse.Namespace) -> int:
     from wavserve.models.weights.importer import ImportOptions, import_policy
 
-    asked = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(ImportOptions)}
-    options = ImportOptions(**{name: value for name, value in asked.items() if value is not None})
+    given = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(ImportOptions)}
+    options = ImportOptions(**{name: value for name, value in given.items() if value is not None})
     import_policy(args.checkpoint, args.config, args.stats, args.assets, args.out, options)
     output.write(str(args.out))
     return 0
@@ -96,15 +116,15 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def _tell_progress(what: str) -> Callable[[float], None]:
-    """Tells a waiting person each tenth, once."""
-    told = -1
+def _progress_printer(what: str) -> Callable[[float], None]:
+    """A function of the finished fraction that writes each tenth once."""
+    printed = -1
 
-    def tell(fraction: float) -> None:
-        nonlocal told
+    def report(fraction: float) -> None:
+        nonlocal printed
         tenth = int(fraction * 10)
-        if tenth > told:
-            told = tenth
+        if tenth > printed:
+            printed = tenth
             output.progress(f"{what}: {tenth * 10} %")
 
-    return tell
+    return report

@@ -1,6 +1,6 @@
 """Settings on the command line: the flags that give them, and `wavserve config show`.
 
-Called by `cli` and by the commands that take settings. What a key means and may hold is `settings`' affair.
+Knows no key's meaning or limits: `app.settings` defines and checks them.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ if TYPE_CHECKING:  # pydantic is not in the base install
     from wavserve.app.settings_sources import Loaded
 
 NAMED_FLAGS = {
-    "--http-port": ("http.port", "PORT"),
-    "--grpc-port": ("grpc.port", "PORT"),
-    "--bundle": ("bundle.path", "FOLDER"),
-    "--preset": ("bundle.preset", "NAME"),
-    "--backend": ("backend.kind", "NAME"),
-    "--triton-url": ("triton.urls", "HOST:PORT[,...]"),
-    "--record": ("record.folder", "FOLDER"),
+    "--http-port": ("http.port", "PORT", "HTTP port"),
+    "--grpc-port": ("grpc.port", "PORT", "gRPC port"),
+    "--bundle": ("bundle.path", "FOLDER", "policy bundle"),
+    "--preset": ("bundle.preset", "NAME", "tiny, libero or piper"),
+    "--backend": ("backend.kind", "NAME", "where the models run"),
+    "--triton-url": ("triton.urls", "HOST:PORT[,...]", "gRPC endpoints of running Tritons"),
+    "--record": ("record.folder", "FOLDER", "record every request for a replay"),
 }
-"""Short ways to say `--set key=value`."""
+"""Short forms of `--set KEY=VALUE`: flag -> key, form of the value, meaning."""
 
 
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     """`--config`, `--set` and the named flags, collected as `(key, text, source)` in `args.given`."""
     parser.set_defaults(given=[])
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file; default: WAVSERVE_CONFIG")
-    parser.add_argument("--set", action=_Set, metavar="KEY=VALUE", help="any setting, e.g. http.port=9000; repeatable")
-    for flag, (key, metavar) in NAMED_FLAGS.items():
-        parser.add_argument(flag, action=_Named, metavar=metavar, help=f"same as --set {key}={metavar}")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file (default: $WAVSERVE_CONFIG)")
+    parser.add_argument("--set", action=_Set, metavar="KEY=VALUE", help="a setting, e.g. http.port=9000; repeatable")
+    for flag, (key, metavar, meaning) in NAMED_FLAGS.items():
+        parser.add_argument(flag, action=_Named, metavar=metavar, help=f"{meaning}; same as --set {key}={metavar}")
 
 
 def load(args: argparse.Namespace) -> Loaded:
@@ -44,10 +44,13 @@ def load(args: argparse.Namespace) -> Loaded:
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`wavserve config show`."""
-    config = commands.add_parser("config", help="settings").add_subparsers(dest="action", required=True)
-    show = config.add_parser("show", help="every setting, its value and where that came from")
+    config = commands.add_parser("config", help="show the settings", description="Show the settings.")
+    actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
+    show = actions.add_parser(
+        "show", help="print every setting", description="Print every setting, its value and the source of the value."
+    )
     add_settings_arguments(show)
-    show.add_argument("--json", action="store_true", help="one JSON object: key -> value and source")
+    show.add_argument("--json", action="store_true", help="print one JSON object: key -> value and source")
     show.set_defaults(run=_show)
 
 

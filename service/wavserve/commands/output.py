@@ -1,6 +1,6 @@
-"""How commands write: aligned tables and JSON on standard output, progress on standard error.
+"""Output of the commands: tables and JSON on standard output, progress on standard error.
 
-Called by the commands only; with `cli` the one place in the package that prints.
+Only this module and `cli` print. Knows nothing of the commands.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from pathlib import Path
 
 
 def write(text: str) -> None:
-    """A line of the answer."""
+    """Writes a line of the result."""
     print(text)
 
 
 def progress(text: str) -> None:
-    """A line for whoever waits; never part of the answer."""
+    """Writes a line about progress, which is never part of the result."""
     print(text, file=sys.stderr, flush=True)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns padded to their widest cell."""
+    """A text table; each column is as wide as its widest cell."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
 
 
 def as_json(value: object) -> str:
-    """JSON of dataclasses, enums, paths, arrays (nested lists) and bytes (base64)."""
+    """JSON text. It encodes dataclasses, enums, paths, arrays (as nested lists) and bytes (as base64)."""
     return json.dumps(value, default=_plain, ensure_ascii=False)
 
 

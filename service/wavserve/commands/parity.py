@@ -1,6 +1,6 @@
-"""`wavserve parity FOLDER`: every fixture of a folder through every path, as a table of errors.
+"""`wavserve parity FOLDER`: runs every fixture of a folder through every path and prints a table of errors.
 
-Called by `cli`. How a fixture is run and what is tolerated is `parity`'s affair.
+Knows neither how a fixture runs nor its tolerance: `app.parity` does.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from wavserve.commands import output
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`wavserve parity`."""
-    parity = commands.add_parser("parity", help="check the models against recorded fixtures")
-    parity.add_argument("folder", type=Path, help="fixtures and their config.json")
-    parity.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parity = commands.add_parser(
+        "parity",
+        help="compare the models with recorded fixtures",
+        description="Run recorded fixtures through every path of the models and print the errors and tolerances.",
+    )
+    parity.add_argument("folder", type=Path, help="folder with the fixtures and their config.json")
+    parity.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parity.set_defaults(run=_parity)
 
 
@@ -45,4 +49,4 @@ def _parity(args: argparse.Namespace) -> int:
 
 
 def _ok(error: float, tolerance: float) -> bool:
-    return error <= tolerance  # a NaN error is not
+    return error <= tolerance  # false when the error is NaN

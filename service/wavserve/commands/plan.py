@@ -1,7 +1,7 @@
-"""`wavserve plan`: one request to a running server, or a recorded plan made again (`--replay`).
+"""`wavserve plan`: sends one request to a running server, or replays a recorded plan (`--replay`).
 
-Called by `cli`. Asking needs the base install only; replaying needs the server's packages. Values are sent as given and
-judged by the server.
+A request needs the base install only; a replay needs the server's packages. Checks only the form of the arguments: the
+server checks their values.
 """
 
 from __future__ import annotations
@@ -20,26 +20,34 @@ if TYPE_CHECKING:
     from wavserve.core.messages import ActionChunk, EncodedImage, Observation
 
 REPLAY_TOLERANCE = 1e-5
-"""In the policy's units; float32 sums in another order where calls were batched otherwise than when recorded."""
+"""In the policy's units. Other batches than in the recorded run change the order of float32 sums."""
 
 _ENCODINGS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
+
+_SERVER = "the server's gRPC address (default: %(default)s)"
+_IMAGE = "a camera's image, PNG or JPEG; repeat for each camera"
+_SET = "a planner option, e.g. num_iterations=1; repeatable"
+_REPLAY = "replay this record in this process and compare the actions"
+_BUNDLE = "with --replay: policy bundle (default: the configured one)"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`wavserve plan`."""
-    plan = commands.add_parser("plan", help="ask a running server for a plan, or make a recorded one again")
-    plan.add_argument(
-        "--server", default="127.0.0.1:8001", metavar="HOST:PORT", help="gRPC address (default %(default)s)"
+    plan = commands.add_parser(
+        "plan",
+        help="request a plan from a server, or replay a recorded one",
+        description="Request a plan from a running server, or replay a recorded plan (--replay).",
     )
-    plan.add_argument("--image", action="append", default=[], metavar="CAMERA=FILE", help="PNG or JPEG; once a camera")
-    plan.add_argument("--state", default="", metavar="X,Y,...", help="joint state in the policy's units")
-    plan.add_argument("--instruction", default="", metavar="TEXT")
-    plan.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="e.g. num_iterations=1")
-    plan.add_argument("--seed", type=int, help="default: the server draws one")
-    plan.add_argument("--deadline-ms", type=int, metavar="MS", help="default: none")
-    plan.add_argument("--replay", type=Path, metavar="RECORD", help="make this record's plan again, in this process")
-    plan.add_argument("--bundle", type=Path, metavar="FOLDER", help="policy bundle for --replay")
-    plan.add_argument("--json", action="store_true", help="one JSON object")
+    plan.add_argument("--server", default="127.0.0.1:8001", metavar="HOST:PORT", help=_SERVER)
+    plan.add_argument("--image", action="append", default=[], metavar="CAMERA=FILE", help=_IMAGE)
+    plan.add_argument("--state", default="", metavar="X,Y,...", help="joint state, in the policy's units")
+    plan.add_argument("--instruction", default="", metavar="TEXT", help="the robot's task, e.g. 'open the drawer'")
+    plan.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help=_SET)
+    plan.add_argument("--seed", type=int, help="seed of the plan (default: the server draws one)")
+    plan.add_argument("--deadline-ms", type=int, metavar="MS", help="milliseconds until the deadline (default: none)")
+    plan.add_argument("--replay", type=Path, metavar="RECORD", help=_REPLAY)
+    plan.add_argument("--bundle", type=Path, metavar="FOLDER", help=_BUNDLE)
+    plan.add_argument("--json", action="store_true", help="print one JSON object")
     plan.set_defaults(run=_plan)
 
 
@@ -55,7 +63,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _observation(args: argparse.Namespace) -> Observation:
-    """The command line as a request. Raises InvalidRequest naming the flag."""
+    """The observation that the arguments describe. Raises InvalidRequest naming the flag."""
     from wavserve.core.messages import Observation
 
     return Observation(
@@ -82,7 +90,7 @@ def _image(text: str) -> EncodedImage:
 
 
 def _option(text: str) -> tuple[str, object]:
-    """`num_iterations=1` is a number, `mode=off` a text."""
+    """Name and value of an option. The 1 of `num_iterations=1` is a number; the off of `mode=off` is a text."""
     name, value = _pair("--set", "OPTION=VALUE", text)
     try:
         parsed: object = json.loads(value)
@@ -133,10 +141,10 @@ def _replay(args: argparse.Namespace) -> int:
     from wavserve.app.settings_sources import Given, load_from_process
 
     flags = [Given("bundle.path", str(args.bundle), "flag --bundle")] if args.bundle else []
-    made = asyncio.run(replay(args.replay, load_from_process(None, flags).settings))
-    same = made.max_error <= REPLAY_TOLERANCE
-    told = {"same": same, "identical": made.identical, "max_abs_error": made.max_error, "actions": made.replayed}
-    exactly = "bit for bit" if made.identical else f"max abs error {made.max_error:.1e}"
-    text = f"{args.replay}: {'the same chunk' if same else 'ANOTHER chunk'}, {exactly}"
-    output.write(output.as_json(told) if args.json else text)
+    result = asyncio.run(replay(args.replay, load_from_process(None, flags).settings))
+    same = result.max_error <= REPLAY_TOLERANCE
+    facts = {"same": same, "identical": result.identical, "max_abs_error": result.max_error, "actions": result.replayed}
+    exactly = "bit for bit" if result.identical else f"max abs error {result.max_error:.1e}"
+    text = f"{args.replay}: {'the same chunk' if same else 'a DIFFERENT chunk'}, {exactly}"
+    output.write(output.as_json(facts) if args.json else text)
     return 0 if same else 1

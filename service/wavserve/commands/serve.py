@@ -1,6 +1,6 @@
-"""`wavserve serve`: the settings in, the service until a signal ends it.
+"""`wavserve serve`: reads the settings and runs the service until a signal stops it.
 
-Called by `cli`. Everything that runs is put together by `app`.
+Knows nothing of the service: `app` assembles it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from wavserve.commands import configuration
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`wavserve serve`."""
-    serve = commands.add_parser("serve", help="run the service")
+    serve = commands.add_parser("serve", help="run the service", description="Run the service until a signal stops it.")
     configuration.add_settings_arguments(serve)
     serve.set_defaults(run=_serve)
 
 
 def _serve(args: argparse.Namespace) -> int:
-    settings = configuration.load(args).settings  # wrong settings are told before torch is imported
+    settings = configuration.load(args).settings  # reports wrong settings before torch is imported
     from wavserve.app.serve import serve
 
     asyncio.run(serve(settings))
