@@ -146,7 +146,7 @@ def test_a_png_without_its_end_is_refused(robot: Robot, served: Served) -> None:
     whole = example_image("wrist", "png")
     cut = type(whole)(whole.camera, whole.encoding, whole.data[:-12])
     answer = robot.plan(example_observation(images=(example_image("agentview"), cut)))
-    assert (answer.content["field"], answer.content["expected"]) == ("images.wrist.data", "a whole PNG")
+    assert (answer.content["field"], answer.content["expected"]) == ("images.wrist.data", "a complete PNG")
     assert answer.content["actual"] == "broken data: no IEND chunk at the end"
     assert served.policy.requests == []
 

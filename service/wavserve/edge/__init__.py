@@ -1,1 +1,1 @@
-"""The network edges: HTTP and gRPC over one door. Neither holds logic; statuses stand in `status.py` alone."""
+"""The network edges: HTTP and gRPC over one frontend. Neither edge holds logic."""

@@ -1,7 +1,7 @@
-"""The one door behind both edges: an observation is checked, its pictures decoded, the policy asked, the answer packed.
+"""What both edges share: admit a request, check it, decode its images, ask the policy, complete the answer.
 
-`http_api` and `grpc_api` spell requests and answers and do nothing else; whatever they must agree on happens here.
-Knows no status code and neither wire.
+The edges only read requests and write answers. Whatever they must agree on happens here. Knows no status code and
+neither wire format.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ T = TypeVar("T")
 _SMALL_BODY_BYTES = 128 * 1024
 
 UPLOAD_S = 30.0
-"""How long a body may take to come; its connection is not kept open for ever."""
+"""Seconds that a body may take to arrive, so that no upload keeps its connection open for ever."""
 
 
 class PolicyProtocol(Protocol):
-    """What the edges ask of a policy."""
+    """The part of a policy that the edges use."""
 
     @property
     def spec(self) -> PolicySpec: ...
@@ -44,14 +44,14 @@ class PolicyProtocol(Protocol):
     def ready(self) -> bool: ...
 
     def reserve(self, deadline: float | None) -> AbstractContextManager[Permit]:
-        """A place for a request that is still to be read.
+        """Keeps a place for a request whose body is still to be read.
 
-        Raises NotReady, DeadlineExceeded or Overloaded where it would be refused whatever it asks for.
+        Raises NotReady, DeadlineExceeded or Overloaded when the policy would refuse the request whatever it asks for.
         """
         ...
 
     async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> ActionChunk:
-        """One plan. `deadline`: absolute, on `time.monotonic()`; None = none. `permit`: from `enter`."""
+        """Makes one plan. `deadline`: absolute, on `time.monotonic()`; None: none. `permit`: from `reserve`."""
         ...
 
     async def reset(self, session_id: str) -> None:
@@ -61,7 +61,7 @@ class PolicyProtocol(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request that was let in: when it came, what its headers say, and the place that is kept for it."""
+    """An admitted request: its arrival (monotonic, ns), the deadline its headers set (monotonic, s), and its permit."""
 
     received_ns: int
     deadline: float | None = None
@@ -70,7 +70,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
-    """`executor` decodes pictures and parses bodies; None is the event loop's own pool."""
+    """`executor` decodes images and parses large bodies; None: the event loop's own pool."""
 
     policy: PolicyProtocol
     limits: EdgeLimits
@@ -78,18 +78,19 @@ class Frontend:
 
     @contextmanager
     def admit(self, deadlines_ms: Sequence[str], received_ns: int, expires: float | None = None) -> Iterator[Arrival]:
-        """A request that arrived at `received_ns`, judged by its headers before its body is read.
+        """Admits a request by its headers, before its body is read.
 
-        `deadlines_ms` as they came in `x-deadline-ms`, the shortest counts; `expires` is the transport's own deadline,
-        if any. Times are on the monotonic clock (ns, s). Raises InvalidRequest, NotReady, DeadlineExceeded, Overloaded.
+        `deadlines_ms`: every value of `x-deadline-ms` as it was sent; the shortest counts. `received_ns`: when the
+        request arrived. `expires`: the transport's own deadline, if any. Times are on the monotonic clock (ns, s).
+        Raises InvalidRequest, NotReady, DeadlineExceeded or Overloaded.
         """
-        told_ms = min(map(validate.header_deadline_ms, deadlines_ms), default=None)
-        deadline = _deadline(received_ns, told_ms, expires)
+        header_ms = min(map(validate.header_deadline_ms, deadlines_ms), default=None)
+        deadline = _deadline(received_ns, header_ms, expires)
         with self.policy.reserve(deadline) as permit:
             yield Arrival(received_ns, deadline, permit)
 
     async def plan(self, observation: Observation, arrival: Arrival) -> ActionChunk:
-        """Answers one observation. Raises any child of WavserveError; cancelling it cancels the plan."""
+        """Answers one observation. Raises any child of WavserveError. Cancelling this call cancels the plan."""
         self._check_ready()
         state = validate.check(observation, self.policy.spec)
         header = {each.name: getattr(observation, each.name) for each in fields(RequestHeader)}
@@ -105,7 +106,7 @@ class Frontend:
         )
 
     async def _plan(self, request: PlanRequest, deadline: float | None, permit: Permit) -> ActionChunk:
-        """The policy's plan; one that the service itself cancelled is NotReady, for its robot still waits."""
+        """The policy's plan. Raises NotReady when the service itself cancelled it, because the robot still waits."""
         try:
             return await self.policy.plan(request, deadline, permit)
         except asyncio.CancelledError:
@@ -121,7 +122,7 @@ class Frontend:
         await self.policy.reset(session_id)
 
     def info(self, policy: str | None = None) -> PolicyInfo:
-        """The served policy's facts. Raises UnknownPolicy when another one is asked for."""
+        """What a robot must know about the served policy. Raises UnknownPolicy when `policy` names another one."""
         spec = self.policy.spec
         validate.check_policy(policy, spec)
         return PolicyInfo(
@@ -142,26 +143,26 @@ class Frontend:
         )
 
     async def receive(self, body: Awaitable[bytes], arrival: Arrival) -> bytes:
-        """A body that is still coming. Raises DeadlineExceeded when it has not come by the deadline, or UPLOAD_S."""
+        """Waits for a body. Raises DeadlineExceeded when it does not arrive by the deadline, or within UPLOAD_S."""
         latest = min(arrival.received_ns / 1e9 + UPLOAD_S, math.inf if arrival.deadline is None else arrival.deadline)
         try:
             async with asyncio.timeout(latest - monotonic()):
                 return await body
         except TimeoutError:
             waited_s = latest - arrival.received_ns / 1e9
-            raise DeadlineExceeded(f"the body had not come {waited_s:.3f} s after its head") from None
+            raise DeadlineExceeded(f"the request body did not arrive within {waited_s:.3f} s of its headers") from None
 
     async def parse(self, read: Callable[[bytes], Observation], body: bytes) -> Observation:
-        """Reads a body by the edge's own `read`, on the event loop only where a hop to a thread would cost more."""
+        """Parses a body with the edge's own `read`. A small body stays on the event loop: a thread costs more."""
         return read(body) if len(body) <= _SMALL_BODY_BYTES else await self._in_thread(read, body)
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        """Runs work that would hold up the event loop."""
+        """Runs work that would block the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self.executor, work, *arguments)
 
     def _check_ready(self) -> None:
         if not self.policy.ready:
-            raise NotReady("the service is starting, draining or repairing its models; /readyz tells when it serves")
+            raise NotReady("the service is starting, draining or repairing its models; see /readyz")
 
     async def _decode(self, observation: Observation) -> Mapping[str, images.Pixels]:
         cameras = self.policy.spec.cameras
@@ -171,6 +172,6 @@ class Frontend:
 
 
 def _deadline(received_ns: int, deadline_ms: int | None, expires: float | None) -> float | None:
-    """The earlier of the request's own deadline and the transport's, in `time.monotonic()` seconds."""
+    """The earlier of the request's own deadline and the transport's, in `time.monotonic()` seconds; None: neither."""
     own = None if deadline_ms is None else received_ns / 1e9 + deadline_ms / 1e3
     return min((limit for limit in (own, expires) if limit is not None), default=None)

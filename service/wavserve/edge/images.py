@@ -1,8 +1,8 @@
-"""From encoded pictures to pixels at the policy's size, refusing whatever is not exactly what was declared.
+"""From encoded images to pixels at the policy's size. An image that differs from its declaration is refused.
 
-Called by the door on worker threads, never on the event loop. A picture's size is read from its header and judged
-before a pixel is decoded. Nothing is repaired: not a missing byte, not another colour mode, not another size unless
-the camera declares a filter.
+Decoding blocks, so it runs on worker threads and never on the event loop. An image's size is read from its header and
+checked before any pixel is decoded. Nothing is repaired: no missing byte, no other colour mode, and no other size
+unless the camera declares a filter.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, Typ
 
 
 def match_cameras(images: Sequence[EncodedImage], cameras: Sequence[CameraSpec]) -> dict[str, EncodedImage]:
-    """camera -> its image, in the policy's order. Raises InvalidRequest on a missing, extra or repeated camera."""
+    """camera -> its image, in the policy's order. Raises InvalidRequest for a missing, unknown or repeated camera."""
     names = [camera.name for camera in cameras]
     counts = Counter(image.camera for image in images)
     for name, count in counts.items():
@@ -61,7 +61,7 @@ def match_cameras(images: Sequence[EncodedImage], cameras: Sequence[CameraSpec])
 
 
 def decode(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits) -> Pixels:
-    """The picture as `[height, width, 3]` RGB at the camera's size; writable, so that torch takes it without a copy.
+    """The image as `[height, width, 3]` RGB at the camera's size; writable, so that torch takes it without a copy.
 
     Raises UnsupportedMedia (encoding), TooLarge (bytes, pixels) or InvalidRequest naming `images.<camera>.<field>`.
     """
@@ -83,7 +83,7 @@ def _raw(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits, field: str
     height, width = image.height, image.width
     for side, value in (("height", height), ("width", width)):
         if value < 1:
-            raise InvalidRequest(f"{field}.{side}", "the picture's size, which raw images must state", value)
+            raise InvalidRequest(f"{field}.{side}", "the image's size, which raw encodings require", value)
     _check_size(height, width, camera, limits, field)
     if len(image.data) != height * width * 3:
         expected = f"{height * width * 3} bytes ({height} x {width} x 3)"
@@ -94,30 +94,31 @@ def _raw(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits, field: str
 def _compressed(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits, field: str) -> Image.Image:
     picture = _open(image, field)
     height, width = picture.height, picture.width
-    for side, stated, found in (("height", image.height, height), ("width", image.width, width)):
-        if stated not in (0, found):
-            raise InvalidRequest(f"{field}.{side}", f"{found}, as the {image.encoding} header says", stated)
+    for side, stated, actual in (("height", image.height, height), ("width", image.width, width)):
+        if stated not in (0, actual):
+            raise InvalidRequest(f"{field}.{side}", f"{actual}, as the {image.encoding} header says", stated)
     _check_size(height, width, camera, limits, field)
     if picture.mode != "RGB":
-        raise InvalidRequest(f"{field}.data", "an RGB picture", f"mode {picture.mode}")
-    if image.encoding == "png" and not image.data.endswith(_PNG_END):  # Pillow reads the pixels and asks no further
-        raise InvalidRequest(f"{field}.data", "a whole PNG", "broken data: no IEND chunk at the end")
+        raise InvalidRequest(f"{field}.data", "an RGB image", f"mode {picture.mode}")
+    if image.encoding == "png" and not image.data.endswith(_PNG_END):  # Pillow does not check it
+        raise InvalidRequest(f"{field}.data", "a complete PNG", "broken data: no IEND chunk at the end")
     try:
         picture.load()
     except _BROKEN as error:
-        raise InvalidRequest(f"{field}.data", f"a whole {image.encoding.upper()}", f"broken data: {error}") from None
+        raise InvalidRequest(f"{field}.data", f"a complete {image.encoding.upper()}", f"broken data: {error}") from None
     return picture
 
 
 def _open(image: EncodedImage, field: str) -> Image.Image:
-    """Reads the header only, and as the declared format only: Pillow's format guessing and bomb warning stay out."""
+    """Reads the header, as the declared format only. This bypasses Pillow's format guessing and its bomb warning."""
     reader: Any = JpegImageFile if image.encoding == "jpeg" else PngImageFile
     try:
         picture: Image.Image = reader(BytesIO(image.data))
     except _BROKEN:
-        found = next((name for start, name in _SIGNATURES.items() if image.data.startswith(start)), "other data")
+        detected = next((name for start, name in _SIGNATURES.items() if image.data.startswith(start)), "other data")
         declared = image.encoding.upper()
-        actual = f"a broken {declared} header" if found.startswith(declared) else f"{found}, {len(image.data)} bytes"
+        broken = detected.startswith(declared)
+        actual = f"a broken {declared} header" if broken else f"{detected}, {len(image.data)} bytes"
         raise InvalidRequest(f"{field}.data", f"{declared} data", actual) from None
     return picture
 

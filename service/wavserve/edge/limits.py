@@ -1,7 +1,4 @@
-"""The edge's slice of the settings: how much of a request is looked at before it is refused.
-
-Filled by `app` from the settings, where the defaults are written.
-"""
+"""The edge's slice of the settings: the largest request and images it accepts. The defaults are in the settings."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EdgeLimits:
-    """Sizes over these are TooLarge. Pixels are counted from an image's header, before anything is decoded."""
+    """Larger sizes raise TooLarge. Pixels are counted from an image's header, before anything is decoded."""
 
     max_body_bytes: int
     max_image_bytes: int

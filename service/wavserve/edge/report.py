@@ -1,6 +1,6 @@
-"""What a failed request is told, before either edge spells it: an id, a name, and what would mend it.
+"""What a client learns about a failed request: an id, a name, a status and what would fix it. Each edge writes it out.
 
-Both edges call `report`. An exception nobody raised on purpose gives the client an id and the log the traceback.
+An unexpected exception gives the client only an id; the log has its traceback under that id.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_DETAIL_CHARS = 800
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """One failure as the client may know it. `field`, `expected`, `actual` are set together, for bad input."""
+    """One failure as the client sees it. `field`, `expected` and `actual` are set together, for bad input only."""
 
     error_id: str
     name: str
@@ -34,7 +34,7 @@ class ErrorReport:
     expected: str | None = None
     actual: str | None = None
     facts: Mapping[str, str | float] = field_of(default_factory=dict)
-    """more that this kind of error tells: a prediction, or what was spent on a missed plan"""
+    """further values of this kind of error: a prediction, or what was spent on a plan that missed its deadline"""
 
 
 def new_error_id() -> str:
@@ -42,25 +42,26 @@ def new_error_id() -> str:
 
 
 def safe_text(text: str, max_chars: int = MAX_FACT_CHARS) -> str:
-    """A text that every wire and log can carry: lone surrogates (JSON has them) escaped, and no longer than that."""
+    """A text that every wire and log can carry: lone surrogates (JSON allows them) are escaped, the end may be cut."""
     escaped = text[:max_chars].encode("utf-8", "backslashreplace").decode()
     return escaped if len(text) <= max_chars >= len(escaped) else f"{escaped[: max_chars - 3]}..."
 
 
 def internal(error: Exception, edge: str) -> ErrorReport:
-    """The report of an error nobody raised on purpose: the client is told an id, the log the traceback."""
+    """The report of an unexpected error: the client gets an id, the log the traceback under the same id."""
     error_id = new_error_id()
     _log.error("%s: internal error %s", edge, error_id, exc_info=error)
-    return ErrorReport(error_id, "internal", INTERNAL, "an internal error; the log has it under this id", False)
+    detail = "an internal error; the server's log has the traceback under this id"
+    return ErrorReport(error_id, "internal", INTERNAL, detail, False)
 
 
 def report(error: Exception, edge: str) -> ErrorReport:
-    """The report of an error, which is logged under the same id. Its texts are safe to send."""
+    """Logs an error and makes its report, with the same id. The report's texts are safe to send."""
     status = status_of(error)
     if status is INTERNAL or not isinstance(error, WavserveError):
         return internal(error, edge)
     error_id, name, detail = new_error_id(), name_of(error), safe_text(error.message, MAX_DETAIL_CHARS)
-    level = logging.DEBUG if isinstance(error, NotReady) else logging.INFO  # whoever waits for a start asks often
+    level = logging.DEBUG if isinstance(error, NotReady) else logging.INFO  # clients that wait for the start ask often
     _log.log(level, "%s: %s (%s): %s", edge, name, error_id, detail)
     bad = error if isinstance(error, InvalidRequest) else None
     return ErrorReport(

@@ -1,6 +1,6 @@
-"""The one table of statuses: what each error of the tree is called on HTTP and on gRPC.
+"""The one table of statuses: the HTTP status and the gRPC code of every error in the tree.
 
-Used by both edges; no other module names a status code. An error is looked up along its class's ancestors.
+No other module maps an error to a status. An error without a row takes the row of its nearest ancestor.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from wavserve.core import errors
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One row: HTTP status, gRPC code and the title a problem document carries."""
+    """One row: HTTP status, gRPC code, and the title of the problem document."""
 
     http: int
     grpc: StatusCode
@@ -41,7 +41,7 @@ STATUSES: dict[type[errors.WavserveError], Status] = {
 
 
 def status_of(error: BaseException) -> Status:
-    """The row of the nearest ancestor of the error's class; INTERNAL for whatever the table does not know."""
+    """The row of the error's class or of its nearest ancestor in the table; INTERNAL when there is none."""
     for ancestor in type(error).__mro__:
         if ancestor in STATUSES:
             return STATUSES[ancestor]
@@ -49,14 +49,14 @@ def status_of(error: BaseException) -> Status:
 
 
 def http_status(code: int) -> Status:
-    """A status the HTTP framework answers by itself (no such path, no such method)."""
+    """The row of a status that the HTTP framework sets itself (no such path, no such method)."""
     return Status(code, StatusCode.UNKNOWN, HTTPStatus(code).phrase)
 
 
 def name_of(error: BaseException) -> str:
-    """An error's public name, `sequence-conflict`; `internal` for whatever is not in the table.
+    """An error's public name, such as `sequence-conflict`; `internal` for an error outside the table.
 
-    A child of a known class has its own name: clients may tell ArenaFull from BackendError.
+    A child of a class in the table has its own name, so that clients can tell ArenaFull from BackendError.
     """
     if status_of(error) is INTERNAL or not isinstance(error, errors.WavserveError):
         return "internal"

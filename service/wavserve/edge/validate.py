@@ -1,6 +1,6 @@
-"""Everything about an observation that can be judged without decoding its pictures; the one place where it is judged.
+"""Every check of an observation that needs no image decoding, for both edges.
 
-The door calls `check` for both edges. Each refusal names field, expected and actual; nothing is repaired or guessed.
+Each refusal names field, expected and actual. Nothing is repaired or guessed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_COUNT = 2**63 - 1
 
 
 def check(observation: Observation, spec: PolicySpec) -> Array:
-    """Checks all but the pictures; returns the state `[S]` as float32. Raises InvalidRequest or a child of it."""
+    """Checks everything but the images. Returns the state `[S]` as float32. Raises InvalidRequest or a child of it."""
     check_policy(observation.policy, spec)
     if observation.session_id is not None:
         check_session_id(observation.session_id)
@@ -44,13 +44,13 @@ def check(observation: Observation, spec: PolicySpec) -> Array:
 
 
 def check_policy(name: str | None, spec: PolicySpec) -> None:
-    """Raises UnknownPolicy unless the name is this server's policy; None is whichever it serves."""
+    """Raises UnknownPolicy unless `name` is this server's policy. None accepts whichever policy it serves."""
     if name is not None and name != spec.name:
         raise UnknownPolicy("policy", spec.name, repr(name[:64]))
 
 
 def header_deadline_ms(text: str) -> int:
-    """One header `x-deadline-ms`. Raises InvalidRequest."""
+    """The milliseconds in one `x-deadline-ms` header. Raises InvalidRequest."""
     if not (text.isascii() and text.isdecimal()):
         raise InvalidRequest(DEADLINE_KEY, "a whole number of milliseconds", repr(text[:_MAX_DIGITS]))
     if len(text) > _MAX_DIGITS:
@@ -60,9 +60,9 @@ def header_deadline_ms(text: str) -> int:
 
 
 def check_session_id(session_id: str) -> None:
-    """Raises InvalidRequest for what no server ever gave out as a session's id."""
+    """Raises InvalidRequest for a text that cannot be a session's id."""
     if any("\ud800" <= char <= "\udfff" for char in session_id[:MAX_SESSION_ID_CHARS]):
-        raise InvalidRequest("session_id", "text that UTF-8 can carry", "a lone surrogate")
+        raise InvalidRequest("session_id", "text that UTF-8 can encode", "a lone surrogate")
     if not 1 <= len(session_id) <= MAX_SESSION_ID_CHARS:
         raise InvalidRequest("session_id", f"1 to {MAX_SESSION_ID_CHARS} characters", f"{len(session_id)} characters")
 
@@ -71,9 +71,9 @@ def _check_instruction(instruction: str, max_bytes: int) -> None:
     try:
         num_bytes = len(instruction.encode())
     except UnicodeEncodeError:
-        raise InvalidRequest("instruction", "text that UTF-8 can carry", "a lone surrogate") from None
+        raise InvalidRequest("instruction", "text that UTF-8 can encode", "a lone surrogate") from None
     if not instruction.strip():
-        raise InvalidRequest("instruction", "text", f"{num_bytes} bytes of blank")
+        raise InvalidRequest("instruction", "text that is not blank", f"{num_bytes} bytes of white space")
     if num_bytes > max_bytes:
         raise TooLarge("instruction", f"at most {max_bytes} bytes of UTF-8", f"{num_bytes} bytes")
 

@@ -64,7 +64,7 @@ def test_control_is_declared_and_unimplemented(grpc_robot: GrpcRobot) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         next(grpc_robot.stub.Control(iter([pb.ClientMessage(hello=pb.Hello())]), timeout=30))
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
-    assert facts_of(caught.value)["detail"] == "Control is declared in the contract and not built yet; use Plan"
+    assert facts_of(caught.value)["detail"] == "Control is in the contract but not implemented yet; use Plan"
 
 
 def test_the_earlier_deadline_counts(grpc_robot: GrpcRobot, served: Served) -> None:

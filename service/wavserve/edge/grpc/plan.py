@@ -1,7 +1,7 @@
-"""The gRPC edge: `wavserve.v1.PlanService`, standard health and reflection. Spelling only; the door does the work.
+"""The gRPC edge: `wavserve.v1.PlanService`, standard health and reflection. The frontend does the work.
 
-Made by `app` inside a running event loop. Requests come as raw bytes and are parsed here: gRPC's own deserialiser would
-answer INTERNAL to a malformed message and say nothing of its field.
+Create the server inside a running event loop. Requests arrive as raw bytes and are parsed here, because gRPC's own
+deserialiser would answer INTERNAL to a malformed message and name no field.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WATCH_INTERVAL_S = 1.0
 def create_grpc_server(
     policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, executor: Executor | None = None
 ) -> grpc.aio.Server:
-    """The server over a policy, without a port and not started. `executor` parses and decodes; None: the loop's."""
+    """The server over a policy, without a port and not started. `executor`: as for `Frontend`."""
     server = grpc.aio.server(options=_options(limits))
     service = _PlanService(Frontend(policy, limits, executor), metrics)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, service.handlers()),))
@@ -48,29 +48,30 @@ def create_grpc_server(
 
 def _options(limits: EdgeLimits) -> list[tuple[str, int]]:
     return [
-        # Twice our limit: what is a little too long is refused by us, naming the sizes; gRPC stops the rest.
+        # Twice our limit: our own check refuses a request that is a little too long and names both sizes. gRPC itself
+        # refuses longer ones.
         ("grpc.max_receive_message_length", 2 * limits.max_body_bytes),
         ("grpc.max_send_message_length", -1),
-        # Robots ping to notice a dead link, and gRPC itself pings to measure bandwidth; by default both count as abuse,
-        # and a robot that paused for a minute finds its connection closed.
+        # Robots ping to notice a dead link, and gRPC itself pings to measure bandwidth. By default both count as abuse,
+        # and the connection of a robot that paused for a minute is closed.
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 4_000),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
-        ("grpc.so_reuseport", 0),  # a port that is taken must be an error, not a lottery
+        ("grpc.so_reuseport", 0),  # a port in use is an error; two servers must not share it
     ]
 
 
 class _PlanService:
     """The service's methods, from raw request bytes to raw answer bytes."""
 
-    def __init__(self, door: Frontend, metrics: Metrics) -> None:
-        self._frontend = door
+    def __init__(self, frontend: Frontend, metrics: Metrics) -> None:
+        self._frontend = frontend
         self._metrics = metrics
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
-        """Method name -> handler; without (de)serialisers gRPC hands the bytes through."""
+        """Method name -> handler. Without (de)serialisers gRPC passes the raw bytes."""
         unary = {"Plan": self._plan, "Reset": self._reset, "GetPolicy": self._get_policy}
         handlers: dict[str, Any] = {
             name: grpc.unary_unary_rpc_method_handler(self._guarded(method)) for name, method in unary.items()
@@ -80,9 +81,9 @@ class _PlanService:
 
     async def _plan(self, raw: bytes, context: Context) -> bytes:
         received_ns, remaining = time.monotonic_ns(), context.time_remaining()
-        transport = None if remaining is None else received_ns / 1e9 + remaining
-        told = [str(value) for key, value in context.invocation_metadata() or () if key == DEADLINE_KEY]
-        with self._frontend.admit(told, received_ns, transport) as arrival:
+        expires = None if remaining is None else received_ns / 1e9 + remaining
+        deadlines_ms = [str(value) for key, value in context.invocation_metadata() or () if key == DEADLINE_KEY]
+        with self._frontend.admit(deadlines_ms, received_ns, expires) as arrival:
             observation = await self._frontend.parse(requests.parse_plan_request, raw)
             chunk = await self._frontend.plan(observation, arrival)
         return answers.action_chunk(chunk).SerializeToString()
@@ -96,12 +97,12 @@ class _PlanService:
         return answers.policy_message(self._frontend.info(requests.parse_get_policy_request(raw))).SerializeToString()
 
     async def _control(self, _messages: AsyncIterator[bytes], context: Context) -> None:
-        error = Unsupported("Control is declared in the contract and not built yet; use Plan")
+        error = Unsupported("Control is in the contract but not implemented yet; use Plan")
         self._metrics.observe_request("grpc", "unsupported", 0.0)
         await _abort(context, report(error, "grpc"))
 
     def _guarded(self, method: Behaviour) -> Behaviour:
-        """The method with its size limit, its metrics, and every failure turned into a status with details."""
+        """The method behind a size check. It is counted and timed, and every failure becomes a status with details."""
 
         async def behaviour(raw: bytes, context: Context) -> bytes:
             began, outcome = time.monotonic(), "ok"
@@ -111,7 +112,7 @@ class _PlanService:
             except asyncio.CancelledError:
                 outcome = "cancelled"
                 raise
-            except Exception as error:  # noqa: BLE001  # every failure is answered; the log has an unknown one's traceback
+            except Exception as error:  # noqa: BLE001  # every failure gets a status; `report` logs the unexpected
                 problem = report(error, "grpc")
                 outcome = problem.name
                 await _abort(context, problem)
@@ -127,7 +128,7 @@ class _PlanService:
 
 
 async def _abort(context: Context, problem: ErrorReport) -> NoReturn:
-    """Ends the call with the status, and the details that a client rebuilds the error from."""
+    """Ends the call with the status and the details from which a client rebuilds the error."""
     facts = {
         "error_id": problem.error_id,
         "retryable": str(problem.retryable).lower(),
@@ -137,14 +138,14 @@ async def _abort(context: Context, problem: ErrorReport) -> NoReturn:
         "actual": problem.actual,
         **problem.facts,
     }
-    told = {name: str(value) for name, value in facts.items() if value is not None}
+    metadata = {name: str(value) for name, value in facts.items() if value is not None}
     code = problem.status.grpc
-    details = pack_details(code.value[0], problem.detail, problem.name, told)
+    details = pack_details(code.value[0], problem.detail, problem.name, metadata)
     await context.abort(code, problem.detail, trailing_metadata=((DETAILS_KEY, details),))
 
 
 class _Health(health_pb2_grpc.HealthServicer):
-    """grpc.health.v1, read from the policy at every question, so that no one need remember to set it."""
+    """grpc.health.v1. Every answer is read from the policy, so that no code has to update it."""
 
     def __init__(self, policy: PolicyProtocol, services: tuple[str, ...]) -> None:
         self._policy = policy
@@ -152,18 +153,18 @@ class _Health(health_pb2_grpc.HealthServicer):
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
         if request.service not in self._services:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {request.service}")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown service {request.service}")
         return self._status(request.service)
 
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, _context: Any
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        told = None
+        last_sent = None
         while True:
             status = self._status(request.service)
-            if status != told:
+            if status != last_sent:
                 yield status
-            told = status
+            last_sent = status
             await asyncio.sleep(_WATCH_INTERVAL_S)
 
     def _status(self, service: str) -> health_pb2.HealthCheckResponse:

@@ -1,1 +1,1 @@
-"""The HTTP edge: routes, bodies in, answers out."""
+"""The HTTP edge: routes, request bodies and answers."""

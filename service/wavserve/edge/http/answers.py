@@ -1,6 +1,6 @@
-"""Answers as JSON: the fields of the protobuf messages under the same names, matrices as nested lists.
+"""Answers as JSON. Fields have the names of the protobuf messages' fields; matrices are nested lists.
 
-Called by `http_api`. float32 numbers are written with the fewest digits that read back as the same float32.
+float32 numbers are written with the fewest digits that read back as the same float32.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def json_response(content: object, status: int = 200, headers: Mapping[str, str]
 
 
 def problem_response(problem: ErrorReport, headers: Mapping[str, str] | None = None) -> Response:
-    """RFC 9457 problem details; what does not apply is left out."""
+    """RFC 9457 problem details. A fact that does not apply is left out."""
     facts = {
         "type": f"urn:wavserve:problem:{problem.name}",
         "title": problem.status.title,
@@ -42,14 +42,14 @@ def problem_response(problem: ErrorReport, headers: Mapping[str, str] | None = N
         "actual": problem.actual,
         **problem.facts,
     }
-    told = {name: value for name, value in facts.items() if value is not None}
-    more = {} if problem.retry_after_s is None else {"retry-after": str(math.ceil(problem.retry_after_s))}
-    body = orjson.dumps(told)
-    return Response(body, problem.status.http, {**(headers or {}), **more}, media_type="application/problem+json")
+    present = {name: value for name, value in facts.items() if value is not None}
+    wait = {} if problem.retry_after_s is None else {"retry-after": str(math.ceil(problem.retry_after_s))}
+    body = orjson.dumps(present)
+    return Response(body, problem.status.http, {**(headers or {}), **wait}, media_type="application/problem+json")
 
 
 def chunk_json(chunk: ActionChunk) -> dict[str, Any]:
-    """A chunk of actions, as `models.ChunkAnswer` documents it."""
+    """A chunk of actions, in the form that `models.ChunkAnswer` documents."""
     return {
         **chunk_fields(chunk),
         "actions": np.ascontiguousarray(chunk.actions),
@@ -62,14 +62,14 @@ def chunk_json(chunk: ActionChunk) -> dict[str, Any]:
 
 
 def receipt_json(receipt: Receipt) -> dict[str, Any]:
-    """A receipt, as `models.ReceiptAnswer` documents it."""
-    told = receipt_fields(receipt)
-    iterations = [{**each, "snr": np.ascontiguousarray(each["snr"])} for each in told["iterations"]]
-    return {**told, "iterations": iterations}
+    """A receipt, in the form that `models.ReceiptAnswer` documents."""
+    fields = receipt_fields(receipt)
+    iterations = [{**each, "snr": np.ascontiguousarray(each["snr"])} for each in fields["iterations"]]
+    return {**fields, "iterations": iterations}
 
 
 def policy_json(info: PolicyInfo) -> dict[str, Any]:
-    """A policy's facts; the dataclass has the contract's names."""
+    """A policy's facts. The dataclass already has the contract's names."""
     return asdict(info)
 
 

@@ -1,6 +1,6 @@
-"""The HTTP edge: plan, reset, policies, health, metrics and the OpenAPI page. Routes only; the door does the work.
+"""The HTTP edge: plan, reset, policies, health, metrics and the OpenAPI page. Routes only; the frontend does the work.
 
-Made by `app` and served by one uvicorn worker. Every failure is an RFC 9457 problem. `/docs` brings its own scripts:
+One uvicorn worker serves it. Every failure is an RFC 9457 problem. `/docs` needs no script from outside, because
 robots' networks are closed.
 """
 
@@ -38,15 +38,15 @@ T = TypeVar("T")
 _REF = "#/components/schemas/{model}"
 _PROBLEM: dict[int | str, dict[str, Any]] = {
     "default": {
-        "description": "Any failure",
+        "description": "Any failure, as RFC 9457 problem details.",
         "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}},
     }
 }
 _DEADLINE_HEADER = {
     "name": DEADLINE_KEY,
     "in": "header",
-    "description": "milliseconds from receipt, as `deadline_ms` in the body: what cannot be kept is refused before the "
-    "body is read",
+    "description": "Deadline in milliseconds from receipt, like `deadline_ms` in the body. A request that cannot meet "
+    "it is refused before its body is read. The shortest of several deadlines counts.",
     "schema": {"type": "integer", "minimum": 1},
 }
 
@@ -59,7 +59,7 @@ _PLAN_BODY = {
                 "type": "object",
                 "required": ["request"],
                 "properties": {"request": {"$ref": _REF.format(model="PlanFacts")}},
-                "additionalProperties": {"type": "string", "format": "binary", "description": "one part per camera"},
+                "additionalProperties": {"type": "string", "format": "binary", "description": "One camera's image."},
             },
             "encoding": {"request": {"contentType": "application/json"}},
         },
@@ -70,7 +70,7 @@ _PLAN_BODY = {
 def create_http_app(
     policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, executor: Executor | None = None
 ) -> FastAPI:
-    """The app over a policy. `executor` parses bodies and decodes pictures; None: the event loop's own pool."""
+    """The app over a policy. `executor` parses bodies and decodes images; None: the event loop's own pool."""
     routes = _Routes(Frontend(policy, limits, executor), metrics)
     app = FastAPIOffline(
         title="wavserve", description="Latent planning for World-Value-Action policies.", redoc_url=None
@@ -90,7 +90,7 @@ def create_http_app(
 
 
 def _openapi(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The contract, with the models that the routes read by themselves."""
+    """The OpenAPI document, with the models that the routes parse themselves and FastAPI does not see."""
     if app.openapi_schema is None:
         schema = generate()
         read = [(model, "validation") for model in (models.PlanBody, models.PlanFacts, models.Problem)]
@@ -100,17 +100,18 @@ def _openapi(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str, 
 
 
 class _Routes:
-    """One method a route."""
+    """One method for each route."""
 
-    def __init__(self, door: Frontend, metrics: Metrics) -> None:
-        self._frontend = door
+    def __init__(self, frontend: Frontend, metrics: Metrics) -> None:
+        self._frontend = frontend
         self._metrics = metrics
 
     async def plan(self, request: Request) -> Response:
-        """One observation in, one chunk of actions out.
+        """Plans one chunk of actions from one observation.
 
-        JSON with base64 pictures, or multipart: a part `request` with the same JSON without the pictures' bytes, and a
-        binary part per camera, named by the camera, of type image/jpeg, image/png or application/octet-stream.
+        The body is JSON with base64 images, or multipart. A multipart body has a part `request`, which is the same JSON
+        without the images' bytes, and one binary part for each camera. That part has the camera's name and the type
+        image/jpeg, image/png or application/octet-stream.
         """
         received_ns, headers = request.state.received_ns, request.headers
         read = partial(parse_plan, headers.get("content-type", ""))
@@ -120,26 +121,26 @@ class _Routes:
         return json_response(chunk_json(chunk))
 
     async def reset(self, session_id: str) -> Response:
-        """Forgets the frame memory of a session; its next observation starts afresh."""
+        """Forgets the frame memory of a session. The session's next observation starts a new memory."""
         await self._frontend.reset(session_id)
         return json_response({"session_id": session_id})
 
     async def policies(self) -> Response:
-        """What this server plans for: cameras, dimensions, units, defaults and bounds."""
+        """The policy that this server serves: cameras, dimensions, units, planner defaults and bounds."""
         return json_response({"policies": [policy_json(self._frontend.info())]})
 
     async def healthz(self) -> Response:
-        """The process lives."""
+        """The process is alive."""
         return json_response({"status": "alive"})
 
     async def readyz(self) -> Response:
-        """The policy has planned once and takes requests."""
+        """The policy accepts requests. Before that it has made one real plan."""
         if not self._frontend.policy.ready:
             raise NotReady("the service is starting, draining or repairing its models")
         return json_response({"status": "ready"})
 
     async def metrics(self) -> Response:
-        """Prometheus text."""
+        """Metrics in the Prometheus text format."""
         return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -148,30 +149,30 @@ def _answer(model: type[models.Body]) -> dict[int | str, dict[str, Any]]:
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The work's result; cancels the work when the client goes away first.
+    """The result of `work`. Cancels `work` and raises Cancelled when the client disconnects first.
 
-    Raises NotReady when somebody else cancelled the work: its robot is still there and must be answered.
+    Raises NotReady when the service cancelled the work: the client is still connected and must get an answer.
     """
     task = asyncio.create_task(work)
-    gone = asyncio.create_task(_disconnected(request))
+    disconnect = asyncio.create_task(_disconnected(request))
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise Cancelled("the client went away")
+            raise Cancelled("the client disconnected")
         if task.cancelled():
             raise NotReady("the plan was cancelled by the server")
         return task.result()
     finally:
-        for pending in (task, gone):
+        for pending in (task, disconnect):
             pending.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
+        await asyncio.gather(task, disconnect, return_exceptions=True)
 
 
 async def _body(request: Request) -> bytes:
     try:
         return await request.body()
     except ClientDisconnect:
-        raise Cancelled("the client went away while it sent its request") from None
+        raise Cancelled("the client disconnected before it had sent its request") from None
 
 
 async def _disconnected(request: Request) -> None:
@@ -180,7 +181,7 @@ async def _disconnected(request: Request) -> None:
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """What the framework refuses by itself: no such path, no such method."""
+    """An error that the framework raises itself: no such path, no such method."""
     assert isinstance(error, HTTPException)
     status = http_status(error.status_code)
     request.state.outcome = name = status.title.lower().replace(" ", "-")

@@ -1,7 +1,7 @@
-"""From an HTTP body, JSON or multipart, to an `Observation`; both kinds give the same one.
+"""From an HTTP body, JSON or multipart, to an `Observation`. Both formats give the same one.
 
-Called by `http_api`, on a worker thread when the body is large. JSON is read strictly: a key given twice is refused,
-since one of the two would be lost; NaN is read, so that its field can be named.
+JSON is parsed strictly: an object with a repeated key is refused, because one of the two values would be lost. NaN is
+parsed, so that a later check can refuse it and name its field.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ Model = TypeVar("Model", bound=Body)
 REQUEST_PART = "request"
 _JSON = "application/json"
 _MULTIPART = "multipart/form-data"
-_PICTURES = {"image/jpeg": "jpeg", "image/png": "png", "application/octet-stream": None}
+_IMAGE_TYPES = {"image/jpeg": "jpeg", "image/png": "png", "application/octet-stream": None}
 _MAX_SHOWN_CHARS = 80
-_MAX_KEYS = 64  # far over what any object of the contract has; more would be told, and read, for nothing
+_MAX_KEYS = 64  # far more than any object of the contract has; more would be checked and reported for nothing
 
 
 def parse_plan(content_type: str, body: bytes) -> Observation:
-    """What a robot sent. Raises UnsupportedMedia for another content type, InvalidRequest for a malformed body."""
-    kind, options = parse_options_header(content_type)
-    if kind == _JSON.encode():
+    """Parses a plan request. Raises UnsupportedMedia for another content type, InvalidRequest for a malformed body."""
+    media_type, options = parse_options_header(content_type)
+    if media_type == _JSON.encode():
         plan = parse_json(PlanBody, body, "body")
-        return _observation(plan, tuple(_picture(image) for image in plan.images))
-    if kind == _MULTIPART.encode():
+        return _observation(plan, tuple(_image_from_json(image) for image in plan.images))
+    if media_type == _MULTIPART.encode():
         boundary = options.get(b"boundary")
         if not boundary:
             raise InvalidRequest("content-type", "a boundary parameter", repr(content_type[:_MAX_SHOWN_CHARS]))
@@ -47,7 +47,7 @@ def parse_plan(content_type: str, body: bytes) -> Observation:
 
 
 def parse_json(model: type[Model], body: bytes, field: str) -> Model:
-    """A JSON text as the model. Raises InvalidRequest naming the first field that is wrong."""
+    """Parses a JSON text as `model`. `field` names the whole text. Raises InvalidRequest for the first wrong field."""
     try:
         tree = json.loads(body.decode(), object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
@@ -59,7 +59,7 @@ def parse_json(model: type[Model], body: bytes, field: str) -> Model:
 
 
 def invalid(problem: Any, field: str) -> InvalidRequest:
-    """One of pydantic's complaints in our terms; `field` names the whole when no part of it is to blame."""
+    """A pydantic error as InvalidRequest. `field` names the whole input, for an error that is in no part of it."""
     path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem["loc"]).lstrip(".")
     match problem["type"]:
         case "missing":
@@ -79,7 +79,7 @@ def invalid(problem: Any, field: str) -> InvalidRequest:
 
 
 def _shown(value: object) -> str:
-    """A value's repr, cut without writing out the whole of it."""
+    """A value's repr, shortened. A long value is never written out whole."""
     text = repr(value[:_MAX_SHOWN_CHARS]) if isinstance(value, str) else reprlib.repr(value)
     return text[:_MAX_SHOWN_CHARS]
 
@@ -87,8 +87,8 @@ def _shown(value: object) -> str:
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     tree = dict(pairs)
     if len(tree) != len(pairs):
-        ((twice, count),) = Counter(name for name, _ in pairs).most_common(1)
-        raise InvalidRequest(twice[:_MAX_SHOWN_CHARS], "each key once in an object", f"{count} times")
+        ((repeated, count),) = Counter(name for name, _ in pairs).most_common(1)
+        raise InvalidRequest(repeated[:_MAX_SHOWN_CHARS], "each key once in an object", f"{count} times")
     if len(tree) > _MAX_KEYS:
         raise InvalidRequest("body", f"at most {_MAX_KEYS} keys in an object", f"{len(tree)} keys")
     return tree
@@ -100,7 +100,7 @@ def _observation(plan: PlanFacts, images: tuple[EncodedImage, ...]) -> Observati
     return Observation(images=images, state=tuple(plan.state), options=plan.planner, **header)
 
 
-def _picture(image: ImageBody) -> EncodedImage:
+def _image_from_json(image: ImageBody) -> EncodedImage:
     try:
         data = base64.b64decode(image.data, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -130,27 +130,27 @@ def _from_parts(parts: list[Part]) -> Observation:
         raise UnsupportedMedia(REQUEST_PART, _JSON, requests[0].content_type)
     plan = parse_json(PlanFacts, bytes(requests[0].data), REQUEST_PART)
     facts = {image.camera: image for image in plan.images}
-    pictures = [part for part in parts if part.name != REQUEST_PART]
-    _check_facts(plan, facts, pictures)
-    return _observation(plan, tuple(_picture_part(part, facts.get(part.name)) for part in pictures))
+    image_parts = [part for part in parts if part.name != REQUEST_PART]
+    _check_facts(plan, facts, image_parts)
+    return _observation(plan, tuple(_image_from_part(part, facts.get(part.name)) for part in image_parts))
 
 
-def _check_facts(plan: PlanFacts, facts: dict[str, ImageFacts], pictures: list[Part]) -> None:
+def _check_facts(plan: PlanFacts, facts: dict[str, ImageFacts], image_parts: list[Part]) -> None:
     if len(facts) != len(plan.images):
         raise InvalidRequest("images", "each camera once", f"{len(plan.images)} entries for {len(facts)} cameras")
-    for camera in facts.keys() - {part.name for part in pictures}:
-        raise InvalidRequest(f"images.{camera}", f"a part named {camera} with the picture", "no such part")
+    for camera in facts.keys() - {part.name for part in image_parts}:
+        raise InvalidRequest(f"images.{camera}", f"a part named {camera} with the image", "no such part")
 
 
-def _picture_part(part: Part, facts: ImageFacts | None) -> EncodedImage:
+def _image_from_part(part: Part, facts: ImageFacts | None) -> EncodedImage:
     field = f"images.{part.name}"
-    if part.content_type not in _PICTURES:
+    if part.content_type not in _IMAGE_TYPES:
         actual = part.content_type or "no content type"
-        raise UnsupportedMedia(field, f"a part of type {', '.join(_PICTURES)}", actual)
-    typed, stated = _PICTURES[part.content_type], facts.encoding if facts else None
+        raise UnsupportedMedia(field, f"a part of type {', '.join(_IMAGE_TYPES)}", actual)
+    typed, stated = _IMAGE_TYPES[part.content_type], facts.encoding if facts else None
     if typed and stated not in (None, typed):
         raise InvalidRequest(f"{field}.encoding", f"{typed}, as the part's content type says", stated)
     encoding = typed or stated
     if encoding is None:
-        raise InvalidRequest(f"{field}.encoding", "an encoding, since the part is application/octet-stream", "none")
+        raise InvalidRequest(f"{field}.encoding", "an encoding, because the part is application/octet-stream", "none")
     return _encoded(facts or ImageFacts(camera=part.name), encoding, bytes(part.data))

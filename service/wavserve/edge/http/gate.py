@@ -1,6 +1,6 @@
-"""The outermost layer of the HTTP app: reads the clock, limits the body, and turns every failure into a problem.
+"""The outermost layer of the HTTP app: notes the arrival time, limits the body, turns every failure into a problem.
 
-Plain ASGI around the routes, so that no failure leaves by another way. It counts and times what is asked under /v1/.
+It is plain ASGI around the routes, so that no failure bypasses it. It counts and times the requests under /v1/.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wavserve.system.telemetry import Metrics
 
 
 class HttpGate:
-    """Wraps an ASGI app. `request.state.received_ns` tells the routes when the request came (monotonic, ns)."""
+    """Wraps an ASGI app. `request.state.received_ns` is the arrival time (monotonic, ns)."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics) -> None:
         self._app = app
@@ -40,7 +40,7 @@ class HttpGate:
             await send(message)
 
         try:
-            state["outcome"] = "ok"  # the app's own handlers may say otherwise
+            state["outcome"] = "ok"  # the app's own handlers may change it
             self._check_stated_length(scope)
             await self._app(scope, self._limited(receive), sending)
         except asyncio.CancelledError:
@@ -49,7 +49,7 @@ class HttpGate:
         except Exception as error:
             problem, response = _answer(error)
             state["outcome"] = problem.name
-            if started:  # the status has gone out; all that is left is to cut the answer short
+            if started:  # the status has been sent; the answer can only be cut short
                 raise
             await response(scope, receive, send)
         finally:
@@ -63,7 +63,7 @@ class HttpGate:
             raise self._too_large(f"{int(stated)} bytes")
 
     def _limited(self, receive: Receive) -> Receive:
-        """Counts what really comes: a body may be sent in pieces without stating its length."""
+        """Counts the bytes that arrive: a body may be sent in pieces without a stated length."""
         num_bytes = 0
 
         async def counting() -> Message:
@@ -86,10 +86,10 @@ class HttpGate:
 
 
 def _answer(error: Exception) -> tuple[ErrorReport, Response]:
-    """A failure's report and problem document; a failure to write them is an internal error, told like any other."""
+    """A failure's report and problem document. A failure to make them is reported as an internal error."""
     try:
         problem = report(error, "http")
         return problem, problem_response(problem)
-    except Exception as second:  # noqa: BLE001  # nothing may leave by another way; the log has its traceback
+    except Exception as second:  # noqa: BLE001  # every failure gets an answer; the log has the traceback
         problem = internal(second, "http")
         return problem, problem_response(problem)

@@ -1,7 +1,7 @@
-"""A multipart/form-data body taken apart in memory; the body's size was limited before it came here.
+"""Splits a multipart/form-data body into its parts, in memory. The body's size is limited before.
 
-Called by `http_body`. Parts stay bytes with or without a file name: robots send raw pixels both ways, and a part
-decoded as text would be a damaged picture.
+A part stays bytes, with or without a file name. Robots send raw pixels both ways, and decoding them as text would
+damage the image.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wavserve.wire import MAX_IMAGES
 
 @dataclass(slots=True)
 class Part:
-    """One part, filled by the parser. `content_type` is lower case without parameters; None when there was none."""
+    """One part, filled by the parser. `content_type` is in lower case, without parameters; None when not given."""
 
     name: str = ""
     content_type: str | None = None
@@ -43,7 +43,7 @@ def parse_parts(body: bytes, boundary: bytes) -> list[Part]:
 
 
 class _Collector:
-    """What the parser tells, put together."""
+    """Builds the parts from the parser's callbacks."""
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
@@ -73,11 +73,11 @@ class _Collector:
 
     def _header_end(self) -> None:
         name, part = self._name.lower(), self.parts[-1]
-        kind, options = parse_options_header(self._value)
+        value, options = parse_options_header(self._value)
         if name == b"content-disposition":
             part.name = options.get(b"name", b"").decode("utf-8", "replace")
         elif name == b"content-type":
-            part.content_type = kind.decode("latin-1").lower()
+            part.content_type = value.decode("latin-1").lower()
         self._name = self._value = b""
 
     def _data(self, data: bytes, start: int, end: int) -> None:
