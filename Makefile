@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/.installed
 CODE := service tests examples loadtest model_repository
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test lint format type protos loadtest bench bench-exact bench-plan bench-triton bench-serving gpu-report
+.PHONY: help install serve demo test test-system lint format type protos loadtest bench bench-exact bench-plan bench-triton bench-serving gpu-report
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,13 @@ demo: install ## start the service, drive it as a robot would, write demo/index.
 
 test: install ## the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+# SHOTS=FOLDER keeps a screenshot of every page that the tests open.
+test-system: install ## the tests that need the Debian packages of tests/system_packages.txt: pages in a headless browser
+	@missing=$$(tests/missing_packages) && if test -n "$$missing"; then \
+	    echo "test-system: these Debian packages are missing:" $$missing >&2; \
+	    echo "Install them as root: apt-get install --no-install-recommends" $$missing >&2; exit 1; fi
+	$(BIN)/python -m pytest -m system $(ARGS)
 
 lint: install ## ruff, and the import law
 	$(BIN)/ruff check $(CODE)
