@@ -118,5 +118,5 @@ def test_words_from_outside_stay_words() -> None:
 
 
 def test_a_service_that_does_not_start_is_told_with_its_own_words(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)ended with code 1.*bundle\.preset: expected 'tiny'"):
+    with pytest.raises(RuntimeError, match=r"(?s)exited with code 1.*bundle\.preset: expected 'tiny'"):
         started(tmp_path / "server.log", ["--set", "bundle.preset=none-such"])

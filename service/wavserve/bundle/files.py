@@ -104,4 +104,4 @@ def _rename(partial: Path, folder: Path) -> None:
     try:
         partial.rename(folder)
     except OSError as error:
-        raise BundleError(f"{folder}: appeared while it was being made: {error}") from error
+        raise BundleError(f"{folder}: expected no such folder yet, got one that appeared meanwhile: {error}") from error

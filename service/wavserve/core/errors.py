@@ -151,15 +151,15 @@ class ModelDown(BackendError):
     pass
 
 
-def error_name(kind: type[WavserveError]) -> str:
+def error_name(cls: type[WavserveError]) -> str:
     """An error's public name: `sequence-conflict` for `SequenceConflict`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
 
 
 def error_kinds() -> dict[str, type[WavserveError]]:
     """Every error of the tree by its public name."""
-    return {error_name(kind): kind for kind in _with_children(WavserveError)}
+    return {error_name(cls): cls for cls in _with_children(WavserveError)}
 
 
-def _with_children(kind: type[WavserveError]) -> list[type[WavserveError]]:
-    return [kind, *(each for child in kind.__subclasses__() for each in _with_children(child))]
+def _with_children(cls: type[WavserveError]) -> list[type[WavserveError]]:
+    return [cls, *(each for child in cls.__subclasses__() for each in _with_children(child))]

@@ -13,7 +13,7 @@ from wavserve.core.spec import CameraSpec, PlannerBounds, PlannerConfig
 from wavserve.core.types import Array, Receipt, RequestHeader
 
 DEADLINE_KEY = "x-deadline-ms"
-"""HTTP header and gRPC metadata key of the request's deadline_ms. The server can refuse before it reads the body."""
+"""HTTP header and gRPC metadata key of deadline_ms. It lets a server refuse before it reads the body."""
 ENCODINGS = ("raw_rgb8", "raw_bgr8", "jpeg", "png")
 """The encodings of an image. A raw image is `height * width * 3` bytes, row-major."""
 

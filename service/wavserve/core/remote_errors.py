@@ -27,9 +27,9 @@ def decode(text: str) -> WavserveError | None:
         return None
     try:
         facts, _ = json.JSONDecoder().raw_decode(rest)
-        kind = error_kinds().get(facts["error"], WavserveError)
-        if issubclass(kind, InvalidRequest):
-            return kind(facts["field"], facts["expected"], facts["actual"])
-        return kind(facts["message"])
+        cls = error_kinds().get(facts["error"], WavserveError)
+        if issubclass(cls, InvalidRequest):
+            return cls(facts["field"], facts["expected"], facts["actual"])
+        return cls(facts["message"])
     except (ValueError, KeyError, TypeError):
         return None

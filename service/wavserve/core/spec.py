@@ -196,7 +196,7 @@ def _share(fraction: float, count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PlannerBounds:
-    """The largest plan a request may ask for."""
+    """The largest plan that a request may ask for."""
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     max_iterations: int = 10
