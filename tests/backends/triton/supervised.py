@@ -1,0 +1,123 @@
+"""A Triton of a few lines under a real supervisor, for tests of what the supervisor decides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from wavserve.backends.triton.client import About
+from wavserve.backends.triton.health import Supervisor, WatchConfig
+from wavserve.core.errors import BundleError, ModelDown
+from wavserve.core.verbs import MODELS, fingerprints
+
+NOBODY = (2**22 + 1, 1)
+"""No process has this pid: it is above the kernel's limit."""
+CONFIG = WatchConfig(canary_s=0.005, hang_s=1.0, load_s=1.0, max_repairs=3)
+
+
+class FakeTriton:
+    """Backend and server in one. Tests decide which models are loaded and which loads fail."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.loaded = dict.fromkeys(MODELS, False)
+        self.digest = "d" * 64
+        self.verbs: dict[str, Mapping[str, str]] = {}
+        """verb tables by model, as another version has them; a missing model has the gateway's own"""
+        self.broken: set[str] = set()
+        self.failures: list[Exception] = []
+        """what the next calls of `describe` and `start` raise"""
+        self.slots = 8
+        self.calls: list[str] = []
+        self.num_described: Counter[str] = Counter()
+        self.on_down: Callable[[str], None] = lambda model: None
+        self.running = False
+        self._device = device
+        self._ended = asyncio.Event()
+
+    async def describe(self, model: str, timeout_s: float) -> About:
+        self.num_described[model] += 1
+        self._fail()
+        if not self.loaded[model]:
+            self.on_down(model)
+            raise ModelDown(model)
+        arena = {"used": 0, "slots": self.slots} if model == "video_dit" else None
+        verbs = dict(self.verbs.get(model, fingerprints(model)))
+        return About(model, self.digest, self._device, "float32", NOBODY, {}, arena, verbs)
+
+    async def load(self, model: str, timeout_s: float) -> None:
+        self.calls.append(f"load {model}")
+        await asyncio.sleep(0)
+        if model in self.broken:
+            raise BundleError(f"{model}: broken")
+        self.loaded[model] = True
+
+    async def unload(self, model: str, timeout_s: float) -> None:
+        self.calls.append(f"unload {model}")
+        self.loaded[model] = False
+
+    def give_up(self, model: str) -> None:
+        self.calls.append(f"give up {model}")
+
+    async def reconnect(self, url: str) -> None:
+        self.calls.append(f"reconnect {url}")
+
+    def _fail(self) -> None:
+        if self.failures:
+            raise self.failures.pop()
+
+    async def start(self) -> str:
+        self._fail()
+        self.running, self.loaded = True, dict.fromkeys(MODELS, False)
+        self._ended.clear()
+        return "somewhere"
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        return -9
+
+    def kill(self) -> None:
+        self.calls.append("kill")
+        self.running, self.loaded = False, dict.fromkeys(MODELS, False)
+        self._ended.set()
+
+    async def stop(self) -> None:
+        self.kill()
+
+    def remove_unused(self) -> None:
+        self.calls.append("remove unused")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A supervisor that is up, the server it watches, and the changes it has reported since."""
+
+    supervisor: Supervisor
+    triton: FakeTriton
+    changes: list[tuple[str, bool]]
+
+
+@asynccontextmanager
+async def watched(*, is_owned: bool = True, device: str = "cpu") -> AsyncIterator[Watched]:
+    triton = FakeTriton(device)
+    changes: list[tuple[str, bool]] = []
+    server = triton if is_owned else None
+    supervisor = Supervisor("here", triton, CONFIG, server, lambda *change: changes.append(change))  # type: ignore[arg-type]
+    if not is_owned:
+        triton.loaded = dict.fromkeys(MODELS, True)
+    await supervisor.start()
+    assert supervisor.up
+    triton.calls.clear()
+    changes.clear()
+    try:
+        yield Watched(supervisor, triton, changes)
+    finally:
+        await supervisor.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - the condition is nobody's event
+            await asyncio.sleep(0.001)
