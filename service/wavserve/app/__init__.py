@@ -1,1 +1,1 @@
-"""The composition root: settings, and the service, the fleet of devices and the hosted models they build."""
+"""The composition root: the settings, and what is built from them: service, fleet of devices, hosted models."""

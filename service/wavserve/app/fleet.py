@@ -1,7 +1,7 @@
-"""The devices behind a service, by the settings' choice: models in this process, in a Triton of ours, or in others.
+"""Opens the devices behind a service: models in this process, in an embedded Triton, or in running Tritons.
 
-Part of the composition root, called by `app`. What only one choice needs (torch, Triton's client) is imported there: a
-gateway before Tritons has no torch.
+Part of the composition root. A package that only one of these needs (torch, Triton's client) is imported where that one
+is opened, because a gateway in front of Tritons has no torch.
 """
 
 from __future__ import annotations
@@ -37,35 +37,35 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
 SIDE_BY_SIDE = 2
-"""Models of a Triton that compute at a time on a CPU, each in a process of its own; on a GPU it is one."""
+"""Models of one Triton that compute at the same time on a CPU, each in its own process. On a GPU it is one."""
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
-"""Where a driver of NVIDIA's shows itself, on Linux and in its Windows subsystem."""
+"""Device files of NVIDIA's driver, on Linux and in the Windows Subsystem for Linux."""
 ARENA_OWNER = VERBS["imagine"].model
 
 Close = Callable[[], Awaitable[None]]
 Slots = Callable[[], tuple[int, int]]
-"""Arena slots used, and slots there are."""
+"""Returns the number of arena slots in use, and the number of all slots."""
 WrapBackend = Callable[[Backend], Backend]
-"""Puts something around a device's backend: a fault or a delay, to see how the service bears it."""
+"""Wraps a device's backend, for example in a fault or a delay, to test how the service copes with it."""
 
 
 def identity(backend: Backend) -> Backend:
-    """Nothing around it."""
+    """Wraps nothing around the backend."""
     return backend
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Devices ready to be planned on, and the policy they all serve."""
+    """Devices that are ready for plans, and the policy that all of them serve."""
 
     spec: PolicySpec
     digest: str
     dtype: str
-    """what the models compute in"""
+    """the number type that the models compute in"""
     placement: Placement
     slots: Slots
     closers: Sequence[Close]
-    """of what is below the batchers"""
+    """close what is below the batchers"""
 
     @property
     def queue_depth(self) -> int:
@@ -73,7 +73,7 @@ class Fleet:
 
     @property
     def remaining_s(self) -> float:
-        """Device seconds that plans under way must still have."""
+        """Device seconds that plans under way still need."""
         return sum(device.planner.admission.remaining_s for device in self.placement.devices)
 
     async def close(self) -> None:
@@ -83,12 +83,11 @@ class Fleet:
 
 
 async def open_fleet(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend = identity) -> Fleet:
-    """Brings up what the settings ask for, with `wrap_backend` around every backend.
+    """Opens the devices that the settings ask for, with `wrap_backend` around every backend.
 
-    Raises BundleError when the bundle cannot be used, SettingsError when the settings cannot, ModelDown when no Triton
-    answers.
+    Raises BundleError for an unusable bundle, SettingsError for unusable settings, ModelDown when no Triton answers.
     """
-    prepare_to_compute()  # before torch is there; a gateway decodes pictures
+    prepare_to_compute()  # before torch is imported; also in a gateway, which decodes images
     kind = settings.backend.kind if settings.backend.kind != "auto" else _choose(settings)
     match kind:
         case "local":
@@ -104,23 +103,23 @@ def _choose(settings: Settings) -> str:
 
     obstacle = why_not(settings.triton.repository)
     if obstacle is None:
-        log.info("backend.kind auto: triton-embedded, which this machine can run")
+        log.info("backend.kind auto: triton-embedded")
         return "triton-embedded"
-    log.info("backend.kind auto: local, for no embedded Triton can run here: %s", obstacle)
+    log.info("backend.kind auto: local, because an embedded Triton cannot run here: %s", obstacle)
     return "local"
 
 
 def open_bundle(settings: Settings) -> Bundle:
-    """The bundle the settings name; a preset is made first when it is not there yet."""
+    """Loads the bundle that the settings name. A preset is created first when its folder does not exist."""
     folder = settings.bundle.folder
     if settings.bundle.path is None and not folder.exists():
         from wavserve.models.weights import presets
 
-        log.info("making bundle %s (preset %s, seeded random weights)", folder, settings.bundle.preset)
+        log.info("creating bundle %s (preset %s, seeded random weights)", folder, settings.bundle.preset)
         try:
             presets.create(settings.bundle.preset, folder, settings.bundle.seed)
         except OSError as error:
-            raise SettingsError(f"bundle.root: cannot make {folder}: {error}") from error
+            raise SettingsError(f"bundle.root: cannot create {folder}: {error}") from error
     return bundle.load(folder)
 
 
@@ -150,7 +149,7 @@ async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBack
     opened = await asyncio.to_thread(open_bundle, settings)
     settings = await asyncio.to_thread(with_dtype, settings, opened.spec)
     for path in clean_up():
-        log.info("removed %s, which a dead process left", path)
+        log.info("removed %s, left by a dead process", path)
     name = new_name()
     environment = inherited_environment() | model_environment(settings, opened.folder, arena_prefix=name)
     at_once = settings.backend.workers or (1 if _may_be_on_gpu(settings.backend.device) else SIDE_BY_SIDE)
@@ -166,12 +165,12 @@ async def _remote(settings: Settings, metrics: Metrics, wrap_backend: WrapBacken
 async def _behind_triton(
     settings: Settings, metrics: Metrics, servers: Mapping[str, TritonServer | None], wrap_backend: WrapBackend
 ) -> Fleet:
-    """A fleet of endpoints, by address; with the server where it is ours."""
+    """A fleet of Triton endpoints by name, each with its server where this process starts it."""
     from wavserve.backends.triton.client import TritonBackend
     from wavserve.backends.triton.health import Supervisor, WatchConfig
 
-    told = settings.triton
-    watch = WatchConfig(told.canary_s, told.hang_s, told.load_s, told.max_repairs)
+    triton = settings.triton
+    watch = WatchConfig(triton.canary_s, triton.hang_s, triton.load_s, triton.max_repairs)
     health_changed = asyncio.Event()
 
     def on_traffic(verb: str, sent: Mapping[str, int], received: Mapping[str, int]) -> None:
@@ -184,12 +183,12 @@ async def _behind_triton(
 
         return Supervisor(name, backend, watch, server, on_change)
 
-    backends = {  # ours has no address before it is started
+    backends = {  # an embedded server has no address before it starts
         name: TritonBackend(name if server is None else None, on_traffic=on_traffic) for name, server in servers.items()
     }
     supervisors = [supervisor(name, backends[name], server) for name, server in servers.items()]
     try:
-        about = await _first_up(supervisors, told.load_s)
+        about = await _first_up(supervisors, triton.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
         num_slots = min(each.num_slots for each in supervisors if each.num_slots is not None)
         workers = settings.backend.workers or (SIDE_BY_SIDE if about.device == "cpu" else 1)
@@ -207,7 +206,10 @@ async def _behind_triton(
 
 
 async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About:
-    """Starts them all, and returns what the first that answers says; ours must, others are waited for."""
+    """Starts all supervisors. Returns what the first Triton that answers reports.
+
+    Our own server must start. Other Tritons are waited for, at most `within_s` seconds until one answers.
+    """
     loop = asyncio.get_running_loop()
     until, answered = loop.time() + within_s, None
     waiting = list(supervisors)
@@ -217,7 +219,7 @@ async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About
                 await each.start()
                 answered = answered or each.about[ARENA_OWNER]
             except SettingsError:
-                raise  # waiting changes neither our settings nor their version
+                raise  # waiting changes neither our settings nor the version of Triton
             except WavserveError as error:
                 if each.owns_server or loop.time() > until:
                     raise
@@ -240,32 +242,34 @@ def _health(supervisor: Supervisor) -> Health:
 
 
 def _may_be_on_gpu(device: str) -> bool:
-    """Whether models that choose their own device may find a GPU; a gateway has no torch to ask."""
+    """Whether models that choose their own device may find a GPU. A gateway has no torch that could answer this."""
     return device == "cuda" or (device == "auto" and any(Path(each).exists() for each in GPU_DRIVERS))
 
 
 def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
-    """As the models said last, up to a canary ago."""
-    told = [about.arena for each in supervisors for about in each.about.values() if about.arena is not None]
-    return sum(arena["used"] for arena in told), sum(arena["slots"] for arena in told)
+    """Arena slots in use and in all, as the models last reported: up to one `triton.canary_s` ago."""
+    arenas = [about.arena for each in supervisors for about in each.about.values() if about.arena is not None]
+    return sum(arena["used"] for arena in arenas), sum(arena["slots"] for arena in arenas)
 
 
 class Size(NamedTuple):
-    """What a backend can take."""
+    """What a backend can take at once."""
 
     num_slots: int
-    """which a slice must fit"""
+    """arena slots, which a slice must fit into"""
     workers: int
     """calls that run at once"""
     one_call_per_model: bool
-    """each of them on another model"""
+    """whether each of these calls must be on another model"""
 
 
 def device_config(settings: Settings, size: Size) -> DeviceConfig:
-    """What plans through a backend of this size, as the settings have it."""
-    told, planner, depth = settings.batcher, settings.planner, size.workers + settings.batcher.ready
+    """The configuration of a device whose backend has this size."""
+    batcher, planner, depth = settings.batcher, settings.planner, size.workers + settings.batcher.ready
     return DeviceConfig(
-        BatcherConfig(told.max_rows, size.workers, depth, told.slice_s, told.arena_retry_s, size.one_call_per_model),
+        BatcherConfig(
+            batcher.max_rows, size.workers, depth, batcher.slice_s, batcher.arena_retry_s, size.one_call_per_model
+        ),
         min(planner.slice_size, size.num_slots),
         planner.slices_in_flight,
         settings.backend.max_cached_texts,
@@ -273,7 +277,7 @@ def device_config(settings: Settings, size: Size) -> DeviceConfig:
 
 
 def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: Size) -> Device:
-    """A backend with what plans through it, running."""
+    """A device over a backend. Its batcher runs."""
     device = Device.over(spec, backend, device_config(settings, size), metrics.observe_call)
     device.batcher.start()
     return device

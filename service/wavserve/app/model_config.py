@@ -1,7 +1,6 @@
-"""What the models are told of the settings: in this process, and as the environment of processes of their own.
+"""The models' part of the settings: a configuration in this process, environment variables for other processes.
 
-Part of the composition root, called by `fleet` and, in a model's process, by `triton_model`. torch is imported only
-where it is asked for: a gateway before Tritons has none.
+Part of the composition root. torch is imported only where it is needed, because a gateway in front of Tritons has none.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def runner_config(settings: Settings) -> RunnerConfig:
-    """What the models' loading needs of the settings, in this process or in one of Triton's."""
+    """The settings that loading the models needs, in this process or in one of Triton's."""
     from wavserve.models.runners.loading import RunnerConfig
 
     backend, arena = settings.backend, settings.arena
@@ -37,9 +36,9 @@ def runner_config(settings: Settings) -> RunnerConfig:
 
 
 def with_dtype(settings: Settings, spec: PolicySpec) -> Settings:
-    """`backend.dtype` auto is decided once, for all processes of the models: they share an arena."""
+    """Decides `backend.dtype` auto once, for all processes of the models, because they share an arena."""
     if settings.backend.dtype != "auto":
-        return settings  # and a gateway before a Triton of its own does not import torch
+        return settings  # a gateway with an embedded Triton then imports no torch
     from wavserve.models.runners.loading import decided
 
     dtype = decided(settings.backend.dtype, spec, settings.backend.device, settings.backend.threads)
@@ -47,13 +46,13 @@ def with_dtype(settings: Settings, spec: PolicySpec) -> Settings:
 
 
 def model_environment(settings: Settings, folder: Path, arena_prefix: str) -> dict[str, str]:
-    """What our Triton's models are told: our settings, with the bundle where it is and an arena of our own."""
+    """Variables for the models of our own Triton: our settings, the bundle's absolute folder, our own arena prefix."""
     own = settings.model_copy(
         update={
             "bundle": settings.bundle.model_copy(update={"path": folder.resolve()}),
             "arena": settings.arena.model_copy(update={"prefix": arena_prefix}),
         }
     )
-    sections = ("bundle", "backend", "arena", "planner", "log")  # planner: slots and slices must fit each other
+    sections = ("bundle", "backend", "arena", "planner", "log")  # planner: the arena must hold a slice
     keys = [f"{section}.{name}" for section in sections for name in type(getattr(own, section)).model_fields]
     return as_environment(own, keys)

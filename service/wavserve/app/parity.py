@@ -1,7 +1,7 @@
-"""Every fixture of a folder through every path we have: plain and fast models, and the planner that serves robots.
+"""Checks a folder's fixtures on every path we have: plain models, fast models, and the planner that serves robots.
 
-Called by `wavserve parity`. Whoever holds the released model can record such a folder and check us with it; nothing is
-assumed of its configuration.
+Anyone with the released model can record such a folder and check our models with it. Nothing is assumed about the
+model's configuration.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NUM_SLOTS = 5
 
 @dataclass(frozen=True, slots=True)
 class GivenNoise:
-    """The recorded draws of one planning request, in place of named ones."""
+    """The recorded draws of one planning request, used instead of named noise."""
 
     draws: Draws
     key: tuple[int, int] = (0, 0)
@@ -65,12 +65,12 @@ class GivenNoise:
 
 
 def run(folder: Path) -> list[Check]:
-    """Every check of a folder laid out like `tests/parity`. Raises BundleError when it cannot be read."""
+    """Makes every check of a folder laid out like `tests/parity`. Raises BundleError when it cannot be read."""
     return check_models(folder) + check_planner(folder)
 
 
 def check_planner(folder: Path, device: str = "cpu") -> list[Check]:
-    """The planning fixtures 08 and 09 through planner, batcher, arena and runners on a device, slice by slice."""
+    """Runs the planning fixtures 08 and 09 through planner, batcher, arena and runners on a device, slice by slice."""
     inputs = read_fixture(folder, "07_plan_inputs")
     cases: list[tuple[str, Mode, bool]] = [
         ("08_plan_official", "published", False),
@@ -109,7 +109,7 @@ async def _plan(subject: Subject, inputs: Fixture, config: PlannerConfig, on: st
 def _compared(
     fixture: Fixture, plan: Plan, config: PlannerConfig, model: FixtureConfig
 ) -> Iterator[tuple[str, NDArray[Any], NDArray[Any]]]:
-    """Name, ours and theirs of everything the planner reports. Video Gaussians on the generated frames only."""
+    """Name, our value and the recorded one of all that the planner reports. Video Gaussians: generated frames only."""
     prefix = "per_view." if config.per_view_noise else ""
     snr = f"{prefix}snr" if config.mode == "paper" else "snr_as_attributed"
     yield f"{prefix}action", plan.actions[None], fixture[f"{prefix}action"].numpy()
@@ -133,7 +133,7 @@ def _check(fixture: str, tensor: str, ours: NDArray[Any], theirs: NDArray[Any]) 
 
 
 def _spec(config: FixtureConfig, planner: PlannerConfig) -> PolicySpec:
-    """A policy of the fixtures' sizes; what it says of robots is never looked at."""
+    """A policy with the fixtures' sizes. Its facts about robots are placeholders that nothing reads."""
     latent, channels = config.latent, config.model.action.in_channels
     height, width = latent.height * latent.spatial_ratio, latent.width * latent.spatial_ratio
     return PolicySpec(

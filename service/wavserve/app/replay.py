@@ -1,6 +1,6 @@
-"""Makes a recorded plan again and compares: the proof that a receipt says all there is to say.
+"""Makes a recorded plan again and compares the actions. Equal actions prove that the record is complete.
 
-Called by `wavserve plan --replay`; assembles an in-process service around the bundle, with the session as it was.
+An in-process service is assembled around the bundle, with the session as it was.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wavserve.policy.sessions import Session
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A plan made again, beside the recorded one; both `[T, A]`."""
+    """The actions of a recorded plan and of its replay, both `[T, A]`."""
 
     recorded: Array
     replayed: Array
@@ -35,11 +35,10 @@ class Replay:
 
 
 async def replay(record_file: Path, settings: Settings) -> Replay:
-    """Plans again from a record, in the numbers it was made in. Raises BundleError when the record was made with
-    another policy."""
+    """Plans again from a record, in its dtype. Raises BundleError when the models have another policy or dtype."""
     record = records.load(record_file)
     service = await assemble(_as_recorded(settings, record))
-    service.policy.warm = True  # nothing to warm up for one plan
+    service.policy.warm = True  # a single plan needs no warm-up
     try:
         return await _replay(record, service)
     finally:
@@ -47,7 +46,7 @@ async def replay(record_file: Path, settings: Settings) -> Replay:
 
 
 def _as_recorded(settings: Settings, record: records.Record) -> Settings:
-    """The record's dtype; and for one plan no server is started, unless one was asked for."""
+    """The settings with the record's dtype. `auto` becomes `local`, because a single plan needs no server."""
     backend = settings.backend
     kind = "local" if backend.kind == "auto" else backend.kind
     changed = backend.model_copy(update={"kind": kind, "dtype": record.dtype or backend.dtype})
@@ -58,7 +57,7 @@ async def _replay(record: records.Record, service: Service) -> Replay:
     digest = service.policy.digest
     if record.policy_digest != digest:
         raise BundleError(f"the record was made with policy {record.policy_digest[:16]}, this bundle is {digest[:16]}")
-    if record.dtype not in (None, computed := service.fleet.dtype):  # a Triton that others started
+    if record.dtype not in (None, computed := service.fleet.dtype):  # possible with a running Triton
         raise BundleError(f"the record was made in {record.dtype}, the models here compute in {computed}")
     session = Session("replayed", digest, memory=record.memory, last=record.last)
     await service.sessions.commit(session)

@@ -1,6 +1,6 @@
-"""The composition root: settings in, a running service out. The only place that knows every part.
+"""Builds and runs the service from the settings. The only place that knows every part.
 
-Called by `wavserve serve` and `wavserve plan --replay`. Everything below is handed its small slice; nothing is global.
+Every part gets only its own slice of the settings. Nothing is global.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 GRACE_S = 5
-"""How long answers may take to leave after the plans are done."""
+"""Seconds in which the last answers may be sent after the plans have ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Everything between the edges and the models, assembled and warm."""
+    """Everything between the edges and the models, assembled."""
 
     policy: Policy
     sessions: MemorySessions
@@ -54,9 +54,9 @@ class Service:
 
 
 async def assemble(settings: Settings, wrap_backend: WrapBackend = identity) -> Service:
-    """Brings up the models and puts the parts together; `policy.warm_up` is the caller's next step.
+    """Opens the models and connects the parts. The caller then calls `policy.warm_up`.
 
-    `wrap_backend` puts something around each device's backend. Raises as `open_fleet` does.
+    `wrap_backend` wraps each device's backend. Raises what `open_fleet` raises.
     """
     metrics = Metrics()
     recorder = None if settings.record.folder is None else Recorder(settings.record.folder)
@@ -73,9 +73,9 @@ async def assemble(settings: Settings, wrap_backend: WrapBackend = identity) -> 
 
 
 async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> None:
-    """Runs both edges until SIGINT or SIGTERM, then drains: no new plans, those under way are answered.
+    """Runs both edges until SIGINT or SIGTERM, then drains: it refuses new plans and answers those under way.
 
-    Raises BundleError and SettingsError (a port in use), and whatever the warm-up plan failed with.
+    Raises BundleError, SettingsError (a port in use), and the error of a warm-up plan that failed.
     """
     configure_logging(settings.log.level, settings.log.format)
     http_socket = _listen(settings)
@@ -91,7 +91,7 @@ async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> Non
 
 
 async def _serve(settings: Settings, service: Service, http_socket: socket.socket, stopped: asyncio.Event) -> None:
-    """Both edges of a running service, until a signal."""
+    """Runs both edges of a service until a signal."""
     http, grpc_server = _edges(settings, service)
     grpc_port = _listen_grpc(settings, grpc_server)
     await grpc_server.start()
@@ -101,8 +101,8 @@ async def _serve(settings: Settings, service: Service, http_socket: socket.socke
     try:
         await _unless(stopped, policy.warm_up())
         if policy.warm:
-            # what is loaded now stays: a collector that looks at all of it each time stops the loop for long, and comes
-            # seldom, so that what requests leave piles up meanwhile
+            # Everything loaded by now stays. A collector that scanned it each time would block the event loop for long.
+            # It would also run seldom, and the garbage of requests would pile up meanwhile.
             gc.collect()
             gc.freeze()
             untrained = "; its weights are random: never run its actions on a robot" if policy.spec.untrained else ""
@@ -116,7 +116,7 @@ async def _serve(settings: Settings, service: Service, http_socket: socket.socke
 
 
 def _on_signal() -> asyncio.Event:
-    """Set by SIGINT or SIGTERM, from now on."""
+    """An event that SIGINT and SIGTERM set from now on."""
     stopped = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(signum, stopped.set)
@@ -124,7 +124,7 @@ def _on_signal() -> asyncio.Event:
 
 
 async def _unless(stopped: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The work's result; None when it was stopped before its end, and then it has cleaned up."""
+    """The result of `work`. When `stopped` is set first, cancels `work`, waits for its clean-up and returns None."""
     working, stopping = asyncio.create_task(work), asyncio.create_task(stopped.wait())
     await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -154,7 +154,7 @@ def _edges(settings: Settings, service: Service) -> tuple[_HttpServer, grpc.aio.
         access_log=False,
         lifespan="off",
         server_header=False,
-        timeout_graceful_shutdown=GRACE_S,  # an upload that never ends must not keep the service from ending
+        timeout_graceful_shutdown=GRACE_S,  # an endless upload must not keep the service alive
     )
     return _HttpServer(config), create_grpc_server(service.policy, limits, service.metrics)
 
@@ -181,13 +181,13 @@ def _parts(
 
 
 def _listen(settings: Settings) -> socket.socket:
-    """The HTTP socket, taken before anything is loaded: a port in use is told at once."""
+    """Binds the HTTP socket before anything is loaded, so that a port in use is reported at once."""
     host, port = settings.http.host, settings.http.port
-    # asyncio sets TCP_NODELAY only where it is told that the protocol is TCP; without it every answer waits for 40 ms
+    # asyncio sets TCP_NODELAY only on a socket whose protocol is stated as TCP. Without it every answer waits 40 ms.
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))  # not listened on before there is somebody to answer
+        listener.bind((host, port))  # uvicorn listens once the service can answer
     except OSError as error:
         listener.close()
         raise SettingsError(f"http.port: cannot listen on {host}:{port}: {error.strerror}") from error
@@ -195,7 +195,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _check_free(settings: Settings) -> None:
-    """gRPC opens its own socket, but only once the models are loaded: a port in use is told before that."""
+    """Reports a gRPC port in use at once. gRPC opens its own socket, but only after the models are loaded."""
     host, port = settings.grpc.host, settings.grpc.port
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -1,7 +1,6 @@
-"""The one settings tree: what it holds, and its defaults, each written once, here.
+"""The one settings tree: every setting, with its default, which is written only here.
 
-Filled by `settings_sources`. Read by `cli`, its commands and `app` only; every other module is handed the small slice
-it needs.
+Knows no source of values. A module outside `app` and `commands` never reads the tree: it gets the small slice it needs.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 NOTHING = "none"
-"""What unsets an optional setting."""
+"""The text that unsets an optional setting."""
 
 
 def _listed(value: object) -> object:
-    """Several texts in one, as flags and variables give them: `a,b`."""
+    """Splits `a,b`, the form in which flags and variables give several texts."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
@@ -43,116 +42,145 @@ class _Section(BaseModel):
 
 
 class BundleSettings(_Section):
-    path: OptionalPath = Field(default=None, description="policy bundle; none: the preset below, made at first start")
-    preset: Literal["tiny", "libero", "piper"] = Field(default="tiny", description="bundle used when path is none")
-    root: Path = Field(default=Path("bundles"), description="folder in which presets are made")
+    path: OptionalPath = Field(
+        default=None, description="folder of the policy bundle; none: the preset, created at the first start"
+    )
+    preset: Literal["tiny", "libero", "piper"] = Field(
+        default="tiny", description="bundle to serve when bundle.path is none"
+    )
+    root: Path = Field(default=Path("bundles"), description="folder in which presets are created")
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="seed of a preset's random weights")
 
     @property
     def folder(self) -> Path:
-        """Where the bundle is, or will be once the preset is made."""
+        """Where the bundle is, or will be once the preset is created."""
         return self.path or self.root / self.preset
 
 
 class BackendSettings(_Section):
     kind: Literal["auto", "local", "triton-embedded", "triton"] = Field(
         default="auto",
-        description="who runs the models; local: this process; auto: an embedded Triton where one can run, else local",
+        description="who runs the models; local: this process; triton-embedded: a Triton that this process starts; "
+        "triton: the Tritons at triton.urls; auto: triton-embedded where it can run, else local",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: cuda where there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where the models compute; auto: cuda where there is one"
+    )
     text_device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="of the text encoder alone; auto: as device; cpu: its gigabytes stay off the GPU"
+        default="auto",
+        description="where the text encoder computes; auto: backend.device; cpu keeps its gigabytes off the GPU",
     )
     dtype: Literal["float32", "bfloat16", "auto"] = Field(
-        default="float32", description="numbers the models compute in; auto: bfloat16 where it is much faster"
+        default="float32", description="number type of the models; auto: bfloat16 where it is much faster"
     )
-    threads: OptionalCount = Field(default=None, description="torch threads of a call; none: by model size")
+    threads: OptionalCount = Field(
+        default=None, description="torch threads of one model call; none: chosen by model size"
+    )
     workers: OptionalCount = Field(
-        default=None, description="calls at a time on a CPU; none: locally by the model's size, on a Triton two"
+        default=None, description="model calls at a time on a CPU; none: chosen by model size if local, two on a Triton"
     )
     compile: Literal["auto", "on", "off"] = Field(
-        default="auto", description="torch's compiler; auto: where it works; on: an error where it does not"
+        default="auto",
+        description="compile the models with torch; auto: where that works; on: an error where it does not",
     )
     cuda_graphs: Literal["auto", "on", "off"] = Field(
-        default="auto", description="experts as CUDA graphs, one launch a forward; auto: on a GPU"
+        default="auto", description="run each expert as one CUDA graph, launched once per forward pass; auto: on a GPU"
     )
-    max_cached_texts: Positive = Field(default=64, description="instructions whose keys and values are kept")
+    max_cached_texts: Positive = Field(default=64, description="instructions whose keys and values are cached")
 
 
 class TritonSettings(_Section):
-    urls: Endpoints = Field(default=("127.0.0.1:18001",), description="gRPC endpoints of running Tritons, one a GPU")
+    urls: Endpoints = Field(
+        default=("127.0.0.1:18001",), description="gRPC endpoints of running Tritons, one for each GPU"
+    )
     repository: Path = Field(
         default=Path(__file__).parents[3] / "model_repository",
-        description="Triton's model repository, for the embedded server; it is in the source tree",
+        description="model repository of the embedded Triton; it is in the source tree",
     )
-    canary_s: Seconds = Field(default=1.0, description="how often every model is asked whether it works")
-    hang_s: Seconds = Field(default=60.0, description="a model that answers nothing for so long is started again")
-    load_s: Seconds = Field(default=600.0, description="longest that loading a model may take")
-    max_repairs: Positive = Field(default=3, description="failed repairs in a row until the server is started again")
-    shm_bytes: Positive = Field(default=4 * 1024 * 1024, description="shared memory of a model's calls at its start")
+    canary_s: Seconds = Field(
+        default=1.0, description="time between two test calls to a model, which show that it works"
+    )
+    hang_s: Seconds = Field(default=60.0, description="a model that does not answer for this long is restarted")
+    load_s: Seconds = Field(default=600.0, description="longest time that loading a model may take")
+    max_repairs: Positive = Field(
+        default=3, description="failed repairs in a row after which the embedded Triton is restarted"
+    )
+    shm_bytes: Positive = Field(
+        default=4 * 1024 * 1024, description="shared memory of each model at its start, in bytes"
+    )
 
 
 class HttpSettings(_Section):
     host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: Port = Field(default=8000, description="0: any free port")
+    port: Port = Field(default=8000, description="port to listen on; 0: any free port")
 
 
 class GrpcSettings(_Section):
     host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: Port = Field(default=8001, description="0: any free port")
+    port: Port = Field(default=8001, description="port to listen on; 0: any free port")
 
 
 class LimitSettings(_Section):
-    max_body_bytes: Positive = Field(default=32 * 1024 * 1024, description="largest request, both edges")
-    max_image_bytes: Positive = Field(default=16 * 1024 * 1024, description="largest image as it travels")
-    max_image_pixels: Positive = Field(default=8_388_608, description="largest image, judged before it is decoded")
-    max_concurrent_plans: Positive = Field(default=16, description="plans under way at a time; more are refused")
-    repair_s: Seconds = Field(default=60.0, description="how long plans under way wait for models that are repaired")
-    drain_s: Seconds = Field(default=30.0, description="how long plans under way are waited for when stopping")
+    max_body_bytes: Positive = Field(default=32 * 1024 * 1024, description="largest request over HTTP or gRPC")
+    max_image_bytes: Positive = Field(default=16 * 1024 * 1024, description="largest encoded image")
+    max_image_pixels: Positive = Field(
+        default=8_388_608, description="largest image in pixels, checked before decoding"
+    )
+    max_concurrent_plans: Positive = Field(
+        default=16, description="plans under way at a time; the service refuses more"
+    )
+    repair_s: Seconds = Field(default=60.0, description="how long plans under way wait for models under repair")
+    drain_s: Seconds = Field(default=30.0, description="how long a stopping service waits for plans under way")
 
 
 class PlannerSettings(_Section):
     slice_size: Positive = Field(
-        default=8, description="video samples of a plan that travel together at most; slow models get fewer"
+        default=8, description="most video samples of a plan in one slice; slow models get smaller slices"
     )
-    slices_in_flight: Positive = Field(default=2, description="slices one plan has under way")
+    slices_in_flight: Positive = Field(default=2, description="slices of one plan that are under way at a time")
 
 
 class BatcherSettings(_Section):
-    max_rows: Positive = Field(default=16, description="batch rows of one backend call")
+    max_rows: Positive = Field(default=16, description="most batch rows of one backend call")
     ready: Annotated[int, Field(ge=0)] = Field(
-        default=1, description="calls handed to a busy backend, so that it finds the next one"
+        default=1, description="calls handed to a busy backend in advance, so that it need not wait for the next one"
     )
     slice_s: Seconds = Field(
-        default=0.2, description="how long a call and those ready behind it may take: what an urgent plan waits for"
+        default=0.2, description="longest time of a call and those ready behind it; an urgent plan may wait this long"
     )
-    arena_retry_s: Seconds = Field(default=0.05, description="how soon a full arena is tried again")
+    arena_retry_s: Seconds = Field(default=0.05, description="time until a plan tries a full arena again")
 
 
 class ArenaSettings(_Section):
-    num_slots: Positive = Field(default=32, description="video samples whose features are kept at a time")
-    lease_s: Seconds = Field(default=60.0, description="after this an unread slot is taken back")
+    num_slots: Positive = Field(default=32, description="video samples whose features are kept at the same time")
+    lease_s: Seconds = Field(default=60.0, description="time after which an unread slot may be used again")
     prefix: Name = Field(
-        default="wavserve", description="of the arena's file in /dev/shm, where Triton runs the models"
+        default="wavserve", description="prefix of the arena's file in /dev/shm, when Triton runs the models"
     )
 
 
 class SessionSettings(_Section):
-    ttl_s: Seconds = Field(default=600.0, description="a session unused for longer is forgotten")
-    max_sessions: Positive = Field(default=256, description="sessions kept; those of a single plan go first")
+    ttl_s: Seconds = Field(default=600.0, description="a session that is unused for longer expires")
+    max_sessions: Positive = Field(
+        default=256, description="most sessions kept; those with a single plan are evicted first"
+    )
 
 
 class RecordSettings(_Section):
-    folder: OptionalPath = Field(default=None, description="where requests are kept for replay; none: nowhere")
+    folder: OptionalPath = Field(
+        default=None, description="folder in which plans are recorded for replay; none: no recording"
+    )
 
 
 class LogSettings(_Section):
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least severe line written")
-    format: Literal["text", "json"] = Field(default="text", description="json: one object a line")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least severe level that is logged"
+    )
+    format: Literal["text", "json"] = Field(default="text", description="format of log lines; json: one object a line")
 
 
 class Settings(_Section):
-    """The tree. Keys are dotted: `http.port`."""
+    """The tree. A key is dotted: `http.port`."""
 
     bundle: BundleSettings = BundleSettings()
     backend: BackendSettings = BackendSettings()

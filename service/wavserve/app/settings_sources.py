@@ -1,7 +1,7 @@
-"""Where the settings' values come from: defaults, a TOML file, the environment, flags; the later wins.
+"""Reads the settings from defaults, a TOML file, the environment and flags. Later sources win.
 
-Read by `cli`, its commands and the composition roots. This is the only module that looks at the environment, and the
-one that tells this process and its children what processes that compute are told.
+This is the only module that reads or changes the environment. It gives child processes theirs, and sets what this
+process needs to compute.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ CONFIG_VARIABLE = "WAVSERVE_CONFIG"
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One value as somebody gave it: text from the environment or a flag, a plain TOML value from a file."""
+    """One value as it was given: text from the environment or a flag, a plain TOML value from a file."""
 
     key: str
     value: object
     source: str
-    """readable: `file wavserve.toml`, `environment WAVSERVE_HTTP__PORT`, `flag --set`"""
+    """readable, such as `file wavserve.toml`, `environment WAVSERVE_HTTP__PORT`, `flag --set`"""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings, and for every dotted key where its value came from."""
+    """The settings, and the source of every dotted key's value."""
 
     settings: Settings
     sources: Mapping[str, str]
@@ -51,12 +51,12 @@ class Loaded:
 
 
 def inherited_environment() -> dict[str, str]:
-    """This process's environment for a child, without our own variables: those the child is given on purpose."""
+    """This process's environment for a child, without our own variables. The child gets those explicitly."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
 def prepare_to_compute() -> None:
-    """Tells this process what processes that compute are told, unless its user decided; before torch is imported."""
+    """Sets `processes.COMPUTING` in this process, where its user set nothing. Call it before torch is imported."""
     processes.prepare_to_compute(os.environ)
 
 
@@ -66,21 +66,21 @@ def load_from_process(file: Path | None, flags: Iterable[Given] = ()) -> Loaded:
 
 
 def as_environment(settings: Settings, keys: Iterable[str]) -> dict[str, str]:
-    """The variables that give another process of ours these dotted keys' values."""
-    told = {}
+    """Environment variables that give these dotted keys' values to another process of ours."""
+    variables = {}
     for key in keys:
         section, name = key.split(".")
         value = getattr(getattr(settings, section), name)
         text = NOTHING if value is None else ",".join(value) if isinstance(value, tuple) else str(value)
-        told[PREFIX + key.upper().replace(".", "__")] = text
-    return told
+        variables[PREFIX + key.upper().replace(".", "__")] = text
+    return variables
 
 
 def load_settings(file: Path | None, environ: Mapping[str, str], flags: Iterable[Given] = ()) -> Loaded:
-    """The tree from its sources; `file` None means the one `WAVSERVE_CONFIG` names, if any.
+    """Builds the tree from its sources. `file` None: the file that `WAVSERVE_CONFIG` names, if any.
 
-    Raises SettingsError: unknown key (with its source and the nearest known ones), wrong value (key, source, expected,
-    actual), unreadable file, or values that cannot stand together.
+    Raises SettingsError for an unknown key (with its source and the nearest known keys), a wrong value (with key,
+    source, expected and actual), an unreadable file, and values that contradict each other.
     """
     if file is None and environ.get(CONFIG_VARIABLE):
         file = Path(environ[CONFIG_VARIABLE])
@@ -100,12 +100,12 @@ def load_settings(file: Path | None, environ: Mapping[str, str], flags: Iterable
 
 def _leaves() -> dict[str, TypeAdapter[Any]]:
     """A parser for every dotted key."""
-    found: dict[str, TypeAdapter[Any]] = {}
+    parsers: dict[str, TypeAdapter[Any]] = {}
     for section, default in Settings():
         for name, field in type(default).model_fields.items():
             constrained: Any = Annotated[field.annotation, field]
-            found[f"{section}.{name}"] = TypeAdapter(constrained)
-    return found
+            parsers[f"{section}.{name}"] = TypeAdapter(constrained)
+    return parsers
 
 
 def _from_file(file: Path | None) -> Iterator[Given]:
@@ -129,7 +129,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[Given]:
 
 
 def _unknown(given: Given, known: Iterable[str]) -> str:
-    """Nearest by spelling, an underscore taken for a dot and a bare section for any of its keys."""
+    """The error text, with the known keys that are spelt most alike. `_` counts as a dot, a section as all its keys."""
     of_section = [key for key in known if key.startswith(f"{given.key}.")]
     near = of_section or difflib.get_close_matches(given.key.replace("_", "."), list(known), n=3, cutoff=0.6)
     if given.source.startswith("environment"):
@@ -139,7 +139,7 @@ def _unknown(given: Given, known: Iterable[str]) -> str:
 
 
 def _parse(given: Given, parser: TypeAdapter[Any]) -> object:
-    """Text is parsed; a value from a file must have the right type already."""
+    """Parses text. A value from a file must already have the right type."""
     try:
         if given.source.startswith("file "):
             return parser.validate_json(json.dumps(given.value), strict=True)
@@ -147,14 +147,14 @@ def _parse(given: Given, parser: TypeAdapter[Any]) -> object:
     except ValidationError as error:
         expected = error.errors()[0]["msg"].removeprefix("Input should be ")
     except TypeError:  # a TOML date has no JSON form
-        expected = "a text, a number or a truth value"
+        expected = "a text, a number or a boolean"
     raise SettingsError(f"{given.source}: {given.key}: expected {expected}, got {given.value!r}")
 
 
 def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
-    """What no single key can be blamed for."""
+    """Checks that compare several keys."""
     slots, size = settings.arena.num_slots, settings.planner.slice_size
-    if slots < size:  # a slice gets all its slots or none, so no plan could ever run
+    if slots < size:  # a slice gets all its slots or none, so that no plan could run
         raise SettingsError(
             f"arena.num_slots ({sources['arena.num_slots']}): expected at least planner.slice_size = {size} "
             f"({sources['planner.slice_size']}), got {slots}"
@@ -162,6 +162,6 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
     http, grpc = settings.http, settings.grpc
     if http.port and (http.host, http.port) == (grpc.host, grpc.port):
         raise SettingsError(
-            f"grpc.port ({sources['grpc.port']}): expected another than http.port ({sources['http.port']}), "
+            f"grpc.port ({sources['grpc.port']}): expected a port other than http.port ({sources['http.port']}), "
             f"got {grpc.port}"
         )

@@ -1,8 +1,8 @@
-"""The entry of every `model_repository/*/1/model.py`: a hosted model as Triton's Python backend calls it.
+"""The entry point of every `model_repository/*/1/model.py`: one hosted model, called by Triton's Python backend.
 
-A composition root like `app`: reads the settings (from the environment, as the gateway or the container gives them),
-loads one model, and turns Triton's requests into calls of its host. Tensors go in and out by DLPack only: the stub's
-numpy bridge is wrong with numpy 2. Imported in Triton's stub process alone.
+The composition root of a model's process. It reads the settings from the environment that the gateway or the container
+sets, loads one model, and turns Triton's requests into calls of its host. Tensors pass by DLPack only, because the
+stub's numpy bridge is wrong with numpy 2. It can be imported only in Triton's stub process.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 class TritonPythonModel:
-    """Which model it is, `model_name` tells."""
+    """One class for all models. Triton's argument `model_name` says which one to load."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        # the stub takes files for ASCII otherwise, whatever PYTHONUTF8 is, and torch's compiler cannot read its own
+        # else the stub reads files as ASCII, whatever PYTHONUTF8 is, and torch's compiler cannot read its own files
         with contextlib.suppress(locale.Error):
             locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
         try:
@@ -64,16 +64,16 @@ class TritonPythonModel:
 
 
 def _load(args: dict[str, str]) -> Host:
-    told = settings_sources.load_from_process(None).settings
-    configure_logging(told.log.level, told.log.format)
+    settings = settings_sources.load_from_process(None).settings
+    configure_logging(settings.log.level, settings.log.format)
     on_gpu = args["model_instance_kind"] == "GPU"
     if on_gpu and args["model_instance_device_id"] != "0":
         raise SettingsError("a Triton serves one GPU: expected one in CUDA_VISIBLE_DEVICES, got several")
-    device = told.backend.device if on_gpu or told.backend.device == "cuda" else "cpu"
+    device = settings.backend.device if on_gpu or settings.backend.device == "cuda" else "cpu"
     if device == "cpu":
-        os.nice(NICENESS)  # before there are threads
-    config = replace(runner_config(told), device=device)
-    return host.load(args["model_name"], bundle.load(told.bundle.folder), config, told.arena.prefix)
+        os.nice(NICENESS)  # before any thread starts
+    config = replace(runner_config(settings), device=device)
+    return host.load(args["model_name"], bundle.load(settings.bundle.folder), config, settings.arena.prefix)
 
 
 def _inputs(request: Any) -> Tensors:
@@ -81,7 +81,7 @@ def _inputs(request: Any) -> Tensors:
 
 
 def _code(error: WavserveError) -> int:
-    """Triton's own code beside ours in the message, for whoever reads its logs and metrics."""
+    """Triton's own code for the error, for its logs and metrics. Our code is in the message."""
     kinds = {InvalidRequest: pb_utils.TritonError.INVALID_ARG, Cancelled: pb_utils.TritonError.CANCELLED}
     codes = (code for kind, code in kinds.items() if isinstance(error, kind))
     return int(next(codes, pb_utils.TritonError.UNAVAILABLE))
