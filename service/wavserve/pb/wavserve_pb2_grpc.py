@@ -60,29 +60,29 @@ class PlanServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Plan(self, request, context):
-        """One observation in, one chunk of actions out.
+        """Plans one chunk of actions from one observation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Control(self, request_iterator, context):
-        """A robot's stream: Hello first, then observations; the newest observation wins.
-        Answers UNIMPLEMENTED until the control-stream issue lands.
+        """A robot's stream. The robot sends Hello first, then observations; the newest observation wins.
+        Not implemented yet: the server answers UNIMPLEMENTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Reset(self, request, context):
-        """Forgets the frame memory of a session; its next observation starts afresh.
+        """Forgets the frame memory of a session. The session's next observation starts a new memory.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPolicy(self, request, context):
-        """What this server plans for: cameras, dimensions, units, defaults and bounds.
+        """The policy that this server serves: cameras, dimensions, units, planner defaults and bounds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
