@@ -35,7 +35,7 @@ EXPOSE 8000 8001
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5m --retries=3 \
     CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8000, timeout=4); c.request('GET', '/readyz'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["wavserve"]
-# Listens on every address in the container's own network. The `ports` of whoever runs it decide what the host exposes.
+# Listens on every address in the container's own network. The `ports` of the container decide what the host exposes.
 CMD ["serve", "--backend", "triton", "--triton-url", "triton:8001", "--set", "http.host=0.0.0.0", "--set", "grpc.host=0.0.0.0"]
 
 
