@@ -11,19 +11,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from tests.examples import example_policy
 from wavserve.core.errors import WavserveError
 from wavserve.core.messages import ActionChunk, EncodedImage, Observation
 from wavserve.core.spec import (
-    ActionSpec,
     CameraSpec,
     ExpertConfig,
     LatentSpec,
     ModelConfig,
-    NormSpec,
     PlannerConfig,
     PolicySpec,
     Resize,
-    VectorSpec,
     VideoConfig,
 )
 from wavserve.core.types import DeadlineResult, IterationRecord, PlanRequest, Receipt, Stop
@@ -36,26 +34,16 @@ STATE_DIM, ACTION_DIM, CHUNK = 8, 7, 16
 INSTRUCTION = "pick up the alphabet soup"
 
 
-def example_vector(dim: int) -> VectorSpec:
-    names = tuple(f"x{i}" for i in range(dim))
-    return VectorSpec(names, ("m",) * dim, NormSpec("minmax", (-1.0,) * dim, (1.0,) * dim))
-
-
 def example_spec(resize: Resize = "exact") -> PolicySpec:
     """Two cameras of 128x128, state 8, action 7, chunk 16."""
     expert = ExpertConfig(7, 7, num_heads=2, head_dim=6, rope_base=20)
     video = VideoConfig(16, 16, num_layers=2, num_heads=2, head_dim=12, caption_channels=8)
-    return PolicySpec(
-        name="example",
-        untrained=True,
+    return example_policy(
+        STATE_DIM,
+        ACTION_DIM,
         cameras=tuple(CameraSpec(name, 128, 128, resize) for name in ("agentview", "wrist")),
-        state=example_vector(STATE_DIM),
-        action=ActionSpec(example_vector(ACTION_DIM)),
         chunk=CHUNK,
         control_hz=20.0,
-        memory_threshold=1,
-        max_instruction_bytes=64,
-        max_prompt_tokens=64,
         model=ModelConfig(video, expert, expert),
         latent=LatentSpec(4, 2, 4, 4),
         planner=PlannerConfig(num_iterations=2, num_video_samples=6, num_value_samples=4),

@@ -10,19 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tests.examples import example_policy
 from wavserve.backends.fake import FakeBackend
-from wavserve.core.spec import (
-    ActionSpec,
-    CameraSpec,
-    ExpertConfig,
-    LatentSpec,
-    ModelConfig,
-    NormSpec,
-    PlannerConfig,
-    PolicySpec,
-    VectorSpec,
-    VideoConfig,
-)
+from wavserve.core.spec import CameraSpec, ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, PolicySpec, VideoConfig
 from wavserve.core.types import Clock, PlanRequest, TextEmbedding
 from wavserve.models.arena.book import ArenaBook
 from wavserve.planning.device import Device, DeviceConfig
@@ -39,23 +29,13 @@ CLOSE_S = 10.0
 """How long a rig may take to close; a call that a failed test holds up must not hang the run."""
 
 
-def example_vector(dim: int) -> VectorSpec:
-    names = tuple(f"x{i}" for i in range(dim))
-    return VectorSpec(names, ("m",) * dim, NormSpec("minmax", (-1.0,) * dim, (1.0,) * dim))
-
-
 def example_spec() -> PolicySpec:
-    return PolicySpec(
-        name="example",
-        untrained=True,
+    return example_policy(
+        state_dim=3,
+        action_dim=2,
         cameras=(CameraSpec("top", 8, 8), CameraSpec("wrist", 8, 8)),
-        state=example_vector(3),
-        action=ActionSpec(example_vector(2)),
         chunk=6,
         control_hz=10.0,
-        memory_threshold=1,
-        max_instruction_bytes=64,
-        max_prompt_tokens=64,
         model=ModelConfig(
             VideoConfig(3, 3, 1, 1, 8, caption_channels=2), ExpertConfig(4, 4, 1, 8, 57), ExpertConfig(5, 5, 1, 8, 54)
         ),
