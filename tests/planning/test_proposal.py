@@ -138,5 +138,5 @@ def test_a_call_draws_the_noises_that_it_names() -> None:
 
 
 @pytest.mark.parametrize(("fraction", "count", "elites"), [(0.14, 50, 7), (0.28, 25, 7), (0.9, 30, 27), (0.1, 15, 2)])
-def test_the_number_of_elites_is_the_ceiling_of_the_fraction_in_decimal(fraction: float, count: int, elites: int) -> None:
+def test_the_elites_are_the_ceiling_of_the_decimal_fraction(fraction: float, count: int, elites: int) -> None:
     assert PlannerConfig(video_elite_fraction=fraction, num_video_samples=count).num_video_elites == elites
