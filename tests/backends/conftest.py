@@ -1,4 +1,4 @@
-"""Every test here runs on every backend: the fake, the models in this process, and the models in a real Triton."""
+"""The backends under test: the fake, the models in this process, and the models in a real Triton."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ async def running_triton(tiny: Bundle) -> AsyncIterator[RunningTriton]:
 
 @pytest.fixture(scope="module")
 async def reference(tiny: Bundle) -> AsyncIterator[Subject]:
-    """The models in this process, to compare with."""
-    async with local(tiny) as made:
-        yield made
+    """The models in this process, as the reference for other backends."""
+    async with local(tiny) as expected:
+        yield expected
 
 
 @pytest.fixture(params=["fake", "local", "triton"])

@@ -64,7 +64,7 @@ async def local(tiny: Bundle) -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def fake(tiny: Bundle) -> AsyncIterator[Subject]:
-    """Numpy; a call takes a moment, so that it can be given up."""
+    """A backend without models. A call takes 20 ms, so that a test can cancel it."""
     book = ArenaBook(SLOTS, lease_s=1e9)
     backend = FakeBackend(tiny.spec, book, before=lambda verb: asyncio.sleep(0.02))
     yield Subject("fake", backend, tiny.spec, used_of(book))
@@ -89,18 +89,18 @@ class RunningTriton:
 
     @asynccontextmanager
     async def subject(self) -> AsyncIterator[Subject]:
-        """As good as new: every slot free, and no text known that a test may use."""
+        """The server's models with every slot free, and without the texts that tests use in their caches."""
         await self._forget()
         yield Subject("triton", self.backend, self.tiny.spec, self.used)
 
     @property
     def pid(self) -> int:
-        """Of what stands before the server and its models."""
+        """Of the reaper, the parent of the server and its models."""
         assert self.server.pid is not None
         return self.server.pid
 
     def kill(self) -> None:
-        """As a machine that fails."""
+        """Ends the server at once, as a failing machine would."""
         self.server.kill()
 
     async def used(self) -> int:
@@ -109,6 +109,7 @@ class RunningTriton:
         return arena["used"]
 
     async def _forget(self) -> None:
+        """Releases all slots, and evicts all texts by four that no test uses."""
         prefix, _, epoch = (await self._slab()).name.rpartition("-")
         slab = slabs.attach(prefix, int(epoch, 16))
         assert slab is not None
@@ -120,7 +121,7 @@ class RunningTriton:
             await self.backend.run("denoise", inputs)
 
     async def _slab(self) -> Path:
-        """The living arena's file; one of a model just unloaded goes with its process, a moment after the answer."""
+        """The living arena's file. The file of an unloaded model disappears a moment after the unload."""
         async with asyncio.timeout(TIMEOUT_S):
             while len(found := list(slabs.SHM.glob(f"{self.name}-{'[0-9a-f]' * 8}"))) > 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""What every backend owes: shapes by the signature table, groups that do not touch each other, the arena's answers."""
+"""The contract of every backend: shapes by the signature table, independent groups, and the statuses of the arena."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from wavserve.core.types import Tensors
 from wavserve.core.verbs import VERBS, Status
 
 BEGUN_S = {"fake": 0.001, "local": 0.2, "triton": 0.2}
-"""When a call given up is at the model for sure."""
+"""Seconds after which the model has begun a call."""
 
 
 def assert_outputs(subject: Subject, verb: str, outputs: Tensors, groups: int, samples: int) -> None:
-    """Names, dtypes and shapes are the signature table's."""
+    """Checks names, dtypes and shapes against the signature table."""
     spec, latent, camera = subject.spec, subject.spec.latent, subject.spec.cameras[0]
     sizes = {
         "V": spec.num_views,
@@ -41,11 +41,12 @@ def assert_outputs(subject: Subject, verb: str, outputs: Tensors, groups: int, s
     assert set(outputs) == set(table)
     for name, (dtype, shape) in table.items():
         assert outputs[name].dtype == dtype, name
-        told = [int(letter) if letter.isdigit() else sizes.get(letter) for letter in shape.split()]
+        declared = [int(letter) if letter.isdigit() else sizes.get(letter) for letter in shape.split()]
         actual = outputs[name].shape
         assert actual[0] == groups, name
-        assert len(actual) == 1 + len(told), name
-        assert all(want in (None, have) for want, have in zip(told, actual[1:], strict=True)), (name, told, actual)
+        assert len(actual) == 1 + len(declared), name
+        pairs = zip(declared, actual[1:], strict=True)
+        assert all(want in (None, have) for want, have in pairs), (name, declared, actual)
 
 
 @pytest.mark.parametrize("verb", ["encode_images", "encode_text", "decode_video", "imagine", "denoise"])
@@ -60,8 +61,8 @@ async def test_outputs_on_handles_follow_the_signature_table(subject: Subject) -
     scored = await subject.run("score", value_inputs(subject.spec, handles, flow_steps=2, release=0))
     assert_outputs(subject, "score", scored, 2, N)
     single = handles[:, :1]
-    judged = await subject.run("value_features", value_inputs(subject.spec, single, 1))
-    assert_outputs(subject, "value_features", judged, 2, 1)
+    answered = await subject.run("value_features", value_inputs(subject.spec, single, 1))
+    assert_outputs(subject, "value_features", answered, 2, 1)
     assert_outputs(subject, "decode", await subject.run("decode", action_inputs(subject.spec, single)), 2, 1)
     assert_outputs(subject, "release", await subject.run("release", {"handles": handles[:, 1:]}), 2, 1)
     assert await subject.used() == 0
@@ -69,7 +70,7 @@ async def test_outputs_on_handles_follow_the_signature_table(subject: Subject) -
 
 @pytest.mark.parametrize(("verb", "groups"), [("encode_images", 9), ("decode_video", 3), ("denoise", 3)])
 async def test_a_group_does_not_depend_on_its_neighbours(subject: Subject, verb: str, groups: int) -> None:
-    """Nine: more pictures than a CPU encodes at a time."""
+    """Nine groups have more images than a CPU encodes at a time."""
     inputs = example_inputs(subject.spec, verb, groups)
     together = await subject.run(verb, inputs)
     for g in range(groups):
@@ -82,32 +83,32 @@ async def test_a_group_does_not_depend_on_its_neighbours(subject: Subject, verb:
 async def test_scores_and_actions_do_not_depend_on_neighbours(subject: Subject) -> None:
     handles = await subject.imagine(groups=3, samples=1)
     scoring = value_inputs(subject.spec, handles, flow_steps=2, release=0)
-    appraising, acting = value_inputs(subject.spec, handles, 1), action_inputs(subject.spec, handles)
+    inspecting, acting = value_inputs(subject.spec, handles, 1), action_inputs(subject.spec, handles)
     scores = (await subject.run("score", scoring))["values"]
     alone = [(await subject.run("score", {n: t[g : g + 1] for n, t in scoring.items()}))["values"][0] for g in range(3)]
     np.testing.assert_allclose(scores, np.stack(alone), atol=1e-5)
     assert not np.allclose(scores[0], scores[1])
-    await subject.run("value_features", appraising)
+    await subject.run("value_features", inspecting)
     first = (await subject.run("decode", {n: t[:1] for n, t in acting.items()}))["actions"]
     rest = (await subject.run("decode", {n: t[1:] for n, t in acting.items()}))["actions"]
     handles = await subject.imagine(groups=3, samples=1)
-    await subject.run("value_features", {**appraising, "handles": handles})
+    await subject.run("value_features", {**inspecting, "handles": handles})
     together = (await subject.run("decode", {**acting, "handles": handles}))["actions"]
     np.testing.assert_allclose(together, np.concatenate([first, rest]), atol=1e-5)
 
 
-async def test_given_noise_stands_for_the_named_draw(subject: Subject) -> None:
+async def test_explicit_noise_replaces_the_named_draw(subject: Subject) -> None:
     inputs = example_inputs(subject.spec, "denoise")
     shape = (subject.spec.num_views, *inputs["mean"].shape[2:])
-    given = noise.draw_many((0, 0), Stream.VIDEO, 0, [0], shape)[None]
+    explicit = noise.draw_many((0, 0), Stream.VIDEO, 0, [0], shape)[None]
     named = (await subject.run("denoise", inputs))["latents"]
-    np.testing.assert_array_equal(named, (await subject.run("denoise", {**inputs, "noise": given}))["latents"])
-    other = (await subject.run("denoise", {**inputs, "noise": given + 1}))["latents"]
+    np.testing.assert_array_equal(named, (await subject.run("denoise", {**inputs, "noise": explicit}))["latents"])
+    other = (await subject.run("denoise", {**inputs, "noise": explicit + 1}))["latents"]
     assert not np.allclose(named, other)
 
 
-async def test_a_missed_text_is_told_and_its_neighbour_is_served(subject: Subject) -> None:
-    await subject.run("release", {"handles": await subject.imagine()})  # text 0 is known now
+async def test_a_missing_text_fails_its_group_and_the_neighbour_is_served(subject: Subject) -> None:
+    await subject.run("release", {"handles": await subject.imagine()})  # text 0 is cached now
     both = await subject.run("imagine", example_inputs(subject.spec, "imagine", 2, text=False))
     assert both["status"].tolist() == [Status.OK, Status.TEXT_MISS]
     missed = await subject.run("denoise", example_inputs(subject.spec, "denoise", 2, text=False))
@@ -115,18 +116,18 @@ async def test_a_missed_text_is_told_and_its_neighbour_is_served(subject: Subjec
     assert await subject.used() == N
 
 
-async def test_the_texts_used_last_are_kept(subject: Subject) -> None:
+async def test_the_most_recent_texts_stay_cached(subject: Subject) -> None:
     for seed in range(6):
         handles = (await subject.run("imagine", example_inputs(subject.spec, "imagine", seed=seed)))["handles"]
         await subject.run("release", {"handles": handles})
-    known = []
+    cached = []
     for seed in range(6):
         outputs = await subject.run("denoise", example_inputs(subject.spec, "denoise", seed=seed, text=False))
-        known.append(outputs["status"][0] == Status.OK)
-    assert known == [False, False, True, True, True, True]
+        cached.append(outputs["status"][0] == Status.OK)
+    assert cached == [False, False, True, True, True, True]
 
 
-async def test_a_full_arena_refuses_a_whole_group_and_serves_its_neighbour(subject: Subject) -> None:
+async def test_a_full_arena_fails_a_whole_group_and_the_neighbour_is_served(subject: Subject) -> None:
     held = await subject.imagine(samples=SLOTS - N)
     outputs = await subject.run("imagine", example_inputs(subject.spec, "imagine", 2))
     assert outputs["status"].tolist() == [Status.OK, Status.ARENA_FULL]
@@ -136,7 +137,7 @@ async def test_a_full_arena_refuses_a_whole_group_and_serves_its_neighbour(subje
     assert (await subject.imagine(samples=SLOTS - N)).shape == (1, SLOTS - N, 2)
 
 
-async def test_scoring_releases_only_when_told_to(subject: Subject) -> None:
+async def test_score_releases_slots_only_when_its_parameter_says_so(subject: Subject) -> None:
     handles = await subject.imagine()
     for release in (0, 1):
         outputs = await subject.run("score", value_inputs(subject.spec, handles, flow_steps=1, release=release))
@@ -145,7 +146,7 @@ async def test_scoring_releases_only_when_told_to(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("verb", ["score", "value_features", "decode"])
-async def test_a_stale_handle_is_told_and_its_neighbour_is_served(subject: Subject, verb: str) -> None:
+async def test_a_stale_handle_fails_its_group_and_the_neighbour_is_served(subject: Subject, verb: str) -> None:
     stale = await subject.imagine(samples=1)
     await subject.run("release", {"handles": stale})
     good = await subject.imagine(samples=1)
@@ -160,7 +161,7 @@ async def test_a_stale_handle_is_told_and_its_neighbour_is_served(subject: Subje
     assert (await subject.run(verb, {**inputs, "handles": handles[::-1]}))["status"][1] == Status.STALE_HANDLE
 
 
-async def test_releasing_twice_frees_nobody_elses_slot(subject: Subject) -> None:
+async def test_a_second_release_does_not_free_the_slots_next_owner(subject: Subject) -> None:
     old = await subject.imagine(samples=SLOTS)
     await subject.run("release", {"handles": old})
     await subject.imagine(samples=SLOTS)
@@ -171,7 +172,7 @@ async def test_releasing_twice_frees_nobody_elses_slot(subject: Subject) -> None
 @pytest.mark.parametrize("verb", ["encode_images", "encode_text", "decode_video", "denoise"])
 async def test_every_backend_with_models_computes_the_same(reference: Subject, subject: Subject, verb: str) -> None:
     if subject.kind == "fake":
-        return  # has no models
+        return  # it has no models
     inputs = example_inputs(subject.spec, verb, 2)
     for name, expected in (await reference.run(verb, inputs)).items():
         tolerance = 1 if expected.dtype == np.uint8 else 1e-5
@@ -182,7 +183,7 @@ async def test_every_backend_with_models_computes_the_same(reference: Subject, s
 async def test_every_backend_with_models_plans_the_same(reference: Subject, subject: Subject) -> None:
     if subject.kind == "fake":
         return
-    told = []
+    results = []
     for backend in (reference, subject):
         handles = await backend.imagine(groups=2)
         values = (await backend.run("score", value_inputs(backend.spec, handles, flow_steps=4, release=0)))["values"]
@@ -190,12 +191,12 @@ async def test_every_backend_with_models_plans_the_same(reference: Subject, subj
         await backend.run("value_features", value_inputs(backend.spec, single, 1))
         actions = (await backend.run("decode", action_inputs(backend.spec, single)))["actions"]
         await backend.run("release", {"handles": handles[:, 1:]})
-        told.append((values, actions))
-    for ours, theirs in zip(told[0], told[1], strict=True):
+        results.append((values, actions))
+    for ours, theirs in zip(results[0], results[1], strict=True):
         np.testing.assert_allclose(theirs, ours, atol=1e-5)
 
 
-async def test_a_typed_error_stays_one(subject: Subject) -> None:
+async def test_a_typed_error_keeps_its_type_and_fields(subject: Subject) -> None:
     text = np.full((1, subject.spec.max_prompt_tokens + 1), ord("a"), np.uint8)
     with pytest.raises(InvalidRequest) as refused:
         await subject.run("encode_text", {"text": text})
@@ -207,28 +208,28 @@ async def test_a_typed_error_stays_one(subject: Subject) -> None:
 
 
 async def cancelled(subject: Subject, verb: str, inputs: Tensors) -> None:
-    """A call that its caller gives up while the model is at it."""
+    """Makes a call, and cancels it while the model computes it."""
     call = asyncio.ensure_future(subject.backend.run(verb, inputs))
     await asyncio.sleep(BEGUN_S[subject.kind])
-    assert not call.done(), "the call was to last longer"
+    assert not call.done(), "the call ended before it could be cancelled"
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(call, TIMEOUT_S)
 
 
-async def test_a_cancelled_call_stops_and_does_nothing_more(subject: Subject) -> None:
-    """Had it gone on to its end, it would have released the slots."""
+async def test_a_cancelled_call_stops_before_its_end(subject: Subject) -> None:
+    """At its end the call would have released the slots."""
     handles = await subject.imagine()
     endless = value_inputs(subject.spec, handles, 16, flow_steps=3000, release=1)
     await cancelled(subject, "score", endless)
-    await subject.run("release", {"handles": np.zeros((1, 0, 2), np.int64)})  # behind it, where calls queue
+    await subject.run("release", {"handles": np.zeros((1, 0, 2), np.int64)})  # queues behind the cancelled call
     assert await subject.used() == N
     scored = await subject.run("score", value_inputs(subject.spec, handles, flow_steps=1, release=1))
     assert scored["status"].tolist() == [Status.OK]
 
 
-async def test_a_late_writer_spoils_nothing_and_keeps_nothing(subject: Subject) -> None:
-    """Its slots are nobody else's while it may still write, and free afterwards."""
+async def test_a_cancelled_writer_spoils_no_features_and_frees_its_slots(subject: Subject) -> None:
+    """Its slots are not reallocated while it may still write, and are free afterwards."""
     whole = {**example_inputs(subject.spec, "imagine"), "noise_name": np.array([[[0, n] for n in range(SLOTS)]])}
     undisturbed = await scores_of(subject, whole)
     late = {**whole, "memory": whole["memory"] + 1, "video_steps": np.full((1, 1), 3000, np.int32)}
@@ -238,7 +239,7 @@ async def test_a_late_writer_spoils_nothing_and_keeps_nothing(subject: Subject) 
 
 
 async def scores_of(subject: Subject, imagining: Tensors) -> np.ndarray:
-    """Values of the samples that one call imagines; it leaves no slot in use."""
+    """Imagines samples in one call, and returns their values. All slots are free afterwards."""
     outputs = await subject.run("imagine", imagining)
     assert outputs["status"].tolist() == [Status.OK]
     scoring = value_inputs(subject.spec, outputs["handles"], flow_steps=2, release=1)

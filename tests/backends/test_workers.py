@@ -1,4 +1,4 @@
-"""Several calls at a time in one process: plans come out as they do one after another."""
+"""Several calls at a time in one process give the same results as one after another."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ ROBOTS = 6
 
 
 def inputs_of(bundle: Bundle, robot: int) -> Tensors:
-    """Texts and slots are fewer than robots times calls: they change hands meanwhile."""
+    """Every robot has its own text. There are fewer cached texts and slots than calls, so robots reuse each other's."""
     base = denoise_inputs(bundle.spec)
     embedding = seeded((1, 3 + robot, bundle.spec.model.video.caption_channels), robot)
     return base | {"text_key": np.full((1, 32), robot, np.uint8), "embedding": embedding}
 
 
 async def imagine(backend: LocalBackend, inputs: Tensors) -> np.ndarray:
-    """A slot filled and given back; its handle."""
+    """Fills a slot and releases it; returns its handle."""
     call = {name: value for name, value in inputs.items() if name != "flow_steps"}
-    made = await backend.run("imagine", call | {"video_steps": np.ones((1, 1), np.int32)})
-    await backend.run("release", {"handles": made["handles"]})
-    return made["handles"][0, 0]
+    imagined = await backend.run("imagine", call | {"video_steps": np.ones((1, 1), np.int32)})
+    await backend.run("release", {"handles": imagined["handles"]})
+    return imagined["handles"][0, 0]
 
 
 async def rounds(backend: LocalBackend, bundle: Bundle, at_a_time: int) -> list[np.ndarray]:
-    """What each robot gets, with so many robots calling at a time."""
+    """Each robot's latents, with at most `at_a_time` robots calling at a time."""
     turns = asyncio.Semaphore(at_a_time)
     return await asyncio.gather(*(rounds_of(backend, inputs_of(bundle, robot), turns) for robot in range(ROBOTS)))
 

@@ -1,4 +1,4 @@
-"""What is Triton's alone: numbers through its stub, its configurations, keys for tensors, deadlines, typed failures."""
+"""What only the Triton backend has: numbers through the stub, configurations, tensor keys, deadlines, typed errors."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ DTYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8", "int32": "TYPE_INT32", 
 
 @pytest.fixture
 async def triton(running_triton: RunningTriton) -> AsyncIterator[Subject]:
-    """The running Triton, as good as new."""
+    """The running Triton with free slots, see `RunningTriton.subject`."""
     async with running_triton.subject() as subject:
         yield subject
 
 
 def dims(shape: str) -> list[int]:
-    """A row of the signature table as Triton declares it, the group axis first."""
+    """A shape of the signature table as Triton declares it, with the group axis first."""
     return [-1, *(int(letter) if letter.isdigit() else -1 for letter in shape.split())]
 
 
@@ -60,8 +60,8 @@ def test_a_models_configuration_is_the_signature_table(model: str) -> None:
     inputs |= {name: ("int32", "1") for verb in verbs for name in verb.params}
     outputs = {name: spec for verb in verbs for name, spec in verb.outputs.items()} | {ABOUT: ("uint8", "")}
     for declared, expected in ((config.input, inputs), (config.output, outputs)):
-        told = {each.name: (model_config_pb2.DataType.Name(each.data_type), list(each.dims)) for each in declared}
-        assert told == {name: (DTYPES[dtype], dims(shape)) for name, (dtype, shape) in expected.items()}
+        actual = {each.name: (model_config_pb2.DataType.Name(each.data_type), list(each.dims)) for each in declared}
+        assert actual == {name: (DTYPES[dtype], dims(shape)) for name, (dtype, shape) in expected.items()}
     assert (config.name, config.backend, config.max_batch_size) == (model, "python", 0)
     assert all(each.optional for each in config.input)
     [group] = config.instance_group
@@ -69,14 +69,14 @@ def test_a_models_configuration_is_the_signature_table(model: str) -> None:
     assert not config.HasField("dynamic_batching"), "the gateway batches; a second batcher would hold a second queue"
 
 
-def test_the_model_files_are_one_line_and_the_same() -> None:
+def test_the_model_files_are_the_same_line() -> None:
     files = {(REPOSITORY / model / "1" / "model.py").read_text() for model in MODELS}
     assert files == {"from wavserve.app.triton_entry import TritonPythonModel as TritonPythonModel\n"}
     assert {path.name for path in REPOSITORY.iterdir() if path.is_dir()} == set(MODELS)
 
 
 async def test_every_dtype_crosses_the_stub_unharmed() -> None:
-    """With numpy 2 the stub's own numpy bridge gives wrong numbers in silence; ours must not be caught by it."""
+    """With numpy 2 the stub's own numpy bridge gives wrong numbers without a warning, so it must not be used."""
     repository = Path(__file__).parent / "echo_repository"
     if (obstacle := why_not(repository)) is not None:
         pytest.skip(f"no real Triton on this machine: {obstacle}")
@@ -98,7 +98,7 @@ async def test_every_dtype_crosses_the_stub_unharmed() -> None:
 
 
 async def echoed(repository: Path, sent: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a model of a real Triton answers to these tensors: the same, and their sums as it saw them."""
+    """The answer of a model in a real Triton that returns its inputs, and `seen`: their sums as it received them."""
     server = TritonServer(ServerConfig(new_name(), repository, dict(os.environ), 1 << 20))
     client = InferenceServerClient(await server.start())
     try:
@@ -114,7 +114,7 @@ async def echoed(repository: Path, sent: Mapping[str, np.ndarray]) -> dict[str, 
         await server.stop()
 
 
-async def test_what_a_plan_shares_travels_once(triton: Subject, running_triton: RunningTriton) -> None:
+async def test_tensors_that_a_plan_shares_travel_once(triton: Subject, running_triton: RunningTriton) -> None:
     traffic: Counter[str] = Counter()
 
     def count(verb: str, sent: Mapping[str, int], received: Mapping[str, int]) -> None:
@@ -132,8 +132,8 @@ async def test_what_a_plan_shares_travels_once(triton: Subject, running_triton: 
     assert traffic["memory_key"] == 3 * 2 * KEY_BYTES
 
 
-async def test_a_host_that_forgot_is_told_again(triton: Subject, running_triton: RunningTriton) -> None:
-    """Loaded again, a model knows no keys; the call that finds out is answered all the same."""
+async def test_a_reloaded_model_gets_the_shared_tensors_again(triton: Subject, running_triton: RunningTriton) -> None:
+    """A reloaded model knows no keys. The call that finds that out is answered nevertheless."""
     backend = running_triton.backend
     inputs = example_inputs(triton.spec, "denoise")
     before = (await triton.run("denoise", inputs))["latents"]
@@ -143,7 +143,7 @@ async def test_a_host_that_forgot_is_told_again(triton: Subject, running_triton:
 
 
 async def test_handles_of_an_earlier_slab_are_stale(triton: Subject, running_triton: RunningTriton) -> None:
-    """The arena's owner was loaded again: its readers find the new slab by its handles, and refuse the old ones'."""
+    """After a reload of the arena's owner, readers find the new slab by its handles, and refuse old handles."""
     backend = running_triton.backend
     old = await triton.imagine(samples=2)
     await backend.unload("video_dit", TIMEOUT_S)
@@ -163,19 +163,19 @@ async def test_a_call_ends_at_its_deadline(triton: Subject) -> None:
     for deadline in (time.monotonic() + 0.3, time.monotonic() - 1):
         with pytest.raises(DeadlineExceeded):
             await triton.run("score", endless, deadline)
-    assert await triton.used() == 2  # stopped, not done
+    assert await triton.used() == 2  # the call stopped before it released them
 
 
-async def test_a_server_that_is_not_there_is_told(tiny: Bundle) -> None:
-    gone: list[str] = []
-    backend = TritonBackend("127.0.0.1:1", on_down=gone.append)
+async def test_a_missing_server_is_reported_as_a_model_down(tiny: Bundle) -> None:
+    down: list[str] = []
+    backend = TritonBackend("127.0.0.1:1", on_down=down.append)
     with pytest.raises(ModelDown):
         await backend.run("denoise", denoise_inputs(tiny.spec))
     await backend.close()
-    assert gone == ["video_dit"]
+    assert down == ["video_dit"]
 
 
-async def test_shapes_that_the_models_do_not_take_fail_alone(triton: Subject) -> None:
+async def test_wrong_shapes_fail_only_their_own_call(triton: Subject) -> None:
     good = example_inputs(triton.spec, "denoise")
     for wrong in ({"memory": good["memory"][..., :1]}, {"text_key": good["text_key"][:, :5]}):
         with pytest.raises(BackendError):
@@ -183,7 +183,7 @@ async def test_shapes_that_the_models_do_not_take_fail_alone(triton: Subject) ->
     assert (await triton.run("denoise", good))["status"].tolist() == [Status.OK]
 
 
-def test_keys_stand_for_rows_and_a_miss_is_told() -> None:
+def test_keys_replace_rows_and_an_unknown_key_is_refused() -> None:
     sender, receiver = Sender(num_sent=4), Receiver(num_held=4)
     rows = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.arange(2)}
     first, again = (sender.fold(rows, ("a",)) for _ in range(2))
@@ -200,7 +200,7 @@ def test_keys_stand_for_rows_and_a_miss_is_told() -> None:
     assert "a" in sender.fold(rows, ("a",))
 
 
-def test_equal_bytes_of_another_shape_are_another_row() -> None:
+def test_equal_bytes_with_another_shape_have_another_key() -> None:
     sender = Sender()
     flat = sender.fold({"a": np.zeros((1, 4), np.float32)}, ("a",))
     square = sender.fold({"a": np.zeros((1, 2, 2), np.float32)}, ("a",))
@@ -210,7 +210,7 @@ def test_equal_bytes_of_another_shape_are_another_row() -> None:
 @pytest.mark.parametrize(
     "error", [BackendError('a "quoted" {brace}'), InvalidRequest("images.top", "480x640", "1x1"), SettingsError("ä")]
 )
-def test_an_error_survives_a_wire_that_carries_text_alone(error: WavserveError) -> None:
+def test_an_error_survives_a_wire_that_carries_only_text(error: WavserveError) -> None:
     back = remote_errors.decode(
         f"failed to load 'x': TritonModelException: {remote_errors.encode(error)}\n\nAt:\n  model.py(1): f\n"
     )
@@ -219,14 +219,14 @@ def test_an_error_survives_a_wire_that_carries_text_alone(error: WavserveError) 
 
 
 @pytest.mark.parametrize("text", ["", "no fault", "wavserve-fault:", "wavserve-fault:{}", "wavserve-fault:[1]"])
-def test_words_that_are_no_error_of_ours_are_told_apart(text: str) -> None:
+def test_other_text_is_not_taken_for_one_of_our_errors(text: str) -> None:
     assert remote_errors.decode(text) is None
 
 
-def test_orphans_of_a_dead_gateway_are_ended_and_nobody_else(tmp_path: Path) -> None:
+def test_clean_up_kills_the_processes_of_a_dead_gateway_and_no_others(tmp_path: Path) -> None:
     mine = new_name()
     started = mine.split("-")[3]
-    dead = mine.replace(f"-{started}-", f"-{int(started) - 1}-")  # of an earlier process with our number
+    dead = mine.replace(f"-{started}-", f"-{int(started) - 1}-")  # of an earlier process with our pid
     stub = tmp_path / "triton_python_backend_stub"
     stub.symlink_to(sys.executable)
     commands = [[str(stub), dead], [str(stub), mine], [sys.executable, dead]]

@@ -1,4 +1,4 @@
-"""The arena's rules under random use: nobody's slot is ever given away, and nothing is lost for good."""
+"""The arena's rules under random use: a slot in use is never reallocated, and no slot is lost forever."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ actions = st.lists(
 
 
 @given(actions)
-def test_live_slots_are_never_given_away(steps: list[tuple[str, int]]) -> None:
-    """A slot that is being written, or pinned, or leased and unreleased, is in nobody else's hands."""
+def test_slots_in_use_are_never_reallocated(steps: list[tuple[str, int]]) -> None:
+    """In use means that a slot is being written, is pinned, or is leased and not released."""
     clock = ManualClock()
     book = ArenaBook(6, lease_s=10.0, clock=clock)
     writing: list[np.ndarray] = []
@@ -74,7 +74,7 @@ def test_a_slice_gets_all_its_slots_or_none() -> None:
     assert book.used == 3
 
 
-def test_neighbours_where_there_are_any() -> None:
+def test_slots_are_consecutive_where_possible() -> None:
     book = ArenaBook(6, lease_s=10.0)
     singles = [book.allocate(1) for _ in range(6)]
     for index in (0, 2, 3, 4):
@@ -82,7 +82,7 @@ def test_neighbours_where_there_are_any() -> None:
     assert book.allocate(3)[:, 0].tolist() == [2, 3, 4]
 
 
-def test_scattered_slots_serve_when_there_is_no_run() -> None:
+def test_scattered_slots_are_allocated_when_none_are_consecutive() -> None:
     book = ArenaBook(4, lease_s=10.0)
     singles = [book.allocate(1) for _ in range(4)]
     book.abandon(singles[0])
@@ -90,7 +90,7 @@ def test_scattered_slots_serve_when_there_is_no_run() -> None:
     assert book.allocate(2)[:, 0].tolist() == [0, 2]
 
 
-def test_an_expired_lease_is_taken_back_only_when_nobody_reads() -> None:
+def test_a_slot_with_an_expired_lease_is_reallocated_only_when_nobody_reads_it() -> None:
     clock = ManualClock()
     book = ArenaBook(1, lease_s=10.0, clock=clock)
     handles = book.allocate(1)
@@ -105,7 +105,7 @@ def test_an_expired_lease_is_taken_back_only_when_nobody_reads() -> None:
 
 
 def test_a_late_writer_keeps_its_slot_past_the_lease() -> None:
-    """Quarantine: the slot of a writer that nobody waits for is safe until the writer says it is done."""
+    """The slot of a cancelled writer is in quarantine until the writer abandons it."""
     clock = ManualClock()
     book = ArenaBook(1, lease_s=10.0, clock=clock)
     handles = book.allocate(1)
@@ -116,7 +116,7 @@ def test_a_late_writer_keeps_its_slot_past_the_lease() -> None:
     assert book.allocate(1)[0, 1] == handles[0, 1] + 1
 
 
-def test_a_stale_release_frees_nobody_elses_slot() -> None:
+def test_a_stale_release_does_not_free_the_slots_next_owner() -> None:
     book = ArenaBook(1, lease_s=10.0)
     old = book.allocate(1)
     book.publish(old)
@@ -129,7 +129,7 @@ def test_a_stale_release_frees_nobody_elses_slot() -> None:
 
 
 @pytest.mark.parametrize("handle", [[-1, 1], [4, 1], [0, 7]])
-def test_handles_that_were_never_given_are_stale(handle: list[int]) -> None:
+def test_handles_that_were_never_allocated_are_stale(handle: list[int]) -> None:
     book = ArenaBook(4, lease_s=10.0)
     book.publish(book.allocate(4))
     handles = np.array([handle])
@@ -138,6 +138,6 @@ def test_handles_that_were_never_given_are_stale(handle: list[int]) -> None:
     assert book.used == 4
 
 
-def test_an_arena_of_no_slots_is_refused() -> None:
+def test_an_arena_without_slots_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         ArenaBook(0, lease_s=1.0)

@@ -1,4 +1,4 @@
-"""The arena across real processes: who sees what, who may remove what, and what a death leaves."""
+"""The arena across real processes: what each one sees, what each one may remove, and what a dead process leaves."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def config(**changes: object) -> ArenaConfig:
 
 @pytest.fixture
 def arena() -> Iterator[SharedArena]:
-    made = SharedArena.create(config())
-    yield made
-    made.close()
+    owner = SharedArena.create(config())
+    yield owner
+    owner.close()
 
 
 def reader(handles: np.ndarray, role: str = "VALUE") -> subprocess.Popen[str]:
-    """A process that pins the slots, tells what it reads, writes value features, and goes on at a line."""
+    """A process that pins the slots, prints what it reads, writes value features, and exits after a line of input."""
     command = [sys.executable, "-c", READER, PREFIX, repr(handles.tolist()), role]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -72,7 +72,7 @@ def test_a_reader_in_another_process_shares_bytes_and_book(arena: SharedArena) -
     assert arena.read_value(0, handles[:, 0]).sum().item() == 2.0 * 2 * 5 * 6
 
 
-def test_a_living_readers_pin_holds_and_a_dead_ones_does_not(arena: SharedArena) -> None:
+def test_the_pin_of_a_living_reader_holds_and_that_of_a_dead_one_does_not(arena: SharedArena) -> None:
     handles = filled(arena, 4)
     process = reader(handles)
     assert process.stdout is not None
@@ -86,7 +86,7 @@ def test_a_living_readers_pin_holds_and_a_dead_ones_does_not(arena: SharedArena)
     assert (again[:, 1] > handles[:, 1]).all()
 
 
-def test_each_process_has_a_row_of_its_own_and_takes_over_a_dead_ones(arena: SharedArena) -> None:
+def test_each_process_has_its_own_row_and_may_take_over_a_dead_process_s_row(arena: SharedArena) -> None:
     handles = filled(arena, 1)
     for _ in range(6):  # more than there are rows
         process = reader(handles)
@@ -96,7 +96,7 @@ def test_each_process_has_a_row_of_its_own_and_takes_over_a_dead_ones(arena: Sha
         process.communicate()
 
 
-def test_a_slab_outlives_its_owner_only_until_the_next_is_made() -> None:
+def test_the_slab_of_a_dead_owner_is_removed_when_the_next_is_created() -> None:
     make = (
         "import sys, os, torch; from wavserve.models.arena import slabs; slabs.create(sys.argv[1], 64, {}); os._exit(9)"
     )
@@ -104,7 +104,7 @@ def test_a_slab_outlives_its_owner_only_until_the_next_is_made() -> None:
     [left] = slabs.SHM.glob(f"{PREFIX}-*")
     arena = SharedArena.create(config())
     assert not left.exists()
-    assert slabs.clean(PREFIX) == []  # the living owner's is not touched
+    assert slabs.clean(PREFIX) == []  # the slab of the living owner stays
     assert arena.slab.path.exists()
     arena.close()
     assert list(slabs.SHM.glob(f"{PREFIX}-*")) == []
@@ -117,52 +117,52 @@ def test_handles_of_another_slab_are_stale(arena: SharedArena) -> None:
     arena.close()
     following = SharedArena.create(config())
     new = filled(following, 2)
-    found = arenas.of(new)
-    assert found is not None
-    assert found.book.current(new)
-    assert not found.book.current(old)
-    still = arenas.of(old)  # its slab is gone: the reader keeps the one it has, where the handle is stale
-    assert still is not None
-    assert not still.book.current(old)
+    attached = arenas.of(new)
+    assert attached is not None
+    assert attached.book.current(new)
+    assert not attached.book.current(old)
+    kept = arenas.of(old)  # the old slab no longer exists: the reader keeps the one it has, where the handle is stale
+    assert kept is not None
+    assert not kept.book.current(old)
     following.close()
 
 
-def test_no_slab_no_arena() -> None:
+def test_a_handle_of_a_slab_that_never_existed_has_no_arena() -> None:
     assert AttachedArenas(config()).of(np.array([[0, 5 << 32]])) is None
 
 
-def test_a_reader_that_means_another_arena_is_told(arena: SharedArena) -> None:
+def test_a_reader_with_another_configuration_is_refused(arena: SharedArena) -> None:
     other = AttachedArenas(config(num_slots=5))
     with pytest.raises(BackendError, match=r"expected an arena of .*'num_slots': 5.*got .*'num_slots': 4"):
         other.of(filled(arena, 1))
 
 
-def test_too_large_an_arena_is_refused_before_it_is_made() -> None:
+def test_an_arena_that_does_not_fit_is_refused_before_it_is_created() -> None:
     with pytest.raises(SettingsError, match=r"arena.num_slots: expected a feature arena of at most \d+ MB"):
         SharedArena.create(config(num_slots=10**9))
     assert list(slabs.SHM.glob(f"{PREFIX}-*")) == []
 
 
-def test_features_lie_in_the_dtype_asked_for() -> None:
-    made = SharedArena.create(config(dtype=torch.bfloat16))
-    handles = filled(made, 1)
+def test_features_have_the_configured_dtype() -> None:
+    arena = SharedArena.create(config(dtype=torch.bfloat16))
+    handles = filled(arena, 1)
     read = AttachedArenas(config(dtype=torch.bfloat16)).of(handles)
     assert read is not None
     assert read.read_video(1, handles[:, 0]).dtype == torch.bfloat16
-    made.close()
+    arena.close()
 
 
-def test_files_of_the_living_are_no_orphans(tmp_path: Path) -> None:
+def test_files_of_living_processes_are_no_orphans(tmp_path: Path) -> None:
     mine = owned_name("kind")
     pid, started = mine.rsplit("-", 2)[1:]
     dead = mine.replace(f"-{pid}-{started}", f"-{pid}-{int(started) - 1}")  # the same pid, an earlier process
-    elsewhere = mine.replace("kind-", "kind-1")  # another pid namespace: nobody to ask
+    elsewhere = mine.replace("kind-", "kind-1")  # of another pid namespace, whose processes are unknown here
     for name in (mine, f"{mine}-x", f"{dead}-y", elsewhere, "kind-z", "other-1-2-3"):
         (tmp_path / name).touch()
     assert [path.name for path in orphans("kind", tmp_path)] == [f"{dead}-y"]
 
 
-def test_a_process_is_known_by_more_than_its_number() -> None:
+def test_a_process_is_known_by_its_pid_and_start_time() -> None:
     me = Process.me()
     assert me.alive
     assert not Process(me.pid, me.started + 1).alive
@@ -173,21 +173,21 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
     assert not other.alive
 
 
-def test_a_process_with_a_name_that_is_no_text_disturbs_nobody() -> None:
-    """The kernel cuts names at 15 bytes, in the middle of a letter if need be."""
+def test_a_process_name_that_is_not_utf_8_is_handled() -> None:
+    """The kernel cuts names at 15 bytes, which may be in the middle of a letter."""
     rename = "import ctypes; ctypes.CDLL(None).prctl(15, 'ж'.encode() * 8); print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as odd:
         assert odd.stdout is not None
         odd.stdout.readline()
-        found = commands_naming("prctl(15", {Path(sys.executable).name})
-        assert [process.pid for process in found] == [odd.pid]
+        matching = commands_naming("prctl(15", {Path(sys.executable).name})
+        assert [process.pid for process in matching] == [odd.pid]
         odd.communicate("\n")
 
 
-def test_a_pin_that_comes_at_the_last_moment_keeps_its_slot() -> None:
-    """The reader pins while the allocator is between its look and its claim: one of them must give way."""
+def test_a_pin_during_an_allocation_keeps_its_slot() -> None:
+    """A reader pins between the allocator's check and its claim. The allocation fails, and the handle becomes stale."""
     cells = Cells.over(bytearray(Cells.nbytes(1)), 1)
     now = [100.0]
     book, late = (ArenaBook(1, 10.0, lambda: now[0], cells) for _ in range(2))
@@ -204,6 +204,6 @@ def test_a_pin_that_comes_at_the_last_moment_keeps_its_slot() -> None:
 
     with pytest.raises(ArenaFull):
         Sneaking(1, 10.0, lambda: now[0], cells).allocate(1)
-    assert not late.current(handles)  # so the reader is told, and nobody writes into what it reads
+    assert not late.current(handles)  # the reader learns it, and nobody overwrites what it reads
     pinned.__exit__(None, None, None)
     assert len(book.allocate(1)) == 1

@@ -1,4 +1,4 @@
-"""Devices the settings name, and those there are."""
+"""The devices and types that the settings name, checked against this machine."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from wavserve.models.runners.loading import RunnerConfig, arena_for, decided, lo
 CONFIG = RunnerConfig("cpu", "float32", None, 1, 60.0, 1, text_device="cuda")
 
 
-def test_a_text_encoder_goes_where_it_is_told_to(tiny: Bundle) -> None:
-    """Off the other models' device, for instance; a device that is not there is refused by the setting's name."""
+def test_the_text_encoder_has_a_device_of_its_own(tiny: Bundle) -> None:
+    """A device that does not exist is refused, with the name of the setting."""
     if torch.cuda.is_available():
         load_runner("encoder", tiny, arena_for(tiny.spec, 1), CONFIG)
     else:
@@ -25,24 +25,24 @@ def test_a_text_encoder_goes_where_it_is_told_to(tiny: Bundle) -> None:
             load_runner("encoder", tiny, arena_for(tiny.spec, 1), CONFIG)
 
 
-def test_auto_chooses_a_type_by_measuring_it(tiny: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_chooses_a_type_by_a_measurement(tiny: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     threads = torch.get_num_threads()
     with caplog.at_level("INFO"):
         chosen = decided("auto", tiny.spec, "cpu")
-    told = re.search(r"auto: (\w+), because bfloat16 is ([0-9.]+) times", caplog.text)
-    assert told
-    assert chosen == told[1] == ("bfloat16" if float(told[2]) >= precision.WORTH else "float32")
+    logged = re.search(r"auto: (\w+), because bfloat16 is ([0-9.]+) times", caplog.text)
+    assert logged
+    assert chosen == logged[1] == ("bfloat16" if float(logged[2]) >= precision.WORTH else "float32")
     assert torch.get_num_threads() == threads
     assert decided("bfloat16", tiny.spec, "cpu") == "bfloat16"
 
 
-def test_bfloat16_is_taken_where_it_is_much_faster() -> None:
+def test_bfloat16_is_chosen_where_it_is_much_faster() -> None:
     assert precision.better(3.0, 2.0) == ("bfloat16", 1.5)
     assert precision.better(2.9, 2.0) == ("float32", 1.45)
     assert precision.better(1.0, 2.0) == ("float32", 0.5)
 
 
-def test_models_apart_do_not_each_decide_on_a_type(tiny: Bundle) -> None:
+def test_models_in_separate_processes_may_not_choose_a_type(tiny: Bundle) -> None:
     with pytest.raises(SettingsError, match=r"backend.dtype: .* needs float32 or bfloat16, got auto"):
         load_runner("value_dit", tiny, arena_for(tiny.spec, 1), replace(CONFIG, dtype="auto"))
 

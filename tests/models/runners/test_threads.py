@@ -1,4 +1,4 @@
-"""Threads of a call and calls at a time: what was asked for, else by the model's size."""
+"""Threads of a call and calls at a time: the given numbers, or numbers by the model's size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def large() -> PolicySpec:
     return presets.find("libero").spec
 
 
-def test_a_small_model_computes_a_call_a_core(small: PolicySpec) -> None:
+def test_a_small_model_computes_one_call_on_each_core(small: PolicySpec) -> None:
     assert plan_threads(small, CPU, None, None) == Threads(1, torch.get_num_threads())
 
 
@@ -32,7 +32,7 @@ def test_a_large_model_computes_one_call_on_all_cores(large: PolicySpec) -> None
     assert plan_threads(large, CPU, 1, None) == Threads(1, 1)
 
 
-def test_what_was_asked_for_is_done(small: PolicySpec, large: PolicySpec) -> None:
+def test_given_numbers_are_kept(small: PolicySpec, large: PolicySpec) -> None:
     assert plan_threads(small, CPU, 2, 3) == Threads(2, 3)
     assert plan_threads(small, CPU, None, 1) == Threads(1, 1)
     assert plan_threads(large, CPU, None, 2) == Threads(None, 2)
