@@ -1,4 +1,4 @@
-"""One service for all tests that do not stop it: the models in a real Triton of its own, and in its process."""
+"""One service for all tests that do not stop it: with the models in its own process, and in an embedded Triton."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service's processes as the kernel sees them: its Triton, the processes of its models, and what it has on disk."""
+"""A service's processes and files as the kernel sees them: its Triton, its models, and what they leave."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PATIENCE_S = 60.0
 
 
 def below(pid: int) -> list[psutil.Process]:
-    """Every living process that came from this one."""
+    """Every living descendant of a process."""
     return [each for each in psutil.Process(pid).children(recursive=True) if alive(each)]
 
 
 def alive(process: psutil.Process) -> bool:
-    """Psutil knows a process by its start time as well: a pid given away again is another."""
+    """Psutil also compares the start time, so a reused pid counts as another process."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -28,10 +28,10 @@ def alive(process: psutil.Process) -> bool:
 
 
 def command_of(process: psutil.Process) -> str:
-    """Its arguments in one line; empty once it ended, which it may do between any two looks."""
+    """Its arguments in one line; empty when it has exited, which may happen at any moment."""
     try:
         return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:  # a zombie is one of these
+    except psutil.NoSuchProcess:  # also raised for a zombie
         return ""
 
 
@@ -41,19 +41,19 @@ def triton_of(service: int) -> psutil.Process:
 
 
 def models_of(pid: int) -> dict[str, psutil.Process]:
-    """The process of each model below this one; a model that is being loaded may be missing."""
+    """The process of each model among the descendants of `pid`; a model that is being loaded may be missing."""
     commands = {each: command_of(each) for each in below(pid)}
     return {model: each for model in MODELS for each, command in commands.items() if f"/{model}/1/model.py" in command}
 
 
 def files_of(service: int) -> list[Path]:
-    """What a service's Triton has in shared memory and among the temporary files."""
+    """The files of a service's Triton in shared memory and in the temporary folder."""
     folders = (Path("/dev/shm"), Path(tempfile.gettempdir()))
     return [path for folder in folders for path in folder.glob("wavserve-*") if f"-{service}-" in path.name]
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    """Waits, with an end to it."""
+    """Waits until the condition holds. Fails after `PATIENCE_S`."""
     ends = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < ends, f"not within {PATIENCE_S:.0f} s: {what}"

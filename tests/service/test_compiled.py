@@ -1,4 +1,4 @@
-"""Compiled blocks where a user has them: in the models' own processes, under a real Triton."""
+"""Compiled blocks in the models' processes under a real Triton."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ DITS = ("video_dit", "value_dit", "action_dit")
 
 @pytest.mark.skipif(why_not(REPOSITORY) is not None, reason=f"no real Triton on this machine: {why_not(REPOSITORY)}")
 def test_models_that_triton_hosts_compile_and_compute_the_same(tmp_path: Path, tiny: Bundle) -> None:
-    """So does one that was killed: it is loaded, and compiled from the cache, again."""
+    """A model that is killed is reloaded, and compiled again from the cache."""
     if not compiles_here():
-        pytest.skip("no C++ compiler that works in a process of no Triton's either")
+        pytest.skip("models do not compile in a plain process either")
     sent = observation(options=OPTIONS)
     plain = start(tmp_path, "local", "--bundle", str(tiny.folder))
     with PlanClient(plain.grpc) as robot:
@@ -38,14 +38,14 @@ def test_models_that_triton_hosts_compile_and_compute_the_same(tmp_path: Path, t
         with PlanClient(service.grpc) as robot:
             np.testing.assert_allclose(robot.plan(sent).actions, expected, atol=1e-5)
             models_of(service.process.pid)["value_dit"].kill()
-            until(lambda: log.read_text().count("value_dit: compiled in") == 2, "it is loaded again")
-            until(lambda: answered(robot, sent, expected), "a plan is made again")
+            until(lambda: log.read_text().count("value_dit: compiled in") == 2, "the model is reloaded")
+            until(lambda: answered(robot, sent, expected), "plans are answered again")
     finally:
         assert service.stop() == 0
 
 
 def compiles_here() -> bool:
-    """Whether a model compiles in a plain process: then it must in Triton's as well."""
+    """Whether a model compiles in a plain process. If it does, it must compile in a Triton's process as well."""
     done = subprocess.run(
         [sys.executable, str(CHILD), "value"], capture_output=True, text=True, check=True, timeout=300
     )
@@ -53,7 +53,7 @@ def compiles_here() -> bool:
 
 
 def answered(robot: PlanClient, sent, expected: np.ndarray) -> bool:  # type: ignore[no-untyped-def]
-    """Whether the plan was made; it is as it was, or there is none yet."""
+    """Whether the service answers; its answer must be the expected one."""
     try:
         actions = robot.plan(sent).actions
     except NotReady:
@@ -63,5 +63,5 @@ def answered(robot: PlanClient, sent, expected: np.ndarray) -> bool:  # type: ig
 
 
 def triton_log(gateway: Path) -> Path:
-    """Where the gateway says that its server's log is."""
+    """The path of the server's log, from the gateway's log."""
     return Path(gateway.read_text().partition("its log is ")[2].splitlines()[0].rstrip('"}'))

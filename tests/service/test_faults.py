@@ -1,7 +1,7 @@
-"""Real processes die, hang and lack memory: no robot gets a wrong answer or none, and nothing is left behind.
+"""Real processes die, hang and run out of memory: every robot gets a right answer, and nothing is left behind.
 
-A service with a Triton of its own, eight robots planning all the while. Every answer is the one the robot's seed gives
-when nothing is wrong, or a typed error that invites a retry.
+Eight robots plan all the time on a service with an embedded Triton. Every answer is the one that the robot's seed gives
+without faults, or a typed, retryable error.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from wavserve.system.processes import NICENESS, Process, commands_naming
 ROBOTS = 8
 OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, "value_elite_fraction": 0.5}
 NUM_FILES = len(MODELS) + 2
-"""Of a service: a region of shared memory for each model's calls, the arena, and a folder with the log."""
+"""Files of a service: a shared memory region for the calls of each model, the arena, and a folder with the log."""
 HANG_S = 10.0
-"""Long enough that a busy machine is not taken for a model that hangs."""
+"""Long enough that a model on a busy machine does not count as hanging."""
 
 pytestmark = pytest.mark.skipif(
     why_not(REPOSITORY) is not None, reason=f"no real Triton on this machine: {why_not(REPOSITORY)}"
@@ -45,12 +45,12 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, tiny: Bundle) -> Iterator[Server]:
-    """One for all tests that it survives; when it ends, it leaves no process and no file."""
+    """One service for all tests that it survives. At its end it must leave no process and no file."""
     running = started(tmp_path_factory.mktemp("service"), tiny)
     yield running
     left = below(running.process.pid)
     assert running.stop() == 0
-    until(lambda: not any(map(alive, left)), "its processes, killed, end")
+    until(lambda: not any(map(alive, left)), "its processes exit")
     assert files_of(running.process.pid) == []
 
 
@@ -60,7 +60,7 @@ def started(folder: Path, tiny: Bundle, *flags: str) -> Server:
 
 @dataclass
 class Robots:
-    """Eight robots that plan until they are told to stop; what they got."""
+    """Eight robots that plan until `stop` is set, and the answers and errors that they got."""
 
     target: str
     stop: threading.Event = field(default_factory=threading.Event)
@@ -72,17 +72,17 @@ class Robots:
             while not self.stop.is_set():
                 try:
                     self.answers.append((robot, client.plan(ask(robot), timeout_s=60).actions))
-                except Exception as error:  # noqa: BLE001 - judged at the end, whatever it is
+                except Exception as error:  # noqa: BLE001 - every error is checked at the end
                     self.errors.append(error)
                     self.stop.wait(0.05)
 
     def more(self) -> None:
-        """Waits until every robot was answered once more."""
+        """Waits until every robot has got one more answer."""
         counts = dict.fromkeys(range(ROBOTS), 0)
-        seen = len(self.answers)
+        before = len(self.answers)
 
         def all_again() -> bool:
-            for robot, _ in self.answers[seen + sum(counts.values()) :]:
+            for robot, _ in self.answers[before + sum(counts.values()) :]:
                 counts[robot] += 1
             return all(counts.values())
 
@@ -95,7 +95,7 @@ def ask(robot: int):  # type: ignore[no-untyped-def]
 
 @contextlib.contextmanager
 def robots_planning(server: Server) -> Iterator[Robots]:
-    """Compares every answer with the robot's solo one, and every error with what a robot may be told."""
+    """Robots that plan meanwhile. Every answer must equal the robot's solo answer; every error must be retryable."""
     with PlanClient(server.grpc) as client:
         solo = [client.plan(ask(robot)).actions for robot in range(ROBOTS)]
     robots = Robots(server.grpc)
@@ -109,7 +109,7 @@ def robots_planning(server: Server) -> Iterator[Robots]:
         robots.stop.set()
         for thread in threads:
             thread.join(90)
-    assert not any(thread.is_alive() for thread in threads), "a robot was never answered"
+    assert not any(thread.is_alive() for thread in threads), "a robot got no answer"
     assert robots.answers
     for robot, actions in robots.answers:
         np.testing.assert_allclose(actions, solo[robot], atol=1e-5)
@@ -123,41 +123,41 @@ def ready(server: Server) -> bool:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_model_that_is_killed_comes_back(service: Server, model: str) -> None:
+def test_a_killed_model_is_reloaded(service: Server, model: str) -> None:
     before = models_of(service.process.pid)
     with robots_planning(service) as robots:
         before[model].kill()
-        until(lambda: not ready(service), "readyz tells that a model is gone")
-        until(lambda: ready(service), "readyz tells that it is back")
+        until(lambda: not ready(service), "readyz reports that a model is down")
+        until(lambda: ready(service), "readyz reports that all models are up")
         robots.more()
     after = models_of(service.process.pid)
     assert {name for name in MODELS if after[name] != before[name]} == {model}
-    until(lambda: len(files_of(service.process.pid)) == NUM_FILES, "the dead one's shared memory is removed")
+    until(lambda: len(files_of(service.process.pid)) == NUM_FILES, "the dead process's shared memory is removed")
 
 
-def test_a_model_that_hangs_is_replaced(service: Server) -> None:
+def test_a_hanging_model_is_replaced(service: Server) -> None:
     before = models_of(service.process.pid)["value_dit"]
     with robots_planning(service) as robots:
         before.suspend()
-        until(lambda: not ready(service), "readyz tells that a model hangs")
-        until(lambda: ready(service), "readyz tells that it is back")
+        until(lambda: not ready(service), "readyz reports that a model hangs")
+        until(lambda: ready(service), "readyz reports that all models are up")
         robots.more()
     assert not alive(before)
 
 
-def test_a_server_that_is_killed_comes_back(service: Server) -> None:
+def test_a_killed_server_is_restarted(service: Server) -> None:
     before = triton_of(service.process.pid)
     with robots_planning(service) as robots:
         before.kill()
-        until(lambda: not ready(service), "readyz tells that the server is gone")
-        until(lambda: ready(service), "readyz tells that it is back")
+        until(lambda: not ready(service), "readyz reports that the models are down")
+        until(lambda: ready(service), "readyz reports that all models are up")
         robots.more()
     assert triton_of(service.process.pid) != before
     assert len(files_of(service.process.pid)) == NUM_FILES
 
 
-def test_a_killed_gateway_leaves_nothing_for_long(service: Server, tiny: Bundle, tmp_path: Path) -> None:
-    """Its Triton and all files die with it, and no living neighbour is touched, neither then nor by the next start."""
+def test_a_killed_gateway_leaves_no_process_and_no_file(service: Server, tiny: Bundle, tmp_path: Path) -> None:
+    """Its Triton exits and its files are removed. Neither that nor the next start affects a living neighbour."""
     (tmp_path / "victim").mkdir()
     (tmp_path / "next").mkdir()
     neighbours = files_of(service.process.pid)
@@ -175,7 +175,7 @@ def test_a_killed_gateway_leaves_nothing_for_long(service: Server, tiny: Bundle,
 
 
 def kill_while_planning(victim: Server) -> int:
-    """Kills a gateway with plans in flight and waits until its Triton and its models are gone; its pid."""
+    """Kills a gateway with plans in flight, and waits until its Triton and models have exited; returns its pid."""
     left = below(victim.process.pid)
     doomed = Robots(victim.grpc)
     robot = threading.Thread(target=doomed.run, args=(0,))
@@ -185,39 +185,39 @@ def kill_while_planning(victim: Server) -> int:
     victim.process.wait()
     doomed.stop.set()
     robot.join(90)
-    assert not robot.is_alive(), "a robot was never answered"
-    until(lambda: not any(map(alive, left)), "its Triton and the models end with it")
-    until(lambda: files_of(victim.process.pid) == [], "and so do their files")
+    assert not robot.is_alive(), "a robot got no answer"
+    until(lambda: not any(map(alive, left)), "its Triton and the models exit")
+    until(lambda: files_of(victim.process.pid) == [], "their files are removed")
     return victim.process.pid
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU one model computes at a time")
 def test_on_a_cpu_models_compute_side_by_side(service: Server) -> None:
-    """The server lets as many as the gateway hands over: with one, the second would wait for nothing."""
+    """The rate limiter must let as many calls run as the gateway sends."""
     assert f"--rate-limit-resource=gpu:{SIDE_BY_SIDE}" in command_of(triton_of(service.process.pid))
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU nobody waits for a core")
-def test_models_give_way_to_the_gateway(service: Server) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU models and gateway do not share cores")
+def test_models_have_a_lower_priority_than_the_gateway(service: Server) -> None:
     gateway = psutil.Process(service.process.pid).nice()
     models = models_of(service.process.pid)
     assert {each.nice() for each in models.values()} == {min(19, gateway + NICENESS)}
 
 
-def test_a_start_that_is_stopped_leaves_nothing(tiny: Bundle, tmp_path: Path) -> None:
+def test_a_start_that_is_interrupted_leaves_nothing(tiny: Bundle, tmp_path: Path) -> None:
     before = tritons()
     with subprocess.Popen(serving(tiny), cwd=tmp_path, stderr=subprocess.DEVNULL) as starting:
-        until(lambda: len(tritons() - before) > 1, "the server and a model are being started")
+        until(lambda: len(tritons() - before) > 1, "the server and a model have begun to start")
         starting.terminate()
         assert starting.wait(60) == 0
-    until(lambda: tritons() <= before, "what it started, killed, ends")
+    until(lambda: tritons() <= before, "the processes that it started exit")
     assert files_of(starting.pid) == []
 
 
-def test_what_a_gateway_and_its_reaper_left_is_ended_by_the_next(tiny: Bundle, tmp_path: Path) -> None:
-    """Both killed at once, while a model's process is stopped: nobody is left to clean up.
+def test_the_next_start_ends_what_a_gateway_and_its_reaper_left(tiny: Bundle, tmp_path: Path) -> None:
+    """Both are killed at once while a model's process is stopped, so no process is left to clean up.
 
-    Which processes outlive that is the kernel's and Triton's affair; none may outlive the next start.
+    Some processes may outlive that; none may outlive the next start.
     """
     for name in ("victim", "next"):
         (tmp_path / name).mkdir()
@@ -230,7 +230,7 @@ def test_what_a_gateway_and_its_reaper_left_is_ended_by_the_next(tiny: Bundle, t
     victim.process.kill()
     reaper.kill()
     victim.process.wait()
-    until(lambda: not alive(server), "the server ends with its reaper")
+    until(lambda: not alive(server), "the server exits with its reaper")
     assert files_of(victim.process.pid)
     following = started(tmp_path / "next", tiny)
     try:
@@ -241,27 +241,27 @@ def test_what_a_gateway_and_its_reaper_left_is_ended_by_the_next(tiny: Bundle, t
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [("arena.num_slots=1000000", "arena.num_slots: expected"), ("triton.shm_bytes=100000000000", "triton.shm_bytes: ")],
 )
-def test_too_little_shared_memory_is_told_at_the_start(tiny: Bundle, tmp_path: Path, setting: str, told: str) -> None:
-    (tmp_path / "torch.py").write_text("raise RuntimeError('the folder where a user stands is no place for modules')")
+def test_too_little_shared_memory_fails_the_start(tiny: Bundle, tmp_path: Path, setting: str, message: str) -> None:
+    (tmp_path / "torch.py").write_text("raise RuntimeError('modules must not be imported from the working directory')")
     before = tritons()
     failed = subprocess.run(
         serving(tiny, "--set", setting), capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
     )
     assert failed.returncode == 1
-    assert told in failed.stderr
-    until(lambda: tritons() <= before, "nothing it started goes on without it")
+    assert message in failed.stderr
+    until(lambda: tritons() <= before, "the processes that it started exit")
     assert "MB" in failed.stderr
     assert "/dev/shm" in failed.stderr
     assert "Traceback" not in failed.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a /dev/shm of its own needs root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting another /dev/shm needs root")
 @pytest.mark.parametrize("size", ["8m", "24m"])
-def test_a_small_shared_memory_is_told_at_the_start(tiny: Bundle, tmp_path: Path, size: str) -> None:
-    """As a container without --shm-size has it."""
+def test_a_small_shared_memory_fails_the_start(tiny: Bundle, tmp_path: Path, size: str) -> None:
+    """A container without --shm-size has so little."""
     mounted = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
     command = ["unshare", "--mount", "sh", "-c", mounted, "sh", *serving(tiny)]
     failed = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
@@ -271,7 +271,7 @@ def test_a_small_shared_memory_is_told_at_the_start(tiny: Bundle, tmp_path: Path
 
 
 def tritons() -> set[Process]:
-    """Every server and model there is on this machine."""
+    """Every server and model process on this machine."""
     return set(commands_naming("wavserve-", PROGRAMS))
 
 

@@ -1,4 +1,4 @@
-"""A gateway before Tritons that are not its own: no torch, several endpoints, one policy for all."""
+"""A gateway in front of foreign Tritons: no torch, several endpoints, one policy for all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, 
 NO_TORCH = """
 import sys
 for name in ("torch", "diffusers", "transformers", "accelerate", "einops", "yaml"):
-    sys.modules[name] = None  # importing it fails, as where it is not installed
+    sys.modules[name] = None  # makes its import fail, as if it were not installed
 from wavserve.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -40,22 +40,25 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 async def tritons(anyio_backend: str, tiny: Bundle) -> AsyncIterator[list[RunningTriton]]:
-    """Async, for tests that are not: those need `anyio_backend` by name."""
+    """Two Tritons of one policy. Sync tests use this async fixture, so it asks for `anyio_backend` by name."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(triton(tiny)) for _ in range(2)]
 
 
 @pytest.fixture
-async def stranger(anyio_backend: str, tmp_path: Path) -> AsyncIterator[RunningTriton]:
-    """A Triton of another policy."""
+async def other_policy(anyio_backend: str, tmp_path: Path) -> AsyncIterator[RunningTriton]:
+    """A Triton with another policy."""
     async with triton(presets.create("tiny", tmp_path / "tiny", seed=1)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, tritons: list[RunningTriton]) -> Iterator[Server]:
-    """Its slices would not fit the slots of these Tritons: it must go by what they say. Canaries come so rarely that
-    only calls of plans can tell it of a failure."""
+    """A gateway in front of both.
+
+    Its configured slices do not fit the slots of these Tritons, so it must use the numbers that they report. Health
+    checks are so rare that only the calls of plans can find a failure.
+    """
     urls = ",".join(each.url for each in tritons)
     folder = tmp_path_factory.mktemp("gateway")
     chosen = (f"planner.slice_size={SLOTS + 2}", f"triton.canary_s={10 * PATIENCE_S}")
@@ -65,7 +68,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, tritons: list[RunningTrito
 
 
 def video_calls(url: str) -> int:
-    """How many calls its video model has answered, as the Triton itself counts."""
+    """The number of calls that the video model has answered, from Triton's statistics."""
     with InferenceServerClient(url) as client:
         statistics = client.get_inference_statistics("video_dit")
     return int(statistics.model_stats[0].inference_count)
@@ -87,7 +90,7 @@ def test_plans_of_several_robots_spread_over_the_endpoints(gateway: Server, trit
         np.testing.assert_allclose(chunk.actions, expected, atol=1e-5)
 
 
-def test_a_model_of_a_foreign_server_is_loaded_again(gateway: Server, tritons: list[RunningTriton]) -> None:
+def test_a_killed_model_of_a_foreign_server_is_reloaded(gateway: Server, tritons: list[RunningTriton]) -> None:
     before = models_of(tritons[1].pid)["action_dit"]
     before.kill()
     with PlanClient(gateway.grpc) as client, concurrent.futures.ThreadPoolExecutor(4) as robots:
@@ -96,18 +99,18 @@ def test_a_model_of_a_foreign_server_is_loaded_again(gateway: Server, tritons: l
     def replaced() -> bool:
         return models_of(tritons[1].pid).get("action_dit", before) != before
 
-    until(replaced, "the model of the second endpoint is loaded again")
-    until(lambda: model_up(gateway, tritons[1].url, "action_dit"), "it is up")
+    until(replaced, "the model of the second endpoint is reloaded")
+    until(lambda: model_up(gateway, tritons[1].url, "action_dit"), "the model is up")
 
 
-def test_a_server_that_is_lost_leaves_the_others(gateway: Server, tritons: list[RunningTriton]) -> None:
+def test_plans_of_a_lost_server_move_to_another(gateway: Server, tritons: list[RunningTriton]) -> None:
     with PlanClient(gateway.grpc) as client, concurrent.futures.ThreadPoolExecutor(4) as robots:
         expected = client.plan(observation(seed=9, options=OPTIONS)).actions
         under_way = [robots.submit(client.plan, observation(seed=9, options=OPTIONS)) for _ in range(8)]
         tritons[1].kill()
         for plan in under_way:
             np.testing.assert_allclose(plan.result(timeout=60).actions, expected, atol=1e-5)
-        until(lambda: not all(model_up(gateway, tritons[1].url, model) for model in MODELS), "a call finds it down")
+        until(lambda: not all(model_up(gateway, tritons[1].url, model) for model in MODELS), "a call finds them down")
         assert ready(gateway.http)
         np.testing.assert_allclose(client.plan(observation(seed=9, options=OPTIONS)).actions, expected, atol=1e-5)
 
@@ -117,7 +120,7 @@ def test_a_gateway_needs_no_torch(tritons: list[RunningTriton], tmp_path: Path) 
     flags = ["--backend", "triton", "--triton-url", tritons[0].url, f"--http-port={http}", f"--grpc-port={grpc}"]
     process = subprocess.Popen([sys.executable, "-c", NO_TORCH, "serve", *flags], cwd=tmp_path)
     try:
-        until(lambda: process.poll() is not None or listening(http), "it serves")
+        until(lambda: process.poll() is not None or listening(http), "the gateway serves")
         with PlanClient(f"127.0.0.1:{grpc}") as client:
             assert client.plan(observation(options=OPTIONS)).actions.shape == (16, 7)
     finally:
@@ -126,16 +129,16 @@ def test_a_gateway_needs_no_torch(tritons: list[RunningTriton], tmp_path: Path) 
 
 
 def test_endpoints_that_serve_different_policies_make_the_gateway_unready(
-    tritons: list[RunningTriton], stranger: RunningTriton, tmp_path: Path
+    tritons: list[RunningTriton], other_policy: RunningTriton, tmp_path: Path
 ) -> None:
     http, grpc = free_ports(2)
-    flags = ["--triton-url", f"{tritons[0].url},{stranger.url}", f"--http-port={http}", f"--grpc-port={grpc}"]
+    flags = ["--triton-url", f"{tritons[0].url},{other_policy.url}", f"--http-port={http}", f"--grpc-port={grpc}"]
     command = [sys.executable, "-m", "wavserve.cli", "serve", "--backend", "triton", *flags]
     log = tmp_path / "log"
     with log.open("w") as written:
         process = subprocess.Popen(command, cwd=tmp_path, stderr=written)
     try:
-        until(lambda: "ready: policy" in log.read_text(), "it has warmed up")
+        until(lambda: "ready: policy" in log.read_text(), "the gateway has warmed up")
         assert not ready(f"http://127.0.0.1:{http}")
     finally:
         process.terminate()
@@ -155,7 +158,7 @@ def answers(port: int) -> bool:
 
 
 def model_up(server: Server, url: str, model: str) -> bool:
-    """As the gateway's metrics tell."""
+    """Whether the gateway's metrics report the model as up."""
     name = f'wavserve_model_up{{device="{url}",model="{model}"}} '
     lines = httpx.get(f"{server.http}/metrics", timeout=10).text.splitlines()
     return next(float(line.removeprefix(name)) == 1 for line in lines if line.startswith(name))
