@@ -15,6 +15,8 @@ from wavserve.system.serve_process import Child
 
 FRAMES = Path(__file__).parents[2] / "examples" / "libero_object_0"
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
+LONG = {"num_iterations": 10, "num_video_samples": 64, "num_value_samples": 16}
+"""options of a plan that takes many seconds"""
 
 
 @dataclass(frozen=True)
