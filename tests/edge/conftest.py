@@ -1,4 +1,4 @@
-"""One served example policy per test module, and a robot of each dialect."""
+"""One served example policy per test module, and a robot for each wire format."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def running() -> Iterator[Served]:
 
 @pytest.fixture
 def served(running: Served) -> Served:
-    """The running server, its policy as good as new."""
+    """The running server, with its policy reset."""
     vars(running.policy).update(vars(RecordingPolicy()))
     return running
 
 
 @pytest.fixture(params=ROBOTS, ids=lambda robot: robot.kind)
 def robot(request: pytest.FixtureRequest, served: Served) -> Iterator[Robot]:
-    made: Robot = request.param(served.address)
-    yield made
-    made.close()
+    robot: Robot = request.param(served.address)
+    yield robot
+    robot.close()
 
 
 @pytest.fixture
 def grpc_robot(served: Served) -> Iterator[GrpcRobot]:
-    made = GrpcRobot(served.address)
-    yield made
-    made.close()
+    robot = GrpcRobot(served.address)
+    yield robot
+    robot.close()

@@ -1,4 +1,4 @@
-"""A policy that records what it is asked and answers at once, pictures to send it, and the limits around it."""
+"""A policy that records its requests and answers at once, with example images and limits."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def example_limits() -> EdgeLimits:
 
 
 def example_pixels(height: int = 128, width: int = 128, seed: int = 0) -> np.ndarray:
-    """A smooth random picture `[height, width, 3]`, which compresses as a camera's does."""
+    """A smooth random image `[height, width, 3]`, which compresses like a camera's."""
     small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return np.array(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -76,7 +76,7 @@ def example_image(camera: str = "agentview", encoding: str = "png", size: tuple[
 
 
 def example_observation(**changes: object) -> Observation:
-    """A request that the example policy takes."""
+    """An observation that the example policy accepts."""
     fields: dict[str, object] = {
         "images": (example_image("agentview", "png"), example_image("wrist", "jpeg")),
         "state": tuple(0.1 * i for i in range(STATE_DIM)),
@@ -120,7 +120,7 @@ def example_receipt(spec: PolicySpec, request: PlanRequest) -> Receipt:
 
 
 def example_chunk_of(spec: PolicySpec, request: PlanRequest) -> ActionChunk:
-    """An answer whose actions no two of which are equal, with imagined frames when they were asked for."""
+    """An answer in which no two actions are equal, with imagined frames when the request asks for them."""
     actions = np.linspace(-1, 1, CHUNK * ACTION_DIM, dtype=np.float32).reshape(CHUNK, ACTION_DIM)
     cameras = spec.cameras if request.imagine_chunks else ()
     imagined = {c.name: tuple(encode_png(c.name, example_pixels(16, 16, seed)) for seed in (5, 6)) for c in cameras}
@@ -130,7 +130,7 @@ def example_chunk_of(spec: PolicySpec, request: PlanRequest) -> ActionChunk:
 
 @dataclass
 class RecordingPolicy:
-    """Answers with `example_chunk_of`, or raises `error`; with `hold`, plans last until they are cancelled."""
+    """Answers with `example_chunk_of`, or raises `error`. With `hold`, a plan lasts until it is cancelled."""
 
     spec: PolicySpec = field(default_factory=example_spec)
     digest: str = "d" * 64

@@ -1,4 +1,4 @@
-"""Three robots, each speaking one dialect to a server on real loopback sockets, told of failures in the same terms."""
+"""Three robots, one for each wire format, on real loopback sockets. All report a reply in the same form."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Address:
 
 @contextmanager
 def serving(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics) -> Iterator[Address]:
-    """Both edges in one loop in one thread, as `app` runs them, on free ports of the loopback."""
+    """Serves both edges from one event loop in one thread, as `app` does, on free loopback ports."""
     address: Future[Address] = Future()
     stop = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(policy, limits, metrics, address, stop)))
@@ -58,10 +58,10 @@ async def _serve(
 ) -> None:
     app = create_http_app(policy, limits, metrics)
     http = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=5))
-    # Only of a socket that names TCP does asyncio know to switch Nagle off; without, each answer takes 40 ms.
+    # asyncio sets TCP_NODELAY only on a socket whose protocol is stated as TCP. Without it every answer waits 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    listener.listen()  # a robot may come before the server has begun
+    listener.listen()  # a robot may connect before the server runs
     rpc = create_grpc_server(policy, limits, metrics)
     port = rpc.add_insecure_port("127.0.0.1:0")
     await rpc.start()
@@ -74,15 +74,15 @@ async def _serve(
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a robot was told. `code`: HTTP status or gRPC code name; `content`: the answer, or the problem's facts."""
+class Reply:
+    """One reply. `code`: HTTP status or gRPC code name; `content`: the answer, or the problem's facts."""
 
     code: int | str
     content: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """The error's kebab name."""
+        """The error's public name, such as `too-large`."""
         return str(self.content["type"]).removeprefix("urn:wavserve:problem:")
 
 
@@ -111,12 +111,12 @@ class JsonRobot:
     def __init__(self, address: Address) -> None:
         self.client = httpx.Client(base_url=address.http, timeout=30)
 
-    def plan(self, observation: Observation) -> Told:
-        body = json.dumps(body_of(observation))  # NaN and infinity as the bare words Python writes
-        return told(self.client.post("/v1/plan", content=body, headers={"content-type": "application/json"}))
+    def plan(self, observation: Observation) -> Reply:
+        body = json.dumps(body_of(observation))  # NaN and infinity become the bare words that Python writes
+        return reply_of(self.client.post("/v1/plan", content=body, headers={"content-type": "application/json"}))
 
-    def reset(self, session_id: str) -> Told:
-        return told(self.client.post(f"/v1/sessions/{session_id}/reset"))
+    def reset(self, session_id: str) -> Reply:
+        return reply_of(self.client.post(f"/v1/sessions/{session_id}/reset"))
 
     def close(self) -> None:
         self.client.close()
@@ -127,21 +127,21 @@ class MultipartRobot(JsonRobot):
 
     kind = "multipart"
 
-    def plan(self, observation: Observation) -> Told:
+    def plan(self, observation: Observation) -> Reply:
         facts = body_of(observation, with_data=False)
-        seen: dict[str, dict[str, Any]] = {image["camera"]: image for image in facts["images"]}
-        facts["images"] = list(seen.values())  # each camera is described once, even where its part comes twice
+        by_camera: dict[str, dict[str, Any]] = {image["camera"]: image for image in facts["images"]}
+        facts["images"] = list(by_camera.values())  # each camera is described once, even where its part comes twice
         files: list[tuple[str, Any]] = [("request", (None, json.dumps(facts), "application/json"))]
         for image in observation.images:
             media = MEDIA.get(image.encoding, "application/octet-stream")
             files.append((image.camera, (f"{image.camera}.bin", image.data, media)))
-        return told(self.client.post("/v1/plan", files=files))
+        return reply_of(self.client.post("/v1/plan", files=files))
 
 
-def told(response: httpx.Response) -> Told:
+def reply_of(response: httpx.Response) -> Reply:
     media = "application/json" if response.is_success else "application/problem+json"
     assert response.headers["content-type"] == media, response.text
-    return Told(response.status_code, response.json())
+    return Reply(response.status_code, response.json())
 
 
 class GrpcRobot:
@@ -153,26 +153,26 @@ class GrpcRobot:
         self.channel = grpc.insecure_channel(address.grpc)
         self.stub = PlanServiceStub(self.channel)
 
-    def plan(self, observation: Observation) -> Told:
+    def plan(self, observation: Observation) -> Reply:
         return self.call(self.stub.Plan, message_of(observation))
 
-    def reset(self, session_id: str) -> Told:
+    def reset(self, session_id: str) -> Reply:
         return self.call(self.stub.Reset, pb.ResetRequest(session_id=session_id))
 
-    def call(self, method: Any, message: Any) -> Told:
+    def call(self, method: Any, message: Any) -> Reply:
         try:
             answer = method(message, timeout=30)
         except grpc.RpcError as error:
-            return Told(error.code().name, facts_of(error))
+            return Reply(error.code().name, facts_of(error))
         every_field = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
-        return Told("OK", MessageToDict(answer, **every_field))
+        return Reply("OK", MessageToDict(answer, **every_field))
 
     def close(self) -> None:
         self.channel.close()
 
 
 def facts_of(error: Any) -> dict[str, Any]:
-    """The details of a failed call, under the names a problem document has."""
+    """The details of a failed call, under the names of a problem document."""
     packed = dict(error.trailing_metadata())["grpc-status-details-bin"]
     status = status_pb2.Status.FromString(packed)
     assert (status.code, status.message) == (error.code().value[0], error.details())
@@ -189,7 +189,7 @@ def facts_of(error: Any) -> dict[str, Any]:
 
 
 def message_of(observation: Observation) -> pb.PlanRequest:
-    """A observation as protobuf, whatever it holds: what has no name there goes as an unknown field or number."""
+    """An observation as protobuf. A value that protobuf has no name for is sent as an unknown field or number."""
     known = {name: value for name, value in observation.options.items() if name in parts.OPTION_NAMES}
     message = requests.plan_request(replace(observation, images=(), options=known))
     if known != dict(observation.options):

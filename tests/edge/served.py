@@ -1,4 +1,4 @@
-"""What a test of the edges is handed: the fake policy, its metrics, and where both edges listen."""
+"""What a test of the edges gets: the fake policy, its metrics, and the addresses of both edges."""
 
 from __future__ import annotations
 

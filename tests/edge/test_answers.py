@@ -1,4 +1,4 @@
-"""Both edges give the policy the same request and the robot the same answer; the documented models hold for it."""
+"""Both edges give the policy the same request and the robot the same answer, as the OpenAPI models document it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ FULL = example_observation(
     deadline_ms=60_000,
     imagine_chunks=1,
 )
-# What protobuf's JSON writes otherwise than we do: 64-bit integers as text, enums by name.
+# Protobuf's JSON differs from ours: 64-bit integers are text, and enums have names.
 DEADLINES = {"NONE": "none", "MET": "met", "MET_DEGRADED": "met_degraded"}
 
 
 def same(left: object, right: object) -> bool:
-    """Equal content: numbers to float32, text of 64-bit integers as numbers, matrices flat."""
+    """Whether the content is equal: numbers to float32, 64-bit integers also as text, matrices also flattened."""
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
     if isinstance(left, list) and isinstance(right, list):
@@ -74,26 +74,26 @@ def test_every_edge_builds_the_same_request(served: Served) -> None:
     assert (first.executed_steps, first.policy, first.seed, first.imagine_chunks) == (8, "example", 0, 1)
 
 
-def test_what_is_left_out_is_left_open(robot: Robot, served: Served) -> None:
+def test_omitted_fields_are_none(robot: Robot, served: Served) -> None:
     robot.plan(example_observation())
     (request,) = served.policy.requests
     assert (request.session_id, request.policy, request.seed, request.options) == (None, None, None, {})
     assert robot.kind == "grpc" or served.policy.deadlines == [None]  # the gRPC robot has a timeout of its own
 
 
-def test_the_answer_holds_the_plan(robot: Robot, served: Served) -> None:
-    told = robot.plan(replace(FULL, imagine_chunks=0)).content
+def test_the_answer_contains_the_plan(robot: Robot, served: Served) -> None:
+    reply = robot.plan(replace(FULL, imagine_chunks=0)).content
     (request,) = served.policy.requests
     result = example_chunk_of(example_spec(), request)
-    assert np.asarray(told["actions"], np.float32).ravel().tolist() == result.actions.ravel().tolist()
-    assert (told["session_id"], int(told["sequence"]), int(told["first_control_step"])) == ("s1", 2**63 - 1, 24)
-    assert (told["horizon"], told["action_dim"], int(told["dt_ns"])) == (CHUNK, 7, 50_000_000)
-    assert int(told["valid_until_step"]) == 24 + CHUNK
-    assert int(told["captured_mono_ns"]) == 1234
-    assert 0 < int(told["server_recv_ns"]) <= int(told["server_send_ns"]) <= time.monotonic_ns()
-    assert told["warnings"] == ["untrained weights: never run these actions on a robot"]
-    assert told["imagined"] == []
-    receipt = told["receipt"]
+    assert np.asarray(reply["actions"], np.float32).ravel().tolist() == result.actions.ravel().tolist()
+    assert (reply["session_id"], int(reply["sequence"]), int(reply["first_control_step"])) == ("s1", 2**63 - 1, 24)
+    assert (reply["horizon"], reply["action_dim"], int(reply["dt_ns"])) == (CHUNK, 7, 50_000_000)
+    assert int(reply["valid_until_step"]) == 24 + CHUNK
+    assert int(reply["captured_mono_ns"]) == 1234
+    assert 0 < int(reply["server_recv_ns"]) <= int(reply["server_send_ns"]) <= time.monotonic_ns()
+    assert reply["warnings"] == ["untrained weights: never run these actions on a robot"]
+    assert reply["imagined"] == []
+    receipt = reply["receipt"]
     assert (int(receipt["seed"]), receipt["iterations_done"], receipt["slack_ms"]) == (0, 2, 125.0)
     assert receipt["stage_ms"] == {"imagine": 500.0, "score": 250.0}
     assert receipt["planner"]["num_video_samples"] == 6
@@ -114,21 +114,21 @@ def test_both_edges_answer_the_same(served: Served) -> None:
     assert answers[0]["chunk_id"] == answers[1]["chunk_id"]
 
 
-def test_the_json_names_are_the_contracts(served: Served) -> None:
+def test_json_fields_are_named_as_in_protobuf(served: Served) -> None:
     http = JsonRobot(served.address)
-    told = http.plan(FULL).content
+    reply = http.plan(FULL).content
     policies = http.client.get("/v1/policies").json()
     http.close()
-    ChunkAnswer.model_validate(told)
+    ChunkAnswer.model_validate(reply)
     PoliciesAnswer.model_validate(policies)
-    assert told.keys() == {field.name for field in pb.ActionChunk.DESCRIPTOR.fields} - {"epoch", "frozen_prefix_steps"}
-    assert told["receipt"].keys() == {field.name for field in pb.Receipt.DESCRIPTOR.fields}
+    assert reply.keys() == {field.name for field in pb.ActionChunk.DESCRIPTOR.fields} - {"epoch", "frozen_prefix_steps"}
+    assert reply["receipt"].keys() == {field.name for field in pb.Receipt.DESCRIPTOR.fields}
     assert policies["policies"][0].keys() == {field.name for field in pb.PolicyInfo.DESCRIPTOR.fields}
-    assert [entry["camera"] for entry in told["imagined"]] == ["agentview", "wrist"]
-    assert [(frame["encoding"], frame["height"]) for frame in told["imagined"][0]["frames"]] == [("png", 16)] * 2
+    assert [entry["camera"] for entry in reply["imagined"]] == ["agentview", "wrist"]
+    assert [(frame["encoding"], frame["height"]) for frame in reply["imagined"][0]["frames"]] == [("png", 16)] * 2
 
 
-def test_policies_tell_the_same_on_both_edges(served: Served, grpc_robot: GrpcRobot) -> None:
+def test_both_edges_describe_the_policy_alike(served: Served, grpc_robot: GrpcRobot) -> None:
     over_grpc = grpc_robot.call(grpc_robot.stub.GetPolicy, pb.GetPolicyRequest()).content
     over_http = httpx.get(f"{served.address.http}/v1/policies").json()["policies"]
     assert same(over_http, [over_grpc])
@@ -151,7 +151,7 @@ def test_reset_reaches_the_policy(robot: Robot, served: Served) -> None:
 
 
 @pytest.mark.parametrize("resize", ["bilinear", "bicubic", "area"])
-def test_a_declared_filter_takes_other_sizes(resize: Any, robot: Robot, served: Served) -> None:
+def test_a_declared_filter_resizes_other_sizes(resize: Any, robot: Robot, served: Served) -> None:
     served.policy.spec = example_spec(resize)
     pictures = example_image("agentview", "raw_rgb8", (220, 300)), example_image("wrist", "png", (64, 96))
     assert robot.plan(example_observation(images=pictures)).code in (200, "OK")
@@ -159,21 +159,21 @@ def test_a_declared_filter_takes_other_sizes(resize: Any, robot: Robot, served: 
     assert {image.shape for image in request.images.values()} == {(128, 128, 3)}
 
 
-def test_a_server_that_is_not_ready_says_so(robot: Robot, served: Served) -> None:
+def test_a_server_that_is_not_ready_refuses_requests(robot: Robot, served: Served) -> None:
     served.policy.ready = False
-    for told in (robot.plan(example_observation()), robot.reset("s")):
-        assert (told.name, told.code) == ("not-ready", "UNAVAILABLE" if robot.kind == "grpc" else 503)
-        assert told.content["retryable"] in (True, "true")
+    for reply in (robot.plan(example_observation()), robot.reset("s")):
+        assert (reply.name, reply.code) == ("not-ready", "UNAVAILABLE" if robot.kind == "grpc" else 503)
+        assert reply.content["retryable"] in (True, "true")
     assert served.policy.requests == []
 
 
-def test_an_unknown_failure_leaks_nothing(robot: Robot, served: Served, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_is_not_disclosed(robot: Robot, served: Served, caplog: pytest.LogCaptureFixture) -> None:
     served.policy.error = ZeroDivisionError("/secret/path")
-    told = robot.plan(example_observation())
-    assert (told.name, told.code) == ("internal", "INTERNAL" if robot.kind == "grpc" else 500)
-    assert "secret" not in str(told.content)
-    assert "ZeroDivision" not in str(told.content)
-    error_id = told.content["error_id" if robot.kind == "grpc" else "instance"]
+    reply = robot.plan(example_observation())
+    assert (reply.name, reply.code) == ("internal", "INTERNAL" if robot.kind == "grpc" else 500)
+    assert "secret" not in str(reply.content)
+    assert "ZeroDivision" not in str(reply.content)
+    error_id = reply.content["error_id" if robot.kind == "grpc" else "instance"]
     (record,) = [record for record in caplog.records if error_id in record.getMessage()]
     assert record.exc_info is not None
     assert record.exc_info[1] is served.policy.error
@@ -189,6 +189,6 @@ def test_every_request_is_counted(robot: Robot, served: Served) -> None:
     before = {outcome: count(outcome) for outcome in ("ok", "unknown-policy")}
     robot.plan(example_observation())
     robot.plan(example_observation(policy="other"))
-    robot.reset("s")  # once it is answered, those before it are counted
+    robot.reset("s")  # when this is answered, the requests before it are counted
     assert count("ok") >= before["ok"] + 1
     assert count("unknown-policy") == before["unknown-policy"] + 1

@@ -1,6 +1,6 @@
-"""Every kind of bad input, through JSON, multipart and gRPC: the code, the field, expected and actual; never a plan."""
+"""Every kind of bad input, through JSON, multipart and gRPC: code, field, expected and actual; no plan is made."""
 
-# ruff: noqa: E501  # a table reads best with a case a line
+# ruff: noqa: E501  # one case per line is easier to read
 from __future__ import annotations
 
 import struct
@@ -49,7 +49,7 @@ def with_options(**options: object) -> Observation:
 
 
 def bomb(height: int, width: int) -> bytes:
-    """A PNG of a few bytes whose header promises a huge picture."""
+    """A PNG of a few bytes whose header states a huge size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -73,18 +73,18 @@ CASES = (
     Case("raw too long", with_wrist(replace(example_image("wrist", "raw_rgb8"), data=b"\0" * 49153)), "images.wrist.data", "49152 bytes (128 x 128 x 3)", "49153 bytes"),
     Case("four channels", with_wrist_changed(channels=4), "images.wrist.channels", "3", "4"),
     Case("unknown encoding", with_wrist_changed(encoding="webp"), "images.wrist.encoding", "one of raw_rgb8, raw_bgr8, jpeg, png", "*", MEDIA),
-    Case("another encoding than told", with_wrist_changed(encoding="png"), "images.wrist.data", "PNG data", f"JPEG data, {len(WRIST.data)} bytes"),
-    Case("no picture at all", with_wrist_changed(data=b"hello"), "images.wrist.data", "JPEG data", "other data, 5 bytes"),
-    Case("empty picture", with_wrist_changed(data=b""), "images.wrist.data", "JPEG data", "other data, 0 bytes"),
+    Case("another encoding than declared", with_wrist_changed(encoding="png"), "images.wrist.data", "PNG data", f"JPEG data, {len(WRIST.data)} bytes"),
+    Case("not an image", with_wrist_changed(data=b"hello"), "images.wrist.data", "JPEG data", "other data, 5 bytes"),
+    Case("empty image", with_wrist_changed(data=b""), "images.wrist.data", "JPEG data", "other data, 0 bytes"),
     Case("truncated JPEG", with_wrist_changed(data=WRIST.data[:-400]), "images.wrist.data", "a complete JPEG", "broken data: *"),
     Case("truncated PNG", with_wrist(replace(AGENTVIEW, camera="wrist", data=AGENTVIEW.data[:-400])), "images.wrist.data", "a complete PNG", "broken data: *"),
     Case("truncated header", with_wrist_changed(data=WRIST.data[:30]), "images.wrist.data", "JPEG data", "a broken JPEG header"),
-    Case("gray picture", with_wrist_changed(encoding="png", data=GRAY_PNG), "images.wrist.data", "an RGB image", "mode L"),
+    Case("gray image", with_wrist_changed(encoding="png", data=GRAY_PNG), "images.wrist.data", "an RGB image", "mode L"),
     Case("decompression bomb", with_wrist_changed(encoding="png", data=bomb(60_000, 60_000)), "images.wrist.data", "at most 262144 pixels", "3600000000 pixels (60000 x 60000)", LARGE),
     Case("raw bomb", with_wrist(EncodedImage("wrist", "raw_rgb8", b"", 2**31, 2**31)), "images.wrist.data", "at most 262144 pixels", f"{2**62} pixels ({2**31} x {2**31})", LARGE),
     Case("oversized bytes", with_wrist(EncodedImage("wrist", "raw_rgb8", b"\0" * 250_001, 1, 1)), "images.wrist.data", "at most 250000 bytes", "250001 bytes", LARGE),
     Case("body over the limit", with_wrist(EncodedImage("wrist", "raw_rgb8", NOISY, 384, 384)), "body", "at most 400000 bytes", "* bytes", LARGE),
-    Case("capture time before time", with_wrist_changed(captured_mono_ns=-1), "images.wrist.captured_mono_ns", f"0 to {2**63 - 1}", "-1"),
+    Case("negative capture time", with_wrist_changed(captured_mono_ns=-1), "images.wrist.captured_mono_ns", f"0 to {2**63 - 1}", "-1"),
     Case("state too short", example_observation(state=(0.0,) * 7), "state", "8 numbers", "7 numbers"),
     Case("no state", example_observation(state=()), "state", "8 numbers", "0 numbers"),
     Case("NaN state", with_state(3, float("nan")), "state[3]", "a finite float32", "nan"),
@@ -99,7 +99,7 @@ CASES = (
     Case("control step too large", example_observation(control_step=2**64 - 1), "control_step", f"0 to {2**63 - 1}", str(2**64 - 1)),
     Case("too many executed", example_observation(executed_steps=10_001), "executed_steps", "0 to 10000", "10001"),
     Case("seed too large", example_observation(seed=2**63), "seed", f"0 to {2**63 - 1}", str(2**63)),
-    Case("no time at all", example_observation(deadline_ms=0), "deadline_ms", f"1 to {2**32 - 1}", "0"),
+    Case("deadline of 0 ms", example_observation(deadline_ms=0), "deadline_ms", f"1 to {2**32 - 1}", "0"),
     Case("too many chunks imagined", example_observation(imagine_chunks=5), "imagine_chunks", "0 to 4", "5"),
     Case("unknown option", with_options(temperature=1), "planner*", "*", "*unknown*"),
     Case("unknown mode", with_options(mode="best"), "planner.mode", "one of paper, published, off, random_scores, fixed_shrink", "'best'"),
@@ -114,7 +114,7 @@ CASES = (
 
 
 def matches(actual: str, pattern: str) -> bool:
-    """Exact, but for a leading and a trailing star."""
+    """Equal, where a star at either end of the pattern stands for any text."""
     start, end = pattern.startswith("*"), pattern.endswith("*") and len(pattern) > 1
     core = pattern.strip("*")
     if start and end:
@@ -124,13 +124,13 @@ def matches(actual: str, pattern: str) -> bool:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_bad_input_is_refused(case: Case, robot: Robot, served: Served) -> None:
-    told = robot.plan(case.observation)
+    reply = robot.plan(case.observation)
     name, http, rpc = case.kind
-    assert (told.name, told.code) == (name, rpc if robot.kind == "grpc" else http), told.content
-    assert matches(told.content["field"], case.field), told.content
-    assert matches(told.content["expected"], case.expected), told.content
-    assert matches(told.content["actual"], case.actual), told.content
-    assert all(told.content[key] in told.content["detail"] for key in ("field", "expected", "actual"))
+    assert (reply.name, reply.code) == (name, rpc if robot.kind == "grpc" else http), reply.content
+    assert matches(reply.content["field"], case.field), reply.content
+    assert matches(reply.content["expected"], case.expected), reply.content
+    assert matches(reply.content["actual"], case.actual), reply.content
+    assert all(reply.content[key] in reply.content["detail"] for key in ("field", "expected", "actual"))
     assert served.policy.requests == []
 
 
@@ -142,14 +142,14 @@ def test_bad_input_is_refused(case: Case, robot: Robot, served: Served) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_the_policy_refuses_is_told_alike(
+def test_both_edges_report_errors_of_the_policy(
     error: UnknownSession | SequenceConflict, name: str, http: int, rpc: str, robot: Robot, served: Served
 ) -> None:
     served.policy.error = error
-    asked = [robot.plan(example_observation(session_id="s", sequence=7)), robot.reset("s")]
-    for told in asked:
-        assert (told.name, told.code) == (name, rpc if robot.kind == "grpc" else http)
-        assert {key: told.content[key] for key in ("field", "expected", "actual")} == {
+    replies = [robot.plan(example_observation(session_id="s", sequence=7)), robot.reset("s")]
+    for reply in replies:
+        assert (reply.name, reply.code) == (name, rpc if robot.kind == "grpc" else http)
+        assert {key: reply.content[key] for key in ("field", "expected", "actual")} == {
             "field": error.field,
             "expected": error.expected,
             "actual": error.actual,

@@ -1,4 +1,4 @@
-"""Bodies made to hurt: text that UTF-8 cannot carry, numbers without end, lists far too long, pictures cut short."""
+"""Hostile bodies: text that UTF-8 cannot encode, huge numbers, lists that are far too long, truncated images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from tests.edge.fakes import example_image, example_observation
-from tests.edge.robots import GrpcRobot, Robot, body_of, message_of, told
+from tests.edge.robots import GrpcRobot, Robot, body_of, message_of, reply_of
 from tests.edge.served import Served
 from wavserve.core.errors import InvalidRequest
 from wavserve.edge.http.body import parse_plan
@@ -30,8 +30,8 @@ LONE = "\ud800"
 
 @pytest.fixture
 def client(served: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.address.http, timeout=30) as made:
-        yield made
+    with httpx.Client(base_url=served.address.http, timeout=30) as client:
+        yield client
 
 
 def with_image(**changes: object) -> dict[str, Any]:
@@ -39,9 +39,9 @@ def with_image(**changes: object) -> dict[str, Any]:
 
 
 def ask(client: httpx.Client, body: object, content_type: str = JSON) -> dict[str, Any]:
-    """The problem's facts after a 4xx."""
+    """Sends a bad body and returns the problem's facts. Any 4xx status will do."""
     content = body if isinstance(body, bytes) else json.dumps(body)
-    answer = told(client.post("/v1/plan", content=content, headers={"content-type": content_type}))
+    answer = reply_of(client.post("/v1/plan", content=content, headers={"content-type": content_type}))
     assert isinstance(answer.code, int)
     assert 400 <= answer.code < 500, answer
     return answer.content
@@ -63,7 +63,7 @@ def ask(client: httpx.Client, body: object, content_type: str = JSON) -> dict[st
         (b'{"\\ud800": 1, "\\ud800": 2}', "\\ud800"),
     ],
 )
-def test_a_lone_surrogate_is_the_robots_fault(body: Any, field: str, client: httpx.Client, served: Served) -> None:
+def test_a_lone_surrogate_is_a_bad_request(body: Any, field: str, client: httpx.Client, served: Served) -> None:
     assert ask(client, body)["field"] == field
     assert served.policy.requests == []
 
@@ -72,15 +72,15 @@ def test_an_option_of_four_hundred_digits_is_refused(client: httpx.Client) -> No
     assert ask(client, GOOD | {"planner": {"smoothing": 10**400}})["field"] == "planner.smoothing"
 
 
-def test_a_boundary_too_long_is_refused(client: httpx.Client) -> None:
+def test_a_boundary_that_is_too_long_is_refused(client: httpx.Client) -> None:
     problem = ask(client, b"--x--", f"multipart/form-data; boundary={'x' * 257}")
     assert (problem["field"], problem["actual"]) == ("content-type", "257 characters")
 
 
-def test_what_a_problem_tells_is_short(client: httpx.Client) -> None:
+def test_the_texts_of_a_problem_are_short(client: httpx.Client) -> None:
     problem = ask(client, with_image(encoding="e" * 10_000, camera="c" * 10_000))
-    told_texts = [problem[name] for name in ("field", "expected", "actual")]
-    assert all(0 < len(text) <= MAX_FACT_CHARS for text in told_texts)
+    texts = [problem[name] for name in ("field", "expected", "actual")]
+    assert all(0 < len(text) <= MAX_FACT_CHARS for text in texts)
     assert len(problem["detail"]) < 1_000
 
 
@@ -103,7 +103,7 @@ def test_a_safe_text_is_utf8_and_no_longer_than_allowed(text: str) -> None:
         ({f"key{i}": 1 for i in range(1000)}, "body", "at most 64 keys in an object", f"{1000 + len(GOOD)} keys"),
     ],
 )
-def test_a_list_far_too_long_is_refused_by_its_length(
+def test_a_list_that_is_far_too_long_is_refused(
     changes: dict[str, object], field: str, expected: str, actual: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -111,8 +111,8 @@ def test_a_list_far_too_long_is_refused_by_its_length(
     assert (caught.value.field, caught.value.expected, caught.value.actual) == (field, expected, actual)
 
 
-def test_the_last_of_many_keys_given_twice_is_named() -> None:
-    """Counted in one pass: looking for each key in all the others took seconds for as many as these."""
+def test_a_repeated_key_among_many_is_named() -> None:
+    """Keys are counted in one pass. Searching for each key among the others took seconds for this many."""
     keys = [f'"{number}": 1' for number in range(200_000)]
     with pytest.raises(InvalidRequest, match="199999: expected each key once in an object, got 2 times"):
         parse_plan(JSON, ("{" + ", ".join([*keys, keys[-1]]) + "}").encode())
@@ -125,18 +125,18 @@ def test_the_last_of_many_keys_given_twice_is_named() -> None:
         (pb.PlanRequest(state=[0.0] * 5_000), "state"),
     ],
 )
-def test_grpc_counts_before_it_reads(message: pb.PlanRequest, field: str) -> None:
+def test_grpc_counts_items_before_it_reads_them(message: pb.PlanRequest, field: str) -> None:
     with pytest.raises(InvalidRequest, match=f"{field}: expected at most"):
         parse_plan_request(message.SerializeToString())
 
 
-def test_unknown_fields_without_end_are_told_shortly() -> None:
+def test_many_unknown_fields_are_reported_briefly() -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_plan_request(bytes([0xF8, 0x06, 0x01]) * 10_000)
     assert caught.value.actual == "unknown field numbers " + ", ".join(["111"] * 8)
 
 
-def test_parts_without_end_are_refused() -> None:
+def test_too_many_parts_are_refused() -> None:
     body = b"".join(b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' for _ in range(100)) + b"--x--\r\n"
     with pytest.raises(InvalidRequest, match=f"at most {MAX_IMAGES + 1} parts"):
         parse_plan("multipart/form-data; boundary=x", body)
@@ -144,8 +144,8 @@ def test_parts_without_end_are_refused() -> None:
 
 def test_a_png_without_its_end_is_refused(robot: Robot, served: Served) -> None:
     whole = example_image("wrist", "png")
-    cut = type(whole)(whole.camera, whole.encoding, whole.data[:-12])
-    answer = robot.plan(example_observation(images=(example_image("agentview"), cut)))
+    truncated = type(whole)(whole.camera, whole.encoding, whole.data[:-12])
+    answer = robot.plan(example_observation(images=(example_image("agentview"), truncated)))
     assert (answer.content["field"], answer.content["expected"]) == ("images.wrist.data", "a complete PNG")
     assert answer.content["actual"] == "broken data: no IEND chunk at the end"
     assert served.policy.requests == []
@@ -157,9 +157,9 @@ def test_a_plan_the_service_cancelled_is_not_ready(robot: Robot, served: Served)
     assert (answer.code, answer.name) == ("UNAVAILABLE" if robot.kind == "grpc" else 503, "not-ready")
 
 
-def test_a_failure_of_the_error_path_is_still_a_problem(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_while_reporting_an_error_is_a_problem(caplog: pytest.LogCaptureFixture) -> None:
     error = InvalidRequest("x", "y", "z")
-    error.field = 5  # type: ignore[assignment]  # no report can be made of it
+    error.field = 5  # type: ignore[assignment]  # makes `report` fail
 
     async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise error
@@ -170,7 +170,7 @@ def test_a_failure_of_the_error_path_is_still_a_problem(caplog: pytest.LogCaptur
             return await client.get("/v1/plan")
 
     response = asyncio.run(get())
-    answer = told(response)
+    answer = reply_of(response)
     assert (answer.code, answer.name) == (500, "internal")
     assert answer.content["instance"] in caplog.text
     assert "TypeError" in caplog.text
@@ -184,7 +184,7 @@ def test_a_refusal_is_logged_in_utf8(caplog: pytest.LogCaptureFixture) -> None:
     assert "\\ud800" in caplog.text
 
 
-def test_grpc_refuses_a_crowd_of_images(grpc_robot: GrpcRobot) -> None:
+def test_grpc_refuses_too_many_images(grpc_robot: GrpcRobot) -> None:
     message = message_of(example_observation(images=()))
     message.MergeFrom(pb.PlanRequest(images=[pb.Image()] * 50_000))
     answer = grpc_robot.call(grpc_robot.stub.Plan, message)

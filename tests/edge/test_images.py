@@ -1,4 +1,4 @@
-"""Decoding: the right pixels, or a typed refusal; whatever bytes come."""
+"""Decoding gives the right pixels or a typed error, whatever the bytes are."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_jpeg_is_decoded_to_rgb() -> None:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_filter_keeps_a_flat_picture_flat(encoding: str) -> None:
+def test_a_filter_keeps_a_uniform_image_uniform(encoding: str) -> None:
     flat = np.full((200, 300, 3), (250, 120, 10), np.uint8)
     image = EncodedImage("agentview", encoding, example_bytes(flat, encoding), height=200, width=300)
     decoded = decode(image, ANY_SIZE, example_limits())
@@ -68,7 +68,7 @@ anywhere = st.tuples(st.integers(0, 2**20), st.integers(0, 255))
     changes=st.lists(near_the_header | anywhere, max_size=6),
     keep=st.floats(0, 1),
 )
-def test_damaged_pictures_are_decoded_or_refused(encoding: str, changes: list[tuple[int, int]], keep: float) -> None:
+def test_damaged_images_are_decoded_or_refused(encoding: str, changes: list[tuple[int, int]], keep: float) -> None:
     image = example_image("agentview", encoding)
     image = replace(image, data=mutated(image.data, changes, keep))
     outcome: object

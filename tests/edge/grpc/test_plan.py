@@ -1,4 +1,4 @@
-"""What only gRPC has: health, reflection, Control, its own deadlines and cancelling, and bytes that are no message."""
+"""What only gRPC has: health, reflection, Control, its own deadlines and cancellation, and malformed messages."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Serving = health_pb2.HealthCheckResponse
 
 def test_reflection_lists_the_service(grpc_robot: GrpcRobot) -> None:
     stub = reflection_pb2_grpc.ServerReflectionStub(grpc_robot.channel)
-    asked = [
+    questions = [
         reflection_pb2.ServerReflectionRequest(list_services=""),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol="wavserve.v1.PlanService"),
     ]
-    listed, described = list(stub.ServerReflectionInfo(iter(asked), timeout=30))
+    listed, described = list(stub.ServerReflectionInfo(iter(questions), timeout=30))
     names = {service.name for service in listed.list_services_response.service}
     assert names == {"wavserve.v1.PlanService", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
     assert described.file_descriptor_response.file_descriptor_proto == [pb.DESCRIPTOR.serialized_pb]
@@ -52,7 +52,7 @@ def test_health_knows_no_other_service(grpc_robot: GrpcRobot) -> None:
     assert next(iter(stub.Watch(other, timeout=30))).status == Serving.SERVICE_UNKNOWN
 
 
-def test_a_watch_tells_of_changes_only(grpc_robot: GrpcRobot, served: Served) -> None:
+def test_a_health_watch_sends_changes_only(grpc_robot: GrpcRobot, served: Served) -> None:
     watch: Any = health_pb2_grpc.HealthStub(grpc_robot.channel).Watch(health_pb2.HealthCheckRequest(), timeout=30)
     assert next(watch).status == Serving.SERVING
     served.policy.ready = False
@@ -60,7 +60,7 @@ def test_a_watch_tells_of_changes_only(grpc_robot: GrpcRobot, served: Served) ->
     watch.cancel()
 
 
-def test_control_is_declared_and_unimplemented(grpc_robot: GrpcRobot) -> None:
+def test_control_is_unimplemented(grpc_robot: GrpcRobot) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         next(grpc_robot.stub.Control(iter([pb.ClientMessage(hello=pb.Hello())]), timeout=30))
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
@@ -77,15 +77,15 @@ def test_the_earlier_deadline_counts(grpc_robot: GrpcRobot, served: Served) -> N
     assert served.policy.deadlines.pop() is None
     for deadline, seconds in zip(served.policy.deadlines, (20, 5, 20), strict=True):
         assert deadline is not None
-        late = 0.01 * seconds  # gRPC's own deadline travels in two or three digits, rounded up
+        late = 0.01 * seconds  # gRPC sends its own deadline with two or three digits, rounded up
         assert before + seconds <= deadline <= after + seconds + late
 
 
 def test_a_deadline_in_the_metadata_counts_like_one_in_the_body(grpc_robot: GrpcRobot, served: Served) -> None:
     before = time.monotonic()
-    for told_ms, body_ms in (("5000", 60_000), ("60000", 5_000)):
+    for metadata_ms, body_ms in (("5000", 60_000), ("60000", 5_000)):
         message = message_of(example_observation(deadline_ms=body_ms))
-        grpc_robot.stub.Plan(message, metadata=(("x-deadline-ms", told_ms),))
+        grpc_robot.stub.Plan(message, metadata=(("x-deadline-ms", metadata_ms),))
     after = time.monotonic()
     assert all(before + 5 <= deadline <= after + 5 for deadline in served.policy.deadlines if deadline is not None)
     assert None not in served.policy.deadlines + served.policy.reserved
@@ -93,14 +93,14 @@ def test_a_deadline_in_the_metadata_counts_like_one_in_the_body(grpc_robot: Grpc
 
 def test_the_shortest_of_several_deadlines_counts(grpc_robot: GrpcRobot, served: Served) -> None:
     before = time.monotonic()
-    told = (("x-deadline-ms", "60000"), ("x-deadline-ms", "5000"), ("x-deadline-ms", "70000"))
-    grpc_robot.stub.Plan(message_of(example_observation()), metadata=told)
+    deadlines = (("x-deadline-ms", "60000"), ("x-deadline-ms", "5000"), ("x-deadline-ms", "70000"))
+    grpc_robot.stub.Plan(message_of(example_observation()), metadata=deadlines)
     [deadline] = served.policy.deadlines
     assert deadline is not None
     assert before + 5 <= deadline <= time.monotonic() + 5
 
 
-def test_a_request_refused_at_the_door_is_not_even_parsed(grpc_robot: GrpcRobot, served: Served) -> None:
+def test_a_request_refused_at_admission_is_not_parsed(grpc_robot: GrpcRobot, served: Served) -> None:
     served.policy.reserve_error = Overloaded("full", retry_after_s=2.5, predicted_s=0.75)
     error = raw_call(grpc_robot, PLAN, b"\xff\xff\xff")
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -117,7 +117,7 @@ def test_a_robot_that_cancels_cancels_its_plan(grpc_robot: GrpcRobot, served: Se
     assert cancelled.wait(30)
 
 
-def test_a_robot_that_is_gone_cancels_its_plan(served: Served) -> None:
+def test_a_robot_that_disconnects_cancels_its_plan(served: Served) -> None:
     started, cancelled = threading.Event(), threading.Event()
     served.policy.hold, served.policy.started, served.policy.cancelled = True, started.set, cancelled.set
     robot = GrpcRobot(served.address)
@@ -137,7 +137,7 @@ def raw_call(robot: GrpcRobot, method: str, raw: bytes) -> Any:
 @pytest.mark.parametrize(
     "raw", [b"\xff\xff\xff", pb.PlanRequest(instruction="abc").SerializeToString().replace(b"abc", b"a\xffc")]
 )
-def test_bytes_that_are_no_message_are_the_callers_fault(raw: bytes, grpc_robot: GrpcRobot) -> None:
+def test_a_malformed_message_is_a_bad_request(raw: bytes, grpc_robot: GrpcRobot) -> None:
     error = raw_call(grpc_robot, PLAN, raw)
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
     facts = facts_of(error)
@@ -161,13 +161,13 @@ def test_fields_of_another_contract_are_refused(message: pb.PlanRequest, field: 
     assert (facts["field"], facts["actual"]) == (field, "unknown field numbers 111")
 
 
-def test_a_message_far_over_the_limit_never_reaches_us(grpc_robot: GrpcRobot, served: Served) -> None:
+def test_grpc_itself_refuses_a_message_far_over_the_limit(grpc_robot: GrpcRobot, served: Served) -> None:
     error = raw_call(grpc_robot, PLAN, b"\0" * 800_001)
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "800001 vs. 800000" in error.details()
 
 
-def test_an_overloaded_server_tells_when_to_come_back(grpc_robot: GrpcRobot, served: Served) -> None:
+def test_an_overloaded_server_says_when_to_retry(grpc_robot: GrpcRobot, served: Served) -> None:
     served.policy.error = Overloaded("full", retry_after_s=2.5)
     error = raw_call(grpc_robot, PLAN, message_of(example_observation()).SerializeToString())
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -177,6 +177,6 @@ def test_an_overloaded_server_tells_when_to_come_back(grpc_robot: GrpcRobot, ser
     assert retry.retry_delay.ToMilliseconds() == 2500
 
 
-def test_an_unknown_policy_is_not_described(grpc_robot: GrpcRobot) -> None:
-    told = grpc_robot.call(grpc_robot.stub.GetPolicy, pb.GetPolicyRequest(policy="other"))
-    assert (told.code, told.content["expected"], told.content["actual"]) == ("NOT_FOUND", "example", "'other'")
+def test_get_policy_refuses_an_unknown_policy(grpc_robot: GrpcRobot) -> None:
+    reply = grpc_robot.call(grpc_robot.stub.GetPolicy, pb.GetPolicyRequest(policy="other"))
+    assert (reply.code, reply.content["expected"], reply.content["actual"]) == ("NOT_FOUND", "example", "'other'")

@@ -1,4 +1,4 @@
-"""What only HTTP has: content types, bodies that are no request, its own statuses, documents, robots that hang up."""
+"""What only HTTP has: content types, malformed bodies, its own statuses, documents, and disconnects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 
 from tests.edge.fakes import RecordingPolicy, example_image, example_limits, example_observation
-from tests.edge.robots import JsonRobot, body_of, told
+from tests.edge.robots import JsonRobot, body_of, reply_of
 from tests.edge.served import Served
 from wavserve.core.errors import BackendError, DeadlineExceeded, Missed, Overloaded
 from wavserve.edge.http.api import create_http_app
@@ -27,8 +27,8 @@ GOOD = body_of(example_observation())
 
 @pytest.fixture
 def client(served: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.address.http, timeout=30) as made:
-        yield made
+    with httpx.Client(base_url=served.address.http, timeout=30) as client:
+        yield client
 
 
 def without(name: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def test_a_malformed_body_names_its_field(
     body: Any, field: str, expected: str, actual: str, client: httpx.Client, served: Served
 ) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body)
-    answer = told(client.post("/v1/plan", content=content, headers=JSON))
+    answer = reply_of(client.post("/v1/plan", content=content, headers=JSON))
     assert (answer.code, answer.name, answer.content["field"]) == (400, "invalid-request", field), answer.content
     assert answer.content["expected"].startswith(expected)
     assert answer.content["actual"].startswith(actual)
@@ -85,7 +85,7 @@ def test_a_malformed_body_names_its_field(
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_another_content_type_is_415(content_type: str, client: httpx.Client) -> None:
-    answer = told(client.post("/v1/plan", content=json.dumps(GOOD), headers={"content-type": content_type}))
+    answer = reply_of(client.post("/v1/plan", content=json.dumps(GOOD), headers={"content-type": content_type}))
     assert (answer.code, answer.name) == (415, "unsupported-media")
     assert answer.content["expected"] == "application/json or multipart/form-data"
     assert answer.content["actual"] == (repr(content_type) if content_type else "none")
@@ -93,7 +93,7 @@ def test_another_content_type_is_415(content_type: str, client: httpx.Client) ->
 
 def test_json_may_state_its_charset(client: httpx.Client) -> None:
     headers = {"content-type": "Application/JSON; charset=utf-8"}
-    assert told(client.post("/v1/plan", content=json.dumps(GOOD), headers=headers)).code == 200
+    assert reply_of(client.post("/v1/plan", content=json.dumps(GOOD), headers=headers)).code == 200
 
 
 REQUEST = ("request", (None, json.dumps(without("images")), "application/json"))
@@ -139,7 +139,7 @@ def part(name: str, data: bytes, content_type: str | None, filename: str | None 
 def test_malformed_parts_are_named(
     files: list[Any], status: int, field: str, expected: str, actual: str, client: httpx.Client
 ) -> None:
-    answer = told(client.post("/v1/plan", files=files))
+    answer = reply_of(client.post("/v1/plan", files=files))
     assert (answer.code, answer.content["field"]) == (status, field), answer.content
     assert answer.content["expected"].startswith(expected)
     assert answer.content["actual"].startswith(actual)
@@ -147,7 +147,7 @@ def test_malformed_parts_are_named(
 
 def test_a_part_needs_neither_facts_nor_a_file_name(client: httpx.Client, served: Served) -> None:
     wrist = ("wrist", (None, WRIST[1][1], "image/jpeg"))
-    assert told(client.post("/v1/plan", files=[REQUEST, AGENTVIEW, wrist])).code == 200
+    assert reply_of(client.post("/v1/plan", files=[REQUEST, AGENTVIEW, wrist])).code == 200
     (request,) = served.policy.requests
     assert set(request.images) == {"agentview", "wrist"}
 
@@ -168,21 +168,21 @@ def test_a_part_needs_neither_facts_nor_a_file_name(client: httpx.Client, served
 def test_a_broken_multipart_body_is_refused(
     content_type: str, body: bytes, expected: str, client: httpx.Client
 ) -> None:
-    answer = told(client.post("/v1/plan", content=body, headers={"content-type": content_type}))
+    answer = reply_of(client.post("/v1/plan", content=body, headers={"content-type": content_type}))
     assert (answer.code, answer.content["expected"]) == (400, expected)
 
 
-def test_a_body_of_unstated_length_is_counted(client: httpx.Client, served: Served) -> None:
+def test_a_body_without_a_stated_length_is_counted(client: httpx.Client, served: Served) -> None:
     pieces = (b"x" * 100_000 for _ in range(5))
-    answer = told(client.post("/v1/plan", content=pieces, headers=JSON))
+    answer = reply_of(client.post("/v1/plan", content=pieces, headers=JSON))
     assert (answer.code, answer.name, answer.content["field"]) == (413, "too-large", "body")
     assert answer.content["expected"] == "at most 400000 bytes"
 
 
-def test_a_stated_length_over_the_limit_is_refused_unread(served: Served) -> None:
+def test_a_stated_length_over_the_limit_is_refused_before_the_body(served: Served) -> None:
     host, port = served.address.http.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as link:
-        link.sendall(b"POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n")  # and not one byte more
+        link.sendall(b"POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n")  # and no body
         assert link.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
@@ -190,23 +190,23 @@ def test_a_stated_length_over_the_limit_is_refused_unread(served: Served) -> Non
     ("method", "path", "status", "name"),
     [("GET", "/nowhere", 404, "not-found"), ("GET", "/v1/plan", 405, "method-not-allowed")],
 )
-def test_the_frameworks_own_refusals_are_problems(
+def test_errors_of_the_framework_are_problems(
     method: str, path: str, status: int, name: str, client: httpx.Client
 ) -> None:
     response = client.request(method, path)
-    assert (told(response).code, told(response).name) == (status, name)
+    assert (reply_of(response).code, reply_of(response).name) == (status, name)
     assert response.json()["instance"].startswith("urn:uuid:")
     assert response.headers.get("allow") == ("POST" if status == 405 else None)
 
 
-def test_a_parameter_the_framework_judges_is_a_problem() -> None:
+def test_an_invalid_path_parameter_is_a_problem() -> None:
     app = create_http_app(RecordingPolicy(), example_limits(), Metrics())
 
     @app.get("/probe/{number}")
     async def probe(number: int) -> int:
         return number
 
-    answer = told(in_process(app, "/probe/seven"))
+    answer = reply_of(in_process(app, "/probe/seven"))
     assert (answer.code, answer.content["field"], answer.content["actual"]) == (400, "path.number", "'seven'")
 
 
@@ -229,12 +229,12 @@ def in_process(app: FastAPI, path: str) -> httpx.Response:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_failure_that_is_not_the_robots_fault(
+def test_a_failure_of_the_service_is_reported_without_a_field(
     error: Exception, status: int, name: str, retryable: bool, client: httpx.Client, served: Served
 ) -> None:
     served.policy.error = error
     response = client.post("/v1/plan", json=GOOD)
-    answer = told(response)
+    answer = reply_of(response)
     assert (answer.code, answer.name, answer.content["retryable"]) == (status, name, retryable)
     assert answer.content["detail"] == str(error)
     assert "field" not in answer.content
@@ -251,7 +251,7 @@ def test_health_and_readiness(client: httpx.Client, served: Served) -> None:
     assert client.get("/readyz").json() == {"status": "ready"}
     served.policy.ready = False
     assert client.get("/healthz").status_code == 200
-    assert told(client.get("/readyz")).code == 503
+    assert reply_of(client.get("/readyz")).code == 503
 
 
 def test_metrics_are_prometheus_text(client: httpx.Client) -> None:
@@ -261,7 +261,7 @@ def test_metrics_are_prometheus_text(client: httpx.Client) -> None:
     assert 'wavserve_requests_total{edge="http",outcome="ok"}' in response.text
 
 
-def test_the_openapi_document_is_whole(client: httpx.Client) -> None:
+def test_the_openapi_document_is_complete(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     routes = {path: list(methods) for path, methods in document["paths"].items()}
     assert routes == {
@@ -285,7 +285,7 @@ def test_the_openapi_document_is_whole(client: httpx.Client) -> None:
     page = client.get("/docs").text
     assets = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert len(assets) == 3
-    for asset in assets:  # a robot's network is closed: nothing may come from outside
+    for asset in assets:  # a robot's network is closed, so nothing may come from outside
         assert client.get(asset).status_code == 200
 
 
@@ -300,7 +300,7 @@ def references(tree: object) -> Iterator[str]:
             yield from references(value)
 
 
-def test_a_robot_that_hangs_up_cancels_its_plan(served: Served) -> None:
+def test_a_robot_that_disconnects_cancels_its_plan(served: Served) -> None:
     started, cancelled = threading.Event(), threading.Event()
     served.policy.hold, served.policy.started, served.policy.cancelled = True, started.set, cancelled.set
     body = json.dumps(GOOD).encode()
@@ -323,25 +323,25 @@ def test_a_deadline_in_the_header_counts_like_one_in_the_body(client: httpx.Clie
     for deadline in (first, second):
         assert deadline is not None
         assert before + 5 <= deadline <= after + 5
-    assert [knock is not None for knock in served.policy.reserved] == [True, True, False]
+    assert [deadline is not None for deadline in served.policy.reserved] == [True, True, False]
 
 
 @pytest.mark.parametrize("header", ["0", "-5", "1.5", "soon", "4294967296", "9" * 5000, "\u0665"])
 def test_a_malformed_deadline_header_is_refused(header: str, client: httpx.Client, served: Served) -> None:
-    answer = told(client.post("/v1/plan", json=GOOD, headers={"x-deadline-ms": header.encode()}))
+    answer = reply_of(client.post("/v1/plan", json=GOOD, headers={"x-deadline-ms": header.encode()}))
     assert (answer.code, answer.content["field"]) == (400, "x-deadline-ms")
     assert not served.policy.requests
 
 
-def test_a_request_is_refused_before_its_body_has_come(served: Served) -> None:
-    """By its headers: the robot need not even send the pictures."""
+def test_a_request_is_refused_before_its_body_arrives(served: Served) -> None:
+    """The headers are enough: the robot need not send the images."""
     served.policy.reserve_error = Overloaded("full", retry_after_s=2.5, predicted_s=0.75)
     host, port = served.address.http.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as link:
         head = "POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nX-Deadline-Ms: 5\r\n"
         link.sendall(f"{head}Content-Length: 50000\r\n\r\n".encode())
         answer = b""
-        while not answer.endswith(b"}"):  # head and body may come apart
+        while not answer.endswith(b"}"):  # headers and body may arrive separately
             part = link.recv(65536)
             assert part, answer
             answer += part
@@ -360,7 +360,7 @@ def test_the_shortest_of_several_deadlines_counts(served: Served) -> None:
 
 
 def upload(served: Served, *headers: str) -> socket.socket:
-    """A connection on which a request has begun and its body has not."""
+    """A connection on which the headers of a request and one byte of its body were sent."""
     host, port = served.address.http.removeprefix("http://").split(":")
     link = socket.create_connection((host, int(port)), timeout=30)
     head = "POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50000\r\n"
@@ -368,10 +368,10 @@ def upload(served: Served, *headers: str) -> socket.socket:
     return link
 
 
-def test_a_body_that_has_not_come_by_the_deadline_is_not_waited_for(served: Served) -> None:
+def test_a_body_that_is_late_is_not_waited_for(served: Served) -> None:
     with upload(served, "X-Deadline-Ms: 100") as link:
         assert link.recv(65536).startswith(b"HTTP/1.1 504")
-        while link.recv(65536):  # what is left of the answer, and then the end
+        while link.recv(65536):  # the rest of the answer, then the end of the connection
             pass
     assert not served.policy.requests
 
@@ -381,7 +381,7 @@ def requests_ended(client: httpx.Client, outcome: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def test_who_hangs_up_while_sending_is_no_fault_of_the_service(served: Served, client: httpx.Client) -> None:
+def test_a_disconnect_during_the_upload_counts_as_cancelled(served: Served, client: httpx.Client) -> None:
     cancelled, internal = (requests_ended(client, outcome) for outcome in ("cancelled", "internal"))
     upload(served).close()
     for _ in range(600):
@@ -392,7 +392,7 @@ def test_who_hangs_up_while_sending_is_no_fault_of_the_service(served: Served, c
     assert requests_ended(client, "internal") == internal
 
 
-def test_a_robot_refused_at_the_door_may_ask_again_on_its_connection(served: Served) -> None:
+def test_a_connection_survives_a_refusal_at_admission(served: Served) -> None:
     with httpx.Client(base_url=served.address.http, timeout=30) as client:
         served.policy.reserve_error = Overloaded("full")
         assert [client.post("/v1/plan", json=GOOD).status_code for _ in range(3)] == [429] * 3
@@ -400,7 +400,7 @@ def test_a_robot_refused_at_the_door_may_ask_again_on_its_connection(served: Ser
         assert client.post("/v1/plan", json=GOOD).status_code == 200
 
 
-def test_a_refused_robot_may_ask_again_on_its_connection(served: Served) -> None:
+def test_a_connection_survives_a_refused_request(served: Served) -> None:
     robot = JsonRobot(served.address)
     assert robot.plan(example_observation(policy="other")).code == 404
     assert robot.plan(example_observation()).code == 200
