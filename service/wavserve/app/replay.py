@@ -40,7 +40,7 @@ async def replay(record_file: Path, settings: Settings) -> Replay:
     service = await assemble(_as_recorded(settings, record))
     service.policy.warm = True  # a single plan needs no warm-up
     try:
-        return await _replay(record, service)
+        return await replay_on(service, record)
     finally:
         await service.close()
 
@@ -53,7 +53,8 @@ def _as_recorded(settings: Settings, record: records.Record) -> Settings:
     return settings.model_copy(update={"backend": changed})
 
 
-async def _replay(record: records.Record, service: Service) -> Replay:
+async def replay_on(service: Service, record: records.Record) -> Replay:
+    """Plans again on a service that runs already. Raises BundleError when it has another policy or dtype."""
     digest = service.policy.digest
     if record.policy_digest != digest:
         raise BundleError(f"the record was made with policy {record.policy_digest[:16]}, this bundle is {digest[:16]}")
