@@ -1,4 +1,4 @@
-"""Settings: order of the sources, where each value came from, and what is refused with which words."""
+"""Settings: the order of the sources, the source of each value, and the texts of errors."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def flag(key: str, text: str) -> Given:
     return Given(key, text, "flag --set")
 
 
-def test_defaults_are_the_tree_itself() -> None:
+def test_without_sources_every_value_is_the_default() -> None:
     loaded = load_settings(None, {})
     assert loaded.settings == Settings()
     assert set(loaded.sources.values()) == {"default"}
     assert [key for key, _, _ in loaded.rows()] == list(loaded.sources)
 
 
-def test_later_sources_win_and_each_value_names_its_own(file: Path) -> None:
+def test_later_sources_win_and_each_value_names_its_source(file: Path) -> None:
     environ = {"WAVSERVE_HTTP__PORT": "9002", "WAVSERVE_LOG__FORMAT": "json", "PATH": "/bin"}
     loaded = load_settings(file, environ, [Given("http.port", "9003", "flag --http-port")])
     assert (loaded.settings.http.port, loaded.sources["http.port"]) == (9003, "flag --http-port")
@@ -45,12 +45,12 @@ def test_none_unsets_an_optional_value(file: Path) -> None:
     assert load_settings(file, {}, [flag("record.folder", "none")]).settings.record.folder is None
 
 
-def test_environment_names_the_file(file: Path) -> None:
+def test_the_environment_can_name_the_file(file: Path) -> None:
     loaded = load_settings(None, {"WAVSERVE_CONFIG": str(file)})
     assert loaded.sources["http.port"] == f"file {file}"
 
 
-def test_bundle_folder_is_the_path_or_the_presets_place() -> None:
+def test_the_bundle_folder_is_the_path_or_the_presets_folder() -> None:
     assert load_settings(None, {}).settings.bundle.folder == Path("bundles/tiny")
     assert load_settings(None, {}, [flag("bundle.path", "mine")]).settings.bundle.folder == Path("mine")
 
@@ -119,7 +119,7 @@ def refused(
         assert word in caught.value.message
 
 
-def test_several_texts_come_as_one() -> None:
+def test_several_texts_are_given_in_one() -> None:
     given = load_settings(None, {"WAVSERVE_TRITON__URLS": "a:1, b:2"}).settings
     assert given.triton.urls == ("a:1", "b:2")
     for wrong in (" , ", "foo", "http://a:1", "a:99999", "a:0", "a:1,a:1", ":5"):
@@ -127,12 +127,12 @@ def test_several_texts_come_as_one() -> None:
 
 
 def test_another_process_can_be_given_the_same_settings(tmp_path: Path) -> None:
-    """As the models in our Triton are, by their environment."""
+    """The models of an embedded Triton get their settings this way, from their environment."""
     flags = [flag("triton.urls", "a:1,b:2"), flag("bundle.path", str(tmp_path)), flag("arena.lease_s", "1.5")]
     mine = load_settings(None, {}, flags)
-    told = as_environment(mine.settings, [key for key, _, _ in mine.rows()])
-    assert load_settings(None, told).settings == mine.settings
-    assert told["WAVSERVE_BACKEND__THREADS"] == "none"
+    variables = as_environment(mine.settings, [key for key, _, _ in mine.rows()])
+    assert load_settings(None, variables).settings == mine.settings
+    assert variables["WAVSERVE_BACKEND__THREADS"] == "none"
 
 
 def test_the_default_model_repository_is_the_projects() -> None:

@@ -1,6 +1,6 @@
 """The container files pass their linters and agree with each other, the package and the settings.
 
-Nothing is built or run: no container engine is needed, and what only one can tell is not told here.
+Nothing is built or run, so no container engine is needed. These tests do not show that an image can be built.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def shares(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def filled_in(value: str) -> str:
-    """The text of a compose value on a machine that sets no variable."""
+    """The text of a compose value on a machine where no variable is set."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
 
 
@@ -79,7 +79,7 @@ def seconds(duration: str) -> int:
 
 
 def requirements(extra: str) -> set[str]:
-    """Names of the packages of an extra, through extras of ours that it names."""
+    """Names of the packages of an extra, including those of other extras of ours that it names."""
     names: set[str] = set()
     for requirement in PROJECT["optional-dependencies"][extra]:
         if own := re.fullmatch(r"wavserve\[(.+)\]", requirement):
@@ -94,7 +94,7 @@ def run(*command: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_hadolint_has_nothing_to_say_about_the_dockerfile() -> None:
+def test_hadolint_finds_no_fault_in_the_dockerfile() -> None:
     run(Path(sysconfig.get_path("scripts")) / "hadolint", "Dockerfile")
 
 
@@ -108,7 +108,7 @@ def test_base_images_are_pinned_to_a_release() -> None:
     assert all(re.fullmatch(r".+:\d+\.\d+.*", image) for image in images), images
 
 
-def test_what_is_copied_exists_and_reaches_the_builder() -> None:
+def test_copied_files_exist_and_reach_the_builder() -> None:
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
     sent = {line.removeprefix("!") for line in ignored if line.startswith("!")}
     assert "*" in ignored, "everything else stays out"
@@ -132,7 +132,7 @@ def test_the_gateway_installs_no_torch_and_triton_installs_the_pinned_one_first(
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_is_pinned_guarded_and_watched(name: str) -> None:
+def test_a_service_is_pinned_restricted_and_health_checked(name: str) -> None:
     service = SERVICES[name]
     stage = built_by(service)
     assert service["image"].endswith(f":{PROJECT['version']}")
@@ -148,7 +148,7 @@ def test_a_service_is_pinned_guarded_and_watched(name: str) -> None:
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
-def test_every_profile_is_a_whole_system(profile: str) -> None:
+def test_every_profile_is_a_complete_system(profile: str) -> None:
     active = {name: service for name, service in SERVICES.items() if profile in service["profiles"]}
     for service in active.values():
         needs = service.get("depends_on", {})
@@ -170,7 +170,7 @@ def argument_of(command: list[str], flag: str) -> str:
     return command[command.index(flag) + 1]
 
 
-def test_what_is_stopped_has_the_time_it_takes() -> None:
+def test_a_stopped_container_has_enough_time() -> None:
     drain_s = Settings().limits.drain_s
     assert seconds(SERVICES["gateway"]["stop_grace_period"]) >= drain_s + 10
     [exit_s] = re.findall(r"--exit-timeout-secs=(\d+)", STAGES["triton"].last("CMD"))
@@ -178,15 +178,15 @@ def test_what_is_stopped_has_the_time_it_takes() -> None:
         assert seconds(SERVICES[name]["stop_grace_period"]) > int(exit_s)
 
 
-def test_the_models_processes_are_told_what_processes_that_compute_are() -> None:
-    told = dict(pair.split("=", 1) for pair in shlex.split(STAGES["triton"].last("ENV")))
-    assert COMPUTING.items() <= told.items()
+def test_the_image_sets_the_variables_of_processes_that_compute() -> None:
+    variables = dict(pair.split("=", 1) for pair in shlex.split(STAGES["triton"].last("ENV")))
+    assert COMPUTING.items() <= variables.items()
 
 
-def test_as_many_models_compute_at_once_as_the_gateway_hands_over() -> None:
+def test_triton_runs_as_many_models_at_once_as_the_gateway_calls() -> None:
     assert "--rate-limit-resource=gpu:$MODELS_AT_ONCE" in STAGES["triton"].last("CMD")
-    told = dict(pair.split("=", 1) for pair in shlex.split(STAGES["triton"].last("ENV")))
-    assert told["MODELS_AT_ONCE"] == "1"
+    variables = dict(pair.split("=", 1) for pair in shlex.split(STAGES["triton"].last("ENV")))
+    assert variables["MODELS_AT_ONCE"] == "1"
     assert SERVICES["triton-cpu"]["environment"]["MODELS_AT_ONCE"] == str(SIDE_BY_SIDE)
 
 
@@ -201,7 +201,7 @@ def test_settings_in_the_environment_are_known(name: str) -> None:
     load_settings(None, {key: filled_in(str(value)) for key, value in environment.items()})
 
 
-def test_the_gateways_command_is_one_that_wavserve_takes() -> None:
+def test_wavserve_accepts_the_gateways_command() -> None:
     given = build_parser().parse_args(STAGES["gateway"].command()).given
     settings = load_settings(None, {}, [Given(*one) for one in given]).settings
     assert (settings.http.host, settings.grpc.host) == ("0.0.0.0", "0.0.0.0")

@@ -47,7 +47,7 @@ def attributes(module: ast.Module) -> set[str]:
 
 
 def test_the_import_law_holds() -> None:
-    """In a process of its own: it silences every logger of the one it runs in."""
+    """The linter runs in its own process, because it silences every logger in its process."""
     linter = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
     done = subprocess.run([*linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -67,15 +67,15 @@ def test_the_package_itself_imports_nothing() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
-def test_a_module_says_what_it_is_and_keeps_the_rules(path: Path) -> None:
+def test_a_module_has_a_docstring_and_keeps_the_rules(path: Path) -> None:
     module = tree(path)
     text = path.read_text(encoding="utf-8")
     assert not text.strip() or ast.get_docstring(module), (
-        "a module docstring tells role, caller, and what it may not know"
+        "a module docstring says the role, and what the module may not know"
     )
     assert ("print" in called(module)) <= (name(path) in PRINTING), "only the command line prints"
     assert bool(re.search(r"\benviron\b|getenv", text)) <= (name(path) == "app/settings_sources.py"), (
-        "settings alone reads the environment"
+        "only app/settings_sources.py uses the environment"
     )
     assert not imports(module) & {"pickle", "pdb", "dill", "shelve"}
 

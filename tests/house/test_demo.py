@@ -1,4 +1,4 @@
-"""`make demo` as a person runs it: a service of its own, six plans in one session, a page, and nothing left running."""
+"""`make demo` as a person runs it: it starts a service, makes six plans in one session, writes a page and stops."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 NUM_FRAMES = 6
 
 
-def test_the_demo_ends_in_the_page(tmp_path: Path) -> None:
+def test_the_demo_writes_the_page(tmp_path: Path) -> None:
     arguments = [f"--out={tmp_path}", f"--set=bundle.root={tmp_path / 'bundles'}", "--set=backend.threads=2"]
     arguments.append("--set=backend.compile=off")
     ran = subprocess.run(

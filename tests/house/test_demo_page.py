@@ -1,4 +1,4 @@
-"""The demo's page from a made-up answer, and what the demo says when its service does not start."""
+"""The demo's page for an example answer, and the error when the demo's service does not start."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def drawings(html: str) -> list[ET.Element]:
     return [ET.fromstring(found) for found in re.findall(r"<svg.*?</svg>", html, re.DOTALL)]
 
 
-def test_a_drawing_for_every_iteration_spread_stage_and_action() -> None:
+def test_the_page_has_a_chart_for_every_iteration_and_action() -> None:
     labels = [drawing.get("aria-label") for drawing in drawings(page())]
     assert labels == [
         *["SNR of every value sample by video sample"] * 2,
@@ -103,7 +103,7 @@ def test_the_page_needs_no_network() -> None:
 
 
 @pytest.mark.parametrize("untrained", [True, False])
-def test_untrained_weights_are_told(untrained: bool) -> None:
+def test_the_page_warns_of_untrained_weights(untrained: bool) -> None:
     assert ("Never run them on a robot" in page(example_answer(untrained=untrained))) is untrained
 
 
@@ -113,10 +113,10 @@ def test_a_plan_without_iterations_is_shown_as_one() -> None:
     assert len(drawings(html)) == 1 + len(NAMES)
 
 
-def test_words_from_outside_stay_words() -> None:
+def test_texts_are_escaped() -> None:
     assert "<script>" not in page(instruction="<script>alert(1)</script>")
 
 
-def test_a_service_that_does_not_start_is_told_with_its_own_words(tmp_path: Path) -> None:
+def test_the_error_of_a_service_that_does_not_start_is_shown(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)exited with code 1.*bundle\.preset: expected 'tiny'"):
         started(tmp_path / "server.log", ["--set", "bundle.preset=none-such"])
