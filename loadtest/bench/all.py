@@ -1,6 +1,7 @@
-"""All benchmarks in one run (`make bench`), each in a process of its own; one JSON object at the end.
+"""All benchmarks in one run (`make bench`), each in a process of its own, with one JSON object at the end.
 
-The object also says where it was measured, so that it can be kept as a file in `docs/benchmarks/`.
+The object names the machine and the versions, so that it can be kept as a file in `docs/benchmarks/`. It holds the
+output of each benchmark, and the aims of all in one list.
 """
 
 from __future__ import annotations
@@ -10,29 +11,48 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+from loadtest.aims import Aim, within
 
 BENCHMARKS = ("plan", "on_triton", "exact", "serving")
 PACKAGES = ("wavserve", "torch", "numpy", "grpcio", "tritonclient", "nvidia-pytriton", "fastapi", "uvicorn")
 
 
 def main() -> None:
-    figures: dict[str, object] = {
+    print(json.dumps(report({name: output(name) for name in BENCHMARKS})))
+
+
+def output(name: str) -> dict[str, Any]:
+    """Runs a benchmark. Returns the JSON object of its last line."""
+    print(f"== {name}", file=sys.stderr)
+    command = [sys.executable, "-m", f"loadtest.bench.{name}"]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def report(outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The JSON object of the last line: what was run where, the benchmarks' outputs, and the aims of all."""
+    return {
         "command": "make bench",
         "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        **outputs,
+        "aims": aims_of(outputs),
     }
-    for script in BENCHMARKS:
-        print(f"== {script}", file=sys.stderr)
-        command = [sys.executable, "-m", f"loadtest.bench.{script}"]
-        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        figures[Path(script).stem] = json.loads(ran.stdout.splitlines()[-1])
-    print(json.dumps(figures))
+
+
+def aims_of(outputs: Mapping[str, Mapping[str, Any]]) -> list[Aim]:
+    """The aims of all benchmarks, each name with its benchmark before it."""
+    return [aim for name, found in outputs.items() for aim in within(name, found["aims"])]
 
 
 def processor() -> str:
-    """The model's name where Linux tells it."""
+    """The processor's model name where Linux reports it; else its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

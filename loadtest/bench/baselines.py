@@ -1,8 +1,8 @@
-"""Two policies to compare ours with, behind the same door: one plan at a time, on the plain path or on ours.
+"""Two baseline policies with the interface of ours: one plan at a time, on the plain path or on the fast one.
 
-Served by `serial_service.py`, measured by `bench_serving.py`. The plain one plans as the authors' code does - features
-projected again for every value sample and flow step, text padded and masked - on the bundle's own weights, and is
-treated kindly: the text embedding is kept, a plan whose deadline passed in the queue is not begun, nothing is hashed.
+The plain one plans as the authors' code does: it projects the features again for every value sample and flow step, and
+it pads and masks the text. It runs on the bundle's own weights. The comparison favours it in three ways: it keeps the
+text embedding, does not begin a plan whose deadline passed in the queue, and hashes nothing.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from wavserve.scheduling.permits import Permit
 
 
 @dataclass(slots=True)
-class Serial:
-    """A policy whose plans wait for each other, first come, first served."""
+class SerialPolicy:
+    """A policy that makes one plan at a time, first come, first served."""
 
     policy: PolicyProtocol
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def spec(self) -> PolicySpec:
@@ -55,14 +55,14 @@ class Serial:
         return self.policy.ready
 
     def reserve(self, deadline: float | None) -> AbstractContextManager[Permit]:
-        """Nobody is refused early: whoever comes waits."""
+        """Admits every request: no plan is refused before its turn."""
         return nullcontext(Permit())
 
     async def plan(
         self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
     ) -> ActionChunk:
-        """One plan, when those before it are done. Raises DeadlineExceeded when its deadline passed meanwhile."""
-        async with self._turn:
+        """One plan after those before it. Raises DeadlineExceeded when its deadline passed in the queue."""
+        async with self._lock:
             if deadline is not None and time.monotonic() > deadline:
                 raise DeadlineExceeded("the deadline passed in the queue")
             return await self.policy.plan(request, deadline, permit)
@@ -72,7 +72,7 @@ class Serial:
 
 
 class PlainPolicy:
-    """Plans on the plain path, in a thread. Sessions are kept for ever; K is spent whole, whatever the deadline."""
+    """Plans on the plain path, in a thread. It never drops a session, and runs all K iterations under any deadline."""
 
     ready = True
 
@@ -84,13 +84,13 @@ class PlainPolicy:
         self._sessions: dict[str, FrameMemory] = {}
 
     def reserve(self, deadline: float | None) -> AbstractContextManager[Permit]:
-        """It knows nothing that could be judged early."""
+        """Admits every request: it has no cost model to refuse by."""
         return nullcontext(Permit())
 
     async def plan(
         self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
     ) -> ActionChunk:
-        """One plan. Raises DeadlineExceeded when it came out too late."""
+        """One plan. Raises DeadlineExceeded when it is ready too late, UnknownSession for an unknown session."""
         began = time.monotonic()
         session = request.session_id or secrets.token_urlsafe(18)
         if request.session_id is not None and request.session_id not in self._sessions:
@@ -145,7 +145,7 @@ class PlainPolicy:
 
 
 class PlainModels:
-    """A bundle's models on the plain path: frames to latents, and a plan. Called from threads, one at a time."""
+    """A bundle's models on the plain path: frames to latents, and a plan. Threads may call it, one at a time."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._spec = bundle.spec
@@ -155,22 +155,22 @@ class PlainModels:
         self._texts: dict[str, tuple[Tensor, Tensor]] = {}
 
     def encode_images(self, images: Mapping[str, Pixels]) -> Array:
-        """Normalised latents `[V, C, H, W]` of one frame a camera."""
+        """Normalised latents `[V, C, H, W]` of one frame per camera."""
         pixels = np.stack([images[camera.name] for camera in self._spec.cameras])
         latents: Array = self._encoder.encode_images(pixels[None])[0]
         return latents
 
     @torch.inference_mode()
-    def plan(self, seen: tuple[Array, str, Array], config: PlannerConfig, key: tuple[int, int]) -> Array:
-        """Normalised actions `[T, action channels]` of (memory, instruction, history token), on noise of a key."""
-        memory, instruction, history = seen
+    def plan(self, context: tuple[Array, str, Array], config: PlannerConfig, key: tuple[int, int]) -> Array:
+        """Normalised actions `[T, action channels]` of (memory, instruction, history token), with a key's noise."""
+        memory, instruction, history = context
         scene = Scene(torch.from_numpy(memory), *self._text(instruction), torch.from_numpy(history))
         actions, _ = plain_plan(self._plain, scene, self._draws(config, key), config)
-        found: Array = actions.numpy()
-        return found
+        normalised: Array = actions.numpy()
+        return normalised
 
     def _text(self, instruction: str) -> tuple[Tensor, Tensor]:
-        """Embedding `[prompt, C]`, padded to the policy's prompt length as the released code pads, and its mask."""
+        """The embedding `[P, C]`, padded to the policy's prompt length as in the released code, and its mask."""
         if instruction not in self._texts:
             [own] = self._encoder.encode_text([instruction.encode()])
             text = torch.zeros(self._spec.max_prompt_tokens, own.shape[1])
@@ -179,7 +179,7 @@ class PlainModels:
         return self._texts[instruction]
 
     def _draws(self, config: PlannerConfig, key: tuple[int, int]) -> Draws:
-        """Every noise of a plan, by the names under which the service draws it."""
+        """Every noise of a plan, under the same names as in the service."""
         spec, latent = self._spec, self._spec.latent
         video = (spec.num_views, spec.model.video.in_channels, latent.num_future_frames, latent.height, latent.width)
         value = (spec.num_value_tokens, spec.model.value.in_channels)

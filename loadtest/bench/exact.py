@@ -1,10 +1,10 @@
-"""Plain against fast: one plan each on the same weights and noise, in processes of their own, taking turns.
+"""The plain path against the fast one: plans on the same weights and noise, each in its own process, in turn.
 
-Run by `make bench`. Cases: (a) the tiny sizes, (b) LIBERO shapes on a model of 8 layers and width 256. Paths: `plain`
-(the oracle), `fast` (as it is written), `compiled` (by torch; its compilation is timed apart), and with `--bfloat16`
-the compiled one in bfloat16, with how often its elites are those of float32. Times are the median of `--repeats`; extra
-memory is the peak resident size during the plan over that before it, sampled every 5 ms by a thread. Progress goes to
-stderr; the figures, with the aims beside them, are one JSON object on the last line of stdout.
+Cases: the tiny sizes, and LIBERO shapes on a model of 8 layers and width 256. Paths: `plain` (the oracle), `fast` (as
+written), `compiled` (by torch, with its compilation timed separately), and with `--bfloat16` the compiled path in
+bfloat16, with how often it chooses the elites of float32. Times are medians of `--repeats`. Extra memory is the peak
+resident size during the plan minus that before it, sampled every 5 ms. Progress goes to stderr. The figures and aims
+are one JSON object on the last line of stdout.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loadtest.aims import Aim, at_least, at_most
 from loadtest.bench.exact_plan import CASES, SEED, FastPlan, example_inputs, moved, tiny
 from wavserve.models import flops
 from wavserve.models.flops import Workload
@@ -37,10 +38,14 @@ from wavserve.models.weights.weights import Models, random_models
 from wavserve.system.processes import COMPUTING
 
 PATHS = ("plain", "fast", "compiled", "bfloat16")
-AIMS = {"compiled": 0.25, "bfloat16": 0.15}
-"""Of plain's time, at the mid size."""
-MAX_DIFFERENCE, MIN_AGREEMENT = 1e-4, 0.95
-"""Aims: float32's largest difference of an action; the share of draws whose bfloat16 elites are those of float32."""
+COMPILED = ("compiled", "bfloat16")
+MID_SIZE = "libero_shapes"
+MAX_RATIO = {"compiled": 0.25, "bfloat16": 0.15}
+"""Aims for a path's time over plain's, at the mid size."""
+MAX_DIFFERENCE = 1e-4
+"""The aim for the largest difference of an action from the plain path, in float32."""
+MIN_AGREEMENT = 0.95
+"""The aim for the share of draws in which bfloat16 chooses the elites of float32."""
 CPU = torch.device("cpu")
 
 
@@ -48,7 +53,7 @@ CPU = torch.device("cpu")
 class Measured:
     """One plan of one path: wall and processor seconds, peak growth of resident memory, and its actions.
 
-    `gemm_flops_s`: what the machine did in matrix products of the feed-forward's size, right before.
+    `gemm_flops_s` is the rate of matrix products of the feed-forward's size, measured right before the plan.
     """
 
     wall_s: float
@@ -60,12 +65,12 @@ class Measured:
 
 
 def measure(case: Workload, path: str) -> Measured:
-    """Make one plan in this process, after what loads the libraries' kernels."""
+    """Measures one plan in this process, after a small plan that loads the libraries' kernels."""
     _small_plan(path)
     models = random_models(case.config, SEED, torch.bfloat16 if path == "bfloat16" else torch.float32)
     scene, draws = example_inputs(case)
     compiling = time.perf_counter()
-    fast = None if path == "plain" else FastPlan(models, case, compile_blocks=path in ("compiled", "bfloat16"))
+    fast = None if path == "plain" else FastPlan(models, case, compile_blocks=path in COMPILED)
     compiling = time.perf_counter() - compiling
     rate = _gemm_rate(case, models.video.view_embed.dtype)
     with peak_memory() as peak:
@@ -95,7 +100,7 @@ def planned(work: Workload, models: Models, scene: Scene, draws: Draws, plain: b
 
 @contextmanager
 def peak_memory() -> Iterator[list[float]]:
-    """Yields a list whose one entry becomes the growth of resident memory, in bytes, at its peak within the block."""
+    """Yields a list of one entry: the peak growth of resident memory within the block, in bytes."""
     before, peak, stop = _resident(), [0.0], threading.Event()
 
     def watch() -> None:
@@ -115,25 +120,25 @@ def _resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * float(os.sysconf("SC_PAGE_SIZE"))
 
 
-def measure_apart(name: str, path: str) -> Measured:
-    """`measure` in a process of its own, so that neither path inherits the other's memory."""
+def measure_in_process(name: str, path: str) -> Measured:
+    """`measure` in a new process, so that no path inherits another's memory."""
     command = [sys.executable, "-m", "loadtest.bench.exact", "--case", name, "--path", path]
-    environ = {**COMPUTING, **os.environ}  # as the service has it
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environ)
+    environment = {**COMPUTING, **os.environ}  # as in the service
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def compare(name: str, repeats: int, paths: Sequence[str]) -> dict[str, Any]:
-    """Figures of a case: medians of `repeats` turns, the paths alternately."""
+    """The figures of a case: medians of `repeats` turns, in which the paths alternate."""
     turns: dict[str, list[Measured]] = {path: [] for path in paths}
     for turn in range(repeats):
-        for path, found in turns.items():
-            found.append(measure_apart(name, path))
-            note(f"{name} {path} {turn + 1}/{repeats}: {found[-1].wall_s:.2f} s")
+        for path, plans in turns.items():
+            plans.append(measure_in_process(name, path))
+            note(f"{name} {path} {turn + 1}/{repeats}: {plans[-1].wall_s:.2f} s")
     figures: dict[str, Any] = {"repeats": repeats}
     for field in ("wall_s", "cpu_s", "extra_bytes", "gemm_flops_s"):
         figures[field] = {path: statistics.median(getattr(one, field) for one in turns[path]) for path in paths}
-    figures["compile_s"] = {path: [one.compile_s for one in turns[path]] for path in paths if path in AIMS}
+    figures["compile_s"] = {path: [one.compile_s for one in turns[path]] for path in paths if path in COMPILED}
     figures["ratio"] = {path: figures["wall_s"][path] / figures["wall_s"]["plain"] for path in paths}
     plain = np.array(turns["plain"][0].actions)
     errors = {path: np.abs(np.array(turns[path][0].actions) - plain) for path in paths if path != "plain"}
@@ -145,13 +150,13 @@ def compare(name: str, repeats: int, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def roofline(figures: dict[str, Any]) -> dict[str, float]:
-    """A plan of nothing but matrix products at this run's rate: seconds, and their share of plain's time."""
+    """A plan of matrix products only, at this run's rate: its seconds, and their share of plain's time."""
     seconds = figures["flops"]["fast"]["plan"] / figures["gemm_flops_s"]["fast"]
     return {"wall_s": seconds, "ratio": seconds / figures["wall_s"]["plain"]}
 
 
 def count(case: Workload) -> dict[str, Any]:
-    """FLOPs of a plan by the formulas, and the formulas' error against torch's counter on a plan of fewer samples."""
+    """FLOPs of a plan by formula, and the formulas over torch's counter on a plan of fewer samples."""
     few = replace(case, planner=replace(case.planner, num_iterations=1, num_video_samples=2, num_value_samples=2))
     few = replace(few, planner=replace(few.planner, video_elite_fraction=1.0, value_elite_fraction=1.0))
     models = random_models(few.config, SEED)
@@ -164,25 +169,25 @@ def count(case: Workload) -> dict[str, Any]:
 
 
 def agreement(case: Workload, plans: int, device: torch.device = CPU) -> dict[str, Any]:
-    """How often bfloat16 chooses the elites of float32, over the K draws of each of `plans` seeds, unadapted."""
+    """How often bfloat16 chooses the elites of float32, over the K draws of each of `plans` seeds, without refits."""
     full, half = (
         FastPlan(random_models(case.config, SEED, dtype).to(device), case) for dtype in (torch.float32, torch.bfloat16)
     )
     same: dict[str, list[float]] = {"video": [], "value": []}
     shared: dict[str, list[float]] = {"video": [], "value": []}
     for seed in range(plans):
-        scene, draws = (moved(each, device) for each in example_inputs(case, seed))
+        scene, draws = moved(example_inputs(case, seed), device)
         texts = full.text_kv(scene), half.text_kv(scene)
         for futures, noises in zip(draws.video, draws.value, strict=True):
             pair = [one.scores(scene, text, futures, noises) for one, text in zip((full, half), texts, strict=True)]
-            for kind, (ours, oracle) in _elites(case, pair).items():
-                same[kind].append(float(ours == oracle))
-                shared[kind].append(len(ours & oracle) / len(oracle))
+            for level, (ours, oracle) in _elites(case, pair).items():
+                same[level].append(float(ours == oracle))
+                shared[level].append(len(ours & oracle) / len(oracle))
         note(f"elites of plan {seed + 1}/{plans}: {same}")
     return {
         "draws": len(same["video"]),
-        "same_sets": {kind: statistics.mean(found) for kind, found in same.items()},
-        "shared_elites": {kind: statistics.mean(found) for kind, found in shared.items()},
+        "same_sets": {level: statistics.mean(each) for level, each in same.items()},
+        "shared_elites": {level: statistics.mean(each) for level, each in shared.items()},
     }
 
 
@@ -194,23 +199,65 @@ def _elites(case: Workload, scores: Sequence[Tensor]) -> dict[str, tuple[set[int
     }
 
 
-def chosen(case: Workload) -> dict[str, str | float]:
-    """What `backend.dtype = "auto"` makes of this machine."""
+def chosen_dtype(case: Workload) -> dict[str, str | float]:
+    """What `backend.dtype = "auto"` chooses on this machine."""
     dtype, gain = precision.choose(case.config, case.latent, case.num_views, CPU)
     return {"dtype": dtype, "float32_over_bfloat16": gain}
 
 
+def report(
+    cases: Mapping[str, Mapping[str, Any]], elites: Mapping[str, Mapping[str, Any]], dtypes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The JSON object of the last line, from the figures, the elites and the chosen dtype of each case."""
+    return {
+        "bench": "exact",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        **cases,
+        **{f"{name}_elites": found for name, found in elites.items()},
+        "backend.dtype auto": dtypes,
+        "aims": aims_of(cases, elites),
+    }
+
+
+def aims_of(cases: Mapping[str, Mapping[str, Any]], elites: Mapping[str, Mapping[str, Any]]) -> list[Aim]:
+    """Every aim. One that this run did not measure, at this size or without bfloat16, has no result."""
+    ratios = cases[MID_SIZE]["ratio"] if MID_SIZE in cases else {}
+    aims = [
+        at_most(f"{MID_SIZE}: time of {path} over plain's", limit, ratios.get(path))
+        for path, limit in MAX_RATIO.items()
+    ]
+    for name, figures in cases.items():
+        for path, difference in figures["action_difference"].items():
+            if path != "bfloat16":
+                aims.append(
+                    at_most(
+                        f"{name}: largest action difference of {path} from plain", MAX_DIFFERENCE, difference["max"]
+                    )
+                )
+        same = elites[name]["same_sets"] if name in elites else {}
+        aims += [
+            at_least(
+                f"{name}: share of draws in which bfloat16 has float32's {level} elites", MIN_AGREEMENT, same.get(level)
+            )
+            for level in ("video", "value")
+        ]
+    return aims
+
+
 def note(text: str) -> None:
-    """Progress, for who waits."""
+    """A line of progress."""
     print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="only the tiny case")
-    parser.add_argument("--bfloat16", action="store_true", help="also bfloat16: its time, error and elites")
+    parser.add_argument("--bfloat16", action="store_true", help="also measure bfloat16: its time, error and elites")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--case", choices=CASES, help="measure one plan of this case here (with --path)")
+    parser.add_argument(
+        "--case", choices=CASES, help="only measure one plan of this case in this process (with --path)"
+    )
     parser.add_argument("--path", choices=PATHS, default="fast")
     args = parser.parse_args()
     if args.case:
@@ -218,13 +265,10 @@ def main() -> None:
         return
     names = ["tiny"] if args.quick else list(CASES)
     paths = PATHS if args.bfloat16 else PATHS[:-1]
-    figures: dict[str, Any] = {name: compare(name, args.repeats, paths) for name in names}
-    if args.bfloat16:
-        figures |= {f"{name}_elites": agreement(CASES[name](), plans=8) for name in names}
-    verdict = {name: chosen(CASES[name]()) for name in names}
-    aims = {"ratio": AIMS, "max_action_difference": MAX_DIFFERENCE, "same_elite_sets": MIN_AGREEMENT}
-    about = {"bench": "exact", "threads": torch.get_num_threads(), "torch": torch.__version__}
-    print(json.dumps({**about, **figures, "backend.dtype auto": verdict, "aims": aims}))
+    cases = {name: compare(name, args.repeats, paths) for name in names}
+    elites = {name: agreement(CASES[name](), plans=8) for name in names} if args.bfloat16 else {}
+    dtypes = {name: chosen_dtype(CASES[name]()) for name in names}
+    print(json.dumps(report(cases, elites, dtypes)))
 
 
 if __name__ == "__main__":

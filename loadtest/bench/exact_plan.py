@@ -1,7 +1,4 @@
-"""What the benchmarks of the fast path plan: two sizes, seeded inputs, and a plan on the fast paths without a service.
-
-Imported by `exact` and `gpu_report`.
-"""
+"""The workloads of the fast path's benchmarks: two sizes, seeded inputs, and a plan on it without a service."""
 
 from __future__ import annotations
 
@@ -26,13 +23,13 @@ from wavserve.models.weights.weights import Models
 
 SEED = 0
 Pair = tuple[Tensor, Tensor]
-Given = TypeVar("Given", Scene, Draws)
+Inputs = TypeVar("Inputs", Scene, Draws)
 SLICE = 8
-"""Video samples the fast path imagines, scores and drops at once, unless told otherwise."""
+"""Default number of video samples that the fast path imagines, scores and drops together."""
 
 
 def tiny() -> Workload:
-    """Case (a): the tiny preset's sizes."""
+    """The sizes of the preset `tiny`."""
     video = VideoConfig(16, 16, num_layers=4, num_heads=6, head_dim=16, caption_channels=64)
     config = ModelConfig(video, _expert(10, 3, 16, 57), _expert(15, 3, 16, 54))
     planner = PlannerConfig(
@@ -42,7 +39,7 @@ def tiny() -> Workload:
 
 
 def libero_shapes() -> Workload:
-    """Case (b): two views of 8x8 latents, 4 + 2 frames, N=30, M=5, K=5."""
+    """LIBERO shapes on a small model: two views of 8x8 latents, 4 + 2 frames, N=30, M=5, K=5."""
     video = VideoConfig(128, 128, num_layers=8, num_heads=4, head_dim=64, caption_channels=512)
     config = ModelConfig(video, _expert(10, 2, 32, 57), _expert(15, 2, 32, 54))
     return Workload(
@@ -81,13 +78,18 @@ def example_inputs(case: Workload, seed: int = SEED) -> tuple[Scene, Draws]:
     )
 
 
-def moved(given: Given, device: torch.device) -> Given:
-    """A scene, or draws, on a device."""
-    return type(given)(*(getattr(given, each.name).to(device) for each in fields(given)))
+def moved(inputs: tuple[Scene, Draws], device: torch.device) -> tuple[Scene, Draws]:
+    """A scene and its draws on a device."""
+    scene, draws = inputs
+    return _moved(scene, device), _moved(draws, device)
+
+
+def _moved(inputs: Inputs, device: torch.device) -> Inputs:
+    return type(inputs)(*(getattr(inputs, each.name).to(device) for each in fields(inputs)))
 
 
 class FastPlan:
-    """The same plan through the fast paths: slice by slice imagine, score, drop, as the service does."""
+    """The same plan on the fast path. Like the service, it imagines, scores and drops slice by slice."""
 
     def __init__(
         self,
@@ -97,7 +99,7 @@ class FastPlan:
         record: Record | None = None,
         slice_size: int = SLICE,
     ) -> None:
-        """On the models' device. `record`: of the experts' graphs; None: without."""
+        """Runs on the models' device. `record` records the experts' graphs; None: no graphs."""
         config, tokens = case.config, case.num_tokens
         video = partial(FastVideo, models.video, config, case.latent, case.num_views)
         value = partial(FastValue, models.value, config, case.chunk, contexts=[tokens])
@@ -133,13 +135,13 @@ class FastPlan:
     @torch.inference_mode()
     def scores(self, scene: Scene, text: TextKV, futures: Tensor, noises: Tensor) -> Tensor:
         """SNR `[N, M]` of `futures [N, V, C, F, H, W]`, each with its own M of `noises [(N M), T, C]`."""
-        config, found = self._case.planner, []
+        config, slices = self._case.planner, []
         grouped = rearrange(noises, "(n m) t c -> n m t c", m=config.num_value_samples)
         for first in range(0, len(futures), self._slice_size):
             rows = slice(first, first + self._slice_size)
             kv = self._value.cross_kv(self._imagine(scene, futures[rows], text))
-            found.append(snr(self._value.integrate(grouped[rows], kv, config.num_flow_steps)[..., -1]))
-        return torch.cat(found)
+            slices.append(snr(self._value.integrate(grouped[rows], kv, config.num_flow_steps)[..., -1]))
+        return torch.cat(slices)
 
     def _imagine(self, scene: Scene, futures: Tensor, text: TextKV) -> Callable[[int], Tensor]:
         rows = len(futures)

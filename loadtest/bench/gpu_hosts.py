@@ -1,7 +1,6 @@
-"""The models of a bundle in processes of their own around one shared arena, reached through pipes.
+"""The models of a bundle, each in a process of its own, around one shared arena, reached through pipes.
 
-What Triton does for a service, where there is no Triton; on CUDA the features cross by CUDA IPC. Imported by
-`gpu_report`.
+It replaces Triton where none can run. On CUDA the processes share the features through CUDA IPC.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from wavserve.bundle import bundle
 from wavserve.core.errors import BackendError
@@ -36,7 +36,7 @@ class _Hosted:
 
 
 class Hosts:
-    """A `Backend` of the three transformers. `load` starts their processes, `kill` ends one without a word."""
+    """A `Backend` of the three transformers. `load` starts their processes; `kill` kills one."""
 
     def __init__(self, folder: Path, config: RunnerConfig) -> None:
         self._folder, self._config, self._prefix = folder, config, owned_name("wavserve-report")
@@ -44,7 +44,7 @@ class Hosts:
         self._hosted: dict[str, _Hosted] = {}
 
     def load(self) -> None:
-        """All three anew, as a service loads them when the arena's owner died. Raises BackendError."""
+        """Loads all three anew, as a service does after the arena owner's process exit. Raises BackendError."""
         self._end()
         for model in MODELS:
             ours, theirs = _SPAWN.Pipe()
@@ -61,7 +61,7 @@ class Hosts:
         self._hosted[model].process.join()
 
     async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
-        """Raises BackendError with the model's words, or when it is gone."""
+        """Raises BackendError with the model's error, or when its process has ended."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, verb, inputs)
 
     async def close(self) -> None:
@@ -70,12 +70,12 @@ class Hosts:
 
     def _call(self, verb: str, inputs: Tensors) -> Tensors:
         model = VERBS[verb].model
-        with contextlib.suppress(BrokenPipeError):  # then it ended, which is told below
+        with contextlib.suppress(BrokenPipeError):  # the process has ended, which `_received` reports
             self._hosted[model].pipe.send((verb, inputs))
         outputs: Tensors = self._received(model)
         return outputs
 
-    def _received(self, model: str):  # type: ignore[no-untyped-def]
+    def _received(self, model: str) -> Any:
         try:
             answer, error = self._hosted[model].pipe.recv()
         except (EOFError, ConnectionError):
@@ -86,16 +86,16 @@ class Hosts:
 
     def _end(self) -> None:
         for hosted in self._hosted.values():
-            hosted.pipe.close()  # at which it ends
+            hosted.pipe.close()  # ends the process
             hosted.process.join()
         self._hosted.clear()
 
 
 def _serve(pipe: Connection, model: str, folder: Path, config: RunnerConfig, prefix: str) -> None:
-    """One model's process, until its pipe is closed."""
+    """Serves one model in its own process until the pipe is closed."""
     try:
         loaded = host.load(model, bundle.load(folder), config, prefix)
-    except Exception as error:  # noqa: BLE001 - told to who waits
+    except Exception as error:  # noqa: BLE001 - sent to the caller
         pipe.send((None, repr(error)))
         return
     pipe.send((LOADED, None))
@@ -104,7 +104,7 @@ def _serve(pipe: Connection, model: str, folder: Path, config: RunnerConfig, pre
             verb, inputs = pipe.recv()
             try:
                 pipe.send((loaded.run(verb, inputs, lambda: False), None))
-            except Exception as error:  # noqa: BLE001 - told to who waits
+            except Exception as error:  # noqa: BLE001 - sent to the caller
                 pipe.send((None, repr(error)))
     except EOFError:
         loaded.close()

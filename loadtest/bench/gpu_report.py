@@ -1,10 +1,11 @@
-"""What only a GPU can show, checked and timed in one call: `make gpu-report` writes docs/benchmarks/gpu-NAME.json.
+"""Checks and times what only a GPU can show, in one call: `make gpu-report` writes docs/benchmarks/gpu-NAME.json.
 
 Parts: parity with the released model's numbers through the planner; fast, compiled and graphed blocks against the plain
-path; bfloat16 against float32; the feature arena between processes (CUDA IPC), also after its owner was killed; a whole
-service against one on a CPU, and one on a real Triton where that can run; and a LIBERO plan of the 2.3 B model against
-the time its FLOPs take as matrix products. A part that fails does not keep the others from running, and what is known
-is written after each. `--device cpu --quick` runs the same on small sizes, to try the script itself.
+path; bfloat16 against float32; the feature arena between processes (CUDA IPC), also after its owner's process is
+killed; a whole service against one on a CPU, and one on a real Triton where that can run; and a LIBERO plan of the
+2.3 B model against the time of its FLOPs as matrix products. When a part fails, the others still run. The report is
+written after each part. `--device cpu --quick` tries the script itself on small sizes. Progress goes to stderr. The
+last line of stdout is the report as one JSON object.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ import torch
 
 from loadtest.bench.exact import MAX_DIFFERENCE, MIN_AGREEMENT, agreement, planned
 from loadtest.bench.exact_plan import SEED, FastPlan, example_inputs, libero_shapes, moved, tiny
+from loadtest.bench.gpu_aims import NO_ERROR, WITHOUT_OWNER, aims_of
 from loadtest.bench.gpu_hosts import Hosts
 from wavserve.app import parity
 from wavserve.app.fleet import Size, device_config
@@ -68,77 +71,77 @@ KERNELS = 14
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What the parts stand on."""
+class Setup:
+    """What all parts share."""
 
     device: torch.device
     quick: bool
     repeats: int
     folder: Path
-    """for bundles and logs, gone afterwards"""
+    """for bundles and logs; deleted at the end"""
 
     @property
     def on_gpu(self) -> bool:
         return self.device.type == "cuda"
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         if self.on_gpu:
             torch.cuda.synchronize()
 
     def median_s(self, run: Callable[[], object]) -> float:
-        """Seconds of the median run, after one that does not count."""
+        """Seconds of the median run, after one that is not timed."""
         run()
         times = []
         for _ in range(self.repeats):
-            self.settle()
+            self.synchronize()
             started = time.perf_counter()
             run()
-            self.settle()
+            self.synchronize()
             times.append(time.perf_counter() - started)
         return statistics.median(times)
 
 
-def check_parity(ground: Ground) -> dict[str, Any]:
+def check_parity(setup: Setup) -> dict[str, Any]:
     """The released model's plans through planner, batcher, arena and runners on this device, in float32."""
-    checks = parity.check_planner(ROOT / "tests/parity", ground.device.type)
+    checks = parity.check_planner(ROOT / "tests/parity", setup.device.type)
     failed = [f"{each.fixture} {each.tensor}: {each.error:.2e}" for each in checks if not each.ok]
     worst = max(each.error for each in checks)
     return {"ok": bool(checks) and not failed, "checks": len(checks), "failed": failed, "max_error": worst}
 
 
-def check_exact(ground: Ground) -> dict[str, Any]:
+def check_exact(setup: Setup) -> dict[str, Any]:
     """Every variant of the fast path against the plain one, in float32: differences, and seconds of a plan."""
-    case = tiny() if ground.quick else libero_shapes()
-    models = random_models(case.config, SEED).to(ground.device)
-    scene, draws = (moved(each, ground.device) for each in example_inputs(case))
+    case = tiny() if setup.quick else libero_shapes()
+    models = random_models(case.config, SEED).to(setup.device)
+    scene, draws = moved(example_inputs(case), setup.device)
     plain = planned(case, models, scene, draws)
-    seconds = {"plain": ground.median_s(lambda: planned(case, models, scene, draws))}
+    seconds = {"plain": setup.median_s(lambda: planned(case, models, scene, draws))}
     differences = {}
-    for name, plan in variants(ground, models, case).items():
+    for name, plan in variants(setup, models, case).items():
         differences[name] = (plan.plan(scene, draws) - plain).abs().max().item()
-        seconds[name] = ground.median_s(lambda plan=plan: plan.plan(scene, draws))
+        seconds[name] = setup.median_s(partial(plan.plan, scene, draws))
     ok = all(difference <= MAX_DIFFERENCE for difference in differences.values())
     return {"ok": ok, "action_difference": differences, "aim": MAX_DIFFERENCE, "plan_s": seconds}
 
 
 def variants(
-    ground: Ground, models: Models, case: Workload, slice_size: int = SLICE, brief: bool = False
+    setup: Setup, models: Models, case: Workload, slice_size: int = SLICE, brief: bool = False
 ) -> dict[str, FastPlan]:
-    """Fast paths to compare; `brief`: the first and the last. On a CPU the one as it is written, for `exact` has
-    the others."""
-    record = cuda_recorder() if ground.on_gpu else None
+    """The fast paths to compare, or with `brief` the first and the last. On a CPU only the one as written: `exact`
+    measures the others."""
+    record = cuda_recorder() if setup.on_gpu else None
     wanted = {"fast": (False, None), "compiled": (True, None), "graphs": (False, record), BEST: (True, record)}
-    names = ["fast"] if not ground.on_gpu else ["fast", BEST] if brief else wanted
+    names = ["fast"] if not setup.on_gpu else ["fast", BEST] if brief else wanted
     return {name: FastPlan(models, case, *wanted[name], slice_size) for name in names}
 
 
-def check_bfloat16(ground: Ground) -> dict[str, Any]:
-    """How often bfloat16 chooses the elites of float32, and how far its actions are."""
-    case = tiny() if ground.quick else libero_shapes()
-    found = agreement(case, 1 if ground.quick else BFLOAT16_PLANS, ground.device)
-    scene, draws = (moved(each, ground.device) for each in example_inputs(case))
+def check_bfloat16(setup: Setup) -> dict[str, Any]:
+    """How often bfloat16 chooses the elites of float32, and how much its actions differ."""
+    case = tiny() if setup.quick else libero_shapes()
+    found = agreement(case, 1 if setup.quick else BFLOAT16_PLANS, setup.device)
+    scene, draws = moved(example_inputs(case), setup.device)
     full, half = (
-        FastPlan(random_models(case.config, SEED, dtype).to(ground.device), case).plan(scene, draws).float()
+        FastPlan(random_models(case.config, SEED, dtype).to(setup.device), case).plan(scene, draws).float()
         for dtype in (torch.float32, torch.bfloat16)
     )
     error = (full - half).abs()
@@ -147,38 +150,38 @@ def check_bfloat16(ground: Ground) -> dict[str, Any]:
     return {"ok": ok, **found, "aim": MIN_AGREEMENT, "action_difference": difference}
 
 
-def check_arena(ground: Ground) -> dict[str, Any]:
-    """Models in processes of their own against the same in this one: equal plans, before and after a death."""
-    made = presets.create("tiny", ground.folder / "tiny")
-    config = RunnerConfig(ground.device.type, "float32", None, SLOTS, lease_s=60.0, max_texts=4)
-    alone = asyncio.run(planned_on(LocalBackend(load_runners(made, config).runners), made))
-    hosts = Hosts(made.folder, config)
+def check_arena(setup: Setup) -> dict[str, Any]:
+    """Models in separate processes against models in this one: plans before and after the owner's process exit."""
+    bundle = presets.create("tiny", setup.folder / "tiny")
+    config = RunnerConfig(setup.device.type, "float32", None, SLOTS, lease_s=60.0, max_texts=4)
+    alone = asyncio.run(planned_on(LocalBackend(load_runners(bundle, config).runners), bundle))
+    hosts = Hosts(bundle.folder, config)
 
-    async def one_call_per_model() -> tuple[Array, str, Array]:
+    async def in_processes() -> tuple[Array, str, Array]:
         await asyncio.to_thread(hosts.load)
-        before = await planned_on(hosts, made, close=False)
+        before = await planned_on(hosts, bundle, close=False)
         hosts.kill("video_dit")
         try:
-            await planned_on(hosts, made, close=False)
-            told = "nothing"
-        except Exception as error:  # noqa: BLE001 - what it is, is the finding
-            told = repr(error)
+            await planned_on(hosts, bundle, close=False)
+            failure = NO_ERROR
+        except Exception as error:  # noqa: BLE001 - the report says which error it is
+            failure = repr(error)
         await asyncio.to_thread(hosts.load)
-        return before, told, await planned_on(hosts, made)
+        return before, failure, await planned_on(hosts, bundle)
 
-    before, told, after = asyncio.run(one_call_per_model())
+    before, failure, after = asyncio.run(in_processes())
     differences = {"before": np.abs(before - alone).max().item(), "after": np.abs(after - alone).max().item()}
-    ok = max(differences.values()) <= MAX_DIFFERENCE and told != "nothing"
-    return {"ok": ok, "action_difference": differences, "aim": MAX_DIFFERENCE, "a plan while its owner is dead": told}
+    ok = max(differences.values()) <= MAX_DIFFERENCE and failure != NO_ERROR
+    return {"ok": ok, "action_difference": differences, "aim": MAX_DIFFERENCE, WITHOUT_OWNER: failure}
 
 
-async def planned_on(backend: Backend, made: Bundle, close: bool = True) -> Array:
-    """Normalised actions of a seeded plan, without cameras and text encoder."""
+async def planned_on(backend: Backend, bundle: Bundle, close: bool = True) -> Array:
+    """Normalised actions of a seeded plan on made-up latents and text, without the encoder."""
     limits = BatcherConfig(max_rows=SLICE, workers=1, depth=2, slice_s=60.0, arena_retry_s=0.05)
-    device = Device.over(made.spec, backend, DeviceConfig(limits, SLICE, slices_in_flight=2, max_texts=4))
+    device = Device.over(bundle.spec, backend, DeviceConfig(limits, SLICE, slices_in_flight=2, max_texts=4))
     device.batcher.start()
     try:
-        job = example_job(made.spec)
+        job = example_job(bundle.spec)
         return (await device.planner.plan(job)).actions
     finally:
         await device.batcher.close()
@@ -187,7 +190,7 @@ async def planned_on(backend: Backend, made: Bundle, close: bool = True) -> Arra
 
 
 def example_job(spec: PolicySpec, seed: int = 0) -> PlanJob:
-    """A plan on made-up frames and text; `seed` changes its noise alone."""
+    """A plan on made-up latents and text. `seed` changes its noise only."""
     rng = np.random.default_rng(SEED)
     latent, video = spec.latent, spec.model.video
     frames = (spec.num_views, video.in_channels, latent.num_memory_frames, latent.height, latent.width)
@@ -196,25 +199,25 @@ def example_job(spec: PolicySpec, seed: int = 0) -> PlanJob:
     return PlanJob(rng.standard_normal(frames, np.float32), text, history, spec.planner, NamedNoise((SEED, seed)))
 
 
-def check_service(ground: Ground) -> dict[str, Any]:
-    """A whole service on this device, encoder and all, against one on a CPU."""
-    if not ground.on_gpu:
-        return {"skipped": "this is a CPU"}
+def check_service(setup: Setup) -> dict[str, Any]:
+    """A whole service on this device, with its encoder, against one on a CPU."""
+    if not setup.on_gpu:
+        return {"skipped": "the device is a CPU"}
     from loadtest.bench import gpu_services
 
-    here, on_cpu = (gpu_services.local(ground.folder, device) for device in (ground.device.type, "cpu"))
+    here, on_cpu = (gpu_services.local(setup.folder, device) for device in (setup.device.type, "cpu"))
     difference = np.abs(here - on_cpu).max().item()
     return {"ok": difference <= MAX_DIFFERENCE, "action_difference": difference, "aim": MAX_DIFFERENCE}
 
 
-def check_triton(ground: Ground) -> dict[str, Any]:
-    """A service on a real Triton against one with the models in its own process, also after a death."""
+def check_triton(setup: Setup) -> dict[str, Any]:
+    """A service on a real Triton, before and after a process exit, against one with the models in its own process."""
     from loadtest.bench import gpu_services
 
     if (obstacle := gpu_services.obstacle()) is not None:
         return {"skipped": obstacle}
-    local = gpu_services.local(ground.folder, ground.device.type)
-    found = gpu_services.on_triton(ground.folder, ground.device.type)
+    local = gpu_services.local(setup.folder, setup.device.type)
+    found = gpu_services.on_triton(setup.folder, setup.device.type)
     differences = {name: np.abs(actions - local).max().item() for name, actions in found.items()}
     return {
         "ok": max(differences.values()) <= MAX_DIFFERENCE,
@@ -223,31 +226,31 @@ def check_triton(ground: Ground) -> dict[str, Any]:
     }
 
 
-def time_plan(ground: Ground) -> dict[str, Any]:
-    """A plan of the LIBERO policy in bfloat16, in several slices and variants, against its FLOPs as matrix products."""
-    spec = presets.find("tiny" if ground.quick else "libero").spec
+def time_plan(setup: Setup) -> dict[str, Any]:
+    """Times of a LIBERO plan in bfloat16, by slice size and variant, against its FLOPs as matrix products."""
+    spec = presets.find("tiny" if setup.quick else "libero").spec
     case = workload(spec)
-    dtype = torch.bfloat16 if ground.on_gpu else torch.float32
-    models = random_models(case.config, SEED, dtype).to(ground.device)
-    scene, draws = (moved(each, ground.device) for each in example_inputs(case))
+    dtype = torch.bfloat16 if setup.on_gpu else torch.float32
+    models = random_models(case.config, SEED, dtype).to(setup.device)
+    scene, draws = moved(example_inputs(case), setup.device)
     width, floor = case.config.video.width, flops.fast(case).plan
-    rate = precision.gemm_rate(dtype, ground.device, SLICE * case.num_tokens, width, 4 * width)
+    rate = precision.gemm_rate(dtype, setup.device, SLICE * case.num_tokens, width, 4 * width)
     plans: dict[str, Any] = {}
     kernels: dict[str, dict[str, float]] = {}
 
-    def found(name: str, seconds: float) -> None:
+    def record(name: str, seconds: float) -> None:
         times = seconds * rate / floor
         plans[name] = {"plan_s": seconds, "tflop_s": floor / seconds / 1e12, "over_floor": times}
         note(f"  {name}: {seconds:.3f} s, {times:.2f} of the floor")
 
     for slice_size in sorted({SLICE, case.planner.num_video_samples}):
-        for name, plan in variants(ground, models, case, slice_size, brief=True).items():
+        for name, plan in variants(setup, models, case, slice_size, brief=True).items():
             label = f"{name}, slices of {slice_size}"
-            found(label, ground.median_s(lambda plan=plan: plan.plan(scene, draws)))
-            if ground.on_gpu:
-                kernels[label] = device_ms(lambda plan=plan: plan.plan(scene, draws))
-    for robots, seconds in served(ground, spec, models, dtype, Settings()).items():
-        found(f"served to {robots} at once", seconds)
+            record(label, setup.median_s(partial(plan.plan, scene, draws)))
+            if setup.on_gpu:
+                kernels[label] = device_ms(partial(plan.plan, scene, draws))
+    for robots, seconds in served(setup, spec, models, dtype, Settings()).items():
+        record(f"served to {robots} at once", seconds)
     return {
         "dtype": str(dtype),
         "tflop": floor / 1e12,
@@ -255,12 +258,12 @@ def time_plan(ground: Ground) -> dict[str, Any]:
         "floor_s": floor / rate,
         "plans": plans,
         "kernels_ms": kernels,
-        "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if ground.on_gpu else None,
+        "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if setup.on_gpu else None,
     }
 
 
 def device_ms(run: Callable[[], object]) -> dict[str, float]:
-    """Milliseconds on the device of the kernels that take most, and of all."""
+    """Milliseconds on the device of all kernels, and of those that take longest."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         run()
         torch.cuda.synchronize()
@@ -270,13 +273,13 @@ def device_ms(run: Callable[[], object]) -> dict[str, float]:
     return {"all": round(times.total(), 1), **{name: round(took, 1) for name, took in times.most_common(KERNELS)}}
 
 
-def served(ground: Ground, spec: PolicySpec, models: Models, dtype: torch.dtype, told: Settings) -> dict[int, float]:
-    """Seconds for each plan by numbers of robots: planner, batcher and arena as a service has them, without its
+def served(setup: Setup, spec: PolicySpec, models: Models, dtype: torch.dtype, settings: Settings) -> dict[int, float]:
+    """Number of robots -> seconds for each plan, through planner, batcher and arena as in a service, without
     edges."""
-    config = device_config(told, Size(told.arena.num_slots, workers=1, one_call_per_model=False))
-    choices = (told.backend.compile, told.backend.cuda_graphs) if ground.on_gpu else ("off", "off")
-    book = ArenaBook(told.arena.num_slots, told.arena.lease_s)
-    arena = Arena.in_process(SlotShape.of(spec), book, dtype, ground.device)
+    config = device_config(settings, Size(settings.arena.num_slots, workers=1, one_call_per_model=False))
+    choices = (settings.backend.compile, settings.backend.cuda_graphs) if setup.on_gpu else ("off", "off")
+    book = ArenaBook(settings.arena.num_slots, settings.arena.lease_s)
+    arena = Arena.in_process(SlotShape.of(spec), book, dtype, setup.device)
     backend = LocalBackend(transformer_runners(models, spec, arena, ROBOTS, *choices))
 
     async def run() -> dict[int, float]:
@@ -289,9 +292,9 @@ def served(ground: Ground, spec: PolicySpec, models: Models, dtype: torch.dtype,
         async def plans(count: int) -> float:
             await asyncio.gather(*map(plan, range(count)))
             started = time.perf_counter()
-            for turn in range(ground.repeats):
+            for turn in range(setup.repeats):
                 await asyncio.gather(*(plan(count * turn + seed) for seed in range(count)))
-            return (time.perf_counter() - started) / ground.repeats / count
+            return (time.perf_counter() - started) / setup.repeats / count
 
         try:
             return {count: await plans(count) for count in (1, ROBOTS)}
@@ -303,13 +306,13 @@ def served(ground: Ground, spec: PolicySpec, models: Models, dtype: torch.dtype,
 
 
 def workload(spec: PolicySpec) -> Workload:
-    """A policy's plan with a short instruction."""
+    """A policy's plan, with an instruction of PROMPT tokens."""
     return Workload(
         spec.model, spec.latent, spec.planner, spec.num_views, spec.chunk, PROMPT, num_padded=spec.max_prompt_tokens
     )
 
 
-PARTS: Mapping[str, Callable[[Ground], dict[str, Any]]] = {
+PARTS: Mapping[str, Callable[[Setup], dict[str, Any]]] = {
     "parity": check_parity,
     "exact": check_exact,
     "bfloat16": check_bfloat16,
@@ -320,35 +323,35 @@ PARTS: Mapping[str, Callable[[Ground], dict[str, Any]]] = {
 }
 
 
-def run(part: Callable[[Ground], dict[str, Any]], ground: Ground) -> dict[str, Any]:
-    """A part's findings; what it fails with, if it does."""
+def run(part: Callable[[Setup], dict[str, Any]], setup: Setup) -> dict[str, Any]:
+    """A part's findings, or the error with which it fails."""
     started = time.perf_counter()
     try:
         with torch.inference_mode():
-            found = part(ground)
-    except Exception as error:  # noqa: BLE001 - the other parts are worth having
+            found = part(setup)
+    except Exception as error:  # noqa: BLE001 - the other parts still run
         traceback.print_exc()
         found = {"ok": False, "error": f"{type(error).__name__}: {error}"}
     return found | {"part_s": round(time.perf_counter() - started, 1)}
 
 
 def about(device: torch.device) -> dict[str, Any]:
-    """Where and with what this was measured."""
-    told: dict[str, Any] = {"name": platform.machine()}
+    """The device, the versions and the command of this report."""
+    described: dict[str, Any] = {"name": platform.machine()}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        told = {
+        described = {
             "name": properties.name,
             "memory_gb": round(properties.total_memory / 1e9, 1),
             "capability": f"{properties.major}.{properties.minor}",
             "cuda": torch.version.cuda,
         }
     versions = {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}}
-    return {"device": told, "versions": versions, "command": shlex.join(sys.argv)}
+    return {"device": described, "versions": versions, "command": shlex.join(sys.argv)}
 
 
 def positive(text: str) -> int:
-    """Raises ValueError."""
+    """Raises ValueError for a number below 1."""
     if (number := int(text)) < 1:
         raise ValueError(text)
     return number
@@ -361,34 +364,36 @@ def installed(package: str) -> str | None:
         return None
 
 
-def note(words: str) -> None:
-    print(f"{time.perf_counter() - STARTED:6.1f} s  {words}", file=sys.stderr, flush=True)
+def note(text: str) -> None:
+    print(f"{time.perf_counter() - STARTED:6.1f} s  {text}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to try the script")
     parser.add_argument("--repeats", type=positive, default=5, help="timed runs of each plan (default %(default)s)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which (default: all)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run (default: all)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks", help="folder (default: docs/benchmarks)")
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
-        sys.exit(f"--device cuda: expected a GPU that torch {torch.__version__} can use, got none; or --device cpu")
-    report = about(torch.device(args.device))
+        sys.exit(f"--device cuda: expected a GPU that torch {torch.__version__} can use, got none; try --device cpu")
+    report = about(torch.device(args.device)) | {"aims": []}
     slug = re.sub(r"[^a-z0-9]+", "-", f"gpu-{report['device']['name']}".lower())
-    parts = [] if args.parts == list(PARTS) else args.parts  # some of them are no reason to lose a whole report
+    parts = [] if args.parts == list(PARTS) else args.parts  # a report of some parts does not replace a whole one
     path = args.out / f"{'-'.join([slug, *parts, *(['quick'] if args.quick else [])])}.json"
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        ground = Ground(torch.device(args.device), args.quick, args.repeats, Path(folder))
+        setup = Setup(torch.device(args.device), args.quick, args.repeats, Path(folder))
         for name in args.parts:
             note(f"== {name}")
-            report[name] = run(PARTS[name], ground)
+            report[name] = run(PARTS[name], setup)
+            report["aims"] = aims_of(report)
             note(json.dumps(report[name]))
             path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     wrong = [name for name in args.parts if not report[name].get("ok", True)]
-    note(f"wrote {path}; {'not as they should be: ' + ', '.join(wrong) if wrong else 'all checks passed'}")
+    note(f"wrote {path}; {'failed: ' + ', '.join(wrong) if wrong else 'all checks passed'}")
+    print(json.dumps(report))
     sys.exit(1 if wrong else 0)
 
 

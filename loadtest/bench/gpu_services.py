@@ -1,6 +1,6 @@
-"""Whole services on a device: models in the gateway's process, and an embedded Triton's, also after a death.
+"""Actions of whole services on a device: with the models in the gateway's process, and on an embedded Triton.
 
-Imported by `gpu_report`, late: it needs more of the server's packages than the rest.
+A module of its own because it needs more of the server's packages than the rest of the GPU report.
 """
 
 from __future__ import annotations
@@ -12,35 +12,36 @@ from pathlib import Path
 
 import psutil
 
+from loadtest.bench.bare_planner import REPOSITORY
 from loadtest.bench.on_triton import role
 from loadtest.bench.plan import observation
-from loadtest.bench.subjects import REPOSITORY
 from wavserve.backends.triton.server import why_not
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import WavserveError
+from wavserve.core.messages import Observation
 from wavserve.core.types import Array
 from wavserve.system import serve_process
 
-REPAIRED_WITHIN_S = 300.0
+REPAIR_TIMEOUT_S = 300.0
 
 
 def obstacle() -> str | None:
-    """Why no Triton can run here."""
+    """Why no Triton can run on this machine; None when it can."""
     return why_not(REPOSITORY)
 
 
 @cache
 def local(folder: Path, device: str) -> Array:
-    """Actions of a seeded request to a service with the models in its own process. Raises what the clients raise."""
+    """Actions of a seeded request to a service with the models in its own process. Raises the client's errors."""
     flags = [*_flags(folder, device), "--backend=local"]
     with serve_process.running(folder / f"local-{device}.log", flags) as service, PlanClient(service.grpc) as robot:
         return robot.plan(_request()).actions
 
 
 def on_triton(folder: Path, device: str) -> dict[str, Array]:
-    """Actions of the same request to one on Triton, and to that again once the owner of its feature arena was killed.
+    """Actions of the same request to a service on Triton, before and after the arena owner's process is killed.
 
-    Raises what the clients raise.
+    Raises the client's errors.
     """
     flags = [*_flags(folder, device), "--backend=triton-embedded"]
     with serve_process.running(folder / "triton.log", flags) as service, PlanClient(service.grpc) as robot:
@@ -52,19 +53,19 @@ def on_triton(folder: Path, device: str) -> dict[str, Array]:
 
 def _flags(folder: Path, device: str) -> list[str]:
     flags = [f"--set=backend.device={device}", f"--set=bundle.root={folder / 'bundles'}"]
-    return flags if device == "cuda" else [*flags, "--set=backend.compile=off"]  # it is here to compare with
+    return flags if device == "cuda" else [*flags, "--set=backend.compile=off"]  # the CPU is only the reference
 
 
-def _request():  # type: ignore[no-untyped-def]
+def _request() -> Observation:
     return replace(observation({}), seed=0)
 
 
-def _repaired(robot: PlanClient, sent) -> Array:  # type: ignore[no-untyped-def]
-    """The first answer after a repair; errors until then are as they should be."""
-    until = time.monotonic() + REPAIRED_WITHIN_S
+def _repaired(robot: PlanClient, sent: Observation) -> Array:
+    """Actions of the first answer after the repair. Errors before it are expected."""
+    until = time.monotonic() + REPAIR_TIMEOUT_S
     while True:
         try:
-            return robot.plan(sent, timeout_s=REPAIRED_WITHIN_S).actions
+            return robot.plan(sent, timeout_s=REPAIR_TIMEOUT_S).actions
         except WavserveError:
             if time.monotonic() > until:
                 raise

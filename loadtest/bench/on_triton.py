@@ -1,8 +1,9 @@
-"""What Triton costs: the same plans on models in this process and on a real Triton, taking turns, in one run.
+"""The cost of Triton: the same plans on models in this process and on a real Triton, in turn, within one run.
 
-Run by `make bench-triton`. Four parts: time added to each backend call and plan at `tiny`; tensor bytes between gateway
-and Triton at LIBERO shapes, counted by the client by name; start and memory of the whole service; and how long robots
-wait when a model's process is killed. Progress goes to stderr; the figures are one JSON object on the last line.
+Four parts: the time added to each backend call and to a plan at `tiny`; the tensor bytes between gateway and Triton at
+LIBERO shapes, which the client counts by name; start time and memory of the whole service; and how long robots wait
+after a model's process is killed. Progress goes to stderr. The figures and aims are one JSON object on the last line of
+stdout.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ import numpy as np
 import psutil
 import torch
 
+from loadtest.aims import Aim, at_most
+from loadtest.bench.bare_planner import REPOSITORY, BarePlanner, on_local, on_triton
 from loadtest.bench.plan import observation
-from loadtest.bench.subjects import REPOSITORY, Subject, on_local, on_triton
 from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
@@ -37,7 +39,10 @@ from wavserve.models.weights import presets
 from wavserve.models.weights.presets import Preset
 from wavserve.system import serve_process
 
+MAX_ADDED_MS = 2.0
+"""The aim for the p50 of the time that Triton adds to a backend call."""
 IMAGES = frozenset({"pixels", "frames"})
+"""Tensors that hold images."""
 WARM_UP = 3
 ROBOTS = 8
 QUICK = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, "value_elite_fraction": 0.5}
@@ -58,18 +63,33 @@ def main() -> None:
 def measured(folder: Path, plans: int, kills: int) -> dict[str, Any]:
     tiny = presets.create("tiny", folder / "tiny")
     shapes = presets.make(libero_shapes(), folder / "libero_shapes")
-    return {
-        "bench": "triton",
-        "added": asyncio.run(added(tiny, plans)),
-        "bytes_libero_shapes": asyncio.run(traffic(shapes)),
-        "service": {kind: service(folder, tiny, kind) for kind in ("local", "triton-embedded")},
-        "recovery_s": recovery(folder, tiny, kills),
-    }
+    return report(
+        {
+            "added": asyncio.run(added(tiny, plans)),
+            "bytes_libero_shapes": asyncio.run(traffic(shapes)),
+            "service": {backend: service(folder, tiny, backend) for backend in ("local", "triton-embedded")},
+            "recovery_s": recovery(folder, tiny, kills),
+        }
+    )
+
+
+def report(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object of the last line, from the figures of the four parts."""
+    return {"bench": "triton", **figures, "aims": aims_of(figures["added"])}
+
+
+def aims_of(times: Mapping[str, Any]) -> list[Aim]:
+    """The aims for the time that Triton adds to any call, and to the calls of each verb."""
+    calls = {"any call": times["call_ms"], **times["call_ms_by_verb"]}
+    return [at_most(f"{name}: p50 that Triton adds, ms", MAX_ADDED_MS, added["p50"]) for name, added in calls.items()]
 
 
 def libero_shapes() -> Preset:
-    """Everything of `libero` that a wire sees - views, latents, channels, chunk, prompt width, K, N, M - on a model of
-    two narrow layers, for features are not to be seen on it."""
+    """The preset `libero` with a model of two narrow layers.
+
+    Every size that a wire depends on is that of `libero`: views, latents, channels, chunk, prompt width, K, N, M. The
+    model's features never cross a wire.
+    """
     libero = presets.find("libero")
     model = ModelConfig(
         VideoConfig(128, 128, num_layers=2, num_heads=2, head_dim=32, caption_channels=4096),
@@ -80,7 +100,7 @@ def libero_shapes() -> Preset:
 
 
 async def added(bundle: Bundle, plans: int) -> dict[str, Any]:
-    """Times on both, plan by plan in turn; and that the plans are the same."""
+    """Times of the same plans on both backends, plan by plan in turn, and the largest difference of their actions."""
     difference = 0.0
     async with on_local(bundle) as local, on_triton(bundle) as triton:
         for number in range(WARM_UP + plans):
@@ -113,47 +133,47 @@ async def added(bundle: Bundle, plans: int) -> dict[str, Any]:
 
 
 async def rested(plan: Awaitable[np.ndarray]) -> np.ndarray:
-    """A plan after a pause, in which the threads of the other's last call stop spinning for more work."""
+    """A plan after a pause, in which the threads of the other backend's last call stop spinning."""
     await asyncio.sleep(0.1)
     return await plan
 
 
-def by_verb(local: Subject, triton: Subject) -> dict[str, dict[str, list[float]]]:
-    """Times of the same calls on both, pair by pair."""
-    told: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+def by_verb(local: BarePlanner, triton: BarePlanner) -> dict[str, dict[str, list[float]]]:
+    """Seconds of the same calls on both backends and their differences, by verb."""
+    times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     ours, theirs = ([call for call in each.timed.calls if call[0] != "encode_text"] for each in (local, triton))
     for (verb, here), (other, there) in zip(ours, theirs, strict=True):
         assert verb == other, "both make the same calls"
-        told[verb]["local"].append(here)
-        told[verb]["triton"].append(there)
-        told[verb]["added"].append(there - here)
-    return told
+        times[verb]["local"].append(here)
+        times[verb]["triton"].append(there)
+        times[verb]["added"].append(there - here)
+    return times
 
 
 async def traffic(bundle: Bundle) -> dict[str, Any]:
-    """Tensor bytes of a plan: the first of an instruction, and the following ones (the last is told)."""
+    """Tensor bytes of three plans with one instruction; those of the last one also by tensor name."""
     sent: Counter[str] = Counter()
     received: Counter[str] = Counter()
 
-    def count(verb: str, given: Mapping[str, int], got: Mapping[str, int]) -> None:
-        sent.update({f"{verb}.{name}": size for name, size in given.items()})
-        received.update({f"{verb}.{name}": size for name, size in got.items()})
+    def count(verb: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
+        sent.update({f"{verb}.{name}": size for name, size in inputs.items()})
+        received.update({f"{verb}.{name}": size for name, size in outputs.items()})
 
-    told = {}
+    plans = {}
     async with on_triton(bundle, count) as triton:
         for number, which in enumerate(("first", "second", "later")):
             progress(f"LIBERO shapes, plan {number + 1}/3")
             sent.clear()
             received.clear()
             await triton.plan(number)
-            told[which] = {
+            plans[which] = {
                 "besides_images": sum(size for name, size in (sent + received).items() if not is_image(name)),
                 "images": sum(size for name, size in (sent + received).items() if is_image(name)),
             }
         print(file=sys.stderr)
     return {
         "K_N_M": samples_of(bundle),
-        **told,
+        **plans,
         "sent_later": dict(sent.most_common()),
         "received_later": dict(received.most_common()),
     }
@@ -168,11 +188,13 @@ def is_image(name: str) -> bool:
     return name.partition(".")[2] in IMAGES
 
 
-def service(folder: Path, tiny: Bundle, kind: str) -> dict[str, Any]:
-    """Seconds from start to ready, and the memory of each process once it planned."""
-    progress(f"service with {kind}")
+def service(folder: Path, tiny: Bundle, backend: str) -> dict[str, Any]:
+    """Seconds from start to ready, and the private memory of each process after a plan."""
+    progress(f"service with {backend}")
     started = time.perf_counter()
-    with serve_process.running(folder / f"{kind}.log", ["--backend", kind, "--bundle", str(tiny.folder)]) as running:
+    with serve_process.running(
+        folder / f"{backend}.log", ["--backend", backend, "--bundle", str(tiny.folder)]
+    ) as running:
         ready_s = time.perf_counter() - started
         with PlanClient(running.grpc) as client:
             client.plan(observation({}))
@@ -183,11 +205,12 @@ def service(folder: Path, tiny: Bundle, kind: str) -> dict[str, Any]:
 
 
 def role(process: psutil.Process) -> str:
+    """The model that a process serves, or `gateway`, `tritonserver`, `reaper` or `dead`."""
     try:
         command = " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         command = ""
-    if not command:  # a zombie has no arguments any more
+    if not command:  # a zombie has no arguments
         return "dead"
     model = next((model for model in MODELS if f"/{model}/" in command), None)
     if model is None:
@@ -196,26 +219,26 @@ def role(process: psutil.Process) -> str:
 
 
 def recovery(folder: Path, tiny: Bundle, kills: int) -> dict[str, Any]:
-    """Seconds from a kill of a model's process to the first good answer to a robot, while eight robots plan."""
-    told: dict[str, list[float]] = defaultdict(list)
+    """Seconds from the kill of a model's process to the next good answer, while eight robots plan."""
+    seconds: dict[str, list[float]] = defaultdict(list)
     flags = ["--backend", "triton-embedded", "--bundle", str(tiny.folder)]
     with serve_process.running(folder / "recovery.log", flags) as running, Robots(running.grpc) as robots:
         for number in range(kills):
             for model in MODELS:
                 progress(f"kill {number + 1}/{kills} of {model}")
-                told[model].append(kill(running, robots, model))
+                seconds[model].append(kill(running, robots, model))
                 time.sleep(3.0)
     print(file=sys.stderr)
     return {
         model: {"median": round(float(np.median(times)), 2), "max": round(max(times), 2)}
-        for model, times in told.items()
+        for model, times in seconds.items()
     }
 
 
 def kill(running: serve_process.Child, robots: Robots, model: str) -> float:
-    """Kills a model's process. A good answer is one to a plan that began after it was found dead."""
-    [stub] = [p for p in psutil.Process(running.process.pid).children(recursive=True) if role(p) == model]
-    stub.kill()
+    """Kills a model's process. Returns the seconds to the first answer that comes once the service is ready again."""
+    [model_process] = [p for p in psutil.Process(running.process.pid).children(recursive=True) if role(p) == model]
+    model_process.kill()
     killed = time.perf_counter()
     while running.is_ready():
         time.sleep(0.01)
@@ -228,7 +251,7 @@ def kill(running: serve_process.Child, robots: Robots, model: str) -> float:
 
 
 class Robots:
-    """Eight robots that plan without a pause; `answered` holds when each good answer came."""
+    """Eight robots that plan without a pause. `answered` holds the time of each good answer."""
 
     def __init__(self, target: str) -> None:
         self.answered: list[float] = []
@@ -258,16 +281,18 @@ class Robots:
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
+    """Milliseconds."""
     low, high = np.percentile(seconds, [50, 99]) * 1000
     return {"p50": round(float(low), 2), "p99": round(float(high), 2)}
 
 
 def p50(seconds: list[float]) -> float:
+    """Milliseconds."""
     return round(float(np.median(seconds)) * 1000, 2)
 
 
-def progress(words: str) -> None:
-    print(f"\r\033[K{words}", end="", file=sys.stderr, flush=True)
+def progress(text: str) -> None:
+    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

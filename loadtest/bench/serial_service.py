@@ -1,7 +1,7 @@
-"""A service that makes one plan at a time, behind our own edges: what ours is compared with by `bench_serving.py`.
+"""A service that makes one plan at a time, behind our own edges: the baseline of the benchmark `serving`.
 
-Started as a child with the arguments of `wavserve serve` after `--path`: `plain` is the authors' way of computing,
-`fast` our own policy behind a lock.
+Takes `--path` and the arguments of `wavserve serve`. `plain` computes as the authors' code does; `fast` is our own
+policy behind a lock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 
 import uvicorn
 
-from loadtest.bench.baselines import PlainPolicy, Serial
+from loadtest.bench.baselines import PlainPolicy, SerialPolicy
 from wavserve.app.fleet import open_bundle
 from wavserve.app.model_config import runner_config
 from wavserve.app.serve import assemble
@@ -37,17 +37,17 @@ def main() -> None:
 
 
 async def serve(settings: Settings, path: str) -> None:
-    """Both edges over a serial policy, until a signal."""
+    """Serves both edges over a serial policy until a signal."""
     configure_logging(settings.log.level, settings.log.format)
     limits = EdgeLimits(
         settings.limits.max_body_bytes, settings.limits.max_image_bytes, settings.limits.max_image_pixels
     )
     async with policy(settings, path) as planning:
-        served, metrics = Serial(planning), Metrics()
+        served, metrics = SerialPolicy(planning), Metrics()
         grpc = create_grpc_server(served, limits, metrics)
         grpc.add_insecure_port(f"{settings.grpc.host}:{settings.grpc.port}")
         await grpc.start()
-        app = create_http_app(served, limits, metrics)  # asked for readiness alone: plans come by gRPC
+        app = create_http_app(served, limits, metrics)  # for readiness only: plans come over gRPC
         config = uvicorn.Config(app, host=settings.http.host, port=settings.http.port, log_config=None, lifespan="off")
         await uvicorn.Server(config).serve()
         await grpc.stop(grace=5)
@@ -55,7 +55,7 @@ async def serve(settings: Settings, path: str) -> None:
 
 @contextlib.asynccontextmanager
 async def policy(settings: Settings, path: str) -> AsyncIterator[PolicyProtocol]:
-    """What plans behind the lock, warm."""
+    """The policy behind the lock, warmed up."""
     if path == "fast":
         service = await assemble(settings)
         try:

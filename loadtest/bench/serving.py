@@ -1,10 +1,10 @@
-"""Ours against a server that makes one plan at a time: the same bundle, edges and robots, taking turns in one run.
+"""The service against a server that makes one plan at a time: same bundle, edges and robots, in turns within one run.
 
-Run by `make bench-serving`. `serial-plain` is the authors' way: a lock, and the plain path; `serial-fast` is the lock
-around our own policy, on the same backend as ours: the embedded Triton where one can run, as the service has it.
-Robots ask in a closed loop without a pause, over gRPC. A turn's throughput is every plan begun in it over the time
-until the last is answered; figures are medians over turns. Progress goes to stderr; a table and then one JSON object,
-on the last line, to stdout.
+`serial-plain` plans as the authors' server does: a lock, and the plain path. `serial-fast` is the lock around our own
+policy, on the same backend as ours. That backend is the embedded Triton where it can run, as for a service. The robots
+send requests in a closed loop without a pause, over gRPC. A turn's throughput is the number of plans begun in it, over
+the time until the last one is answered. Figures are medians over turns. Progress goes to stderr. A table and then, on
+the last line, one JSON object of the figures and aims go to stdout.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.bench.subjects import REPOSITORY, Subject, on_local
+from loadtest.aims import at_least
+from loadtest.aims import table as aims_table
+from loadtest.bench.bare_planner import REPOSITORY, BarePlanner, on_local
 from loadtest.robots import figures
+from loadtest.robots.event_log import EventLog
 from loadtest.robots.frames import Frames
-from loadtest.robots.journal import Journal
-from loadtest.robots.robot import Identity, Robot, Shift, WallClock
+from loadtest.robots.pacing import ClosedLoop
+from loadtest.robots.robot import Assignment, Identity, Robot, WallClock
 from loadtest.robots.scenario import RobotGroup
-from loadtest.robots.turns import FreeTurns
-from loadtest.robots.wires import GrpcWire
+from loadtest.robots.transports import GrpcTransport
 from wavserve.backends.triton.server import why_not
 from wavserve.bundle.bundle import Bundle
 from wavserve.models.weights import presets
@@ -41,22 +43,22 @@ BACKENDS = ("triton-embedded", "local")
 ROBOTS = (1, 2, 4, 8)
 SERIAL = (sys.executable, "-m", "loadtest.bench.serial_service")
 DEADLINE_PLANS = 4.0
-"""The deadline of the second pass, in plans of a lone robot of ours."""
-AIMS = (
+"""The deadline of the pass `deadline`, in plans of a lone robot of ours."""
+MIN_SPEEDUPS = (
     ("planned", 8, "serial-plain", 2.5),
     ("planned", 8, "serial-fast", 1.2),
     ("off", 8, "serial-fast", 2.0),
 )
-"""Pass, robots, against whom, and how many times its throughput ours should be."""
-LONE_TURNS = 4
-"""Ours with a lone robot has turns so many times as long: a p99 wants plans."""
+"""Pass, robots, other server, and the least ratio of our throughput to the other's."""
+LONE_STRETCH = 4
+"""The turns of a lone robot of ours are longer by this factor, so that a p99 has enough plans."""
 BARE_PLANS = 20
-"""in each turn"""
+"""plans on the bare backend in each turn"""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One way of asking."""
+    """Requests of one kind: their planner options, and whether they have a deadline."""
 
     name: str
     options: Mapping[str, str]
@@ -67,97 +69,98 @@ PASSES = (Pass("planned", {}), Pass("deadline", {}, deadline=True), Pass("off", 
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What one turn of one server came to."""
+class TurnResult:
+    """The result of one turn of one server."""
 
     plans_per_s: float
     seconds: tuple[float, ...]
-    """of every plan that was answered"""
-    hits: float
-    """share of asks answered in time"""
-    rounds: float
-    """K spent, on average"""
+    """latency of every answered plan"""
+    in_time: float
+    """share of requests answered in time"""
+    iterations: float
+    """mean number of planning iterations"""
 
 
 @dataclass(slots=True)
-class Bench:
-    """A comparison under way."""
+class Comparison:
+    """A comparison in progress."""
 
     servers: Mapping[str, serve_process.Child]
     seconds: float
     turns: int
-    found: dict[tuple[str, int, str], list[Turn]] = field(default_factory=dict)
-    identity: list[float] = field(default_factory=list)
-    """seconds of backend calls in each plan made in this process"""
+    results: dict[tuple[str, int, str], list[TurnResult]] = field(default_factory=dict)
+    """(pass, robots, server) -> results of its turns"""
+    bare: list[float] = field(default_factory=list)
+    """seconds of backend calls in each plan on the bare backend, in this process"""
     frames: Frames = field(default_factory=Frames.recorded)
 
-    async def run(self, subject: Subject) -> None:
-        """Every pass; the identity backend has its turn where a lone robot has."""
+    async def run(self, planner: BarePlanner) -> None:
+        """Runs every pass. The bare backend has its turns after those of a lone robot."""
         for one in PASSES:
             for turn in range(self.turns):
                 for robots in ROBOTS:
                     for name in self.servers:
-                        done = await self._turn(one, robots, name)
-                        self.found.setdefault((one.name, robots, name), []).append(done)
-                        self._tell(one, turn, robots, name, done)
+                        result = await self._turn(one, robots, name)
+                        self.results.setdefault((one.name, robots, name), []).append(result)
+                        self._show(one, turn, robots, name, result)
                     if robots == 1 and one.name == "planned":
-                        await self._alone(subject)
+                        await self._plan_bare(planner)
         note("")
 
-    async def _turn(self, one: Pass, robots: int, name: str) -> Turn:
+    async def _turn(self, one: Pass, robots: int, name: str) -> TurnResult:
         deadline_ms = round(DEADLINE_PLANS * self.lone_s() * 1e3) if one.deadline else None
-        stretch = LONE_TURNS if (one.name, robots, name) == ("planned", 1, "ours") else 1
+        stretch = LONE_STRETCH if (one.name, robots, name) == ("planned", 1, "ours") else 1
         group = RobotGroup(edge="grpc", executed=0, replan_at=0, planner=one.options)
-        journal, began = Journal(), time.monotonic()
-        async with _wires(self.servers[name], robots) as wires:
+        log, began = EventLog(), time.monotonic()
+        async with _transports(self.servers[name], robots) as transports:
             working = []
-            for number, wire in enumerate(wires):
-                robot = Robot(Identity(f"{number}", "bench", group, number), self.frames, journal, WallClock())
-                working.append(
-                    robot.work(Shift("turn", began + stretch * self.seconds, FreeTurns(), wire, deadline_ms))
-                )
+            for number, transport in enumerate(transports):
+                robot = Robot(Identity(f"{number}", "bench", group, number), self.frames, log, WallClock())
+                until = began + stretch * self.seconds
+                working.append(robot.work(Assignment("turn", until, ClosedLoop(), transport, deadline_ms)))
             await asyncio.gather(*working)
-        return summed(journal, began)
+        return summed(log, began)
 
     def lone_s(self) -> float:
         """The median plan of a lone robot of ours, without a deadline."""
-        return statistics.median(s for turn in self.found["planned", 1, "ours"] for s in turn.seconds)
+        return statistics.median(s for turn in self.results["planned", 1, "ours"] for s in turn.seconds)
 
-    async def _alone(self, subject: Subject) -> None:
-        """The same plans on the backend alone: how much of a plan's spread is the machine's."""
+    async def _plan_bare(self, planner: BarePlanner) -> None:
+        """The same plans on the backend alone: they show which part of a plan's spread is the machine's."""
         for number in range(BARE_PLANS):
-            subject.timed.calls.clear()
-            await subject.plan(number)
-            self.identity.append(sum(seconds for _, seconds in subject.timed.calls))
+            planner.timed.calls.clear()
+            await planner.plan(number)
+            self.bare.append(sum(seconds for _, seconds in planner.timed.calls))
 
-    def _tell(self, one: Pass, turn: int, robots: int, name: str, done: Turn) -> None:
-        note(f"{one.name} turn {turn + 1}/{self.turns} {robots} robots {name}: {done.plans_per_s:.2f} plans/s")
+    def _show(self, one: Pass, turn: int, robots: int, name: str, result: TurnResult) -> None:
+        note(f"{one.name} turn {turn + 1}/{self.turns} {robots} robots {name}: {result.plans_per_s:.2f} plans/s")
 
 
 @contextlib.asynccontextmanager
-async def _wires(server: serve_process.Child, count: int) -> AsyncIterator[list[GrpcWire]]:
-    wires = [GrpcWire(server.grpc) for _ in range(count)]
+async def _transports(server: serve_process.Child, count: int) -> AsyncIterator[list[GrpcTransport]]:
+    transports = [GrpcTransport(server.grpc) for _ in range(count)]
     try:
-        yield wires
+        yield transports
     finally:
-        await asyncio.gather(*(wire.close() for wire in wires))
+        await asyncio.gather(*(transport.close() for transport in transports))
 
 
-def summed(journal: Journal, began: float) -> Turn:
-    """Raises RuntimeError when a plan failed otherwise than by its deadline: then nothing is compared.
+def summed(log: EventLog, began: float) -> TurnResult:
+    """The result of a turn. A refused plan counts as not answered in time.
 
-    A plan that was refused is one that was not answered in time.
+    Raises RuntimeError when a request failed otherwise, or a reply contradicts it: then a comparison makes no sense.
     """
-    wrong = [ask for ask in journal.asks if ask.outcome not in ("answered", "missed", "refused") or ask.faults]
+    expected = ("answered", "missed", "refused")
+    wrong = [request for request in log.requests if request.outcome not in expected or request.contradictions]
     if wrong:
-        raise RuntimeError(f"{wrong[0].outcome}: {wrong[0].words} {' '.join(wrong[0].faults)}")
-    done = figures.answered(journal.asks)
-    rounds = [ask.reply.iterations_done for ask in done if ask.reply is not None]
-    return Turn(
-        plans_per_s=len(done) / (max(ask.ended for ask in journal.asks) - began),
-        seconds=tuple(ask.seconds for ask in done),
-        hits=len(figures.in_time(done)) / len(journal.asks),
-        rounds=float(np.mean(rounds)) if rounds else 0.0,
+        raise RuntimeError(f"{wrong[0].outcome}: {wrong[0].message} {' '.join(wrong[0].contradictions)}")
+    done = figures.answered(log.requests)
+    iterations = [request.reply.iterations_done for request in done if request.reply is not None]
+    return TurnResult(
+        plans_per_s=len(done) / (max(request.ended for request in log.requests) - began),
+        seconds=tuple(request.seconds for request in done),
+        in_time=len(figures.in_time(done)) / len(log.requests),
+        iterations=float(np.mean(iterations)) if iterations else 0.0,
     )
 
 
@@ -165,7 +168,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backend", choices=BACKENDS, help="of ours and of serial-fast (default: the service's own)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each turn (default %(default)s)")
-    parser.add_argument("--turns", type=int, default=3, help="of each server, pass and count (default %(default)s)")
+    parser.add_argument(
+        "--turns", type=int, default=3, help="of each server, pass and number of robots (default %(default)s)"
+    )
     parser.add_argument("--one-backend", action="store_true", help="leave out ours on the other backend")
     args = parser.parse_args()
     serve_process.end_with_us()
@@ -174,24 +179,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tiny = presets.create("tiny", Path(folder) / "tiny")
         with started(Path(folder), tiny, backend, () if args.one_backend else runnable) as servers:
-            bench = Bench(servers, args.seconds, args.turns)
-            asyncio.run(compare(bench, tiny))
-    told = told_of(bench, backend)
-    print(table(told))
-    print(json.dumps(told))
+            comparison = Comparison(servers, args.seconds, args.turns)
+            asyncio.run(compare(comparison, tiny))
+    found = report(comparison, backend)
+    print(table(found))
+    print(json.dumps(found))
 
 
-async def compare(bench: Bench, tiny: Bundle) -> None:
-    async with on_local(tiny) as subject:
-        await subject.plan(0)
-        await bench.run(subject)
+async def compare(comparison: Comparison, tiny: Bundle) -> None:
+    async with on_local(tiny) as planner:
+        await planner.plan(0)
+        await comparison.run(planner)
 
 
 @contextlib.contextmanager
 def started(
     folder: Path, tiny: Bundle, backend: str, others: Sequence[str]
 ) -> Iterator[Mapping[str, serve_process.Child]]:
-    """All servers at once; those that wait for their turn do nothing."""
+    """Starts all servers at once. A server that waits for its turn is idle."""
     flags = ["--bundle", str(tiny.folder)]
     chosen = {
         "ours": ([*flags, "--backend", backend], serve_process.SERVE),
@@ -209,62 +214,62 @@ def started(
         yield servers
 
 
-def told_of(bench: Bench, backend: str) -> dict[str, Any]:
-    """The figures."""
+def report(comparison: Comparison, backend: str) -> dict[str, Any]:
+    """The figures and aims as the JSON object of the last line."""
     passes: dict[str, dict[str, Any]] = {one.name: {} for one in PASSES}
-    for (name, robots, server), turns in bench.found.items():
+    for (name, robots, server), turns in comparison.results.items():
         passes[name].setdefault(str(robots), {})[server] = medians(turns)
-    aims = []
-    for name, robots, other, aim in AIMS:
-        over = ratio(passes, name, robots, other)
-        aims.append({"pass": name, "robots": robots, "against": other, "aim": aim, "ratio": over, "ok": over >= aim})
-    lone = [s for turn in bench.found["planned", 1, "ours"] for s in turn.seconds]
+    lone = [s for turn in comparison.results["planned", 1, "ours"] for s in turn.seconds]
     return {
         "bench": "serving",
         "backend": backend,
-        "turns": bench.turns,
-        "turn_s": bench.seconds,
-        "deadline_ms": round(DEADLINE_PLANS * bench.lone_s() * 1e3),
+        "turns": comparison.turns,
+        "turn_s": comparison.seconds,
+        "deadline_ms": round(DEADLINE_PLANS * comparison.lone_s() * 1e3),
         "passes": passes,
-        "aims": aims,
         "p99_over_p50": {
             "plan_of_a_lone_robot": spread(lone),
             "plans": len(lone),
-            "bare_backend": spread(bench.identity),
-            "bare_plans": len(bench.identity),
+            "bare_backend": spread(comparison.bare),
+            "bare_plans": len(comparison.bare),
         },
-        "bare_backend_p50_ms": round(float(np.median(bench.identity)) * 1e3, 1),
+        "bare_backend_p50_ms": round(float(np.median(comparison.bare)) * 1e3, 1),
+        "aims": [
+            at_least(f"{name}, {robots} robots: our plans/s over {other}'s", least, ratio(passes, name, robots, other))
+            for name, robots, other, least in MIN_SPEEDUPS
+        ],
     }
 
 
-def medians(turns: Sequence[Turn]) -> dict[str, float | None]:
-    """Of a server's turns: the median of rates and shares; percentiles of all their plans, None of none."""
+def medians(turns: Sequence[TurnResult]) -> dict[str, float | None]:
+    """Of a server's turns: the median of rates and shares, and percentiles of all their plans; None without a plan."""
     every = [seconds * 1e3 for turn in turns for seconds in turn.seconds]
     p50, p99 = (round(float(each), 1) for each in np.percentile(every, [50, 99])) if every else (None, None)
     return {
         "plans_per_s": round(statistics.median(turn.plans_per_s for turn in turns), 3),
         "p50_ms": p50,
         "p99_ms": p99,
-        "in_time": round(statistics.median(turn.hits for turn in turns), 3),
-        "rounds": round(statistics.median(turn.rounds for turn in turns), 2),
+        "in_time": round(statistics.median(turn.in_time for turn in turns), 3),
+        "rounds": round(statistics.median(turn.iterations for turn in turns), 2),
     }
 
 
 def ratio(passes: Mapping[str, Mapping[str, Any]], name: str, robots: int, other: str) -> float:
-    """Throughput of ours over another's."""
-    of = passes[name][str(robots)]
-    return round(float(of["ours"]["plans_per_s"] / of[other]["plans_per_s"]), 2)
+    """Our throughput over another server's."""
+    servers = passes[name][str(robots)]
+    return round(float(servers["ours"]["plans_per_s"] / servers[other]["plans_per_s"]), 2)
 
 
 def spread(seconds: Sequence[float]) -> float:
+    """p99 over p50."""
     p50, p99 = np.percentile(seconds, [50, 99])
     return round(float(p99 / p50), 3)
 
 
-def table(told: Mapping[str, Any]) -> str:
-    """The figures as text, a line each."""
+def table(found: Mapping[str, Any]) -> str:
+    """The figures as text, one line per pass, number of robots and server; then the aims."""
     lines = [f"{'pass':<9} robots {'server':<20} plans/s   p50 ms   p99 ms  in time    K   ours over it"]
-    for name, counts in told["passes"].items():
+    for name, counts in found["passes"].items():
         for robots, servers in counts.items():
             for server, of in servers.items():
                 over = servers["ours"]["plans_per_s"] / of["plans_per_s"] if of["plans_per_s"] else float("inf")
@@ -273,19 +278,16 @@ def table(told: Mapping[str, Any]) -> str:
                     f"{name:<9} {robots:>6} {server:<20} {of['plans_per_s']:7.2f} {p50:>8} "
                     f"{p99:>8} {of['in_time']:8.0%} {of['rounds']:4.1f}   {over:.2f}"
                 )
-    for aim in told["aims"]:
-        words = f"{aim['pass']}, {aim['robots']} robots, over {aim['against']}"
-        lines.append(f"{words}: {aim['ratio']:.2f}, aim {aim['aim']}, {'met' if aim['ok'] else 'NOT MET'}")
-    spreads = told["p99_over_p50"]
+    spreads = found["p99_over_p50"]
     lines.append(
-        f"p99/p50: lone robot {spreads['plan_of_a_lone_robot']} ({spreads['plans']} plans), identity backend "
+        f"p99/p50: lone robot {spreads['plan_of_a_lone_robot']} ({spreads['plans']} plans), bare backend "
         f"{spreads['bare_backend']} ({spreads['bare_plans']})"
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, aims_table(found["aims"])])
 
 
-def note(words: str) -> None:
-    print(f"\r\033[K{words}", end="" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
+def note(text: str) -> None:
+    print(f"\r\033[K{text}", end="" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

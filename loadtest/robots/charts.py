@@ -1,6 +1,7 @@
-"""The paper the plots are drawn on: a figure over the run's time, bins of it, and the figure as inline SVG.
+"""Drawing for the plots: a figure over the run's time, time bins, and the figure as inline SVG.
 
-Called by `plots`. Uses matplotlib's figures directly, without pyplot's global state and without a display.
+Uses matplotlib's figures directly, without pyplot's global state and without a display. This module knows nothing of
+what is plotted.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from loadtest.robots.journal import Journal, Span
+from loadtest.robots.event_log import EventLog, PhaseRecord
 
 COLOURS = ("#0b62c4", "#c2410c", "#2f855a", "#8b5cf6", "#8b95a1", "#b7791f")
 MAX_BINS = 120
-STYLE: Any = {  # mypy would have each key be of a list of literals
+STYLE: Any = {  # rc_context takes literal keys only, by its stub
     "svg.fonttype": "none",  # text stays text, in the page's own font
     "svg.hashsalt": "wavserve",
     "font.size": 9,
@@ -34,8 +35,8 @@ STYLE: Any = {  # mypy would have each key be of a list of literals
 }
 
 
-def draw(width: float = 8.6, height: float = 2.7) -> tuple[Figure, Axes]:
-    """An empty figure, sizes in inches."""
+def new_figure(width: float = 8.6, height: float = 2.7) -> tuple[Figure, Axes]:
+    """An empty figure. Sizes are in inches."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
@@ -43,26 +44,26 @@ def draw(width: float = 8.6, height: float = 2.7) -> tuple[Figure, Axes]:
 
 
 def svg(figure: Figure, label: str) -> str:
-    """The drawing as an element of a page, with its accessible name."""
+    """The figure as an `<svg>` element with an accessible name."""
     drawn = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(drawn, format="svg", metadata={"Date": None})
-    text = re.sub(r"<metadata>.*?</metadata>", "", drawn.getvalue(), flags=re.DOTALL)  # names a dozen web addresses
+    text = re.sub(r"<metadata>.*?</metadata>", "", drawn.getvalue(), flags=re.DOTALL)  # it has a dozen web addresses
     return text[text.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The run's time from its begin, in seconds, cut into bins."""
+    """The seconds since the run began, in bins of equal width."""
 
     zero: float
     width: float
     count: int
 
     @classmethod
-    def of(cls, journal: Journal) -> Timeline:
-        zero = journal.spans[0].began
-        ends = max([journal.spans[-1].ended, *(ask.ended for ask in journal.asks)])
+    def of(cls, log: EventLog) -> Timeline:
+        zero = log.phases[0].began
+        ends = max([log.phases[-1].ended, *(request.ended for request in log.requests)])
         width = max(1.0, (ends - zero) / MAX_BINS)
         return cls(zero, width, int((ends - zero) / width) + 1)
 
@@ -71,32 +72,32 @@ class Timeline:
         return [index * self.width for index in range(self.count)]
 
     def bin(self, at: float) -> int:
-        """Which bin a time of the run's clock falls into."""
+        """Index of the bin that holds a time of the run's clock."""
         return min(max(int((at - self.zero) / self.width), 0), self.count - 1)
 
     def counts(self, times: Iterable[float]) -> list[int]:
         """How many of the times fall into each bin."""
-        found = [0] * self.count
+        counts = [0] * self.count
         for at in times:
-            found[self.bin(at)] += 1
-        return found
+            counts[self.bin(at)] += 1
+        return counts
 
-    def gathered(self, values: Iterable[tuple[float, float]]) -> list[list[float]]:
-        """`(time, value)` -> the values of each bin."""
-        found: list[list[float]] = [[] for _ in range(self.count)]
+    def binned(self, values: Iterable[tuple[float, float]]) -> list[list[float]]:
+        """The values of each bin, from pairs `(time, value)`."""
+        bins: list[list[float]] = [[] for _ in range(self.count)]
         for at, value in values:
-            found[self.bin(at)].append(value)
-        return found
+            bins[self.bin(at)].append(value)
+        return bins
 
 
-def mark_phases(axes: Axes, spans: Sequence[Span], zero: float) -> None:
-    """Shades every other phase and writes their names above."""
-    for index, span in enumerate(spans):
+def mark_phases(axes: Axes, phases: Sequence[PhaseRecord], zero: float) -> None:
+    """Shades every second phase and writes the names of all above the plot."""
+    for index, phase in enumerate(phases):
         if index % 2:
-            axes.axvspan(span.began - zero, span.ended - zero, color="#f3f5f8", zorder=0, lw=0)
+            axes.axvspan(phase.began - zero, phase.ended - zero, color="#f3f5f8", zorder=0, lw=0)
         axes.annotate(
-            span.name,
-            ((span.began - zero), 1.0),
+            phase.name,
+            ((phase.began - zero), 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(2, 2),
             textcoords="offset points",
@@ -106,8 +107,8 @@ def mark_phases(axes: Axes, spans: Sequence[Span], zero: float) -> None:
     axes.set_xlabel("seconds")
 
 
-def stack(axes: Axes, timeline: Timeline, layers: Sequence[tuple[str, Sequence[float], str]]) -> None:
-    """Stacked bars over time: (name, a value a bin, colour); layers of nothing are left out."""
+def stacked_bars(axes: Axes, timeline: Timeline, layers: Sequence[tuple[str, Sequence[float], str]]) -> None:
+    """Stacked bars over time. A layer is (name, one value per bin, colour); layers of zeros are left out."""
     below = [0.0] * timeline.count
     for name, values, colour in layers:
         if any(values):
@@ -116,7 +117,7 @@ def stack(axes: Axes, timeline: Timeline, layers: Sequence[tuple[str, Sequence[f
 
 
 def legend(axes: Axes) -> None:
-    """Beside the plot, where something is named."""
+    """Adds a legend beside the plot when a series has a name."""
     handles, names = axes.get_legend_handles_labels()
     if handles:
         axes.legend(handles, names, loc="upper left", bbox_to_anchor=(1.0, 1.0))

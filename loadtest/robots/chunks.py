@@ -1,8 +1,8 @@
-"""A chunk of actions as a robot executes it: when the next is asked for, and how long the robot stood still.
+"""A robot's playback of action chunks: when it requests the next chunk, and how long it stood still.
 
-Called by the simulated robot. Times are seconds of whichever clock the caller reads; nothing here waits. A chunk is
-aligned to the control step at which its pictures were taken; the `replan_at` steps that remained then have run when it
-begins, so of its actions those after them are executed.
+Times are seconds of the caller's clock; nothing here waits. A chunk is aligned to the control step at which its images
+were taken. The `replan_at` steps that remained at that time have been executed when the chunk begins, so the robot
+executes the chunk's actions after those.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from loadtest.robots.scenario import RobotGroup
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """A chunk that ran out before the next one came. `at`: when it ran out."""
+    """A chunk that ran out before the next one came. `at` is when it ran out."""
 
     at: float
     seconds: float
@@ -22,14 +22,14 @@ class Stall:
 
 @dataclass(slots=True)
 class Playback:
-    """The chunk being executed. A new one begins where the old one ends, or when it comes if that is later."""
+    """The chunk that is being executed. A new chunk begins where the old one ends, or on arrival if that is later."""
 
     executed: int
     control_hz: float
     replan_at: int
     _began: float | None = None
     _ends: float | None = None
-    _base: int = 0
+    _first_step: int = 0
     """control step of the running chunk's first command"""
 
     @classmethod
@@ -37,38 +37,38 @@ class Playback:
         return cls(group.executed, group.control_hz, group.replan_at)
 
     def begin(self, arrived: float) -> Stall | None:
-        """A chunk came; the stall that ended with it, if there was one."""
+        """Begins the chunk that arrived. Returns the stall that it ends, if there is one."""
         stall = self.stall(arrived)
         began = arrived if self._ends is None else max(arrived, self._ends)
-        self._base = self.step(began)
+        self._first_step = self.step(began)
         self._began, self._ends = began, began + self.executed / self.control_hz
         return stall
 
     @property
-    def ask_at(self) -> float:
-        """When the next chunk is to be asked for. Only once a chunk has begun."""
+    def request_at(self) -> float:
+        """When the robot requests the next chunk. A chunk must have begun."""
         assert self._ends is not None, "a chunk has begun"
         return self._ends - self.replan_at / self.control_hz
 
     def stall(self, now: float) -> Stall | None:
-        """The time since the last chunk ran out, when it has; a robot that executes nothing never stalls."""
+        """The stall since the last chunk ran out, if it has. A robot that executes no steps never stalls."""
         if self._ends is None or now <= self._ends or not self.executed:
             return None
         return Stall(self._ends, now - self._ends)
 
     def step(self, now: float) -> int:
-        """Index of the next command at a time: every step that has been executed counts."""
+        """Index of the next command at a time: the number of steps executed so far."""
         if self._began is None:
-            return self._base
+            return self._first_step
         done = int((now - self._began) * self.control_hz + 1e-9)
-        return self._base + min(max(done, 0), self.executed)
+        return self._first_step + min(max(done, 0), self.executed)
 
-    def last_until(self, now: float) -> None:
-        """The running chunk lasts until now, however long that is: its robot was told to wait for its turn."""
+    def extend_to(self, now: float) -> None:
+        """Lets the running chunk last until now: waiting for a slot is no stall."""
         if self._ends is not None:
             self._ends = now
 
-    def rest(self, now: float) -> None:
-        """The robot is switched off for a while: the next chunk follows nothing."""
-        self._base = self.step(now)
+    def pause(self, now: float) -> None:
+        """Switches the robot off for a while. The next chunk continues no earlier one."""
+        self._first_step = self.step(now)
         self._began = self._ends = None

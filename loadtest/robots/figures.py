@@ -1,7 +1,7 @@
-"""What a run comes to: rates, percentiles, shares and slopes of a journal.
+"""The figures of a run: rates, percentiles, shares and slopes of an event log, while it grows and at its end.
 
-Called while the run goes on (for what later phases rely on), for the results, and by the verdicts. Seconds in, seconds
-out; only the results are in milliseconds and megabytes.
+Seconds in, seconds out; only the results are in milliseconds and megabytes. This module knows no threshold of a
+scenario.
 """
 
 from __future__ import annotations
@@ -12,152 +12,156 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadtest.robots.journal import Ask, Journal, Span, Timed
+from loadtest.robots.event_log import EventLog, PhaseRecord, Reading, RequestRecord
 
 NORMAL_WINDOW_S = 3.0
-NORMAL_LEAST = 3
-"""Plans that a window needs before its median says anything."""
+NORMAL_MIN_PLANS = 3
+"""Plans that a window needs for a median."""
 
 
 def percentile(values: Iterable[float], q: float) -> float | None:
-    """The q-th percentile (0 to 100); None of nothing."""
-    found = list(values)
-    return float(np.percentile(found, q)) if found else None
+    """The q-th percentile (0 to 100); None when there are no values."""
+    listed = list(values)
+    return float(np.percentile(listed, q)) if listed else None
 
 
-def answered(asks: Iterable[Ask]) -> list[Ask]:
-    return [ask for ask in asks if ask.outcome == "answered"]
+def answered(requests: Iterable[RequestRecord]) -> list[RequestRecord]:
+    return [request for request in requests if request.outcome == "answered"]
 
 
-def within(values: Iterable[Timed], span: Span) -> list[Timed]:
-    """What was seen during a phase."""
-    return [one for one in values if span.began <= one.at <= span.ended]
+def within(readings: Iterable[Reading], phase: PhaseRecord) -> list[Reading]:
+    """The readings taken during a phase."""
+    return [reading for reading in readings if phase.began <= reading.at <= phase.ended]
 
 
-def capacity(journal: Journal, what: str = "capacity") -> float:
-    """Plans a second in the phase that measures capacity, or `floor`; until its last plan is answered.
+def capacity(log: EventLog, measure: str = "capacity") -> float:
+    """Plans a second in the phase that measures `capacity` or `floor`, from its begin until its last plan is answered.
 
-    Raises LookupError when none has.
+    Raises LookupError when no plan was answered in it.
     """
-    span = journal.measured(what)
-    done = answered(journal.of(span.name))
+    phase = log.measuring(measure)
+    done = answered(log.requests_of(phase.name))
     if not done:
-        raise LookupError(f"phase {span.name} measures {what}, and no plan was answered in it")
-    return len(done) / (max(ask.ended for ask in done) - span.began)
+        raise LookupError(f"phase {phase.name} measures {measure}, and no plan was answered in it")
+    return len(done) / (max(request.ended for request in done) - phase.began)
 
 
-def lone_s(journal: Journal) -> float:
-    """The median plan in the phase that measures a lone robot. Raises LookupError when none has."""
-    span = journal.measured("lone")
-    median = percentile((ask.seconds for ask in answered(journal.of(span.name))), 50)
+def lone_s(log: EventLog) -> float:
+    """The median plan in the phase that measures a lone robot. Raises LookupError when no plan was answered in it."""
+    phase = log.measuring("lone")
+    median = percentile((request.seconds for request in answered(log.requests_of(phase.name))), 50)
     if median is None:
-        raise LookupError(f"phase {span.name} measures a lone robot, and no plan was answered in it")
+        raise LookupError(f"phase {phase.name} measures a lone robot, and no plan was answered in it")
     return median
 
 
-def slowest_s(journal: Journal, span: Span, group: str) -> float:
+def p99_s(log: EventLog, phase: PhaseRecord, group: str) -> float:
     """The p99 of a group's plans in a phase. Raises LookupError when none was answered."""
-    slowest = percentile((ask.seconds for ask in answered(journal.of(span.name)) if ask.group == group), 99)
-    if slowest is None:
-        raise LookupError(f"phase {span.name}: no plan of {group} was answered")
-    return slowest
+    done = answered(log.requests_of(phase.name))
+    p99 = percentile((request.seconds for request in done if request.group == group), 99)
+    if p99 is None:
+        raise LookupError(f"phase {phase.name}: no plan of {group} was answered")
+    return p99
 
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
-    """An answer with actions that reached its robot after its deadline: by how much, and how much of that this
-    process and the network may be to blame for."""
+    """An answer with actions that reached its robot after its deadline.
+
+    `allowed_s` is the part of the delay that this process and the network may have caused.
+    """
 
     late_s: float
     allowed_s: float
 
     @property
-    def beyond(self) -> bool:
+    def beyond_jitter(self) -> bool:
         return self.late_s > self.allowed_s
 
 
-def lateness(journal: Journal, span: Span) -> list[Lateness]:
-    """Every answer of a phase that came after its deadline as the robot saw it.
+def lateness(log: EventLog, phase: PhaseRecord) -> list[Lateness]:
+    """Every answer of a phase that reached its robot after the deadline.
 
-    Allowed is the longest this process slept over while the robot waited, plus the phase's p99 of /healthz.
+    Allowed is the longest delay of this process's event loop while the robot waited, plus the phase's p99 of /healthz.
     """
-    network = percentile((probe.value for probe in within(journal.health, span)), 99) or 0.0
-    dues = np.array([lag.at for lag in journal.lags])
-    delays = np.array([lag.value for lag in journal.lags])
-    found = []
-    for ask in answered(journal.of(span.name)):
-        if ask.deadline_s is not None and ask.seconds > ask.deadline_s:
-            overlapping = delays[(dues <= ask.ended) & (dues + delays >= ask.sent)]
-            slept = float(overlapping.max()) if len(overlapping) else 0.0
-            found.append(Lateness(ask.seconds - ask.deadline_s, slept + network))
-    return found
-
-
-def sent_late(asks: Iterable[Ask]) -> list[float]:
-    """Seconds after the deadline, on the service's own clock, of every answer that it sent with actions too late."""
+    network = percentile((probe.value for probe in within(log.health, phase)), 99) or 0.0
+    dues = np.array([lag.at for lag in log.lags])
+    delays = np.array([lag.value for lag in log.lags])
     late = []
-    for ask in answered(asks):
-        assert ask.reply is not None, "an answered ask has a reply"
-        if ask.deadline_s is not None and ask.reply.served_s > ask.deadline_s:
-            late.append(ask.reply.served_s - ask.deadline_s)
+    for request in answered(log.requests_of(phase.name)):
+        if request.deadline_s is not None and request.seconds > request.deadline_s:
+            overlapping = delays[(dues <= request.ended) & (dues + delays >= request.sent)]
+            own_delay = float(overlapping.max()) if len(overlapping) else 0.0
+            late.append(Lateness(request.seconds - request.deadline_s, own_delay + network))
     return late
 
 
-def in_time(asks: Iterable[Ask]) -> list[Ask]:
-    """Answers that the service sent by their deadline, or that had none."""
+def sent_late(requests: Iterable[RequestRecord]) -> list[float]:
+    """Seconds after the deadline of every answer that the service sent too late, by the service's own clock."""
+    late = []
+    for request in answered(requests):
+        assert request.reply is not None, "an answered request has a reply"
+        if request.deadline_s is not None and request.reply.served_s > request.deadline_s:
+            late.append(request.reply.served_s - request.deadline_s)
+    return late
+
+
+def in_time(requests: Iterable[RequestRecord]) -> list[RequestRecord]:
+    """The answered requests whose answer the service sent by the deadline, and those without a deadline."""
     return [
-        ask
-        for ask in answered(asks)
-        if ask.reply is not None and (ask.deadline_s is None or ask.reply.served_s <= ask.deadline_s)
+        request
+        for request in answered(requests)
+        if request.reply is not None and (request.deadline_s is None or request.reply.served_s <= request.deadline_s)
     ]
 
 
-def admitted(asks: Iterable[Ask]) -> list[Ask]:
-    """All but the refused: answered, missed, failed, lost."""
-    return [ask for ask in asks if ask.outcome != "refused"]
+def admitted(requests: Iterable[RequestRecord]) -> list[RequestRecord]:
+    """All requests but the refused ones: answered, missed, failed, lost."""
+    return [request for request in requests if request.outcome != "refused"]
 
 
-def repeated(asks: Iterable[Ask]) -> int:
-    """Answers that came again for another ask of the same robot."""
-    named = Counter((ask.robot, ask.reply.chunk_id) for ask in asks if ask.reply is not None)
+def repeated(requests: Iterable[RequestRecord]) -> int:
+    """How many answers came again for another request of the same robot."""
+    named = Counter((request.robot, request.reply.chunk_id) for request in requests if request.reply is not None)
     return sum(count - 1 for count in named.values())
 
 
-def unaccounted(asks: Iterable[Ask]) -> int:
-    """Sequence numbers that a robot used and of which nothing is known, or that ended twice."""
+def unaccounted(requests: Iterable[RequestRecord]) -> int:
+    """How many sequence numbers a robot used without a record of the request, or with more than one."""
     numbers: dict[str, list[int]] = {}
-    for ask in asks:
-        numbers.setdefault(ask.robot, []).append(ask.sequence)
-    return sum(len(set(range(max(seen) + 1)) ^ set(seen)) + len(seen) - len(set(seen)) for seen in numbers.values())
+    for request in requests:
+        numbers.setdefault(request.robot, []).append(request.sequence)
+    return sum(len(set(range(max(used) + 1)) ^ set(used)) + len(used) - len(set(used)) for used in numbers.values())
 
 
-def slope(values: Sequence[Timed]) -> float | None:
-    """Growth a second, None of fewer than three values: the median of the slopes between any two (Theil and Sen).
+def slope(readings: Sequence[Reading]) -> float | None:
+    """Growth a second: the median of the slopes between any two readings (Theil and Sen); None of fewer than three.
 
-    Memory that is given back for a moment and taken again (protobuf trims the heap now and then) is no trend.
+    Memory that is released for a moment and taken again (protobuf trims the heap now and then) makes no trend.
     """
-    if len(values) < 3:
+    if len(readings) < 3:
         return None
-    at, value = np.array([one.at for one in values]), np.array([one.value for one in values])
-    first, last = np.triu_indices(len(values), 1)
+    at, value = np.array([reading.at for reading in readings]), np.array([reading.value for reading in readings])
+    first, last = np.triu_indices(len(readings), 1)
     return float(np.median((value[last] - value[first]) / (at[last] - at[first])))
 
 
 def jain(counts: Iterable[float]) -> float | None:
-    """Jain's fairness index: 1 when all have the same, 1/n when one has all; None when nobody has any."""
+    """Jain's fairness index: 1 when all have the same, 1/n when one has all, None when nobody has any."""
     shares = np.array(list(counts), float)
     return float(shares.sum() ** 2 / (len(shares) * (shares**2).sum())) if shares.any() else None
 
 
-def normal_after_s(asks: Iterable[Ask], since: float, limit_s: float) -> float | None:
-    """Seconds after `since` until a plan takes at most `limit_s`, and so does the median of the next NORMAL_WINDOW_S.
+def normal_after_s(requests: Iterable[RequestRecord], since: float, limit_s: float) -> float | None:
+    """Seconds from `since` until latency is normal again; None when it never is.
 
-    None when that never is so.
+    It is normal from the first plan that takes at most `limit_s`, if the median of the plans sent within
+    NORMAL_WINDOW_S from then takes at most `limit_s` too, and there are at least NORMAL_MIN_PLANS of them.
     """
-    done = sorted(answered(asks), key=lambda ask: ask.sent)
+    done = sorted(answered(requests), key=lambda request: request.sent)
     for first in done:
-        window = [ask.seconds for ask in done if 0 <= ask.sent - first.sent <= NORMAL_WINDOW_S]
+        window = [request.seconds for request in done if 0 <= request.sent - first.sent <= NORMAL_WINDOW_S]
         median = percentile(window, 50)
-        if len(window) >= NORMAL_LEAST and first.seconds <= limit_s and median is not None and median <= limit_s:
+        if len(window) >= NORMAL_MIN_PLANS and first.seconds <= limit_s and median is not None and median <= limit_s:
             return max(first.sent - since, 0.0)
     return None

@@ -1,7 +1,4 @@
-"""What the simulated robots see: the recorded LIBERO frames, over and over.
-
-Called by the robot. Pictures travel as the PNG files they are.
-"""
+"""What the simulated robots observe: the recorded LIBERO frames, in a loop, as PNG files."""
 
 from __future__ import annotations
 
@@ -17,21 +14,21 @@ CAMERAS = ("agentview", "wrist")
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """One episode: observations without anything of a session."""
+    """One episode's observations, without the fields of a session."""
 
     observations: tuple[Observation, ...]
 
     @classmethod
     def recorded(cls, folder: Path = EPISODE) -> Frames:
         episode = json.loads((folder / "episode.json").read_text(encoding="utf-8"))
-        seen = []
+        observations = []
         for frame in episode["frames"]:
-            pictures = (EncodedImage(name, "png", (folder / frame[name]).read_bytes()) for name in CAMERAS)
-            seen.append(
-                Observation(images=tuple(pictures), state=tuple(frame["state"]), instruction=episode["instruction"])
+            images = (EncodedImage(name, "png", (folder / frame[name]).read_bytes()) for name in CAMERAS)
+            observations.append(
+                Observation(images=tuple(images), state=tuple(frame["state"]), instruction=episode["instruction"])
             )
-        return cls(tuple(seen))
+        return cls(tuple(observations))
 
     def at(self, number: int) -> Observation:
-        """The `number`-th observation; after the last comes the first."""
+        """The observation with this number; after the last one it begins again."""
         return self.observations[number % len(self.observations)]

@@ -1,6 +1,6 @@
-"""What is watched beside the robots: /healthz round trips, this process's own lateness, /metrics, resident memory.
+"""Probes beside the robots: round trips to /healthz, this process's own lateness, /metrics, and resident memory.
 
-Started by the run, one endless task each, cancelled at its end. A probe that fails once is a gap, not an error.
+Each probe is an endless task that the run cancels. A reading that fails is left out of the log.
 """
 
 from __future__ import annotations
@@ -14,52 +14,52 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtest.robots.journal import Journal, Scrape, Timed
+from loadtest.robots.event_log import EventLog, Reading, Scrape
 
 HEALTH_EVERY_S = 0.1
 LAG_EVERY_S = 0.02
 SCRAPE_EVERY_S = 1.0
 
 
-async def watch_health(client: httpx.AsyncClient, journal: Journal) -> None:
-    """Round trips of the cheapest request: what the network, both event loops and the processor's queue add to any."""
+async def watch_health(client: httpx.AsyncClient, log: EventLog) -> None:
+    """Round trips of the cheapest request: what network, event loops and waiting for a processor add to any request."""
     while True:
         began = time.monotonic()
         with contextlib.suppress(httpx.HTTPError):
             await client.get("/healthz")
-            journal.health.append(Timed(began, time.monotonic() - began))
+            log.health.append(Reading(began, time.monotonic() - began))
         await asyncio.sleep(max(began + HEALTH_EVERY_S - time.monotonic(), 0.0))
 
 
-async def watch_lag(journal: Journal) -> None:
-    """How late this process's event loop is: what a robot's times have in them that is not the service's."""
+async def watch_lag(log: EventLog) -> None:
+    """How late this process's event loop wakes up: the part of a robot's times that is not the service's."""
     while True:
         due = time.monotonic() + LAG_EVERY_S
         await asyncio.sleep(LAG_EVERY_S)
-        journal.lags.append(Timed(due, time.monotonic() - due))
+        log.lags.append(Reading(due, time.monotonic() - due))
 
 
-async def watch_metrics(client: httpx.AsyncClient, journal: Journal) -> None:
+async def watch_metrics(client: httpx.AsyncClient, log: EventLog) -> None:
     while True:
         with contextlib.suppress(httpx.HTTPError):
             response = await client.get("/metrics")
             if response.is_success:
-                journal.scrapes.append(scrape(response.text, time.monotonic()))
+                log.scrapes.append(scrape(response.text, time.monotonic()))
         await asyncio.sleep(SCRAPE_EVERY_S)
 
 
-async def watch_memory(pid: int, journal: Journal) -> None:
-    """Resident bytes of a process and all below it."""
+async def watch_memory(pid: int, log: EventLog) -> None:
+    """Resident bytes of a process and its descendants."""
     service = psutil.Process(pid)
     while True:
-        found = await asyncio.to_thread(resident, service)
-        if found:
-            journal.memory.append(Timed(time.monotonic(), found))
+        size = await asyncio.to_thread(resident, service)
+        if size:
+            log.memory.append(Reading(time.monotonic(), size))
         await asyncio.sleep(SCRAPE_EVERY_S)
 
 
 def resident(service: psutil.Process) -> float:
-    """Bytes; 0 when it is gone. Memory that processes share counts once for each of them."""
+    """Bytes; 0 after the process exit. Shared memory counts once for each process that shares it."""
     return float(sum(_sizes(service)))
 
 
@@ -71,7 +71,7 @@ def _sizes(service: psutil.Process) -> Iterator[int]:
 
 
 def scrape(text: str, at: float) -> Scrape:
-    """What is looked at of a page of /metrics."""
+    """The metrics that the load test uses, from the text of /metrics."""
     gauges: dict[str, float] = {}
     by_verb: dict[str, dict[str, float]] = {}
     for family in text_string_to_metric_families(text):

@@ -1,7 +1,7 @@
-"""A simulated robot: looks, asks, executes a chunk at its control rate, asks again before it runs out.
+"""A simulated robot: observes, requests a chunk, executes it at its control rate, and requests the next in time.
 
-Started by the run, one task a robot. It believes what it is told: a refusal is asked again after the told time, with
-what the cameras see then; a missed deadline at once. Time and wire are handed in, so that tests have their own.
+The robot trusts the service: after a refusal it waits for the retry time that the service sent and observes anew; after
+a missed deadline it requests again at once. Clock and transport are injected.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from loadtest.robots.answers import Reply, faults
 from loadtest.robots.chunks import Playback, Stall
+from loadtest.robots.event_log import EventLog, RequestRecord, StallRecord
 from loadtest.robots.frames import Frames
-from loadtest.robots.journal import Ask, Journal, RobotStall
+from loadtest.robots.pacing import Pacing
+from loadtest.robots.replies import Reply, contradictions
 from loadtest.robots.scenario import RobotGroup
-from loadtest.robots.turns import Turns
-from loadtest.robots.wires import Lost, Wire
+from loadtest.robots.transports import RequestLost, Transport
 from wavserve.core.errors import DeadlineExceeded, Overloaded, UnknownSession, WavserveError
 from wavserve.core.messages import Observation
 
 AFTER_FAILURE_S = 0.5
-"""How long a robot waits when something else than load went wrong."""
+"""How long a robot waits after an error that is neither a refusal nor a missed deadline."""
 MIN_RETRY_S = 0.01
 
 
 class Clock(Protocol):
-    """Seconds, and waiting for them."""
+    """A monotonic clock in seconds, and how to wait on it."""
 
     def now(self) -> float: ...
 
@@ -48,7 +48,7 @@ class WallClock:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which robot it is, and how it behaves."""
+    """A robot's name, its group and its seed."""
 
     name: str
     group_name: str
@@ -57,23 +57,23 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Shift:
-    """What a robot is told of one phase: until when it asks, by which turns, over which wire, how urgently."""
+class Assignment:
+    """A robot's part in one phase: until when, at which pace, over which transport, and with which deadline."""
 
     phase: str
     until: float
-    turns: Turns
-    wire: Wire
+    pacing: Pacing
+    transport: Transport
     deadline_ms: int | None = None
 
 
 class Robot:
-    """One robot with a session of its own, which it keeps from phase to phase."""
+    """One robot with a session of its own, which lasts from phase to phase."""
 
-    def __init__(self, identity: Identity, frames: Frames, journal: Journal, clock: Clock) -> None:
-        self._is = identity
+    def __init__(self, identity: Identity, frames: Frames, log: EventLog, clock: Clock) -> None:
+        self._identity = identity
         self._frames = frames
-        self._journal = journal
+        self._log = log
         self._clock = clock
         self._random = random.Random(identity.seed)
         self._playback = Playback.of(identity.group)
@@ -81,94 +81,97 @@ class Robot:
         self._sequence = 0
         self._accepted_step = 0
         """control step of the last observation that was answered"""
-        self._wants = False
-        """an ask was made and no chunk has come for it yet"""
+        self._chunk_due = False
+        """a request was sent, and no chunk has come since"""
 
-    async def work(self, shift: Shift) -> None:
-        """Asks and executes until the shift's end; a plan under way then is waited for."""
+    async def work(self, assignment: Assignment) -> None:
+        """Requests and executes until the end of the assignment, then waits for the request in flight."""
         ready = self._clock.now()
-        self._playback.rest(ready)
-        self._wants = False
+        self._playback.pause(ready)
+        self._chunk_due = False
         while True:
-            await self._clock.sleep_until(min(ready + self._pause(), shift.until))
-            over = self._clock.now() >= shift.until or not await shift.turns.take()
-            if shift.turns.told and not self._wants:
-                self._playback.last_until(self._clock.now())
+            await self._clock.sleep_until(min(ready + self._pause(), assignment.until))
+            over = self._clock.now() >= assignment.until or not await assignment.pacing.slot()
+            if assignment.pacing.open_loop and not self._chunk_due:
+                self._playback.extend_to(self._clock.now())
             if over:
                 break
-            self._wants = True
-            ask = await self._ask(shift)
-            self._journal.asks.append(ask)
-            ready = self._after(ask)
-        self._note(shift.phase, self._playback.stall(min(self._clock.now(), shift.until)))
+            self._chunk_due = True
+            request = await self._send(assignment)
+            self._log.requests.append(request)
+            ready = self._ready_after(request)
+        self._record(assignment.phase, self._playback.stall(min(self._clock.now(), assignment.until)))
 
-    def _note(self, phase: str, stall: Stall | None) -> None:
+    def _record(self, phase: str, stall: Stall | None) -> None:
         if stall is not None:
-            self._journal.stalls.append(RobotStall(phase, self._is.group_name, self._is.name, stall))
+            self._log.stalls.append(StallRecord(phase, self._identity.group_name, self._identity.name, stall))
 
     def _pause(self) -> float:
-        return self._is.group.think_s + self._random.random() * self._is.group.jitter_s
+        return self._identity.group.think_s + self._random.random() * self._identity.group.jitter_s
 
-    def _after(self, ask: Ask) -> float:
-        """When the robot is ready to ask again."""
-        match ask.outcome:
+    def _ready_after(self, request: RequestRecord) -> float:
+        """When the robot is ready for its next request."""
+        match request.outcome:
             case "answered":
-                self._wants = False
-                self._note(ask.phase, self._playback.begin(ask.ended))
-                return self._playback.ask_at
+                self._chunk_due = False
+                self._record(request.phase, self._playback.begin(request.ended))
+                return self._playback.request_at
             case "refused":
-                told_s = (ask.retry_after_s or 0.0) if self._is.group.heeds_retry else 0.0
-                return ask.ended + max(told_s, MIN_RETRY_S)
+                retry_after_s = (request.retry_after_s or 0.0) if self._identity.group.heeds_retry else 0.0
+                return request.ended + max(retry_after_s, MIN_RETRY_S)
             case "missed":
-                return ask.ended
+                return request.ended
             case _:
-                return ask.ended + AFTER_FAILURE_S
+                return request.ended + AFTER_FAILURE_S
 
-    def _look(self, deadline_ms: int | None) -> Observation:
+    def _observe(self, deadline_ms: int | None) -> Observation:
         step = self._playback.step(self._clock.now())
-        seen = self._frames.at(self._sequence)
-        options: Mapping[str, object] = dict(self._is.group.planner)
-        sent = replace(
-            seen,
+        frame = self._frames.at(self._sequence)
+        options: Mapping[str, object] = dict(self._identity.group.planner)
+        observation = replace(
+            frame,
             session_id=self._session,
             sequence=self._sequence,
             control_step=step,
             executed_steps=step - self._accepted_step if self._session else 0,
             options=options,
-            seed=self._is.seed,
+            seed=self._identity.seed,
             deadline_ms=deadline_ms,
         )
         self._sequence += 1
-        return sent
+        return observation
 
-    async def _ask(self, shift: Shift) -> Ask:
-        sent = self._look(shift.deadline_ms)
-        self._journal.under_way += 1
+    async def _send(self, assignment: Assignment) -> RequestRecord:
+        sent = self._observe(assignment.deadline_ms)
+        self._log.in_flight += 1
         began = self._clock.now()
-        ask = Ask(shift.phase, self._is.group_name, self._is.name, sent.sequence, began, began, "lost")
-        ask = replace(ask, deadline_s=None if sent.deadline_ms is None else sent.deadline_ms / 1e3)
+        who = self._identity
+        request = RequestRecord(assignment.phase, who.group_name, who.name, sent.sequence, began, began, "lost")
+        request = replace(request, deadline_s=None if sent.deadline_ms is None else sent.deadline_ms / 1e3)
         try:
-            reply = await shift.wire.ask(sent)
-            return self._accepted(ask, sent, reply)
+            reply = await assignment.transport.plan(sent)
+            return self._accept(request, sent, reply)
         except Overloaded as error:
-            return self._ended(ask, "refused", error.message, error.retry_after_s)
+            return self._end(request, "refused", error.message, error.retry_after_s)
         except DeadlineExceeded as error:
-            return self._ended(ask, "missed", error.message)
+            return self._end(request, "missed", error.message)
         except UnknownSession as error:
-            self._session = None  # it was dropped: the next observation opens another
-            return self._ended(ask, "failed", error.message)
+            self._session = None  # the service has dropped it: the next observation opens another
+            return self._end(request, "failed", error.message)
         except WavserveError as error:
-            return self._ended(ask, "failed", f"{type(error).__name__}: {error.message}")
-        except Lost as error:
-            return self._ended(ask, "lost", str(error))
+            return self._end(request, "failed", f"{type(error).__name__}: {error.message}")
+        except RequestLost as error:
+            return self._end(request, "lost", str(error))
         finally:
-            self._journal.under_way -= 1
+            self._log.in_flight -= 1
 
-    def _accepted(self, ask: Ask, sent: Observation, reply: Reply) -> Ask:
-        ended = self._ended(ask, "answered", "")
-        wrong = tuple(faults(sent, reply, ended.seconds, self._is.group.needed_steps))
+    def _accept(self, request: RequestRecord, sent: Observation, reply: Reply) -> RequestRecord:
+        ended = self._end(request, "answered", "")
+        wrong = tuple(contradictions(sent, reply, ended.seconds, self._identity.group.min_chunk_steps))
         self._session, self._accepted_step = reply.session_id, sent.control_step
-        return replace(ended, reply=reply, faults=wrong)
+        return replace(ended, reply=reply, contradictions=wrong)
 
-    def _ended(self, ask: Ask, outcome: str, words: str, retry_after_s: float | None = None) -> Ask:
-        return replace(ask, ended=self._clock.now(), outcome=outcome, words=words, retry_after_s=retry_after_s)
+    def _end(
+        self, request: RequestRecord, outcome: str, message: str, retry_after_s: float | None = None
+    ) -> RequestRecord:
+        return replace(request, ended=self._clock.now(), outcome=outcome, message=message, retry_after_s=retry_after_s)

@@ -1,6 +1,6 @@
-"""One run: the phases of a scenario, one after another, against a service that is there.
+"""One run: the phases of a scenario in turn, against a running service.
 
-Called by `load.py`. Robots of a phase come over its ramp, ask until its end and then finish the plan under way.
+The robots of a phase start over its ramp, send requests until its end, and then wait for the request in flight.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 import httpx
 
 from loadtest.robots import figures, probes
+from loadtest.robots.event_log import EventLog, PhaseRecord
 from loadtest.robots.frames import Frames
-from loadtest.robots.journal import Journal, Span
-from loadtest.robots.robot import Identity, Robot, Shift, WallClock
+from loadtest.robots.pacing import ClosedLoop, OpenLoop, Pacing
+from loadtest.robots.robot import Assignment, Identity, Robot, WallClock
 from loadtest.robots.scenario import Phase, RobotGroup, Scenario
-from loadtest.robots.turns import FreeTurns, ToldTurns, Turns
-from loadtest.robots.wires import PATIENCE_S, wire_for
+from loadtest.robots.transports import ANSWER_TIMEOUT_S, transport_for
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A running service: base URL, `host:port` of gRPC, and its process where that is known."""
+    """A running service: its base URL, its gRPC `host:port`, and its process id where that is known."""
 
     http: str
     grpc: str | None
@@ -33,63 +33,49 @@ class Target:
 
 @dataclass(slots=True)
 class Run:
-    """A scenario being run. `journal` may be read while it grows."""
+    """A scenario being run. `log` may be read while it grows."""
 
     scenario: Scenario
     target: Target
-    journal: Journal = field(default_factory=Journal)
+    log: EventLog = field(default_factory=EventLog)
     frames: Frames = field(default_factory=Frames.recorded)
     on_phase: Callable[[Phase, float], None] = lambda phase, ends: None
-    """told of every phase and when it ends (monotonic)"""
+    """called at the start of each phase, with the phase and its end on the monotonic clock"""
     _robots: dict[str, Robot] = field(default_factory=dict)
     _finishing: list[asyncio.Task[None]] = field(default_factory=list)
-    """robots of the phase before that have a plan under way"""
+    """robots of earlier phases that may have a request in flight"""
 
-    async def play(self) -> Journal:
-        """Every phase. Raises ValueError when the service's gRPC address is needed and missing."""
-        async with _client(self.target) as robots, _client(self.target) as prober, self._watched(prober):
+    async def run(self) -> EventLog:
+        """Runs every phase. Raises ValueError when the service's gRPC address is needed and missing."""
+        async with _client(self.target) as robots, _client(self.target) as prober, self._probing(prober):
             for phase in self.scenario.phases:
-                await self._play(phase, robots)
+                await self._run_phase(phase, robots)
             await self._finish()
-        return self.journal
+        return self.log
 
-    async def _play(self, phase: Phase, client: httpx.AsyncClient) -> None:
+    async def _run_phase(self, phase: Phase, client: httpx.AsyncClient) -> None:
         if not phase.overlaps:
             await self._finish()
         began = time.monotonic()
         ends = began + phase.duration_s
         self.on_phase(phase, ends)
-        rate = None if phase.load is None else phase.load * figures.capacity(self.journal, phase.load_of)
-        turns = FreeTurns() if rate is None else ToldTurns(rate)
+        rate = None if phase.load is None else phase.load * figures.capacity(self.log, phase.load_of)
+        pacing = ClosedLoop() if rate is None else OpenLoop(rate)
         every = phase.ramp_s / sum(phase.robots.values())
         tasks = [
-            asyncio.create_task(self._work(robot, group, (began + index * every, ends), (phase, turns, client)))
-            for index, (robot, group) in enumerate(self._called(phase))
+            asyncio.create_task(self._drive(robot, group, (began + index * every, ends), (phase, pacing, client)))
+            for index, (robot, group) in enumerate(self._robots_of(phase))
         ]
-        if isinstance(turns, ToldTurns):
-            await turns.give(ends)
+        if isinstance(pacing, OpenLoop):
+            await pacing.issue(ends)
         await asyncio.sleep(max(ends - time.monotonic(), 0.0))
         self._finishing += tasks
-        self.journal.spans.append(self._span(phase, began, turns))
-        if phase.measures is not None:  # what it measures must be whole before anything relies on it
+        self.log.phases.append(_recorded(phase, began, pacing))
+        if phase.measures is not None:  # later phases rely on the measurement, so all its requests must have ended
             await self._finish()
 
-    def _span(self, phase: Phase, began: float, turns: Turns) -> Span:
-        rate, untaken = (turns.per_s, turns.untaken) if isinstance(turns, ToldTurns) else (None, 0)
-        return Span(
-            phase.name,
-            began,
-            time.monotonic(),
-            phase.robots,
-            phase.warm_up,
-            phase.measures,
-            phase.judged,
-            rate,
-            untaken,
-        )
-
-    def _called(self, phase: Phase) -> list[tuple[Robot, RobotGroup]]:
-        """The robots of a phase, groups in turn; one that worked in an earlier phase comes again."""
+    def _robots_of(self, phase: Phase) -> list[tuple[Robot, RobotGroup]]:
+        """The robots of a phase, groups in turn. A robot of an earlier phase is used again."""
         names = [(number, group) for group, count in phase.robots.items() for number in range(count)]
         return [(self._robot(name, number), self.scenario.robots[name]) for number, name in sorted(names)]
 
@@ -97,35 +83,36 @@ class Run:
         name = f"{group}-{number}"
         if name not in self._robots:
             identity = Identity(name, group, self.scenario.robots[group], self.scenario.seed + len(self._robots))
-            self._robots[name] = Robot(identity, self.frames, self.journal, WallClock())
+            self._robots[name] = Robot(identity, self.frames, self.log, WallClock())
         return self._robots[name]
 
-    async def _work(
-        self, robot: Robot, group: RobotGroup, times: tuple[float, float], told: tuple[Phase, Turns, httpx.AsyncClient]
+    async def _drive(
+        self, robot: Robot, group: RobotGroup, times: tuple[float, float], how: tuple[Phase, Pacing, httpx.AsyncClient]
     ) -> None:
-        (comes, until), (phase, turns, client) = times, told
-        await asyncio.sleep(max(comes - time.monotonic(), 0.0))
-        wire = wire_for(group.edge, client, self.target.grpc)
+        (starts, until), (phase, pacing, client) = times, how
+        await asyncio.sleep(max(starts - time.monotonic(), 0.0))
+        transport = transport_for(group.edge, client, self.target.grpc)
         try:
-            await robot.work(Shift(phase.name, until, turns, wire, self._deadline_ms(group)))
+            await robot.work(Assignment(phase.name, until, pacing, transport, self._deadline_ms(group)))
         finally:
-            await wire.close()
+            await transport.close()
 
     def _deadline_ms(self, group: RobotGroup) -> int | None:
         if group.deadline_plans is None:
             return group.deadline_ms
-        return round(group.deadline_plans * figures.lone_s(self.journal) * 1e3)
+        return round(group.deadline_plans * figures.lone_s(self.log) * 1e3)
 
     async def _finish(self) -> None:
         finishing, self._finishing = self._finishing, []
         await asyncio.gather(*finishing)
 
     @contextlib.asynccontextmanager
-    async def _watched(self, client: httpx.AsyncClient) -> AsyncIterator[None]:
-        watching = [probes.watch_health(client, self.journal), probes.watch_lag(self.journal)]
-        watching.append(probes.watch_metrics(client, self.journal))
+    async def _probing(self, client: httpx.AsyncClient) -> AsyncIterator[None]:
+        """Runs the probes for the length of a block. Raises the error of a probe that broke."""
+        watching = [probes.watch_health(client, self.log), probes.watch_lag(self.log)]
+        watching.append(probes.watch_metrics(client, self.log))
         if self.target.pid is not None:
-            watching.append(probes.watch_memory(self.target.pid, self.journal))
+            watching.append(probes.watch_memory(self.target.pid, self.log))
         tasks = [asyncio.create_task(work) for work in watching]
         try:
             yield
@@ -134,14 +121,29 @@ class Run:
                 task.cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
             for error in ended:
-                if isinstance(error, Exception):  # a probe that broke would leave gaps that look like rest
+                if isinstance(error, Exception):  # otherwise its gap in the log would look like an idle service
                     raise error
 
 
-def _client(target: Target) -> httpx.AsyncClient:
-    """Without a limit of connections: a request that waits for one would count as the service's time.
+def _recorded(phase: Phase, began: float, pacing: Pacing) -> PhaseRecord:
+    rate, unused = (pacing.per_s, pacing.unused) if isinstance(pacing, OpenLoop) else (None, 0)
+    return PhaseRecord(
+        phase.name,
+        began,
+        time.monotonic(),
+        phase.robots,
+        phase.warm_up,
+        phase.measures,
+        phase.judged,
+        rate,
+        unused,
+    )
 
-    An idle one is given up sooner than the service closes it (after 5 s): a request must not meet one being closed.
+
+def _client(target: Target) -> httpx.AsyncClient:
+    """A client without a limit of connections: waiting for a connection would count as the service's time.
+
+    It drops an idle connection earlier than the service does (after 5 s), so that no request uses one that is closing.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0)
-    return httpx.AsyncClient(base_url=target.http, timeout=PATIENCE_S, limits=limits)
+    return httpx.AsyncClient(base_url=target.http, timeout=ANSWER_TIMEOUT_S, limits=limits)

@@ -1,7 +1,7 @@
-"""A scenario: which robots come when, how they behave, and what is judged. Read from TOML, checked, frozen.
+"""A scenario: which robots run when, how they behave, and what is judged. Read from TOML, checked, frozen.
 
-Used by everything in the load test; knows nothing of how robots or services work. An unknown key or a value that does
-not fit is refused, naming file, key, expected and actual.
+An unknown key or a wrong value is refused with file, key, expected and actual. This module knows nothing of how robots
+or services work.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ FOLDER = Path(__file__).parents[1] / "scenarios"
 
 Edge = Literal["http-json", "http-multipart", "grpc"]
 Measure = Literal["capacity", "floor", "lone", "alone"]
-"""Plans a second of as many robots as the service can use; the same with K=0; a robot that has it for itself; a group
-that has it for itself."""
+"""What a phase measures: plans a second at full load; the same without planning (K=0); the latency of one robot alone;
+the latency of one group alone."""
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -38,22 +38,22 @@ class _Table(BaseModel):
 class RobotGroup(_Table):
     """Robots that behave alike."""
 
-    edge: Edge = Field(description="how they speak to the service")
+    edge: Edge = Field(description="transport to the service")
     control_hz: Positive = Field(default=20.0, description="steps executed a second")
-    executed: int = Field(default=8, ge=0, description="steps of a chunk executed; 0: the next is asked for at once")
-    replan_at: int = Field(default=4, ge=0, description="ask for the next chunk when so many steps remain")
-    think_s: Seconds = Field(default=0.0, description="pause before every ask")
-    jitter_s: Seconds = Field(default=0.0, description="a random part of this is added to every pause")
-    heeds_retry: bool = Field(default=True, description="asks again after the told time; else at its next turn")
-    deadline_ms: Count | None = Field(default=None, description="of every ask")
+    executed: int = Field(default=8, ge=0, description="steps executed of a chunk; 0: request the next at once")
+    replan_at: int = Field(default=4, ge=0, description="request the next chunk when this many steps remain")
+    think_s: Seconds = Field(default=0.0, description="pause before every request")
+    jitter_s: Seconds = Field(default=0.0, description="largest random time added to every pause")
+    heeds_retry: bool = Field(default=True, description="wait for the retry time of a refusal")
+    deadline_ms: Count | None = Field(default=None, description="deadline of every request")
     deadline_plans: Positive | None = Field(
-        default=None, description="the same, in plans of a lone robot, as an earlier phase measured"
+        default=None, description="the same, in units of a lone robot's plan, which an earlier phase measures"
     )
-    planner: Mapping[str, str | bool | int | float] = Field(default={}, description="planner options of every ask")
+    planner: Mapping[str, str | bool | int | float] = Field(default={}, description="planner options of every request")
 
     @property
-    def needed_steps(self) -> int:
-        """Steps a chunk must have: those that pass while it is planned come before those that are executed."""
+    def min_chunk_steps(self) -> int:
+        """Steps that a chunk must have: those that pass while it is planned, then those that are executed."""
         return self.replan_at + self.executed
 
     @model_validator(mode="after")
@@ -66,50 +66,55 @@ class RobotGroup(_Table):
 
 
 class Phase(_Table):
-    """Some robots for some time."""
+    """A number of robots of each group for a time."""
 
     name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
     duration_s: Positive
-    robots: Mapping[str, Count] = Field(min_length=1, description="how many of which group")
-    ramp_s: Seconds = Field(default=0.0, description="they come evenly spread over so long")
+    robots: Mapping[str, Count] = Field(min_length=1, description="group -> number of robots")
+    ramp_s: Seconds = Field(default=0.0, description="time over which the robots start, evenly spread")
     load: Positive | None = Field(
-        default=None, description="asks a second of all robots together, in what `load_of` measured; none: as they like"
+        default=None,
+        description="requests a second of all robots together, as a multiple of `load_of`; none: closed loop",
     )
-    load_of: Literal["capacity", "floor"] = Field(default="capacity", description="which measured plans a second")
-    measures: Measure | None = Field(default=None, description="what later phases and verdicts rely on")
-    judged: bool = Field(default=False, description="held to the scenario's aims")
-    overlaps: bool = Field(default=False, description="begins while plans of the phase before are under way")
-    warm_up: bool = Field(default=False, description="left out of totals")
+    load_of: Literal["capacity", "floor"] = Field(
+        default="capacity", description="which measured rate `load` multiplies"
+    )
+    measures: Measure | None = Field(default=None, description="what this phase measures for later phases and criteria")
+    judged: bool = Field(default=False, description="whether the scenario's criteria apply")
+    overlaps: bool = Field(default=False, description="begins while requests of the phase before are in flight")
+    warm_up: bool = Field(default=False, description="left out of totals over phases")
 
 
 class ServiceOptions(_Table):
-    """The service that is started when none is named."""
+    """Options of the service that the load test starts, when no running one is given."""
 
     settings: tuple[str, ...] = Field(default=(), description="KEY=VALUE of `wavserve serve --set`")
     slow_ms: Seconds = Field(default=0.0, description="added to every backend call")
 
 
-class Aims(_Table):
-    """What `judge = "overload"` asks for, and `slice_ms` for "mixed"."""
+class Thresholds(_Table):
+    """The thresholds of `judge = "overload"`, and `slice_ms` for `judge = "mixed"`."""
 
     met: float = Field(default=0.95, description="least share of admitted plans that meet their deadline")
-    goodput: float = Field(default=0.8, description="least plans in time, over the measured capacity")
-    refusal_ms: float = Field(default=20.0, description="a refusal's p99 over that of /healthz")
-    growth_mb_min: float = Field(default=1.0, description="resident memory's slope")
-    settled_s: Seconds = Field(default=20.0, description="start of the phase that the slope leaves out")
-    normal: float = Field(default=1.5, description="a normal p50, over the lone robot's")
-    normal_within_s: Seconds = Field(default=5.0, description="and how soon after the overload it must be back")
-    slice_ms: float = Field(default=200.0, description="by how much others may raise a group's p99: `batcher.slice_s`")
+    goodput: float = Field(default=0.8, description="least rate of plans in time, over the measured capacity")
+    refusal_ms: float = Field(default=20.0, description="most that a refusal's p99 may exceed that of /healthz")
+    growth_mb_min: float = Field(default=1.0, description="most growth of resident memory, MB a minute")
+    settled_s: Seconds = Field(default=20.0, description="start of a phase that the growth of memory leaves out")
+    normal: float = Field(default=1.5, description="highest normal p50, over the lone robot's")
+    normal_within_s: Seconds = Field(default=5.0, description="time after the overload until p50 must be normal again")
+    slice_ms: float = Field(default=200.0, description="most that others may raise a group's p99: `batcher.slice_s`")
 
 
 class Scenario(_Table):
-    """One run."""
+    """A whole scenario."""
 
     about: str
     seed: int = Field(default=0, ge=0)
-    nice: int = Field(default=0, ge=0, le=19, description="of this process, so that it takes little from the service")
+    nice: int = Field(
+        default=0, ge=0, le=19, description="added to this process's niceness, so that it takes little from the service"
+    )
     judge: Literal["nothing-lost", "overload", "mixed"] = "nothing-lost"
-    aims: Aims = Aims()
+    aims: Thresholds = Thresholds()
     service: ServiceOptions = ServiceOptions()
     robots: Mapping[str, RobotGroup] = Field(min_length=1)
     phases: tuple[Phase, ...] = Field(min_length=1)
@@ -120,18 +125,20 @@ class Scenario(_Table):
         for index, phase in enumerate(self.phases):
             self._check(f"phases[{index}] ({phase.name})", phase, measured)
             shared = set(phase.robots) & set(self.phases[index - 1].robots) if index and phase.overlaps else set()
-            if shared:  # a robot has one plan under way at a time
-                raise ValueError(f"phases[{index}].robots: {min(shared)} are still at work in the phase it overlaps")
+            if shared:  # a robot has one request in flight at a time
+                raise ValueError(f"phases[{index}].robots: {min(shared)} still run in the phase it overlaps")
             if phase.measures is not None:
                 measured.add(phase.measures)
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
-            raise ValueError(f"phases: expected names of their own, got {', '.join(names)}")
+            raise ValueError(f"phases: expected distinct names, got {', '.join(names)}")
         judged = [phase.name for phase in self.phases if phase.judged]
         if self.judge == "mixed" and not (judged and "alone" in measured):
-            raise ValueError("judge: mixed needs a judged phase, and one that measures alone")
+            raise ValueError("judge: mixed needs a judged phase, and a phase that measures alone")
         if self.judge == "overload" and not (judged and "recovery" in names and {"capacity", "lone"} <= measured):
-            raise ValueError("judge: overload needs a judged phase, one named recovery, and capacity and lone measured")
+            raise ValueError(
+                "judge: overload needs a judged phase, one named recovery, and phases for capacity and lone"
+            )
         return self
 
     def _check(self, where: str, phase: Phase, measured: set[Measure]) -> None:
@@ -145,16 +152,16 @@ class Scenario(_Table):
             raise ValueError(f"{where}: the deadlines of {relative[0]} need an earlier phase that measures lone")
 
     def lasting(self, duration_s: float) -> Scenario:
-        """The same with its longest phase so long. Raises ScenarioError for a time that is none."""
+        """The same scenario with a longest phase of `duration_s`. Raises ScenarioError when that is not above 0."""
         if not duration_s > 0:
-            raise ScenarioError(f"duration: expected seconds, got {duration_s}")
+            raise ScenarioError(f"duration: expected seconds above 0, got {duration_s}")
         longest = max(self.phases, key=lambda phase: phase.duration_s)
         changed = longest.model_copy(update={"duration_s": duration_s})
         return self.model_copy(update={"phases": tuple(changed if p is longest else p for p in self.phases)})
 
 
 def find(name: str) -> Path:
-    """The file of a scenario's name, or the path itself. Raises ScenarioError when there is none."""
+    """The file of a named scenario, or the path itself. Raises ScenarioError when there is no such file."""
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.toml")))
@@ -163,7 +170,7 @@ def find(name: str) -> Path:
 
 
 def load(path: Path) -> Scenario:
-    """The scenario in a file. Raises ScenarioError."""
+    """The scenario in a file. Raises ScenarioError when the file cannot be read or is wrong."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -172,7 +179,7 @@ def load(path: Path) -> Scenario:
 
 
 def parse(tree: Mapping[str, Any], source: str) -> Scenario:
-    """A scenario from plain TOML values. Raises ScenarioError naming the first wrong key."""
+    """The scenario in plain TOML values. Raises ScenarioError with the first wrong key."""
     try:
         return Scenario.model_validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
@@ -193,6 +200,6 @@ def _complaint(problem: ErrorDetails) -> str:
 
 
 def _near(key: str) -> str:
-    known = [name for table in (Scenario, RobotGroup, Phase, ServiceOptions, Aims) for name in table.model_fields]
+    known = [name for table in (Scenario, RobotGroup, Phase, ServiceOptions, Thresholds) for name in table.model_fields]
     near = difflib.get_close_matches(key, known, n=2)
     return f"; did you mean {' or '.join(near)}?" if near else ""

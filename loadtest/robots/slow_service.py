@@ -1,6 +1,6 @@
-"""A `wavserve serve` whose backend is slow: every call to it takes so much longer. For the scenario `slow-backend`.
+"""A `wavserve serve` with a slow backend: every backend call takes longer by a fixed time.
 
-Started by `load.py` as a child, with the arguments of `wavserve serve` after `--slow-ms`.
+Takes `--slow-ms` and the arguments of `wavserve serve`. For the scenario `slow-backend`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from wavserve.core.types import Tensors
 
 
 @dataclass(frozen=True, slots=True)
-class Slow:
-    """A backend that waits before every call; calls under way at a time wait side by side, as on a slow wire."""
+class SlowBackend:
+    """A backend that waits before every call. Calls wait in parallel, as on a slow network."""
 
     backend: Backend
     wait_s: float
@@ -33,11 +33,11 @@ class Slow:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--slow-ms", type=float, required=True, help="added to every backend call")
+    parser.add_argument("--slow-ms", type=float, required=True, help="milliseconds added to every backend call")
     configuration.add_settings_arguments(parser)
     args = parser.parse_args()
     settings = configuration.load(args).settings
-    asyncio.run(serve(settings, wrap_backend=lambda backend: Slow(backend, args.slow_ms / 1e3)))
+    asyncio.run(serve(settings, wrap_backend=lambda backend: SlowBackend(backend, args.slow_ms / 1e3)))
 
 
 if __name__ == "__main__":

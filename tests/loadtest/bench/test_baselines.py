@@ -1,4 +1,4 @@
-"""What ours is compared with plans the same: the comparison is one of speed alone."""
+"""The baseline makes the same plans as ours, so the comparison is one of speed alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from loadtest.bench.baselines import PlainPolicy, Serial
+from loadtest.bench.baselines import PlainPolicy, SerialPolicy
 from wavserve.app.serve import assemble
 from wavserve.app.settings_sources import Given, load_settings
 from wavserve.bundle import bundle
@@ -41,8 +41,8 @@ def observation(tiny: bundle.Bundle, number: int, session: str | None, mode: str
 
 
 @pytest.mark.parametrize("mode", ["paper", "off"])
-def test_the_plain_one_plans_as_ours_does(tiny: bundle.Bundle, plain: PlainPolicy, mode: str) -> None:
-    """Two observations of a session, so that the frame memory counts too."""
+def test_the_plain_policy_plans_as_ours_does(tiny: bundle.Bundle, plain: PlainPolicy, mode: str) -> None:
+    """Two observations of a session, so that the frame memory is compared too."""
 
     async def both() -> list[tuple[ActionChunk, ActionChunk]]:
         flags = [Given("backend.kind", "local", "test"), Given("bundle.path", str(tiny.folder), "test")]
@@ -53,7 +53,7 @@ def test_the_plain_one_plans_as_ours_does(tiny: bundle.Bundle, plain: PlainPolic
             for number in range(2):
                 sessions = (one.session_id for one in pairs[-1]) if pairs else (None, None)
                 ours, theirs = (observation(tiny, number, session, mode) for session in sessions)
-                pairs.append((await service.policy.plan(ours), await Serial(plain).plan(theirs)))
+                pairs.append((await service.policy.plan(ours), await SerialPolicy(plain).plan(theirs)))
             return pairs
         finally:
             await service.close()
@@ -64,15 +64,15 @@ def test_the_plain_one_plans_as_ours_does(tiny: bundle.Bundle, plain: PlainPolic
         assert theirs.receipt.iterations_done == ours.receipt.iterations_done == (3 if mode == "paper" else 0)
 
 
-def test_one_plan_at_a_time_and_none_that_is_too_late(tiny: bundle.Bundle, plain: PlainPolicy) -> None:
+def test_plans_run_one_at_a_time_and_late_ones_are_refused(tiny: bundle.Bundle, plain: PlainPolicy) -> None:
     async def ask() -> None:
-        serial = Serial(plain)
+        serial = SerialPolicy(plain)
         deadline = asyncio.get_running_loop().time() + 0.05  # the loop's clock is the monotonic one
         first = asyncio.create_task(serial.plan(observation(tiny, 0, None, "paper")))
         await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded, match="in the queue"):
             await serial.plan(observation(tiny, 0, None, "off"), deadline)
-        assert first.done(), "it was begun first, and waited for"
+        assert first.done(), "the second waited for the first"
         with pytest.raises(DeadlineExceeded, match="too late"):
             await serial.plan(observation(tiny, 0, None, "paper"), asyncio.get_running_loop().time() + 0.05)
         with pytest.raises(UnknownSession):

@@ -1,4 +1,4 @@
-"""The report of a GPU, on the CPU and small: that every part runs and judges. What CUDA does, only a GPU tells."""
+"""The GPU report on the CPU at small sizes: every part runs and is checked. CUDA itself needs a GPU."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ from loadtest.bench import gpu_report
 ROOT = Path(__file__).parents[3]
 REPORT = (sys.executable, "-m", "loadtest.bench.gpu_report")
 PARTS = ("parity", "exact", "bfloat16", "arena", "plan")
-"""The service on Triton has tests of its own."""
+"""Without `service` and `triton`, whose services have tests of their own."""
 
 
-def test_every_part_runs_and_is_judged(tmp_path: Path) -> None:
+def test_every_part_runs_and_is_checked(tmp_path: Path) -> None:
     flags = ["--device=cpu", "--quick", "--repeats=1", f"--out={tmp_path}", "--parts", *PARTS]
 
     done = subprocess.run([*REPORT, *flags], capture_output=True, text=True, check=False, cwd=ROOT)
 
     assert done.returncode == 0, done.stderr[-3000:]
     [path] = tmp_path.iterdir()
-    assert path.stem.endswith("-parity-exact-bfloat16-arena-plan-quick"), "not the name of a whole report"
+    assert path.stem.endswith("-parity-exact-bfloat16-arena-plan-quick"), (
+        "a report of some parts has another name than a whole one"
+    )
     report = json.loads(path.read_text())
-    assert {"device", "versions", "command", *PARTS} == set(report)
+    assert {"device", "versions", "command", "aims", *PARTS} == set(report)
+    assert json.loads(done.stdout.splitlines()[-1]) == report
+    assert all(aim["met"] for aim in report["aims"])
+    assert {aim["name"].partition(":")[0] for aim in report["aims"]} == {*PARTS} - {"plan"}
     assert "--quick" in report["command"]
     assert report["versions"]["torch"].startswith("2.13.0")
     assert report["parity"]["checks"] > 30
@@ -37,19 +42,19 @@ def test_every_part_runs_and_is_judged(tmp_path: Path) -> None:
     assert all(plan["over_floor"] > 0 for plan in report["plan"]["plans"].values())
 
 
-def test_a_part_that_fails_keeps_no_other_from_running(tmp_path: Path) -> None:
-    def broken(ground: gpu_report.Ground) -> dict[str, object]:
+def test_a_failing_part_is_reported_and_not_raised(tmp_path: Path) -> None:
+    def broken(setup: gpu_report.Setup) -> dict[str, object]:
         raise ValueError("no such thing")
 
-    ground = gpu_report.Ground(torch.device("cpu"), quick=True, repeats=1, folder=tmp_path)
+    setup = gpu_report.Setup(torch.device("cpu"), quick=True, repeats=1, folder=tmp_path)
 
-    found = gpu_report.run(broken, ground)
+    found = gpu_report.run(broken, setup)
 
     assert (found["ok"], found["error"]) == (False, "ValueError: no such thing")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
+def test_without_a_gpu_the_report_is_refused(tmp_path: Path) -> None:
     command = [*REPORT, f"--out={tmp_path}"]
 
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)

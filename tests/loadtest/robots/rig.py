@@ -1,11 +1,12 @@
-"""Made-up runs: asks, answers and journals with whatever a test wants to be wrong about them."""
+"""Made-up runs: requests, replies and event logs, with what a test wants to be wrong about them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from loadtest.robots.answers import Reply
-from loadtest.robots.journal import Ask, Journal, Scrape, Span, Timed
+from loadtest.robots.event_log import EventLog, PhaseRecord, Reading, RequestRecord, Scrape
+from loadtest.robots.replies import Reply
 
 LONE_S, CAPACITY = 0.4, 2.0
 OVERLOAD = (100.0, 220.0)
@@ -24,58 +25,71 @@ def reply(**changes: Any) -> Reply:
         "deadline": "met",
         "slack_s": 1.0,
         "iterations_done": 3,
-        "iterations_asked": 3,
+        "iterations_requested": 3,
         "stopped": "done",
         "stage_s": {"encode": 0.02, "imagine": 0.1, "score": 0.2, "total": 0.38},
     }
     return Reply(**fields | changes)
 
 
-def answered(sent: float, seconds: float = LONE_S, **changes: Any) -> Ask:
-    """An ask that was answered with actions; its answer has an id of its own."""
-    told = {"phase": "overload", "group": "grpc", "robot": "grpc-0", "sequence": 0, "deadline_s": 1.6, **changes}
-    ours = told.pop("reply", None) or reply(chunk_id=f"{told['robot']}/{told['sequence']}", served_s=seconds - 0.01)
-    return Ask(sent=sent, ended=sent + seconds, outcome="answered", reply=ours, **told)
+def answered(sent: float, seconds: float = LONE_S, **changes: Any) -> RequestRecord:
+    """A request that was answered with actions. Its chunk has an id of its own."""
+    fields: dict[str, Any] = {
+        "phase": "overload",
+        "group": "grpc",
+        "robot": "grpc-0",
+        "sequence": 0,
+        "deadline_s": 1.6,
+        **changes,
+    }
+    chunk_id = f"{fields['robot']}/{fields['sequence']}"
+    own = fields.pop("reply", None) or reply(chunk_id=chunk_id, served_s=seconds - 0.01)
+    return RequestRecord(sent=sent, ended=sent + seconds, outcome="answered", reply=own, **fields)
 
 
-def ended(outcome: str, sent: float, seconds: float, **changes: Any) -> Ask:
-    """An ask that was not."""
-    told = {"phase": "overload", "group": "grpc", "robot": "grpc-0", "sequence": 0, "deadline_s": 1.6, **changes}
-    return Ask(sent=sent, ended=sent + seconds, outcome=outcome, **told)
+def ended(outcome: str, sent: float, seconds: float, **changes: Any) -> RequestRecord:
+    """A request that was not answered with actions."""
+    fields: dict[str, Any] = {
+        "phase": "overload",
+        "group": "grpc",
+        "robot": "grpc-0",
+        "sequence": 0,
+        "deadline_s": 1.6,
+        **changes,
+    }
+    return RequestRecord(sent=sent, ended=sent + seconds, outcome=outcome, **fields)
 
 
-def numbered(asks: list[Ask]) -> list[Ask]:
-    """The same asks, each made by a robot of its own."""
-    from dataclasses import replace
-
-    told = []
-    for number, ask in enumerate(asks):
-        robot = f"{ask.group}-{number}"
-        own = None if ask.reply is None else replace(ask.reply, chunk_id=robot)
-        told.append(replace(ask, robot=robot, reply=own))
-    return told
+def numbered(requests: list[RequestRecord]) -> list[RequestRecord]:
+    """The same requests, each from a robot of its own."""
+    records = []
+    for number, request in enumerate(requests):
+        robot = f"{request.group}-{number}"
+        own = None if request.reply is None else replace(request.reply, chunk_id=robot)
+        records.append(replace(request, robot=robot, reply=own))
+    return records
 
 
-def overload_run() -> Journal:
-    """A run in which every criterion is met: 2 plans/s of capacity, 6 asks/s for two minutes, a third answered."""
-    journal = Journal()
+def overload_run() -> EventLog:
+    """A run in which every criterion is met: capacity 2 plans/s, 6 requests/s for two minutes, a third answered."""
+    log = EventLog()
     began, over = OVERLOAD
-    journal.spans = [
-        Span("capacity", 0.0, 50.0, {"saturating": 8}, measures="capacity"),
-        Span("lone", 60.0, 80.0, {"lone": 1}, measures="lone"),
-        Span("overload", began, over, {"grpc": 96}, judged=True, offered_per_s=6.0),
-        Span("recovery", over, over + 15.0, {"lone": 1}),
+    log.phases = [
+        PhaseRecord("capacity", 0.0, 50.0, {"saturating": 8}, measures="capacity"),
+        PhaseRecord("lone", 60.0, 80.0, {"lone": 1}, measures="lone"),
+        PhaseRecord("overload", began, over, {"grpc": 96}, judged=True, offered_per_s=6.0),
+        PhaseRecord("recovery", over, over + 15.0, {"lone": 1}),
     ]
-    journal.asks = [answered(i / CAPACITY, 0.5, phase="capacity", deadline_s=None) for i in range(100)]
-    journal.asks += [answered(60.0 + i, phase="lone", deadline_s=None) for i in range(20)]
+    log.requests = [answered(i / CAPACITY, 0.5, phase="capacity", deadline_s=None) for i in range(100)]
+    log.requests += [answered(60.0 + i, phase="lone", deadline_s=None) for i in range(20)]
     for i in range(720):
         at = began + i / 6
-        journal.asks.append(answered(at, 1.0) if i % 3 == 0 else ended("refused", at, 0.008, retry_after_s=0.5))
-    journal.asks += [answered(over + 0.5 + i * 0.5, phase="recovery", deadline_s=None) for i in range(20)]
-    journal.asks = numbered(journal.asks)
+        log.requests.append(answered(at, 1.0) if i % 3 == 0 else ended("refused", at, 0.008, retry_after_s=0.5))
+    log.requests += [answered(over + 0.5 + i * 0.5, phase="recovery", deadline_s=None) for i in range(20)]
+    log.requests = numbered(log.requests)
     seconds = [float(s) for s in range(int(over) + 15)]
-    journal.health = [Timed(s, 0.004) for s in seconds]
-    journal.lags = [Timed(s, 0.001) for s in seconds]
-    journal.memory = [Timed(s, 5e8 + (s % 2) * 1e5) for s in seconds]
-    journal.scrapes = [Scrape(s, 2.0, 4.0, {"score": s}, {"score": 3 * s}, {"score": 24 * s}) for s in seconds]
-    return journal
+    log.health = [Reading(s, 0.004) for s in seconds]
+    log.lags = [Reading(s, 0.001) for s in seconds]
+    log.memory = [Reading(s, 5e8 + (s % 2) * 1e5) for s in seconds]
+    log.scrapes = [Scrape(s, 2.0, 4.0, {"score": s}, {"score": 3 * s}, {"score": 24 * s}) for s in seconds]
+    return log

@@ -1,13 +1,14 @@
-"""The page of a made-up run: every plot, every verdict, and nothing from a network."""
+"""The page of a made-up run: every plot, every aim, and nothing from a network."""
 
 from __future__ import annotations
 
 import json
 import re
+from html import escape
 
-from loadtest.robots import scenario, verdicts
+from loadtest.robots import criteria, scenario
 from loadtest.robots.chunks import Stall
-from loadtest.robots.journal import Journal, RobotStall
+from loadtest.robots.event_log import EventLog, StallRecord
 from loadtest.robots.page import page
 from loadtest.robots.plots import PLOTS
 from loadtest.robots.probes import scrape
@@ -17,59 +18,62 @@ from tests.loadtest.robots.rig import overload_run
 ABOUT = {"service": {"name": "tiny", "digest": "0" * 64}, "command": "overload --set <a>&b"}
 
 
-def told_and_page(journal: Journal) -> tuple[dict[str, object], str]:
+def results_and_page(log: EventLog) -> tuple[dict[str, object], str]:
     chosen = scenario.load(scenario.find("overload"))
-    told = results(chosen, journal, verdicts.judge(chosen, journal), ABOUT)
-    return told, page(told, journal)
+    found = results(chosen, log, criteria.evaluate(chosen, log), ABOUT)
+    return found, page(found, log)
 
 
-def test_the_page_has_every_plot_and_verdict() -> None:
-    journal = overload_run()
-    journal.stalls.append(RobotStall("overload", "grpc", "grpc-0", Stall(120.0, 0.5)))
-    _, shown = told_and_page(journal)
+def test_the_page_has_every_plot_and_aim() -> None:
+    log = overload_run()
+    log.stalls.append(StallRecord("overload", "grpc", "grpc-0", Stall(120.0, 0.5)))
+    _, shown = results_and_page(log)
     assert shown.count("<svg") == len(PLOTS) == 10
     for title in PLOTS:
         assert f"<h2>{title}</h2>" in shown
-    for verdict in verdicts.judge(scenario.load(scenario.find("overload")), journal):
-        assert verdict.criterion.replace("'", "&#x27;") in shown
-    assert "every criterion is met" in shown
+    aims = criteria.evaluate(scenario.load(scenario.find("overload")), log)
+    for aim in aims:
+        assert f"<td>{escape(aim['name'])}</td>" in shown
+    assert shown.count("<td>yes</td>") == len(aims)
+    assert "every aim is met" in shown
     assert "&lt;a&gt;&amp;b" in shown
     names = re.findall(r'aria-label="([^"]+)"', shown)
-    assert {"latency by stage", "K spent", "fairness among robots", "stalls that robots felt"} <= set(names)
+    assert {"latency by stage", "K spent", "fairness among robots", "stalls of robots"} <= set(names)
 
 
 def test_the_page_needs_no_network() -> None:
-    _, shown = told_and_page(overload_run())
+    _, shown = results_and_page(overload_run())
     addresses = set(re.findall(r"https?://[^\s\"'<>]+", shown))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}, (
-        "names of XML, not to be fetched"
+        "XML namespaces, which no browser fetches"
     )
     assert not re.search(r"<script|<link|<iframe|@import", shown)
 
 
 def test_results_are_json_with_the_figures_of_each_phase() -> None:
-    told, _ = told_and_page(overload_run())
-    read = json.loads(json.dumps(told, allow_nan=False))
+    found, _ = results_and_page(overload_run())
+    read = json.loads(json.dumps(found, allow_nan=False))
     by_name = {phase["name"]: phase for phase in read["phases"]}
     overload = by_name["overload"]
-    assert overload["asks"] == {"answered": 240, "refused": 480, "missed": 0, "failed": 0, "lost": 0}
+    assert overload["requests"] == {"answered": 240, "refused": 480, "missed": 0, "failed": 0, "lost": 0}
     assert overload["latency_ms"]["p50"] == 1000.0
     assert overload["refusal_ms"]["p99"] == 8.0
     assert overload["iterations"] == {"3": 240}
     assert overload["deadlines"]["met"] == 240
     assert by_name["lone"]["fairness"]["jain"] == 1.0
     assert read["ok"] is True
+    assert [aim["met"] for aim in read["aims"]] == [True] * 11
     assert read["series"]["service"][0] == {"s": 1.0, "queue": 2.0, "plans": 4.0, "groups": 3.0}
 
 
-def test_a_run_of_nothing_still_has_a_page() -> None:
+def test_a_run_without_events_still_has_a_page() -> None:
     chosen = scenario.load(scenario.find("smoke"))
-    journal = Journal()
-    shown = page(results(chosen, journal, verdicts.judge(chosen, journal), ABOUT), journal)
-    assert "<h2>Verdicts</h2>" in shown
+    log = EventLog()
+    shown = page(results(chosen, log, criteria.evaluate(chosen, log), ABOUT), log)
+    assert "<h2>Aims</h2>" in shown
 
 
-def test_a_page_of_metrics_is_read() -> None:
+def test_the_metrics_are_parsed() -> None:
     text = "\n".join(
         [
             "# TYPE wavserve_queue_depth gauge",

@@ -1,4 +1,4 @@
-"""Scenario files: those there are load, and what cannot be run is refused by name."""
+"""Scenario files: every shipped one loads, and a wrong one is refused with the key that is wrong."""
 
 from __future__ import annotations
 
@@ -57,24 +57,24 @@ def test_every_scenario_loads() -> None:
             {"phases": [phase(robots={"legs": 1})]},
             r"phases\[0\] \(two\).robots: expected some of arms, slow, got 'legs'",
         ),
-        ({"phases": [phase(), phase()]}, r"phases: expected names of their own, got two, two"),
+        ({"phases": [phase(), phase()]}, r"phases: expected distinct names, got two, two"),
         ({"phases": [phase(load=3.0)]}, r"load: expected an earlier phase that measures capacity, got none"),
-        ({"phases": [phase(), phase(name="more", overlaps=True)]}, r"arms are still at work in the phase it overlaps"),
+        ({"phases": [phase(), phase(name="more", overlaps=True)]}, r"arms still run in the phase it overlaps"),
         (
             {"robots": {"arms": {"edge": "grpc", "deadline_plans": 4.0}}},
             r"arms need an earlier phase that measures lone",
         ),
         ({"judge": "overload"}, r"judge: overload needs a judged phase"),
-        ({"judge": "mixed"}, r"judge: mixed needs a judged phase, and one that measures alone"),
+        ({"judge": "mixed"}, r"judge: mixed needs a judged phase, and a phase that measures alone"),
         ({"about": None}, r"about: expected a valid string, got None"),
     ],
 )
-def test_what_cannot_be_run_is_refused(changes: dict[str, Any], words: str) -> None:
+def test_a_wrong_scenario_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ScenarioError, match=words):
         scenario.parse(tree(**changes), "f")
 
 
-def test_a_missing_or_broken_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_broken_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ScenarioError, match=r"scenario nothing: expected a .toml file or one of burst, mixed-k, overload"
     ):
@@ -88,5 +88,5 @@ def test_a_missing_or_broken_file_is_told(tmp_path: Path) -> None:
 def test_the_longest_phase_can_be_made_shorter() -> None:
     soak = scenario.load(scenario.find("soak")).lasting(60.0)
     assert [(phase.name, phase.duration_s) for phase in soak.phases] == [("warm-up", 30.0), ("soak", 60.0)]
-    with pytest.raises(ScenarioError, match="duration: expected seconds, got 0"):
+    with pytest.raises(ScenarioError, match="duration: expected seconds above 0, got 0"):
         soak.lasting(0.0)

@@ -1,4 +1,4 @@
-"""A backend made slow: every call waits, calls wait side by side, and what is below it is not changed."""
+"""The slow backend: every call waits, calls wait in parallel, and the backend below receives them unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from loadtest.robots.slow_service import Slow
+from loadtest.robots.slow_service import SlowBackend
 from wavserve.core.types import Tensors
 
 
@@ -26,10 +26,10 @@ class Echo:
         self.closed = True
 
 
-def test_calls_wait_side_by_side() -> None:
+def test_calls_wait_in_parallel() -> None:
     async def call() -> tuple[Echo, float, list[Tensors]]:
         echo = Echo()
-        slow = Slow(echo, wait_s=0.5)
+        slow = SlowBackend(echo, wait_s=0.5)
         began = time.monotonic()
         got = await asyncio.gather(*(slow.run("score", {"x": np.full(1, n)}, 5.0) for n in range(3)))
         elapsed = time.monotonic() - began
@@ -39,5 +39,5 @@ def test_calls_wait_side_by_side() -> None:
     echo, elapsed, got = asyncio.run(call())
     assert echo.calls == [("score", 5.0)] * 3
     assert [int(one["x"][0]) for one in got] == [0, 1, 2]
-    assert 0.49 < elapsed < 1.4  # one after another: 1.5
+    assert 0.49 < elapsed < 1.4  # in turn it would be 1.5
     assert echo.closed

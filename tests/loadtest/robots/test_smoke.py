@@ -1,4 +1,4 @@
-"""A load test as a person runs it: a service of its own, a few seconds, results, a page, and nothing left running."""
+"""A load test as a person runs it: its own service, a few seconds, results, a page, and no process left running."""
 
 from __future__ import annotations
 
@@ -37,35 +37,43 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
 
 
-def test_two_robots_and_a_service_of_their_own(tmp_path: Path) -> None:
+def test_two_robots_and_their_own_service(tmp_path: Path) -> None:
     scenario, out = tmp_path / "two.toml", tmp_path / "two.json"
     scenario.write_text(SCENARIO)
     flags = ["--set=backend.kind=local", f"--set=bundle.root={tmp_path / 'bundles'}", "--set=backend.threads=2"]
     ran = run(str(scenario), f"--out={out}", *flags)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    told = json.loads(out.read_text(encoding="utf-8"))
-    [phase] = told["phases"]
-    asks = phase["asks"]
-    assert asks["answered"] >= 4
-    assert asks["answered"] == sum(asks.values()), asks
-    assert told["ok"]
+    found = json.loads(out.read_text(encoding="utf-8"))
+    [phase] = found["phases"]
+    requests = phase["requests"]
+    assert requests["answered"] >= 4
+    assert requests["answered"] == sum(requests.values()), requests
+    assert found["ok"]
+    assert {aim["name"]: aim["met"] for aim in found["aims"]} == {
+        "requests without an answer": True,
+        "answers sent twice": True,
+        "answers that contradict their request or their receipt": True,
+        "requests that failed with another error": True,
+        "plans sent as if on time after their deadline": True,
+    }
+    assert all(aim.keys() == {"name", "aim", "seen", "met"} for aim in found["aims"])
     assert phase["groups"]["grpc"]["iterations"].keys() == {"0"}
     assert phase["memory"]["max_mb"] > 50
     assert out.with_suffix(".html").read_text(encoding="utf-8").count("<svg") == 10
     assert "both" in ran.stderr
-    assert "answers that contradict their ask or their receipt  0    0" in ran.stdout
+    assert "answers that contradict their request or their receipt  0    0" in ran.stdout
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or ())]
 
 
-def test_what_cannot_be_run_is_told_in_a_line() -> None:
+def test_a_run_that_cannot_be_made_is_refused_in_one_line() -> None:
     ran = run("nothing")
     assert ran.returncode == 2
     assert ran.stderr.startswith("loadtest: scenario nothing: expected a .toml file or one of burst, ")
     url = "--url=http://127.0.0.1:9"
     for arguments, words in (
-        (("smoke", url, "--set=a=b"), "--set=a=b: arguments of `wavserve serve` need a service of our own"),
-        (("smoke", url), "--grpc: robots of this scenario speak gRPC"),
-        (("slow-backend", url), "--url: this scenario says how its service is started"),
+        (("smoke", url, "--set=a=b"), "--set=a=b: arguments of `wavserve serve` do not apply to a running service"),
+        (("smoke", url), "--grpc: robots of this scenario use gRPC"),
+        (("slow-backend", url), "--url: this scenario sets options of its service"),
         (("smoke", "--url=http://127.0.0.1:abc", "--grpc=127.0.0.1:9"), ""),
         (("overload", url, "--grpc=127.0.0.1:9", "--pid=999999999"), ""),
     ):

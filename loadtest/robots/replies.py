@@ -1,7 +1,4 @@
-"""What comes back for one ask, whichever edge it came by, and whether it is consistent in itself and with the ask.
-
-Made by `wires`, checked by the robot, read by the figures.
-"""
+"""A plan's reply, the same for every transport, and the check that it agrees with its request and with itself."""
 
 from __future__ import annotations
 
@@ -13,12 +10,12 @@ from wavserve.core.messages import ActionChunk, Observation
 from wavserve.core.types import Stop
 
 ROUNDING_S = 1e-3
-"""Durations travel as milliseconds and in floats of their own."""
+"""Tolerance of durations: they travel in milliseconds and as rounded floats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer with actions: what of it is looked at. Seconds, steps and counts."""
+    """The fields of an action chunk that the load test reads. Durations are in seconds."""
 
     session_id: str
     sequence: int
@@ -26,19 +23,19 @@ class Reply:
     num_steps: int
     chunk_id: str
     served_s: float
-    """from the request's receipt to the answer, on the service's own clock"""
+    """from the arrival of the request to the answer, on the service's clock"""
     receipt_sequence: int
     deadline: str
     slack_s: float | None
     iterations_done: int
-    iterations_asked: int
+    iterations_requested: int
     stopped: str
-    """why planning ended: a `types.Stop` value"""
+    """why planning ended: the value of a `types.Stop`"""
     stage_s: Mapping[str, float]
 
 
 def from_chunk(chunk: ActionChunk) -> Reply:
-    """A reply that came over gRPC."""
+    """The reply in an answer that came over gRPC."""
     receipt = chunk.receipt
     return Reply(
         session_id=chunk.session_id,
@@ -51,14 +48,14 @@ def from_chunk(chunk: ActionChunk) -> Reply:
         deadline=receipt.deadline.value,
         slack_s=receipt.slack_s,
         iterations_done=receipt.iterations_done,
-        iterations_asked=receipt.config.num_iterations,
+        iterations_requested=receipt.config.num_iterations,
         stopped=receipt.stopped.value,
         stage_s=receipt.stage_s,
     )
 
 
 def from_json(answer: Mapping[str, Any]) -> Reply:
-    """A reply that came over HTTP."""
+    """The reply in an answer that came over HTTP."""
     receipt = answer["receipt"]
     slack_ms = receipt["slack_ms"]
     return Reply(
@@ -72,39 +69,39 @@ def from_json(answer: Mapping[str, Any]) -> Reply:
         deadline=receipt["deadline"],
         slack_s=None if slack_ms is None else slack_ms / 1e3,
         iterations_done=receipt["iterations_done"],
-        iterations_asked=receipt["planner"]["num_iterations"],
+        iterations_requested=receipt["planner"]["num_iterations"],
         stopped=receipt["stopped"],
         stage_s={stage: ms / 1e3 for stage, ms in receipt["stage_ms"].items()},
     )
 
 
-def faults(asked: Observation, reply: Reply, elapsed_s: float, needed: int) -> Iterator[str]:
-    """What is wrong with an answer, in words; nothing as a rule.
+def contradictions(sent: Observation, reply: Reply, elapsed_s: float, min_steps: int) -> Iterator[str]:
+    """Every way in which a reply contradicts its request or itself, as text; normally none.
 
-    `elapsed_s`: how long the robot waited; `needed`: steps that its chunks must have.
+    `elapsed_s` is how long the robot waited. `min_steps` is how many steps the chunk must have.
     """
-    if reply.sequence != asked.sequence or reply.receipt_sequence != asked.sequence:
-        yield f"sequence: asked {asked.sequence}, answered {reply.sequence}, receipt {reply.receipt_sequence}"
-    if asked.session_id is not None and reply.session_id != asked.session_id:
+    if reply.sequence != sent.sequence or reply.receipt_sequence != sent.sequence:
+        yield f"sequence: sent {sent.sequence}, answered {reply.sequence}, receipt {reply.receipt_sequence}"
+    if sent.session_id is not None and reply.session_id != sent.session_id:
         yield "the answer belongs to another session"
-    if reply.first_control_step != asked.control_step:
-        yield f"control step: asked {asked.control_step}, answered {reply.first_control_step}"
-    if reply.num_steps < needed:
-        yield f"a chunk of {reply.num_steps} steps, of which {needed} are to be executed"
-    yield from _receipt_faults(asked, reply)
+    if reply.first_control_step != sent.control_step:
+        yield f"control step: sent {sent.control_step}, answered {reply.first_control_step}"
+    if reply.num_steps < min_steps:
+        yield f"a chunk of {reply.num_steps} steps, expected at least {min_steps}"
+    yield from _receipt_contradictions(sent, reply)
     if reply.served_s > elapsed_s + ROUNDING_S:
         yield f"served in {reply.served_s:.4f} s, longer than the robot waited, {elapsed_s:.4f} s"
 
 
-def _receipt_faults(asked: Observation, reply: Reply) -> Iterator[str]:
-    short = reply.iterations_done < reply.iterations_asked and reply.stopped != Stop.SETTLED.value
-    bounded = "met_degraded" if short else "met"
-    expected = "none" if asked.deadline_ms is None else bounded
+def _receipt_contradictions(sent: Observation, reply: Reply) -> Iterator[str]:
+    cut_short = reply.iterations_done < reply.iterations_requested and reply.stopped != Stop.SETTLED.value
+    with_deadline = "met_degraded" if cut_short else "met"
+    expected = "none" if sent.deadline_ms is None else with_deadline
     if reply.deadline != expected:
-        done = f"{reply.iterations_done} of {reply.iterations_asked} iterations"
+        done = f"{reply.iterations_done} of {reply.iterations_requested} iterations"
         yield f"receipt: deadline {reply.deadline} with {done}, expected {expected}"
-    if (reply.slack_s is None) != (asked.deadline_ms is None):
-        yield f"receipt: slack {reply.slack_s} with a deadline of {asked.deadline_ms} ms"
+    if (reply.slack_s is None) != (sent.deadline_ms is None):
+        yield f"receipt: slack {reply.slack_s} with a deadline of {sent.deadline_ms} ms"
     if reply.slack_s is not None and reply.slack_s < 0:
         yield f"receipt: deadline {reply.deadline} with a slack of {reply.slack_s:.4f} s"
     if reply.stage_s.get("total", 0.0) > reply.served_s + ROUNDING_S:

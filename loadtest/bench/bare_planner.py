@@ -1,7 +1,4 @@
-"""Planning on one backend by itself, without a service around it: what benchmarks compare backends by.
-
-Called by `bench_triton` and `bench_serving`.
-"""
+"""The planner on one backend, without a service around it, with the time of every backend call."""
 
 from __future__ import annotations
 
@@ -35,8 +32,8 @@ SLOTS, SLICE = 32, 8
 
 
 @dataclass
-class Timed:
-    """A backend whose calls are timed, one after another."""
+class TimedBackend:
+    """A backend that records each call as (verb, seconds), in order."""
 
     backend: Backend
     calls: list[tuple[str, float]] = field(default_factory=list)
@@ -52,16 +49,17 @@ class Timed:
 
 
 @dataclass
-class Subject:
-    """Planning on one backend; its calls follow each other, so that a call's time is its own."""
+class BarePlanner:
+    """The planner on one backend. Its calls run in turn, so a call's time includes no waiting for another."""
 
-    timed: Timed
+    timed: TimedBackend
     bundle: Bundle
     device: Device
     plans: list[float] = field(default_factory=list)
+    """seconds of each plan"""
 
     async def plan(self, seed: int) -> np.ndarray:
-        """From frames to normalised actions."""
+        """Normalised actions `[T, action channels]` of a plan on seeded random frames."""
         spec = self.bundle.spec
         rng = np.random.default_rng(seed)
         images = {c.name: rng.integers(0, 256, (c.height, c.width, 3), np.uint8) for c in spec.cameras}
@@ -76,34 +74,36 @@ class Subject:
         return plan.actions
 
 
-def subject(bundle: Bundle, backend: Backend) -> Subject:
-    timed = Timed(backend)
+def bare_planner(bundle: Bundle, backend: Backend) -> BarePlanner:
+    timed = TimedBackend(backend)
     limits = BatcherConfig(max_rows=SLICE, workers=1, depth=1, slice_s=60.0, arena_retry_s=0.05)
     device = Device.over(bundle.spec, timed, DeviceConfig(limits, SLICE, slices_in_flight=1, max_texts=4))
     device.batcher.start()
-    return Subject(timed, bundle, device)
+    return BarePlanner(timed, bundle, device)
 
 
 @contextlib.asynccontextmanager
-async def on_local(bundle: Bundle) -> AsyncIterator[Subject]:
+async def on_local(bundle: Bundle) -> AsyncIterator[BarePlanner]:
+    """A planner on models in this process."""
     config = RunnerConfig("cpu", "float32", None, SLOTS, lease_s=60.0, max_texts=4, compile="auto")
-    made = subject(bundle, LocalBackend(load_runners(bundle, config).runners))  # calls follow each other
-    yield made
-    await made.device.batcher.close()
-    await made.timed.close()
+    planner = bare_planner(bundle, LocalBackend(load_runners(bundle, config).runners))
+    yield planner
+    await planner.device.batcher.close()
+    await planner.timed.close()
 
 
 @contextlib.asynccontextmanager
-async def on_triton(bundle: Bundle, on_traffic: Callable[..., None] = lambda *_: None) -> AsyncIterator[Subject]:
+async def on_triton(bundle: Bundle, on_traffic: Callable[..., None] = lambda *_: None) -> AsyncIterator[BarePlanner]:
+    """A planner on an embedded Triton server, which runs for the length of the block."""
     name = new_name()
     own = {"WAVSERVE_BUNDLE__PATH": str(bundle.folder.resolve()), "WAVSERVE_ARENA__PREFIX": name}
     server = TritonServer(ServerConfig(name, REPOSITORY, {**os.environ, **own}, shm_bytes=4 << 20))
     backend = TritonBackend(await server.start(), on_traffic=on_traffic)
     try:
         await asyncio.gather(*(backend.load(model, 600.0) for model in MODELS))
-        made = subject(bundle, backend)
-        yield made
-        await made.device.batcher.close()
+        planner = bare_planner(bundle, backend)
+        yield planner
+        await planner.device.batcher.close()
     finally:
         await backend.close()
         await server.stop()

@@ -1,0 +1,143 @@
+"""How a simulated robot reaches the service: JSON or multipart over HTTP, or gRPC. One observation in, one reply out.
+
+Failures have the same types on every transport: the errors of `wavserve.core.errors`, and `RequestLost` when no answer
+came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Any, Protocol
+
+import httpx
+import orjson
+
+from loadtest.robots.replies import Reply, from_chunk, from_json
+from loadtest.robots.scenario import Edge
+from wavserve.clients.async_client import AsyncPlanClient
+from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, UnknownSession, WavserveError
+from wavserve.core.messages import DEADLINE_KEY, EncodedImage, Observation
+
+ANSWER_TIMEOUT_S = 120.0
+"""A request that has no answer after this time counts as lost."""
+
+_PROBLEM = "urn:wavserve:problem:"
+
+
+class RequestLost(Exception):
+    """No answer came: the connection broke, or ANSWER_TIMEOUT_S passed."""
+
+
+class Transport(Protocol):
+    """One robot's connection to the service."""
+
+    async def plan(self, observation: Observation) -> Reply:
+        """One plan. Raises the WavserveError that the service reports, or RequestLost."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class HttpTransport:
+    """HTTP. Robots may share the client: it opens a connection for each request in flight."""
+
+    def __init__(self, client: httpx.AsyncClient, multipart: bool) -> None:
+        self._client = client
+        self._multipart = multipart
+
+    async def plan(self, observation: Observation) -> Reply:
+        deadline = observation.deadline_ms
+        deadline_header = {} if deadline is None else {DEADLINE_KEY: str(deadline)}
+        content, headers = self._body(observation)
+        try:
+            response = await self._client.post("/v1/plan", headers=headers | deadline_header, **content)
+        except httpx.HTTPError as error:
+            raise RequestLost(f"{type(error).__name__}: {error}") from error
+        if response.is_error:
+            raise problem_error(response)
+        return from_json(orjson.loads(response.content))
+
+    async def close(self) -> None:
+        """Does nothing: the transport does not own the client."""
+
+    def _body(self, observation: Observation) -> tuple[dict[str, Any], dict[str, str]]:
+        """The content arguments of an httpx request, and the headers that go with them."""
+        fields = _fields(observation)
+        if not self._multipart:
+            body = orjson.dumps(fields | {"images": [_image(image) for image in observation.images]})
+            return {"content": body}, {"content-type": "application/json"}
+        parts = {"request": (None, orjson.dumps(fields), "application/json")}
+        images = {i.camera: (i.camera, i.data, f"image/{i.encoding}") for i in observation.images}
+        return {"files": parts | images}, {}
+
+
+class GrpcTransport:
+    """gRPC, on a connection of its own."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._client = AsyncPlanClient(target)
+
+    async def plan(self, observation: Observation) -> Reply:
+        try:
+            # the timeout is not passed to gRPC: the service would take it for the request's deadline
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return from_chunk(await self._client.plan(observation))
+        except TimeoutError as error:
+            raise RequestLost(f"no answer within {ANSWER_TIMEOUT_S:.0f} s") from error
+        except NotReady as error:
+            # gRPC's own message, which names the target: the request did not reach the service
+            if error.message.startswith(f"{self._target}: "):
+                raise RequestLost(error.message) from error
+            raise
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def transport_for(edge: Edge, client: httpx.AsyncClient, grpc: str | None) -> Transport:
+    """A robot's transport. Raises ValueError for a gRPC robot when the service's gRPC address is not known."""
+    if edge != "grpc":
+        return HttpTransport(client, multipart=edge == "http-multipart")
+    if grpc is None:
+        raise ValueError("robots of this scenario use gRPC: expected the service's gRPC HOST:PORT, got nothing")
+    return GrpcTransport(grpc)
+
+
+def problem_error(response: httpx.Response) -> WavserveError:
+    """The error that an HTTP problem document describes."""
+    try:
+        problem = orjson.loads(response.content)
+        name, detail = str(problem["type"]).removeprefix(_PROBLEM), str(problem["detail"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return WavserveError(f"HTTP {response.status_code} without a problem document")
+    match name:
+        case "overloaded":
+            return Overloaded(detail, float(problem.get("retry_after_s", 1.0)))
+        case "deadline-exceeded":
+            return DeadlineExceeded(detail)
+        case "unknown-session":
+            return UnknownSession("session_id", problem.get("expected"), problem.get("actual"))
+        case "not-ready":
+            return NotReady(detail)
+        case _:
+            return WavserveError(f"{name}: {detail}")
+
+
+def _fields(observation: Observation) -> dict[str, Any]:
+    return {
+        "instruction": observation.instruction,
+        "state": observation.state,
+        "session_id": observation.session_id,
+        "sequence": observation.sequence,
+        "control_step": observation.control_step,
+        "executed_steps": observation.executed_steps,
+        "planner": dict(observation.options),
+        "seed": observation.seed,
+        "deadline_ms": observation.deadline_ms,
+    }
+
+
+def _image(image: EncodedImage) -> dict[str, str]:
+    return {"camera": image.camera, "encoding": image.encoding, "data": base64.b64encode(image.data).decode()}
