@@ -53,6 +53,6 @@ def model_environment(settings: Settings, folder: Path, arena_prefix: str) -> di
             "arena": settings.arena.model_copy(update={"prefix": arena_prefix}),
         }
     )
-    sections = ("bundle", "backend", "arena", "planner", "log")  # planner: the arena must hold a slice
+    sections = ("bundle", "backend", "arena", "planner", "log")  # planner: a slice must fit into the arena
     keys = [f"{section}.{name}" for section in sections for name in type(getattr(own, section)).model_fields]
     return as_environment(own, keys)

@@ -100,7 +100,7 @@ def _compressed(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits, fie
     _check_size(height, width, camera, limits, field)
     if picture.mode != "RGB":
         raise InvalidRequest(f"{field}.data", "an RGB image", f"mode {picture.mode}")
-    if image.encoding == "png" and not image.data.endswith(_PNG_END):  # Pillow does not check it
+    if image.encoding == "png" and not image.data.endswith(_PNG_END):  # Pillow does not check the end
         raise InvalidRequest(f"{field}.data", "a complete PNG", "broken data: no IEND chunk at the end")
     try:
         picture.load()

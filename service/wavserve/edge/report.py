@@ -42,7 +42,7 @@ def new_error_id() -> str:
 
 
 def safe_text(text: str, max_chars: int = MAX_FACT_CHARS) -> str:
-    """A text that every wire and log can carry: lone surrogates (JSON allows them) are escaped, the end may be cut."""
+    """A text that every wire and log can carry: lone surrogates (JSON allows them) are escaped, a long text is cut."""
     escaped = text[:max_chars].encode("utf-8", "backslashreplace").decode()
     return escaped if len(text) <= max_chars >= len(escaped) else f"{escaped[: max_chars - 3]}..."
 

@@ -1,4 +1,4 @@
-"""Splits a multipart/form-data body into its parts, in memory. The body's size is limited before.
+"""Splits a multipart/form-data body into its parts, in memory. The gate has already limited the body's size.
 
 A part stays bytes, with or without a file name. Robots send raw pixels both ways, and decoding them as text would
 damage the image.
