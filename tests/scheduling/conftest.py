@@ -1,4 +1,4 @@
-"""Batchers of the batcher's tests."""
+"""Clocks, admissions, backends and batchers of the scheduling tests."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ import pytest
 
 from tests.planning.rig import ManualClock
 from tests.scheduling.echo import Echo, StartBatcher, running_batcher
+from wavserve.scheduling.admission import Admission
 
 
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
+
+
+@pytest.fixture
+def admission(clock: ManualClock) -> Admission:
+    """The admission of an idle device, where no plan waits for a running call."""
+    return Admission(clock=clock)
 
 
 @pytest.fixture
