@@ -29,7 +29,8 @@ async def reference(tiny: Bundle) -> AsyncIterator[Subject]:
 
 @pytest.fixture(params=["fake", "local", "triton"])
 def hosted(request: pytest.FixtureRequest, tiny: Bundle) -> AbstractAsyncContextManager[Subject]:
-    """A backend of each kind, not opened yet: only a fixture that is not async may ask for another by name."""
+    """A backend of each kind, not opened yet. This is apart from `subject`, because only a sync fixture may get another
+    by name."""
     if request.param == "triton":
         running: RunningTriton = request.getfixturevalue("running_triton")
         return running.subject()

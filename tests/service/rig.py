@@ -1,4 +1,4 @@
-"""The real service as its users meet it: `wavserve serve` in a process of its own, on free loopback ports."""
+"""The real service: `wavserve serve` in a process of its own, on free loopback ports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONG = {"num_iterations": 10, "num_video_samples": 64, "num_value_samples": 16}
 
 @dataclass(frozen=True)
 class Server(Child):
-    """A running service; `records` is where it keeps its plans, `bundle` what it serves."""
+    """A running service; `records` is its folder of recorded plans, `bundle` the bundle that it serves."""
 
     records: Path
     bundle: Path
@@ -30,7 +30,7 @@ class Server(Child):
 
 def start(folder: Path, backend: str, *flags: str) -> Server:
     records = folder / "records"
-    # compiling takes a minute of a first start, and has tests of its own
+    # compilation takes a minute of a first start, and test_compiled tests it
     own = ["--backend", backend, "--set", "backend.compile=off", "--set", f"bundle.root={folder}"]
     own += ["--record", str(records)]
     started = serve_process.start(folder / "server.log", [*own, *flags])
@@ -38,26 +38,26 @@ def start(folder: Path, backend: str, *flags: str) -> Server:
 
 
 def episode() -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((FRAMES / "episode.json").read_text())
-    return told
+    recorded: dict[str, Any] = json.loads((FRAMES / "episode.json").read_text())
+    return recorded
 
 
 def observation(frame: int = 0, **changes: Any) -> Observation:
-    """What a robot sends at one of the example's six frames."""
-    told = episode()
-    seen = told["frames"][frame]
-    images = tuple(EncodedImage(name, "png", (FRAMES / seen[name]).read_bytes()) for name in ("agentview", "wrist"))
-    fields: dict[str, Any] = {"seed": 7, "control_step": seen["step"], **changes}
-    return Observation(images=images, state=tuple(seen["state"]), instruction=told["instruction"], **fields)
+    """The observation of one of the example's six frames."""
+    recorded = episode()
+    facts = recorded["frames"][frame]
+    images = tuple(EncodedImage(name, "png", (FRAMES / facts[name]).read_bytes()) for name in ("agentview", "wrist"))
+    fields: dict[str, Any] = {"seed": 7, "control_step": facts["step"], **changes}
+    return Observation(images=images, state=tuple(facts["state"]), instruction=recorded["instruction"], **fields)
 
 
 def post(server: Server, sent: Observation) -> httpx.Response:
-    """The same observation as multipart over HTTP."""
+    """Sends the observation as multipart over HTTP."""
     return httpx.post(f"{server.http}/v1/plan", files=form(sent), timeout=60)
 
 
 def form(sent: Observation) -> dict[str, Any]:
-    """A observation as parts of a form."""
+    """The observation as the parts of a multipart form."""
     facts: dict[str, Any] = {
         "state": sent.state,
         "instruction": sent.instruction,

@@ -1,4 +1,4 @@
-"""Plans under deadlines, after a burst, and of robots that hang up."""
+"""Plans with deadlines, plans after a burst, and plans of robots that hang up."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from wavserve.core.messages import Observation
 from wavserve.core.types import DeadlineResult
 
 
-def test_a_deadline_is_met_by_doing_less_or_not_at_all(server: Server, client: PlanClient) -> None:
-    """Many iterations under a deadline: fewer are done. No time at all: an error, and the session is as it was."""
+def test_a_deadline_is_met_with_fewer_iterations_or_missed_with_an_error(server: Server, client: PlanClient) -> None:
+    """A short deadline gives fewer iterations. Without any time, the plan is an error."""
     options = {"num_iterations": 10, "num_video_samples": 30}
     whole = client.plan(observation(options=options))
     total_ms = 1000 * whole.receipt.stage_s["total"]
     hurried = None
-    for _ in range(5):  # a machine that stalls may make any single plan late, and then it is refused
+    for _ in range(5):  # a machine that stalls may make any single plan late
         with contextlib.suppress(DeadlineExceeded):
             hurried = client.plan(observation(options=options, deadline_ms=int(total_ms / 4)))
             break
@@ -37,8 +37,8 @@ def test_a_deadline_is_met_by_doing_less_or_not_at_all(server: Server, client: P
     assert 'wavserve_plans_total{deadline="missed"}' in httpx.get(f"{server.http}/metrics").text
 
 
-def test_after_a_busy_moment_plans_iterate_again(client: PlanClient) -> None:
-    """A burst makes every plan slow; robots with deadlines must not be left without planning for good."""
+def test_plans_iterate_again_after_a_burst(client: PlanClient) -> None:
+    """A burst makes every plan slow. It must not leave robots with deadlines without planning forever."""
     alone = client.plan(observation())
     deadline_ms = int(4000 * alone.receipt.stage_s["total"])
     with concurrent.futures.ThreadPoolExecutor(12) as robots:
@@ -48,13 +48,13 @@ def test_after_a_busy_moment_plans_iterate_again(client: PlanClient) -> None:
             if client.plan(observation(deadline_ms=deadline_ms)).receipt.deadline is DeadlineResult.MET:
                 return
         time.sleep(1.0)
-    raise AssertionError("planning never came back")
+    raise AssertionError("no plan got all its iterations after the burst")
 
 
 @pytest.mark.parametrize("edge", ["http", "grpc"])
 async def test_a_robot_that_hangs_up_leaves_no_plan_and_no_slot(server: Server, edge: str) -> None:
-    """Long before the slots' lease ends."""
-    await until(lambda: not any(gauges(server).values()))  # Triton's slots are looked at now and then
+    """The slots are free long before their lease expires."""
+    await until(lambda: not any(gauges(server).values()))  # the gauge of a Triton's slots is updated once a second
     asking = asyncio.create_task(ask_over(edge, server, observation(options=LONG)))
     await until(lambda: gauges(server)["plans_in_flight"] == 1 and gauges(server)["arena_slots_used"] > 0)
     asking.cancel()
@@ -75,11 +75,11 @@ async def until(holds: Callable[[], bool]) -> None:
         if await asyncio.to_thread(holds):
             return
         await asyncio.sleep(0.02)
-    raise AssertionError("it never came to that")
+    raise AssertionError("the condition did not become true")
 
 
 def gauges(server: Server) -> dict[str, float]:
-    """What is under way, and what it holds."""
+    """The plans under way, and what they hold."""
     text = httpx.get(f"{server.http}/metrics", timeout=30).text
     names = ("plans_in_flight", "queue_depth", "arena_slots_used", "remaining_device_seconds")
     return {name: float(re.search(rf"^wavserve_{name} (.*)$", text, re.MULTILINE)[1]) for name in names}

@@ -17,7 +17,7 @@ from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import NotReady
 
 
-def test_a_port_in_use_is_told_at_once(server: Server, tmp_path: Path) -> None:
+def test_a_port_in_use_fails_the_start(server: Server, tmp_path: Path) -> None:
     command = serving(server)
     for key, address in (("http.port", server.http), ("grpc.port", server.grpc)):
         ports = {"http.port": "0", "grpc.port": "0", key: address.rpartition(":")[2]}
@@ -31,15 +31,17 @@ def test_a_port_in_use_is_told_at_once(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--record", "/dev/null/x"], "record.folder: expected a folder"),
         (["--set", "backend.device=cuda"], "backend.device: expected a CUDA device"),
         (["--bundle", "nowhere"], "nowhere"),
     ],
 )
-def test_a_start_that_cannot_be_is_told_in_a_line(server: Server, tmp_path: Path, flags: list[str], told: str) -> None:
-    if "CUDA" in told and torch.cuda.is_available():
+def test_a_start_that_cannot_succeed_fails_with_one_line(
+    server: Server, tmp_path: Path, flags: list[str], message: str
+) -> None:
+    if "CUDA" in message and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     command = serving(server)
     ports = ["--set", "http.port=0", "--set", "grpc.port=0"]
@@ -47,18 +49,18 @@ def test_a_start_that_cannot_be_is_told_in_a_line(server: Server, tmp_path: Path
         [*command, *ports, *flags], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
     )
     assert failed.returncode == 1
-    assert told in failed.stderr
+    assert message in failed.stderr
     assert "Traceback" not in failed.stderr
 
 
 def serving(server: Server) -> list[str]:
-    """Another service like this one."""
+    """The command line of another service like this one."""
     flags = ["--backend", server.backend, "--bundle", str(server.bundle), "--set", "backend.compile=off"]
     return [sys.executable, "-m", "wavserve.cli", "serve", *flags]
 
 
-def test_a_signal_drains(tmp_path: Path, server: Server) -> None:
-    """Plans under way are answered, then the process ends by itself; a second start on its port is told so."""
+def test_a_signal_drains_the_service(tmp_path: Path, server: Server) -> None:
+    """Plans under way are answered, and then the process exits by itself."""
     running = start(tmp_path, server.backend, "--bundle", str(server.bundle), "--set", "limits.drain_s=60")
     options = {"num_iterations": 10, "num_video_samples": 24}
     with concurrent.futures.ThreadPoolExecutor(2) as pool, PlanClient(running.grpc) as client:
@@ -71,7 +73,7 @@ def test_a_signal_drains(tmp_path: Path, server: Server) -> None:
             client.policy()
 
 
-def test_plans_that_outlast_the_drain_are_refused_properly(tmp_path: Path, server: Server) -> None:
+def test_plans_that_outlast_the_drain_get_a_typed_error(tmp_path: Path, server: Server) -> None:
     running = start(tmp_path, server.backend, "--bundle", str(server.bundle), "--set", "limits.drain_s=0.2")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         answer = pool.submit(post, running, observation(options=LONG))
@@ -83,7 +85,7 @@ def test_plans_that_outlast_the_drain_are_refused_properly(tmp_path: Path, serve
     assert response.json()["type"] == "urn:wavserve:problem:not-ready"
 
 
-def test_an_upload_that_never_ends_does_not_keep_the_service_up(tmp_path: Path, server: Server) -> None:
+def test_an_endless_upload_does_not_keep_the_service_running(tmp_path: Path, server: Server) -> None:
     running = start(tmp_path, server.backend, "--bundle", str(server.bundle))
     host, port = running.http.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as upload:

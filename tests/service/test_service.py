@@ -32,15 +32,15 @@ def test_both_edges_give_the_same_actions(server: Server, client: PlanClient) ->
     assert over_grpc.receipt.iterations_done == 3
 
 
-def test_what_the_server_says_of_itself(server: Server, client: PlanClient) -> None:
+def test_the_server_describes_itself(server: Server, client: PlanClient) -> None:
     policy = client.policy()
-    told = httpx.get(f"{server.http}/v1/policies").json()["policies"][0]
+    listed = httpx.get(f"{server.http}/v1/policies").json()["policies"][0]
     assert (policy.name, [camera.name for camera in policy.cameras]) == ("tiny", ["agentview", "wrist"])
-    assert told["digest"] == policy.digest == client.plan(observation()).receipt.policy_digest
+    assert listed["digest"] == policy.digest == client.plan(observation()).receipt.policy_digest
     assert httpx.get(f"{server.http}/healthz").status_code == 200
     assert "/v1/plan" in httpx.get(f"{server.http}/openapi.json").json()["paths"]
     assert httpx.get(f"{server.http}/docs").status_code == 200
-    for _ in range(50):  # a model in a process of its own tells of its arena once a second
+    for _ in range(50):  # a model in a process of its own reports its arena once a second
         metrics = httpx.get(f"{server.http}/metrics").text
         if "wavserve_arena_slots_used 0.0" in metrics:
             break
@@ -56,7 +56,7 @@ def test_reflection_lists_the_service(server: Server) -> None:
     assert "grpc.health.v1.Health" in services
 
 
-def test_an_episode_as_a_robot_runs_it(client: PlanClient) -> None:
+def test_an_episode_advances_the_frame_memory_and_a_reset_clears_it(client: PlanClient) -> None:
     chunk = client.plan(observation(0))
     memories = {chunk.receipt.digests["memory"]}
     for frame in range(1, 4):
@@ -70,12 +70,12 @@ def test_an_episode_as_a_robot_runs_it(client: PlanClient) -> None:
     np.testing.assert_array_equal(fresh.actions, client.plan(replace(sent, session_id=None, sequence=9)).actions)
 
 
-def test_eight_robots_at_once_get_what_each_gets_alone(client: PlanClient) -> None:
+def test_eight_robots_at_once_get_the_same_plans_as_alone(client: PlanClient) -> None:
     sent = [observation(frame % 6, seed=frame) for frame in range(8)]
     with concurrent.futures.ThreadPoolExecutor(8) as robots:
         together = list(robots.map(client.plan, sent))
-    for one, asked in zip(together, sent, strict=True):
-        alone = client.plan(asked)
+    for one, request in zip(together, sent, strict=True):
+        alone = client.plan(request)
         for ours, theirs in zip(alone.receipt.iterations, one.receipt.iterations, strict=True):
             assert set(ours.video_elites) == set(theirs.video_elites)
             assert set(ours.value_elites) == set(theirs.value_elites)
@@ -83,7 +83,7 @@ def test_eight_robots_at_once_get_what_each_gets_alone(client: PlanClient) -> No
 
 
 @pytest.mark.parametrize("edge", ["http", "grpc"])
-def test_sequence_and_session_rules_hold_through_both_edges(server: Server, client: PlanClient, edge: str) -> None:
+def test_sequence_and_session_rules_hold_on_both_edges(server: Server, client: PlanClient, edge: str) -> None:
     first = client.plan(observation(0))
     second = observation(1, session_id=first.session_id, sequence=5, executed_steps=8)
     answered = client.plan(second)
@@ -100,7 +100,7 @@ def test_sequence_and_session_rules_hold_through_both_edges(server: Server, clie
             "at least 2 elites",
         ),
     ]
-    for sent, kind, status, field, expected in cases:
+    for sent, error, status, field, expected in cases:
         if edge == "http":
             response = post(server, sent)
             problem = response.json()
@@ -110,16 +110,16 @@ def test_sequence_and_session_rules_hold_through_both_edges(server: Server, clie
             assert expected in problem["expected"]
             assert problem["actual"]
         else:
-            with pytest.raises(kind) as refused:
+            with pytest.raises(error) as refused:
                 client.plan(sent)
             assert refused.value.field.startswith(field)
             assert expected in refused.value.expected
-    again = client.plan(second)  # a retry: the memory is as it was
+    again = client.plan(second)  # a retry: refused requests have not changed the memory
     np.testing.assert_array_equal(again.actions, answered.actions)
     assert again.receipt.digests == answered.receipt.digests
 
 
-def test_imagined_frames_come_as_pictures(client: PlanClient) -> None:
+def test_imagined_frames_are_png_images(client: PlanClient) -> None:
     chunk = client.plan(observation(imagine_chunks=2))
     assert {camera: len(frames) for camera, frames in chunk.imagined.items()} == {"agentview": 18, "wrist": 18}
     assert all(frame.data.startswith(b"\x89PNG") for frames in chunk.imagined.values() for frame in frames)
@@ -129,11 +129,11 @@ def test_a_recorded_plan_replays_to_the_same_actions(server: Server, client: Pla
     first = client.plan(observation(0, seed=None))
     later = client.plan(observation(1, seed=None, session_id=first.session_id, sequence=1, executed_steps=8))
     command = [sys.executable, "-m", "wavserve.cli", "plan", "--bundle", str(server.bundle), "--replay"]
-    # uncompiled, as the server; and in float32, for the record says so
+    # uncompiled, as the server; bfloat16 must have no effect, because the record says float32
     environ = {**os.environ, "WAVSERVE_BACKEND__COMPILE": "off", "WAVSERVE_BACKEND__DTYPE": "bfloat16"}
     for chunk in (first, later):
         record = server.records / f"{chunk.session_id}-{chunk.sequence:08d}.safetensors"
-        for _ in range(100):  # records are written behind the answer
+        for _ in range(100):  # records are written after the answer
             if record.exists():
                 break
             time.sleep(0.1)
@@ -141,16 +141,16 @@ def test_a_recorded_plan_replays_to_the_same_actions(server: Server, client: Pla
             [*command, str(record)], capture_output=True, text=True, timeout=120, check=False, env=environ
         )
         assert replayed.returncode == 0, replayed.stderr
-        assert "the same chunk" in replayed.stdout  # to 1e-5: samples may have travelled in other slices
+        assert "the same chunk" in replayed.stdout  # to 1e-5, because the slices may differ
 
 
-def test_the_client_command_plans(server: Server) -> None:
-    seen = episode()["frames"][0]
+def test_the_plan_command_plans_on_a_server(server: Server) -> None:
+    frame = episode()["frames"][0]
     command = [sys.executable, "-m", "wavserve.cli", "plan", "--server", server.grpc, "--seed", "7", "--json"]
     for camera in ("agentview", "wrist"):
-        command += ["--image", f"{camera}={FRAMES / seen[camera]}"]
-    command += ["--state=" + ",".join(map(str, seen["state"])), "--instruction", episode()["instruction"]]
+        command += ["--image", f"{camera}={FRAMES / frame[camera]}"]
+    command += ["--state=" + ",".join(map(str, frame["state"])), "--instruction", episode()["instruction"]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert np.array(told["actions"]).shape == (16, 7)
+    chunk = json.loads(done.stdout)
+    assert np.array(chunk["actions"]).shape == (16, 7)

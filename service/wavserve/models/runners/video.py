@@ -92,9 +92,9 @@ class VideoRunner:
 
     def _look_up(self, inputs: Tensors) -> tuple[dict[int, TextKV], NDArray[np.int32]]:
         """Keys and values of each group whose text is cached or sent along, and every group's status so far."""
-        found = {g: self._texts.get(inputs, g) for g in range(len(inputs["text_key"]))}
-        status = np.array([Status.TEXT_MISS if text is None else Status.OK for text in found.values()], np.int32)
-        return {g: text for g, text in found.items() if text is not None}, status
+        texts = {g: self._texts.get(inputs, g) for g in range(len(inputs["text_key"]))}
+        status = np.array([Status.TEXT_MISS if text is None else Status.OK for text in texts.values()], np.int32)
+        return {g: text for g, text in texts.items() if text is not None}, status
 
     def _start(self, inputs: Tensors) -> tuple[Tensor, Tensor]:
         """Memory latents `[G, V, C, P, H, W]` and the generated frames' noise `[G, N, V, C, F, H, W]`."""
