@@ -17,7 +17,8 @@ from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import NotReady
 
 OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2}
-CHILD = Path(__file__).parents[1] / "models" / "fast" / "compiled_child.py"
+ROOT = Path(__file__).parents[2]
+CHILD = (sys.executable, "-m", "tests.models.fast.compiled_child")
 DITS = ("video_dit", "value_dit", "action_dit")
 
 
@@ -46,9 +47,7 @@ def test_models_that_triton_hosts_compile_and_compute_the_same(tmp_path: Path, t
 
 def compiles_here() -> bool:
     """Whether a model compiles in a plain process. If it does, it must compile in a Triton's process as well."""
-    done = subprocess.run(
-        [sys.executable, str(CHILD), "value"], capture_output=True, text=True, check=True, timeout=300
-    )
+    done = subprocess.run([*CHILD, "value"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
     return "runs uncompiled" not in done.stderr
 
 

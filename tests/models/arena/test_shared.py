@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,16 +196,22 @@ def test_a_pin_during_an_allocation_keeps_its_slot() -> None:
     handles = book.allocate(1)
     book.publish(handles)
     now[0] += 11
-    pinned = late.pin(handles, ArenaRole.VALUE)
-
-    class Sneaking(ArenaBook):
-        def _free(self) -> np.ndarray:  # type: ignore[override]
-            free = super()._free()
-            pinned.__enter__()
-            return free
-
-    with pytest.raises(ArenaFull):
-        Sneaking(1, 10.0, lambda: now[0], cells).allocate(1)
-    assert not late.current(handles)  # the reader learns it, and nobody overwrites what it reads
-    pinned.__exit__(None, None, None)
+    reader = ExitStack()
+    pinned_at_claim = cells.generation.view(ClaimedColumn)
+    pinned_at_claim.before_claim = lambda: reader.enter_context(late.pin(handles, ArenaRole.VALUE))
+    allocator = ArenaBook(1, 10.0, lambda: now[0], replace(cells, generation=pinned_at_claim))
+    with reader:
+        with pytest.raises(ArenaFull, match="a reader pinned a slot"):
+            allocator.allocate(1)
+        assert not late.current(handles)  # the reader learns it, and nobody overwrites what it reads
     assert len(book.allocate(1)) == 1
+
+
+class ClaimedColumn(np.ndarray):
+    """Generations of slots; `before_claim` runs just before an allocator writes new ones."""
+
+    before_claim: Callable[[], None]
+
+    def __setitem__(self, slots: object, generations: object) -> None:
+        self.before_claim()
+        super().__setitem__(slots, generations)

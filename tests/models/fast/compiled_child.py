@@ -1,4 +1,4 @@
-"""The script that `test_compiling` runs in a separate process: compiled fast paths beside the uncompiled ones.
+"""The module that `test_compiling` runs in a separate process: compiled fast paths beside the uncompiled ones.
 
 A separate process, because compiled code stays in a process and torch's compiler emits warnings. Arguments: the models.
 Prints one JSON object: the largest difference per model, the number of compilations, and the hits and misses of the

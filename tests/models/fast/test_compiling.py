@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-CHILD = Path(__file__).with_name("compiled_child.py")
+ROOT = Path(__file__).parents[3]
+CHILD = (sys.executable, "-m", "tests.models.fast.compiled_child")
 MODELS = ("video", "value", "action")
 GRAPHS = 6
 """Two per model: video blocks that attend across views and within a view; experts on one context row and on several."""
@@ -21,9 +22,7 @@ TOLERANCE = 1e-5
 
 def run_child(environ: Mapping[str, str], *models: str) -> tuple[dict[str, Any], str]:
     """The child's report and its log."""
-    done = subprocess.run(
-        [sys.executable, str(CHILD), *models], env=environ, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*CHILD, *models], env=environ, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
