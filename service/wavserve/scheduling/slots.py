@@ -29,7 +29,7 @@ class HeldSlots:
         """Adds the slots that an answer names, and drops those that the call left free."""
         if group.does.allocates and not isinstance(answer, WavserveError):
             self._held |= _names(answer["handles"])
-        if group.does.reads_slots and _freed(group, answer):
+        if "handles" in group.tensors and _freed(group, answer):
             self._held -= _names(group.tensors["handles"])
             self.arena_full = False
 

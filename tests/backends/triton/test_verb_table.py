@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import pytest
 
@@ -82,8 +83,25 @@ async def test_a_model_that_changes_its_verb_table_is_marked_down_and_logged_onc
         refusals = [record for record in caplog.records if "value_dit has the verbs" in record.getMessage()]
         assert [record.levelname for record in refusals] == ["ERROR"]
         assert listed(OWN) in refusals[0].getMessage()
+        assert endpoint.triton.calls == [], "a reload brings back the same version"
         endpoint.triton.verbs = {}
         await until(lambda: endpoint.supervisor.up)
+
+
+def test_a_newer_versions_facts_do_not_hide_that_it_is_another_version() -> None:
+    reported = {**asdict(about("value_dit", {**OWN, "score": CHANGED})), "new_in_the_next_version": 1}
+    with pytest.raises(SettingsError, match="score 0123456789ab"):
+        About.read(reported).check_verbs("here")
+
+
+async def test_a_refused_model_that_then_fails_is_repaired() -> None:
+    async with watched(is_owned=True) as endpoint:
+        endpoint.triton.verbs = {"value_dit": {}}
+        await until(lambda: ("value_dit", False) in endpoint.changes)
+        endpoint.triton.verbs = {}
+        endpoint.triton.loaded["value_dit"] = False
+        await until(lambda: endpoint.supervisor.up)
+        assert "load value_dit" in endpoint.triton.calls
 
 
 async def test_hosted_models_report_the_gateways_verb_table(running_triton: RunningTriton) -> None:

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,15 @@ class About:
     verbs: dict[str, str] = field(default_factory=dict)
     """fingerprints of the verbs it answers; empty in versions before this field"""
 
+    @classmethod
+    def read(cls, reported: dict[str, Any]) -> About:
+        """From a model's own report. Facts that only another version has are left out: `check_verbs` judges versions.
+
+        Raises TypeError when a fact is missing.
+        """
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: fact for name, fact in reported.items() if name in known})
+
     def check_verbs(self, endpoint: str) -> None:
         """Raises SettingsError when the model and this gateway have different verb tables."""
         ours = fingerprints(self.model)
@@ -112,7 +121,7 @@ class TritonBackend:
         result = await self._infer(model, DESCRIBE, {}, (ABOUT,), timeout_s)
         text = _outputs(result, (ABOUT,))[ABOUT].tobytes()
         try:
-            return About(**json.loads(text))
+            return About.read(json.loads(text))
         except (ValueError, TypeError) as error:
             raise BackendError(f"{model}: expected the description of a hosted model, got {text[:80]!r}") from error
 

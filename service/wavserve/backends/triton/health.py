@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from wavserve.backends.triton.client import About, TritonBackend
+from wavserve.backends.triton.exits import ProcessExitWatcher
 from wavserve.backends.triton.server import TritonServer
 from wavserve.core.errors import SettingsError, WavserveError
 from wavserve.core.verbs import MODELS, VERBS
@@ -63,8 +62,8 @@ class Supervisor:
         self._failures = 0
         """failed repairs in a row"""
         self._exit_watcher = ProcessExitWatcher(self._on_exit)
-        self._logged: set[str] = set()
-        """refusals that the log has already"""
+        self._refused: dict[str, str] = {}
+        """models of another version, each with the reason that the log has"""
         self._tasks: list[asyncio.Task[None]] = []
         backend.on_down = self.report
 
@@ -152,13 +151,19 @@ class Supervisor:
                 self._set(model, False)
 
     async def _check(self, model: str) -> None:
-        """Asks a model, and repairs it when it does not answer."""
-        if await self._answers(model):
+        """Asks a model, and repairs it when it does not answer.
+
+        A model of another version is watched and not repaired: a reload brings back the same version, and on a foreign
+        server it would take the model away from gateways of that version.
+        """
+        if await self._answers(model) or model in self._refused:
             return
         before = self._repairs
         async with self._repairing:
             if (self._repairs != before or self._server is None) and await self._answers(model):
                 return  # another repair brought it back: this gateway's, or another gateway's of a foreign server
+            if model in self._refused:
+                return
             if self._server is None or self._server.running:  # else it restarts with all its models
                 await self._repair(model)
 
@@ -231,6 +236,7 @@ class Supervisor:
             self._refuse(model, error)
             return False
         except WavserveError as error:
+            self._refused.pop(model, None)
             log.debug("%s does not answer: %s", model, error.message)
             self._set(model, False)
             self._alarms[model].clear()  # this call set it; another call at once would find the same
@@ -245,8 +251,8 @@ class Supervisor:
 
     def _refuse(self, model: str, error: SettingsError) -> None:
         """Marks a model of another version down, although it answers. The log says so once."""
-        if error.message not in self._logged:
-            self._logged.add(error.message)
+        if self._refused.get(model) != error.message:
+            self._refused[model] = error.message
             log.error("%s", error.message)
         self._set(model, False)
         self._alarms[model].clear()
@@ -254,6 +260,7 @@ class Supervisor:
     def _record(self, about: About) -> None:
         known = self.about.get(about.model)
         self.about[about.model] = about
+        self._refused.pop(about.model, None)
         if known is None or known.process != about.process:
             self._warn_about(about)
         if self._server is not None:
@@ -278,46 +285,3 @@ class Supervisor:
         if self._up[model] != up:
             self._up[model] = up
             self._on_change(model, up)
-
-
-class ProcessExitWatcher:
-    """Watches the processes of our models, by model: the kernel reports at once when one exits."""
-
-    def __init__(self, on_exit: Callable[[str], None]) -> None:
-        self._on_exit = on_exit
-        self._watched: dict[str, tuple[Process, int]] = {}
-
-    def watch(self, model: str, process: Process) -> None:
-        if model in self._watched and self._watched[model][0] == process:
-            return
-        self._forget(model)
-        with contextlib.suppress(ProcessLookupError):  # it has exited; its successor will be watched
-            handle = os.pidfd_open(process.pid)
-            self._watched[model] = process, handle
-            asyncio.get_running_loop().add_reader(handle, self._exited, model, handle)
-
-    def has_exited(self, model: str) -> bool:
-        """Whether the model's process has exited and no successor is known yet."""
-        return model in self._watched and not self._watched[model][0].alive
-
-    def kill(self, model: str) -> None:
-        """Kills a model's process if it is still alive, and stops watching it."""
-        if model in self._watched:
-            _, handle = self._watched[model]
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
-            self._forget(model)
-
-    def close(self) -> None:
-        for model in list(self._watched):
-            self._forget(model)
-
-    def _exited(self, model: str, handle: int) -> None:
-        asyncio.get_running_loop().remove_reader(handle)
-        self._on_exit(model)
-
-    def _forget(self, model: str) -> None:
-        if model in self._watched:
-            _, handle = self._watched.pop(model)
-            asyncio.get_running_loop().remove_reader(handle)
-            os.close(handle)
