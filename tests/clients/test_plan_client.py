@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import subprocess
 import sys
@@ -107,25 +106,19 @@ def test_the_client_needs_the_base_install_only() -> None:
     assert run.stdout == ""
 
 
-def test_the_async_client_returns_answers_and_raises_refusals(served: Served) -> None:
-    async def ask() -> None:
-        async with AsyncPlanClient(served.address.grpc) as client:
-            chunk = await client.plan(example_observation(sequence=4, deadline_ms=60_000))
-            assert (chunk.sequence, chunk.receipt.sequence) == (4, 4)
-            served.policy.error = Overloaded("full", 0.25)
-            with pytest.raises(Overloaded, match="full") as caught:
-                await client.plan(example_observation())
-            assert caught.value.retry_after_s == 0.25
-
-    asyncio.run(ask())
+async def test_the_async_client_returns_answers_and_raises_refusals(served: Served) -> None:
+    async with AsyncPlanClient(served.address.grpc) as client:
+        chunk = await client.plan(example_observation(sequence=4, deadline_ms=60_000))
+        assert (chunk.sequence, chunk.receipt.sequence) == (4, 4)
+        served.policy.error = Overloaded("full", 0.25)
+        with pytest.raises(Overloaded, match="full") as caught:
+            await client.plan(example_observation())
+        assert caught.value.retry_after_s == 0.25
 
 
-def test_an_unreachable_server_is_not_ready_for_the_async_client() -> None:
-    async def ask() -> None:
-        with socket.socket() as reserved:  # the port is bound but nobody listens
-            reserved.bind(("127.0.0.1", 0))
-            async with AsyncPlanClient(f"127.0.0.1:{reserved.getsockname()[1]}") as client:
-                with pytest.raises(NotReady, match="UNAVAILABLE"):
-                    await client.plan(example_observation(), timeout_s=5.0)
-
-    asyncio.run(ask())
+async def test_an_unreachable_server_is_not_ready_for_the_async_client() -> None:
+    with socket.socket() as reserved:  # the port is bound but nobody listens
+        reserved.bind(("127.0.0.1", 0))
+        async with AsyncPlanClient(f"127.0.0.1:{reserved.getsockname()[1]}") as client:
+            with pytest.raises(NotReady, match="UNAVAILABLE"):
+                await client.plan(example_observation(), timeout_s=5.0)

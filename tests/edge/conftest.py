@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.edge.fakes import RecordingPolicy, example_limits
@@ -24,6 +25,12 @@ def served(running: Served) -> Served:
     """The running server, with its policy reset."""
     vars(running.policy).update(vars(RecordingPolicy()))
     return running
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.address.http, timeout=30) as client:
+        yield client
 
 
 @pytest.fixture(params=ROBOTS, ids=lambda robot: robot.kind)

@@ -19,6 +19,7 @@ import uvicorn
 from google.protobuf import any_pb2
 from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2, status_pb2
+from starlette.types import ASGIApp
 
 from wavserve.core.messages import EncodedImage, Observation
 from wavserve.edge.frontend import PolicyProtocol
@@ -136,6 +137,12 @@ class MultipartRobot(JsonRobot):
             media = MEDIA.get(image.encoding, "application/octet-stream")
             files.append((image.camera, (f"{image.camera}.bin", image.data, media)))
         return reply_of(self.client.post("/v1/plan", files=files))
+
+
+async def get_in_process(app: ASGIApp, path: str) -> httpx.Response:
+    """GET from an app that no socket serves."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        return await client.get(path)
 
 
 def reply_of(response: httpx.Response) -> Reply:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from tests.edge.bodies import GOOD, with_image
 from tests.edge.fakes import example_image, example_observation
-from tests.edge.robots import GrpcRobot, Robot, body_of, message_of, reply_of
+from tests.edge.robots import GrpcRobot, Robot, get_in_process, message_of, reply_of
 from tests.edge.served import Served
 from wavserve.core.errors import InvalidRequest
 from wavserve.edge.http.body import parse_plan
@@ -24,18 +24,7 @@ from wavserve.wire import MAX_IMAGES, MAX_STATE_NUMBERS
 from wavserve.wire.requests import parse_plan_request
 
 JSON = "application/json"
-GOOD = body_of(example_observation())
 LONE = "\ud800"
-
-
-@pytest.fixture
-def client(served: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.address.http, timeout=30) as client:
-        yield client
-
-
-def with_image(**changes: object) -> dict[str, Any]:
-    return GOOD | {"images": [GOOD["images"][0] | changes, GOOD["images"][1]]}
 
 
 def ask(client: httpx.Client, body: object, content_type: str = JSON) -> dict[str, Any]:
@@ -157,19 +146,14 @@ def test_a_plan_the_service_cancelled_is_not_ready(robot: Robot, served: Served)
     assert (answer.code, answer.name) == ("UNAVAILABLE" if robot.kind == "grpc" else 503, "not-ready")
 
 
-def test_an_error_while_reporting_an_error_is_a_problem(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_while_reporting_an_error_is_a_problem(caplog: pytest.LogCaptureFixture) -> None:
     error = InvalidRequest("x", "y", "z")
     error.field = 5  # type: ignore[assignment]  # makes `report` fail
 
     async def failing(_scope: Scope, _receive: Receive, _send: Send) -> None:
         raise error
 
-    async def get() -> httpx.Response:
-        gate = HttpGate(failing, 1000, Metrics())
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url="http://test") as client:
-            return await client.get("/v1/plan")
-
-    response = asyncio.run(get())
+    response = await get_in_process(HttpGate(failing, 1000, Metrics()), "/v1/plan")
     answer = reply_of(response)
     assert (answer.code, answer.name) == (500, "internal")
     assert answer.content["instance"] in caplog.text
