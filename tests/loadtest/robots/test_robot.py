@@ -61,10 +61,10 @@ def answer(sent: Observation, **changes: Any) -> Reply:
     return reply(**echo | changes)
 
 
-def worked(group: RobotGroup, transport: FakeTransport, until: float, deadline_ms: int | None = None) -> EventLog:
+async def worked(group: RobotGroup, transport: FakeTransport, until: float, deadline_ms: int | None = None) -> EventLog:
     log = EventLog()
     robot = Robot(Identity("arm-0", "arm", group, seed=1), Frames.recorded(), log, transport.clock)
-    asyncio.run(robot.work(Assignment("phase", until, ClosedLoop(), transport, deadline_ms)))
+    await robot.work(Assignment("phase", until, ClosedLoop(), transport, deadline_ms))
     return log
 
 
@@ -73,9 +73,9 @@ def arm(**changes: Any) -> RobotGroup:
     return RobotGroup(**{"edge": "grpc", "control_hz": 10.0, "executed": 8, "replan_at": 4, **changes})
 
 
-def test_a_fast_service_causes_no_stall() -> None:
+async def test_a_fast_service_causes_no_stall() -> None:
     transport = FakeTransport(FakeClock(), seconds=0.3)
-    log = worked(arm(), transport, until=3.0)
+    log = await worked(arm(), transport, until=3.0)
     assert log.stalls == []
     # the first chunk begins at 0.3 s, then one begins every 0.8 s; each is requested 0.4 s before
     assert [at for at, _ in transport.sent] == pytest.approx([0.0, 0.7, 1.5, 2.3])
@@ -85,19 +85,19 @@ def test_a_fast_service_causes_no_stall() -> None:
     assert [request.contradictions for request in log.requests] == [()] * 4
 
 
-def test_a_slow_service_causes_stalls() -> None:
+async def test_a_slow_service_causes_stalls() -> None:
     """Each chunk is requested 0.4 s before the last one ends and answered after 1 s, so the robot stalls for 0.6 s."""
     transport = FakeTransport(FakeClock(), seconds=1.0)
-    log = worked(arm(), transport, until=4.2)
+    log = await worked(arm(), transport, until=4.2)
     assert [at for at, _ in transport.sent] == pytest.approx([0.0, 1.4, 2.8])
     assert [one.stall.at for one in log.stalls] == pytest.approx([1.8, 3.2])
     assert [one.stall.seconds for one in log.stalls] == pytest.approx([0.6, 0.6])
     assert [sent.control_step for _, sent in transport.sent] == [0, 4, 12], "steps that were not executed do not count"
 
 
-def test_a_chunk_that_never_comes_is_a_stall_until_the_end() -> None:
+async def test_a_chunk_that_never_comes_is_a_stall_until_the_end() -> None:
     transport = FakeTransport(FakeClock(), 0.1, errors=[None, *[DeadlineExceeded("late")] * 100])
-    log = worked(arm(), transport, until=3.0, deadline_ms=100)
+    log = await worked(arm(), transport, until=3.0, deadline_ms=100)
     [stall] = log.stalls
     assert (stall.stall.at, stall.stall.seconds) == pytest.approx((0.9, 2.1))
     assert {request.outcome for request in log.requests[1:]} == {"missed"}
@@ -105,10 +105,10 @@ def test_a_chunk_that_never_comes_is_a_stall_until_the_end() -> None:
     assert sequences == list(range(len(sequences))), "each request has a number of its own"
 
 
-def test_a_refused_robot_waits_for_the_retry_time() -> None:
+async def test_a_refused_robot_waits_for_the_retry_time() -> None:
     errors = [Overloaded("full", 0.7), Overloaded("full", 0.2), None]
     transport = FakeTransport(FakeClock(), 0.1, list(errors))
-    log = worked(arm(), transport, until=1.3)
+    log = await worked(arm(), transport, until=1.3)
     assert [at for at, _ in transport.sent] == pytest.approx([0.0, 0.8, 1.1])
     assert [(request.outcome, request.retry_after_s) for request in log.requests] == [
         ("refused", 0.7),
@@ -116,14 +116,14 @@ def test_a_refused_robot_waits_for_the_retry_time() -> None:
         ("answered", None),
     ]
     rude = FakeTransport(FakeClock(), 0.1, list(errors))
-    worked(arm(heeds_retry=False), rude, until=0.3)
+    await worked(arm(heeds_retry=False), rude, until=0.3)
     assert [at for at, _ in rude.sent] == pytest.approx([0.0, 0.11, 0.22])
 
 
-def test_other_failures_are_recorded_and_followed_by_a_wait() -> None:
+async def test_other_failures_are_recorded_and_followed_by_a_wait() -> None:
     errors = [None, UnknownSession("session_id", "one", "x"), NotReady("soon"), RequestLost("gone")]
     transport = FakeTransport(FakeClock(), 0.1, errors)
-    log = worked(arm(executed=0, replan_at=0), transport, until=1.9)
+    log = await worked(arm(executed=0, replan_at=0), transport, until=1.9)
     assert [request.outcome for request in log.requests] == ["answered", "failed", "failed", "lost"]
     assert [sent.session_id for _, sent in transport.sent] == [None, "opened", None, None], "it opens another session"
     assert transport.sent[2][0] - transport.sent[1][0] == pytest.approx(0.1 + AFTER_FAILURE_S)
@@ -131,33 +131,28 @@ def test_other_failures_are_recorded_and_followed_by_a_wait() -> None:
     assert log.in_flight == 0
 
 
-def test_a_robot_pauses_before_every_request() -> None:
+async def test_a_robot_pauses_before_every_request() -> None:
     transport = FakeTransport(FakeClock(), seconds=0.1)
-    worked(arm(executed=0, replan_at=0, think_s=0.2, jitter_s=0.1), transport, until=2.0)
+    await worked(arm(executed=0, replan_at=0, think_s=0.2, jitter_s=0.1), transport, until=2.0)
     gaps = [later - earlier for (earlier, _), (later, _) in zip(transport.sent, transport.sent[1:], strict=False)]
     assert all(0.3 <= gap <= 0.4 for gap in gaps)
     assert len({round(gap, 6) for gap in gaps}) > 1
 
 
-def test_open_loop_slots_come_at_their_rate_and_end() -> None:
-    async def take() -> tuple[OpenLoop, list[bool]]:
-        pacing = OpenLoop(100.0)
-        granted: list[bool] = []
-
-        async def robot() -> None:
-            while True:
-                granted.append(await pacing.slot())
-                if not granted[-1]:
-                    return
-
-        loop = asyncio.get_running_loop()
-        await asyncio.gather(robot(), robot(), pacing.issue(loop.time() + 0.2))
-        return pacing, granted
-
-    pacing, granted = asyncio.run(take())
-    assert pacing.used == granted.count(True)
+async def test_open_loop_slots_come_at_their_rate_and_end() -> None:
+    pacing = OpenLoop(100.0)
+    until = asyncio.get_running_loop().time() + 0.2
+    first, second, _ = await asyncio.gather(slots_until_over(pacing), slots_until_over(pacing), pacing.issue(until))
+    assert pacing.used == first + second
     assert pacing.used + pacing.unused == pytest.approx(20, abs=2)
-    assert granted.count(False) == 2
+
+
+async def slots_until_over(pacing: OpenLoop) -> int:
+    """How many slots one robot gets before it is refused one."""
+    num_granted = 0
+    while await pacing.slot():
+        num_granted += 1
+    return num_granted
 
 
 def test_waiting_for_a_slot_is_no_stall() -> None:

@@ -26,17 +26,13 @@ class Echo:
         self.closed = True
 
 
-def test_calls_wait_in_parallel() -> None:
-    async def call() -> tuple[Echo, float, list[Tensors]]:
-        echo = Echo()
-        slow = SlowBackend(echo, wait_s=0.5)
-        began = time.monotonic()
-        got = await asyncio.gather(*(slow.run("score", {"x": np.full(1, n)}, 5.0) for n in range(3)))
-        elapsed = time.monotonic() - began
-        await slow.close()
-        return echo, elapsed, got
-
-    echo, elapsed, got = asyncio.run(call())
+async def test_calls_wait_in_parallel() -> None:
+    echo = Echo()
+    slow = SlowBackend(echo, wait_s=0.5)
+    began = time.monotonic()
+    got = await asyncio.gather(*(slow.run("score", {"x": np.full(1, n)}, 5.0) for n in range(3)))
+    elapsed = time.monotonic() - began
+    await slow.close()
     assert echo.calls == [("score", 5.0)] * 3
     assert [int(one["x"][0]) for one in got] == [0, 1, 2]
     assert 0.49 < elapsed < 1.4  # in turn it would be 1.5
