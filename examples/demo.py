@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--url", help="a running service to drive instead of starting one")
     args, serve_arguments = parser.parse_known_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    serve_process.end_with_us()
+    serve_process.raise_on_sigterm()
     try:
         if args.url:
             drive(args.url, args.out)

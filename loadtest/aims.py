@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
 NOT_MEASURED = "not measured"
-COLUMNS = ("aim of", "aim", "seen", "met")
+COLUMNS = ("criterion", "aim", "seen", "met")
 
 
 class Aim(TypedDict):

@@ -49,7 +49,7 @@ RUN_ERRORS = (
 
 def main() -> int:
     args, serve_arguments = arguments()
-    serve_process.end_with_us()
+    serve_process.raise_on_sigterm()
     try:
         chosen = scenario.load(scenario.find(args.scenario))
         chosen = chosen if args.duration is None else chosen.lasting(args.duration)

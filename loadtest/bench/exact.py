@@ -35,7 +35,7 @@ from wavserve.models.flops import Workload
 from wavserve.models.networks.plain import Draws, Plain, Scene, plain_plan
 from wavserve.models.runners import precision
 from wavserve.models.weights.weights import Models, random_models
-from wavserve.system.processes import COMPUTING
+from wavserve.system.processes import COMPUTE_ENVIRONMENT
 
 PATHS = ("plain", "fast", "compiled", "bfloat16")
 COMPILED = ("compiled", "bfloat16")
@@ -123,7 +123,7 @@ def _resident() -> float:
 def measure_in_process(name: str, path: str) -> Measured:
     """`measure` in a new process, so that no path inherits another's memory."""
     command = [sys.executable, "-m", "loadtest.bench.exact", "--case", name, "--path", path]
-    environment = {**COMPUTING, **os.environ}  # as in the service
+    environment = {**COMPUTE_ENVIRONMENT, **os.environ}  # as in the service
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 

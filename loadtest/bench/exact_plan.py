@@ -14,11 +14,11 @@ from torch import Tensor
 from wavserve.core.spec import ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, VideoConfig
 from wavserve.models.fast.compiling import compiled
 from wavserve.models.fast.expert import FastAction, FastValue
-from wavserve.models.fast.graphs import Record
+from wavserve.models.fast.graphs import Capture
 from wavserve.models.fast.video import FastVideo, TextKV
 from wavserve.models.flops import Workload
 from wavserve.models.networks.plain import Draws, Scene, refit, refit_video, snr, start
-from wavserve.models.runners.loading import OPEN_LENGTH, OPEN_ROWS
+from wavserve.models.runners.loading import DYNAMIC_LENGTH, DYNAMIC_ROWS
 from wavserve.models.weights.weights import Models
 
 SEED = 0
@@ -96,22 +96,22 @@ class FastPlan:
         models: Models,
         case: Workload,
         compile_blocks: bool = False,
-        record: Record | None = None,
+        capture: Capture | None = None,
         slice_size: int = SLICE,
     ) -> None:
-        """Runs on the models' device. `record` records the experts' graphs; None: no graphs."""
+        """Runs on the models' device. `capture` captures the experts' graphs; None: no graphs."""
         config, tokens = case.config, case.num_tokens
         video = partial(FastVideo, models.video, config, case.latent, case.num_views)
         value = partial(FastValue, models.value, config, case.chunk, contexts=[tokens])
         action = partial(FastAction, models.action, config, case.chunk, contexts=[tokens, case.chunk])
         self._case = case
         device = models.video.view_embed.device
-        self._video = compiled("video", video, OPEN_LENGTH, device, True) if compile_blocks else video()
-        self._value = compiled("value", value, OPEN_ROWS, device, True) if compile_blocks else value()
-        self._action = compiled("action", action, OPEN_ROWS, device, True) if compile_blocks else action()
-        if record is not None:
-            self._value.use_graphs(record)
-            self._action.use_graphs(record)
+        self._video = compiled("video", video, DYNAMIC_LENGTH, device, True) if compile_blocks else video()
+        self._value = compiled("value", value, DYNAMIC_ROWS, device, True) if compile_blocks else value()
+        self._action = compiled("action", action, DYNAMIC_ROWS, device, True) if compile_blocks else action()
+        if capture is not None:
+            self._value.use_graphs(capture)
+            self._action.use_graphs(capture)
         self._slice_size = slice_size
         self._slab = models.video.view_embed.new_empty(config.video.num_layers, slice_size, tokens, config.video.width)
 

@@ -47,7 +47,7 @@ from wavserve.core.types import Array, TextEmbedding
 from wavserve.models import flops
 from wavserve.models.arena.arena import Arena, SlotShape
 from wavserve.models.arena.book import ArenaBook
-from wavserve.models.fast.graphs import cuda_recorder
+from wavserve.models.fast.graphs import cuda_capture
 from wavserve.models.flops import Workload
 from wavserve.models.runners import precision
 from wavserve.models.runners.loading import RunnerConfig, load_runners, transformer_runners
@@ -129,8 +129,8 @@ def variants(
 ) -> dict[str, FastPlan]:
     """The fast paths to compare, or with `brief` the first and the last. On a CPU only the one as written: `exact`
     measures the others."""
-    record = cuda_recorder() if setup.on_gpu else None
-    wanted = {"fast": (False, None), "compiled": (True, None), "graphs": (False, record), BEST: (True, record)}
+    capture = cuda_capture() if setup.on_gpu else None
+    wanted = {"fast": (False, None), "compiled": (True, None), "graphs": (False, capture), BEST: (True, capture)}
     names = ["fast"] if not setup.on_gpu else ["fast", BEST] if brief else wanted
     return {name: FastPlan(models, case, *wanted[name], slice_size) for name in names}
 

@@ -15,7 +15,7 @@ import psutil
 from loadtest.bench.bare_planner import REPOSITORY
 from loadtest.bench.on_triton import role
 from loadtest.bench.plan import observation
-from wavserve.backends.triton.server import why_not
+from wavserve.backends.triton.server import find_obstacle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import WavserveError
 from wavserve.core.messages import Observation
@@ -27,7 +27,7 @@ REPAIR_TIMEOUT_S = 300.0
 
 def obstacle() -> str | None:
     """Why no Triton can run on this machine; None when it can."""
-    return why_not(REPOSITORY)
+    return find_obstacle(REPOSITORY)
 
 
 @cache

@@ -29,7 +29,7 @@ import torch
 from loadtest.aims import Aim, at_most
 from loadtest.bench.bare_planner import REPOSITORY, BarePlanner, on_local, on_triton
 from loadtest.bench.plan import observation
-from wavserve.backends.triton.server import why_not
+from wavserve.backends.triton.server import find_obstacle
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import WavserveError
@@ -53,8 +53,8 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=40, help="plans on each backend (default %(default)s)")
     parser.add_argument("--kills", type=int, default=3, help="kills of each model (default %(default)s)")
     args = parser.parse_args()
-    serve_process.end_with_us()
-    if (obstacle := why_not(REPOSITORY)) is not None:
+    serve_process.raise_on_sigterm()
+    if (obstacle := find_obstacle(REPOSITORY)) is not None:
         sys.exit(f"no Triton can run on this machine: {obstacle}")
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measured(Path(folder), args.plans, args.kills)))

@@ -26,7 +26,7 @@ from PIL import Image
 from loadtest.aims import at_most
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.messages import EncodedImage, Observation
-from wavserve.system.serve_process import Child, end_with_us, running
+from wavserve.system.serve_process import Child, raise_on_sigterm, running
 
 EPISODE = Path(__file__).parents[2] / "examples" / "libero_object_0"
 CAMERAS = ("agentview", "wrist")
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=30, help="plans at the tiny defaults (default %(default)s)")
     parser.add_argument("--requests", type=int, default=200, help="requests on each edge (default %(default)s)")
     args = parser.parse_args()
-    end_with_us()
+    raise_on_sigterm()
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measured(Path(folder), args.plans, args.requests)))
 

@@ -34,7 +34,7 @@ from loadtest.robots.pacing import ClosedLoop
 from loadtest.robots.robot import Assignment, Identity, Robot, WallClock
 from loadtest.robots.scenario import RobotGroup
 from loadtest.robots.transports import GrpcTransport
-from wavserve.backends.triton.server import why_not
+from wavserve.backends.triton.server import find_obstacle
 from wavserve.bundle.bundle import Bundle
 from wavserve.models.weights import presets
 from wavserve.system import serve_process
@@ -173,8 +173,8 @@ def main() -> None:
     )
     parser.add_argument("--one-backend", action="store_true", help="leave out ours on the other backend")
     args = parser.parse_args()
-    serve_process.end_with_us()
-    runnable = BACKENDS if why_not(REPOSITORY) is None else BACKENDS[1:]
+    serve_process.raise_on_sigterm()
+    runnable = BACKENDS if find_obstacle(REPOSITORY) is None else BACKENDS[1:]
     backend = args.backend or runnable[0]
     with tempfile.TemporaryDirectory() as folder:
         tiny = presets.create("tiny", Path(folder) / "tiny")

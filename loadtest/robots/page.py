@@ -49,7 +49,7 @@ def page(run: Mapping[str, Any], log: EventLog) -> str:
         f"<code>{escape(service['digest'][:16])}</code>; wavserve {escape(run['versions']['wavserve'])}, torch "
         f"{escape(run['versions']['torch'])}, Python {escape(run['versions']['python'])}; "
         f"{run['machine']['cores']} cores, {escape(run['machine']['system'])}. "
-        f"<code>load.py {escape(run['command'])}</code></p>"
+        f"<code>python -m loadtest.load {escape(run['command'])}</code></p>"
     )
     body = [
         f"<h1>Load test: {'every aim is met' if run['ok'] else 'an aim is not met'}</h1>{intro}",

@@ -8,13 +8,13 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from tests.backends.rig import REPOSITORY, RunningTriton, Subject, fake, local, triton
-from wavserve.backends.triton.server import why_not
+from wavserve.backends.triton.server import find_obstacle
 from wavserve.bundle.bundle import Bundle
 
 
 @pytest.fixture(scope="session")
 async def running_triton(tiny: Bundle) -> AsyncIterator[RunningTriton]:
-    if (obstacle := why_not(REPOSITORY)) is not None:
+    if (obstacle := find_obstacle(REPOSITORY)) is not None:
         pytest.skip(f"no real Triton on this machine: {obstacle}")
     async with triton(tiny) as running:
         yield running

@@ -9,7 +9,7 @@ import pytest
 
 from tests.planning.rig import example_spec
 from wavserve.core.errors import BackendError, InvalidRequest
-from wavserve.core.normalise import Normaliser, farthest
+from wavserve.core.normalise import Normaliser, accepted_range
 from wavserve.core.spec import ActionSpec, NormSpec, PolicySpec, VectorSpec
 
 MINMAX = NormSpec("minmax", (-2.0, 10.0), (2.0, 30.0))
@@ -92,6 +92,6 @@ def test_a_state_of_another_length_is_refused() -> None:
 def test_joints_that_never_moved_in_training_may_move() -> None:
     """Their statistics have no spread. The accepted range must still include every value that a robot can measure."""
     for norm in (NormSpec("meanstd", (3.0,), (0.0,)), NormSpec("minmax", (3.0,), (3.0,))):
-        lowest, highest = farthest(norm)
+        lowest, highest = accepted_range(norm)
         assert lowest[0] < -1e5
         assert highest[0] > 1e5

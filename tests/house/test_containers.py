@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from wavserve.app.fleet import SIDE_BY_SIDE
+from wavserve.app.fleet import MODELS_AT_ONCE_ON_CPU
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import Given, load_settings
 from wavserve.cli import build_parser
-from wavserve.system.processes import COMPUTING
+from wavserve.system.processes import COMPUTE_ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -180,14 +180,14 @@ def test_a_stopped_container_has_enough_time() -> None:
 
 def test_the_image_sets_the_variables_of_processes_that_compute() -> None:
     variables = dict(pair.split("=", 1) for pair in shlex.split(STAGES["triton"].last("ENV")))
-    assert COMPUTING.items() <= variables.items()
+    assert COMPUTE_ENVIRONMENT.items() <= variables.items()
 
 
 def test_triton_runs_as_many_models_at_once_as_the_gateway_calls() -> None:
     assert "--rate-limit-resource=gpu:$MODELS_AT_ONCE" in STAGES["triton"].last("CMD")
     variables = dict(pair.split("=", 1) for pair in shlex.split(STAGES["triton"].last("ENV")))
     assert variables["MODELS_AT_ONCE"] == "1"
-    assert SERVICES["triton-cpu"]["environment"]["MODELS_AT_ONCE"] == str(SIDE_BY_SIDE)
+    assert SERVICES["triton-cpu"]["environment"]["MODELS_AT_ONCE"] == str(MODELS_AT_ONCE_ON_CPU)
 
 
 def test_triton_loads_every_model_there_is() -> None:

@@ -39,8 +39,8 @@ def test_a_part_is_named_before_its_aims() -> None:
 def test_the_table_has_one_line_per_aim() -> None:
     rows = [aims.entry("a", "0", "3: text", False), aims.at_least("bb", 1.0, 2.0), aims.at_most("c", 1e-4, None)]
     assert aims.table(rows).splitlines() == [
-        "aim of  aim        seen          met",
-        "a       0          3: text       NO",
-        "bb      >= 1       2             yes",
-        "c       <= 0.0001  not measured  -",
+        "criterion  aim        seen          met",
+        "a          0          3: text       NO",
+        "bb         >= 1       2             yes",
+        "c          <= 0.0001  not measured  -",
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.planning.rig import yield_to_loop
 from wavserve.core.errors import ModelDown
-from wavserve.planning.gather import together
+from wavserve.planning.gather import gather
 
 
 async def after(turns: int, value: int) -> int:
@@ -21,8 +21,8 @@ async def fail() -> int:
 
 
 async def test_results_have_the_order_of_the_parts() -> None:
-    assert await together(after(3, 1), after(0, 2), after(1, 3)) == (1, 2, 3)
-    assert await together() == ()
+    assert await gather(after(3, 1), after(0, 2), after(1, 3)) == (1, 2, 3)
+    assert await gather() == ()
 
 
 async def test_a_failure_is_raised_and_the_others_are_stopped() -> None:
@@ -35,7 +35,7 @@ async def test_a_failure_is_raised_and_the_others_are_stopped() -> None:
             stopped.set()
 
     with pytest.raises(ModelDown, match="gone"):
-        await together(other(), fail())
+        await gather(other(), fail())
     assert stopped.is_set()
 
 
@@ -49,7 +49,7 @@ async def test_a_cancelled_caller_gets_the_cancellation_even_when_a_part_failed(
         finally:
             await yield_to_loop(10)
 
-    caller = asyncio.ensure_future(together(slow_to_stop(), fail()))
+    caller = asyncio.ensure_future(gather(slow_to_stop(), fail()))
     await yield_to_loop(cancelled_after)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -65,7 +65,7 @@ class Echo:
 def group(x: int, verb: str = "denoise", ticket: Ticket | None = None, **params: int) -> SampleGroup:
     """A group of one row; a verb that reads arena slots gets slot 0 in generation `x`."""
     tensors = {"x": np.array(x)}
-    if VERBS[verb].reads_slots:
+    if VERBS[verb].takes_handles:
         tensors["handles"] = np.array([[0, x]])
     return SampleGroup(verb, tensors, params, ticket or Ticket())
 

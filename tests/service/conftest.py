@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.service.rig import REPOSITORY, Server, start
-from wavserve.backends.triton.server import why_not
+from wavserve.backends.triton.server import find_obstacle
 from wavserve.clients.plan_client import PlanClient
 
 
 @pytest.fixture(scope="session", params=["local", "triton-embedded"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if request.param == "triton-embedded" and (obstacle := why_not(REPOSITORY)) is not None:
+    if request.param == "triton-embedded" and (obstacle := find_obstacle(REPOSITORY)) is not None:
         pytest.skip(f"no real Triton on this machine: {obstacle}")
     running = start(tmp_path_factory.mktemp("service"), request.param)
     yield running

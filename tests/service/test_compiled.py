@@ -11,7 +11,7 @@ import pytest
 
 from tests.service.processes import models_of, until
 from tests.service.rig import REPOSITORY, observation, start
-from wavserve.backends.triton.server import why_not
+from wavserve.backends.triton.server import find_obstacle
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import NotReady
@@ -22,7 +22,9 @@ CHILD = (sys.executable, "-m", "tests.models.fast.compiled_child")
 DITS = ("video_dit", "value_dit", "action_dit")
 
 
-@pytest.mark.skipif(why_not(REPOSITORY) is not None, reason=f"no real Triton on this machine: {why_not(REPOSITORY)}")
+@pytest.mark.skipif(
+    find_obstacle(REPOSITORY) is not None, reason=f"no real Triton on this machine: {find_obstacle(REPOSITORY)}"
+)
 def test_models_that_triton_hosts_compile_and_compute_the_same(tmp_path: Path, tiny: Bundle) -> None:
     """A model that is killed is reloaded, and compiled again from the cache."""
     if not compiles_here():

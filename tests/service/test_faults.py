@@ -23,13 +23,13 @@ import torch
 
 from tests.service.processes import alive, below, command_of, files_of, models_of, triton_of, until
 from tests.service.rig import REPOSITORY, Server, observation, start
-from wavserve.app.fleet import SIDE_BY_SIDE
-from wavserve.backends.triton.server import PROGRAMS, why_not
+from wavserve.app.fleet import MODELS_AT_ONCE_ON_CPU
+from wavserve.backends.triton.server import PROGRAMS, find_obstacle
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import WavserveError
 from wavserve.core.verbs import MODELS
-from wavserve.system.processes import NICENESS, Process, commands_naming
+from wavserve.system.processes import NICENESS, Process, commands_with
 
 ROBOTS = 8
 OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, "value_elite_fraction": 0.5}
@@ -39,7 +39,7 @@ HANG_S = 10.0
 """Long enough that a model on a busy machine does not count as hanging."""
 
 pytestmark = pytest.mark.skipif(
-    why_not(REPOSITORY) is not None, reason=f"no real Triton on this machine: {why_not(REPOSITORY)}"
+    find_obstacle(REPOSITORY) is not None, reason=f"no real Triton on this machine: {find_obstacle(REPOSITORY)}"
 )
 
 
@@ -194,7 +194,7 @@ def kill_while_planning(victim: Server) -> int:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU one model computes at a time")
 def test_on_a_cpu_models_compute_side_by_side(service: Server) -> None:
     """The rate limiter must let as many calls run as the gateway sends."""
-    assert f"--rate-limit-resource=gpu:{SIDE_BY_SIDE}" in command_of(triton_of(service.process.pid))
+    assert f"--rate-limit-resource=gpu:{MODELS_AT_ONCE_ON_CPU}" in command_of(triton_of(service.process.pid))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU models and gateway do not share cores")
@@ -272,7 +272,7 @@ def test_a_small_shared_memory_fails_the_start(tiny: Bundle, tmp_path: Path, siz
 
 def tritons() -> set[Process]:
     """Every server and model process on this machine."""
-    return set(commands_naming("wavserve-", PROGRAMS))
+    return set(commands_with("wavserve-", PROGRAMS))
 
 
 def serving(tiny: Bundle, *flags: str) -> list[str]:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from wavserve.system.processes import COMPUTING, prepare_to_compute
+from wavserve.system.processes import COMPUTE_ENVIRONMENT, prepare_to_compute
 
 COUNT_HEAPS = """
 import ctypes, os, sys, tempfile, threading
@@ -36,7 +36,7 @@ with tempfile.NamedTemporaryFile() as file:
 
 def num_heaps(mode: str) -> int:
     """Number of glibc heaps after four threads have allocated memory; `mode` is `prepared` or `unprepared`."""
-    environment = {name: value for name, value in os.environ.items() if name not in COMPUTING}
+    environment = {name: value for name, value in os.environ.items() if name not in COMPUTE_ENVIRONMENT}
     command = [sys.executable, "-c", COUNT_HEAPS, mode]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
     return int(ran.stdout)
@@ -50,4 +50,4 @@ def test_all_threads_of_a_process_that_computes_share_one_heap() -> None:
 def test_a_variable_that_the_user_set_is_kept() -> None:
     variables = {"GOMP_SPINCOUNT": "7", "OTHER": "x"}
     prepare_to_compute(variables)
-    assert variables == COMPUTING | {"GOMP_SPINCOUNT": "7", "OTHER": "x"}
+    assert variables == COMPUTE_ENVIRONMENT | {"GOMP_SPINCOUNT": "7", "OTHER": "x"}

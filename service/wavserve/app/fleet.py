@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
-SIDE_BY_SIDE = 2
+MODELS_AT_ONCE_ON_CPU = 2
 """Models of one Triton that compute at the same time on a CPU, each in its own process. On a GPU it is one."""
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 """Device files of NVIDIA's driver, on Linux and in the Windows Subsystem for Linux."""
@@ -99,9 +99,9 @@ async def open_fleet(settings: Settings, metrics: Metrics, wrap_backend: WrapBac
 
 
 def _choose(settings: Settings) -> str:
-    from wavserve.backends.triton.server import why_not
+    from wavserve.backends.triton.server import find_obstacle
 
-    obstacle = why_not(settings.triton.repository)
+    obstacle = find_obstacle(settings.triton.repository)
     if obstacle is None:
         log.info("backend.kind auto: triton-embedded")
         return "triton-embedded"
@@ -141,18 +141,18 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
 
 
 async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend) -> Fleet:
-    from wavserve.backends.triton.server import ServerConfig, TritonServer, clean_up, new_name, why_not
+    from wavserve.backends.triton.server import ServerConfig, TritonServer, find_obstacle, new_name, remove_orphans
 
     repository = settings.triton.repository
-    if (obstacle := why_not(repository)) is not None:
+    if (obstacle := find_obstacle(repository)) is not None:
         raise SettingsError(f"backend.kind: triton-embedded cannot run here: {obstacle}")
     opened = await asyncio.to_thread(open_bundle, settings)
     settings = await asyncio.to_thread(with_dtype, settings, opened.spec)
-    for path in clean_up():
+    for path in remove_orphans():
         log.info("removed %s, left by a dead process", path)
     name = new_name()
     environment = inherited_environment() | model_environment(settings, opened.folder, arena_prefix=name)
-    at_once = settings.backend.workers or (1 if _may_be_on_gpu(settings.backend.device) else SIDE_BY_SIDE)
+    at_once = settings.backend.workers or (1 if _may_be_on_gpu(settings.backend.device) else MODELS_AT_ONCE_ON_CPU)
     server = TritonServer(ServerConfig(name, repository, environment, settings.triton.shm_bytes, at_once))
     log.info("starting tritonserver; its log is %s", server.log)
     return await _behind_triton(settings, metrics, {"embedded": server}, wrap_backend)
@@ -191,7 +191,7 @@ async def _behind_triton(
         about = await _first_up(supervisors, triton.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
         num_slots = min(each.num_slots for each in supervisors if each.num_slots is not None)
-        workers = settings.backend.workers or (SIDE_BY_SIDE if about.device == "cpu" else 1)
+        workers = settings.backend.workers or (MODELS_AT_ONCE_ON_CPU if about.device == "cpu" else 1)
         size = Size(num_slots, workers, one_call_per_model=True)
         devices = [_device(settings, spec, wrap_backend(backend), metrics, size) for backend in backends.values()]
     except BaseException:

@@ -39,9 +39,9 @@ def with_dtype(settings: Settings, spec: PolicySpec) -> Settings:
     """Decides `backend.dtype` auto once, for all processes of the models, because they share an arena."""
     if settings.backend.dtype != "auto":
         return settings  # a gateway with an embedded Triton then imports no torch
-    from wavserve.models.runners.loading import decided
+    from wavserve.models.runners.loading import resolve_dtype
 
-    dtype = decided(settings.backend.dtype, spec, settings.backend.device, settings.backend.threads)
+    dtype = resolve_dtype(settings.backend.dtype, spec, settings.backend.device, settings.backend.threads)
     return settings.model_copy(update={"backend": settings.backend.model_copy(update={"dtype": dtype})})
 
 

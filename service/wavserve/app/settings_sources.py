@@ -56,7 +56,7 @@ def inherited_environment() -> dict[str, str]:
 
 
 def prepare_to_compute() -> None:
-    """Sets `processes.COMPUTING` in this process, where its user set nothing. Call it before torch is imported."""
+    """Sets `processes.COMPUTE_ENVIRONMENT` in this process where its user set nothing. Before torch is imported."""
     processes.prepare_to_compute(os.environ)
 
 

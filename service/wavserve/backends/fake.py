@@ -98,7 +98,7 @@ class FakeBackend:
 
     def _score(self, inputs: Tensors) -> Tensors:
         shape = (self._spec.num_value_tokens, self._spec.model.value.in_channels)
-        draws = noise.of_call(inputs, Stream.VALUE, shape)
+        draws = noise.of_inputs(inputs, Stream.VALUE, shape)
         status = self._status(inputs["handles"])
         values = draws[..., -1] + self._read(self._slot_features, inputs["handles"])[..., None, None]
         if inputs["release"][0, 0]:
@@ -107,7 +107,7 @@ class FakeBackend:
 
     def _value_features(self, inputs: Tensors) -> Tensors:
         shape = (self._spec.num_value_tokens, self._spec.model.value.in_channels)
-        draws = noise.of_call(inputs, Stream.VALUE, shape)
+        draws = noise.of_inputs(inputs, Stream.VALUE, shape)
         for (slot, _), draw in zip(inputs["handles"].reshape(-1, 2), draws, strict=True):
             self._slot_values[int(slot)] = float(draw.mean())
         return {"status": self._status(inputs["handles"])}
@@ -118,7 +118,7 @@ class FakeBackend:
 
     def _decode(self, inputs: Tensors) -> Tensors:
         shape = (self._spec.chunk, self._spec.model.action.in_channels)
-        draws = noise.of_call(inputs, Stream.ACTION, shape)
+        draws = noise.of_inputs(inputs, Stream.ACTION, shape)
         handles = inputs["handles"]
         status = self._status(handles)
         features = self._read(self._slot_features, handles) + self._read(self._slot_values, handles)
@@ -130,7 +130,7 @@ class FakeBackend:
         spec = self._spec
         latent = spec.latent
         frame = (latent.num_future_frames, latent.height, latent.width)
-        return noise.of_call(inputs, Stream.VIDEO, (spec.num_views, spec.model.video.in_channels, *frame))
+        return noise.of_inputs(inputs, Stream.VIDEO, (spec.num_views, spec.model.video.in_channels, *frame))
 
     def _text(self, inputs: Tensors, group: int) -> float | None:
         key = inputs["text_key"][group].tobytes()

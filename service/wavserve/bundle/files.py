@@ -82,7 +82,7 @@ def digest_files(folder: Path, paths: Iterable[Path]) -> str:
 
 
 @contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """A new folder to fill. It is renamed to `folder` when the block succeeds and deleted when the block fails.
 
     A killed process leaves a `.partial` sibling behind, never an incomplete `folder`. Raises BundleError when `folder`

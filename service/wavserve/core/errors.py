@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
+class MissedDeadline:
     """By how much a plan missed its deadline, and the work it had done by then."""
 
     slack_ms: float
@@ -102,7 +102,7 @@ class Overloaded(WavserveError):
 class DeadlineExceeded(WavserveError):
     """No action is returned. `missed` is None where the transport itself timed out."""
 
-    def __init__(self, message: str, missed: Missed | None = None) -> None:
+    def __init__(self, message: str, missed: MissedDeadline | None = None) -> None:
         super().__init__(message)
         self.missed = missed
 

@@ -84,7 +84,7 @@ class Normaliser:
         return state.astype(np.float64)
 
 
-def farthest(norm: NormSpec) -> tuple[_Wide, _Wide]:
+def accepted_range(norm: NormSpec) -> tuple[_Wide, _Wide]:
     """Lowest and highest accepted value `[dim]`, in declared units."""
     offset, scale = _affine(norm)
     return offset - _FARTHEST * scale, offset + _FARTHEST * scale

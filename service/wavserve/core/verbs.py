@@ -64,7 +64,7 @@ class Verb:
     """whether the call takes device time"""
 
     @property
-    def reads_slots(self) -> bool:
+    def takes_handles(self) -> bool:
         """Whether the verb takes handles: it frees their slots, or a later verb does."""
         return "handles" in self.inputs
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from wavserve.core.errors import InvalidRequest, TooLarge, UnknownPolicy
 from wavserve.core.messages import DEADLINE_KEY, Observation
-from wavserve.core.normalise import farthest
+from wavserve.core.normalise import accepted_range
 from wavserve.core.options import merge_options
 from wavserve.core.spec import PolicySpec, VectorSpec
 from wavserve.core.types import Array
@@ -91,7 +91,7 @@ def _state(values: tuple[float, ...], vector: VectorSpec) -> Array:
     for index, number in enumerate(state):
         if not math.isfinite(number):
             raise InvalidRequest(f"state[{index}]", "a finite float32", values[index])
-    lowest, highest = farthest(vector.norm)
+    lowest, highest = accepted_range(vector.norm)
     for index in np.flatnonzero((state < lowest) | (state > highest)).tolist():
         raise InvalidRequest(f"state[{index}]", f"{lowest[index]:g} to {highest[index]:g}", values[index])
     return state

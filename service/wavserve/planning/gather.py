@@ -11,14 +11,14 @@ U = TypeVar("U")
 
 
 @overload
-async def together(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U], /) -> tuple[T, U]: ...
+async def gather(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U], /) -> tuple[T, U]: ...
 
 
 @overload
-async def together(*parts: Coroutine[Any, Any, T]) -> tuple[T, ...]: ...
+async def gather(*parts: Coroutine[Any, Any, T]) -> tuple[T, ...]: ...
 
 
-async def together(*parts: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
+async def gather(*parts: Coroutine[Any, Any, Any]) -> tuple[Any, ...]:
     """The results of all parts, in their order. Raises the first failure once the other parts are cancelled.
 
     A cancelled caller gets CancelledError even when a part failed. `asyncio.TaskGroup` loses that cancellation while

@@ -16,7 +16,7 @@ from wavserve.core.noise import FINAL
 from wavserve.core.spec import PlannerConfig
 from wavserve.core.types import Array, IterationRecord, Plan, Stop
 from wavserve.planning.forecast import Forecast
-from wavserve.planning.gather import together
+from wavserve.planning.gather import gather
 from wavserve.planning.model_calls import Handles, ModelCalls, PlanJob
 from wavserve.planning.proposal import CONTROLS, Proposal, snr, value_rows
 from wavserve.scheduling.admission import Admission, Demand
@@ -86,7 +86,7 @@ class Planner:
                 return await self.calls.with_features(job, proposal.video, iteration, samples, score)
 
         cuts = [range(start, min(start + size, total)) for start in range(0, total, size)]
-        return np.concatenate(await together(*map(explore_slice, cuts)))
+        return np.concatenate(await gather(*map(explore_slice, cuts)))
 
     async def _refit(
         self, job: PlanJob, proposal: Proposal, values: Array | None, iteration: int

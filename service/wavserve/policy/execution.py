@@ -16,7 +16,7 @@ from wavserve.core.normalise import Normaliser
 from wavserve.core.spec import PlannerConfig, PolicySpec
 from wavserve.core.types import Array, Clock, DeadlineResult, Plan, PlanRequest, Receipt, Stop, TextEmbedding
 from wavserve.planning.device import Device
-from wavserve.planning.gather import together
+from wavserve.planning.gather import gather
 from wavserve.planning.model_calls import PlanJob
 from wavserve.planning.perception import Perception
 from wavserve.planning.proposal import NamedNoise, Proposal
@@ -132,7 +132,7 @@ class PlanExecutor:
         """The encoded instruction, and the session's frame memory with this observation in it."""
         request, latent, threshold = resolved.request, self.spec.latent, self.spec.memory_threshold
         with resolved.progress.measure("encode"):
-            text, latents = await together(
+            text, latents = await gather(
                 perception.encode_text(request.instruction, ticket), perception.encode_images(request.images, ticket)
             )
         if session.memory is None:

@@ -9,7 +9,7 @@ import asyncio
 import math
 from dataclasses import dataclass, field
 
-from wavserve.core.errors import DeadlineExceeded, Missed, SequenceConflict
+from wavserve.core.errors import DeadlineExceeded, MissedDeadline, SequenceConflict
 from wavserve.core.messages import ActionChunk
 from wavserve.core.spec import PlannerConfig
 from wavserve.core.types import PlanRequest
@@ -53,7 +53,7 @@ class InFlightPlan:
     def missed(self, deadline: float, now: float, message: str | None = None) -> DeadlineExceeded:
         """The error of a caller whose plan came too late, with what was spent on it."""
         iterations, config = self.resolved.progress.iterations, self.resolved.config
-        missed = Missed(1e3 * (deadline - now), iterations, config.num_video_samples, config.num_value_samples)
+        missed = MissedDeadline(1e3 * (deadline - now), iterations, config.num_video_samples, config.num_value_samples)
         passed = f"the deadline passed before a plan was ready; {iterations} planning iterations were done"
         return DeadlineExceeded(message or passed, missed)
 

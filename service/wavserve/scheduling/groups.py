@@ -60,7 +60,7 @@ class SampleGroup:
     @property
     def urgency(self) -> tuple[bool, Rank, bool, int]:
         """Lower goes first: calls without device time, then by plan; within a plan, verbs that lead to free slots."""
-        return self.does.computes, self.ticket.rank, not self.does.reads_slots, self.arrival
+        return self.does.computes, self.ticket.rank, not self.does.takes_handles, self.arrival
 
 
 def join(batch: list[SampleGroup]) -> dict[str, NDArray[Any]]:

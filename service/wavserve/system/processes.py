@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, MutableMapping
 from pathlib import Path
 from typing import NamedTuple
 
-COMPUTING = {
+COMPUTE_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "1000",
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
@@ -86,12 +86,12 @@ def orphan_processes(kind: str, programs: Collection[str]) -> list[Process]:
     return [process for process, command in _running(programs) if _owner_is_dead(kind, command)]
 
 
-def commands_naming(name: str, programs: Collection[str]) -> dict[Process, str]:
+def commands_with(name: str, programs: Collection[str]) -> dict[Process, str]:
     """Processes that run one of `programs` with `name` on their command line, and their command lines."""
     return {process: command for process, command in _running(programs) if name in command}
 
 
-def end(process: Process) -> None:
+def kill(process: Process) -> None:
     """Kills a process. Does nothing when it has exited or belongs to another user."""
     if process.alive:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -99,13 +99,13 @@ def end(process: Process) -> None:
 
 
 def prepare_to_compute(variables: MutableMapping[str, str]) -> None:
-    """Applies COMPUTING to this process and adds it to `variables`, this process's environment, for its children.
+    """Applies COMPUTE_ENVIRONMENT to this process and adds it to `variables`, its environment, for its children.
 
     A variable that is already set keeps its value. Call this before torch is imported. Without glibc the variables
     about memory have no effect.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    for name, value in COMPUTING.items():
+    for name, value in COMPUTE_ENVIRONMENT.items():
         if name not in variables and mallopt is not None and name in _MALLOPT:
             mallopt(_MALLOPT[name], int(value))
         variables.setdefault(name, value)

@@ -88,7 +88,7 @@ def running(log: Path, arguments: Sequence[str] = (), command: Sequence[str] = S
         child.stop()
 
 
-def end_with_us() -> None:
+def raise_on_sigterm() -> None:
     """Makes SIGTERM raise SystemExit (exit code 143), so that `running` stops the child before this program exits."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 

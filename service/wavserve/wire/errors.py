@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from wavserve.core.errors import DeadlineExceeded, InvalidRequest, Missed, Overloaded, WavserveError, error_kinds
+from wavserve.core.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    MissedDeadline,
+    Overloaded,
+    WavserveError,
+    error_kinds,
+)
 
 DETAILS_KEY = "grpc-status-details-bin"
 _DOMAIN = "wavserve"
@@ -61,8 +68,8 @@ def _rebuild(reason: str, message: str, facts: Mapping[str, str]) -> WavserveErr
     return cls(f"{message} ({facts.get('error_id', 'no id')})" if cls is WavserveError else message)
 
 
-def _missed(facts: Mapping[str, str]) -> Missed | None:
+def _missed(facts: Mapping[str, str]) -> MissedDeadline | None:
     if "slack_ms" not in facts:
         return None
     counts = (int(facts[name]) for name in ("iterations_done", "num_video_samples", "num_value_samples"))
-    return Missed(float(facts["slack_ms"]), *counts)
+    return MissedDeadline(float(facts["slack_ms"]), *counts)

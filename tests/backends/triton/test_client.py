@@ -21,7 +21,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tests.backends.calls import denoise_inputs, example_inputs, value_inputs
 from tests.backends.rig import REPOSITORY, TIMEOUT_S, RunningTriton, Subject
 from wavserve.backends.triton.client import TritonBackend
-from wavserve.backends.triton.server import ServerConfig, TritonServer, clean_up, new_name, why_not
+from wavserve.backends.triton.server import ServerConfig, TritonServer, find_obstacle, new_name, remove_orphans
 from wavserve.bundle.bundle import Bundle
 from wavserve.core import remote_errors
 from wavserve.core.errors import (
@@ -78,7 +78,7 @@ def test_the_model_files_are_the_same_line() -> None:
 async def test_every_dtype_crosses_the_stub_unharmed() -> None:
     """With numpy 2 the stub's own numpy bridge gives wrong numbers without a warning, so it must not be used."""
     repository = Path(__file__).parent / "echo_repository"
-    if (obstacle := why_not(repository)) is not None:
+    if (obstacle := find_obstacle(repository)) is not None:
         pytest.skip(f"no real Triton on this machine: {obstacle}")
     rng = np.random.default_rng(5)
     sent = {
@@ -235,7 +235,7 @@ def test_clean_up_kills_the_processes_of_a_dead_gateway_and_no_others(tmp_path: 
         for program, name in commands
     ]
     try:
-        clean_up()
+        remove_orphans()
         assert running[0].wait(30) == -signal.SIGKILL
         assert [each.poll() for each in running[1:]] == [None, None]
     finally:

@@ -18,7 +18,7 @@ from wavserve.models.arena import slabs
 from wavserve.models.arena.arena import SlotShape
 from wavserve.models.arena.book import ArenaBook, ArenaRole, Cells
 from wavserve.models.arena.shared import ArenaConfig, AttachedArenas, SharedArena
-from wavserve.system.processes import Process, commands_naming, orphans, owned_name
+from wavserve.system.processes import Process, commands_with, orphans, owned_name
 
 pytestmark = pytest.mark.skipif(not slabs.SHM.is_dir(), reason="there is no /dev/shm")
 
@@ -183,7 +183,7 @@ def test_a_process_name_that_is_not_utf_8_is_handled() -> None:
     ) as odd:
         assert odd.stdout is not None
         odd.stdout.readline()
-        matching = commands_naming("prctl(15", {Path(sys.executable).name})
+        matching = commands_with("prctl(15", {Path(sys.executable).name})
         assert [process.pid for process in matching] == [odd.pid]
         odd.communicate("\n")
 

@@ -20,7 +20,7 @@ from wavserve.core.spec import ExpertConfig, LatentSpec, ModelConfig, VideoConfi
 from wavserve.models.fast.compiling import compiled
 from wavserve.models.fast.expert import FastAction, FastValue
 from wavserve.models.fast.video import FastVideo
-from wavserve.models.runners.loading import OPEN_LENGTH, OPEN_ROWS
+from wavserve.models.runners.loading import DYNAMIC_LENGTH, DYNAMIC_ROWS
 from wavserve.models.weights.weights import Models, random_models
 
 CONFIG = ModelConfig(
@@ -68,9 +68,9 @@ def action(model: FastAction) -> Iterator[Tensor]:
 
 
 def makers(models: Models) -> Iterator[tuple[str, Callable[..., FastVideo | FastValue | FastAction], int]]:
-    yield "video", partial(FastVideo, models.video, CONFIG, LATENT, VIEWS), OPEN_LENGTH
-    yield "value", partial(FastValue, models.value, CONFIG, CHUNK, contexts=[TOKENS]), OPEN_ROWS
-    yield "action", partial(FastAction, models.action, CONFIG, CHUNK, contexts=[TOKENS, CHUNK]), OPEN_ROWS
+    yield "video", partial(FastVideo, models.video, CONFIG, LATENT, VIEWS), DYNAMIC_LENGTH
+    yield "value", partial(FastValue, models.value, CONFIG, CHUNK, contexts=[TOKENS]), DYNAMIC_ROWS
+    yield "action", partial(FastAction, models.action, CONFIG, CHUNK, contexts=[TOKENS, CHUNK]), DYNAMIC_ROWS
 
 
 def main() -> None:

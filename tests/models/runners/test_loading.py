@@ -11,7 +11,7 @@ import torch
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.errors import BundleError, SettingsError
 from wavserve.models.runners import precision
-from wavserve.models.runners.loading import RunnerConfig, arena_for, decided, load_runner
+from wavserve.models.runners.loading import RunnerConfig, arena_for, load_runner, resolve_dtype
 
 CONFIG = RunnerConfig("cpu", "float32", None, 1, 60.0, 1, text_device="cuda")
 
@@ -28,12 +28,12 @@ def test_the_text_encoder_has_a_device_of_its_own(tiny: Bundle) -> None:
 def test_auto_chooses_a_type_by_a_measurement(tiny: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     threads = torch.get_num_threads()
     with caplog.at_level("INFO"):
-        chosen = decided("auto", tiny.spec, "cpu")
+        chosen = resolve_dtype("auto", tiny.spec, "cpu")
     logged = re.search(r"auto: (\w+), because bfloat16 is ([0-9.]+) times", caplog.text)
     assert logged
     assert chosen == logged[1] == ("bfloat16" if float(logged[2]) >= precision.WORTH else "float32")
     assert torch.get_num_threads() == threads
-    assert decided("bfloat16", tiny.spec, "cpu") == "bfloat16"
+    assert resolve_dtype("bfloat16", tiny.spec, "cpu") == "bfloat16"
 
 
 def test_bfloat16_is_chosen_where_it_is_much_faster() -> None:

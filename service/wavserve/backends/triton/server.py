@@ -28,7 +28,15 @@ from wavserve.backends.triton import reaper
 from wavserve.core.errors import SettingsError
 from wavserve.core.verbs import MODELS
 from wavserve.models.arena import slabs
-from wavserve.system.processes import COMPUTING, commands_naming, end, free_ports, orphan_processes, orphans, owned_name
+from wavserve.system.processes import (
+    COMPUTE_ENVIRONMENT,
+    commands_with,
+    free_ports,
+    kill,
+    orphan_processes,
+    orphans,
+    owned_name,
+)
 
 KIND = "wavserve"
 """The prefix of our files' names in /dev/shm and in the temporary folder."""
@@ -54,7 +62,7 @@ class ServerConfig:
     """models that compute at a time; on a GPU more than one would only slow each other down"""
 
 
-def why_not(repository: Path) -> str | None:
+def find_obstacle(repository: Path) -> str | None:
     """Why this machine cannot run an embedded Triton; None when it can."""
     return next(_obstacles(repository), None)
 
@@ -64,10 +72,10 @@ def new_name() -> str:
     return f"{owned_name(KIND)}-{secrets.token_hex(4)}"
 
 
-def clean_up() -> list[Path]:
+def remove_orphans() -> list[Path]:
     """Kills what servers of dead processes left running, removes their files, and returns the paths of those."""
     for process in orphan_processes(KIND, PROGRAMS):
-        end(process)
+        kill(process)
     left = [*orphans(KIND, slabs.SHM), *orphans(KIND, Path(tempfile.gettempdir()))]
     return [path for path in left if _remove(path)]
 
@@ -149,7 +157,7 @@ class TritonServer:
 
     def remove_unused(self) -> None:
         """Removes the shared memory of dead model processes, which Triton leaves. Not while a model is being loaded."""
-        used = {word for command in commands_naming(self._shm_prefix, PROGRAMS).values() for word in command.split()}
+        used = {word for command in commands_with(self._shm_prefix, PROGRAMS).values() for word in command.split()}
         slabs.clean(self._config.name)
         for path in slabs.SHM.glob(f"{self._shm_prefix}*-*-*-*-*"):
             if path.name not in used:
@@ -160,8 +168,8 @@ class TritonServer:
 
         A model process that starts while its server exits waits for that server forever.
         """
-        for process in commands_naming(self._shm_prefix, PROGRAMS):
-            end(process)
+        for process in commands_with(self._shm_prefix, PROGRAMS):
+            kill(process)
         for path in slabs.SHM.glob(f"{self._shm_prefix}*"):
             _remove(path)
 
@@ -191,7 +199,7 @@ class TritonServer:
 
     def _server_command(self, http: int, grpc: int, metrics: int) -> list[str]:
         server = _server_folder()
-        assert server is not None, "checked by why_not"
+        assert server is not None, "checked by find_obstacle"
         return [
             str(server / "bin/tritonserver"),
             f"--model-repository={self._config.repository.resolve()}",
@@ -216,7 +224,7 @@ class TritonServer:
         variables["PATH"] = os.pathsep.join(filter(None, folders))
         libraries = [str(sysconfig.get_config_var("LIBDIR")), variables.get("LD_LIBRARY_PATH", "")]
         variables["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
-        variables = COMPUTING | variables
+        variables = COMPUTE_ENVIRONMENT | variables
         variables["CUDA_VISIBLE_DEVICES"] = variables.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
         return variables
 
@@ -269,7 +277,7 @@ def _has_libpython() -> bool:
 def _link_stub() -> None:
     """Links the stub for this Python to where Triton looks for it, beside its backend; the wheel keeps it elsewhere."""
     server = _server_folder()
-    assert server is not None, "checked by why_not"
+    assert server is not None, "checked by find_obstacle"
     link = server / "backends/python" / _stub(server).name
     if not link.exists():
         temporary = link.with_name(f"{link.name}.{os.getpid()}")

@@ -26,7 +26,7 @@ from wavserve.core.messages import DEADLINE_KEY
 from wavserve.edge.frontend import Frontend, PolicyProtocol
 from wavserve.edge.http import models
 from wavserve.edge.http.answers import chunk_json, json_response, policy_json, problem_response
-from wavserve.edge.http.body import invalid, parse_plan
+from wavserve.edge.http.body import invalid_request_from, parse_plan
 from wavserve.edge.http.gate import HttpGate
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import MAX_DETAIL_CHARS, ErrorReport, new_error_id, report, safe_text
@@ -58,7 +58,7 @@ _PLAN_BODY = {
             "schema": {
                 "type": "object",
                 "required": ["request"],
-                "properties": {"request": {"$ref": _REF.format(model="PlanFacts")}},
+                "properties": {"request": {"$ref": _REF.format(model="PlanFields")}},
                 "additionalProperties": {"type": "string", "format": "binary", "description": "One camera's image."},
             },
             "encoding": {"request": {"contentType": "application/json"}},
@@ -93,7 +93,7 @@ def _openapi(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str, 
     """The OpenAPI document, with the models that the routes parse themselves and FastAPI does not see."""
     if app.openapi_schema is None:
         schema = generate()
-        read = [(model, "validation") for model in (models.PlanBody, models.PlanFacts, models.Problem)]
+        read = [(model, "validation") for model in (models.PlanBody, models.PlanFields, models.Problem)]
         _, defined = models_json_schema(read, ref_template=_REF)  # type: ignore[arg-type]  # a list of literals
         schema["components"]["schemas"] |= defined["$defs"]
     return generate()
@@ -191,6 +191,6 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 async def _on_invalid_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    problem = report(invalid(error.errors()[0], "request"), "http")
+    problem = report(invalid_request_from(error.errors()[0], "request"), "http")
     request.state.outcome = problem.name
     return problem_response(problem)

@@ -18,7 +18,7 @@ from python_multipart.multipart import parse_options_header
 
 from wavserve.core.errors import InvalidRequest, UnsupportedMedia
 from wavserve.core.messages import EMPTY_IS_NONE, HEADER_FIELDS, OPTIONAL_FIELDS, EncodedImage, Observation
-from wavserve.edge.http.models import Body, ImageBody, ImageFacts, PlanBody, PlanFacts
+from wavserve.edge.http.models import Body, ImageBody, ImageFields, PlanBody, PlanFields
 from wavserve.edge.http.multipart import Part, parse_parts
 
 Model = TypeVar("Model", bound=Body)
@@ -55,10 +55,10 @@ def parse_json(model: type[Model], body: bytes, field: str) -> Model:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False)[0], field) from None
+        raise invalid_request_from(error.errors(include_url=False)[0], field) from None
 
 
-def invalid(problem: Any, field: str) -> InvalidRequest:
+def invalid_request_from(problem: Any, field: str) -> InvalidRequest:
     """A pydantic error as InvalidRequest. `field` names the whole input, for an error that is in no part of it."""
     path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem["loc"]).lstrip(".")
     match problem["type"]:
@@ -94,7 +94,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return tree
 
 
-def _observation(plan: PlanFacts, images: tuple[EncodedImage, ...]) -> Observation:
+def _observation(plan: PlanFields, images: tuple[EncodedImage, ...]) -> Observation:
     header: dict[str, Any] = {name: getattr(plan, name) for name in (*HEADER_FIELDS, *OPTIONAL_FIELDS)}
     header |= {name: getattr(plan, name) or None for name in EMPTY_IS_NONE}
     return Observation(images=images, state=tuple(plan.state), options=plan.planner, **header)
@@ -110,7 +110,7 @@ def _image_from_json(image: ImageBody) -> EncodedImage:
     return _encoded(image, image.encoding, data)
 
 
-def _encoded(facts: ImageFacts, encoding: str, data: bytes) -> EncodedImage:
+def _encoded(facts: ImageFields, encoding: str, data: bytes) -> EncodedImage:
     return EncodedImage(
         camera=facts.camera,
         encoding=encoding,
@@ -128,21 +128,21 @@ def _from_parts(parts: list[Part]) -> Observation:
         raise InvalidRequest(REQUEST_PART, f"one part named {REQUEST_PART}", f"{len(requests)} such parts")
     if requests[0].content_type not in (None, _JSON, "text/plain"):
         raise UnsupportedMedia(REQUEST_PART, _JSON, requests[0].content_type)
-    plan = parse_json(PlanFacts, bytes(requests[0].data), REQUEST_PART)
+    plan = parse_json(PlanFields, bytes(requests[0].data), REQUEST_PART)
     facts = {image.camera: image for image in plan.images}
     image_parts = [part for part in parts if part.name != REQUEST_PART]
     _check_facts(plan, facts, image_parts)
     return _observation(plan, tuple(_image_from_part(part, facts.get(part.name)) for part in image_parts))
 
 
-def _check_facts(plan: PlanFacts, facts: dict[str, ImageFacts], image_parts: list[Part]) -> None:
+def _check_facts(plan: PlanFields, facts: dict[str, ImageFields], image_parts: list[Part]) -> None:
     if len(facts) != len(plan.images):
         raise InvalidRequest("images", "each camera once", f"{len(plan.images)} entries for {len(facts)} cameras")
     for camera in facts.keys() - {part.name for part in image_parts}:
         raise InvalidRequest(f"images.{camera}", f"a part named {camera} with the image", "no such part")
 
 
-def _image_from_part(part: Part, facts: ImageFacts | None) -> EncodedImage:
+def _image_from_part(part: Part, facts: ImageFields | None) -> EncodedImage:
     field = f"images.{part.name}"
     if part.content_type not in _IMAGE_TYPES:
         actual = part.content_type or "no content type"
@@ -153,4 +153,4 @@ def _image_from_part(part: Part, facts: ImageFacts | None) -> EncodedImage:
     encoding = typed or stated
     if encoding is None:
         raise InvalidRequest(f"{field}.encoding", "an encoding, because the part is application/octet-stream", "none")
-    return _encoded(facts or ImageFacts(camera=part.name), encoding, bytes(part.data))
+    return _encoded(facts or ImageFields(camera=part.name), encoding, bytes(part.data))

@@ -1,6 +1,6 @@
 """The HTTP bodies as pydantic models: what `/docs` shows, and the types that a request must have.
 
-Requests are parsed by `PlanBody` and `PlanFacts`. The models of answers only document the JSON; a test compares them
+Requests are parsed by `PlanBody` and `PlanFields`. The models of answers only document the JSON; a test compares them
 with it, the running server does not. `validate` checks ranges and the policy's own rules, for both edges.
 """
 
@@ -38,7 +38,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class ImageFacts(Body):
+class ImageFields(Body):
     """Facts about an image whose bytes are in a part of their own (multipart)."""
 
     camera: str = Field(description="Name of a camera of the policy; see GET /v1/policies.")
@@ -60,7 +60,7 @@ class ImageFacts(Body):
     )
 
 
-class ImageBody(ImageFacts):
+class ImageBody(ImageFields):
     """An image with its bytes (JSON)."""
 
     encoding: str = Field(
@@ -69,12 +69,12 @@ class ImageBody(ImageFacts):
     data: str = Field(description="The image's bytes in base64.")
 
 
-class PlanFacts(Body):
+class PlanFields(Body):
     """The `request` part of a multipart request: everything but the images' bytes."""
 
     instruction: str = Field(description="The task, in UTF-8. At most the policy's max_instruction_bytes long.")
     state: Numbers = Field(description="The robot's state, in the policy's order and units.")
-    images: Annotated[tuple[ImageFacts, ...], FailFast(), Strict(False)] = Field(  # JSON has lists, no tuples
+    images: Annotated[tuple[ImageFields, ...], FailFast(), Strict(False)] = Field(  # JSON has lists, no tuples
         default=(),
         max_length=MAX_IMAGES,
         description="Needed only for what a part's content type does not say: encoding and size of raw images.",
@@ -104,7 +104,7 @@ class PlanFacts(Body):
     imagine_chunks: int = Field(default=0, description="Also return this many chunks of imagined future frames.")
 
 
-class PlanBody(PlanFacts):
+class PlanBody(PlanFields):
     """One observation of a robot."""
 
     model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})

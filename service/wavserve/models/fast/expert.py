@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wavserve.core.spec import ModelConfig
 from wavserve.models.fast.fused import BlockStep, KeyValue, block, key_value
-from wavserve.models.fast.graphs import Contexts, Graphs, Record
+from wavserve.models.fast.graphs import Capture, Contexts, Graphs
 from wavserve.models.networks import flow
 from wavserve.models.networks.expert import ExpertDiT
 from wavserve.models.networks.layers import Block
@@ -54,9 +54,9 @@ class FastExpert(ABC):
         self._times = lru_cache(flow.MAX_CACHED_LEVELS)(self._embed_times)  # usually one entry per flow step
         self._graphs: Graphs | None = None
 
-    def use_graphs(self, record: Record) -> None:
+    def use_graphs(self, capture: Capture) -> None:
         """From now on, velocities come from captured graphs, and only one thread at a time may run this model."""
-        self._graphs = Graphs(self._layers, record)
+        self._graphs = Graphs(self._layers, capture)
         self.trace_shapes()  # so that a failing capture fails now
 
     @torch.inference_mode()

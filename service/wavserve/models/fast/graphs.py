@@ -24,7 +24,7 @@ Layers = Callable[[Tensor, Tensor, Contexts], None]
 """`layers(x, temb, contexts)`: all blocks on `x [B, ..., D]`, in place, with modulation `temb`."""
 
 Replay = Callable[[], None]
-Record = Callable[[Callable[[], None]], Replay]
+Capture = Callable[[Callable[[], None]], Replay]
 """Captures a function, which it may run more than once. The replay repeats it on the same tensors."""
 
 MAX_GRAPHS = 32
@@ -46,8 +46,8 @@ class Graphs:
     addresses and shapes. `to_static` copies contexts to fixed addresses. Not safe for concurrent calls.
     """
 
-    def __init__(self, layers: Layers, record: Record, max_graphs: int = MAX_GRAPHS) -> None:
-        self._layers, self._record, self._max_graphs = layers, record, max_graphs
+    def __init__(self, layers: Layers, capture: Capture, max_graphs: int = MAX_GRAPHS) -> None:
+        self._layers, self._capture, self._max_graphs = layers, capture, max_graphs
         self._graphs: OrderedDict[tuple[object, ...], _Graph] = OrderedDict()
         self._buffers: dict[tuple[int, int], KeyValue] = {}
 
@@ -78,7 +78,7 @@ class Graphs:
             self._graphs.move_to_end(key)
             return self._graphs[key]
         own_x, own_temb = x.clone(), temb.clone()
-        replay = self._record(partial(self._layers, own_x, own_temb, contexts))
+        replay = self._capture(partial(self._layers, own_x, own_temb, contexts))
         self._graphs[key] = graph = _Graph(own_x, own_temb, replay)
         if len(self._graphs) > self._max_graphs:
             self._graphs.popitem(last=False)
@@ -89,11 +89,11 @@ def _fits(part: Tensor, buffer: Tensor) -> bool:
     return len(part) <= len(buffer) and part.shape[1:] == buffer.shape[1:] and part.dtype == buffer.dtype
 
 
-def cuda_recorder() -> Record:
-    """Captures on the current CUDA device. The graphs of one recorder share a memory pool, so one runs at a time."""
+def cuda_capture() -> Capture:
+    """Captures on the current CUDA device. The graphs of one capturer share a memory pool, so one runs at a time."""
     pool = torch.cuda.graph_pool_handle()
 
-    def record(run: Callable[[], None]) -> Replay:
+    def capture(run: Callable[[], None]) -> Replay:
         side_stream, stream = torch.cuda.Stream(), torch.cuda.current_stream()  # type: ignore[no-untyped-call]
         side_stream.wait_stream(stream)
         with torch.cuda.stream(side_stream):
@@ -104,4 +104,4 @@ def cuda_recorder() -> Record:
             run()
         return graph.replay
 
-    return record
+    return capture

@@ -22,7 +22,7 @@ from wavserve.core.verbs import ABOUT, DESCRIBE, VERBS, fingerprints
 from wavserve.models.arena.arena import Arenas, SlotShape
 from wavserve.models.arena.shared import ArenaConfig, AttachedArenas, SharedArena
 from wavserve.models.runners.calls import CancelCheck, Runner
-from wavserve.models.runners.loading import RunnerConfig, apply_threads, device_of, dtype_of, load_runner
+from wavserve.models.runners.loading import RunnerConfig, apply_threads, load_runner, parse_device, parse_dtype
 from wavserve.system.processes import Process
 
 
@@ -65,7 +65,7 @@ class Host:
 def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
     """Loads one model of a bundle; `prefix` names the arena's slabs. Raises BundleError, SettingsError."""
     apply_threads(opened.spec, config)
-    device, dtype = device_of(config.device), dtype_of(config.dtype)
+    device, dtype = parse_device(config.device), parse_dtype(config.dtype)
     shared = ArenaConfig(prefix, SlotShape.of(opened.spec), config.num_slots, config.lease_s, dtype, device)
     arena = SharedArena.create(shared) if model == "video_dit" else None
     arenas: Arenas = arena or AttachedArenas(shared)

@@ -22,7 +22,7 @@ from wavserve.models.arena.arena import Arena, Arenas, SlotShape
 from wavserve.models.arena.book import ArenaBook
 from wavserve.models.fast.expert import FastAction, FastValue
 from wavserve.models.fast.fused import block
-from wavserve.models.fast.graphs import cuda_recorder
+from wavserve.models.fast.graphs import cuda_capture
 from wavserve.models.fast.video import FastVideo
 from wavserve.models.networks.expert import ExpertDiT
 from wavserve.models.networks.video import VideoDiT
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 Fast = TypeVar("Fast", FastVideo, FastValue, FastAction)
 Expert = TypeVar("Expert", FastValue, FastAction)
 
-OPEN_ROWS, OPEN_LENGTH = 0, 2
+DYNAMIC_ROWS, DYNAMIC_LENGTH = 0, 2
 """The axis of a context's keys and values `[R, heads, L, d]` whose length varies from call to call, R or L."""
 
 
@@ -76,7 +76,7 @@ class Loaded:
 
 def load_runners(bundle: Bundle, config: RunnerConfig) -> Loaded:
     """Loads every model of a bundle into this process. Raises BundleError."""
-    device, dtype = device_of(config.device), dtype_of(config.dtype)
+    device, dtype = parse_device(config.device), parse_dtype(config.dtype)
     threads = apply_threads(bundle.spec, config)
     weights.check(bundle.folder / TRANSFORMER, bundle.spec.model)
     book = ArenaBook(config.num_slots, config.lease_s)
@@ -89,13 +89,13 @@ def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig
 
     Raises BundleError, and SettingsError for a device that does not exist.
     """
-    spec, folder, device, dtype = bundle.spec, bundle.folder / TRANSFORMER, arenas.device, dtype_of(config.dtype)
+    spec, folder, device, dtype = bundle.spec, bundle.folder / TRANSFORMER, arenas.device, parse_dtype(config.dtype)
     if config.cuda_graphs == "on" and device.type != "cuda":
         raise SettingsError(f"backend.cuda_graphs: on expects models on cuda, got {device.type}; try auto")
     match model:
         case "encoder":
             text_device = (
-                device if config.text_device == "auto" else device_of(config.text_device, "backend.text_device")
+                device if config.text_device == "auto" else parse_device(config.text_device, "backend.text_device")
             )
             return _encoder_runner(bundle, device, text_device, dtype)
         case "video_dit":
@@ -145,7 +145,7 @@ def _encoder_runner(bundle: Bundle, device: torch.device, text_device: torch.dev
 def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int, compile_mode: str = "off") -> Runner:
     make = partial(FastVideo, dit, spec.model, spec.latent, spec.num_views)
     # a call has one instruction, and its length varies
-    return VideoRunner(_built("video_dit", make, OPEN_LENGTH, compile_mode, arena.device), spec, arena, max_texts)
+    return VideoRunner(_built("video_dit", make, DYNAMIC_LENGTH, compile_mode, arena.device), spec, arena, max_texts)
 
 
 def _value_runner(
@@ -168,48 +168,48 @@ def _expert(
     name: str, make: Callable[..., Expert], compile_mode: str, cuda_graphs: str, device: torch.device
 ) -> Expert:
     """An expert's fast path, with CUDA graphs when they are on; auto: on a GPU."""
-    model = _built(name, make, OPEN_ROWS, compile_mode, device)
+    model = _built(name, make, DYNAMIC_ROWS, compile_mode, device)
     if cuda_graphs == "on" or (cuda_graphs == "auto" and device.type == "cuda"):
-        model.use_graphs(cuda_recorder())
+        model.use_graphs(cuda_capture())
     return model
 
 
-def _built(name: str, make: Callable[..., Fast], open_axis: int, compile_mode: str, device: torch.device) -> Fast:
+def _built(name: str, make: Callable[..., Fast], dynamic_axis: int, compile_mode: str, device: torch.device) -> Fast:
     """A fast path, compiled when `compile_mode` is on; auto: when compilation works here."""
     if compile_mode == "off":
         return make(step=block)
     # imported late: torch's compiler takes a second and 60 MB, which uncompiled models do not need
     from wavserve.models.fast.compiling import compiled
 
-    return compiled(name, make, open_axis, device, required=compile_mode == "on")
+    return compiled(name, make, dynamic_axis, device, required=compile_mode == "on")
 
 
 def apply_threads(spec: PolicySpec, config: RunnerConfig) -> Threads:
     """Sets torch's threads, which belong to the whole process: once, before any computation. Raises SettingsError."""
-    threads = plan_threads(spec, device_of(config.device), config.threads, config.workers)
+    threads = plan_threads(spec, parse_device(config.device), config.threads, config.workers)
     if threads.per_call is not None:
         torch.set_num_threads(threads.per_call)
     return threads
 
 
-def decided(dtype: str, spec: PolicySpec, device: str, threads: int | None = None) -> str:
+def resolve_dtype(dtype: str, spec: PolicySpec, device: str, threads: int | None = None) -> str:
     """Returns `float32` or `bfloat16`. `auto` measures this machine on the policy's sizes, and logs the result.
 
-    `threads`: of a call in that measurement; None: by the model's size. Raises SettingsError, see `device_of`.
+    `threads`: of a call in that measurement; None: by the model's size. Raises SettingsError, see `parse_device`.
     """
     if dtype != "auto":
         return dtype
-    before, per_call = torch.get_num_threads(), plan_threads(spec, device_of(device), threads, None).per_call
+    before, per_call = torch.get_num_threads(), plan_threads(spec, parse_device(device), threads, None).per_call
     torch.set_num_threads(per_call or before)
     try:
-        chosen, gain = precision.choose(spec.model, spec.latent, spec.num_views, device_of(device))
+        chosen, gain = precision.choose(spec.model, spec.latent, spec.num_views, parse_device(device))
     finally:
         torch.set_num_threads(before)
     log.info("backend.dtype auto: %s, because bfloat16 is %.2f times as fast as float32 here", chosen, gain)
     return chosen
 
 
-def dtype_of(name: str) -> torch.dtype:
+def parse_dtype(name: str) -> torch.dtype:
     """The type of that name. Raises SettingsError for `auto`: models in separate processes must not each decide."""
     if name == "auto":
         raise SettingsError("backend.dtype: a Triton that no gateway started needs float32 or bfloat16, got auto")
@@ -217,7 +217,7 @@ def dtype_of(name: str) -> torch.dtype:
     return dtype
 
 
-def device_of(name: str, setting: str = "backend.device") -> torch.device:
+def parse_device(name: str, setting: str = "backend.device") -> torch.device:
     """The device of that name; auto: CUDA where there is one. Raises SettingsError, naming `setting`, without CUDA."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

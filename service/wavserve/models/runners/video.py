@@ -98,7 +98,7 @@ class VideoRunner:
 
     def _start(self, inputs: Tensors) -> tuple[Tensor, Tensor]:
         """Memory latents `[G, V, C, P, H, W]` and the generated frames' noise `[G, N, V, C, F, H, W]`."""
-        video = noise.of_call(inputs, Stream.VIDEO, self._noise_shape)
+        video = noise.of_inputs(inputs, Stream.VIDEO, self._noise_shape)
         return torch.from_numpy(inputs["memory"]).to(self._arena.device), torch.from_numpy(video).to(self._arena.device)
 
 

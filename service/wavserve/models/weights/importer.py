@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wavserve.bundle import bundle
-from wavserve.bundle.files import appearing, files_below, refuse_pickles
+from wavserve.bundle.files import atomic_folder, files_below, refuse_pickles
 from wavserve.models.weights import weights
 from wavserve.models.weights.checkpoint import FILE, INDEX, files
 from wavserve.models.weights.official import ImportOptions, read_spec
@@ -32,7 +32,7 @@ def import_policy(
     encoders = (bundle.VAE, bundle.TEXT_ENCODER, bundle.TOKENIZER)
     for part in encoders:
         refuse_pickles(assets / part)
-    with appearing(out) as partial:
+    with atomic_folder(out) as partial:
         bundle.save_spec(partial, spec)  # first, because it checks the spec before gigabytes are copied
         for source, target in _weights(checkpoint, partial / bundle.TRANSFORMER):
             _copy(source, target)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from wavserve.bundle import bundle
-from wavserve.bundle.files import appearing
+from wavserve.bundle.files import atomic_folder
 from wavserve.core.errors import BundleError
 from wavserve.core.spec import (
     ActionSpec,
@@ -58,7 +58,7 @@ def create(preset: str, folder: Path, seed: int = 0, progress: Progress | None =
 
 def make(preset: Preset, folder: Path, seed: int = 0, progress: Progress | None = None) -> bundle.Bundle:
     """Like `create`, from a preset that is given. Raises BundleError when `folder` exists."""
-    with appearing(folder) as partial:
+    with atomic_folder(folder) as partial:
         for part in bundle.PARTS:
             (partial / part).mkdir()
         write_vae(partial / bundle.VAE, preset.stand_ins, seed)
