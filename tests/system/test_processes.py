@@ -1,4 +1,7 @@
-"""The effect of `prepare_to_compute`. It cannot be undone, so it is measured in separate processes."""
+"""What sets a process apart from another, and the effect of `prepare_to_compute`.
+
+That effect cannot be undone, so it is measured in separate processes.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,20 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from wavserve.system.processes import COMPUTE_ENVIRONMENT, prepare_to_compute
+from wavserve.system.processes import (
+    COMPUTE_ENVIRONMENT,
+    Process,
+    commands_with,
+    orphans,
+    owned_name,
+    prepare_to_compute,
+)
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc")
 COUNT_HEAPS = """
 import ctypes, os, sys, tempfile, threading
 from wavserve.system.processes import prepare_to_compute
@@ -51,3 +63,40 @@ def test_a_variable_that_the_user_set_is_kept() -> None:
     variables = {"GOMP_SPINCOUNT": "7", "OTHER": "x"}
     prepare_to_compute(variables)
     assert variables == COMPUTE_ENVIRONMENT | {"GOMP_SPINCOUNT": "7", "OTHER": "x"}
+
+
+@needs_proc
+def test_files_of_living_processes_are_no_orphans(tmp_path: Path) -> None:
+    mine = owned_name("kind")
+    pid, started = mine.rsplit("-", 2)[1:]
+    dead = mine.replace(f"-{pid}-{started}", f"-{pid}-{int(started) - 1}")  # the same pid, an earlier process
+    elsewhere = mine.replace("kind-", "kind-1")  # of another pid namespace, whose processes are unknown here
+    for name in (mine, f"{mine}-x", f"{dead}-y", elsewhere, "kind-z", "other-1-2-3"):
+        (tmp_path / name).touch()
+    assert [path.name for path in orphans("kind", tmp_path)] == [f"{dead}-y"]
+
+
+@needs_proc
+def test_a_process_is_known_by_its_pid_and_start_time() -> None:
+    me = Process.me()
+    assert me.alive
+    assert not Process(me.pid, me.started + 1).alive
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        other = Process(child.pid, int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]))
+        assert other.alive
+        child.kill()
+    assert not other.alive
+
+
+@needs_proc
+def test_a_process_name_that_is_not_utf_8_is_handled() -> None:
+    """The kernel cuts names at 15 bytes, which may be in the middle of a letter."""
+    rename = "import ctypes; ctypes.CDLL(None).prctl(15, 'ж'.encode() * 8); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as odd:
+        assert odd.stdout is not None
+        odd.stdout.readline()
+        matching = commands_with("prctl(15", {Path(sys.executable).name})
+        assert [process.pid for process in matching] == [odd.pid]
+        odd.communicate("\n")

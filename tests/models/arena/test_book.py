@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.planning.rig import ManualClock
 from wavserve.core.errors import ArenaFull
-from wavserve.models.arena.book import ArenaBook, ArenaRole
+from wavserve.models.arena.book import ArenaBook, ArenaRole, Cells
 
 actions = st.lists(
     st.tuples(
@@ -141,3 +145,32 @@ def test_handles_that_were_never_allocated_are_stale(handle: list[int]) -> None:
 def test_an_arena_without_slots_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         ArenaBook(0, lease_s=1.0)
+
+
+def test_a_pin_during_an_allocation_keeps_its_slot() -> None:
+    """A reader pins between the allocator's check and its claim. The allocation fails, and the handle becomes stale."""
+    cells = Cells.over(bytearray(Cells.nbytes(1)), 1)
+    now = [100.0]
+    book, late = (ArenaBook(1, 10.0, lambda: now[0], cells) for _ in range(2))
+    handles = book.allocate(1)
+    book.publish(handles)
+    now[0] += 11
+    reader = ExitStack()
+    pinned_at_claim = cells.generation.view(ClaimedColumn)
+    pinned_at_claim.before_claim = lambda: reader.enter_context(late.pin(handles, ArenaRole.VALUE))
+    allocator = ArenaBook(1, 10.0, lambda: now[0], replace(cells, generation=pinned_at_claim))
+    with reader:
+        with pytest.raises(ArenaFull, match="a reader pinned a slot"):
+            allocator.allocate(1)
+        assert not late.current(handles)  # the reader learns it, and nobody overwrites what it reads
+    assert len(book.allocate(1)) == 1
+
+
+class ClaimedColumn(np.ndarray):
+    """Generations of slots; `before_claim` runs just before an allocator writes new ones."""
+
+    before_claim: Callable[[], None]
+
+    def __setitem__(self, slots: object, generations: object) -> None:
+        self.before_claim()
+        super().__setitem__(slots, generations)

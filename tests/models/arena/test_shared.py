@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,9 +13,9 @@ import torch
 from wavserve.core.errors import ArenaFull, BackendError, SettingsError
 from wavserve.models.arena import slabs
 from wavserve.models.arena.arena import SlotShape
-from wavserve.models.arena.book import ArenaBook, ArenaRole, Cells
+from wavserve.models.arena.book import ArenaRole
 from wavserve.models.arena.shared import ArenaConfig, AttachedArenas, SharedArena
-from wavserve.system.processes import Process, commands_with, orphans, owned_name
+from wavserve.system.processes import owned_name
 
 pytestmark = pytest.mark.skipif(not slabs.SHM.is_dir(), reason="there is no /dev/shm")
 
@@ -152,66 +149,3 @@ def test_features_have_the_configured_dtype() -> None:
     assert read is not None
     assert read.read_video(1, handles[:, 0]).dtype == torch.bfloat16
     arena.close()
-
-
-def test_files_of_living_processes_are_no_orphans(tmp_path: Path) -> None:
-    mine = owned_name("kind")
-    pid, started = mine.rsplit("-", 2)[1:]
-    dead = mine.replace(f"-{pid}-{started}", f"-{pid}-{int(started) - 1}")  # the same pid, an earlier process
-    elsewhere = mine.replace("kind-", "kind-1")  # of another pid namespace, whose processes are unknown here
-    for name in (mine, f"{mine}-x", f"{dead}-y", elsewhere, "kind-z", "other-1-2-3"):
-        (tmp_path / name).touch()
-    assert [path.name for path in orphans("kind", tmp_path)] == [f"{dead}-y"]
-
-
-def test_a_process_is_known_by_its_pid_and_start_time() -> None:
-    me = Process.me()
-    assert me.alive
-    assert not Process(me.pid, me.started + 1).alive
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        other = Process(child.pid, int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]))
-        assert other.alive
-        child.kill()
-    assert not other.alive
-
-
-def test_a_process_name_that_is_not_utf_8_is_handled() -> None:
-    """The kernel cuts names at 15 bytes, which may be in the middle of a letter."""
-    rename = "import ctypes; ctypes.CDLL(None).prctl(15, 'ж'.encode() * 8); print(flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as odd:
-        assert odd.stdout is not None
-        odd.stdout.readline()
-        matching = commands_with("prctl(15", {Path(sys.executable).name})
-        assert [process.pid for process in matching] == [odd.pid]
-        odd.communicate("\n")
-
-
-def test_a_pin_during_an_allocation_keeps_its_slot() -> None:
-    """A reader pins between the allocator's check and its claim. The allocation fails, and the handle becomes stale."""
-    cells = Cells.over(bytearray(Cells.nbytes(1)), 1)
-    now = [100.0]
-    book, late = (ArenaBook(1, 10.0, lambda: now[0], cells) for _ in range(2))
-    handles = book.allocate(1)
-    book.publish(handles)
-    now[0] += 11
-    reader = ExitStack()
-    pinned_at_claim = cells.generation.view(ClaimedColumn)
-    pinned_at_claim.before_claim = lambda: reader.enter_context(late.pin(handles, ArenaRole.VALUE))
-    allocator = ArenaBook(1, 10.0, lambda: now[0], replace(cells, generation=pinned_at_claim))
-    with reader:
-        with pytest.raises(ArenaFull, match="a reader pinned a slot"):
-            allocator.allocate(1)
-        assert not late.current(handles)  # the reader learns it, and nobody overwrites what it reads
-    assert len(book.allocate(1)) == 1
-
-
-class ClaimedColumn(np.ndarray):
-    """Generations of slots; `before_claim` runs just before an allocator writes new ones."""
-
-    before_claim: Callable[[], None]
-
-    def __setitem__(self, slots: object, generations: object) -> None:
-        self.before_claim()
-        super().__setitem__(slots, generations)
