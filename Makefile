@@ -10,7 +10,7 @@ TRITON := nvidia-pytriton==0.7.0
 TORCH_INDEX ?=
 # Anything else pip should be told, e.g. PIP_EXTRA_ARGS="--proxy http://..."
 PIP_EXTRA_ARGS ?=
-# Which load test, and a running service instead of one of its own: make loadtest SCENARIO=steady URL=... GRPC=...
+# The load test, and a running service to use instead of a new one: make loadtest SCENARIO=steady URL=... GRPC=...
 SCENARIO ?= smoke
 URL ?=
 GRPC ?=
@@ -74,21 +74,21 @@ protos: install ## regenerate service/wavserve/pb from protos/
 loadtest: install ## simulated robots: SCENARIO=smoke, steady, burst, soak, overload, slow-backend, mixed-k or ramp
 	$(BIN)/python -m loadtest.load $(SCENARIO) $(if $(URL),--url $(URL)) $(if $(GRPC),--grpc $(GRPC)) $(ARGS)
 
-# Progress on standard error; the figures are one JSON object on the last line of standard output.
+# Progress goes to standard error. The last line of standard output is one JSON object of figures and aims.
 bench: install ## every benchmark (about 35 minutes on two cores)
 	$(BIN)/python -m loadtest.bench.all
 
-bench-exact: install ## the plain path against the fast one
+bench-exact: install ## the plain path against the fast one: time, memory, differences
 	$(BIN)/python -m loadtest.bench.exact $(ARGS)
 
-bench-triton: install ## models in this process against a real Triton: time, bytes, memory, recovery
+bench-triton: install ## models on a real Triton against models in process: time, bytes, memory, recovery
 	$(BIN)/python -m loadtest.bench.on_triton $(ARGS)
 
-bench-plan: install ## a plan, and the edges' own cost
+bench-plan: install ## time of a plan, and the edges' own cost
 	$(BIN)/python -m loadtest.bench.plan $(ARGS)
 
-gpu-report: install ## what only a GPU can show, checked and timed, into docs/benchmarks (try it: ARGS="--device cpu --quick --out /tmp")
+gpu-report: install ## check and time what only a GPU can show, into docs/benchmarks (try it: ARGS="--device cpu --quick --out /tmp")
 	$(BIN)/python -m loadtest.bench.gpu_report $(ARGS)
 
-bench-serving: install ## ours against a server that makes one plan at a time, on the plain path and on ours
+bench-serving: install ## the service against servers that make one plan at a time
 	$(BIN)/python -m loadtest.bench.serving $(ARGS)

@@ -1,6 +1,6 @@
-"""Small inline SVG charts for the demo page: dots, lines, bars. Text in, text out; the standard library only.
+"""Small inline SVG charts for the demo page: dots, lines, bars. They need the standard library only.
 
-Called by `demo_page`. Colours and sizes of text are classes, which the page's style sheet fills.
+Elements have classes; the page's style sheet defines their colours and text sizes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A plotting area of `width` x `height` pixels for values `x0..x1` and `y0..y1`, with room for labels around it."""
+    """A drawing of `width` x `height` pixels for values `x0..x1` and `y0..y1`, with margins in pixels for labels."""
 
     width: int
     height: int
@@ -36,15 +36,15 @@ class Frame:
 
 
 def around(values: Iterable[float], margin: float = 0.08) -> tuple[float, float]:
-    """A range that shows every value; never empty."""
-    found = list(values)
-    low, high = min(found), max(found)
+    """A range with a margin around all values. It is never empty."""
+    listed = list(values)
+    low, high = min(listed), max(listed)
     room = (high - low) * margin or max(abs(high), 1.0) * margin
     return low - room, high + room
 
 
 def svg(frame: Frame, label: str, *parts: str) -> str:
-    """The drawing, with its accessible name."""
+    """The drawing as an `<svg>` element with an accessible name."""
     return (
         f'<svg viewBox="0 0 {frame.width} {frame.height}" width="{frame.width}" height="{frame.height}" role="img" '
         f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
@@ -52,7 +52,7 @@ def svg(frame: Frame, label: str, *parts: str) -> str:
 
 
 def axes(frame: Frame, x_label: str, x_ticks: Sequence[float], y_ticks: int = 4) -> str:
-    """Horizontal grid lines with numbers, ticks below, and what the x axis counts."""
+    """Horizontal grid lines with numbers, ticks below, and the label of the x axis."""
     parts = []
     for i in range(y_ticks + 1):
         value = frame.y0 + (frame.y1 - frame.y0) * i / y_ticks
@@ -67,8 +67,8 @@ def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def text(x: float, y: float, words: str, anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+def text(x: float, y: float, content: str, anchor: str = "middle") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(content)}</text>'
 
 
 def dot(kind: str, x: float, y: float, radius: float, title: str) -> str:
@@ -82,7 +82,7 @@ def polyline(kind: str, frame: Frame, values: Sequence[float]) -> str:
 
 
 def column(frame: Frame, x: float, half: float) -> str:
-    """A shaded strip of the whole height around `x`."""
+    """A shaded strip over the whole height, `half` pixels to each side of `x`."""
     height = frame.height - frame.bottom - frame.top
     return (
         f'<rect class="column" x="{frame.x(x) - half:.1f}" y="{frame.top}" width="{2 * half:.1f}" height="{height}"/>'
@@ -90,9 +90,9 @@ def column(frame: Frame, x: float, half: float) -> str:
 
 
 def score_plot(iteration: Mapping[str, Any]) -> str:
-    """One iteration of a receipt: a column per video sample n, a dot per value sample's SNR, a bar at n's score.
+    """One iteration of a receipt: a column per video sample n, a dot per value sample's SNR, and a bar at n's score.
 
-    Elite video samples have a shaded column, elite value samples a filled dot (rows `n * M + m`).
+    Elite video samples have a shaded column; elite value samples (rows `n * M + m`) have a filled dot.
     """
     snr, scores = iteration["snr"], iteration["scores"]
     low, high = around([*scores, *(value for row in snr for value in row)])
@@ -110,7 +110,7 @@ def score_plot(iteration: Mapping[str, Any]) -> str:
 
 
 def spread_plot(video: Sequence[float], value: Sequence[float]) -> str:
-    """Mean noise std of both Gaussians, from 1 before the first iteration."""
+    """Mean noise std of both Gaussians after each iteration; it is 1 before the first."""
     low, high = around([*video, *value, 1.0])
     frame = Frame(320, 170, 0, max(len(video), 1), low, high)
     lines = [polyline("first", frame, [1.0, *video]), polyline("second", frame, [1.0, *value])]
@@ -118,7 +118,7 @@ def spread_plot(video: Sequence[float], value: Sequence[float]) -> str:
 
 
 def stage_bars(stages: Sequence[tuple[str, float]]) -> str:
-    """A bar per stage, in milliseconds."""
+    """A bar for each stage, in milliseconds."""
     longest = max([ms for _, ms in stages] + [1e-9])
     frame = Frame(420, 22 * len(stages) + 6, 0, longest, 0, 1, left=120, right=80)
     parts = []
@@ -132,7 +132,7 @@ def stage_bars(stages: Sequence[tuple[str, float]]) -> str:
 
 
 def action_plot(name: str, values: Sequence[float]) -> str:
-    """One action dimension over the chunk's steps."""
+    """One action dimension over the steps of the chunk."""
     low, high = around(values)
     frame = Frame(230, 120, 0, max(len(values) - 1, 1), low, high)
     ticks = sorted({0, len(values) // 2, len(values) - 1})

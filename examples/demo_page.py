@@ -1,6 +1,6 @@
 """The demo's page: what the robot sent and what the service answered, as one HTML file that needs no network.
 
-Called by `demo.py` with plain JSON answers; knows nothing of how they came. Pictures are data URIs, charts inline SVG.
+Images are data URIs, charts are inline SVG. This module knows only JSON answers, and not how they were requested.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ UNTRAINED = (
     "<strong>Untrained: seeded random weights.</strong> These plans show that the service works, not that a robot "
     "would succeed: the scores, the imagined frames and the actions carry no meaning. Never run them on a robot."
 )
-STAGES = '<p class="note">Slices of one plan run at the same time; their stages add up, to more than the total.</p>'
+STAGES = '<p class="note">Slices of one plan run in parallel, so the stages add up to more than the total.</p>'
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """One plan: the frames sent (camera -> PNG), the JSON answer, and the seconds the robot waited."""
+class ShownPlan:
+    """One plan: the frames sent (camera -> PNG), the JSON answer, and the seconds that the robot waited."""
 
     step: int
     frames: Mapping[str, bytes]
@@ -49,15 +49,15 @@ class Shown:
     wall_s: float
 
 
-def render(instruction: str, action_names: Sequence[str], plans: Sequence[Shown]) -> str:
-    """The whole page. `plans` in the order they were made; their answers have the names of `ActionChunk`."""
+def render(instruction: str, action_names: Sequence[str], plans: Sequence[ShownPlan]) -> str:
+    """The whole page. `plans` are in time order; their answers have the field names of `ActionChunk`."""
     receipt = plans[0].answer["receipt"]
     warning = f'<p class="warning">{UNTRAINED}</p>' if receipt["untrained"] else ""
     intro = (
         f"<p>Policy <code>{escape(receipt['policy'])}</code>, "
         f"digest <code>{escape(receipt['policy_digest'][:16])}</code>, "
         f"wavserve {escape(receipt['version'])}. Instruction: <em>{escape(instruction)}</em></p>"
-        f"<p>{len(plans)} plans in one session; between two of them the robot executes the first steps of a chunk.</p>"
+        f"<p>{len(plans)} plans in one session; between two plans the robot executes the first steps of a chunk.</p>"
     )
     body = "".join(_plan(number, plan, action_names) for number, plan in enumerate(plans, 1))
     return (
@@ -68,22 +68,22 @@ def render(instruction: str, action_names: Sequence[str], plans: Sequence[Shown]
     )
 
 
-def _plan(number: int, plan: Shown, action_names: Sequence[str]) -> str:
+def _plan(number: int, plan: ShownPlan, action_names: Sequence[str]) -> str:
     receipt = plan.answer["receipt"]
-    frames = [_picture("frame", data, camera) for camera, data in plan.frames.items()]
+    frames = [_image("frame", data, camera) for camera, data in plan.frames.items()]
     return "".join(
         [
             f"<h2>Plan {number}, at control step {plan.step}</h2>{_summary(plan)}",
-            f'<h3>What the cameras saw</h3><div class="row">{"".join(frames)}</div>',
+            f'<h3>Camera frames</h3><div class="row">{"".join(frames)}</div>',
             _planning(receipt),
-            f"<h3>Where the time went</h3>{stage_bars(list(receipt['stage_ms'].items()))}{STAGES}",
+            f"<h3>Time by stage</h3>{stage_bars(list(receipt['stage_ms'].items()))}{STAGES}",
             _actions(plan.answer, action_names),
             _imagined(plan.answer),
         ]
     )
 
 
-def _summary(plan: Shown) -> str:
+def _summary(plan: ShownPlan) -> str:
     receipt, options = plan.answer["receipt"], plan.answer["receipt"]["planner"]
     facts = {
         "mode": options["mode"],
@@ -107,9 +107,9 @@ def _planning(receipt: Mapping[str, Any]) -> str:
     spread = spread_plot([it["video_std"] for it in iterations], [it["value_std"] for it in iterations])
     return (
         f'<h3>Scores: every sample of every iteration</h3><div class="row">{"".join(plots)}</div>'
-        '<p class="note">A dot is the signal-to-noise ratio of one value sample; the bar is the score its video sample '
-        'is credited with; shaded columns are elite video samples, <span class="second-key">filled dots</span> elite '
-        "value samples.</p><h3>Noise std per iteration</h3>"
+        '<p class="note">A dot is the signal-to-noise ratio of one value sample. The bar is the score of its video '
+        'sample. Shaded columns are elite video samples; <span class="second-key">filled dots</span> are elite value '
+        "samples.</p><h3>Noise std per iteration</h3>"
         f'{spread}<p class="note"><span class="first-key">video</span>, <span class="second-key">value</span></p>'
     )
 
@@ -129,15 +129,15 @@ def _imagined(answer: Mapping[str, Any]) -> str:
     rows = []
     for view in answer["imagined"]:
         frames = (base64.b64decode(frame["data"]) for frame in view["frames"])
-        pictures = (_picture("imagined", png, f"{view['camera']} +{i}") for i, png in enumerate(frames))
-        rows.append(f'<div class="row">{"".join(pictures)}</div>')
+        images = (_image("imagined", png, f"{view['camera']} +{i}") for i, png in enumerate(frames))
+        rows.append(f'<div class="row">{"".join(images)}</div>')
     return f"<h3>The future this plan imagines</h3>{''.join(rows)}" if rows else ""
 
 
-def _picture(kind: str, png: bytes, caption: str) -> str:
+def _image(kind: str, png: bytes, caption: str) -> str:
     data = base64.b64encode(png).decode("ascii")
-    words = escape(caption)
+    label = escape(caption)
     return (
-        f'<figure><img class="{kind}" alt="{words}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{words}</figcaption></figure>"
+        f'<figure><img class="{kind}" alt="{label}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{label}</figcaption></figure>"
     )

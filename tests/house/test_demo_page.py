@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from examples.demo import started
-from examples.demo_page import Shown, render
+from examples.demo_page import ShownPlan, render
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"  # one red pixel
@@ -63,7 +63,7 @@ def example_answer(num_iterations: int = 2, untrained: bool = True, imagined: in
 
 def page(answer: dict[str, Any] | None = None, instruction: str = "pick it up") -> str:
     frames = {"agentview": PNG, "wrist": PNG}
-    return render(instruction, NAMES, [Shown(8, frames, answer or example_answer(), 1.25)])
+    return render(instruction, NAMES, [ShownPlan(8, frames, answer or example_answer(), 1.25)])
 
 
 def drawings(html: str) -> list[ET.Element]:
