@@ -69,22 +69,6 @@ def example_job(spec: PolicySpec, seed: int, **config: object) -> PlanJob:
     return PlanJob(frames, text, history, changed, NamedNoise((seed, 0)))
 
 
-class ManualClock:
-    """A clock that stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-async def yield_to_loop(turns: int = 20) -> None:
-    """Lets every other task run, `turns` times."""
-    for _ in range(turns):
-        await asyncio.sleep(0)
-
-
 async def at_once(verb: str) -> None:
     """A `before` that neither waits nor fails."""
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.planning.rig import yield_to_loop
+from tests.clock import yield_to_loop
 from wavserve.core.errors import ModelDown
 from wavserve.planning.gather import gather
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.planning.rig import MakeRig, ManualClock, Rig, RigOptions, example_job, example_spec, rigged
+from tests.clock import ManualClock
+from tests.planning.rig import MakeRig, Rig, RigOptions, example_job, example_spec, rigged
 from wavserve.core.types import Gaussian, Plan, Stop
 from wavserve.planning.model_calls import PlanJob
 from wavserve.scheduling.admission import Demand

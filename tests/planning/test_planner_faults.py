@@ -7,7 +7,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from tests.planning.rig import MakeRig, Rig, RigOptions, example_job, example_spec, yield_to_loop
+from tests.clock import yield_to_loop
+from tests.planning.rig import MakeRig, Rig, RigOptions, example_job, example_spec
 from wavserve.core.errors import BackendError, StaleHandle
 from wavserve.models.arena.book import ArenaBook, ArenaRole
 

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tests.planning.rig import MakeRig, Rig, RigOptions, yield_to_loop
+from tests.clock import yield_to_loop
+from tests.planning.rig import MakeRig, Rig, RigOptions
 from tests.policy.requests import SPEC, first
 from wavserve.core.errors import NotReady
 from wavserve.core.messages import ActionChunk

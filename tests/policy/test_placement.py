@@ -7,7 +7,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from tests.planning.rig import MakeRig, Rig, RigOptions, example_backend, example_device, yield_to_loop
+from tests.clock import yield_to_loop
+from tests.planning.rig import MakeRig, Rig, RigOptions, example_backend, example_device
 from tests.policy.requests import first
 from wavserve.core.errors import ModelDown, NotReady
 from wavserve.planning.device import Device, Health

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tests.planning.rig import MakeRig, ManualClock, Rig, RigOptions, yield_to_loop
+from tests.clock import ManualClock, yield_to_loop
+from tests.planning.rig import MakeRig, Rig, RigOptions
 from tests.policy.requests import first, follow
 from wavserve.core.errors import DeadlineExceeded
 from wavserve.core.messages import ActionChunk

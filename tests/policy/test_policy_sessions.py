@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.planning.rig import Rig, yield_to_loop
+from tests.clock import yield_to_loop
+from tests.planning.rig import Rig
 from tests.policy.requests import first, follow
 from wavserve.core.errors import BackendError, Overloaded, SequenceConflict, UnknownSession
 from wavserve.core.types import PlanRequest

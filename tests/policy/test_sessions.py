@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.planning.rig import ManualClock
+from tests.clock import ManualClock
 from wavserve.core.errors import Overloaded
 from wavserve.policy.sessions import FrameMemory, MemorySessions, Session
 

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.planning.rig import ManualClock
+from tests.clock import ManualClock
 from tests.scheduling.echo import Echo, StartBatcher, running_batcher
 from wavserve.scheduling.admission import Admission
 

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 
-from tests.planning.rig import CLOSE_S, yield_to_loop
+from tests.clock import yield_to_loop
+from tests.planning.rig import CLOSE_S
 from wavserve.backends.base import Backend
 from wavserve.core.types import Clock, Tensors
 from wavserve.core.verbs import VERBS

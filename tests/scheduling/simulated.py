@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from tests.planning.rig import ManualClock
+from tests.clock import ManualClock
 from wavserve.core.errors import DeadlineExceeded, Overloaded
 from wavserve.scheduling.admission import Admission, Demand
 from wavserve.scheduling.ledger import Ticket, Work

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tests.planning.rig import ManualClock
+from tests.clock import ManualClock
 from wavserve.core.errors import DeadlineExceeded, Overloaded
 from wavserve.scheduling.admission import Admission, Demand
 from wavserve.scheduling.lateness import MIN_MARGIN_S

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.planning.rig import yield_to_loop
+from tests.clock import yield_to_loop
 from tests.scheduling.echo import Echo, StartBatcher, due, group, limits, running_batcher, submit
 from wavserve.core.errors import BackendError, NotReady, StaleHandle
 from wavserve.core.types import Tensors

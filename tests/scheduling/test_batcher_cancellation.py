@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.planning.rig import yield_to_loop
+from tests.clock import yield_to_loop
 from tests.scheduling.echo import Echo, StartBatcher, group, limits, submit
 
 

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from tests.planning.rig import ManualClock
+from tests.clock import ManualClock
 from tests.scheduling.echo import Echo, StartBatcher, due, group, limits, submit
 from wavserve.core.errors import StaleHandle
 from wavserve.core.types import Tensors

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from tests.planning.rig import yield_to_loop
+from tests.clock import yield_to_loop
 from tests.scheduling.echo import Echo, StartBatcher, due, group, limits, submit
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.planning.rig import ManualClock
+from tests.clock import ManualClock
 from wavserve.scheduling.costs import HALF_LIFE_S, CallKind, Costs, Meter
 
 KIND = CallKind("imagine")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.planning.rig import ManualClock
+from tests.clock import ManualClock
 from tests.scheduling.simulated import Arrival, SimulatedDevice, arrivals
 from wavserve.core.errors import DeadlineExceeded, Overloaded
 from wavserve.scheduling.admission import Admission, Demand

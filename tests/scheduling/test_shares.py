@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tests.planning.rig import ManualClock
+from tests.clock import ManualClock
 from wavserve.core.errors import Overloaded
 from wavserve.scheduling.ledger import Ticket
 from wavserve.scheduling.shares import MAX_RETRY_S, MIN_RETRY_S, PATIENCE_S, Shares

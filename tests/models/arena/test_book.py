@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.planning.rig import ManualClock
+from tests.clock import ManualClock
 from wavserve.core.errors import ArenaFull
 from wavserve.models.arena.book import ArenaBook, ArenaRole, Cells
 
