@@ -250,7 +250,7 @@ def medians(turns: Sequence[TurnResult]) -> dict[str, float | None]:
         "p50_ms": p50,
         "p99_ms": p99,
         "in_time": round(statistics.median(turn.in_time for turn in turns), 3),
-        "rounds": round(statistics.median(turn.iterations for turn in turns), 2),
+        "iterations": round(statistics.median(turn.iterations for turn in turns), 2),
     }
 
 
@@ -276,7 +276,7 @@ def table(found: Mapping[str, Any]) -> str:
                 p50, p99 = ("-" if of[key] is None else f"{of[key]:.0f}" for key in ("p50_ms", "p99_ms"))
                 lines.append(
                     f"{name:<9} {robots:>6} {server:<20} {of['plans_per_s']:7.2f} {p50:>8} "
-                    f"{p99:>8} {of['in_time']:8.0%} {of['rounds']:4.1f}   {over:.2f}"
+                    f"{p99:>8} {of['in_time']:8.0%} {of['iterations']:4.1f}   {over:.2f}"
                 )
     spreads = found["p99_over_p50"]
     lines.append(

@@ -117,7 +117,7 @@ class Robot:
                 self._record(request.phase, self._playback.begin(request.ended))
                 return self._playback.request_at
             case "refused":
-                retry_after_s = (request.retry_after_s or 0.0) if self._identity.group.heeds_retry else 0.0
+                retry_after_s = (request.retry_after_s or 0.0) if self._identity.group.honours_retry_after else 0.0
                 return request.ended + max(retry_after_s, MIN_RETRY_S)
             case "missed":
                 return request.ended

@@ -44,7 +44,7 @@ class RobotGroup(_Table):
     replan_at: int = Field(default=4, ge=0, description="request the next chunk when this many steps remain")
     think_s: Seconds = Field(default=0.0, description="pause before every request")
     jitter_s: Seconds = Field(default=0.0, description="largest random time added to every pause")
-    heeds_retry: bool = Field(default=True, description="wait for the retry time of a refusal")
+    honours_retry_after: bool = Field(default=True, description="wait for the retry time of a refusal")
     deadline_ms: Count | None = Field(default=None, description="deadline of every request")
     deadline_plans: Positive | None = Field(
         default=None, description="the same, in units of a lone robot's plan, which an earlier phase measures"

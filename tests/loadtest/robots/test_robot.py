@@ -116,7 +116,7 @@ async def test_a_refused_robot_waits_for_the_retry_time() -> None:
         ("answered", None),
     ]
     rude = FakeTransport(FakeClock(), 0.1, list(errors))
-    await worked(arm(heeds_retry=False), rude, until=0.3)
+    await worked(arm(honours_retry_after=False), rude, until=0.3)
     assert [at for at, _ in rude.sent] == pytest.approx([0.0, 0.11, 0.22])
 
 
