@@ -21,7 +21,7 @@ from wavserve.backends.triton.server import ServerConfig, TritonServer, new_name
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import MODELS, Status
+from wavserve.core.verbs import MODELS, GroupStatus
 from wavserve.models.arena import slabs
 from wavserve.models.arena.book import ArenaBook, Cells
 from wavserve.models.runners.loading import RunnerConfig, load_runners
@@ -50,7 +50,7 @@ class Subject:
         inputs = example_inputs(self.spec, "imagine", groups)
         inputs = {**inputs, "noise_name": np.array([[[0, n] for n in range(samples)]] * groups)}
         outputs = await self.run("imagine", inputs)
-        assert outputs["status"].tolist() == [Status.OK] * groups
+        assert outputs["status"].tolist() == [GroupStatus.OK] * groups
         return outputs["handles"]
 
 

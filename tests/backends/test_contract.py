@@ -13,7 +13,7 @@ from wavserve.core import noise
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.noise import Stream
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import VERBS, Status
+from wavserve.core.verbs import VERBS, GroupStatus
 
 BEGUN_S = {"fake": 0.001, "local": 0.2, "triton": 0.2}
 """Seconds after which the model has begun a call."""
@@ -110,9 +110,9 @@ async def test_explicit_noise_replaces_the_named_draw(subject: Subject) -> None:
 async def test_a_missing_text_fails_its_group_and_the_neighbour_is_served(subject: Subject) -> None:
     await subject.run("release", {"handles": await subject.imagine()})  # text 0 is cached now
     both = await subject.run("imagine", example_inputs(subject.spec, "imagine", 2, text=False))
-    assert both["status"].tolist() == [Status.OK, Status.TEXT_MISS]
+    assert both["status"].tolist() == [GroupStatus.OK, GroupStatus.TEXT_MISS]
     missed = await subject.run("denoise", example_inputs(subject.spec, "denoise", 2, text=False))
-    assert missed["status"].tolist() == [Status.OK, Status.TEXT_MISS]
+    assert missed["status"].tolist() == [GroupStatus.OK, GroupStatus.TEXT_MISS]
     assert await subject.used() == N
 
 
@@ -123,14 +123,14 @@ async def test_the_most_recent_texts_stay_cached(subject: Subject) -> None:
     cached = []
     for seed in range(6):
         outputs = await subject.run("denoise", example_inputs(subject.spec, "denoise", seed=seed, text=False))
-        cached.append(outputs["status"][0] == Status.OK)
+        cached.append(outputs["status"][0] == GroupStatus.OK)
     assert cached == [False, False, True, True, True, True]
 
 
 async def test_a_full_arena_fails_a_whole_group_and_the_neighbour_is_served(subject: Subject) -> None:
     held = await subject.imagine(samples=SLOTS - N)
     outputs = await subject.run("imagine", example_inputs(subject.spec, "imagine", 2))
-    assert outputs["status"].tolist() == [Status.OK, Status.ARENA_FULL]
+    assert outputs["status"].tolist() == [GroupStatus.OK, GroupStatus.ARENA_FULL]
     assert await subject.used() == SLOTS
     await subject.run("release", {"handles": held})
     assert await subject.used() == N
@@ -142,7 +142,7 @@ async def test_score_releases_slots_only_when_its_parameter_says_so(subject: Sub
     for release in (0, 1):
         outputs = await subject.run("score", value_inputs(subject.spec, handles, flow_steps=1, release=release))
         assert await subject.used() == N * (1 - release)
-        assert outputs["status"].tolist() == [Status.OK]
+        assert outputs["status"].tolist() == [GroupStatus.OK]
 
 
 @pytest.mark.parametrize("verb", ["score", "value_features", "decode"])
@@ -157,8 +157,8 @@ async def test_a_stale_handle_fails_its_group_and_the_neighbour_is_served(subjec
     else:
         params = {"flow_steps": 1, "release": 0} if verb == "score" else {}
         inputs = value_inputs(subject.spec, handles, 1, **params)
-    assert (await subject.run(verb, inputs))["status"].tolist() == [Status.STALE_HANDLE, Status.OK]
-    assert (await subject.run(verb, {**inputs, "handles": handles[::-1]}))["status"][1] == Status.STALE_HANDLE
+    assert (await subject.run(verb, inputs))["status"].tolist() == [GroupStatus.STALE_HANDLE, GroupStatus.OK]
+    assert (await subject.run(verb, {**inputs, "handles": handles[::-1]}))["status"][1] == GroupStatus.STALE_HANDLE
 
 
 async def test_a_second_release_does_not_free_the_slots_next_owner(subject: Subject) -> None:
@@ -225,7 +225,7 @@ async def test_a_cancelled_call_stops_before_its_end(subject: Subject) -> None:
     await subject.run("release", {"handles": np.zeros((1, 0, 2), np.int64)})  # queues behind the cancelled call
     assert await subject.used() == N
     scored = await subject.run("score", value_inputs(subject.spec, handles, flow_steps=1, release=1))
-    assert scored["status"].tolist() == [Status.OK]
+    assert scored["status"].tolist() == [GroupStatus.OK]
 
 
 async def test_a_cancelled_writer_spoils_no_features_and_frees_its_slots(subject: Subject) -> None:
@@ -241,6 +241,6 @@ async def test_a_cancelled_writer_spoils_no_features_and_frees_its_slots(subject
 async def scores_of(subject: Subject, imagining: Tensors) -> np.ndarray:
     """Imagines samples in one call, and returns their values. All slots are free afterwards."""
     outputs = await subject.run("imagine", imagining)
-    assert outputs["status"].tolist() == [Status.OK]
+    assert outputs["status"].tolist() == [GroupStatus.OK]
     scoring = value_inputs(subject.spec, outputs["handles"], flow_steps=2, release=1)
     return (await subject.run("score", scoring))["values"]

@@ -15,7 +15,7 @@ from tests.edge.fakes import CHUNK, example_chunk_of, example_image, example_obs
 from tests.edge.robots import ROBOTS, GrpcRobot, JsonRobot, Robot
 from tests.edge.served import Served
 from wavserve.core.types import PlanRequest
-from wavserve.edge.http.models import ChunkAnswer, PoliciesAnswer
+from wavserve.edge.http.schemas import ChunkAnswer, PoliciesAnswer
 from wavserve.pb import wavserve_pb2 as pb
 
 FULL = example_observation(

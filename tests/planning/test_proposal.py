@@ -132,7 +132,7 @@ def test_a_call_draws_the_noises_that_it_names() -> None:
         "mean": np.array([[[10.0]], [[0.0]]], np.float32),
         "std": np.array([[[0.0]], [[1.0]]], np.float32),
     }
-    called = noise.of_inputs(inputs, Stream.VIDEO, (1, 4))
+    called = noise.call_noise(inputs, Stream.VIDEO, (1, 4))
     assert np.array_equal(called[0], np.full((2, 1, 4), 10.0))
     assert np.array_equal(called[1], noise.draw_many((6, 2), Stream.VIDEO, 1, [0, 1], (1, 4)))
 

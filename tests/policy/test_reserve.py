@@ -109,11 +109,11 @@ async def test_running_plans_and_requests_being_read_share_the_places(make_rig: 
     rig = await make_rig(RigOptions(max_plans=1))
     running = asyncio.ensure_future(rig.policy.plan(first()))
     await yield_to_loop(2)
-    with pytest.raises(Overloaded, match="1 plans are under way"):
+    with pytest.raises(Overloaded, match="the limit of 1 plans"):
         reserve(rig, None)
     await running
     with rig.policy.reserve(None) as permit:
-        with pytest.raises(Overloaded, match="1 plans are under way"):
+        with pytest.raises(Overloaded, match="the limit of 1 plans"):
             reserve(rig, None)
         await rig.policy.plan(first(), None, permit)
         reserve(rig, None)
@@ -127,7 +127,7 @@ async def test_more_plans_than_places_are_refused_at_once(make_rig: MakeRig) -> 
     rig = await make_rig(RigOptions(max_plans=2))
     running = [asyncio.ensure_future(rig.policy.plan(first(seed))) for seed in range(2)]
     await yield_to_loop(2)
-    with pytest.raises(Overloaded, match="2 plans are under way") as refused:
+    with pytest.raises(Overloaded, match="the limit of 2 plans") as refused:
         await rig.policy.plan(first(9))
     assert refused.value.retry_after_s > 0
     await asyncio.gather(*running)

@@ -93,7 +93,7 @@ class SimulatedDevice:
         else:
             assert plan.ticket.bounded or not plan.wanted, "without a deadline every iteration is granted"
             plan.final = True
-            self.admission.finish(plan.ticket, Work(part_s))
+            self.admission.begin_final(plan.ticket, Work(part_s))
         plan.granted_calls = plan.calls
 
     def _end(self, plan: SimulatedPlan) -> None:

@@ -165,7 +165,7 @@ def test_while_a_robot_is_refused_shares_count(admission: Admission, clock: Manu
         admission.admit(Demand("refused", Work(0.55), Work(0.55)), clock.now + 0.6)
     assert not admission.grant(busy, Work(0.1), Work(0.2))
     admission.leave(greedy)
-    with pytest.raises(Overloaded, match="has used its share"):
+    with pytest.raises(Overloaded, match="is beyond its share"):
         admission.admit(Demand("greedy", Work(0.1), Work(0.1)), clock.now + 9.0)
     admission.admit(Demand("refused", Work(0.55), Work(0.55)), clock.now + 0.6)
     assert not admission.grant(busy, Work(0.1), Work(0.2)), "greedy was refused in the meantime"
@@ -176,7 +176,7 @@ def test_while_a_robot_is_refused_shares_count(admission: Admission, clock: Manu
 def test_plans_that_end_late_raise_the_margin(admission: Admission, clock: ManualClock) -> None:
     for _ in range(60):
         ticket = admission.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 9.0)
-        admission.finish(ticket, Work(0.1))
+        admission.begin_final(ticket, Work(0.1))
         clock.now += 0.3
         admission.learn(ticket)
         admission.leave(ticket)
@@ -188,7 +188,7 @@ def test_plans_that_end_late_raise_the_margin(admission: Admission, clock: Manua
 def test_the_margin_fades_after_a_slow_moment(admission: Admission, clock: ManualClock) -> None:
     for _ in range(60):
         ticket = admission.admit(Demand("a", Work(0.1), Work(0.1)), clock.now + 999.0)
-        admission.finish(ticket, Work(0.1))
+        admission.begin_final(ticket, Work(0.1))
         clock.now += 9.0
         admission.learn(ticket)
         admission.leave(ticket)
@@ -216,7 +216,7 @@ def test_the_example_of_the_docstring_on_an_idle_device(admission: Admission, cl
         assert admission.grant(plan, ITERATION, FLOOR)
         run(plan, clock, 0.5)
     assert not admission.grant(plan, ITERATION, FLOOR)
-    admission.finish(plan, FLOOR)
+    admission.begin_final(plan, FLOOR)
     assert plan.predicted_end == pytest.approx(zero + 1.2)
 
 
@@ -235,7 +235,7 @@ def test_the_example_of_the_docstring_with_another_plan(
     run(plan, clock, 0.5)
 
     assert admission.grant(plan, ITERATION, FLOOR) == granted
-    admission.finish(plan, plan.remaining)
+    admission.begin_final(plan, plan.remaining)
     assert plan.predicted_end == pytest.approx(zero + end_s)
     with pytest.raises(Overloaded) as refused:
         admission.admit(Demand("third", Work(0.9), Work(0.9)), clock.now + 1.0)

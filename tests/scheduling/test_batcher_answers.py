@@ -15,7 +15,7 @@ from tests.clock import yield_to_loop
 from tests.scheduling.echo import Echo, StartBatcher, due, group, limits, running_batcher, submit
 from wavserve.core.errors import BackendError, NotReady, StaleHandle
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import VERBS, Status
+from wavserve.core.verbs import VERBS, GroupStatus
 from wavserve.scheduling.batcher import Batcher
 from wavserve.scheduling.groups import SampleGroup
 
@@ -101,8 +101,10 @@ class Chaos:
         if outcome == 1:
             raise BackendError("scripted")
         x = inputs["x"] if "x" in inputs else np.full(len(inputs["handles"]), -1)
-        status = np.full(len(x), {2: Status.STALE_HANDLE, 3: Status.ARENA_FULL}.get(outcome, Status.OK), np.int32)
-        self.answered += x[status == Status.OK].tolist()
+        status = np.full(
+            len(x), {2: GroupStatus.STALE_HANDLE, 3: GroupStatus.ARENA_FULL}.get(outcome, GroupStatus.OK), np.int32
+        )
+        self.answered += x[status == GroupStatus.OK].tolist()
         return {"x": x, "status": status, "handles": np.zeros((len(x), 1, 2), np.int64)}
 
     async def close(self) -> None:

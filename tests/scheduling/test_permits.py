@@ -46,7 +46,7 @@ def test_a_full_policy_refuses_and_says_when_to_ask_again(
     running.count, running.soonest_s = 1, soonest_s
     permits.check_room()
     running.count = 2
-    with pytest.raises(Overloaded, match="2 plans are under way or being read, the limit") as refused:
+    with pytest.raises(Overloaded, match="the limit of 2 plans and pending requests is reached") as refused:
         permits.check_room()
     assert refused.value.retry_after_s == retry_after_s
 

@@ -14,7 +14,7 @@ from wavserve.scheduling.ledger import Ticket, Work
 
 def predicted_end(admission: Admission, ticket: Ticket) -> float:
     """The predicted end of a plan; its remaining work stays as it is."""
-    admission.finish(ticket, ticket.remaining)
+    admission.begin_final(ticket, ticket.remaining)
     assert ticket.predicted_end is not None
     return ticket.predicted_end
 

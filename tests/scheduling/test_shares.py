@@ -50,7 +50,7 @@ def test_a_robot_beyond_its_share_is_refused_while_another_is_refused(shares: Sh
     paid_for(shares, "A", used_s=3)
     shares.check("A", clock.now + 9)  # nobody is refused
     shares.refusal("B", "too late", retry_s=1.0)
-    with pytest.raises(Overloaded, match=r"has used its share of the device for 6\.000 s to come") as refused:
+    with pytest.raises(Overloaded, match=r"is beyond its share of the device for 6\.000 s more") as refused:
         shares.check("A", clock.now + 9)
     assert refused.value.retry_after_s == MAX_RETRY_S
     shares.check("A", math.inf)  # a plan without a deadline may wait in line

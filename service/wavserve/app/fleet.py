@@ -132,7 +132,7 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
     loaded = await asyncio.to_thread(load_runners, opened, runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
     backend, book = LocalBackend(loaded.runners, loaded.workers), loaded.arena.book
-    size = Size(book.num_slots, loaded.workers, one_call_per_model=False)
+    size = BackendCapacity(book.num_slots, loaded.workers, one_call_per_model=False)
     device = _device(settings, opened.spec, wrap_backend(backend), metrics, size)
     placement = Placement([device], settings.limits.repair_s)
     return Fleet(
@@ -192,7 +192,7 @@ async def _behind_triton(
         spec, digest = bundle.parse(about.policy), about.digest
         num_slots = min(each.num_slots for each in supervisors if each.num_slots is not None)
         workers = settings.backend.workers or (MODELS_AT_ONCE_ON_CPU if about.device == "cpu" else 1)
-        size = Size(num_slots, workers, one_call_per_model=True)
+        size = BackendCapacity(num_slots, workers, one_call_per_model=True)
         devices = [_device(settings, spec, wrap_backend(backend), metrics, size) for backend in backends.values()]
     except BaseException:
         await asyncio.gather(*(each.close() for each in supervisors))
@@ -252,7 +252,7 @@ def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
     return sum(arena["used"] for arena in arenas), sum(arena["slots"] for arena in arenas)
 
 
-class Size(NamedTuple):
+class BackendCapacity(NamedTuple):
     """What a backend can take at once."""
 
     num_slots: int
@@ -263,7 +263,7 @@ class Size(NamedTuple):
     """whether each of these calls must be on another model"""
 
 
-def device_config(settings: Settings, size: Size) -> DeviceConfig:
+def device_config(settings: Settings, size: BackendCapacity) -> DeviceConfig:
     """The configuration of a device whose backend has this size."""
     batcher, planner, depth = settings.batcher, settings.planner, size.workers + settings.batcher.ready
     return DeviceConfig(
@@ -276,7 +276,7 @@ def device_config(settings: Settings, size: Size) -> DeviceConfig:
     )
 
 
-def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: Size) -> Device:
+def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: BackendCapacity) -> Device:
     """A device over a backend. Its batcher runs."""
     device = Device.over(spec, backend, device_config(settings, size), metrics.observe_call)
     device.batcher.start()

@@ -1,4 +1,4 @@
-"""The seam between planning and the models: one async method.
+"""The seam between scheduling and the models: one async method.
 
 Implementations: `local` (the models in this process), `triton` (in a Triton server), `fake` (numpy). Code above this
 seam must not depend on which one runs. `core.verbs` lists the verbs.

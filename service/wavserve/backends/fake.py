@@ -20,7 +20,7 @@ from wavserve.core.errors import ArenaFull, InvalidRequest
 from wavserve.core.noise import Stream
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import Status
+from wavserve.core.verbs import GroupStatus
 from wavserve.models.arena.book import ArenaBook, ArenaRole
 
 MAX_TEXTS = 4
@@ -79,12 +79,12 @@ class FakeBackend:
         for g in range(groups):
             text = self._text(inputs, g)
             if text is None:
-                status[g] = Status.TEXT_MISS
+                status[g] = GroupStatus.TEXT_MISS
                 continue
             try:
                 handles[g] = self.book.allocate(num_samples)
             except ArenaFull:
-                status[g] = Status.ARENA_FULL
+                status[g] = GroupStatus.ARENA_FULL
                 continue
             for (slot, _), sample in zip(handles[g], samples[g], strict=True):
                 self._slot_features[int(slot)] = float(sample.mean() * 10 + inputs["memory"][g].mean() + text)
@@ -93,12 +93,12 @@ class FakeBackend:
 
     def _denoise(self, inputs: Tensors) -> Tensors:
         missed = [self._text(inputs, g) is None for g in range(len(inputs["memory"]))]
-        status = np.where(missed, Status.TEXT_MISS, Status.OK).astype(np.int32)
+        status = np.where(missed, GroupStatus.TEXT_MISS, GroupStatus.OK).astype(np.int32)
         return {"latents": self._video_noise(inputs), "status": status}
 
     def _score(self, inputs: Tensors) -> Tensors:
         shape = (self._spec.num_value_tokens, self._spec.model.value.in_channels)
-        draws = noise.of_inputs(inputs, Stream.VALUE, shape)
+        draws = noise.call_noise(inputs, Stream.VALUE, shape)
         status = self._status(inputs["handles"])
         values = draws[..., -1] + self._read(self._slot_features, inputs["handles"])[..., None, None]
         if inputs["release"][0, 0]:
@@ -107,7 +107,7 @@ class FakeBackend:
 
     def _value_features(self, inputs: Tensors) -> Tensors:
         shape = (self._spec.num_value_tokens, self._spec.model.value.in_channels)
-        draws = noise.of_inputs(inputs, Stream.VALUE, shape)
+        draws = noise.call_noise(inputs, Stream.VALUE, shape)
         for (slot, _), draw in zip(inputs["handles"].reshape(-1, 2), draws, strict=True):
             self._slot_values[int(slot)] = float(draw.mean())
         return {"status": self._status(inputs["handles"])}
@@ -118,7 +118,7 @@ class FakeBackend:
 
     def _decode(self, inputs: Tensors) -> Tensors:
         shape = (self._spec.chunk, self._spec.model.action.in_channels)
-        draws = noise.of_inputs(inputs, Stream.ACTION, shape)
+        draws = noise.call_noise(inputs, Stream.ACTION, shape)
         handles = inputs["handles"]
         status = self._status(handles)
         features = self._read(self._slot_features, handles) + self._read(self._slot_values, handles)
@@ -130,7 +130,7 @@ class FakeBackend:
         spec = self._spec
         latent = spec.latent
         frame = (latent.num_future_frames, latent.height, latent.width)
-        return noise.of_inputs(inputs, Stream.VIDEO, (spec.num_views, spec.model.video.in_channels, *frame))
+        return noise.call_noise(inputs, Stream.VIDEO, (spec.num_views, spec.model.video.in_channels, *frame))
 
     def _text(self, inputs: Tensors, group: int) -> float | None:
         key = inputs["text_key"][group].tobytes()
@@ -142,7 +142,7 @@ class FakeBackend:
 
     def _status(self, handles: NDArray[Any]) -> NDArray[np.int32]:
         stale = [not self.book.current(group) for group in handles]
-        return np.where(stale, Status.STALE_HANDLE, Status.OK).astype(np.int32)
+        return np.where(stale, GroupStatus.STALE_HANDLE, GroupStatus.OK).astype(np.int32)
 
     def _read(self, table: dict[int, float], handles: NDArray[Any]) -> NDArray[np.float64]:
         return np.array([[table.get(int(slot), 0.0) for slot, _ in group] for group in handles])

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wavserve.core.spec import CameraSpec, PlannerBounds, PlannerConfig
-from wavserve.core.types import Array, Receipt, RequestHeader
+from wavserve.core.types import Array, Receipt, RequestFields
 
 DEADLINE_KEY = "x-deadline-ms"
 """HTTP header and gRPC metadata key of deadline_ms. It lets a server refuse before it reads the body."""
@@ -34,7 +34,7 @@ class EncodedImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observation(RequestHeader):
+class Observation(RequestFields):
     """A robot's request, unchecked."""
 
     images: tuple[EncodedImage, ...]
@@ -44,8 +44,8 @@ class Observation(RequestHeader):
     """milliseconds from receipt; None: no deadline"""
 
 
-HEADER_FIELDS = ("instruction", "sequence", "control_step", "executed_steps", "imagine_chunks")
-"""Fields of a `RequestHeader` that have the same name and the same default on every wire."""
+PLAIN_FIELDS = ("instruction", "sequence", "control_step", "executed_steps", "imagine_chunks")
+"""Fields of a `RequestFields` that have the same name and the same default on every wire."""
 EMPTY_IS_NONE = ("session_id", "policy")
 """Text fields. A wire sends an empty text where the value is None here."""
 OPTIONAL_FIELDS = ("seed", "deadline_ms")

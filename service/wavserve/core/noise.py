@@ -48,7 +48,7 @@ def draw_many(
     return np.stack([draw(key, stream, iteration, sample, shape) for sample in samples])
 
 
-def of_inputs(inputs: Mapping[str, NDArray[Any]], stream: Stream, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def call_noise(inputs: Mapping[str, NDArray[Any]], stream: Stream, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """The noise `[G, ..., *shape]` of one backend call, with its Gaussians applied.
 
     The standard normals are the input `noise` where the call has it. Otherwise they are drawn from `noise_key [G, 2]`

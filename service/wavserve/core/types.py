@@ -30,7 +30,7 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequestHeader:
+class RequestFields:
     """The fields of a request besides its images and its state. `Observation` and `PlanRequest` share them."""
 
     instruction: str
@@ -53,7 +53,7 @@ class RequestHeader:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanRequest(RequestHeader):
+class PlanRequest(RequestFields):
     """A validated observation. Both edges build the same one from the same input."""
 
     images: Mapping[str, NDArray[np.uint8]]

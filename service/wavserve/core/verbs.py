@@ -14,7 +14,7 @@ from typing import Literal
 from wavserve.core.errors import ArenaFull, BackendError, Cancelled, StaleHandle, TextMiss
 
 
-class Status(IntEnum):
+class GroupStatus(IntEnum):
     """Outcome of one group in a call (output `status [G]` int32). A group's failure does not affect other groups."""
 
     OK = 0
@@ -26,16 +26,16 @@ class Status(IntEnum):
 
 def error_of(status: int) -> BackendError | Cancelled | None:
     """The typed error of a group's status; None for OK."""
-    match Status(status):
-        case Status.OK:
+    match GroupStatus(status):
+        case GroupStatus.OK:
             return None
-        case Status.ARENA_FULL:
+        case GroupStatus.ARENA_FULL:
             return ArenaFull("the feature arena has too few free slots for this slice")
-        case Status.STALE_HANDLE:
+        case GroupStatus.STALE_HANDLE:
             return StaleHandle("the features behind a handle no longer exist")
-        case Status.TEXT_MISS:
+        case GroupStatus.TEXT_MISS:
             return TextMiss("the instruction's keys and values are not cached")
-        case Status.CANCELLED:
+        case GroupStatus.CANCELLED:
             return Cancelled("the call was cancelled")
 
 
@@ -50,11 +50,11 @@ class Verb:
     outputs: dict[str, tuple[str, str]]
     params: tuple[str, ...] = ()
     """int32 scalars `[G, 1]` that all groups of a call share"""
-    joined: bool = True
+    joinable: bool = True
     """whether groups of different plans may share a call"""
     cached: tuple[str, ...] = ()
     """inputs that may cross a wire as `NAME_key [G, 16]` alone once the model has received them; see `tensor_cache`"""
-    steps: str = ""
+    steps_param: str = ""
     """the parameter that counts steps of equal cost"""
     allocates: bool = False
     """whether the output `handles` names arena slots that must be released"""
@@ -100,7 +100,7 @@ VERBS: dict[str, Verb] = {
         "encoder", {"pixels": ("uint8", "V height width 3")}, {}, {"latents": ("float32", "V C H W")}
     ),
     "encode_text": Verb(  # not joined: a prompt that is too long fails the whole call (one per instruction)
-        "encoder", {"text": ("uint8", "bytes")}, {}, {"embedding": ("float32", "prompt Ctext")}, joined=False
+        "encoder", {"text": ("uint8", "bytes")}, {}, {"embedding": ("float32", "prompt Ctext")}, joinable=False
     ),
     "decode_video": Verb(
         "encoder", {"latents": ("float32", "V C Fgen H W")}, {}, {"frames": ("uint8", "V frames height width 3")}
@@ -112,7 +112,7 @@ VERBS: dict[str, Verb] = {
         {"handles": ("int64", "N 2"), **_STATUS},
         ("video_steps",),
         cached=_PLAN_WIDE,
-        steps="video_steps",
+        steps_param="video_steps",
         allocates=True,
     ),
     "denoise": Verb(
@@ -122,7 +122,7 @@ VERBS: dict[str, Verb] = {
         {"latents": ("float32", "N V C Fgen H W"), **_STATUS},
         ("flow_steps",),
         cached=_PLAN_WIDE,
-        steps="flow_steps",
+        steps_param="flow_steps",
     ),
     "score": Verb(
         "value_dit",
@@ -130,7 +130,7 @@ VERBS: dict[str, Verb] = {
         {"noise": ("float32", "N M T Cvalue")},
         {"values": ("float32", "N M T"), **_STATUS},
         ("flow_steps", "release"),
-        steps="flow_steps",
+        steps_param="flow_steps",
         frees="if_asked",
     ),
     "value_features": Verb(
@@ -151,7 +151,7 @@ VERBS: dict[str, Verb] = {
         {"noise": ("float32", "T Caction")},
         {"actions": ("float32", "T Caction"), **_STATUS},
         ("flow_steps",),
-        steps="flow_steps",
+        steps_param="flow_steps",
         frees="always",
     ),
 }

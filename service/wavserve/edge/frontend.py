@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 from wavserve.core.errors import DeadlineExceeded, NotReady
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo, Vector
 from wavserve.core.spec import PolicySpec
-from wavserve.core.types import PlanRequest, RequestHeader
+from wavserve.core.types import PlanRequest, RequestFields
 from wavserve.edge import images, validate
 from wavserve.edge.limits import EdgeLimits
 from wavserve.scheduling.permits import Permit
@@ -93,7 +93,7 @@ class Frontend:
         """Answers one observation. Raises any child of WavserveError. Cancelling this call cancels the plan."""
         self._check_ready()
         state = validate.check(observation, self.policy.spec)
-        header = {each.name: getattr(observation, each.name) for each in fields(RequestHeader)}
+        header = {each.name: getattr(observation, each.name) for each in fields(RequestFields)}
         request = PlanRequest(images=await self._decode(observation), state=state, **header)
         deadline = _deadline(arrival.received_ns, observation.deadline_ms, arrival.deadline)
         chunk = await self._plan(request, deadline, arrival.permit)

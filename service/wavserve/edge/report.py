@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from dataclasses import field as field_of
 
 from wavserve.core.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded, WavserveError
-from wavserve.edge.status import INTERNAL, Status, name_of, status_of
+from wavserve.edge.status import INTERNAL, ErrorStatus, name_of, status_of
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class ErrorReport:
 
     error_id: str
     name: str
-    status: Status
+    status: ErrorStatus
     detail: str
     retryable: bool
     retry_after_s: float | None = None

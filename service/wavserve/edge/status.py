@@ -14,7 +14,7 @@ from wavserve.core import errors
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class ErrorStatus:
     """One row: HTTP status, gRPC code, and the title of the problem document."""
 
     http: int
@@ -22,25 +22,25 @@ class Status:
     title: str
 
 
-INTERNAL = Status(500, StatusCode.INTERNAL, "Internal error")
+INTERNAL = ErrorStatus(500, StatusCode.INTERNAL, "Internal error")
 
-STATUSES: dict[type[errors.WavserveError], Status] = {
-    errors.InvalidRequest: Status(400, StatusCode.INVALID_ARGUMENT, "Invalid request"),
-    errors.UnsupportedMedia: Status(415, StatusCode.INVALID_ARGUMENT, "Unsupported media"),
-    errors.TooLarge: Status(413, StatusCode.RESOURCE_EXHAUSTED, "Too large"),
-    errors.UnknownSession: Status(404, StatusCode.NOT_FOUND, "Unknown session"),
-    errors.UnknownPolicy: Status(404, StatusCode.NOT_FOUND, "Unknown policy"),
-    errors.SequenceConflict: Status(409, StatusCode.FAILED_PRECONDITION, "Sequence conflict"),
-    errors.Overloaded: Status(429, StatusCode.RESOURCE_EXHAUSTED, "Overloaded"),
-    errors.DeadlineExceeded: Status(504, StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded"),
-    errors.NotReady: Status(503, StatusCode.UNAVAILABLE, "Not ready"),
-    errors.Cancelled: Status(499, StatusCode.CANCELLED, "Cancelled"),
-    errors.Unsupported: Status(501, StatusCode.UNIMPLEMENTED, "Unsupported"),
-    errors.BackendError: Status(503, StatusCode.UNAVAILABLE, "Model call failed"),
+STATUSES: dict[type[errors.WavserveError], ErrorStatus] = {
+    errors.InvalidRequest: ErrorStatus(400, StatusCode.INVALID_ARGUMENT, "Invalid request"),
+    errors.UnsupportedMedia: ErrorStatus(415, StatusCode.INVALID_ARGUMENT, "Unsupported media"),
+    errors.TooLarge: ErrorStatus(413, StatusCode.RESOURCE_EXHAUSTED, "Too large"),
+    errors.UnknownSession: ErrorStatus(404, StatusCode.NOT_FOUND, "Unknown session"),
+    errors.UnknownPolicy: ErrorStatus(404, StatusCode.NOT_FOUND, "Unknown policy"),
+    errors.SequenceConflict: ErrorStatus(409, StatusCode.FAILED_PRECONDITION, "Sequence conflict"),
+    errors.Overloaded: ErrorStatus(429, StatusCode.RESOURCE_EXHAUSTED, "Overloaded"),
+    errors.DeadlineExceeded: ErrorStatus(504, StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded"),
+    errors.NotReady: ErrorStatus(503, StatusCode.UNAVAILABLE, "Not ready"),
+    errors.Cancelled: ErrorStatus(499, StatusCode.CANCELLED, "Cancelled"),
+    errors.Unsupported: ErrorStatus(501, StatusCode.UNIMPLEMENTED, "Unsupported"),
+    errors.BackendError: ErrorStatus(503, StatusCode.UNAVAILABLE, "Model call failed"),
 }
 
 
-def status_of(error: BaseException) -> Status:
+def status_of(error: BaseException) -> ErrorStatus:
     """The row of the error's class or of its nearest ancestor in the table; INTERNAL when there is none."""
     for ancestor in type(error).__mro__:
         if ancestor in STATUSES:
@@ -48,9 +48,9 @@ def status_of(error: BaseException) -> Status:
     return INTERNAL
 
 
-def http_status(code: int) -> Status:
+def http_status(code: int) -> ErrorStatus:
     """The row of a status that the HTTP framework sets itself (no such path, no such method)."""
-    return Status(code, StatusCode.UNKNOWN, HTTPStatus(code).phrase)
+    return ErrorStatus(code, StatusCode.UNKNOWN, HTTPStatus(code).phrase)
 
 
 def name_of(error: BaseException) -> str:

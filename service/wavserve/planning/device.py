@@ -15,7 +15,7 @@ from wavserve.planning.model_calls import ModelCalls
 from wavserve.planning.perception import Perception
 from wavserve.planning.planner import Planner
 from wavserve.scheduling.admission import Admission
-from wavserve.scheduling.batcher import Batcher, BatcherConfig, OnBatch, ignore
+from wavserve.scheduling.batcher import Batcher, BatcherConfig, OnCall, ignore_call
 from wavserve.scheduling.costs import Costs
 
 
@@ -58,12 +58,12 @@ class Device:
         spec: PolicySpec,
         backend: Backend,
         config: DeviceConfig,
-        on_batch: OnBatch = ignore,
+        on_call: OnCall = ignore_call,
         clock: Clock = time.monotonic,
     ) -> Device:
         """A device over a backend; its batcher is not started yet."""
         costs = Costs(clock)
-        batcher = Batcher(backend, config.batcher, costs, on_batch, clock)
+        batcher = Batcher(backend, config.batcher, costs, on_call, clock)
         forecast = Forecast(costs, config.batcher.call_s, config.max_slice, config.slices_in_flight)
         admission = Admission(lambda: min(costs.longest_s(), config.batcher.slice_s), clock)
         planner = Planner(ModelCalls(spec, batcher), forecast, admission)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from wavserve.core.spec import PlannerConfig
-from wavserve.planning.proposal import CONTROLS
+from wavserve.planning.proposal import CONTROL_MODES
 from wavserve.scheduling.costs import CallKind, Costs
 from wavserve.scheduling.ledger import Work
 
@@ -31,7 +31,7 @@ class Forecast:
         return min(self.costs.rows_within(kind, self.call_s, self.max_slice) for kind in kinds)
 
     def floor(self, config: PlannerConfig, imagine_chunks: int) -> Work:
-        """A plan without iterations, from its frames to its last imagined frame.
+        """A plan without iterations: image encoding, the decode, and imagined frames.
 
         The instruction is not counted: its embedding is nearly always cached.
         """
@@ -44,7 +44,7 @@ class Forecast:
 
     def iteration(self, config: PlannerConfig) -> Work:
         """One planning iteration over all samples."""
-        if config.mode in CONTROLS:
+        if config.mode in CONTROL_MODES:
             return Work()
         size = self.slice_size(config)
         whole, rest = divmod(config.num_video_samples, size)

@@ -28,7 +28,7 @@ Handles = NDArray[np.int64]
 """`[N, 2]`: (slot, generation) of each video sample's features."""
 
 MAX_ATTEMPTS = 3
-"""How often samples are imagined before the plan fails, when their features are gone each time."""
+"""Attempts to imagine a slice whose features are gone."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +74,7 @@ class ModelCalls:
     ) -> T:
         """Imagines samples and awaits `use` of their handles; imagines them again when their features are gone.
 
-        Raises StaleHandle after MAX_ATTEMPTS, and what `use` raises. The slots are free then.
+        On an error it frees the slots. Raises StaleHandle after MAX_ATTEMPTS, and what `use` raises.
         """
         tensors = self._video_tensors(job, video, iteration, samples)
         params = {"video_steps": job.config.num_video_steps}

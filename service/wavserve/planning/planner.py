@@ -1,7 +1,7 @@
 """Latent planning (paper section 4.3, Algorithm 1): the control flow over `imagine`, `score` and `decode`.
 
 `model_calls` asks the models and `proposal` does the maths. Planning goes slice by slice (imagine, score, release), so
-only scores and the names of noises survive a slice. Planning is anytime: before each iteration the planner asks
+only values and the names of noises survive a slice. Planning is anytime: before each iteration the planner asks
 `admission`, which grants the iteration when no plan becomes late by it.
 """
 
@@ -18,7 +18,7 @@ from wavserve.core.types import Array, IterationRecord, Plan, Stop
 from wavserve.planning.forecast import Forecast
 from wavserve.planning.gather import gather
 from wavserve.planning.model_calls import Handles, ModelCalls, PlanJob
-from wavserve.planning.proposal import CONTROLS, Proposal, snr, value_rows
+from wavserve.planning.proposal import CONTROL_MODES, Proposal, snr, value_rows
 from wavserve.scheduling.admission import Admission, Demand
 
 
@@ -64,14 +64,14 @@ class Planner:
 
     def _may_iterate(self, job: PlanJob, iteration: int) -> bool:
         """Asks admission for one more iteration; the work after it is needed in any case."""
-        now, later = self.forecast.iteration(job.config), self.forecast.final(job.config, job.imagine_chunks)
-        if job.ticket.bounded:
-            return self.admission.grant(job.ticket, now, later)
-        return self.admission.grant(job.ticket, now, later + now * (job.config.num_iterations - iteration - 1))
+        work, rest = self.forecast.iteration(job.config), self.forecast.final(job.config, job.imagine_chunks)
+        if not job.ticket.bounded:  # it gets every iteration
+            rest += work * (job.config.num_iterations - iteration - 1)
+        return self.admission.grant(job.ticket, work, rest)
 
     async def _explore(self, job: PlanJob, proposal: Proposal, iteration: int) -> Array | None:
         """Value tokens `[N, M, T]` of every sample, as computed on each video sample; None for control modes."""
-        if job.config.mode in CONTROLS:
+        if job.config.mode in CONTROL_MODES:
             return None
         total, size = job.config.num_video_samples, self.forecast.slice_size(job.config)
         rows = value_rows(job.config.mode, total, job.config.num_value_samples)
@@ -98,17 +98,22 @@ class Planner:
 
     async def _decode(self, job: PlanJob, proposal: Proposal) -> tuple[Array, float | None]:
         """The action chunk of one last draw, and its value estimate when the request asks for it."""
-        self.admission.finish(job.ticket, self.forecast.final(job.config, job.imagine_chunks))
+        self.admission.begin_final(job.ticket, self.forecast.final(job.config, job.imagine_chunks))
 
         async def act(handles: Handles) -> tuple[Array, float | None]:
+            # before `decode`, which frees the slot
             estimate = await self._estimate(job, proposal, handles) if job.config.estimate_value else None
             return await self.calls.decode(job, proposal.value, handles), estimate
 
         return await self.calls.with_features(job, proposal.video, FINAL, range(1), act)
 
     async def _estimate(self, job: PlanJob, proposal: Proposal, handles: Handles) -> float:
-        """Score of the chosen plan by M fresh value samples. The released code reports a by-product instead, which is
-        up to 0.66 off (its value features are frozen)."""
+        """Score of the chosen plan by M fresh value samples.
+
+        The released code reports the value that comes with the actions instead. It integrates frozen features, and its
+        SNR is up to 0.66 off.
+        """
+        # row 0 is the value noise that is decoded; the estimate has rows of its own
         rows = 1 + np.arange(job.config.num_value_samples)[None]
         values = await self.calls.score(job, proposal.value, handles, FINAL, rows, release=False)
         return float(snr(values).max())

@@ -1,7 +1,7 @@
 """The maths of latent planning: draw, SNR, elites, refit (paper section 4.3, Algorithm 1). Pure numpy.
 
-It sees noises, scores and Gaussians only, and knows neither models nor batching. Only the names of noises survive a
-slice; the noises of elites are drawn again from their names.
+It sees noises, values and Gaussians only, and knows neither models nor batching. Noises have names, and only the names
+are kept: the noises of elites are drawn again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from wavserve.core.spec import Mode, PlannerConfig
 from wavserve.core.types import Array, Gaussian, IterationRecord
 
 SNR_EPSILON = 1e-6
-CONTROLS = frozenset({"random_scores", "fixed_shrink"})
-"""Modes that change the noise without any look at the futures: controls that planning is measured against."""
+CONTROL_MODES = frozenset({"random_scores", "fixed_shrink"})
+"""Modes that ignore the scores: experimental controls that planning is measured against."""
 
 
 class NoiseSource(Protocol):
@@ -119,29 +119,34 @@ class Proposal:
         return Proposal(standard((views, *video_shape[1:])), standard(value_shape))
 
     def step(
-        self, values: Array | None, iteration: int, config: PlannerConfig, noise: NoiseSource, video: tuple[int, ...]
+        self,
+        values: Array | None,
+        iteration: int,
+        config: PlannerConfig,
+        noise: NoiseSource,
+        video_shape: tuple[int, ...],
     ) -> tuple[Proposal, IterationRecord]:
         """One reweighting: from computed `values [N, M, T]` to the next proposal and the record of the iteration.
 
-        `video`: shape of one video noise, `(V, C, F, H, W)`. Control modes need no values. Raises BackendError when a
+        `video_shape`: one video noise, `(V, C, F, H, W)`. Control modes need no values. Raises BackendError when a
         value is not finite.
         """
         if config.mode == "fixed_shrink":
             return self._shrunk(config)
-        scores = _scores(values, iteration, config, noise)
-        video_elites = top(scores.max(axis=1), config.num_video_elites)
-        value_elites = top(scores.reshape(-1), config.num_value_elites)
-        videos = noise.draw(Stream.VIDEO, iteration, video_elites, video)
+        snrs = _snrs(values, iteration, config, noise)
+        video_elites = top(snrs.max(axis=1), config.num_video_elites)
+        value_elites = top(snrs.reshape(-1), config.num_value_elites)
+        videos = noise.draw(Stream.VIDEO, iteration, video_elites, video_shape)
         if not config.per_view_noise:  # views are pooled: each is an elite of its own
-            videos = videos.reshape(-1, 1, *video[1:])
+            videos = videos.reshape(-1, 1, *video_shape[1:])
         draws = noise.draw(Stream.VALUE, iteration, value_elites, self.value.mean.shape)
         after = Proposal(
             refit(self.video, apply(self.video, videos), config), refit(self.value, apply(self.value, draws), config)
         )
-        return after, self._record(after, scores, video_elites, value_elites)
+        return after, self._record(after, snrs, video_elites, value_elites)
 
     def _shrunk(self, config: PlannerConfig) -> tuple[Proposal, IterationRecord]:
-        """The expected effect of elites that are drawn from the Gaussian itself: it gets narrower, nothing else."""
+        """The expected effect of elites drawn from the Gaussian itself: the Gaussian gets narrower."""
         factor = np.float32(config.smoothing + (1 - config.smoothing) * config.decay)
         after = Proposal(
             Gaussian(self.video.mean, self.video.std * factor), Gaussian(self.value.mean, self.value.std * factor)
@@ -149,14 +154,14 @@ class Proposal:
         return after, self._record(after, np.zeros((0, config.num_value_samples), np.float32), (), ())
 
     def _record(
-        self, after: Proposal, scores: Array, video_elites: tuple[int, ...], value_elites: tuple[int, ...]
+        self, after: Proposal, snrs: Array, video_elites: tuple[int, ...], value_elites: tuple[int, ...]
     ) -> IterationRecord:
         stds = float(after.video.std.mean()), float(after.value.std.mean())
         moved = max(distance(self.video, after.video), distance(self.value, after.value))
-        return IterationRecord(scores, video_elites, value_elites, *stds, moved)
+        return IterationRecord(snrs, video_elites, value_elites, *stds, moved)
 
 
-def _scores(values: Array | None, iteration: int, config: PlannerConfig, noise: NoiseSource) -> Array:
+def _snrs(values: Array | None, iteration: int, config: PlannerConfig, noise: NoiseSource) -> Array:
     """Credited SNRs `[N, M]`; for mode `random_scores`, standard normals of stream SCORE."""
     shape = config.num_video_samples, config.num_value_samples
     if config.mode == "random_scores":

@@ -9,7 +9,7 @@ from wavserve.core.types import PlanRequest, TextEmbedding
 from wavserve.policy.sessions import FrameMemory
 
 
-def of_inputs(request: PlanRequest) -> dict[str, str]:
+def input_digests(request: PlanRequest) -> dict[str, str]:
     """A digest of each decoded image, of the state and of the instruction."""
     images = {f"images.{name}": _sha256(image.tobytes()) for name, image in sorted(request.images.items())}
     return {
@@ -19,7 +19,7 @@ def of_inputs(request: PlanRequest) -> dict[str, str]:
     }
 
 
-def of_content(request: PlanRequest, inputs: dict[str, str]) -> str:
+def content_digest(request: PlanRequest, inputs: dict[str, str]) -> str:
     """One digest of everything that makes two requests the same. The deadline is not part of it."""
     rest = {
         "control_step": request.control_step,
@@ -31,7 +31,7 @@ def of_content(request: PlanRequest, inputs: dict[str, str]) -> str:
     return _sha256(json.dumps([inputs, rest], sort_keys=True).encode())
 
 
-def of_memory(memory: FrameMemory) -> str:
+def memory_digest(memory: FrameMemory) -> str:
     return _sha256(memory.frames.tobytes())
 
 

@@ -29,7 +29,7 @@ from wavserve.policy.warm_start import continued
 from wavserve.scheduling.ledger import Ticket
 
 MAX_PLACEMENTS = 3
-"""How often a plan is started when the models under it go down."""
+"""Attempts of one plan when models fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,12 @@ class PlanExecutor:
     async def execute(self, resolved: ResolvedRequest, session: Session) -> tuple[ActionChunk, Outcome]:
         """One plan. When its models go down it starts again from the beginning: same seed, same plan.
 
-        Raises Overloaded when it would be late (an admitted plan is not judged again), NotReady and BackendError.
+        Raises Overloaded or DeadlineExceeded when it would be late (an admitted plan is not judged again),
+        InvalidRequest when the instruction has too many tokens, NotReady and BackendError.
         """
         admitted = False
         with resolved.progress.measure("total"):
-            resolved.permit.release()  # its place in the schedule is taken at once
+            resolved.permit.release()  # the time that was held for it; `_registered` admits the plan itself
             for _ in range(MAX_PLACEMENTS):
                 async with self.placement.place() as device:
                     try:
@@ -90,15 +91,15 @@ class PlanExecutor:
         text, memory = await self._perceive(device.perception, resolved, session, ticket)
         start = self._start(resolved, session, planner.standard)
         job = PlanJob(
-            memory.frames,
-            text,
-            self.normaliser.history(request.state),
-            resolved.config,
-            NamedNoise((resolved.seed, request.sequence)),
-            start,
-            request.imagine_chunks,
-            ticket,
-            resolved.progress,
+            memory=memory.frames,
+            text=text,
+            history=self.normaliser.history(request.state),
+            config=resolved.config,
+            noise=NamedNoise((resolved.seed, request.sequence)),
+            start=start,
+            imagine_chunks=request.imagine_chunks,
+            ticket=ticket,
+            progress=resolved.progress,
         )
         plan = await planner.plan(job)
         actions = self.normaliser.actions(plan.actions, request.state)
@@ -110,7 +111,8 @@ class PlanExecutor:
         """The plan's place in the device's schedule, for as long as it runs there."""
         admission = device.planner.admission
         demand = device.planner.demand(resolved.robot, resolved.config, resolved.request.imagine_chunks)
-        ticket = (admission.register if admitted else admission.admit)(demand, resolved.deadline)
+        enter = admission.register if admitted else admission.admit
+        ticket = enter(demand, resolved.deadline)
         try:
             yield ticket
             admission.learn(ticket)
@@ -157,7 +159,7 @@ class PlanExecutor:
             iterations=plan.iterations,
             stage_s=dict(resolved.progress.seconds),
             value_estimate=plan.value_estimate,
-            digests={**resolved.inputs, "memory": digests.of_memory(outcome.memory)},
+            digests={**resolved.inputs, "memory": digests.memory_digest(outcome.memory)},
             version=self.version,
         )
 

@@ -57,4 +57,5 @@ def _encode_all(chunks: list[Frames]) -> dict[str, tuple[EncodedImage, ...]]:
 
 async def _continued(perception: Perception, job: PlanJob, frames: Frames) -> PlanJob:
     latents = await perception.encode_images({camera: video[-1] for camera, video in frames.items()}, job.ticket)
+    # a threshold of one step makes the frame a memory frame at once
     return replace(job, memory=FrameMemory(job.memory, 0).observe(latents, 1, threshold=1).frames)

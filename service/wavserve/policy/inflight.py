@@ -20,7 +20,7 @@ from wavserve.scheduling.permits import Permit
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRequest:
-    """A request with everything decided that it left open."""
+    """A request with its seed, options and deadline filled in."""
 
     request: PlanRequest
     config: PlannerConfig
@@ -50,7 +50,7 @@ class InFlightPlan:
     task: asyncio.Task[ActionChunk]
     waiters: int = 0
 
-    def missed(self, deadline: float, now: float, message: str | None = None) -> DeadlineExceeded:
+    def missed_error(self, deadline: float, now: float, message: str | None = None) -> DeadlineExceeded:
         """The error of a caller whose plan came too late, with what was spent on it."""
         iterations, config = self.resolved.progress.iterations, self.resolved.config
         missed = MissedDeadline(1e3 * (deadline - now), iterations, config.num_video_samples, config.num_value_samples)
@@ -58,7 +58,7 @@ class InFlightPlan:
         return DeadlineExceeded(message or passed, missed)
 
 
-def earlier_answer(session: Session, resolved: ResolvedRequest) -> ActionChunk | None:
+def answer_of_retry(session: Session, resolved: ResolvedRequest) -> ActionChunk | None:
     """The first answer when the request is a retry; None when it is new. Raises SequenceConflict when it is neither."""
     sequence, answered = resolved.request.sequence, session.last
     if sequence > session.last_sequence:
@@ -66,7 +66,7 @@ def earlier_answer(session: Session, resolved: ResolvedRequest) -> ActionChunk |
     if sequence < session.last_sequence or answered is None or answered.chunk is None:
         raise SequenceConflict("sequence", f"more than {session.last_sequence}", sequence)
     if answered.content != resolved.content:
-        raise SequenceConflict("sequence", f"a new number, {sequence} was answered", "the same number, other content")
+        raise SequenceConflict("sequence", f"a number above {sequence}", f"{sequence} again with other content")
     return answered.chunk
 
 

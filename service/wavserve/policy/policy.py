@@ -1,7 +1,7 @@
 """One policy for many robots: one observation in, one chunk of actions out.
 
-`plan` looks into the session, has the plan executed, commits the session and answers. A plan that is refused, cancelled
-or late leaves the session as it was. Knows no status codes and no wire format.
+`plan` loads the session, executes the plan, commits the session and answers. A plan that is refused, cancelled or late
+before its commit leaves the session as it was. Knows no status codes and no wire format.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from wavserve.planning.device import Device, Health
 from wavserve.planning.timings import Progress
 from wavserve.policy import digests
 from wavserve.policy.execution import Outcome, PlanExecutor
-from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, earlier_answer, under_way
+from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_retry, under_way
 from wavserve.policy.placement import Placement
 from wavserve.policy.sessions import LastPlan, Session, SessionStore
 from wavserve.scheduling.permits import Permit, Permits
@@ -38,10 +38,10 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_CHANGED = "it was reset, it expired or another plan was committed in the meantime"
+_SESSION_CHANGED = "it was reset, it expired or another plan was committed in the meantime"
 
 Keep = Callable[[PlanRequest, Session, ActionChunk], Coroutine[object, object, None]]
-"""Receives every answered plan: the request, the session as it was before, the answer."""
+"""Receives every committed plan: the request, the session as it was before, the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Policy:
                 except DeadlineExceeded:
                     if in_flight.resolved is resolved or self._parts.clock() >= resolved.deadline:
                         raise
-                finally:  # a joined plan that ended by the other caller's deadline is started again for this one
+                finally:  # the loop starts a plan again that ended by another caller's deadline
                     if in_flight.waiters == 0 and self._in_flight.get(key) is in_flight:
                         del self._in_flight[key]
         except DeadlineExceeded:
@@ -128,9 +128,11 @@ class Policy:
 
     async def reset(self, session_id: str) -> None:
         """Forgets the session's frame memory; a plan that runs in it is answered with SequenceConflict."""
-        session = await self._known(session_id)
+        session = await self._load_session(session_id)
         if not await self._parts.sessions.commit(session.forget()):
-            raise SequenceConflict("session_id", "a session that stands still", "a plan was committed meanwhile: retry")
+            raise SequenceConflict(
+                "session_id", "an unchanged session", "another plan was committed in the meantime; retry"
+            )
 
     async def warm_up(self) -> None:
         """Plans for real on every device that is up, so that the first robot finds all warm and timed."""
@@ -164,6 +166,7 @@ class Policy:
         device = self._parts.placement.least_loaded()
         if device is None or deadline is None:
             return lambda: None
+        # mode off alone would do; merge_options, which sets K to 0 for it, is not called here
         smallest = replace(self.spec.planner, mode="off", num_iterations=0, estimate_value=False)
         admission = device.planner.admission
         return partial(admission.leave, admission.admit(device.planner.demand("", smallest, 0), deadline))
@@ -174,13 +177,13 @@ class Policy:
         if request.policy not in (None, self.spec.name):
             raise UnknownPolicy("policy", self.spec.name, repr(request.policy))
         config = merge_options(self.spec.planner, self.spec.bounds, dict(request.options))
-        inputs = digests.of_inputs(request)
+        inputs = digests.input_digests(request)
         seed = secrets.randbits(63) if request.seed is None else request.seed
-        content, progress = digests.of_content(request, inputs), Progress(self._parts.clock)
+        content, progress = digests.content_digest(request, inputs), Progress(self._parts.clock)
         return ResolvedRequest(request, config, seed, inputs, content, deadline, robot, permit or Permit(), progress)
 
     def _warm_up_requests(self, device: Device) -> Iterator[ResolvedRequest]:
-        """Black frames, a slice of samples wide."""
+        """Requests with black frames and one slice of samples."""
         samples = min(self.spec.planner.num_video_samples, device.planner.forecast.max_slice)
         slice_of = {"num_video_samples": samples, "video_elite_fraction": 1.0, "value_elite_fraction": 1.0}
         images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in self.spec.cameras}
@@ -226,9 +229,9 @@ class Policy:
                 raise TimeoutError  # the loop was held up, and the timeout with it
             return chunk
         except TimeoutError:
-            raise in_flight.missed(deadline, self._parts.clock()) from None
+            raise in_flight.missed_error(deadline, self._parts.clock()) from None
         except DeadlineExceeded as error:
-            raise in_flight.missed(deadline, self._parts.clock(), error.message) from None
+            raise in_flight.missed_error(deadline, self._parts.clock(), error.message) from None
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if caller is not None and caller.cancelling():
@@ -240,14 +243,14 @@ class Policy:
                 in_flight.task.cancel()  # no caller is left
 
     async def _run(self, resolved: ResolvedRequest) -> ActionChunk:
-        session = await self._open(resolved.request)
-        if (answer := earlier_answer(session, resolved)) is not None:
+        session = await self._open_session(resolved.request)
+        if (answer := answer_of_retry(session, resolved)) is not None:
             return answer
         chunk, outcome = await self._executor.execute(resolved, session)
         if self._parts.clock() > resolved.deadline:
             raise DeadlineExceeded("the plan was ready too late")
-        if not await self._parts.sessions.commit(_after(session, resolved, chunk, outcome)):
-            raise SequenceConflict("session_id", "a session that stands still while it plans", _CHANGED)
+        if not await self._parts.sessions.commit(_committed(session, resolved, chunk, outcome)):
+            raise SequenceConflict("session_id", "an unchanged session", _SESSION_CHANGED)
         if self._parts.keep is not None:
             self._in_background(self._keep(self._parts.keep, resolved.request, session, chunk))
         self._parts.on_plan(chunk)
@@ -260,20 +263,20 @@ class Policy:
         except Exception:
             log.exception("the plan of sequence %d could not be recorded", request.sequence)
 
-    async def _open(self, request: PlanRequest) -> Session:
+    async def _open_session(self, request: PlanRequest) -> Session:
         if request.session_id is not None:
-            return await self._known(request.session_id)
+            return await self._load_session(request.session_id)
         await self._parts.sessions.ensure_room()
         return Session.fresh(self.digest)
 
-    async def _known(self, session_id: str) -> Session:
+    async def _load_session(self, session_id: str) -> Session:
         session = await self._parts.sessions.load(session_id)
         if session is None:
             raise UnknownSession("session_id", "a session of this service (it expires when idle)", repr(session_id))
         return session if session.policy_digest == self.digest else replace(session.forget(), policy_digest=self.digest)
 
 
-def _after(session: Session, resolved: ResolvedRequest, chunk: ActionChunk, outcome: Outcome) -> Session:
+def _committed(session: Session, resolved: ResolvedRequest, chunk: ActionChunk, outcome: Outcome) -> Session:
     """The session once its plan is committed."""
     kept = replace(chunk, imagined={}) if chunk.imagined else chunk  # frames are large: a retry gets the actions alone
     last = LastPlan(

@@ -31,7 +31,7 @@ class FrameMemory:
 
     @classmethod
     def begin(cls, latents: Array, num_frames: int, threshold: int) -> FrameMemory:
-        """The first observation `[V, C, H, W]` fills every frame; the next one after a step may move it back."""
+        """The first observation `[V, C, H, W]` fills every frame; the next one after a step becomes a new frame."""
         return cls(np.repeat(latents[:, :, None], num_frames, axis=2), threshold - 1)
 
     def observe(self, latents: Array, executed_steps: int, threshold: int) -> FrameMemory:

@@ -77,7 +77,7 @@ class Admission:
         if ticket.bounded and newly_late:  # the new plan may be among them
             ready_s = self._ledger.ends()[ticket.number] - self._clock()
             self._ledger.remove(ticket)
-            message = f"a plan would be ready in {ready_s:.3f} s, too late for a deadline that is to be kept"
+            message = f"a plan would be ready in {ready_s:.3f} s: it, or an admitted plan, would miss its deadline"
             raise self._shares.refusal(demand.robot, message, max(late[number] for number in newly_late), ready_s)
         return ticket
 
@@ -89,31 +89,31 @@ class Admission:
         self._set_remaining(ticket, demand.floor if ticket.bounded else demand.whole)
         return ticket
 
-    def grant(self, ticket: Ticket, now: Work, later: Work) -> bool:
-        """Whether a plan may do optional work `now`, with `later` to follow.
+    def grant(self, ticket: Ticket, iteration: Work, rest: Work) -> bool:
+        """Whether a plan may do one more iteration, with the `rest` of its work to follow.
 
         A plan without a deadline always may. A plan with one may not while a robot is refused (nobody is refused for
         another's better plan), nor beyond its share while others are short of iterations, nor when a plan would be
         late. Granted work becomes remaining work.
         """
         if not ticket.bounded:
-            self._set_remaining(ticket, now + later)
+            self._set_remaining(ticket, iteration + rest)
             self._shares.note_iteration(ticket.robot, granted=True)
             return True
         if self._shares.others_first(ticket):
-            ticket.remaining = later
+            ticket.remaining = rest
             return False
         before = self._ledger.late().keys()
-        ticket.remaining = now + later
+        ticket.remaining = iteration + rest
         late = self._ledger.late().keys()
         granted = not (ticket.number in late or late - before)
         if not granted:
-            ticket.remaining = later
+            ticket.remaining = rest
         self._shares.note_iteration(ticket.robot, granted)
         return granted
 
-    def finish(self, ticket: Ticket, work: Work) -> None:
-        """A plan's last calls begin; the prediction made now is compared with the clock by `learn`."""
+    def begin_final(self, ticket: Ticket, work: Work) -> None:
+        """A plan's last calls begin. `learn` will compare the end that is predicted now with the clock."""
         ticket.remaining = work
         ticket.predicted_end = self._ledger.ends().get(ticket.number)
 

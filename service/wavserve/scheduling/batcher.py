@@ -1,8 +1,8 @@
-"""Joins sample groups of different plans into backend calls, earliest deadline first, and answers each group once.
+"""Joins sample groups of different plans into backend calls, in the ledger's order, and answers each group once.
 
 One dispatcher serves one device over all verbs. It never waits for more groups: a lone robot's group leaves at once.
-Calls are short, and a call that waits behind a running one is never of a less urgent plan. So an urgent plan waits for
-the running call and for no other. Every call's time goes into the cost model. Knows tensors and tickets only.
+Calls are short. A call waits behind a running one only if its plan is at least as urgent, so an urgent plan waits for
+the running call and for no other. Every call's time goes into the cost model. Knows nothing of plans and robots.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from numpy.typing import NDArray
 from wavserve.backends.base import Backend
 from wavserve.core.errors import ArenaFull, BackendError, NotReady, WavserveError
 from wavserve.core.types import Clock, Tensors
+from wavserve.scheduling.arena_slots import HeldSlots
 from wavserve.scheduling.costs import CallKind, Costs, Meter
 from wavserve.scheduling.groups import SampleGroup, join, split
 from wavserve.scheduling.ledger import Rank
-from wavserve.scheduling.slots import HeldSlots
 
-OnBatch = Callable[[str, int, int, float], None]
+OnCall = Callable[[str, int, int, float], None]
 """Receives verb, groups, rows and seconds of every call."""
 
 
-def ignore(verb: str, groups: int, rows: int, seconds: float) -> None:
-    """An `OnBatch` that does nothing."""
+def ignore_call(verb: str, groups: int, rows: int, seconds: float) -> None:
+    """An `OnCall` that does nothing."""
 
 
 TURNS = 3
@@ -52,7 +52,7 @@ class BatcherConfig:
     slice_s: float
     """how long the calls that the backend has may take together"""
     arena_retry_s: float
-    """pause before a full arena is tried again when none of its slots is ours to free"""
+    """pause before a full arena is tried again while this process holds none of its slots"""
     one_call_per_model: bool = False
     """whether each model runs one call at a time, as a model in a process of its own does"""
 
@@ -62,7 +62,7 @@ class BatcherConfig:
         return self.slice_s / (1 + max(0, self.depth - self.workers))
 
 
-class _HandedOver(NamedTuple):
+class _Dispatched(NamedTuple):
     model: str
     rank: Rank
     """the rank of its most urgent plan"""
@@ -76,21 +76,21 @@ class Batcher:
         backend: Backend,
         config: BatcherConfig,
         costs: Costs,
-        on_batch: OnBatch = ignore,
+        on_call: OnCall = ignore_call,
         clock: Clock = time.monotonic,
     ) -> None:
-        """`on_batch` receives verb, groups, rows and seconds of every call."""
+        """`on_call` receives verb, groups, rows and seconds of every call."""
         self._backend = backend
         self._config = config
         self._costs = costs
         self._meter = Meter(clock)
-        self._on_batch = on_batch
+        self._on_call = on_call
         self._clock = clock
         self._queue: list[SampleGroup] = []
         self._arrivals = itertools.count()
         self._slots = HeldSlots()
         self._work = asyncio.Event()
-        self._calls: dict[asyncio.Task[None], _HandedOver] = {}
+        self._calls: dict[asyncio.Task[None], _Dispatched] = {}
         self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -139,7 +139,7 @@ class Batcher:
     def _free_unread(self, group: SampleGroup) -> None:
         """The caller was cancelled. Slots of an answer that came a moment before have no reader: they are freed."""
         answer = group.future
-        if group.does.allocates and answer.done() and not answer.cancelled() and answer.exception() is None:
+        if group.verb_info.allocates and answer.done() and not answer.cancelled() and answer.exception() is None:
             self.discard(answer.result()["handles"])
 
     def _enqueue(self, group: SampleGroup) -> None:
@@ -158,7 +158,7 @@ class Batcher:
                 self._work.clear()
                 await self._work.wait()
             call = asyncio.create_task(self._call(batch))
-            self._calls[call] = _HandedOver(batch[0].does.model, min(group.ticket.rank for group in batch))
+            self._calls[call] = _Dispatched(batch[0].verb_info.model, min(group.ticket.rank for group in batch))
             call.add_done_callback(partial(self._ended, free))
 
     def _ended(self, free: asyncio.Semaphore, call: asyncio.Task[None]) -> None:
@@ -167,7 +167,7 @@ class Batcher:
         self._work.set()
 
     async def _next(self) -> list[SampleGroup]:
-        """The groups of the next call; plans that were answered just now get the chance to ask first."""
+        """The groups of the next call. First the loop runs: plans answered just now can queue their next group."""
         for _ in range(TURNS if self._calls or self._queue else 0):
             await asyncio.sleep(0)
         return self._pop()
@@ -178,9 +178,9 @@ class Batcher:
         Groups whose caller is gone leave the queue here.
         """
         self._queue = [group for group in self._queue if not group.future.done()]
-        ready = (group for group in self._queue if not (self._slots.arena_full and group.does.allocates))
-        waiting = sorted(ready, key=lambda group: group.urgency)
-        first = next(filter(self._may_leave, waiting), None)
+        ready = (group for group in self._queue if not (self._slots.arena_full and group.verb_info.allocates))
+        waiting = sorted(ready, key=lambda group: group.dispatch_order)
+        first = next(filter(self._may_dispatch, waiting), None)
         if first is None:
             return []
         rows = 0
@@ -190,23 +190,23 @@ class Batcher:
                 continue
             batch.append(group)
             rows += group.rows
-            if not first.does.joined:
+            if not first.verb_info.joinable:
                 break
         taken = set(map(id, batch))
         self._queue = [group for group in self._queue if id(group) not in taken]
         return batch
 
-    def _may_leave(self, group: SampleGroup) -> bool:
+    def _may_dispatch(self, group: SampleGroup) -> bool:
         """Whether the group would run at once, or wait only behind calls of plans that are at most as urgent.
 
         A busy backend gets no call that would delay the next call of a more urgent plan.
         """
-        if not group.does.computes:
+        if not group.verb_info.computes:
             return True
         config, handed = self._config, self._calls.values()
         models = {call.model for call in handed}
         running = len(models) if config.one_call_per_model else min(len(handed), config.workers)
-        if running < config.workers and not (config.one_call_per_model and group.does.model in models):
+        if running < config.workers and not (config.one_call_per_model and group.verb_info.model in models):
             return True
         is_room = len(handed) - running < config.depth - config.workers
         return is_room and group.ticket.rank <= min(call.rank for call in handed)
@@ -216,11 +216,11 @@ class Batcher:
 
     async def _call(self, batch: list[SampleGroup]) -> None:
         started = self._clock()
-        verb, allocates = batch[0].verb, batch[0].does.allocates
+        verb, allocates = batch[0].verb, batch[0].verb_info.allocates
         answers: list[Tensors | WavserveError]
         metered = self._meter.start()
         running = asyncio.create_task(self._run(batch))
-        if not allocates:  # an answer that arrives after its cancellation would hold slots that nobody frees
+        if not allocates:  # a call that allocates is never cancelled: its slots would leak
             for group in batch:
                 group.future.add_done_callback(partial(_stop_if_unwanted, running, batch))
         await asyncio.wait([running])
@@ -241,11 +241,11 @@ class Batcher:
             if group.future.done() and group.on_call is not None:
                 group.on_call(started - group.queued_at, ended - started)
         self._account(batch, answers, used_s, ended - started)
-        self._on_batch(verb, len(batch), sum(group.rows for group in batch), ended - started)
+        self._on_call(verb, len(batch), sum(group.rows for group in batch), ended - started)
 
     async def _run(self, batch: list[SampleGroup]) -> Tensors:
         # a call that allocates is short, and is not cut at a deadline: see `_call`
-        latest = math.inf if batch[0].does.allocates else max(group.ticket.deadline for group in batch)
+        latest = math.inf if batch[0].verb_info.allocates else max(group.ticket.deadline for group in batch)
         return await self._backend.run(batch[0].verb, join(batch), latest)
 
     def _account(
@@ -269,7 +269,7 @@ class Batcher:
             self._wait_for_arena(group)
             return
         self._slots.note(group, answer)
-        if group.does.allocates and not isinstance(answer, WavserveError) and group.future.done():
+        if group.verb_info.allocates and not isinstance(answer, WavserveError) and group.future.done():
             self.discard(answer["handles"])  # cancelled while it ran: its slots have no reader
         self._answer(group, answer)
 

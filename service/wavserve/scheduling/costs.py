@@ -16,11 +16,13 @@ from wavserve.core.types import Clock
 KEEP = 0.95
 """Share of its weight that a measurement keeps when the next one comes: about the last 20 count."""
 SPREAD = 1e-3
-"""A line is fitted when the variance of the rows, relative to their squared mean, is above this."""
+"""Least variance of the rows, relative to their squared mean, for a line to be fitted."""
 GAIN = 0.1
+"""Weight of the newest value in a running mean."""
 DEVIATIONS = 2.0
 """An estimate is the line plus this many mean deviations, so that few calls take longer."""
 FIRST_DEVIATION = 0.25
+"""Mean deviation, as a share of the estimate, before anything is known of it."""
 OUTLIER = 4.0
 """A call counts as at most this many times its estimate: one slow call is no trend, several are."""
 HALF_LIFE_S = 2.0
@@ -44,7 +46,7 @@ class CallKind:
 
 
 class Meter:
-    """Device seconds of each call. Calls that run at once share the time evenly, so their shares add up to it."""
+    """Device seconds of each call. Calls that run at once share the time evenly: the shares sum to the busy time."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -79,7 +81,7 @@ class Line:
     rows_rows: float = 0.0
     rows_seconds: float = 0.0
     base_share: float | None = None
-    """share of a one-row call that does not depend on its rows, from the last time that sizes differed; None: never"""
+    """fixed cost as a share of a one-row call, from the last time that sizes differed; None: they never did"""
 
     def add(self, rows: int, seconds: float) -> None:
         self.weight = KEEP * self.weight + 1
@@ -89,7 +91,7 @@ class Line:
         self.rows_seconds = KEEP * self.rows_seconds + rows * seconds
 
     def fit(self) -> tuple[float, float]:
-        """`(seconds of no row, seconds a row)`; neither is negative, because more rows never take less time."""
+        """`(fixed seconds, seconds per row)`; neither is negative, because more rows never take less time."""
         rows, seconds = self.rows / self.weight, self.seconds / self.weight
         spread = self.rows_rows / self.weight - rows * rows
         if spread > SPREAD * rows * rows:
@@ -133,7 +135,7 @@ class Estimate:
     """mean absolute error of the line, as a share of it"""
     calls: int = 0
     best: tuple[float, float] = (math.inf, math.inf)
-    """`(seconds of no row, seconds a row)` of the lowest estimate so far"""
+    """`(fixed seconds, seconds per row)` of the lowest estimate so far"""
     measured_at: float = -math.inf
     wall: WallTime = field(default_factory=WallTime)
 
@@ -152,12 +154,12 @@ class Estimate:
             self.best = upper
 
     def fit(self, now: float) -> tuple[float, float]:
-        """`(seconds of no row, seconds a row)`; most of the next calls take less."""
+        """`(fixed seconds, seconds per row)`; most of the next calls take less."""
         fresh = math.exp2((self.measured_at - now) / HALF_LIFE_S)
         (base, slope), (best_base, best_slope) = self._upper(), self.best
         return best_base + (base - best_base) * fresh, best_slope + (slope - best_slope) * fresh
 
-    def lowest(self, _now: float) -> tuple[float, float]:
+    def lowest(self, _: float) -> tuple[float, float]:
         """As `fit`, from the lowest estimate so far."""
         return self.best
 
@@ -202,7 +204,7 @@ class Costs:
         return _at(self._fit(kind, Estimate.lowest), rows)
 
     def wall_s(self, kind: CallKind) -> float:
-        """How long a call takes by the clock, beside the calls that recently ran with its kind; 0 before the first."""
+        """How long a call takes by the clock, as recent calls of its kind did; 0 before the first."""
         known = self._estimates.get(kind)
         return 0.0 if known is None else known.wall_s(self._clock())
 

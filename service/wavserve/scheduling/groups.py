@@ -41,7 +41,7 @@ class SampleGroup:
         return len(name) if name is not None and name.ndim > 1 else 1
 
     @property
-    def does(self) -> Verb:
+    def verb_info(self) -> Verb:
         """The verb's row of the table."""
         return VERBS[self.verb]
 
@@ -53,14 +53,14 @@ class SampleGroup:
 
     @property
     def kind(self) -> CallKind:
-        steps = self.params.get(self.does.steps, 1)
+        steps = self.params.get(self.verb_info.steps_param, 1)
         names = self.tensors.get("noise_name")
         return CallKind(self.verb, steps, names.shape[1] if names is not None and names.ndim == 3 else 1)
 
     @property
-    def urgency(self) -> tuple[bool, Rank, bool, int]:
+    def dispatch_order(self) -> tuple[bool, Rank, bool, int]:
         """Lower goes first: calls without device time, then by plan; within a plan, verbs that lead to free slots."""
-        return self.does.computes, self.ticket.rank, not self.does.takes_handles, self.arrival
+        return self.verb_info.computes, self.ticket.rank, not self.verb_info.takes_handles, self.arrival
 
 
 def join(batch: list[SampleGroup]) -> dict[str, NDArray[Any]]:

@@ -10,9 +10,10 @@ import math
 from wavserve.core.types import Clock
 
 GAIN = 0.1
+"""Weight of the newest value in a running mean."""
 HALF_LIFE_S = 2.0
 MIN_MARGIN_S = 0.005
-"""An answer's way out of the process."""
+"""Time to send an answer."""
 
 
 class Lateness:

@@ -30,7 +30,7 @@ class Work:
     device_s: float = 0.0
     """device seconds of all of them"""
     wall_s: float = 0.0
-    """seconds from the first to the end of the last: other plans' calls run beside them and other groups join them"""
+    """seconds by the clock, from the first call to the end of the last; other plans' calls run beside them"""
 
     def __add__(self, other: Work) -> Work:
         return Work(self.device_s + other.device_s, self.wall_s + other.wall_s)
@@ -45,7 +45,7 @@ Rank = tuple[float, float, int]
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One plan's place in the order. The ledger owns it and others read it. The default one shares with nobody."""
+    """One plan's place in the order. The ledger owns it; others read it. The default ticket is in no ledger."""
 
     deadline: float = math.inf
     robot: str = ""
@@ -108,7 +108,7 @@ class Ledger:
         return ticket
 
     def remove(self, ticket: Ticket) -> None:
-        """Takes a ticket out; one that is not here stays so."""
+        """Takes a ticket out. Does nothing for an unknown ticket."""
         ticket.registered = False
         self._tickets.pop(ticket.number, None)
 
@@ -122,7 +122,7 @@ class Ledger:
     def ends(self) -> dict[int, float]:
         """The predicted end of each plan, by its ticket's number.
 
-        A plan's turn comes after all device work of the plans before it; then its own calls take as long as they last.
+        A plan starts after all device work of the plans before it. Its own calls then take their wall time.
         The first plan that was not served yet waits for the running call, and so do those behind it.
         """
         ends, end, waits_s = {}, self._clock(), self._longest_s() if len(self._tickets) > 1 else 0.0

@@ -18,17 +18,17 @@ PERMIT_S = 1.0
 
 
 class Permit:
-    """A place kept for one request. Without `holds` it keeps nothing: for tests and plans that need no place."""
+    """A place kept for one request. The default keeps nothing."""
 
-    def __init__(self, *holds: Callable[[], object]) -> None:
-        """`holds`: called once, when the place is given up."""
-        self._holds = holds
+    def __init__(self, *on_release: Callable[[], object]) -> None:
+        """`on_release`: called once, when the place is released."""
+        self._on_release = on_release
 
     def release(self) -> None:
-        """Gives the place up; a second call does nothing."""
-        holds, self._holds = self._holds, ()
-        for give_up in holds:
-            give_up()
+        """Releases the place. A second call does nothing."""
+        callbacks, self._on_release = self._on_release, ()
+        for callback in callbacks:
+            callback()
 
 
 class Permits:
@@ -42,9 +42,9 @@ class Permits:
         self._kept: set[Permit] = set()
 
     @contextlib.contextmanager
-    def keep(self, *holds: Callable[[], object]) -> Iterator[Permit]:
-        """Keeps a place for PERMIT_S, or until the block ends or a plan takes it over; `holds` as in `Permit`."""
-        permit = Permit(*holds, lambda: self._kept.discard(permit))
+    def keep(self, *on_release: Callable[[], object]) -> Iterator[Permit]:
+        """Keeps a place for PERMIT_S at most, until the block ends or a plan takes the place over."""
+        permit = Permit(*on_release, lambda: self._kept.discard(permit))
         self._kept.add(permit)
         expiry = asyncio.get_running_loop().call_later(PERMIT_S, permit.release)
         try:
@@ -62,5 +62,5 @@ class Permits:
         """Raises Overloaded when every place is taken."""
         taken = self._num_running() + len(self._kept)
         if taken >= self._max_plans:
-            message = f"{taken} plans are under way or being read, the limit"
+            message = f"the limit of {self._max_plans} plans and pending requests is reached"
             raise Overloaded(message, max(self._soonest_s(), MIN_RETRY_S))

@@ -1,7 +1,8 @@
 """Each robot's fair share of one device, whatever it sends.
 
-The device time of a robot's plans, times the number of robots that share, is the moment until which its share has paid
-(a constant bandwidth server, Abeni and Buttazzo, 1998).
+Each plan moves its robot's *paid-until* moment: to the plan's start plus its device time multiplied by the number of
+robots that share. Until that moment the robot is beyond its share (a constant bandwidth server, Abeni and Buttazzo,
+1998).
 
 **Example.** Robots A and B share a device. A's plan started at 0 s and took 3 device seconds, so A's share has paid for
 it at 6 s. At 3 s both ask for a plan of 1 s. A's is paid at 8 s (6 + 2 x 1), B's at 5 s (3 + 2 x 1): B goes first.
@@ -61,7 +62,7 @@ class Shares:
         """Raises Overloaded for a robot beyond its share while others are refused."""
         beyond_s = self._paid_until.get(robot, 0.0) - self._clock()
         if deadline < math.inf and beyond_s > 0 and self._refused.robots - {robot}:
-            message = f"other robots wait, and this one has used its share of the device for {beyond_s:.3f} s to come"
+            message = f"other robots wait, and this one is beyond its share of the device for {beyond_s:.3f} s more"
             raise self.refusal(robot, message, beyond_s)
 
     def refusal(self, robot: str, message: str, retry_s: float, ready_s: float | None = None) -> Overloaded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wavserve.core.errors import InvalidRequest
-from wavserve.core.messages import EMPTY_IS_NONE, HEADER_FIELDS, OPTIONAL_FIELDS, Observation
+from wavserve.core.messages import EMPTY_IS_NONE, OPTIONAL_FIELDS, PLAIN_FIELDS, Observation
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import MAX_IMAGES, MAX_MILLISECONDS, MAX_STATE_NUMBERS, parts
 
@@ -19,7 +19,7 @@ def parse_plan_request(raw: bytes) -> Observation:
     for image in message.images:
         parts.refuse_unknown(f"images.{image.camera}", image)
     header: dict[str, Any] = {
-        **{name: getattr(message, name) for name in HEADER_FIELDS},
+        **{name: getattr(message, name) for name in PLAIN_FIELDS},
         **{name: getattr(message, name) or None for name in EMPTY_IS_NONE},
         **{name: getattr(message, name) if message.HasField(name) else None for name in OPTIONAL_FIELDS},
     }
@@ -60,7 +60,7 @@ def plan_request(observation: Observation) -> pb.PlanRequest:
     deadline_ms = observation.deadline_ms
     if deadline_ms is not None and not 0 <= deadline_ms <= MAX_MILLISECONDS:  # the server decides about 0
         raise InvalidRequest("deadline_ms", f"1 to {MAX_MILLISECONDS}", deadline_ms)
-    header: dict[str, Any] = {name: getattr(observation, name) for name in (*HEADER_FIELDS, *OPTIONAL_FIELDS)}
+    header: dict[str, Any] = {name: getattr(observation, name) for name in (*PLAIN_FIELDS, *OPTIONAL_FIELDS)}
     header |= {name: getattr(observation, name) or "" for name in EMPTY_IS_NONE}
     try:
         return pb.PlanRequest(images=pictures, state=observation.state, planner=planner, **header)

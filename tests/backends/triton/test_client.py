@@ -16,7 +16,7 @@ from wavserve.backends.triton.client import TritonBackend
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.errors import BackendError, DeadlineExceeded, ModelDown
 from wavserve.core.tensor_cache import KEY_BYTES
-from wavserve.core.verbs import Status
+from wavserve.core.verbs import GroupStatus
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ async def test_handles_of_an_earlier_slab_are_stale(triton: Subject, running_tri
     await backend.unload("video_dit", TIMEOUT_S)
     await backend.load("video_dit", TIMEOUT_S)
     new = await triton.imagine(samples=2)
-    for handles, status in ((old, Status.STALE_HANDLE), (new, Status.OK), (old, Status.STALE_HANDLE)):
+    for handles, status in ((old, GroupStatus.STALE_HANDLE), (new, GroupStatus.OK), (old, GroupStatus.STALE_HANDLE)):
         outputs = await triton.run("score", value_inputs(triton.spec, handles, flow_steps=1, release=0))
         assert outputs["status"].tolist() == [status]
     both = await triton.run("score", value_inputs(triton.spec, np.concatenate([old, new]), flow_steps=1, release=1))
-    assert both["status"].tolist() == [Status.STALE_HANDLE, Status.OK]
+    assert both["status"].tolist() == [GroupStatus.STALE_HANDLE, GroupStatus.OK]
     assert await triton.used() == 0
 
 
@@ -92,4 +92,4 @@ async def test_wrong_shapes_fail_only_their_own_call(triton: Subject) -> None:
     for wrong in ({"memory": good["memory"][..., :1]}, {"text_key": good["text_key"][:, :5]}):
         with pytest.raises(BackendError):
             await triton.run("denoise", {**good, **wrong})
-    assert (await triton.run("denoise", good))["status"].tolist() == [Status.OK]
+    assert (await triton.run("denoise", good))["status"].tolist() == [GroupStatus.OK]

@@ -45,7 +45,7 @@ async def test_a_model_that_does_not_answer_is_reloaded_and_no_other(is_owned: b
 
 
 async def test_a_call_that_finds_a_model_unavailable_marks_it_down_at_once(owned: Watched) -> None:
-    owned.supervisor.report("encoder")
+    owned.supervisor.mark_down("encoder")
     assert not owned.supervisor.up  # before the supervisor has asked the model
     await until(lambda: owned.supervisor.up)
     assert owned.triton.calls == []  # the model answered, so nothing was repaired
@@ -143,7 +143,7 @@ async def test_close_ends_watchers_that_have_just_been_woken(turns: int) -> None
     await supervisor.start()
     await asyncio.sleep(0.01)
     for model in MODELS:
-        supervisor.report(model)
+        supervisor.mark_down(model)
     for _ in range(turns):
         await asyncio.sleep(0)
     async with asyncio.timeout(20):

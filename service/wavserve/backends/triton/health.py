@@ -65,7 +65,7 @@ class Supervisor:
         self._refused: dict[str, str] = {}
         """models of another version, each with the reason that the log has"""
         self._tasks: list[asyncio.Task[None]] = []
-        backend.on_down = self.report
+        backend.on_down = self.mark_down
 
     @property
     def up(self) -> bool:
@@ -96,9 +96,9 @@ class Supervisor:
         for about in self.about.values():
             self._warn_about(about)
 
-    def report(self, model: str) -> None:
+    def mark_down(self, model: str) -> None:
         """Marks a model down because a call found it unavailable; it is asked at once."""
-        self._set(model, False)
+        self._set_up(model, False)
         self._alarms[model].set()
 
     @property
@@ -108,7 +108,7 @@ class Supervisor:
     def _on_exit(self, model: str) -> None:
         """Ends the calls of a model whose process exited, and has the model repaired."""
         self._backend.give_up(model)
-        self.report(model)
+        self.mark_down(model)
 
     async def start(self) -> None:
         """Starts the server and loads its models, where it is ours. Then asks every model, and begins to watch.
@@ -148,7 +148,7 @@ class Supervisor:
                 await self._check(model)
             except Exception:
                 log.exception("%s: the check failed", model)
-                self._set(model, False)
+                self._set_up(model, False)
 
     async def _check(self, model: str) -> None:
         """Asks a model, and repairs it when it does not answer.
@@ -195,7 +195,7 @@ class Supervisor:
 
     async def _reload(self, models: tuple[str, ...]) -> None:
         for model in models:
-            self._set(model, False)
+            self._set_up(model, False)
             self._exit_watcher.kill(model)  # a process that hangs would never unload
             self._backend.give_up(model)
             await self._backend.unload(model, self._config.load_s)
@@ -207,7 +207,7 @@ class Supervisor:
             code = await server.wait()
             log.error("tritonserver exited with code %s: restarting it", code)
             for model in MODELS:
-                self._set(model, False)
+                self._set_up(model, False)
             async with self._repairing:
                 try:
                     await self._start_server(server)
@@ -238,7 +238,7 @@ class Supervisor:
         except WavserveError as error:
             self._refused.pop(model, None)
             log.debug("%s does not answer: %s", model, error.message)
-            self._set(model, False)
+            self._set_up(model, False)
             self._alarms[model].clear()  # this call set it; another call at once would find the same
             return False
         return True
@@ -254,7 +254,7 @@ class Supervisor:
         if self._refused.get(model) != error.message:
             self._refused[model] = error.message
             log.error("%s", error.message)
-        self._set(model, False)
+        self._set_up(model, False)
         self._alarms[model].clear()
 
     def _record(self, about: About) -> None:
@@ -265,7 +265,7 @@ class Supervisor:
             self._warn_about(about)
         if self._server is not None:
             self._exit_watcher.watch(about.model, Process(*about.process))
-        self._set(about.model, True)
+        self._set_up(about.model, True)
 
     def _warn_about(self, about: About) -> None:
         """Logs why an endpoint gets no plans although its models answer."""
@@ -281,7 +281,7 @@ class Supervisor:
             slots = (self._slice_size, about.arena["slots"])
             log.error("%s: expected at least %d arena slots (one slice), got %d: it gets no plans", self.name, *slots)
 
-    def _set(self, model: str, up: bool) -> None:
+    def _set_up(self, model: str, up: bool) -> None:
         if self._up[model] != up:
             self._up[model] = up
             self._on_change(model, up)

@@ -49,7 +49,7 @@ def problem_response(problem: ErrorReport, headers: Mapping[str, str] | None = N
 
 
 def chunk_json(chunk: ActionChunk) -> dict[str, Any]:
-    """A chunk of actions, in the form that `models.ChunkAnswer` documents."""
+    """A chunk of actions, in the form that `schemas.ChunkAnswer` documents."""
     return {
         **chunk_fields(chunk),
         "actions": np.ascontiguousarray(chunk.actions),
@@ -62,7 +62,7 @@ def chunk_json(chunk: ActionChunk) -> dict[str, Any]:
 
 
 def receipt_json(receipt: Receipt) -> dict[str, Any]:
-    """A receipt, in the form that `models.ReceiptAnswer` documents."""
+    """A receipt, in the form that `schemas.ReceiptAnswer` documents."""
     fields = receipt_fields(receipt)
     iterations = [{**each, "snr": np.ascontiguousarray(each["snr"])} for each in fields["iterations"]]
     return {**fields, "iterations": iterations}

@@ -24,7 +24,7 @@ from starlette.responses import Response
 from wavserve.core.errors import Cancelled, NotReady
 from wavserve.core.messages import DEADLINE_KEY
 from wavserve.edge.frontend import Frontend, PolicyProtocol
-from wavserve.edge.http import models
+from wavserve.edge.http import schemas
 from wavserve.edge.http.answers import chunk_json, json_response, policy_json, problem_response
 from wavserve.edge.http.body import invalid_request_from, parse_plan
 from wavserve.edge.http.gate import HttpGate
@@ -80,11 +80,11 @@ def create_http_app(
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
     plan_extra = {"requestBody": _PLAN_BODY, "parameters": [_DEADLINE_HEADER]}
-    app.post("/v1/plan", responses=_answer(models.ChunkAnswer), openapi_extra=plan_extra)(routes.plan)
-    app.post("/v1/sessions/{session_id}/reset", responses=_answer(models.ResetAnswer))(routes.reset)
-    app.get("/v1/policies", responses=_answer(models.PoliciesAnswer))(routes.policies)
-    app.get("/healthz", responses=_answer(models.HealthAnswer))(routes.healthz)
-    app.get("/readyz", responses=_answer(models.HealthAnswer))(routes.readyz)
+    app.post("/v1/plan", responses=_answer(schemas.ChunkAnswer), openapi_extra=plan_extra)(routes.plan)
+    app.post("/v1/sessions/{session_id}/reset", responses=_answer(schemas.ResetAnswer))(routes.reset)
+    app.get("/v1/policies", responses=_answer(schemas.PoliciesAnswer))(routes.policies)
+    app.get("/healthz", responses=_answer(schemas.HealthAnswer))(routes.healthz)
+    app.get("/readyz", responses=_answer(schemas.HealthAnswer))(routes.readyz)
     app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})(routes.metrics)
     return app
 
@@ -93,7 +93,7 @@ def _openapi(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str, 
     """The OpenAPI document, with the models that the routes parse themselves and FastAPI does not see."""
     if app.openapi_schema is None:
         schema = generate()
-        read = [(model, "validation") for model in (models.PlanBody, models.PlanFields, models.Problem)]
+        read = [(model, "validation") for model in (schemas.PlanBody, schemas.PlanFields, schemas.Problem)]
         _, defined = models_json_schema(read, ref_template=_REF)  # type: ignore[arg-type]  # a list of literals
         schema["components"]["schemas"] |= defined["$defs"]
     return generate()
@@ -144,7 +144,7 @@ class _Routes:
         return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-def _answer(model: type[models.Body]) -> dict[int | str, dict[str, Any]]:
+def _answer(model: type[schemas.Body]) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model}, **_PROBLEM}
 
 

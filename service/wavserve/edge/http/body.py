@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
 
 from wavserve.core.errors import InvalidRequest, UnsupportedMedia
-from wavserve.core.messages import EMPTY_IS_NONE, HEADER_FIELDS, OPTIONAL_FIELDS, EncodedImage, Observation
-from wavserve.edge.http.models import Body, ImageBody, ImageFields, PlanBody, PlanFields
+from wavserve.core.messages import EMPTY_IS_NONE, OPTIONAL_FIELDS, PLAIN_FIELDS, EncodedImage, Observation
 from wavserve.edge.http.multipart import Part, parse_parts
+from wavserve.edge.http.schemas import Body, ImageBody, ImageFields, PlanBody, PlanFields
 
 Model = TypeVar("Model", bound=Body)
 
@@ -95,7 +95,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _observation(plan: PlanFields, images: tuple[EncodedImage, ...]) -> Observation:
-    header: dict[str, Any] = {name: getattr(plan, name) for name in (*HEADER_FIELDS, *OPTIONAL_FIELDS)}
+    header: dict[str, Any] = {name: getattr(plan, name) for name in (*PLAIN_FIELDS, *OPTIONAL_FIELDS)}
     header |= {name: getattr(plan, name) or None for name in EMPTY_IS_NONE}
     return Observation(images=images, state=tuple(plan.state), options=plan.planner, **header)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wavserve.core.errors import Cancelled
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import Status
+from wavserve.core.verbs import GroupStatus
 from wavserve.models.arena.arena import Arena, Arenas
 from wavserve.models.arena.book import ArenaRole
 
@@ -55,7 +55,7 @@ def on_slots(arenas: Arenas, role: ArenaRole, inputs: Tensors, compute: Compute)
     overwritten features gets STALE_HANDLE.
     """
     handles = inputs["handles"]
-    status = np.full(len(handles), Status.STALE_HANDLE, np.int32)
+    status = np.full(len(handles), GroupStatus.STALE_HANDLE, np.int32)
     if (arena := arenas.of(handles)) is None:
         return status
     with arena.book.pin(handles, role):
@@ -63,7 +63,7 @@ def on_slots(arenas: Arenas, role: ArenaRole, inputs: Tensors, compute: Compute)
         if len(live):
             compute(arena, rows_of(inputs, live), handles[live].reshape(-1, 2)[:, 0], live)
             arena.synchronize()
-        status[[g for g in live if arena.book.current(handles[g])]] = Status.OK
+        status[[g for g in live if arena.book.current(handles[g])]] = GroupStatus.OK
     return status
 
 

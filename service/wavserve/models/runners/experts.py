@@ -39,7 +39,7 @@ class ValueRunner:
         values = np.zeros((groups, num_samples, num_values, self._noise_shape[0]), np.float32)
 
         def compute(arena: Arena, own: Tensors, slots: NDArray[np.int64], live: NDArray[np.intp]) -> None:
-            start = torch.from_numpy(noise.of_inputs(own, Stream.VALUE, self._noise_shape)).to(arena.device)
+            start = torch.from_numpy(noise.call_noise(own, Stream.VALUE, self._noise_shape)).to(arena.device)
             kv = self._model.cross_kv(lambda layer: arena.read_video(layer, slots))
             folded = rearrange(start, "g n m t c -> (g n) m t c")
             tokens = self._model.integrate(folded, kv, _flow_steps(own), lambda _: stop_if(cancelled))
@@ -53,7 +53,7 @@ class ValueRunner:
 
     def _value_features(self, inputs: Tensors) -> Tensors:
         def compute(arena: Arena, own: Tensors, slots: NDArray[np.int64], live: NDArray[np.intp]) -> None:
-            start = torch.from_numpy(noise.of_inputs(own, Stream.VALUE, self._noise_shape)).to(arena.device)
+            start = torch.from_numpy(noise.call_noise(own, Stream.VALUE, self._noise_shape)).to(arena.device)
             kv = self._model.cross_kv(lambda layer: arena.read_video(layer, slots))
             for layer, features in enumerate(self._model.features(rearrange(start, "g 1 1 t c -> g t c"), kv)):
                 arena.write_value(layer, slots, features)
@@ -74,7 +74,7 @@ class ActionRunner:
         actions = np.zeros((len(inputs["history"]), *self._noise_shape), np.float32)
 
         def compute(arena: Arena, own: Tensors, slots: NDArray[np.int64], live: NDArray[np.intp]) -> None:
-            start = torch.from_numpy(noise.of_inputs(own, Stream.ACTION, self._noise_shape)).to(arena.device)
+            start = torch.from_numpy(noise.call_noise(own, Stream.ACTION, self._noise_shape)).to(arena.device)
             history = torch.from_numpy(own["history"]).to(arena.device)
             video_kv = self._model.cross_kv(lambda layer: arena.read_video(layer, slots))
             value_kv = self._model.value_kv(lambda layer: arena.read_value(layer, slots))

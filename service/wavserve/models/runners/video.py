@@ -20,7 +20,7 @@ from wavserve.core.errors import ArenaFull
 from wavserve.core.noise import Stream
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import Status
+from wavserve.core.verbs import GroupStatus
 from wavserve.models.arena.arena import Arena
 from wavserve.models.arena.book import ArenaRole
 from wavserve.models.fast.video import FastVideo, TextKV
@@ -49,12 +49,12 @@ class VideoRunner:
         groups, num_samples = inputs["noise_name"].shape[:2]
         texts, status = self._look_up(inputs)
         handles = np.zeros((groups, num_samples, 2), np.int64)
-        for g in np.flatnonzero(status == Status.OK):
+        for g in np.flatnonzero(status == GroupStatus.OK):
             try:
                 handles[g] = self._arena.book.allocate(num_samples)
             except ArenaFull:
-                status[g] = Status.ARENA_FULL
-        live = np.flatnonzero(status == Status.OK)
+                status[g] = GroupStatus.ARENA_FULL
+        live = np.flatnonzero(status == GroupStatus.OK)
         if len(live):
             self._fill(rows_of(inputs, live), [texts[g] for g in live.tolist()], handles[live], cancelled)
         return {"handles": handles, "status": status}
@@ -82,7 +82,7 @@ class VideoRunner:
     def _denoise(self, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
         texts, status = self._look_up(inputs)
         latents = np.zeros((*inputs["noise_name"].shape[:2], *self._noise_shape), np.float32)
-        live = np.flatnonzero(status == Status.OK)
+        live = np.flatnonzero(status == GroupStatus.OK)
         if len(live):
             own, own_texts = rows_of(inputs, live), [texts[g] for g in live.tolist()]
             steps = int(own["flow_steps"][0, 0])
@@ -93,12 +93,14 @@ class VideoRunner:
     def _look_up(self, inputs: Tensors) -> tuple[dict[int, TextKV], NDArray[np.int32]]:
         """Keys and values of each group whose text is cached or sent along, and every group's status so far."""
         texts = {g: self._texts.get(inputs, g) for g in range(len(inputs["text_key"]))}
-        status = np.array([Status.TEXT_MISS if text is None else Status.OK for text in texts.values()], np.int32)
+        status = np.array(
+            [GroupStatus.TEXT_MISS if text is None else GroupStatus.OK for text in texts.values()], np.int32
+        )
         return {g: text for g, text in texts.items() if text is not None}, status
 
     def _start(self, inputs: Tensors) -> tuple[Tensor, Tensor]:
         """Memory latents `[G, V, C, P, H, W]` and the generated frames' noise `[G, N, V, C, F, H, W]`."""
-        video = noise.of_inputs(inputs, Stream.VIDEO, self._noise_shape)
+        video = noise.call_noise(inputs, Stream.VIDEO, self._noise_shape)
         return torch.from_numpy(inputs["memory"]).to(self._arena.device), torch.from_numpy(video).to(self._arena.device)
 
 

@@ -27,7 +27,7 @@ class HeldSlots:
 
     def note(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:
         """Adds the slots that an answer names, and drops those that the call left free."""
-        if group.does.allocates and not isinstance(answer, WavserveError):
+        if group.verb_info.allocates and not isinstance(answer, WavserveError):
             self._held |= _names(answer["handles"])
         if "handles" in group.tensors and _freed(group, answer):
             self._held -= _names(group.tensors["handles"])
@@ -36,9 +36,9 @@ class HeldSlots:
 
 def _freed(group: SampleGroup, answer: Tensors | WavserveError) -> bool:
     """Whether the slots that a group named are free now, or were free before."""
-    if not group.does.computes or isinstance(answer, StaleHandle):
+    if not group.verb_info.computes or isinstance(answer, StaleHandle):
         return True  # a release that fails has lost the arena's owner, and the slots with it
-    return group.does.frees_slots(group.params) and isinstance(answer, Mapping)
+    return group.verb_info.frees_slots(group.params) and isinstance(answer, Mapping)
 
 
 def _names(handles: NDArray[np.int64]) -> set[tuple[int, int]]:
