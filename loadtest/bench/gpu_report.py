@@ -37,7 +37,7 @@ from loadtest.bench.exact_plan import SEED, FastPlan, example_inputs, libero_sha
 from loadtest.bench.gpu_aims import NO_ERROR, WITHOUT_OWNER, aims_of
 from loadtest.bench.gpu_hosts import Hosts
 from wavserve.app import parity
-from wavserve.app.fleet import Size, device_config
+from wavserve.app.fleet import BackendCapacity, device_config
 from wavserve.app.settings import Settings
 from wavserve.backends.base import Backend
 from wavserve.backends.local import LocalBackend
@@ -276,7 +276,7 @@ def device_ms(run: Callable[[], object]) -> dict[str, float]:
 def served(setup: Setup, spec: PolicySpec, models: Models, dtype: torch.dtype, settings: Settings) -> dict[int, float]:
     """Number of robots -> seconds for each plan, through planner, batcher and arena as in a service, without
     edges."""
-    config = device_config(settings, Size(settings.arena.num_slots, workers=1, one_call_per_model=False))
+    config = device_config(settings, BackendCapacity(settings.arena.num_slots, workers=1, one_call_per_model=False))
     choices = (settings.backend.compile, settings.backend.cuda_graphs) if setup.on_gpu else ("off", "off")
     book = ArenaBook(settings.arena.num_slots, settings.arena.lease_s)
     arena = Arena.in_process(SlotShape.of(spec), book, dtype, setup.device)
