@@ -19,6 +19,6 @@ def test_an_error_survives_a_wire_that_carries_only_text(error: WavserveError) -
     assert vars(back) == vars(error)
 
 
-@pytest.mark.parametrize("text", ["", "no fault", "wavserve-fault:", "wavserve-fault:{}", "wavserve-fault:[1]"])
+@pytest.mark.parametrize("text", ["", "no error", "wavserve-error:", "wavserve-error:{}", "wavserve-error:[1]"])
 def test_other_text_is_not_taken_for_one_of_our_errors(text: str) -> None:
     assert remote_errors.decode(text) is None

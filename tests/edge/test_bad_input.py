@@ -108,7 +108,7 @@ CASES = (
     Case("M out of bounds", with_options(num_value_samples=0), "planner.num_value_samples", "1 to 16", "0"),
     Case("smoothing out of bounds", with_options(smoothing=1.5), "planner.smoothing", "0.0 to 1.0", "1.5"),
     Case("NaN option", with_options(decay=float("nan")), "planner.decay", "a finite number", "nan"),
-    Case("one video elite", with_options(num_video_samples=1), "planner.num_video_samples", "at least 2, to have 2 elites", "1"),
+    Case("one video elite", with_options(num_video_samples=1), "planner.num_video_samples", "at least 2 (two elites are needed)", "1"),
     Case("one value elite", with_options(value_elite_fraction=0.01), "planner.value_elite_fraction", "at least 2 elites", "1"),
 )  # fmt: skip
 

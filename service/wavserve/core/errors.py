@@ -7,13 +7,13 @@
     │   ├── UnknownSession        the session does not exist or has expired
     │   ├── UnknownPolicy         this server serves another policy
     │   └── SequenceConflict      stale, reused or overlapping sequence number
-    ├── Overloaded            the server refuses the request at admission; retry later
+    ├── Overloaded            the server refuses the request; retry later
     ├── DeadlineExceeded      no action could be produced in time
     ├── NotReady              the server is starting, draining or without a healthy backend
     ├── Cancelled             the caller cancelled the request or disconnected
     ├── Unsupported           declared in the contract, not implemented yet
-    ├── BundleError           a policy bundle that cannot be used (start-up only)
-    ├── SettingsError         settings that cannot be used (start-up only)
+    ├── BundleError           a policy bundle, a record or a fixture that cannot be used
+    ├── SettingsError         settings that cannot be used
     └── BackendError          a model call failed
         ├── ArenaFull             not enough free slots for a slice of video features; retryable
         ├── StaleHandle           the features behind a handle no longer exist; imagine again
@@ -32,10 +32,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class MissedDeadline:
-    """By how much a plan missed its deadline, and the work it had done by then."""
+    """How far a plan was from its deadline when it failed, and the work it had done by then."""
 
     slack_ms: float
-    """time left until the deadline; negative, because it has passed"""
+    """deadline minus the time of the error; negative for a late plan"""
     iterations_done: int
     """K"""
     num_video_samples: int
@@ -45,7 +45,7 @@ class MissedDeadline:
 
 
 class WavserveError(Exception):
-    """Base of every error this package raises on purpose. `retryable`: the same request may succeed later."""
+    """Base of every error this package raises on purpose. `retryable`: a later request may succeed."""
 
     retryable = False
 
@@ -85,7 +85,7 @@ class SequenceConflict(InvalidRequest):
 
 
 class Overloaded(WavserveError):
-    """The server refused the request before any work was done.
+    """The server refused the request; retry later.
 
     `retry_after_s`: seconds until a retry may be admitted. `predicted_s`: predicted seconds until the plan is ready,
     where this prediction is the reason of the refusal; otherwise None.
@@ -100,7 +100,7 @@ class Overloaded(WavserveError):
 
 
 class DeadlineExceeded(WavserveError):
-    """No action is returned. `missed` is None where the transport itself timed out."""
+    """No action is returned. `missed` is None when no plan ran, and when the client's own timeout ended the call."""
 
     def __init__(self, message: str, missed: MissedDeadline | None = None) -> None:
         super().__init__(message)

@@ -15,7 +15,7 @@ from wavserve.core.types import Array, Receipt, RequestFields
 DEADLINE_KEY = "x-deadline-ms"
 """HTTP header and gRPC metadata key of deadline_ms. It lets a server refuse before it reads the body."""
 ENCODINGS = ("raw_rgb8", "raw_bgr8", "jpeg", "png")
-"""The encodings of an image. A raw image is `height * width * 3` bytes, row-major."""
+"""The encodings of an image. A raw image has `height * width * 3` bytes, row by row, as RGB or BGR."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class ActionChunk:
     actions: Array
     """`[T, A]`, in the units the policy declares"""
     valid_until_step: int
+    """from this control step on, a robot must refuse the chunk"""
     receipt: Receipt
     imagined: Mapping[str, tuple[EncodedImage, ...]] = field(default_factory=dict)
     """camera -> imagined future frames as PNG, in time order; empty unless requested"""
@@ -78,7 +79,7 @@ class ActionChunk:
     server_recv_ns: int = 0
     """when the request was received, on the server's monotonic clock"""
     server_send_ns: int = 0
-    """when the answer was sent, on the same clock"""
+    """when the answer was ready, on the same clock"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class PolicyInfo:
     """T, steps"""
     control_hz: float
     history_frames: int
+    """Fmem, latent frames in a session's memory"""
     max_instruction_bytes: int
     defaults: PlannerConfig
     bounds: PlannerBounds

@@ -1,4 +1,4 @@
-"""Converts between a robot's units and the model's units (PAPER "Normalisation").
+"""Converts between a robot's units and the model's units (paper, normalisation of states and actions).
 
 A state becomes the history token; the model's output becomes commands. Knows numpy and the spec; knows neither sessions
 nor models.
@@ -15,11 +15,11 @@ from wavserve.core.types import Array
 
 _EPSILON = 1e-6  # part of the published statistics' definition, for minmax and for meanstd
 
-_FARTHEST = 1e12
-"""The largest accepted distance of a state from the centre of its statistics, in units of their spread.
+_MAX_DEVIATIONS = 1e12
+"""The largest accepted distance of a state from the centre of its statistics, as a multiple of their spread.
 
-A state farther away is no measurement, and at about 1e19 its square overflows float32. Where the statistics have no
-spread, _EPSILON takes its place and the limit is about a million of the state's units."""
+A state farther away is not a measurement, and from about 1e19 on its square overflows float32. Where the spread is 0,
+_EPSILON replaces it, and the limit is about a million of the state's units."""
 
 _Wide = NDArray[np.float64]
 
@@ -37,7 +37,7 @@ class Normaliser:
         self._moving = [d for d in range(spec.action.vector.dim) if d not in absolute]
 
     def history(self, state: Array) -> Array:
-        """State `[S]` in declared units -> history token `[action channels]`: zeros, then the normalised state.
+        """State `[S]` in declared units -> history token `[Caction]`: A zeros, then the normalised state.
 
         Raises InvalidRequest for field `state` when the length differs.
         """
@@ -46,7 +46,7 @@ class Normaliser:
         return token
 
     def actions(self, output: Array, state: Array) -> Array:
-        """Model output `[T, action channels]` and the measured state `[S]` -> commands `[T, A]` in declared units.
+        """Model output `[T, Caction]` and the measured state `[S]` -> commands `[T, A]` in declared units.
 
         Raises BackendError when the output has another shape or a value that is not finite.
         """
@@ -87,7 +87,7 @@ class Normaliser:
 def accepted_range(norm: NormSpec) -> tuple[_Wide, _Wide]:
     """Lowest and highest accepted value `[dim]`, in declared units."""
     offset, scale = _affine(norm)
-    return offset - _FARTHEST * scale, offset + _FARTHEST * scale
+    return offset - _MAX_DEVIATIONS * scale, offset + _MAX_DEVIATIONS * scale
 
 
 def _affine(norm: NormSpec) -> tuple[_Wide, _Wide]:

@@ -12,7 +12,7 @@ from wavserve.core.spec import MODES, PlannerBounds, PlannerConfig
 
 
 def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[str, object]) -> PlannerConfig:
-    """The planner settings of one request: its options override the bundle's defaults. Mode `off` has no iterations.
+    """The planner settings of one request: its options replace the bundle's defaults. Mode `off` has no iterations.
 
     Raises InvalidRequest naming `planner.<option>` for an unknown option, a wrong type, a value out of bounds, or fewer
     than two elites.
@@ -66,7 +66,8 @@ def _check_bounds(config: PlannerConfig, bounds: PlannerBounds) -> None:
     if config.num_iterations == 0:
         return
     if config.num_video_samples < 2:
-        raise InvalidRequest("planner.num_video_samples", "at least 2, to have 2 elites", config.num_video_samples)
+        expected = "at least 2 (two elites are needed)"
+        raise InvalidRequest("planner.num_video_samples", expected, config.num_video_samples)
     for name, elites in (
         ("video_elite_fraction", config.num_video_elites),
         ("value_elite_fraction", config.num_value_elites),

@@ -9,7 +9,7 @@ import json
 
 from wavserve.core.errors import InvalidRequest, WavserveError, error_kinds, error_name
 
-_MARK = "wavserve-fault:"
+_MARK = "wavserve-error:"
 
 
 def encode(error: WavserveError) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 _STRICT = {"extra": "forbid"}  # makes pydantic refuse unknown keys when `bundle/bundle.py` parses policy.json
 
 Resize = Literal["exact", "bilinear", "bicubic", "area"]
 Mode = Literal["paper", "published", "off", "random_scores", "fixed_shrink"]
-MODES: tuple[Mode, ...] = ("paper", "published", "off", "random_scores", "fixed_shrink")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class VectorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ActionSpec:
-    """How the action expert's output becomes commands (PAPER "Normalisation").
+    """How the action expert's output becomes commands (paper, normalisation of states and actions).
 
     `absolute`: the output is the command. `delta`: the cumulative sum of the output is added to the measured state.
     `relative`: the output is added to the normalised state. Dimensions in `absolute_dims` (grippers) are absolute in
@@ -171,9 +171,9 @@ class PlannerConfig:
     value_elite_fraction: float = 0.1
     """p_u"""
     per_view_noise: bool = False
-    """Whether each view has its own video Gaussian (paper) or all views share one (released code)."""
+    """True: one Gaussian per view (paper). False: shared (released code)."""
     estimate_value: bool = False
-    """Also score the chosen plan with M value samples of its own and report the score."""
+    """Also score the chosen plan with M value samples of its own, and report the highest SNR."""
     warm_start: bool = False
     """Start from the means of the session's last plan, shifted by the executed steps, instead of from zero."""
     early_stop: float = 0.0

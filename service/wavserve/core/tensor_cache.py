@@ -1,6 +1,6 @@
-"""Tensors that cross a wire once: later calls send a key, and the receiver still holds the tensor.
+"""Sends a tensor over a wire once. Later calls send its key, and the receiver puts the tensor back.
 
-Every slice of samples needs the plan's frame memory and the iteration's Gaussians. Sent with each slice, they would
+Every slice of samples needs the plan's frame memory and the iteration's Gaussians. Sending them with each slice would
 cost megabytes per plan. The `Sender` runs in the gateway's backend, the `Receiver` in the model's host. Knows numpy
 only.
 """

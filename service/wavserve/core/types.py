@@ -1,12 +1,17 @@
-"""The data that passes through the corridor: request, plan, receipt.
+"""The data on the request path: request, plan, receipt.
 
 Every layer may use these types. They know nothing of HTTP, protobuf or torch. All are frozen, and no code writes into
 their arrays.
 
-Shape legend (used in every docstring and einops string):
-    B batch rows, G groups in a batch, N video samples of a group, M value samples per video sample,
-    K planning iterations, V views, F latent frames (P of them memory), H W latent height and width, L tokens,
-    C channels, T action steps, A action dim, S state dim, P prompt tokens (where text is meant).
+Shape legend, for docstrings, einops strings and `verbs.VERBS`:
+    G groups in a call, N video samples of a group, M value samples of each video sample, K planning iterations,
+    E elites, V views (VorOne: 1 if one Gaussian serves all views), F latent frames (Fmem in the memory, Fgen
+    generated), H W latent height and width, C channels (Ctext, Cvalue, Caction: of one model; Caction = A + S),
+    T action steps or value tokens, A action dim, S state dim, P prompt tokens (`prompt` in `VERBS`),
+    height and width in pixels, frames of a camera, bytes of UTF-8.
+    In the models: B batch rows, R rows, L tokens, D width of the video model, A width of an expert.
+    In the arena: S slots, R rows of processes.
+    In the shape of a memory, `V C P H W`, P stands for Fmem.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ class RequestFields:
     session_id: str | None = None
     """None: the server opens a session"""
     sequence: int = 0
-    """strictly increasing within a session; the same number with the same content is a retry"""
+    """strictly increasing within a session; the latest number with the same content is a retry"""
     control_step: int = 0
     """index of the next command at the time the images were captured; the chunk is aligned to it"""
     executed_steps: int = 0
@@ -64,7 +69,7 @@ class PlanRequest(RequestFields):
 
 @dataclass(frozen=True, slots=True)
 class TextEmbedding:
-    """An encoded instruction: `tokens [P, C]` without padding, and the key under which its keys/values are cached."""
+    """An encoded instruction: `tokens [P, Ctext]` without padding. `key` names its cached keys and values."""
 
     key: bytes
     tokens: Array
@@ -96,12 +101,13 @@ class IterationRecord:
     video_std: float
     """mean std of the video Gaussian after the refit"""
     value_std: float
+    """mean std of the value Gaussian after the refit"""
     moved: float
     """root mean square change of mean and std, of the Gaussian that changed more"""
 
     @property
     def scores(self) -> Array:
-        """Score of each video sample `[N]`: the best SNR of its value samples."""
+        """Score of each video sample `[N]`: the highest SNR among its value samples."""
         scores: Array = self.snr.max(axis=1)
         return scores
 
@@ -112,19 +118,20 @@ class Stop(Enum):
     DONE = "done"
     """all requested iterations are done"""
     OUT_OF_TIME = "out_of_time"
-    """another iteration would have made this plan, or one admitted before it, late"""
+    """admission granted no further iteration: it would have made a plan late, or other robots come first"""
     SETTLED = "settled"
     """the last iteration changed the Gaussians by less than `early_stop`"""
 
 
 class DeadlineResult(Enum):
-    """Whether an answer met its deadline. A plan that misses its deadline is never answered with actions."""
+    """Whether an answer met its deadline. A late plan has no receipt: it is answered with an error."""
 
     NONE = "none"
     """the request had no deadline"""
     MET = "met"
+    """in time; every requested iteration was done, or `early_stop` ended planning"""
     MET_DEGRADED = "met_degraded"
-    """met, because planning stopped early (`Stop.OUT_OF_TIME`)"""
+    """in time, but admission granted fewer iterations than requested (`Stop.OUT_OF_TIME`)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +139,13 @@ class Plan:
     """The planner's result, in normalised units."""
 
     actions: Array
-    """`[T, action channels]`"""
+    """`[T, Caction]`"""
     iterations: tuple[IterationRecord, ...]
     stopped: Stop
     video: Gaussian
     value: Gaussian
     value_estimate: float | None
-    """SNR of the chosen plan, from value samples of its own; None unless requested"""
+    """highest SNR among M value samples drawn for the chosen plan; None unless `estimate_value` is set"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +160,16 @@ class Receipt:
     config: PlannerConfig
     """as requested, with the defaults filled in"""
     iterations_done: int
-    """K done; less than requested when planning stopped early"""
+    """K done; fewer than requested when planning stopped early"""
     stopped: Stop
     warm_start: bool
     """whether planning started from the session's last plan"""
     deadline: DeadlineResult
     slack_s: float | None
-    """time left until the deadline when the answer was ready; None without a deadline"""
+    """deadline minus the time when the answer was ready; None without a deadline"""
     iterations: tuple[IterationRecord, ...]
     stage_s: Mapping[str, float]
+    """seconds by stage, with the whole plan as `total`; stages overlap, so their sum may exceed `total`"""
     value_estimate: float | None
     digests: Mapping[str, str]
     """sha256 of each camera's image, the state, the instruction and the frame memory that the plan used"""

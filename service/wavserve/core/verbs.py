@@ -49,11 +49,11 @@ class Verb:
     optional: dict[str, tuple[str, str]]
     outputs: dict[str, tuple[str, str]]
     params: tuple[str, ...] = ()
-    """int32 scalars `[G, 1]` that all groups of a call share"""
+    """int32 inputs `[G, 1]`, equal for all groups of a call"""
     joinable: bool = True
     """whether groups of different plans may share a call"""
     cached: tuple[str, ...] = ()
-    """inputs that may cross a wire as `NAME_key [G, 16]` alone once the model has received them; see `tensor_cache`"""
+    """inputs that the model's host keeps; a later call may send only their keys `NAME_key [G, 16]` (`tensor_cache`)"""
     steps_param: str = ""
     """the parameter that counts steps of equal cost"""
     allocates: bool = False
@@ -99,7 +99,7 @@ VERBS: dict[str, Verb] = {
     "encode_images": Verb(
         "encoder", {"pixels": ("uint8", "V height width 3")}, {}, {"latents": ("float32", "V C H W")}
     ),
-    "encode_text": Verb(  # not joined: a prompt that is too long fails the whole call (one per instruction)
+    "encode_text": Verb(  # not joined: one prompt that is too long would fail the call for every group
         "encoder", {"text": ("uint8", "bytes")}, {}, {"embedding": ("float32", "prompt Ctext")}, joinable=False
     ),
     "decode_video": Verb(
