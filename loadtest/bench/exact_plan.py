@@ -17,7 +17,7 @@ from wavserve.models.fast.expert import FastAction, FastValue
 from wavserve.models.fast.graphs import Capture
 from wavserve.models.fast.video import FastVideo, TextKV
 from wavserve.models.flops import Workload
-from wavserve.models.networks.plain import Draws, Scene, refit, refit_video, snr, start
+from wavserve.models.networks.plain import Draws, Scene, refit, refit_video, snr, standard_normal
 from wavserve.models.runners.loading import DYNAMIC_LENGTH, DYNAMIC_ROWS
 from wavserve.models.weights.weights import Models
 
@@ -120,7 +120,7 @@ class FastPlan:
         """Actions `[T, action channels]`."""
         config = self._case.planner
         text = self.text_kv(scene)
-        video, value = start(draws.final_video[:1]), start(draws.final_value)
+        video, value = standard_normal(draws.final_video[:1]), standard_normal(draws.final_value)
         for k in range(config.num_iterations):
             futures, noises = draws.video[k] * video[1] + video[0], draws.value[k] * value[1] + value[0]
             by_sample = self.scores(scene, text, futures, noises)

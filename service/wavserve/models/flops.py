@@ -1,6 +1,6 @@
 """Floating-point operations of a plan in closed form, for the plain and the fast path.
 
-Only matrix products and attention count; a multiply-add counts as two. The formulas know sizes only. `counted` measures
+Only matrix products and attention count. A multiply-add counts as two. The formulas know sizes only. `counted` measures
 a function with torch's own counter, to check the formulas.
 """
 
@@ -19,7 +19,7 @@ from wavserve.models.networks.video import is_joint
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Sizes of a plan. The prompt has `num_prompt` tokens, which the plain path pads to `num_padded`."""
+    """Sizes of a plan. The prompt has `num_prompt` tokens; the plain path pads it to `num_padded`."""
 
     config: ModelConfig
     latent: LatentSpec
@@ -37,25 +37,30 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Flops:
-    """Operations by verb: `imagine` and `score` per video sample (all its M value samples), `decode` and `text` per
-    plan."""
+    """Floating-point operations by verb."""
 
     imagine: float
+    """per video sample"""
     score: float
+    """per video sample, with all its M value samples"""
     decode: float
+    """per plan"""
     text: float
+    """per plan: the instruction's keys and values"""
     num_scored: int
     """video samples scored in a plan: K N"""
 
     @property
     def plan(self) -> float:
-        """Operations of a whole plan: K iterations over N video samples, then one more sample imagined and decoded."""
+        """Operations of a whole plan: K iterations over N video samples, and one more sample imagined and decoded."""
         return self.num_scored * (self.imagine + self.score) + self.imagine + self.decode + self.text
 
 
 def plain(work: Workload) -> Flops:
-    """Operations of the authors' code: it projects features for every row and flow step, and text and timesteps for
-    every forward."""
+    """Operations of the authors' code.
+
+    It projects features for every row and flow step, and text and timesteps for every forward.
+    """
     video, planner = work.config.video, work.planner
     tokens, width = work.num_tokens, video.width
     imagine = _video_blocks(work, work.num_padded) + _text(work, work.num_padded) + _time(tokens, width)
@@ -71,8 +76,10 @@ def plain(work: Workload) -> Flops:
 
 
 def fast(work: Workload) -> Flops:
-    """Operations of the fast path: it projects features once per video sample and text once per plan, and caches
-    timestep embeddings."""
+    """Operations of the fast path.
+
+    It projects features once per video sample and text once per plan. It caches timestep embeddings.
+    """
     video, planner = work.config.video, work.planner
     tokens, width = work.num_tokens, video.width
     imagine = _video_blocks(work, work.num_prompt)
@@ -85,7 +92,7 @@ def fast(work: Workload) -> Flops:
 
 
 def counted(run: Callable[[], object]) -> float:
-    """Operations that torch counts in `run`. Attention runs as plain products, the only form torch counts on a CPU."""
+    """Operations that torch counts in `run`. Attention runs as plain products: torch counts no other form on a CPU."""
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         run()
     return float(counter.get_total_flops())

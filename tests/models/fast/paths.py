@@ -9,7 +9,7 @@ from torch import Tensor
 from wavserve.models.fast.expert import FastAction, FastValue
 from wavserve.models.fast.video import FastVideo
 from wavserve.models.flops import Workload
-from wavserve.models.networks.plain import Draws, Scene, refit, refit_video, snr, start
+from wavserve.models.networks.plain import Draws, Scene, refit, refit_video, snr, standard_normal
 from wavserve.models.weights.weights import Models
 
 
@@ -28,7 +28,7 @@ def plan_fast(work: Workload, models: Models, scene: Scene, draws: Draws) -> tup
         return features
 
     snrs = []
-    video, value = start(draws.final_video[:1]), start(draws.final_value)
+    video, value = standard_normal(draws.final_video[:1]), standard_normal(draws.final_value)
     for k in range(config.num_iterations):
         futures, noises = draws.video[k] * video[1] + video[0], draws.value[k] * value[1] + value[0]
         kv = value_model.cross_kv(imagine(futures).__getitem__)

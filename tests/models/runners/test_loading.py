@@ -31,7 +31,7 @@ def test_auto_chooses_a_type_by_a_measurement(tiny: Bundle, caplog: pytest.LogCa
         chosen = resolve_dtype("auto", tiny.spec, "cpu")
     logged = re.search(r"auto: (\w+), because bfloat16 is ([0-9.]+) times", caplog.text)
     assert logged
-    assert chosen == logged[1] == ("bfloat16" if float(logged[2]) >= precision.WORTH else "float32")
+    assert chosen == logged[1] == ("bfloat16" if float(logged[2]) >= precision.MIN_SPEEDUP else "float32")
     assert torch.get_num_threads() == threads
     assert resolve_dtype("bfloat16", tiny.spec, "cpu") == "bfloat16"
 

@@ -1,4 +1,4 @@
-"""Our transformers have the tensor names and sizes of the released ones. Nothing is allocated."""
+"""Our transformers have the tensor names and sizes of those in the released code. Nothing is allocated."""
 
 from __future__ import annotations
 

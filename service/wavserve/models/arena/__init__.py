@@ -1,1 +1,1 @@
-"""The feature arena: the features of imagined futures stay in slots on the device, and handles travel."""
+"""The feature arena: features of imagined futures stay in slots on the device, and calls pass handles of the slots."""

@@ -1,8 +1,8 @@
 """The feature arena: a slab of fixed-size slots that hold video features for the value and action models.
 
-The video runner writes features, the other two read them; `arena.book` has the rules. The slab may be this process's
-own or shared with others (`arena.shared`), which makes no difference to its users. Its layout is layer by layer, so
-that one layer of neighbouring slots is one contiguous block for a matrix product.
+The video runner writes features, and the other two read them; `arena.book` has the rules. The slab may be this
+process's own or shared with others (`arena.shared`). Users need not know which. Its layout is layer by layer, so that
+one layer of neighbouring slots is one contiguous block for a matrix product.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wavserve.models.arena.book import ArenaBook
 
 @dataclass(frozen=True, slots=True)
 class SlotShape:
-    """What one slot holds: video features `[layers, V*L, C]` and value features `[layers, T, C]`."""
+    """Sizes of the features in one slot: video features `[layers, V*L, C]` and value features `[layers, T, C]`."""
 
     num_layers: int
     video_tokens: int
@@ -42,8 +42,8 @@ class SlotShape:
         return self.num_layers * per_layer
 
 
-class Arenas(Protocol):
-    """Finds the arena of a handle. The models of one process share a single arena; for others see `arena.shared`."""
+class ArenaFinder(Protocol):
+    """Finds the arena of a handle. Models in one process share one arena; for several processes see `arena.shared`."""
 
     @property
     def device(self) -> torch.device: ...

@@ -1,10 +1,10 @@
-"""The rules of the feature arena: who may use which slot, and until when. Numpy only; the bytes live elsewhere.
+"""The rules of the feature arena: which process may use which slot, and until when.
 
-The video runner allocates; the value and action runners read and release. Every cell of the book has one writer, so the
-same book works over shared memory without locks: the allocator writes generations and leases, each reader its own row
-of pins and releases. A handle is `(slot, generation)`. The slot's next allocation raises its generation, and old
-handles become stale. The upper half of a generation is the slab's epoch: handles of an earlier slab are stale in a
-later one.
+This module stores no features and needs numpy only. The video runner allocates; the value and action runners read and
+release. Every cell of the book has one writer, so the same book works over shared memory without locks: the allocator
+writes generations and leases, and each reader writes its own row of pins and releases. A handle is `(slot,
+generation)`. The slot's next allocation raises its generation, and old handles become stale. The upper half of a
+generation is the slab's epoch: handles of an earlier slab are stale in a later one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Handles = NDArray[np.int64]
 
 EPOCH_BITS = 32
 ROWS_PER_ROLE = 4
-"""A reloaded model may run beside its predecessor for a while; each process has a row of its own."""
+"""Rows per role: a reloaded model may run beside its predecessor for a while, and each process has its own row."""
 
 
 class ArenaRole(IntEnum):
@@ -40,19 +40,20 @@ class ArenaRole(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The book's numbers, `S` slots and `R` rows of processes, as views of one buffer.
-
-    `generation [S]` counts the slot's allocations, `written [S]` is the generation whose features are complete,
-    `lease_until [S]` in seconds of the monotonic clock; `owner [R, 2]` is the process a row belongs to,
-    `released [R, S]` the last generation it released, `pinned [R, S]` the generation it is using (0: none).
-    """
+    """The book's numbers for `S` slots and `R` rows of processes, as views of one buffer."""
 
     generation: NDArray[np.int64]
+    """`[S]`: the slot's current generation; every allocation raises it"""
     written: NDArray[np.int64]
+    """`[S]`: the generation whose features are complete"""
     lease_until: NDArray[np.float64]
+    """`[S]`: end of the lease, in seconds of the monotonic clock"""
     owner: NDArray[np.int64]
+    """`[R, 2]`: the process that the row belongs to"""
     released: NDArray[np.int64]
+    """`[R, S]`: the last generation that the row's process released"""
     pinned: NDArray[np.int64]
+    """`[R, S]`: the generation that the row's process is using; 0: none"""
 
     @staticmethod
     def nbytes(num_slots: int) -> int:
@@ -77,7 +78,8 @@ class Cells:
 class ArenaBook:
     """Allocation, pins, leases and releases of `num_slots` slots.
 
-    Without `cells` the book is this process's own. With shared `cells`, `epoch` tells this slab from earlier slabs.
+    Without `cells` the book is private to this process. With shared `cells`, `epoch` distinguishes this slab from
+    earlier ones.
     """
 
     def __init__(
@@ -104,9 +106,9 @@ class ArenaBook:
         return self.num_slots - int(self._free().sum())
 
     def allocate(self, count: int) -> Handles:
-        """Allocates `count` slots, neighbours where possible, pinned by the writer; returns handles `[count, 2]`.
+        """Allocates `count` slots, consecutive if possible, and pins them for the writer. Returns handles `[count, 2]`.
 
-        Raises ArenaFull, and allocates none, when fewer are free.
+        Raises ArenaFull when fewer slots are free, and then allocates none.
         """
         with self._lock:
             return self._allocate(count)
@@ -133,7 +135,10 @@ class ArenaBook:
         self._cells.pinned[self._row(ArenaRole.VIDEO), slots] = 0
 
     def abandon(self, handles: Handles) -> None:
-        """Frees slots whose writer stopped early. Only the writer may call it: nobody else knows when it last wrote."""
+        """Frees the slots of a writer that stopped early. Only the writer may call it.
+
+        Only the writer knows when it has stopped.
+        """
         self.release(handles, ArenaRole.VIDEO)
         self._cells.pinned[self._row(ArenaRole.VIDEO), handles[:, 0]] = 0
 
@@ -149,9 +154,9 @@ class ArenaBook:
 
     @contextmanager
     def pin(self, handles: Handles, role: ArenaRole) -> Iterator[None]:
-        """Protects slots `[..., 2]` from reallocation while `role` reads them, even past their lease.
+        """Protects slots `[..., 2]` from reallocation while `role` reads them, even after their lease has expired.
 
-        A slot may have been reallocated just before: check `current` inside.
+        A slot may have been reallocated just before: check `current` inside the block.
         """
         slots, generations = handles.reshape(-1, 2).T
         exist, row = self._exist(slots), self._row(role)
@@ -181,18 +186,18 @@ class ArenaBook:
         return free
 
     def _pinned(self) -> NDArray[np.bool_]:
-        """Slots that a living process uses; the pins of a dead process do not count."""
+        """Slots that a running process uses. The pins of an exited process do not count."""
         cells = self._cells
         rows = [r for r in np.flatnonzero(cells.pinned.any(axis=1)) if Process(*cells.owner[r].tolist()).alive]
         return np.asarray(cells.pinned[rows].any(axis=0), np.bool_)
 
     def _row(self, role: ArenaRole) -> int:
-        """This process's row for `role`: one that was never used, or that of a dead process."""
+        """This process's row for `role`: one that was never used, or the row of an exited process."""
         if role not in self._rows:
             owner, me = self._cells.owner, Process.me()
             for row in range(role * ROWS_PER_ROLE, (role + 1) * ROWS_PER_ROLE):
                 if owner[row, 0] == 0 or not Process(*owner[row].tolist()).alive:
-                    self._cells.pinned[row] = 0  # the dead process's releases stay valid
+                    self._cells.pinned[row] = 0  # the exited process's releases stay valid
                     owner[row] = me
                     self._rows[role] = row
                     break

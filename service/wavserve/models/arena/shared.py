@@ -1,9 +1,9 @@
-"""The feature arena across processes: `video_dit` creates it, `value_dit` and `action_dit` find it by their handles.
+"""The feature arena across processes: `video_dit` creates it; `value_dit` and `action_dit` find it by their handles.
 
-It is for models that run in a process each. On a CPU the features lie in a slab under /dev/shm that every process maps.
-On CUDA they lie in an allocation of the creator, which readers open through CUDA IPC, and the slab holds only the book.
-The slab's header is a small JSON object, no pickle. A handle's generation carries its slab's epoch: a reader that meets
-another epoch attaches to that slab.
+Each model runs in its own process. On a CPU the features are in a slab under /dev/shm that every process maps. On CUDA
+they are in an allocation of the creator, which readers open through CUDA IPC; the slab then holds only the book. The
+slab's header is a small JSON object, not a pickle. A handle's generation contains the epoch of its slab. When a reader
+receives a handle with another epoch, it attaches to that slab.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _ALIGNED = 4096
 
 @dataclass(frozen=True, slots=True)
 class ArenaConfig:
-    """What the creator and the readers must agree on."""
+    """The values that the creator and the readers must agree on."""
 
     prefix: str
-    """of the slabs' names; it separates the servers of one machine"""
+    """prefix of the slab names; it distinguishes the servers of one machine"""
     shape: SlotShape
     num_slots: int
     lease_s: float
@@ -53,7 +53,7 @@ class ArenaConfig:
 
 
 class SharedArena(Arena):
-    """An arena in a slab that this process created (`create`) or another one did (`_attach`)."""
+    """An arena in a slab. This process created the slab (`create`) or attached to it (`_attach`)."""
 
     def __init__(self, config: ArenaConfig, slab: Slab, features: Tensor) -> None:
         cells = Cells.over(slab.memory, config.num_slots, slabs.HEADER)
@@ -78,7 +78,7 @@ class SharedArena(Arena):
 
 
 class AttachedArenas:
-    """A reader's arena: it attaches to the slab that the handles name, and keeps the last one that it found."""
+    """A reader's `ArenaFinder`. It attaches to the slab that the handles name, and keeps the last slab that exists."""
 
     def __init__(self, config: ArenaConfig) -> None:
         self._config = config
@@ -126,9 +126,10 @@ def _allocate_on_cuda(config: ArenaConfig) -> Tensor:
 
 
 def _export_cuda(features: Tensor) -> list[Any]:
-    """What another process needs to open the allocation: numbers, and CUDA's handles in hex.
+    """The values with which another process opens the allocation: numbers, and CUDA's handles in hex.
 
-    These are the IPC calls of torch's own multiprocessing, so that its allocator and reference counts stay right.
+    They come from the IPC calls of torch's own multiprocessing, so that torch's allocator and reference counts stay
+    correct.
     """
     parts = features.untyped_storage()._share_cuda_()  # type: ignore[no-untyped-call]
     return [part.hex() if isinstance(part, bytes) else part for part in parts]

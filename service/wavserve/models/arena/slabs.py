@@ -1,7 +1,7 @@
-"""Slabs of shared memory under /dev/shm: one process creates a slab, others map it, and dead owners' slabs are removed.
+"""Slabs of shared memory under /dev/shm: one process creates a slab, and others map it.
 
-A slab is named `PREFIX-EPOCH`. Its owner holds a lock on it, which the kernel releases when the owner dies, whatever
-the cause. Knows files, not features.
+A slab is named `PREFIX-EPOCH`. Its owner holds a lock on it. The kernel releases the lock when the owner's process
+exits, whatever the cause. `clean` removes slabs without a lock. This module knows files and no features.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wavserve.core.errors import BackendError, SettingsError
 
 SHM = Path("/dev/shm")
 HEADER = 4096
-"""Bytes before the content: a length, and JSON that describes the content."""
+"""Bytes before the content. They hold a length, and JSON that describes the content."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -38,7 +38,7 @@ class Slab:
     """the owner's open file, which holds the lock; None in other processes"""
 
     def close(self) -> None:
-        """Removes the file, if this is the owner. Mappings of it stay valid until they are dropped."""
+        """Removes the file if this process owns it. Mappings of the file stay valid until they are dropped."""
         if self.lock is not None:
             self.path.unlink(missing_ok=True)
             self.lock.close()
@@ -82,7 +82,7 @@ def attach(prefix: str, epoch: int, folder: Path = SHM) -> Slab | None:
 
 
 def clean(prefix: str, folder: Path = SHM) -> list[Path]:
-    """Removes the slabs of this prefix whose owners are dead, and returns their paths."""
+    """Removes the slabs of this prefix whose owner has exited. Returns their paths."""
     return [path for path in folder.glob(f"{prefix}-{'[0-9a-f]' * 8}") if _remove_unowned(path)]
 
 
@@ -93,7 +93,7 @@ def free_bytes(folder: Path = SHM) -> int:
 
 
 def _remove_unowned(path: Path) -> bool:
-    """Removes one slab if its lock is free, which means that its owner is dead."""
+    """Removes one slab if its lock is free, which means that its owner has exited."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -122,7 +122,7 @@ def _name(file: int, prefix: str, folder: Path) -> tuple[Path, int]:
     while True:
         epoch = 1 + secrets.randbelow((1 << 31) - 1)
         try:
-            os.link(f"/proc/self/fd/{file}", _path(folder, prefix, epoch), src_dir_fd=file)  # linkat follows it
+            os.link(f"/proc/self/fd/{file}", _path(folder, prefix, epoch), src_dir_fd=file)  # linkat follows this link
             return _path(folder, prefix, epoch), epoch
         except FileExistsError:
             continue

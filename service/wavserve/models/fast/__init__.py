@@ -1,1 +1,1 @@
-"""The same output for a fraction of the work: cached keys and values, compiled blocks, CUDA graphs."""
+"""Fast paths: equal output, fewer operations. They use cached keys and values, compiled blocks and CUDA graphs."""

@@ -1,9 +1,9 @@
-"""`fused.block` compiled by `torch.compile`: before the service is ready, and never after.
+"""Compiles `fused.block` with `torch.compile` at start-up. It never compiles later.
 
 Each model is traced once on every kind of shapes, with the numbers of rows and of text tokens as dynamic dimensions.
-Nothing else is ever compiled: other shapes run eagerly, and so does everything where the compiler does not work. torch
-caches compiled code on disk (in `TORCHINDUCTOR_CACHE_DIR`, else in its own folder among the temporary files), so only
-the first start on a machine is slow.
+Other shapes run eagerly. Where the compiler does not work, everything runs eagerly. torch caches compiled code on disk
+(in `TORCHINDUCTOR_CACHE_DIR`, else in its own folder among the temporary files), so only the first start on a machine
+is slow.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.fx.experimental._config as shapes
 from torch import Tensor
 
 from wavserve.core.errors import SettingsError
-from wavserve.models.fast.fused import EVERYTHING, BlockStep, KeyValue, Reach, block
+from wavserve.models.fast.fused import ALL_TOKENS, AttentionScope, BlockFunction, KeyValue, block
 from wavserve.models.networks.layers import Block
 
 log = logging.getLogger(__name__)
@@ -30,12 +30,12 @@ MAX_GRAPHS = 64
 
 
 class ShapeTracing(Protocol):
-    """A model's fast path, as the compiler needs it."""
+    """A fast path that can be compiled."""
 
     def trace_shapes(self) -> None:
-        """Runs every kind of block call of a plan with one video step.
+        """Runs a block call of every kind that occurs in a plan with one video step.
 
-        The row counts are chosen so that the compiler can distinguish them from other sizes.
+        The numbers of rows differ from all other sizes, so that the compiler can distinguish them.
         """
         ...
 
@@ -44,14 +44,14 @@ Model = TypeVar("Model", bound=ShapeTracing)
 
 
 class CompiledBlock:
-    """A compiled `BlockStep` for one model on one device.
+    """A compiled `BlockFunction` for one model on one device.
 
     `dynamic_axis`: the axis of the contexts' keys and values `[R, heads, L, d]` whose length varies between calls.
     """
 
     def __init__(self, dynamic_axis: int, device: torch.device) -> None:
         self._dynamic_axis, self._on_cpu = dynamic_axis, device.type == "cpu"
-        self._compiled: BlockStep = torch.compile(block)
+        self._compiled: BlockFunction = torch.compile(block)
         self._tracing = False
         # from now on, shapes that were not traced run eagerly: no request waits for the compiler
         torch.compiler.set_stance("eager_on_recompile")
@@ -63,16 +63,16 @@ class CompiledBlock:
         temb: Tensor,
         rotary: Tensor,
         contexts: Sequence[KeyValue],
-        reach: Reach = EVERYTHING,
+        scope: AttentionScope = ALL_TOKENS,
     ) -> None:
         if self._tracing:
             torch._dynamo.mark_dynamic(x, 0)
             for part in (part for context in contexts for part in context):
                 torch._dynamo.mark_dynamic(part, self._dynamic_axis)
-        self._compiled(layer, x, temb, rotary, contexts, reach)
+        self._compiled(layer, x, temb, rotary, contexts, scope)
 
     def compile(self, run: Callable[[], None]) -> None:
-        """Compiles every call that `run` makes to this step. Raises whatever the compiler raises."""
+        """Compiles every call of this function that `run` makes. Raises whatever the compiler raises."""
         self._tracing = True
         try:
             with (
@@ -82,7 +82,7 @@ class CompiledBlock:
                 # one thread: with more, torch keeps worker processes. The C++ wrapper runs no Python between kernels
                 # (for a GPU it would need CUDA's headers)
                 torch._inductor.config.patch(compile_threads=1, cpp_wrapper=self._on_cpu),
-                shapes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]  # one row is not a case of its own
+                shapes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]  # a size of 1 stays dynamic
             ):
                 run()
         finally:
@@ -90,21 +90,21 @@ class CompiledBlock:
 
 
 def compiled(name: str, make: Callable[..., Model], dynamic_axis: int, device: torch.device, required: bool) -> Model:
-    """The model that `make(step=...)` builds, on `device`, with its blocks compiled.
+    """The model that `make(run_block=...)` builds on `device`, with its blocks compiled.
 
-    Where compilation fails, the model runs uncompiled and the log says so. Raises SettingsError instead where
-    compilation is `required`. `dynamic_axis`: see `CompiledBlock`.
+    Where compilation fails, the model runs uncompiled and a warning is logged. If compilation is `required`, raises
+    SettingsError instead. `dynamic_axis`: see `CompiledBlock`.
     """
     started = time.perf_counter()
     try:
-        step = CompiledBlock(dynamic_axis, device)
-        model = make(step=step)
-        step.compile(model.trace_shapes)
+        run_block = CompiledBlock(dynamic_axis, device)
+        model = make(run_block=run_block)
+        run_block.compile(model.trace_shapes)
     except Exception as error:  # the compiler may raise anything, and the model works without it
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         if required:
             raise SettingsError(f"backend.compile: on needs a working compiler; try auto or off: {reason}") from error
         log.warning("%s: runs uncompiled because torch's compiler does not work here: %s", name, reason)
-        return make(step=block)
+        return make(run_block=block)
     log.info("%s: compiled in %.1f s", name, time.perf_counter() - started)
     return model

@@ -1,8 +1,8 @@
-"""The experts restructured: the same output on the same weights, without repeated work.
+"""The experts' fast path: the same output on the same weights, without repeated work.
 
 Keys and values of the video features and of the value features are computed once per sample, not in every flow step and
 row. The M value samples of one video sample form one grouped query on its keys and values. Each timestep is embedded
-once and cached. The plain forward in `networks/expert` is the oracle. Knows nothing of planning or of the arena.
+once and cached. The plain forward in `networks/expert` is the oracle. This module knows neither planning nor the arena.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor
 
 from wavserve.core.spec import ModelConfig
-from wavserve.models.fast.fused import BlockStep, KeyValue, block, key_value
+from wavserve.models.fast.fused import BlockFunction, KeyValue, block, key_value
 from wavserve.models.fast.graphs import Capture, Contexts, Graphs
 from wavserve.models.networks import flow
 from wavserve.models.networks.expert import ExpertDiT
@@ -24,18 +24,18 @@ from wavserve.models.networks.layers import Block
 from wavserve.models.networks.maths import token_rotary
 
 Read = Callable[[int], Tensor]
-"""`read(layer)`: features `[R, L, width]` after block `layer`. The fast path does not keep them after the call."""
+"""`read(layer)` returns the features `[R, L, width]` after block `layer`. The fast path does not keep them."""
 
 _VIDEO, _VALUE = 0, 1
-"""Indices of a block's cross-attentions, by the features they read."""
+"""Indices of a block's cross-attentions: on video features, on value features."""
 
 
 class FastExpert(ABC):
-    """The shared part of both experts' fast paths. It holds no weights of its own. Without CUDA graphs it caches
-    only the time embeddings of noise levels.
+    """The shared part of both experts' fast paths.
 
-    `length`: the number T of a sample's tokens, without the history token. `contexts`: the number V*L of a video
-    sample's tokens and, for the action expert, the number of value tokens; only `trace_shapes` needs them.
+    It holds no weights of its own. Without CUDA graphs it caches only the time embeddings of noise levels. `length` is
+    the number T of a sample's tokens, without the history token. `contexts` is the number V*L of a video sample's
+    tokens and, for the action expert, also the number of value tokens; only `trace_shapes` needs `contexts`.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class FastExpert(ABC):
         dit: ExpertDiT,
         config: ModelConfig,
         length: int,
-        step: BlockStep = block,
+        run_block: BlockFunction = block,
         contexts: Sequence[int] = (),
     ) -> None:
-        self._dit, self._length, self._step, self._contexts = dit, length, step, contexts
+        self._dit, self._length, self._run_block, self._contexts = dit, length, run_block, contexts
         self._blocks: list[Block] = list(dit.blocks)  # type: ignore[arg-type]
         self._dtype = dit.scale_shift_table.dtype
         table = token_rotary(length + 1, dit.rope_base, dit.scale_shift_table.shape[1], dit.rope_theta)
@@ -55,7 +55,7 @@ class FastExpert(ABC):
         self._graphs: Graphs | None = None
 
     def use_graphs(self, capture: Capture) -> None:
-        """From now on, velocities come from captured graphs, and only one thread at a time may run this model."""
+        """Captures graphs. From now on, velocities come from them, and only one thread at a time may run this model."""
         self._graphs = Graphs(self._layers, capture)
         self.trace_shapes()  # so that a failing capture fails now
 
@@ -68,7 +68,11 @@ class FastExpert(ABC):
         ]
 
     def trace_shapes(self) -> None:
-        """Runs a forward on one row and one on two. One row is a case of its own; larger numbers are like two."""
+        """Runs a forward on one row of contexts and one on two.
+
+        The compiler makes a separate graph for one context row, because the strides of its views differ. No other
+        dimension of size 1 needs a separate graph: `compiling` sets `backed_size_oblivious`.
+        """
         for rows in (1, 2):
             self._trace_rows(rows)
 
@@ -109,7 +113,7 @@ class FastExpert(ABC):
     ) -> None:
         rotary = self._rotary[: x.shape[1]]
         for layer, weights in enumerate(self._blocks):
-            self._step(weights, x, temb, rotary, [context[layer] for context in contexts])
+            self._run_block(weights, x, temb, rotary, [context[layer] for context in contexts])
             if sink is not None:
                 sink(x)
 
@@ -132,7 +136,10 @@ class FastValue(FastExpert):
         self.velocity(self._zeros(rows, 3, self._length, self._dit.proj_in.in_features), 1.0, kv)
 
     def velocity(self, samples: Tensor, sigma: float, kv: Sequence[KeyValue]) -> Tensor:
-        """Velocity `[R, M, T, C]` of `samples [R, M, T, C]` at `sigma`. `kv`: of R video samples, M rows on each."""
+        """Velocity `[R, M, T, C]` of `samples [R, M, T, C]` at `sigma`.
+
+        `kv` holds keys and values of R video samples. M rows of `samples` attend to each.
+        """
         return self._velocity(samples, sigma, [kv])
 
     def integrate(

@@ -1,8 +1,8 @@
 """One transformer block as one function on tensors, the same for all three models.
 
-It serves eager torch, which is fast with few operations and in-place results, and `torch.compile`, which fuses the
-operations between matrix products. Where the two need different formulas (rotation, GELU), both are here. It reads the
-weights of the plain modules without copying them; `layers.Block` is the oracle.
+The function suits eager torch, because it has few operations and writes in place. It also suits `torch.compile`, which
+fuses the operations between matrix products. Where the two need different formulas (rotation, GELU), both are here. It
+reads the weights of the plain modules without copying them; `layers.Block` is the oracle.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from wavserve.models.networks.layers import Attention, Block, FeedForward, gelu
 
 
 class KeyValue(NamedTuple):
-    """An attention's keys (RMS-normalised) and values, both `[R, heads, L, head dim]`. A tuple, because the compiler
-    traces through tuples."""
+    """An attention's keys (RMS-normalised) and values, both `[R, heads, L, head dim]`.
+
+    It is a tuple, because the compiler traces through tuples.
+    """
 
     key: Tensor
     value: Tensor
 
 
-class Reach(NamedTuple):
-    """Which tokens self-attention reads and which a block updates, for `x [B, V, F, L, D]`.
-
-    `joint`: a token attends to its whole row, else only to its view (axis 1). Frames (axis -3) before `first_frame` are
-    attended to but not updated.
-    """
+class AttentionScope(NamedTuple):
+    """The tokens that self-attention reads and that a block updates, for `x [B, V, F, L, D]`."""
 
     joint: bool = True
+    """a token attends to its whole row; else only to its view (axis 1)"""
     first_frame: int = 0
+    """earlier frames (axis -3) are attended to but not updated"""
 
 
-EVERYTHING = Reach()
+ALL_TOKENS = AttentionScope()
 
 
-class BlockStep(Protocol):
+class BlockFunction(Protocol):
     """`block`, or its compiled form."""
 
     def __call__(
@@ -49,7 +49,7 @@ class BlockStep(Protocol):
         temb: Tensor,
         rotary: Tensor,
         contexts: Sequence[KeyValue],
-        reach: Reach = EVERYTHING,
+        scope: AttentionScope = ALL_TOKENS,
     ) -> None: ...
 
 
@@ -59,21 +59,21 @@ def block(
     temb: Tensor,
     rotary: Tensor,
     contexts: Sequence[KeyValue],
-    reach: Reach = EVERYTHING,
+    scope: AttentionScope = ALL_TOKENS,
 ) -> None:
     """One block on `x [B, ..., D]`, in place.
 
     `temb [..., 6, D]` and `rotary [..., D / 2, 2]` (cosines, sines) broadcast against `x`. A context has R rows, and
-    B / R rows of `x` attend to each. `contexts` may be fewer than the block's cross-attentions.
+    B / R rows of `x` attend to each. There may be fewer `contexts` than cross-attentions in the block.
     """
-    joint, first = reach
+    joint, first = scope
     shift1, scale1, gate1, shift2, scale2, gate2 = (layer.scale_shift_table + temb).unbind(-2)
     attended = _self_attention(layer.attn1, _modulated(x, shift1, scale1, layer.eps), rotary, joint, first)
     updated = _from(x, first)
     updated.addcmul_(attended.view(updated.shape), _from(gate1, first))
     layers = [each for each in (layer.attn2, layer.attn3) if each is not None]
-    # both cross-attentions read the same x (paper equation 3); zip stops early where the action expert runs without
-    # value features
+    # both cross-attentions read the same x (paper equation 3). Without value features the action expert has one context
+    # for two cross-attentions; zip then leaves out the second
     updates = [_cross_attention(each, updated, context) for each, context in zip(layers, contexts, strict=False)]
     for update in updates:
         updated += update
@@ -82,7 +82,7 @@ def block(
 
 
 def key_value(layer: Attention, tokens: Tensor) -> KeyValue:
-    """Keys and values of context `tokens [R, L, C]`. They depend on nothing else, so they are computed once."""
+    """Keys and values of context `tokens [R, L, C]`. They depend on nothing else, so they can be computed once."""
     key, value = layer.norm_k(layer.to_k(tokens)), layer.to_v(tokens)
     return KeyValue(_heads(key, layer.num_heads), _heads(value, layer.num_heads))
 

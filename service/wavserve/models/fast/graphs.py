@@ -25,10 +25,10 @@ Layers = Callable[[Tensor, Tensor, Contexts], None]
 
 Replay = Callable[[], None]
 Capture = Callable[[Callable[[], None]], Replay]
-"""Captures a function, which it may run more than once. The replay repeats it on the same tensors."""
+"""Captures a function. It may run the function more than once. The replay repeats it on the same tensors."""
 
 MAX_GRAPHS = 32
-"""Graphs kept per model: one per number of rows and of value samples. An evicted one is captured again on demand."""
+"""Graphs kept per model: one per number of rows and of value samples. An evicted graph is captured again on demand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class _Graph:
 class Graphs:
     """`Layers` that are captured at the first call with new shapes or addresses, and replayed after that.
 
-    A graph works on the addresses it was captured with. Each call copies `x` and `temb` into the graph's own tensors.
+    A graph works on the addresses of its capture. Each call copies `x` and `temb` into the graph's own tensors.
     Contexts are too large to copy at every call, so a graph reads them in place and serves only contexts with the same
     addresses and shapes. `to_static` copies contexts to fixed addresses. Not safe for concurrent calls.
     """
@@ -90,7 +90,7 @@ def _fits(part: Tensor, buffer: Tensor) -> bool:
 
 
 def cuda_capture() -> Capture:
-    """Captures on the current CUDA device. The graphs of one capturer share a memory pool, so one runs at a time."""
+    """Captures on the current CUDA device. Graphs of one `Capture` share a memory pool, so one may run at a time."""
     pool = torch.cuda.graph_pool_handle()
 
     def capture(run: Callable[[], None]) -> Replay:

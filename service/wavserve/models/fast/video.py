@@ -1,9 +1,9 @@
-"""The video transformer restructured: the same output on the same weights, without repeated work.
+"""The video transformer's fast path: the same output on the same weights, without repeated work.
 
 Text keys and values are computed once per instruction, without padding. Each timestep is embedded once and cached; a
 forward has only two, `t` for generated tokens and 0 for memory tokens. On a CPU, few samples run at a time, so that the
 working set fits the cache. Outputs that are not read are not computed. The plain forward in `networks/video` is the
-oracle. Knows nothing of planning or of the arena.
+oracle. This module knows neither planning nor the arena.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor
 
 from wavserve.core.spec import LatentSpec, ModelConfig
-from wavserve.models.fast.fused import BlockStep, KeyValue, Reach, block, key_value
+from wavserve.models.fast.fused import AttentionScope, BlockFunction, KeyValue, block, key_value
 from wavserve.models.networks import flow
 from wavserve.models.networks.layers import Block, head
 from wavserve.models.networks.maths import pack, unpack, video_rotary
@@ -47,7 +47,7 @@ class TextKV:
 
 @dataclass(frozen=True, slots=True)
 class _MicroBatch:
-    """Samples that run together, and their instructions. Each instruction belongs to an equal share of the rows."""
+    """Samples that run together, and their instructions. Each instruction applies to an equal share of the rows."""
 
     rows: slice
     texts: Sequence[TextKV]
@@ -59,13 +59,15 @@ class _MicroBatch:
 
 
 class FastVideo:
-    """Fast forwards of `dit` for samples of one latent shape (paper section 4.1). It holds no weights of its own and
-    caches only the time embeddings of noise levels."""
+    """Fast forwards of `dit` for samples of one latent shape (paper section 4.1).
+
+    It holds no weights of its own and caches only the time embeddings of noise levels.
+    """
 
     def __init__(
-        self, dit: VideoDiT, config: ModelConfig, latent: LatentSpec, num_views: int, step: BlockStep = block
+        self, dit: VideoDiT, config: ModelConfig, latent: LatentSpec, num_views: int, run_block: BlockFunction = block
     ) -> None:
-        self._dit, self._latent, self._num_views, self._step = dit, latent, num_views, step
+        self._dit, self._latent, self._num_views, self._run_block = dit, latent, num_views, run_block
         self._out_norm_eps = config.out_norm_eps
         self._blocks: list[Block] = list(dit.transformer_blocks)  # type: ignore[arg-type]
         rotary = video_rotary(config, latent).interleaved().to(dit.view_embed.device)
@@ -89,7 +91,7 @@ class FastVideo:
     ) -> None:
         """Calls `sink` with the features of the last of `num_steps` denoising forwards.
 
-        With one step, as released, that is the forward of the noise itself. Shapes as in `run`.
+        With one step this is a forward on pure noise, as in the released code. Shapes as in `run`.
         """
         x, sigma = flow.integrate_to_last_step(
             lambda x, s: self._velocity(memory, x, s, texts), noise, num_steps, on_step
@@ -119,8 +121,9 @@ class FastVideo:
     ) -> Tensor | None:
         """One forward of the frames `memory [G, V, C, Fmem, H, W]` and `future [G, N, V, C, Fgen, H, W]` at `sigma`.
 
-        `texts`: one per group; their lengths may differ. Features go to `sink`. With `velocity`, returns the velocity
-        in the shape and dtype of `future`, else None. A group's result does not depend on the other groups of the call.
+        `texts` has one entry per group; their lengths may differ. `sink` receives the features. With `velocity`,
+        returns the velocity in the shape and dtype of `future`, else None. A group's result does not depend on the
+        other groups of the call.
         """
         temb, embedded = self._times(sigma)
         x = self._embed(memory, future)
@@ -128,9 +131,9 @@ class FastVideo:
         for layer, weights in enumerate(self._blocks):
             # without a sink, the last block's memory tokens are read only as keys and values
             memory_unread = sink is None and layer == len(self._blocks) - 1
-            reach = Reach(is_joint(layer), self._latent.num_memory_frames if memory_unread else 0)
+            scope = AttentionScope(is_joint(layer), self._latent.num_memory_frames if memory_unread else 0)
             for batch in batches:
-                self._step(weights, x[batch.rows], temb, self._rotary, [batch.context(layer)], reach)
+                self._run_block(weights, x[batch.rows], temb, self._rotary, [batch.context(layer)], scope)
             if sink is not None:
                 sink(layer, x.flatten(1, 3))
         return (
@@ -138,7 +141,7 @@ class FastVideo:
         )
 
     def trace_shapes(self) -> None:
-        """Runs one forward. All others differ from it only in their numbers of rows and of text tokens."""
+        """Runs one forward. All other forwards differ only in the numbers of rows and of text tokens."""
         latent, channels, like = self._latent, self._dit.proj_in.in_features, self._dit.view_embed
         memory = like.new_zeros(1, self._num_views, channels, latent.num_memory_frames, latent.height, latent.width)
         future = like.new_zeros(1, 3, self._num_views, channels, latent.num_future_frames, latent.height, latent.width)
@@ -166,8 +169,11 @@ class FastVideo:
         return rearrange(tokens, "g n v (f l) d -> (g n) v f l d", f=self._latent.num_frames)
 
     def _micro_batches(self, x: Tensor, texts: Sequence[TextKV]) -> Iterator[_MicroBatch]:
-        """On a CPU, a few samples of one group each. Elsewhere, all samples where the instructions have equal lengths,
-        else one group each."""
+        """Splits the rows of a call.
+
+        On a CPU, a micro-batch has a few samples of one group. On a GPU, it has all samples if the instructions have
+        equal lengths, else one group.
+        """
         per_group = len(x) // len(texts)
         if x.device.type != "cpu" and len({text.length for text in texts}) == 1:
             yield _MicroBatch(slice(None), texts)

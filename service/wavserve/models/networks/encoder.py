@@ -1,7 +1,7 @@
-"""Pixels to latents, latents to pixels, instructions to embeddings: a bundle's VAE and text encoder.
+"""A bundle's VAE and text encoder: pixels to latents, latents to pixels, instructions to embeddings.
 
 The networks are diffusers' `AutoencoderKLLTXVideo` and transformers' `T5EncoderModel`. They load from the bundle's
-folder, never from the internet. Knows nothing of plans.
+folder, never from the internet. This module knows nothing of plans.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Pixels = NDArray[np.uint8]
 _DECODE_TIMESTEP = 0.03
 _DECODE_NOISE = 0.025
 _MAX_CPU_PIXELS = 1 << 18
-"""Pixels that one VAE call encodes on a CPU. More do not fit the cache, and the process keeps the memory they take."""
+"""Maximum pixels per VAE call on a CPU. More do not fit the cache, and the process does not release their memory."""
 
 
 class Encoder:
@@ -40,9 +40,10 @@ class Encoder:
     def __init__(
         self, folder: Path, device: str = "cpu", dtype: torch.dtype = torch.float32, text_device: str | None = None
     ) -> None:
-        """The text encoder is large and runs once per instruction: `text_device` places it apart (None: `device`).
+        """Loads the networks of the bundle in `folder`.
 
-        Raises BundleError when the folder is not a bundle or a part does not load.
+        The text encoder is large and runs once per instruction, so it may run on another device, `text_device` (None:
+        `device`). Raises BundleError when the folder is not a bundle or a part does not load.
         """
         # by default torch rounds float32 convolutions to TF32 on a GPU
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
@@ -132,7 +133,7 @@ def _load(model_class: Any, folder: Path, dtype: torch.dtype) -> Any:
     except (OSError, ValueError, RuntimeError) as error:
         raise BundleError(f"{folder}: expected a {model_class.__name__}: {error}") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info[problem]:  # the libraries only warn, and leave such weights random
+        if info[problem]:  # the libraries only warn and leave such weights random
             names = sorted(map(str, info[problem]))
             raise BundleError(f"{folder}: {len(names)} {problem.replace('_', ' ')}: {', '.join(names[:10])}")
     return model

@@ -1,7 +1,8 @@
 """The value and action experts: one transformer in two configurations, which reads video features block by block.
 
-Block `i` attends to video features `i` (`attn2`) and, in the action expert, also to value features `i` (`attn3`, paper
-equation 3). Parameter names are the official ones without their prefix. Knows nothing of sampling or planning.
+Block `i` attends to video features `i` (`attn2`). In the action expert it also attends to value features `i` (`attn3`,
+paper equation 3). Parameter names are the official ones without their prefix. This module knows neither sampling nor
+planning.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ from wavserve.models.networks.maths import token_rotary
 
 @dataclass(frozen=True, slots=True)
 class ExpertOutput:
-    """`features`: after each block `[B, T(+1), A]`, the history token (if any) first; `velocity [B, T, channels]`."""
+    """The results of one forward."""
 
     features: Sequence[Tensor]
+    """features after each block, `[B, T(+1), A]`; a history token comes first"""
     velocity: Tensor
+    """`[B, T, channels]`"""
 
 
 class ExpertDiT(nn.Module):
-    """An expert of width A. `context_widths`: width of the video features and, for actions, of the value features."""
+    """An expert of width A.
+
+    `context_widths` holds the width of the video features and, for the action expert, also that of the value features.
+    """
 
     def __init__(self, config: ModelConfig, expert: ExpertConfig, context_widths: Sequence[int]) -> None:
         super().__init__()
@@ -51,9 +57,9 @@ class ExpertDiT(nn.Module):
     ) -> ExpertOutput:
         """One forward of `tokens [B, T, C]` with `timestep [B, T]`.
 
-        `video`: the video features after each block `[B, V*L, D]`. Action expert only: `value`, the value features
-        after each block `[B, T, Avalue]` (None skips `attn3`), and `history [B, 1, C]`, a noise-free token at
-        position 0 with timestep 0.
+        `video` holds the video features after each block, `[B, V*L, D]`. The other two are for the action expert:
+        `value` holds the value features after each block, `[B, T, Avalue]` (None skips `attn3`). `history [B, 1, C]`
+        is a noise-free token at position 0 with timestep 0.
         """
         first = 0 if history is None else 1
         if history is not None:

@@ -1,7 +1,7 @@
 """Flow matching: the schedule of noise levels and the Euler integration.
 
 At noise level `s` (sigma) a sample is `x = (1 - s) data + s noise`. A network predicts the velocity `noise - data` at
-timestep `1000 s`. Knows no model.
+timestep `1000 s`. This module knows no model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Velocity = Callable[[Tensor, float], Tensor]
 """`velocity(x, sigma)`: a model's prediction for sample `x` at noise level `sigma`, in the shape of `x`."""
 
 OnStep = Callable[[Tensor], None]
-"""Called with the sample after each step. An exception from it ends the integration."""
+"""A function that is called with the sample after each step. If it raises, the integration ends."""
 
 TIMESTEPS = 1000
 """Timestep of pure noise (sigma 1)."""
@@ -47,7 +47,7 @@ def integrate(velocity: Velocity, noise: Tensor, num_steps: int, on_step: OnStep
 def integrate_to_last_step(
     velocity: Velocity, noise: Tensor, num_steps: int, on_step: OnStep | None = None
 ) -> tuple[Tensor, float]:
-    """The sample and noise level at which the last of `num_steps` begins. With one step: the noise itself, at 1.
+    """The sample and the noise level at the start of the last of `num_steps` steps. With one step: the noise, at 1.
 
     Raises ValueError when `num_steps < 1`.
     """

@@ -1,7 +1,7 @@
 """The layers of the video model and of both experts, under the official parameter names.
 
-They are the oracle: written to follow the formulas line by line, not to be fast. The fast paths read the same modules'
-weights. Knows nothing of latents, sampling or planning.
+They are the oracle: they follow the formulas line by line and are not fast. The fast paths read the same modules'
+weights. This module knows nothing of latents, sampling or planning.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wavserve.models.networks.maths import TIME_CHANNELS, Rotary, rotate, time_f
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Input of a cross-attention: `tokens [B, L, C]`. Where some are padding, `mask [B, L]` is added to the logits."""
+    """Input of a cross-attention: `tokens [B, L, C]`. If some are padding, `mask [B, L]` is added to the logits."""
 
     tokens: Tensor
     mask: Tensor | None = None

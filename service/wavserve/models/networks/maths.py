@@ -1,7 +1,7 @@
 """Tensor functions without weights that the three transformers share: rotary tables, time features, packing.
 
-Rotary tables are float32 and computed on the CPU, whatever device the model runs on, so that every device rotates by
-the same angles. Knows nothing of weights, sampling or planning.
+Rotary tables are float32. They are always computed on the CPU, so that every device rotates by the same angles. This
+module knows nothing of weights, sampling or planning.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Rotary:
 def rotary_table(grid: Tensor, width: int, theta: float) -> Rotary:
     """Tables for positions `grid [L, axes]`, given as fractions of the base.
 
-    The pairs of one frequency lie side by side, one per axis. Where `2 * axes` does not divide the width, the first
-    channels are not rotated. Raises ValueError on an odd width, because channels are rotated in pairs.
+    The pairs of one frequency are adjacent, one per axis. If `2 * axes` does not divide the width, the first channels
+    are not rotated. Raises ValueError for an odd width, because channels are rotated in pairs.
     """
     if width % 2:
         raise ValueError(f"rotary width: expected an even number, got {width}")

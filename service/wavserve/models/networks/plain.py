@@ -1,7 +1,7 @@
 """The oracle: whole pipelines and one plan (paper section 4.3, Algorithm 1), computed as the authors' code does.
 
-Nothing is cached or shared. Features are tiled per value sample and projected to keys and values in every flow step;
-timesteps are embedded per token; text is padded and masked. The service never runs this module.
+Nothing is cached or shared. Features are tiled per value sample and projected to keys and values in every flow step.
+Timesteps are embedded per token. Text is padded and masked. The service never runs this module.
 """
 
 from __future__ import annotations
@@ -26,38 +26,48 @@ MASKED = -10000.0
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a plan is conditioned on: memory latents `memory [V, C, Fmem, H, W]`, `text [P, Ctext]`, `text_mask [P]`
-    (1: a token, 0: padding) and the state as `history [action channels]`."""
+    """The conditions of a plan."""
 
     memory: Tensor
+    """memory latents `[V, C, Fmem, H, W]`"""
     text: Tensor
+    """`[P, Ctext]`"""
     text_mask: Tensor
+    """`[P]`; 1: a token, 0: padding"""
     history: Tensor
+    """the state, `[action channels]`"""
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Every standard-normal draw of one plan: `video [K, N, V, C, Fgen, H, W]` and `value [K, N*M, T, C]`; for the
-    final decode `final_video [V, C, Fgen, H, W]`, `final_value [T, C]` and `action [T, action channels]`."""
+    """Every standard-normal draw of one plan. The last three are for the final decode."""
 
     video: Tensor
+    """`[K, N, V, C, Fgen, H, W]`"""
     value: Tensor
+    """`[K, N*M, T, C]`"""
     final_video: Tensor
+    """`[V, C, Fgen, H, W]`"""
     final_value: Tensor
+    """`[T, C]`"""
     action: Tensor
+    """`[T, action channels]`"""
 
 
 @dataclass(frozen=True, slots=True)
 class PlainIteration:
-    """Results of one planning iteration. `values [N*M, T]`: last channel of the value tokens; `snr [N, M]`; elites as
-    indices, best first; `video` and `value`: the refitted Gaussians, `[V or 1, C, Fgen, H, W]` and `[T, C]`."""
+    """Results of one planning iteration. Elites are indices, best first. Gaussians are pairs (mean, std)."""
 
     values: Tensor
+    """last channel of the value tokens, `[N*M, T]`"""
     snr: Tensor
+    """`[N, M]`"""
     video_elites: Tensor
     value_elites: Tensor
     video: tuple[Tensor, Tensor]
+    """the refitted video Gaussian, `[V or 1, C, Fgen, H, W]`"""
     value: tuple[Tensor, Tensor]
+    """the refitted value Gaussian, `[T, C]`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +104,7 @@ class Plain:
     def imagine(self, scene: Scene, noise: Tensor, num_steps: int = 1) -> Sequence[Tensor]:
         """Features after each block `[N, V*L, D]`, from the last of `num_steps` denoising forwards.
 
-        The released code takes one step: a single forward at pure noise.
+        The released code takes one step, which is a forward on pure noise.
         """
         x, sigma = flow.integrate_to_last_step(lambda x, sigma: self.velocity(scene, x, sigma), noise, num_steps)
         return self.video(scene, x, sigma).features
@@ -156,19 +166,19 @@ def refit_video(gaussian: tuple[Tensor, Tensor], elites: Tensor, config: Planner
     return refit(gaussian, elites, config)
 
 
-def start(noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The standard normal, from which planning starts: mean 0 and std 1 in the shape of `noise`."""
+def standard_normal(noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean 0 and std 1 in the shape of `noise`. Planning starts from this Gaussian."""
     return torch.zeros_like(noise), torch.ones_like(noise)
 
 
 def plain_plan(plain: Plain, scene: Scene, draws: Draws, config: PlannerConfig) -> tuple[Tensor, list[PlainIteration]]:
     """One plan on explicit noise: actions `[T, action channels]` and every iteration's results (paper Algorithm 1).
 
-    Mode `published` reproduces the released code: value row `r` reads video sample `r % N`, and its score is credited
+    Mode `published` reproduces the released code: value row `r` reads video sample `r % N`, but its score is credited
     to video sample `r // M`.
     """
-    video = start(draws.final_video if config.per_view_noise else draws.final_video[:1])
-    value = start(draws.final_value)
+    video = standard_normal(draws.final_video if config.per_view_noise else draws.final_video[:1])
+    value = standard_normal(draws.final_value)
     iterations = []
     for k in range(config.num_iterations):
         futures, noises = draws.video[k] * video[1] + video[0], draws.value[k] * value[1] + value[0]

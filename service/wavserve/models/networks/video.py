@@ -1,7 +1,7 @@
 """The video diffusion transformer (paper section 4.1): features after every block, and the velocity.
 
 This plain forward is the oracle of the fast one, which reads the same weights. Parameter names are the official ones.
-Knows nothing of sampling or planning.
+This module knows neither sampling nor planning.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wavserve.models.networks.layers import Block, Context, TimeEmbed, TwoLayer,
 from wavserve.models.networks.maths import Rotary
 
 JOINT_EVERY = 3
-"""Every third block, starting with the first, attends across all views of a sample; the others within a view."""
+"""Every third block, starting with the first, attends across all views of a sample. The others attend within a view."""
 
 
 def is_joint(layer: int) -> bool:
@@ -27,14 +27,16 @@ def is_joint(layer: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class VideoOutput:
-    """`features`: after each block `[B, V*L, D]`, as the experts read them; `velocity [B, V*L, C]`."""
+    """The results of one forward."""
 
     features: Sequence[Tensor]
+    """features after each block, `[B, V*L, D]`; the experts read them"""
     velocity: Tensor
+    """`[B, V*L, C]`"""
 
 
 class VideoDiT(nn.Module):
-    """The video transformer of `config.video`. A sample's tokens are those of its views, one after another: `(v l)`."""
+    """The video transformer of `config.video`. A sample's tokens are those of its views in turn: `(v l)`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -55,7 +57,8 @@ class VideoDiT(nn.Module):
     def forward(self, tokens: Tensor, timestep: Tensor, text: Context, rotary: Rotary) -> VideoOutput:
         """One forward of `tokens [B, V*L, C]` with `timestep [B, V*L]` (1000 sigma; memory tokens have 0).
 
-        `text [B, P, Ctext]`: padding is masked. `rotary [L, D]`: of one view; L gives the number of views.
+        The padding of `text [B, P, Ctext]` is masked. `rotary [L, D]` is the table of one view, so its length L gives
+        the number of views.
         """
         num_views = tokens.shape[1] // len(rotary.cos)
         x = self.proj_in(tokens)

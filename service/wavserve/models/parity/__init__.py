@@ -1,1 +1,1 @@
-"""Parity: our models against recorded outputs of the released ones."""
+"""Parity: our models against recorded outputs of the released code, which ran with random weights."""

@@ -1,6 +1,6 @@
 """Reading a folder of parity fixtures: its configuration, the tensors of each fixture, and one planning request.
 
-Everything is read from the folder. Assumes nothing about the robot.
+All values are read from the folder. This module assumes nothing about the robot.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _REQUIRED: Mapping[str, Mapping[str, object]] = {
     "model_kwargs": {"patch_size": 1, "patch_size_t": 1, "action_expert": True, "value_expert": True},
     "defaults": {"use_view_embed": True, "learnable_action_state": False, "learnable_value_state": False},
 }
-"""Settings of which our networks support only one value. Other values are refused."""
+"""Settings with one supported value. Other values raise BundleError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def read_scene(fixture: Fixture) -> Scene:
 
 
 def read_draws(fixture: Fixture, config: FixtureConfig) -> Draws:
-    """Every noise draw of the planning request in fixture 07. Video noise is cut to the generated frames."""
+    """Every noise draw of the planning request in fixture 07. Video noise is that of the generated frames only."""
     num_iterations = fixture.meta["explore_config"]["explore_steps"]
     first = config.latent.num_memory_frames
     video = [fixture[f"video_draw.{k}"][:, :, first:] for k in range(num_iterations)]

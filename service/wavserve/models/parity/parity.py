@@ -1,6 +1,7 @@
-"""Every model-level fixture of a folder, through the plain path and, where there is one, the fast path.
+"""Compares our models with every model-level fixture of a folder, on the plain path and on any fast path.
 
-Knows which function compares which fixture. Knows nothing of the planner that serves robots.
+This module knows which function compares which fixture. It does not know the service's planner, which `app.parity`
+compares.
 """
 
 from __future__ import annotations

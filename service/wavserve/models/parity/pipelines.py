@@ -1,7 +1,7 @@
 """Parity of whole pipelines: decoding, denoising, plans as released and as in the paper, the VAE (fixtures 05 to 10).
 
-Each function yields the tensors to compare. The formulas are in the fixtures' JSON files. Plans run through the plain
-path only; the planner that serves robots is compared above the models.
+Each function yields the tensors to compare. The formulas are in the fixtures' JSON files. Plans run on the plain path
+only. `app.parity` compares the service's planner.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def decode(subject: Subject, fixture: Fixture) -> Iterator[Compared]:
 def _fast_decode(
     subject: Subject, fixture: Fixture, scene: Scene, future: Tensor
 ) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """Video features, value features and actions of fixture 05, through the fast paths."""
+    """Video features, value features and actions of fixture 05, on the fast paths."""
     features: list[Tensor] = []
     text = subject.video.text_kv(unpadded(scene.text, scene.text_mask))
     subject.video.imagine(scene.memory[None], future[None], [text], 1, lambda layer, x: features.append(x.clone()))
@@ -56,7 +56,7 @@ def _fast_decode(
 
 
 def _frozen_value(subject: Subject, noise: Tensor, last: Tensor) -> Tensor:
-    """The value that the released code returns beside an action: integrated on fixed features, those of pure noise."""
+    """The value that the released code returns with an action. It is integrated on the features of pure noise."""
 
     def velocity(x: Tensor, sigma: float) -> Tensor:
         timestep = torch.full(x.shape[:2], sigma * flow.TIMESTEPS)

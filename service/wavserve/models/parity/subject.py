@@ -1,6 +1,6 @@
 """The subject of the parity checks: a folder's models, plain and fast, and the comparison of one tensor.
 
-Knows no fixture by name.
+This module knows no fixture by name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Compared = tuple[str, str, Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The models under test: those of the folder, plain and fast."""
+    """The models under test: those of the folder, with their plain and fast paths."""
 
     folder: Path
     config: FixtureConfig
@@ -39,7 +39,7 @@ class Subject:
         """Another fixture, whose tensors are inputs of the current one. Raises BundleError when it is missing."""
         fixture = read_fixture(self.folder, name)
         if fixture is None:
-            raise BundleError(f"{self.folder}: expected fixture {name}, which another fixture builds on")
+            raise BundleError(f"{self.folder}: expected fixture {name}, which another fixture needs")
         return fixture
 
 

@@ -1,1 +1,1 @@
-"""A runner for each hosted model, from a call's inputs to its outputs; and how a process loads and hosts a runner."""
+"""Runners: each turns a call's inputs into outputs with one model. Also the code that loads and hosts a runner."""

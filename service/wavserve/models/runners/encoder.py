@@ -1,6 +1,6 @@
 """The encoder's runner: frames to latents, instructions to embeddings, latents to frames.
 
-The same code runs in-process and in Triton. Knows batches, not plans.
+The same code runs in-process and in Triton. This module knows batches and no plans.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from wavserve.core.types import Tensors
 from wavserve.models.networks.encoder import Encoder
-from wavserve.models.runners.calls import CancelCheck, never, stop_if
+from wavserve.models.runners.calls import CancelCheck, not_cancelled, stop_if
 
 
 class EncoderRunner:
@@ -21,7 +21,7 @@ class EncoderRunner:
         self._encoder = encoder
         self._lock = threading.Lock()  # a tokenizer allows only one thread at a time
 
-    def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = never) -> Tensors:
+    def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = not_cancelled) -> Tensors:
         with self._lock:
             return self._run(verb, inputs, cancelled)
 

@@ -1,7 +1,7 @@
-"""One model in a process of its own: loads its part of a bundle, answers its verbs, and describes itself.
+"""One model in its own process: loads its part of a bundle, answers its verbs, and describes itself.
 
-The in-process backend uses the same runner. The video model's process creates the shared feature arena, and the
-processes of the value and action models attach to it. Knows nothing of Triton.
+The video model's process creates the shared feature arena. The processes of the value and action models attach to it.
+This module knows nothing of Triton.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wavserve.core.errors import BackendError
 from wavserve.core.tensor_cache import Receiver
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import ABOUT, DESCRIBE, VERBS, fingerprints
-from wavserve.models.arena.arena import Arenas, SlotShape
+from wavserve.models.arena.arena import ArenaFinder, SlotShape
 from wavserve.models.arena.shared import ArenaConfig, AttachedArenas, SharedArena
 from wavserve.models.runners.calls import CancelCheck, Runner
 from wavserve.models.runners.loading import RunnerConfig, apply_threads, load_runner, parse_device, parse_dtype
@@ -28,7 +28,7 @@ from wavserve.system.processes import Process
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A loaded model; `run` is called by one thread at a time."""
+    """A loaded model. Only one thread at a time may call `run`."""
 
     model: str
     runner: Runner
@@ -40,7 +40,7 @@ class Host:
     received: Receiver
 
     def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
-        """Returns the outputs of one call. Raises TensorMiss, Cancelled, and what the runner raises."""
+        """The outputs of one call. Raises TensorMiss, Cancelled, and the runner's errors."""
         if verb == DESCRIBE:
             return {ABOUT: np.frombuffer(json.dumps(self.about()).encode(), np.uint8)}
         if verb not in VERBS or VERBS[verb].model != self.model:
@@ -50,7 +50,10 @@ class Host:
             return self.runner.run(verb, whole, cancelled)
 
     def about(self) -> dict[str, Any]:
-        """The model's description, after a sum on the device has shown that it computes."""
+        """The model's description. It first runs a small computation to verify the device.
+
+        Raises BackendError when the device computes wrongly.
+        """
         if torch.ones(8, device=self.device).sum().item() != 8.0:
             raise BackendError(f"{self.model}: expected 8 as the sum of eight ones on {self.device}, got another")
         book = None if self.arena is None else self.arena.book
@@ -63,12 +66,12 @@ class Host:
 
 
 def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
-    """Loads one model of a bundle; `prefix` names the arena's slabs. Raises BundleError, SettingsError."""
+    """Loads one model of a bundle. `prefix` is the prefix of the slab names. Raises BundleError, SettingsError."""
     apply_threads(opened.spec, config)
     device, dtype = parse_device(config.device), parse_dtype(config.dtype)
     shared = ArenaConfig(prefix, SlotShape.of(opened.spec), config.num_slots, config.lease_s, dtype, device)
     arena = SharedArena.create(shared) if model == "video_dit" else None
-    arenas: Arenas = arena or AttachedArenas(shared)
+    arenas: ArenaFinder = arena or AttachedArenas(shared)
     try:
         runner = load_runner(model, opened, arenas, config)
         facts = {

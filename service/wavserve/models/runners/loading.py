@@ -1,6 +1,6 @@
-"""From a bundle on disk to runners: all four around one arena, or a single one for a process of its own.
+"""Loads runners from a bundle on disk: all four around one arena, or one for its own process.
 
-Applies a RunnerConfig: devices, types, threads, compilation. Reads no settings and knows no backend.
+It applies a RunnerConfig: devices, types, threads, compilation. It reads no settings and knows no backend.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wavserve.bundle.bundle import TRANSFORMER, Bundle
 from wavserve.core.errors import BundleError, SettingsError
 from wavserve.core.spec import PolicySpec
 from wavserve.core.verbs import MODELS
-from wavserve.models.arena.arena import Arena, Arenas, SlotShape
+from wavserve.models.arena.arena import Arena, ArenaFinder, SlotShape
 from wavserve.models.arena.book import ArenaBook
 from wavserve.models.fast.expert import FastAction, FastValue
 from wavserve.models.fast.fused import block
@@ -39,39 +39,43 @@ Fast = TypeVar("Fast", FastVideo, FastValue, FastAction)
 Expert = TypeVar("Expert", FastValue, FastAction)
 
 DYNAMIC_ROWS, DYNAMIC_LENGTH = 0, 2
-"""The axis of a context's keys and values `[R, heads, L, d]` whose length varies from call to call, R or L."""
+"""The axis of a context's keys and values `[R, heads, L, d]` whose length varies between calls: R or L."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerConfig:
-    """Where the models run, in which type, and how much they cache."""
+    """Device, type, threads, caches and compilation of the models."""
 
     device: str
     """auto, cpu or cuda"""
     dtype: str
-    """float32 or bfloat16; `decided` turns auto into one of them"""
+    """float32 or bfloat16; `resolve_dtype` turns auto into one of them"""
     threads: int | None
+    """torch threads of a call; None: by the model's size"""
     num_slots: int
+    """slots of the feature arena"""
     lease_s: float
+    """seconds after which an unreleased slot is free again"""
     max_texts: int
+    """instructions whose keys and values are cached"""
     text_device: str = "auto"
-    """of the text encoder alone; auto: as the other models"""
+    """device of the text encoder; auto: the device of the other models"""
     compile: str = "off"
-    """auto, on or off"""
+    """compilation of the blocks: auto, on or off"""
     workers: int | None = 1
     """calls that compute at a time in one process; None: by the model's size"""
     cuda_graphs: str = "off"
-    """auto, on or off; of the experts, on a GPU"""
+    """CUDA graphs of the experts: auto (on a GPU), on or off"""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The runners by model name, and the arena they share."""
+    """The runners by model name, and the arena that they share."""
 
     runners: dict[str, Runner]
     arena: Arena
     workers: int
-    """calls that may compute at a time"""
+    """maximum number of calls that compute at a time"""
 
 
 def load_runners(bundle: Bundle, config: RunnerConfig) -> Loaded:
@@ -84,8 +88,8 @@ def load_runners(bundle: Bundle, config: RunnerConfig) -> Loaded:
     return Loaded({model: load_runner(model, bundle, arena, config) for model in MODELS}, arena, threads.workers)
 
 
-def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig) -> Runner:
-    """Loads one model of a bundle on the arenas' device; `video_dit` needs the arena itself.
+def load_runner(model: str, bundle: Bundle, arenas: ArenaFinder, config: RunnerConfig) -> Runner:
+    """Loads one model of a bundle on the arena's device. For `video_dit`, `arenas` must be the arena itself.
 
     Raises BundleError, and SettingsError for a device that does not exist.
     """
@@ -113,7 +117,7 @@ def load_runner(model: str, bundle: Bundle, arenas: Arenas, config: RunnerConfig
 
 
 def arena_for(spec: PolicySpec, num_slots: int, device: str = "cpu") -> Arena:
-    """A float32 arena whose leases never expire: for checks, not for serving."""
+    """A float32 arena whose leases never expire. It is for checks, not for serving."""
     book = ArenaBook(num_slots, lease_s=math.inf)
     return Arena.in_process(SlotShape.of(spec), book, torch.float32, torch.device(device))
 
@@ -149,7 +153,7 @@ def _video_runner(dit: VideoDiT, spec: PolicySpec, arena: Arena, max_texts: int,
 
 
 def _value_runner(
-    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, compile_mode: str = "off", cuda_graphs: str = "off"
+    dit: ExpertDiT, spec: PolicySpec, arenas: ArenaFinder, compile_mode: str = "off", cuda_graphs: str = "off"
 ) -> Runner:
     contexts = [SlotShape.of(spec).video_tokens]
     make = partial(FastValue, dit, spec.model, spec.num_value_tokens, contexts=contexts)
@@ -157,7 +161,7 @@ def _value_runner(
 
 
 def _action_runner(
-    dit: ExpertDiT, spec: PolicySpec, arenas: Arenas, compile_mode: str = "off", cuda_graphs: str = "off"
+    dit: ExpertDiT, spec: PolicySpec, arenas: ArenaFinder, compile_mode: str = "off", cuda_graphs: str = "off"
 ) -> Runner:
     shape = SlotShape.of(spec)
     make = partial(FastAction, dit, spec.model, spec.chunk, contexts=[shape.video_tokens, shape.value_tokens])
@@ -167,7 +171,7 @@ def _action_runner(
 def _expert(
     name: str, make: Callable[..., Expert], compile_mode: str, cuda_graphs: str, device: torch.device
 ) -> Expert:
-    """An expert's fast path, with CUDA graphs when they are on; auto: on a GPU."""
+    """An expert's fast path, with CUDA graphs if they are on (auto: on a GPU)."""
     model = _built(name, make, DYNAMIC_ROWS, compile_mode, device)
     if cuda_graphs == "on" or (cuda_graphs == "auto" and device.type == "cuda"):
         model.use_graphs(cuda_capture())
@@ -175,9 +179,9 @@ def _expert(
 
 
 def _built(name: str, make: Callable[..., Fast], dynamic_axis: int, compile_mode: str, device: torch.device) -> Fast:
-    """A fast path, compiled when `compile_mode` is on; auto: when compilation works here."""
+    """A fast path, compiled if `compile_mode` is on (auto: if compilation works on this machine)."""
     if compile_mode == "off":
-        return make(step=block)
+        return make(run_block=block)
     # imported late: torch's compiler takes a second and 60 MB, which uncompiled models do not need
     from wavserve.models.fast.compiling import compiled
 
@@ -185,7 +189,7 @@ def _built(name: str, make: Callable[..., Fast], dynamic_axis: int, compile_mode
 
 
 def apply_threads(spec: PolicySpec, config: RunnerConfig) -> Threads:
-    """Sets torch's threads, which belong to the whole process: once, before any computation. Raises SettingsError."""
+    """Sets torch's threads for the whole process. Call it once, before any computation. Raises SettingsError."""
     threads = plan_threads(spec, parse_device(config.device), config.threads, config.workers)
     if threads.per_call is not None:
         torch.set_num_threads(threads.per_call)
@@ -193,9 +197,10 @@ def apply_threads(spec: PolicySpec, config: RunnerConfig) -> Threads:
 
 
 def resolve_dtype(dtype: str, spec: PolicySpec, device: str, threads: int | None = None) -> str:
-    """Returns `float32` or `bfloat16`. `auto` measures this machine on the policy's sizes, and logs the result.
+    """Returns `float32` or `bfloat16`. For `auto` it measures this machine on the policy's sizes and logs the result.
 
-    `threads`: of a call in that measurement; None: by the model's size. Raises SettingsError, see `parse_device`.
+    `threads` is the number of threads of a call in that measurement; None: by the model's size. Raises SettingsError as
+    `parse_device` does.
     """
     if dtype != "auto":
         return dtype
@@ -210,7 +215,7 @@ def resolve_dtype(dtype: str, spec: PolicySpec, device: str, threads: int | None
 
 
 def parse_dtype(name: str) -> torch.dtype:
-    """The type of that name. Raises SettingsError for `auto`: models in separate processes must not each decide."""
+    """The type of that name. Raises SettingsError for `auto`: separate processes must not each choose a type."""
     if name == "auto":
         raise SettingsError("backend.dtype: a Triton that no gateway started needs float32 or bfloat16, got auto")
     dtype: torch.dtype = getattr(torch, name)
@@ -218,7 +223,7 @@ def parse_dtype(name: str) -> torch.dtype:
 
 
 def parse_device(name: str, setting: str = "backend.device") -> torch.device:
-    """The device of that name; auto: CUDA where there is one. Raises SettingsError, naming `setting`, without CUDA."""
+    """The device of that name; auto: CUDA if available. Raises SettingsError naming `setting` if CUDA is missing."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():

@@ -1,6 +1,6 @@
-"""How fast this machine multiplies matrices in a type, and whether bfloat16 is worth its rounding for a policy here.
+"""Measures the speed of a type on this machine, and chooses float32 or bfloat16 for a policy.
 
-Models that share an arena must agree on a type, so one process must measure and decide for all of them.
+Models that share an arena must have the same type, so one process must measure and choose for all of them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from wavserve.core.spec import LatentSpec, ModelConfig
 from wavserve.models.fast.video import FastVideo
 from wavserve.models.weights import weights
 
-WORTH = 1.5
-"""The least gain for which bfloat16 is chosen. Below it, bfloat16 costs accuracy for little, and noise would decide."""
-_ROUNDS, _ENOUGH_S = 20, 2.0
+MIN_SPEEDUP = 1.5
+"""bfloat16 is chosen if it is at least this many times as fast. A smaller gain is not worth the rounding, and
+measurement noise could change the choice."""
+_ROUNDS, _MAX_MEASURE_S = 20, 2.0
 
 
 @torch.inference_mode()
 def gemm_rate(dtype: torch.dtype, device: torch.device, rows: int, width: int, out_width: int) -> float:
-    """FLOP/s of the fastest of several products `[rows, width] x [width, out_width]`: noise only slows."""
+    """FLOP/s of the fastest of several products `[rows, width] x [width, out_width]`.
+
+    The fastest counts, because noise can only increase the time.
+    """
     left = torch.ones(rows, width, dtype=dtype, device=device)
     right = torch.nn.Linear(width, out_width, dtype=dtype, device=device)
     return 2.0 * rows * width * out_width / _fastest([lambda: right(left)], device)[0]
@@ -31,8 +35,8 @@ def gemm_rate(dtype: torch.dtype, device: torch.device, rows: int, width: int, o
 def choose(config: ModelConfig, latent: LatentSpec, num_views: int, device: torch.device) -> tuple[str, float]:
     """`float32` or `bfloat16`, and how many times faster bfloat16 imagines samples of these sizes here.
 
-    Measured on one uncompiled block, with torch's current threads. A matrix product alone would flatter bfloat16: a
-    small model spends little of its time in matrix products.
+    It measures one uncompiled block, with torch's current threads. A matrix product alone overstates the gain of
+    bfloat16, because a small model spends little of its time in matrix products.
     """
     config = replace(config, video=replace(config.video, num_layers=1))
     models = [
@@ -44,18 +48,18 @@ def choose(config: ModelConfig, latent: LatentSpec, num_views: int, device: torc
 
 
 def better(float32_s: float, bfloat16_s: float) -> tuple[str, float]:
-    """The type to choose, given the time that each takes, and how many times faster bfloat16 is."""
+    """The type to choose from the time that each takes, and how many times faster bfloat16 is."""
     gain = float32_s / bfloat16_s
-    return ("bfloat16" if gain >= WORTH else "float32"), gain
+    return ("bfloat16" if gain >= MIN_SPEEDUP else "float32"), gain
 
 
 def _fastest(runs: Sequence[Callable[[], object]], device: torch.device) -> list[float]:
-    """Seconds of each run: the shortest of several rounds, in turns, because noise only slows.
+    """Seconds of each run: the shortest of several rounds, because noise can only increase the time.
 
-    The first round loads kernels and does not count. A large model gets few rounds.
+    The runs alternate. The first round loads kernels and does not count. A large model gets few rounds.
     """
     times: list[list[float]] = [[] for _ in runs]
-    while len(times[0]) < 2 or (len(times[0]) < _ROUNDS and sum(map(sum, times)) < _ENOUGH_S):
+    while len(times[0]) < 2 or (len(times[0]) < _ROUNDS and sum(map(sum, times)) < _MAX_MEASURE_S):
         for run, own_times in zip(runs, times, strict=True):
             started = time.perf_counter()
             run()

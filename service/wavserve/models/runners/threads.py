@@ -1,7 +1,7 @@
-"""How many threads a call computes with, and how many calls compute at a time in one process.
+"""Chooses the number of threads of a call, and the number of calls that compute at a time in one process.
 
-A small model's matrix products end before a second thread has begun. One thread a call is then faster even for a lone
-robot, and the other cores run other calls. Figures: docs/benchmarks.
+A small model's matrix products end before a second thread has started. Then one thread per call is faster even for a
+lone robot, and the other cores run other calls. The figures are in docs/benchmarks.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from wavserve.models import flops
 from wavserve.models.flops import Workload
 
 SMALL_FLOPS = 1e9
-"""FLOPs to imagine one video sample, below which a model is small: `tiny` has 0.25e9, `bench-exact`'s mid size 15e9."""
+"""A model is small if imagining one sample takes fewer FLOPs. `tiny` takes 0.25e9, `bench-exact`'s mid size 15e9."""
 _PROMPT = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """Threads of a call, and calls at a time. `per_call` None leaves torch's own number."""
+    """Threads of a call, and calls at a time."""
 
     per_call: int | None
+    """None keeps torch's default"""
     workers: int
 
 
 def plan_threads(spec: PolicySpec, device: torch.device, threads: int | None, workers: int | None) -> Threads:
-    """The given numbers; None is replaced by a number that follows from the model's size.
+    """The given numbers. None is replaced by a number that follows from the model's size.
 
-    Raises SettingsError for several workers on a GPU, where calls would only wait for each other.
+    Raises SettingsError for several workers on a GPU, because calls would only wait for each other there.
     """
     if device.type != "cpu":
         if workers not in (None, 1):

@@ -1,7 +1,7 @@
 """The video model's runner: `imagine` fills arena slots with features, `denoise` returns future latents.
 
-The same code runs in-process and in Triton. The runner is the arena's only allocator, caches the text keys and values
-of recent instructions, and draws noise from its name.
+The same code runs in-process and in Triton. The runner is the arena's only allocator. It caches the text keys and
+values of recent instructions. It draws each noise from the name in its request.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wavserve.core.verbs import GroupStatus
 from wavserve.models.arena.arena import Arena
 from wavserve.models.arena.book import ArenaRole
 from wavserve.models.fast.video import FastVideo, TextKV
-from wavserve.models.runners.calls import CancelCheck, never, rows_of, stop_if
+from wavserve.models.runners.calls import CancelCheck, not_cancelled, rows_of, stop_if
 
 
 class VideoRunner:
@@ -38,7 +38,7 @@ class VideoRunner:
         self._arena = arena
         self._texts = _TextCache(model, max_texts)
 
-    def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = never) -> Tensors:
+    def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = not_cancelled) -> Tensors:
         stop_if(cancelled)
         if verb == "release":
             self._arena.book.release(inputs["handles"], ArenaRole.VIDEO)
@@ -71,7 +71,7 @@ class VideoRunner:
 
         try:
             steps = int(inputs["video_steps"][0, 0])
-            self._model.imagine(*self._start(inputs), texts, steps, sink, lambda _: stop_if(cancelled))
+            self._model.imagine(*self._latents(inputs), texts, steps, sink, lambda _: stop_if(cancelled))
             self._arena.synchronize()
             stop_if(cancelled)
         except BaseException:
@@ -86,26 +86,26 @@ class VideoRunner:
         if len(live):
             own, own_texts = rows_of(inputs, live), [texts[g] for g in live.tolist()]
             steps = int(own["flow_steps"][0, 0])
-            denoised = self._model.denoise(*self._start(own), own_texts, steps, lambda _: stop_if(cancelled))
+            denoised = self._model.denoise(*self._latents(own), own_texts, steps, lambda _: stop_if(cancelled))
             latents[live] = denoised.float().cpu().numpy()
         return {"latents": latents, "status": status}
 
     def _look_up(self, inputs: Tensors) -> tuple[dict[int, TextKV], NDArray[np.int32]]:
-        """Keys and values of each group whose text is cached or sent along, and every group's status so far."""
+        """Keys and values of each group whose text is cached or in the request, and every group's status so far."""
         texts = {g: self._texts.get(inputs, g) for g in range(len(inputs["text_key"]))}
         status = np.array(
             [GroupStatus.TEXT_MISS if text is None else GroupStatus.OK for text in texts.values()], np.int32
         )
         return {g: text for g, text in texts.items() if text is not None}, status
 
-    def _start(self, inputs: Tensors) -> tuple[Tensor, Tensor]:
+    def _latents(self, inputs: Tensors) -> tuple[Tensor, Tensor]:
         """Memory latents `[G, V, C, P, H, W]` and the generated frames' noise `[G, N, V, C, F, H, W]`."""
         video = noise.call_noise(inputs, Stream.VIDEO, self._noise_shape)
         return torch.from_numpy(inputs["memory"]).to(self._arena.device), torch.from_numpy(video).to(self._arena.device)
 
 
 class _TextCache:
-    """Keys and values of the `max_texts` instructions used last. Several threads may use it."""
+    """Keys and values of the `max_texts` most recently used instructions. Several threads may use it."""
 
     def __init__(self, model: FastVideo, max_texts: int) -> None:
         self._model = model

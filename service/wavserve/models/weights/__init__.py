@@ -1,1 +1,1 @@
-"""Weights on disk: presets, the authors' checkpoints and tensor names, stand-ins for the VAE and the text encoder."""
+"""Weights on disk: presets, the authors' checkpoints and tensor names, stand-ins for the VAE and text encoder."""

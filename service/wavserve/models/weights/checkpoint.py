@@ -1,6 +1,6 @@
 """Safetensors files of a checkpoint, one file or shards: finding, reading headers and tensors, writing.
 
-Knows names, shapes and bytes, and nothing of what the tensors mean. Never unpickles.
+This module knows names, shapes and bytes, but not the meaning of the tensors. It never unpickles.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def write(
     progress: Callable[[float], None] | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Write `tensor(name)` for each name of `sizes` (in bytes) into `folder`, with one shard in memory at a time.
+    """Writes `tensor(name)` for each name of `sizes` (in bytes) into `folder`, with one shard in memory at a time.
 
-    Writes one file, or shards and an index where the file would be larger than `max_shard_bytes`. `progress` is called
-    with the fraction done.
+    Writes one file, or shards and an index if the file would be larger than `max_shard_bytes`. Calls `progress` with
+    the fraction done.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = _shards(sizes, max_shard_bytes)

@@ -1,6 +1,6 @@
 """Makes a policy bundle from the authors' files: checkpoint, configuration, statistics and a folder of encoders.
 
-Weights are checked by their headers and copied unchanged, never loaded. Nothing is unpickled.
+Weights are checked by their headers and copied unchanged. They are never loaded or unpickled.
 """
 
 from __future__ import annotations

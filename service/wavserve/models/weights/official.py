@@ -1,7 +1,7 @@
 """The authors' configuration (YAML) and statistics (one JSON object), read into a policy spec.
 
-Every key that matters is read or checked. A key that is missing, contradicts another or asks for a model that we do not
-have raises BundleError naming the key. `ImportOptions` holds what the files do not say; nothing is guessed. Knows
+Every relevant key is read or checked. A key that is missing, contradicts another or needs an unsupported model raises
+BundleError naming the key. `ImportOptions` holds the values that the files lack; nothing is guessed. This module knows
 nothing of weights.
 """
 
@@ -46,7 +46,7 @@ _AGREE = (
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What the authors' files do not say."""
+    """Values that the authors' files lack."""
 
     name: str
     norm: NormKind

@@ -1,6 +1,6 @@
-"""`diffusion_model.config` of the authors' configuration, read into the sizes of the three transformers.
+"""Reads `diffusion_model.config` of the authors' configuration into the sizes of the three transformers.
 
-A setting of the released model that our networks do not support raises BundleError naming it. Knows nothing of weights.
+A setting that our networks do not support raises BundleError naming it. This module knows nothing of weights.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 from wavserve.core.spec import ExpertConfig, ModelConfig, VideoConfig
 from wavserve.models.weights.sections import Section
 
-_ROPE_BASES = {"action": 54, "value": 57}  # constants of the released model, for any chunk length
+_ROPE_BASES = {"action": 54, "value": 57}  # constants of the released code, for any chunk length
 _FIXED = {
     "patch_size": 1,
     "patch_size_t": 1,

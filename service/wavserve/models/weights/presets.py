@@ -1,6 +1,6 @@
 """The named bundles that need no download: `tiny`, `libero` and `piper`, all with seeded random weights.
 
-The bundle itself says that it is random (`untrained`, `notes`). Knows nothing of serving.
+Each bundle states that its weights are random (`untrained`, `notes`). This module knows nothing of serving.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from wavserve.models.weights import weights
 from wavserve.models.weights.standins import StandIns, write_text_encoder, write_tokenizer, write_vae
 
 Progress = Callable[[float], None]
-"""Called with the fraction done, 0 to 1."""
+"""A function that is called with the fraction done, 0 to 1."""
 
 _NOTES = (
     "seeded random weights (seed {seed}) in the transformers, the VAE and the text encoder, and invented normalisation "
@@ -40,12 +40,12 @@ _NOTES = (
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A policy to make: its spec and the sizes of its stand-ins."""
+    """A bundle to make: its spec, the sizes of its stand-ins, and the type of its weights."""
 
     spec: PolicySpec
     stand_ins: StandIns
     dtype: torch.dtype
-    """of the transformers' weights"""
+    """type of the transformers' weights"""
 
 
 def create(preset: str, folder: Path, seed: int = 0, progress: Progress | None = None) -> bundle.Bundle:
@@ -147,7 +147,7 @@ def _piper() -> Preset:
 
 
 def _full_model(action_channels: int, value_channels: int) -> ModelConfig:
-    """The sizes of the released 2.3 B model."""
+    """The sizes of the 2.3 B model of the released code."""
     return ModelConfig(
         video=VideoConfig(128, 128, num_layers=28, num_heads=32, head_dim=64, caption_channels=4096),
         value=ExpertConfig(value_channels, value_channels, num_heads=16, head_dim=32, rope_base=_VALUE_ROPE),
@@ -170,7 +170,7 @@ def _piper_joints() -> VectorSpec:
     )
 
 
-_ACTION_ROPE, _VALUE_ROPE = 54, 57  # constants of the released model, for any chunk length
+_ACTION_ROPE, _VALUE_ROPE = 54, 57  # constants of the released code, for any chunk length
 _FULL_STAND_INS = StandIns(128, (32, 32, 64, 64), 0.3, 4096, 8, 64, 1024, 2)
 _LIBERO_STATE = _minmax(
     "eef_x eef_y eef_z eef_axis_angle_x eef_axis_angle_y eef_axis_angle_z gripper_left gripper_right",
@@ -178,8 +178,8 @@ _LIBERO_STATE = _minmax(
     (-0.5, -0.5, 0.0, -3.5, -3.5, -3.5, 0.0, -0.04),
     (0.5, 0.5, 1.2, 3.5, 3.5, 3.5, 0.04, 0.0),
 )
-# The command of LIBERO's controller: a command of 1 requests 0.05 m or 0.5 rad. The command is already an offset of the
-# pose and the policy predicts it directly, hence kind `absolute`.
+# The commands of LIBERO's controller: 1 means 0.05 m or 0.5 rad. A command is already an offset of the pose. The policy
+# predicts the command itself and adds no state, so the kind is `absolute`.
 _LIBERO_ACTION = ActionSpec(
     _minmax(
         "delta_x delta_y delta_z delta_axis_angle_x delta_axis_angle_y delta_axis_angle_z gripper",

@@ -1,6 +1,6 @@
 """Strict reading of a YAML configuration. Every error names the dotted key, the expected and the actual value.
 
-Knows no key of any format.
+This module knows no key of any format.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Section:
         return float(value)
 
     def count(self, key: str, otherwise: int | None = None) -> int:
-        """A positive whole number. `otherwise`, where given, is the default for a missing key."""
+        """A positive whole number. `otherwise` is the value of a missing key; None: the key must exist."""
         if otherwise is not None and key not in self.values:
             return otherwise
         value = self.values.get(key)

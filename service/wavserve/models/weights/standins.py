@@ -1,8 +1,8 @@
 """Seeded random stand-ins for the VAE and the text encoder, in the layouts of the real ones.
 
-Every draw is uniform: normal draws take logarithms, which machines round differently, and a seed must give the same
-digest everywhere. Scales are those of the libraries' own initialisation. The latent statistics are set so that the
-latents of camera frames have a std of about 1.
+Every draw is uniform, because a seed must give the same digest on every machine; normal draws take logarithms, which
+machines round differently. Scales are those of the libraries' own initialisation. The latent statistics are set so that
+the latents of camera frames have a std of about 1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class StandIns:
     latent_channels: int
     vae_blocks: tuple[int, int, int, int]
     latents_std: float
-    """std of the raw latents of camera frames, as measured"""
+    """measured std of the raw latents of camera frames"""
     text_width: int
     text_heads: int
     text_head_dim: int
@@ -34,7 +34,7 @@ class StandIns:
 
 
 def write_vae(folder: Path, sizes: StandIns, seed: int) -> None:
-    """A random `AutoencoderKLLTXVideo`, encoder and decoder, in diffusers layout."""
+    """Writes a random `AutoencoderKLLTXVideo`, encoder and decoder, in diffusers layout."""
     network: Any = AutoencoderKLLTXVideo  # diffusers has no types
     with torch.random.fork_rng(devices=[]):  # the initialisers draw from the global generator; this restores it
         torch.manual_seed(seed)
@@ -52,7 +52,7 @@ def write_vae(folder: Path, sizes: StandIns, seed: int) -> None:
 
 
 def write_text_encoder(folder: Path, sizes: StandIns, seed: int) -> None:
-    """A random `T5EncoderModel` over bytes, in transformers layout."""
+    """Writes a random `T5EncoderModel` over bytes, in transformers layout."""
     config = T5Config(
         vocab_size=384,  # ByT5: 256 bytes, 3 special tokens, 125 sentinels
         d_model=sizes.text_width,
@@ -73,12 +73,12 @@ def write_text_encoder(folder: Path, sizes: StandIns, seed: int) -> None:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """ByT5's tokeniser. It works on bytes and needs no vocabulary file."""
+    """Writes ByT5's tokeniser. It works on bytes and needs no vocabulary file."""
     ByT5Tokenizer().save_pretrained(folder)
 
 
 def _draw(name: str, shape: tuple[int, ...], head_dim: int, generator: torch.Generator) -> Tensor:
-    """Uniform weights with the std of T5's initialisation. T5's attention is unscaled, so its queries are small."""
+    """Uniform weights with the std of T5's initialisation. T5 does not scale attention, so its queries are small."""
     if name.endswith("layer_norm.weight"):
         return torch.ones(shape)
     std = 1.0 if name == "shared.weight" else shape[-1] ** -0.5

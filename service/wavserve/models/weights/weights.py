@@ -1,6 +1,6 @@
 """Weights of the three transformers under the official names: loading, checking, saving, drawing random ones.
 
-One checkpoint holds all three, and each can be loaded alone. Knows nothing of policies.
+One checkpoint holds all three, and each can be loaded alone. This module knows nothing of policies.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def shapes(config: ModelConfig, groups: Iterable[Group] = GROUPS) -> dict[str, t
 
 
 def check(path: Path, config: ModelConfig, groups: Sequence[Group] = GROUPS) -> None:
-    """Compare a checkpoint's names and shapes with those of the configuration. Only headers are read.
+    """Compares a checkpoint's names and shapes with those of the configuration. Only headers are read.
 
     Raises BundleError with the counts and first names of missing, unexpected and misshapen tensors, or naming a file
     that cannot be read.
@@ -99,7 +99,7 @@ def check(path: Path, config: ModelConfig, groups: Sequence[Group] = GROUPS) -> 
 
 
 def save(models: Models, folder: Path, max_shard_bytes: int = checkpoint.MAX_SHARD_BYTES) -> None:
-    """Write the three transformers under their official names into `folder`, in shards where they are large."""
+    """Writes the three transformers under their official names into `folder`, in shards where they are large."""
     modules: Sequence[nn.Module] = (models.video, models.value, models.action)
     state = {_PREFIX[group] + n: t for group, m in zip(GROUPS, modules, strict=True) for n, t in m.state_dict().items()}
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in state.items()}
@@ -114,7 +114,7 @@ def save_random(
     dtype: torch.dtype = torch.float32,
     progress: Callable[[float], None] | None = None,
 ) -> None:
-    """Write seeded random weights into `folder`, in shards where they are large, with one shard in memory at a time.
+    """Writes seeded random weights into `folder`, in shards where they are large, with one shard in memory at a time.
 
     The same seed gives the same tensors on every machine. `progress` is called with the fraction written.
     """
