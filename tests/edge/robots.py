@@ -181,7 +181,7 @@ class GrpcRobot:
 def facts_of(error: Any) -> dict[str, Any]:
     """The details of a failed call, under the names of a problem document."""
     packed = dict(error.trailing_metadata())["grpc-status-details-bin"]
-    status = status_pb2.ErrorStatus.FromString(packed)
+    status = status_pb2.Status.FromString(packed)
     assert (status.code, status.message) == (error.code().value[0], error.details())
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     facts: dict[str, Any] = {"detail": status.message}

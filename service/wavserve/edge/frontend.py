@@ -1,7 +1,7 @@
 """What both edges share: admit a request, check it, decode its images, ask the policy, complete the answer.
 
-The edges only read requests and write answers. Whatever they must agree on happens here. Knows no status code and
-neither wire format.
+The edges only read requests and write answers. Everything on which they must agree happens here. Knows no status code
+and no wire format.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from time import monotonic, monotonic_ns
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from wavserve.core.errors import DeadlineExceeded, NotReady
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo, Vector
@@ -23,12 +22,12 @@ from wavserve.edge import images, validate
 from wavserve.edge.limits import EdgeLimits
 from wavserve.scheduling.permits import Permit
 
-T = TypeVar("T")
-
 _SMALL_BODY_BYTES = 128 * 1024
 
 UPLOAD_S = 30.0
 """Seconds that a body may take to arrive, so that no upload keeps its connection open for ever."""
+NOT_READY = "the service is starting, draining or repairing its models"
+PLAN_CANCELLED = "the server cancelled the plan"
 
 
 class PolicyProtocol(Protocol):
@@ -44,14 +43,14 @@ class PolicyProtocol(Protocol):
     def ready(self) -> bool: ...
 
     def reserve(self, deadline: float | None) -> AbstractContextManager[Permit]:
-        """Keeps a place for a request whose body is still to be read.
+        """Reserves a place for a request whose body is not read yet.
 
-        Raises NotReady, DeadlineExceeded or Overloaded when the policy would refuse the request whatever it asks for.
+        Raises NotReady, DeadlineExceeded or Overloaded when the policy would refuse every such request.
         """
         ...
 
     async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> ActionChunk:
-        """Makes one plan. `deadline`: absolute, on `time.monotonic()`; None: none. `permit`: from `reserve`."""
+        """Makes one plan. `deadline`: absolute, in seconds of `time.monotonic()`, or None. `permit`: from `reserve`."""
         ...
 
     async def reset(self, session_id: str) -> None:
@@ -61,41 +60,43 @@ class PolicyProtocol(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An admitted request: its arrival (monotonic, ns), the deadline its headers set (monotonic, s), and its permit."""
+    """An admitted request. `received_ns`: when it arrived (monotonic). `permit`: its place in the policy."""
 
     received_ns: int
     deadline: float | None = None
+    """known before the body is read: the earlier of the headers' and the transport's (monotonic, s); None: neither"""
     permit: Permit = field(default_factory=Permit)
 
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
-    """`executor` decodes images and parses large bodies; None: the event loop's own pool."""
+    """The requests and answers of both edges, over one policy."""
 
     policy: PolicyProtocol
     limits: EdgeLimits
-    executor: Executor | None = None
 
     @contextmanager
-    def admit(self, deadlines_ms: Sequence[str], received_ns: int, expires: float | None = None) -> Iterator[Arrival]:
+    def admit(
+        self, deadlines_ms: Sequence[str], received_ns: int, transport_deadline: float | None = None
+    ) -> Iterator[Arrival]:
         """Admits a request by its headers, before its body is read.
 
         `deadlines_ms`: every value of `x-deadline-ms` as it was sent; the shortest counts. `received_ns`: when the
-        request arrived. `expires`: the transport's own deadline, if any. Times are on the monotonic clock (ns, s).
+        request arrived. `transport_deadline`: gRPC's own, if any. Times are on the monotonic clock (ns, s).
         Raises InvalidRequest, NotReady, DeadlineExceeded or Overloaded.
         """
         header_ms = min(map(validate.header_deadline_ms, deadlines_ms), default=None)
-        deadline = _deadline(received_ns, header_ms, expires)
+        deadline = _earlier_deadline(received_ns, header_ms, transport_deadline)
         with self.policy.reserve(deadline) as permit:
             yield Arrival(received_ns, deadline, permit)
 
     async def plan(self, observation: Observation, arrival: Arrival) -> ActionChunk:
         """Answers one observation. Raises any child of WavserveError. Cancelling this call cancels the plan."""
-        self._check_ready()
+        self.check_ready()
         state = validate.check(observation, self.policy.spec)
         header = {each.name: getattr(observation, each.name) for each in fields(RequestFields)}
         request = PlanRequest(images=await self._decode(observation), state=state, **header)
-        deadline = _deadline(arrival.received_ns, observation.deadline_ms, arrival.deadline)
+        deadline = _earlier_deadline(arrival.received_ns, observation.deadline_ms, arrival.deadline)
         chunk = await self._plan(request, deadline, arrival.permit)
         captured_ns = [image.captured_mono_ns for image in observation.images if image.captured_mono_ns]
         return replace(
@@ -106,23 +107,23 @@ class Frontend:
         )
 
     async def _plan(self, request: PlanRequest, deadline: float | None, permit: Permit) -> ActionChunk:
-        """The policy's plan. Raises NotReady when the service itself cancelled it, because the robot still waits."""
+        """The policy's plan. Raises NotReady when the service itself cancelled it: the robot must get an answer."""
         try:
             return await self.policy.plan(request, deadline, permit)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise NotReady("the plan was cancelled by the server") from None
+            raise NotReady(PLAN_CANCELLED) from None
 
     async def reset(self, session_id: str) -> None:
         """Forgets a session's frame memory. Raises InvalidRequest, UnknownSession or NotReady."""
-        self._check_ready()
+        self.check_ready()
         validate.check_session_id(session_id)
         await self.policy.reset(session_id)
 
     def info(self, policy: str | None = None) -> PolicyInfo:
-        """What a robot must know about the served policy. Raises UnknownPolicy when `policy` names another one."""
+        """The facts about the served policy. Raises UnknownPolicy when `policy` names another one."""
         spec = self.policy.spec
         validate.check_policy(policy, spec)
         return PolicyInfo(
@@ -154,24 +155,21 @@ class Frontend:
 
     async def parse(self, read: Callable[[bytes], Observation], body: bytes) -> Observation:
         """Parses a body with the edge's own `read`. A small body stays on the event loop: a thread costs more."""
-        return read(body) if len(body) <= _SMALL_BODY_BYTES else await self._in_thread(read, body)
+        return read(body) if len(body) <= _SMALL_BODY_BYTES else await asyncio.to_thread(read, body)
 
-    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        """Runs work that would block the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.executor, work, *arguments)
-
-    def _check_ready(self) -> None:
+    def check_ready(self) -> None:
+        """Raises NotReady unless the policy accepts requests."""
         if not self.policy.ready:
-            raise NotReady("the service is starting, draining or repairing its models; see /readyz")
+            raise NotReady(NOT_READY)
 
     async def _decode(self, observation: Observation) -> Mapping[str, images.Pixels]:
         cameras = self.policy.spec.cameras
         matched = images.match_cameras(observation.images, cameras)
-        decoding = (self._in_thread(images.decode, matched[camera.name], camera, self.limits) for camera in cameras)
+        decoding = (asyncio.to_thread(images.decode, matched[camera.name], camera, self.limits) for camera in cameras)
         return dict(zip(matched, await asyncio.gather(*decoding), strict=True))
 
 
-def _deadline(received_ns: int, deadline_ms: int | None, expires: float | None) -> float | None:
-    """The earlier of the request's own deadline and the transport's, in `time.monotonic()` seconds; None: neither."""
-    own = None if deadline_ms is None else received_ns / 1e9 + deadline_ms / 1e3
-    return min((limit for limit in (own, expires) if limit is not None), default=None)
+def _earlier_deadline(received_ns: int, deadline_ms: int | None, other: float | None) -> float | None:
+    """The earlier of a deadline in milliseconds from receipt and another one, in seconds; None: neither."""
+    first = None if deadline_ms is None else received_ns / 1e9 + deadline_ms / 1e3
+    return min((deadline for deadline in (first, other) if deadline is not None), default=None)

@@ -1,4 +1,4 @@
-"""From encoded images to pixels at the policy's size. An image that differs from its declaration is refused.
+"""Decodes images to pixels at the policy's size. An image that differs from its declaration is refused.
 
 Decoding blocks, so it runs on worker threads and never on the event loop. An image's size is read from its header and
 checked before any pixel is decoded. Nothing is repaired: no missing byte, no other colour mode, and no other size
@@ -40,8 +40,8 @@ _SIGNATURES = {
     b"RIFF": "RIFF data",
 }
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
-# Everything Pillow's two readers raise on malformed bytes (found by the mutation test).
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
+# The errors that Pillow's two readers raise for malformed bytes, as a test with damaged images found.
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error)
 
 
 def match_cameras(images: Sequence[EncodedImage], cameras: Sequence[CameraSpec]) -> dict[str, EncodedImage]:
@@ -60,67 +60,68 @@ def match_cameras(images: Sequence[EncodedImage], cameras: Sequence[CameraSpec])
     return {name: by_name[name] for name in names}
 
 
-def decode(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits) -> Pixels:
+def decode(encoded: EncodedImage, camera: CameraSpec, limits: EdgeLimits) -> Pixels:
     """The image as `[height, width, 3]` RGB at the camera's size; writable, so that torch takes it without a copy.
 
     Raises UnsupportedMedia (encoding), TooLarge (bytes, pixels) or InvalidRequest naming `images.<camera>.<field>`.
     """
-    field = f"images.{image.camera}"
-    if image.encoding not in ENCODINGS:
-        raise UnsupportedMedia(f"{field}.encoding", f"one of {', '.join(ENCODINGS)}", image.encoding)
-    if image.channels not in (0, 3):
-        raise InvalidRequest(f"{field}.channels", 3, image.channels)
-    if len(image.data) > limits.max_image_bytes:
-        raise TooLarge(f"{field}.data", f"at most {limits.max_image_bytes} bytes", f"{len(image.data)} bytes")
-    read = _raw if image.encoding in _RAW_ORDERS else _compressed
-    picture = read(image, camera, limits, field)
-    if picture.size != (camera.width, camera.height):
-        picture = picture.resize((camera.width, camera.height), _FILTERS[camera.resize])
-    return np.array(picture)
+    field = f"images.{encoded.camera}"
+    if encoded.encoding not in ENCODINGS:
+        raise UnsupportedMedia(f"{field}.encoding", f"one of {', '.join(ENCODINGS)}", encoded.encoding)
+    if encoded.channels not in (0, 3):
+        raise InvalidRequest(f"{field}.channels", 3, encoded.channels)
+    if len(encoded.data) > limits.max_image_bytes:
+        raise TooLarge(f"{field}.data", f"at most {limits.max_image_bytes} bytes", f"{len(encoded.data)} bytes")
+    read = _raw if encoded.encoding in _RAW_ORDERS else _compressed
+    image = read(encoded, camera, limits, field)
+    if image.size != (camera.width, camera.height):
+        image = image.resize((camera.width, camera.height), _FILTERS[camera.resize])
+    return np.array(image)
 
 
-def _raw(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits, field: str) -> Image.Image:
-    height, width = image.height, image.width
+def _raw(encoded: EncodedImage, camera: CameraSpec, limits: EdgeLimits, field: str) -> Image.Image:
+    height, width = encoded.height, encoded.width
     for side, value in (("height", height), ("width", width)):
         if value < 1:
             raise InvalidRequest(f"{field}.{side}", "the image's size, which raw encodings require", value)
     _check_size(height, width, camera, limits, field)
-    if len(image.data) != height * width * 3:
+    if len(encoded.data) != height * width * 3:
         expected = f"{height * width * 3} bytes ({height} x {width} x 3)"
-        raise InvalidRequest(f"{field}.data", expected, f"{len(image.data)} bytes")
-    return Image.frombytes("RGB", (width, height), image.data, "raw", _RAW_ORDERS[image.encoding])
+        raise InvalidRequest(f"{field}.data", expected, f"{len(encoded.data)} bytes")
+    return Image.frombytes("RGB", (width, height), encoded.data, "raw", _RAW_ORDERS[encoded.encoding])
 
 
-def _compressed(image: EncodedImage, camera: CameraSpec, limits: EdgeLimits, field: str) -> Image.Image:
-    picture = _open(image, field)
-    height, width = picture.height, picture.width
-    for side, stated, actual in (("height", image.height, height), ("width", image.width, width)):
+def _compressed(encoded: EncodedImage, camera: CameraSpec, limits: EdgeLimits, field: str) -> Image.Image:
+    image = _open(encoded, field)
+    height, width = image.height, image.width
+    for side, stated, actual in (("height", encoded.height, height), ("width", encoded.width, width)):
         if stated not in (0, actual):
-            raise InvalidRequest(f"{field}.{side}", f"{actual}, as the {image.encoding} header says", stated)
+            raise InvalidRequest(f"{field}.{side}", f"{actual}, as the {encoded.encoding} header says", stated)
     _check_size(height, width, camera, limits, field)
-    if picture.mode != "RGB":
-        raise InvalidRequest(f"{field}.data", "an RGB image", f"mode {picture.mode}")
-    if image.encoding == "png" and not image.data.endswith(_PNG_END):  # Pillow does not check the end
+    if image.mode != "RGB":
+        raise InvalidRequest(f"{field}.data", "an RGB image", f"mode {image.mode}")
+    if encoded.encoding == "png" and not encoded.data.endswith(_PNG_END):  # Pillow does not check the end
         raise InvalidRequest(f"{field}.data", "a complete PNG", "broken data: no IEND chunk at the end")
     try:
-        picture.load()
-    except _BROKEN as error:
-        raise InvalidRequest(f"{field}.data", f"a complete {image.encoding.upper()}", f"broken data: {error}") from None
-    return picture
+        image.load()
+    except _DECODE_ERRORS as error:
+        expected = f"a complete {encoded.encoding.upper()}"
+        raise InvalidRequest(f"{field}.data", expected, f"broken data: {error}") from None
+    return image
 
 
-def _open(image: EncodedImage, field: str) -> Image.Image:
-    """Reads the header, as the declared format only. This bypasses Pillow's format guessing and its bomb warning."""
-    reader: Any = JpegImageFile if image.encoding == "jpeg" else PngImageFile
+def _open(encoded: EncodedImage, field: str) -> Image.Image:
+    """Reads the header, in the declared format only. This bypasses Pillow's format guessing and its bomb warning."""
+    reader: Any = JpegImageFile if encoded.encoding == "jpeg" else PngImageFile
     try:
-        picture: Image.Image = reader(BytesIO(image.data))
-    except _BROKEN:
-        detected = next((name for start, name in _SIGNATURES.items() if image.data.startswith(start)), "other data")
-        declared = image.encoding.upper()
+        image: Image.Image = reader(BytesIO(encoded.data))
+    except _DECODE_ERRORS:
+        detected = next((name for start, name in _SIGNATURES.items() if encoded.data.startswith(start)), "other data")
+        declared = encoded.encoding.upper()
         broken = detected.startswith(declared)
-        actual = f"a broken {declared} header" if broken else f"{detected}, {len(image.data)} bytes"
+        actual = f"a broken {declared} header" if broken else f"{detected}, {len(encoded.data)} bytes"
         raise InvalidRequest(f"{field}.data", f"{declared} data", actual) from None
-    return picture
+    return image
 
 
 def _check_size(height: int, width: int, camera: CameraSpec, limits: EdgeLimits, field: str) -> None:

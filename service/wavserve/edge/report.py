@@ -1,6 +1,7 @@
-"""What a client learns about a failed request: an id, a name, a status and what would fix it. Each edge writes it out.
+"""The report of a failed request for the client: an id, a name, a status and the facts that help to correct it.
 
-An unexpected exception gives the client only an id; the log has its traceback under that id.
+Each edge encodes the report in its own way. For an unexpected exception the client gets only an id, and the log has the
+traceback under that id.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MAX_DETAIL_CHARS = 800
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """One failure as the client sees it. `field`, `expected` and `actual` are set together, for bad input only."""
+    """One failure, for the client. `field`, `expected` and `actual` are set together, for bad input only."""
 
     error_id: str
     name: str
@@ -34,7 +35,19 @@ class ErrorReport:
     expected: str | None = None
     actual: str | None = None
     facts: Mapping[str, str | float] = field_of(default_factory=dict)
-    """further values of this kind of error: a prediction, or what was spent on a plan that missed its deadline"""
+    """facts of this kind of error only: the prediction of a refusal, or how a plan missed its deadline"""
+
+    def all_facts(self) -> dict[str, bool | str | float]:
+        """The facts under their public names. A fact that does not apply is left out."""
+        facts = {
+            "retryable": self.retryable,
+            "retry_after_s": self.retry_after_s,
+            "field": self.field,
+            "expected": self.expected,
+            "actual": self.actual,
+            **self.facts,
+        }
+        return {name: value for name, value in facts.items() if value is not None}
 
 
 def new_error_id() -> str:
@@ -42,13 +55,13 @@ def new_error_id() -> str:
 
 
 def safe_text(text: str, max_chars: int = MAX_FACT_CHARS) -> str:
-    """A text that every wire and log can carry: lone surrogates (JSON allows them) are escaped, a long text is cut."""
+    """A text that every wire and log can carry. Lone surrogates, which JSON allows, are escaped; a long text is cut."""
     escaped = text[:max_chars].encode("utf-8", "backslashreplace").decode()
     return escaped if len(text) <= max_chars >= len(escaped) else f"{escaped[: max_chars - 3]}..."
 
 
 def internal(error: Exception, edge: str) -> ErrorReport:
-    """The report of an unexpected error: the client gets an id, the log the traceback under the same id."""
+    """Logs an unexpected error with its traceback and makes a report that has only the id."""
     error_id = new_error_id()
     _log.error("%s: internal error %s", edge, error_id, exc_info=error)
     detail = "an internal error; the server's log has the traceback under this id"
@@ -56,12 +69,12 @@ def internal(error: Exception, edge: str) -> ErrorReport:
 
 
 def report(error: Exception, edge: str) -> ErrorReport:
-    """Logs an error and makes its report, with the same id. The report's texts are safe to send."""
+    """Logs an error and makes its report, under the same id. Every text of the report is safe to send."""
     status = status_of(error)
     if status is INTERNAL or not isinstance(error, WavserveError):
         return internal(error, edge)
     error_id, name, detail = new_error_id(), name_of(error), safe_text(error.message, MAX_DETAIL_CHARS)
-    level = logging.DEBUG if isinstance(error, NotReady) else logging.INFO  # clients that wait for the start ask often
+    level = logging.DEBUG if isinstance(error, NotReady) else logging.INFO  # a waiting client asks often
     _log.log(level, "%s: %s (%s): %s", edge, name, error_id, detail)
     bad = error if isinstance(error, InvalidRequest) else None
     return ErrorReport(

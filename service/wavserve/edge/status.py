@@ -1,6 +1,6 @@
 """The one table of statuses: the HTTP status and the gRPC code of every error in the tree.
 
-No other module maps an error to a status. An error without a row takes the row of its nearest ancestor.
+No other module maps an error to an HTTP or gRPC status. An error without a row has the row of its nearest ancestor.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def status_of(error: BaseException) -> ErrorStatus:
 
 
 def http_status(code: int) -> ErrorStatus:
-    """The row of a status that the HTTP framework sets itself (no such path, no such method)."""
+    """The row of a status that the HTTP framework sets itself, for an unknown path or method."""
     return ErrorStatus(code, StatusCode.UNKNOWN, HTTPStatus(code).phrase)
 
 

@@ -1,6 +1,7 @@
-"""Every check of an observation that needs no image decoding, for both edges.
+"""Checks an observation's texts, numbers, planner options and state against the policy, for both edges.
 
-Each refusal names field, expected and actual. Nothing is repaired or guessed.
+`images` checks the images, and the encoder checks the number of prompt tokens. Each refusal names field, expected and
+actual. Nothing is repaired or guessed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MAX_COUNT = 2**63 - 1
 
 
 def check(observation: Observation, spec: PolicySpec) -> Array:
-    """Checks everything but the images. Returns the state `[S]` as float32. Raises InvalidRequest or a child of it."""
+    """Makes these checks and returns the state `[S]` as float32. Raises InvalidRequest or a child of it."""
     check_policy(observation.policy, spec)
     if observation.session_id is not None:
         check_session_id(observation.session_id)
@@ -44,7 +45,7 @@ def check(observation: Observation, spec: PolicySpec) -> Array:
 
 
 def check_policy(name: str | None, spec: PolicySpec) -> None:
-    """Raises UnknownPolicy unless `name` is this server's policy. None accepts whichever policy it serves."""
+    """Raises UnknownPolicy unless `name` is the served policy or None."""
     if name is not None and name != spec.name:
         raise UnknownPolicy("policy", spec.name, repr(name[:64]))
 
@@ -86,7 +87,7 @@ def _check_range(field: str, value: int, low: int, high: int) -> None:
 def _state(values: tuple[float, ...], vector: VectorSpec) -> Array:
     if len(values) != vector.dim:
         raise InvalidRequest("state", f"{vector.dim} numbers", f"{len(values)} numbers")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+    with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite and is refused below
         state = np.asarray(values, np.float32)
     for index, number in enumerate(state):
         if not math.isfinite(number):

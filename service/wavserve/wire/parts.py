@@ -18,7 +18,7 @@ _MAX_UNKNOWN_SHOWN = 8
 
 
 def parse(message: Message, raw: bytes) -> None:
-    """Fills the message from bytes. Raises InvalidRequest for bytes that do not parse and for unknown fields."""
+    """Parses bytes into the message. Raises InvalidRequest for bytes that do not parse and for unknown fields."""
     try:
         message.ParseFromString(raw)
     except DecodeError:
@@ -54,19 +54,19 @@ def options(values: Mapping[str, object]) -> pb.PlannerOptions:
     return message
 
 
-def image(picture: EncodedImage) -> pb.Image:
+def image(encoded: EncodedImage) -> pb.Image:
     """An image as protobuf. Raises UnsupportedMedia for an encoding that the contract does not have."""
-    if picture.encoding not in ENCODINGS:
-        field = f"images.{picture.camera}.encoding"
-        raise UnsupportedMedia(field, f"one of {', '.join(ENCODINGS)}", picture.encoding)
+    if encoded.encoding not in ENCODINGS:
+        field = f"images.{encoded.camera}.encoding"
+        raise UnsupportedMedia(field, f"one of {', '.join(ENCODINGS)}", encoded.encoding)
     return pb.Image(
-        camera=picture.camera,
-        encoding=picture.encoding.upper(),
-        height=picture.height,
-        width=picture.width,
-        channels=picture.channels,
-        data=picture.data,
-        captured_mono_ns=picture.captured_mono_ns,
+        camera=encoded.camera,
+        encoding=encoded.encoding.upper(),
+        height=encoded.height,
+        width=encoded.width,
+        channels=encoded.channels,
+        data=encoded.data,
+        captured_mono_ns=encoded.captured_mono_ns,
     )
 
 

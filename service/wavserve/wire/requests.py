@@ -55,7 +55,7 @@ def parse_get_policy_request(raw: bytes) -> str | None:
 
 def plan_request(observation: Observation) -> pb.PlanRequest:
     """An observation as protobuf. Raises InvalidRequest or UnsupportedMedia for values outside the contract."""
-    pictures = [parts.image(picture) for picture in observation.images]
+    images = [parts.image(image) for image in observation.images]
     planner = parts.options(observation.options) if observation.options else None
     deadline_ms = observation.deadline_ms
     if deadline_ms is not None and not 0 <= deadline_ms <= MAX_MILLISECONDS:  # the server decides about 0
@@ -63,6 +63,6 @@ def plan_request(observation: Observation) -> pb.PlanRequest:
     header: dict[str, Any] = {name: getattr(observation, name) for name in (*PLAIN_FIELDS, *OPTIONAL_FIELDS)}
     header |= {name: getattr(observation, name) or "" for name in EMPTY_IS_NONE}
     try:
-        return pb.PlanRequest(images=pictures, state=observation.state, planner=planner, **header)
+        return pb.PlanRequest(images=images, state=observation.state, planner=planner, **header)
     except (TypeError, ValueError) as error:
         raise InvalidRequest("request", "numbers of the contract's types", str(error)) from None

@@ -171,7 +171,7 @@ def test_an_overloaded_server_says_when_to_retry(grpc_robot: GrpcRobot, served: 
     served.policy.error = Overloaded("full", retry_after_s=2.5)
     error = raw_call(grpc_robot, PLAN, message_of(example_observation()).SerializeToString())
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    status = status_pb2.ErrorStatus.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
+    status = status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
     retry = error_details_pb2.RetryInfo()
     assert any(detail.Unpack(retry) for detail in status.details)
     assert retry.retry_delay.ToMilliseconds() == 2500

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import Executor
 from typing import Any, NoReturn
 
 import grpc
@@ -34,12 +33,10 @@ _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _WATCH_INTERVAL_S = 1.0
 
 
-def create_grpc_server(
-    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, executor: Executor | None = None
-) -> grpc.aio.Server:
-    """The server over a policy, without a port and not started. `executor`: as for `Frontend`."""
+def create_grpc_server(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics) -> grpc.aio.Server:
+    """The server over a policy, without a port and not started."""
     server = grpc.aio.server(options=_options(limits))
-    service = _PlanService(Frontend(policy, limits, executor), metrics)
+    service = _PlanService(Frontend(policy, limits), metrics)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, service.handlers()),))
     health_pb2_grpc.add_HealthServicer_to_server(_Health(policy, (SERVICE, "")), server)
     reflection.enable_server_reflection((SERVICE, _HEALTH, reflection.SERVICE_NAME), server)
@@ -48,12 +45,12 @@ def create_grpc_server(
 
 def _options(limits: EdgeLimits) -> list[tuple[str, int]]:
     return [
-        # Twice our limit: our own check refuses a request that is a little too long and names both sizes. gRPC itself
-        # refuses longer ones.
+        # Twice our limit, so that our own check can refuse most requests that are too long and name both sizes. gRPC
+        # itself refuses longer ones.
         ("grpc.max_receive_message_length", 2 * limits.max_body_bytes),
         ("grpc.max_send_message_length", -1),
-        # Robots ping to notice a dead link, and gRPC itself pings to measure bandwidth. By default both count as abuse,
-        # and the connection of a robot that paused for a minute is closed.
+        # Robots ping to notice a dead link, and gRPC itself pings to measure bandwidth. By default frequent pings close
+        # the connection, for example of a robot that paused for a minute. With 0 no number of pings closes it.
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 4_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -80,10 +77,10 @@ class _PlanService:
         return handlers
 
     async def _plan(self, raw: bytes, context: Context) -> bytes:
-        received_ns, remaining = time.monotonic_ns(), context.time_remaining()
-        expires = None if remaining is None else received_ns / 1e9 + remaining
+        received_ns, remaining_s = time.monotonic_ns(), context.time_remaining()
+        transport_deadline = None if remaining_s is None else received_ns / 1e9 + remaining_s
         deadlines_ms = [str(value) for key, value in context.invocation_metadata() or () if key == DEADLINE_KEY]
-        with self._frontend.admit(deadlines_ms, received_ns, expires) as arrival:
+        with self._frontend.admit(deadlines_ms, received_ns, transport_deadline) as arrival:
             observation = await self._frontend.parse(requests.parse_plan_request, raw)
             chunk = await self._frontend.plan(observation, arrival)
         return answers.action_chunk(chunk).SerializeToString()
@@ -102,7 +99,7 @@ class _PlanService:
         await _abort(context, report(error, "grpc"))
 
     def _guarded(self, method: Behaviour) -> Behaviour:
-        """The method behind a size check. It is counted and timed, and every failure becomes a status with details."""
+        """Wraps a method: checks the size, counts and times the call, answers a failure with a status and details."""
 
         async def behaviour(raw: bytes, context: Context) -> bytes:
             began, outcome = time.monotonic(), "ok"
@@ -129,16 +126,8 @@ class _PlanService:
 
 async def _abort(context: Context, problem: ErrorReport) -> NoReturn:
     """Ends the call with the status and the details from which a client rebuilds the error."""
-    facts = {
-        "error_id": problem.error_id,
-        "retryable": str(problem.retryable).lower(),
-        "retry_after_s": problem.retry_after_s,
-        "field": problem.field,
-        "expected": problem.expected,
-        "actual": problem.actual,
-        **problem.facts,
-    }
-    metadata = {name: str(value) for name, value in facts.items() if value is not None}
+    facts = {"error_id": problem.error_id, **problem.all_facts(), "retryable": str(problem.retryable).lower()}
+    metadata = {name: str(value) for name, value in facts.items()}
     code = problem.status.grpc
     details = pack_details(code.value[0], problem.detail, problem.name, metadata)
     await context.abort(code, problem.detail, trailing_metadata=((DETAILS_KEY, details),))

@@ -22,29 +22,23 @@ from wavserve.wire.answers import chunk_fields, receipt_fields
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer; numpy arrays and frozen dataclasses are written as they are."""
+    """A JSON answer. `content` may contain numpy arrays and dataclasses."""
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, status, headers, media_type="application/json")
 
 
 def problem_response(problem: ErrorReport, headers: Mapping[str, str] | None = None) -> Response:
-    """RFC 9457 problem details. A fact that does not apply is left out."""
+    """RFC 9457 problem details."""
     facts = {
         "type": f"urn:wavserve:problem:{problem.name}",
         "title": problem.status.title,
         "status": problem.status.http,
         "detail": problem.detail,
         "instance": problem.error_id,
-        "retryable": problem.retryable,
-        "retry_after_s": problem.retry_after_s,
-        "field": problem.field,
-        "expected": problem.expected,
-        "actual": problem.actual,
-        **problem.facts,
+        **problem.all_facts(),
     }
-    present = {name: value for name, value in facts.items() if value is not None}
     wait = {} if problem.retry_after_s is None else {"retry-after": str(math.ceil(problem.retry_after_s))}
-    body = orjson.dumps(present)
+    body = orjson.dumps(facts)
     return Response(body, problem.status.http, {**(headers or {}), **wait}, media_type="application/problem+json")
 
 

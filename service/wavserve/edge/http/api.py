@@ -1,6 +1,6 @@
 """The HTTP edge: plan, reset, policies, health, metrics and the OpenAPI page. Routes only; the frontend does the work.
 
-One uvicorn worker serves it. Every failure is an RFC 9457 problem. `/docs` needs no script from outside, because
+One uvicorn worker serves it. Every failure is an RFC 9457 problem. `/docs` loads no script from another server, because
 robots' networks are closed.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,7 +22,7 @@ from starlette.responses import Response
 
 from wavserve.core.errors import Cancelled, NotReady
 from wavserve.core.messages import DEADLINE_KEY
-from wavserve.edge.frontend import Frontend, PolicyProtocol
+from wavserve.edge.frontend import PLAN_CANCELLED, Frontend, PolicyProtocol
 from wavserve.edge.http import schemas
 from wavserve.edge.http.answers import chunk_json, json_response, policy_json, problem_response
 from wavserve.edge.http.body import invalid_request_from, parse_plan
@@ -45,8 +44,8 @@ _PROBLEM: dict[int | str, dict[str, Any]] = {
 _DEADLINE_HEADER = {
     "name": DEADLINE_KEY,
     "in": "header",
-    "description": "Deadline in milliseconds from receipt, like `deadline_ms` in the body. A request that cannot meet "
-    "it is refused before its body is read. The shortest of several deadlines counts.",
+    "description": "Deadline in milliseconds from receipt, like `deadline_ms` in the body. The server can refuse a "
+    "request that cannot meet it before it reads the body. The shortest of several deadlines counts.",
     "schema": {"type": "integer", "minimum": 1},
 }
 
@@ -67,14 +66,10 @@ _PLAN_BODY = {
 }
 
 
-def create_http_app(
-    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, executor: Executor | None = None
-) -> FastAPI:
-    """The app over a policy. `executor` parses bodies and decodes images; None: the event loop's own pool."""
-    routes = _Routes(Frontend(policy, limits, executor), metrics)
-    app = FastAPIOffline(
-        title="wavserve", description="Latent planning for World-Value-Action policies.", redoc_url=None
-    )
+def create_http_app(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics) -> FastAPI:
+    """The HTTP app over a policy."""
+    routes = _Routes(Frontend(policy, limits), metrics)
+    app = FastAPIOffline(title="wavserve", description="HTTP API of wavserve.", redoc_url=None)
     app.openapi = partial(_openapi, app, app.openapi)  # type: ignore[method-assign]  # FastAPI's way to extend it
     app.add_middleware(HttpGate, max_body_bytes=limits.max_body_bytes, metrics=metrics)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -90,7 +85,7 @@ def create_http_app(
 
 
 def _openapi(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The OpenAPI document, with the models that the routes parse themselves and FastAPI does not see."""
+    """The OpenAPI document, with the schemas that FastAPI does not see because the routes parse bodies themselves."""
     if app.openapi_schema is None:
         schema = generate()
         read = [(model, "validation") for model in (schemas.PlanBody, schemas.PlanFields, schemas.Problem)]
@@ -130,13 +125,12 @@ class _Routes:
         return json_response({"policies": [policy_json(self._frontend.info())]})
 
     async def healthz(self) -> Response:
-        """The process is alive."""
+        """Answers 200 while the process runs."""
         return json_response({"status": "alive"})
 
     async def readyz(self) -> Response:
-        """The policy accepts requests. Before that it has made one real plan."""
-        if not self._frontend.policy.ready:
-            raise NotReady("the service is starting, draining or repairing its models")
+        """Answers 200 while the policy accepts requests, else 503. At the start it makes one real plan first."""
+        self._frontend.check_ready()
         return json_response({"status": "ready"})
 
     async def metrics(self) -> Response:
@@ -160,7 +154,7 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         if not task.done():
             raise Cancelled("the client disconnected")
         if task.cancelled():
-            raise NotReady("the plan was cancelled by the server")
+            raise NotReady(PLAN_CANCELLED)
         return task.result()
     finally:
         for pending in (task, disconnect):

@@ -1,4 +1,4 @@
-"""From an HTTP body, JSON or multipart, to an `Observation`. Both formats give the same one.
+"""Parses an HTTP body, JSON or multipart, into an `Observation`. Both formats give the same observation.
 
 JSON is parsed strictly: an object with a repeated key is refused, because one of the two values would be lost. NaN is
 parsed, so that a later check can refuse it and name its field.
@@ -28,7 +28,7 @@ _JSON = "application/json"
 _MULTIPART = "multipart/form-data"
 _IMAGE_TYPES = {"image/jpeg": "jpeg", "image/png": "png", "application/octet-stream": None}
 _MAX_SHOWN_CHARS = 80
-_MAX_KEYS = 64  # far more than any object of the contract has; more would be checked and reported for nothing
+_MAX_KEYS = 64  # more than any object of the contract has; limits the work of validation
 
 
 def parse_plan(content_type: str, body: bytes) -> Observation:
@@ -59,7 +59,7 @@ def parse_json(model: type[Model], body: bytes, field: str) -> Model:
 
 
 def invalid_request_from(problem: Any, field: str) -> InvalidRequest:
-    """A pydantic error as InvalidRequest. `field` names the whole input, for an error that is in no part of it."""
+    """A pydantic error as InvalidRequest. `field` names the whole input, for an error that belongs to no part of it."""
     path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem["loc"]).lstrip(".")
     match problem["type"]:
         case "missing":
@@ -79,7 +79,7 @@ def invalid_request_from(problem: Any, field: str) -> InvalidRequest:
 
 
 def _shown(value: object) -> str:
-    """A value's repr, shortened. A long value is never written out whole."""
+    """A value's repr, cut to _MAX_SHOWN_CHARS. The repr of a long value is never built."""
     text = repr(value[:_MAX_SHOWN_CHARS]) if isinstance(value, str) else reprlib.repr(value)
     return text[:_MAX_SHOWN_CHARS]
 

@@ -49,7 +49,7 @@ class HttpGate:
         except Exception as error:
             problem, response = _answer(error)
             state["outcome"] = problem.name
-            if started:  # the status has been sent; the answer can only be cut short
+            if started:  # the status has been sent, so no problem can be sent any more
                 raise
             await response(scope, receive, send)
         finally:

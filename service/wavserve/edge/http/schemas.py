@@ -1,7 +1,7 @@
 """The HTTP bodies as pydantic models: what `/docs` shows, and the types that a request must have.
 
-Requests are parsed by `PlanBody` and `PlanFields`. The models of answers only document the JSON; a test compares them
-with it, the running server does not. `validate` checks ranges and the policy's own rules, for both edges.
+`PlanBody` and `PlanFields` parse requests. The server does not use the answer models; a test compares them with its
+answers. `validate` checks ranges and the policy's own rules, for both edges.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _EXAMPLE: JsonValue = {
 }
 
 Numbers = Annotated[list[float], FailFast(), Field(max_length=MAX_STATE_NUMBERS)]
-"""Validation stops at the first wrong item. Half a million errors would be built for nothing."""
+"""Validation stops at the first wrong item to limit work."""
 
 Options = Annotated[dict[str, Any], WithJsonSchema(TypeAdapter(PlannerConfig).json_schema())]
-"""Described here only. `options.merge_options` checks them, for both edges."""
+"""The schema only documents the options. `options.merge_options` checks them, for both edges."""
 
 
 class Body(BaseModel):
@@ -39,17 +39,19 @@ class Body(BaseModel):
 
 
 class ImageFields(Body):
-    """Facts about an image whose bytes are in a part of their own (multipart)."""
+    """Metadata of an image sent as a separate multipart part."""
 
     camera: str = Field(description="Name of a camera of the policy; see GET /v1/policies.")
     encoding: str | None = Field(
         default=None,
-        description="Required when the part is application/octet-stream.",
+        description="Required when the part is application/octet-stream. raw_rgb8 and raw_bgr8 have "
+        "height * width * 3 bytes, rows of RGB or BGR pixels. jpeg and png are RGB images.",
         json_schema_extra={"enum": [*ENCODINGS, None]},
     )
     height: int = Field(
         default=0,
-        description="In pixels; 0 means not stated. Required for raw encodings; else it must agree with the image.",
+        description="In pixels; 0 means not stated. Required for raw encodings. For jpeg and png it must agree with "
+        "the image's header.",
     )
     width: int = Field(default=0, description="Same rules as for height.")
     channels: int = Field(default=0, description="Must be 3, or 0 for not stated.")
@@ -64,7 +66,9 @@ class ImageBody(ImageFields):
     """An image with its bytes (JSON)."""
 
     encoding: str = Field(
-        description="A raw image has height * width * 3 bytes, row-major.", json_schema_extra={"enum": [*ENCODINGS]}
+        description="raw_rgb8 and raw_bgr8 have height * width * 3 bytes, rows of RGB or BGR pixels. "
+        "jpeg and png are RGB images.",
+        json_schema_extra={"enum": [*ENCODINGS]},
     )
     data: str = Field(description="The image's bytes in base64.")
 
@@ -77,21 +81,21 @@ class PlanFields(Body):
     images: Annotated[tuple[ImageFields, ...], FailFast(), Strict(False)] = Field(  # JSON has lists, no tuples
         default=(),
         max_length=MAX_IMAGES,
-        description="Needed only for what a part's content type does not say: encoding and size of raw images.",
+        description="Required for raw images only: encoding and size.",
     )
     session_id: str | None = Field(
         default=None, description="Null or empty opens a session, and the answer gives its id."
     )
     sequence: int = Field(
         default=0,
-        description="Must increase with every observation of a session. "
-        "The same number with the same content is a retry, and the server repeats its answer.",
+        description="Must increase with every observation of a session. Repeating the latest sequence number with "
+        "the same content is a retry. It gets the same actions. Imagined frames are not kept for it.",
     )
     control_step: int = Field(default=0, description="Index of the next command when the images were captured.")
     executed_steps: int = Field(
         default=0, description="Control steps executed since the previous accepted observation of the session."
     )
-    policy: str | None = Field(default=None, description="Null or empty accepts whichever policy this server serves.")
+    policy: str | None = Field(default=None, description="Null or empty: the served policy.")
     planner: Options = Field(
         default_factory=dict, description="Planner options that replace the policy's defaults, within its bounds."
     )
@@ -117,7 +121,7 @@ class IterationAnswer(Body):
     """One planning iteration over N video samples with M value samples each."""
 
     snr: list[list[float]] = Field(description="SNR of each value sample, [N, M]. Empty when nothing was scored.")
-    scores: list[float] = Field(description="Score of each video sample, [N]: the best SNR of its value samples.")
+    scores: list[float] = Field(description="Score of each video sample, [N]: the highest SNR among its value samples.")
     video_elites: list[int] = Field(description="Indices n of the elite video samples, best first.")
     value_elites: list[int] = Field(description="Indices n * M + m of the elite value samples, best first.")
     video_std: float = Field(description="Mean standard deviation of the video Gaussian after the iteration.")
@@ -128,28 +132,39 @@ class IterationAnswer(Body):
 
 
 class ReceiptAnswer(Body):
-    """How the plan was made."""
+    """Provenance of the plan."""
 
-    policy: str
-    policy_digest: str
+    policy: str = Field(description="Name of the policy.")
+    policy_digest: str = Field(description="SHA-256 of the policy's files.")
     untrained: bool = Field(description="True for random weights. Never run these actions on a robot.")
     seed: int
     sequence: int
     planner: Options = Field(description="The requested options, with the policy's defaults for the others.")
     iterations_done: int = Field(description="Number of planning iterations (K) that were done.")
     stopped: Literal["done", "out_of_time", "settled"] = Field(
-        description="Why planning stopped. done: all requested iterations were done; out_of_time: another iteration "
-        "would have made a plan late; settled: the last iteration changed the Gaussians by less than early_stop."
+        description="Why planning stopped. done: all requested iterations were done. out_of_time: admission granted "
+        "no further iteration, because it would have made a plan late or other robots come first. settled: the last "
+        "iteration changed both Gaussians by less than early_stop."
     )
     warm_start: bool = Field(description="Whether the plan began from the session's last plan.")
     deadline: Literal["none", "met", "met_degraded"] = Field(
-        description="none: the request had no deadline; met_degraded: met with fewer iterations than requested."
+        description="none: the request had no deadline. met: in time; every requested iteration was done, or "
+        "early_stop ended planning. met_degraded: in time, but admission granted fewer iterations than requested. "
+        "A late plan has no receipt."
     )
-    slack_ms: float | None = Field(description="Milliseconds left at the deadline. Null without a deadline.")
+    slack_ms: float | None = Field(
+        description="Deadline minus the time when the answer was ready, in milliseconds. Null without a deadline."
+    )
     iterations: list[IterationAnswer]
-    stage_ms: dict[str, float] = Field(description="Milliseconds spent in each stage.")
-    value_estimate: float | None = Field(description="SNR of the chosen plan. Null unless estimate_value is set.")
-    digests: dict[str, str] = Field(description="SHA-256 of each input.")
+    stage_ms: dict[str, float] = Field(
+        description="Milliseconds by stage. `total` is the whole plan. Stages overlap, so their sum may exceed it."
+    )
+    value_estimate: float | None = Field(
+        description="Highest SNR among M value samples of the chosen plan. Null unless estimate_value is set."
+    )
+    digests: dict[str, str] = Field(
+        description="SHA-256 by input: `images.CAMERA` (decoded), `state`, `instruction`, `memory`."
+    )
     version: str = Field(description="Version of wavserve.")
 
 
@@ -166,58 +181,72 @@ class ChunkAnswer(Body):
     session_id: str
     sequence: int
     first_control_step: int
-    horizon: int
-    action_dim: int
+    horizon: int = Field(description="Number of actions.")
+    action_dim: int = Field(description="Numbers in one action.")
     dt_ns: int = Field(description="Nanoseconds between two control steps.")
     actions: list[list[float]] = Field(description="[horizon, action_dim], in the policy's order and units.")
     valid_until_step: int = Field(description="From this control step on, the robot must refuse the chunk.")
     receipt: ReceiptAnswer
-    imagined: list[FramesAnswer] = Field(description="Empty unless imagine_chunks asked for imagined frames.")
+    imagined: list[FramesAnswer] = Field(description="Empty unless imagine_chunks is set.")
     chunk_id: str = Field(description="The same for a retry.")
     captured_mono_ns: int = Field(description="The oldest capture time among the request's images; 0: none was stated.")
     server_recv_ns: int = Field(description="When the request arrived, on the server's monotonic clock.")
     server_send_ns: int = Field(description="When the answer was ready, on the server's monotonic clock.")
-    warnings: list[str]
+    warnings: list[str] = Field(description="Texts for people.")
 
 
 class CameraAnswer(Body):
+    """A camera of the policy, with the size of its images in pixels."""
+
     name: str
     height: int
     width: int
-    resize: str = Field(description="`exact`, or the filter that resizes images of another size.")
+    resize: str = Field(
+        description="`exact` refuses images of another size. Any other value is the filter that resizes them."
+    )
 
 
 class VectorAnswer(Body):
+    """Names and units of a state or an action, one entry per dimension."""
+
     names: list[str]
     units: list[str]
 
 
 class PolicyAnswer(Body):
+    """The facts about a policy that a robot needs before its first request."""
+
     name: str
-    digest: str
-    untrained: bool
+    digest: str = Field(description="SHA-256 of the policy's files.")
+    untrained: bool = Field(description="True for random weights. Never run its actions on a robot.")
     cameras: list[CameraAnswer]
     state: VectorAnswer
     action: VectorAnswer
     horizon: int = Field(description="Control steps in one chunk of actions.")
-    control_hz: float
+    control_hz: float = Field(description="Control steps per second.")
     history_frames: int = Field(description="Latent frames in a session's frame memory.")
-    max_instruction_bytes: int
+    max_instruction_bytes: int = Field(description="Longest instruction, in bytes of UTF-8.")
     defaults: Options
     bounds: Annotated[dict[str, int], WithJsonSchema(TypeAdapter(PlannerBounds).json_schema())]
-    notes: str
-    max_message_bytes: int
+    notes: str = Field(description="A text for people.")
+    max_message_bytes: int = Field(description="Largest request body, in bytes.")
 
 
 class PoliciesAnswer(Body):
+    """The policies of this server: one."""
+
     policies: list[PolicyAnswer]
 
 
 class ResetAnswer(Body):
+    """The session whose frame memory was forgotten."""
+
     session_id: str
 
 
 class HealthAnswer(Body):
+    """`alive` from /healthz, `ready` from /readyz."""
+
     status: Literal["alive", "ready"]
 
 
@@ -225,22 +254,30 @@ class Problem(Body):
     """RFC 9457 problem details. Fields after `retryable` are present only where they apply."""
 
     type: str = Field(description="`urn:wavserve:problem:<name>`, with the error's name.")
-    title: str
-    status: int
-    detail: str
-    instance: str = Field(description="Id of this failure. The server's log has the failure under the same id.")
-    retryable: bool = Field(default=False, description="Whether the same request may succeed later.")
+    title: str = Field(description="The kind of error, in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What happened.")
+    instance: str = Field(
+        description="Id of this failure. The server's log has the failure under the same id, except for an unknown "
+        "path or method."
+    )
+    retryable: bool = Field(
+        default=False, description="Whether a later request may succeed. Send the current images then."
+    )
     retry_after_s: float | None = Field(default=None, description="Seconds until a retry may be admitted.")
     predicted_s: float | None = Field(
-        default=None, description="Seconds from now until the plan would have been ready; the reason of the refusal."
+        default=None,
+        description="Seconds until the plan would have been ready. Present when this prediction is the reason of the "
+        "refusal.",
     )
     deadline: Literal["missed"] | None = Field(
         default=None,
-        description="Set when the deadline passed before the plan was ready. "
-        "The next four fields say how late it was and what was computed.",
+        description="Present when a plan could not be ready by its deadline. "
+        "The next four fields say how far it was from its deadline and what was computed.",
     )
     slack_ms: float | None = Field(
-        default=None, description="Milliseconds left at the deadline; negative, because it has passed."
+        default=None,
+        description="Deadline minus the time of this error, in milliseconds. Negative in the error of a late plan.",
     )
     iterations_done: int | None = Field(default=None, description="Planning iterations (K) that were done.")
     num_video_samples: int | None = Field(default=None, description="Video samples (N) of each iteration.")
