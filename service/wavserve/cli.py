@@ -2,7 +2,7 @@
 
 Parses the arguments, runs one command, and turns our errors into one line and an exit code: 0 success, 1 failure, 2
 wrong usage, 130 interrupt, 141 broken pipe (the last two as in a shell). Imports the commands' modules but not the code
-that they run, so that the robot client starts without torch and without the server's packages.
+that they run, so that `wavserve plan` needs neither torch nor the server's packages.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from wavserve.commands import bundle, configuration, parity, plan, serve
 from wavserve.core.errors import WavserveError
 
 _COMMANDS = (serve, plan, bundle, parity, configuration)
+_DESCRIPTION = "Serve a World-Value-Action policy, or request plans from one."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of every command. `args.run` is the function of the chosen command."""
-    parser = argparse.ArgumentParser(prog="wavserve", description="Plans for World-Value-Action robot policies.")
+    parser = argparse.ArgumentParser(prog="wavserve", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"wavserve {version('wavserve')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in _COMMANDS:

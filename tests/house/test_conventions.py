@@ -53,7 +53,7 @@ def test_the_import_law_holds() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_root_of_the_package_shows_the_corridor() -> None:
+def test_the_root_of_the_package_shows_the_request_path() -> None:
     """A folder for each name of the import law, in one line, and three files."""
     [law] = [each for each in LINTER["contracts"] if each["type"] == "layers"]
     names = {name.strip() for layer in law["layers"] for name in layer.split("|")}

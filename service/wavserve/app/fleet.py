@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 1.0
+CONNECT_RETRY_S = 1.0
+"""Pause before a Triton that has not answered yet is asked again."""
 MODELS_AT_ONCE_ON_CPU = 2
 """Models of one Triton that compute at the same time on a CPU, each in its own process. On a GPU it is one."""
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
@@ -65,7 +66,7 @@ class Fleet:
     placement: Placement
     slots: Slots
     closers: Sequence[Close]
-    """close what is below the batchers"""
+    """close supervisors and backends; they run in order, after the batchers have closed"""
 
     @property
     def queue_depth(self) -> int:
@@ -206,15 +207,16 @@ async def _behind_triton(
 
 
 async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About:
-    """Starts all supervisors. Returns what the first Triton that answers reports.
+    """Starts the supervisors and returns the first description that a Triton reports. The others are watched.
 
-    Our own server must start. Other Tritons are waited for, at most `within_s` seconds until one answers.
+    Raises the error of our own server when it does not start. Retries other Tritons until one answers, and raises the
+    error of one after `within_s` seconds.
     """
     loop = asyncio.get_running_loop()
     until, answered = loop.time() + within_s, None
-    waiting = list(supervisors)
-    while waiting:
-        for each in list(waiting):
+    pending = list(supervisors)
+    while pending:
+        for each in list(pending):
             try:
                 await each.start()
                 answered = answered or each.about[ARENA_OWNER]
@@ -225,12 +227,12 @@ async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About
                     raise
                 log.info("waiting for Triton: %s", error.message)
                 continue
-            waiting.remove(each)
+            pending.remove(each)
         if answered is not None:
             break
-        await asyncio.sleep(RETRY_S)
-    for late in waiting:
-        late.watch()
+        await asyncio.sleep(CONNECT_RETRY_S)
+    for each in pending:
+        each.watch()
     assert answered is not None
     return answered
 
@@ -253,10 +255,10 @@ def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
 
 
 class BackendCapacity(NamedTuple):
-    """What a backend can take at once."""
+    """How much a backend can do at a time."""
 
     num_slots: int
-    """arena slots, which a slice must fit into"""
+    """arena slots; a slice must fit into them"""
     workers: int
     """calls that run at once"""
     one_call_per_model: bool
@@ -265,14 +267,19 @@ class BackendCapacity(NamedTuple):
 
 def device_config(settings: Settings, size: BackendCapacity) -> DeviceConfig:
     """The configuration of a device whose backend has this size."""
-    batcher, planner, depth = settings.batcher, settings.planner, size.workers + settings.batcher.ready
+    batcher, planner = settings.batcher, settings.planner
     return DeviceConfig(
-        BatcherConfig(
-            batcher.max_rows, size.workers, depth, batcher.slice_s, batcher.arena_retry_s, size.one_call_per_model
+        batcher=BatcherConfig(
+            max_rows=batcher.max_rows,
+            workers=size.workers,
+            depth=size.workers + batcher.ready,
+            slice_s=batcher.slice_s,
+            arena_retry_s=batcher.arena_retry_s,
+            one_call_per_model=size.one_call_per_model,
         ),
-        min(planner.slice_size, size.num_slots),
-        planner.slices_in_flight,
-        settings.backend.max_cached_texts,
+        max_slice=min(planner.slice_size, size.num_slots),
+        slices_in_flight=planner.slices_in_flight,
+        max_texts=settings.backend.max_cached_texts,
     )
 
 

@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 
 def runner_config(settings: Settings) -> RunnerConfig:
-    """The settings that loading the models needs, in this process or in one of Triton's."""
+    """The settings for loading models, in this process or in one of Triton's."""
     from wavserve.models.runners.loading import RunnerConfig
 
     backend, arena = settings.backend, settings.arena
     return RunnerConfig(
-        backend.device,
-        backend.dtype,
-        backend.threads,
-        arena.num_slots,
-        arena.lease_s,
-        backend.max_cached_texts,
-        backend.text_device,
-        backend.compile,
-        backend.workers,
-        backend.cuda_graphs,
+        device=backend.device,
+        dtype=backend.dtype,
+        threads=backend.threads,
+        num_slots=arena.num_slots,
+        lease_s=arena.lease_s,
+        max_texts=backend.max_cached_texts,
+        text_device=backend.text_device,
+        compile=backend.compile,
+        workers=backend.workers,
+        cuda_graphs=backend.cuda_graphs,
     )
 
 
 def with_dtype(settings: Settings, spec: PolicySpec) -> Settings:
-    """Decides `backend.dtype` auto once, for all processes of the models, because they share an arena."""
+    """Replaces `backend.dtype` auto, once for all processes of the models, because they share an arena."""
     if settings.backend.dtype != "auto":
         return settings  # a gateway with an embedded Triton then imports no torch
     from wavserve.models.runners.loading import resolve_dtype
@@ -53,6 +53,6 @@ def model_environment(settings: Settings, folder: Path, arena_prefix: str) -> di
             "arena": settings.arena.model_copy(update={"prefix": arena_prefix}),
         }
     )
-    sections = ("bundle", "backend", "arena", "planner", "log")  # planner: a slice must fit into the arena
+    sections = ("bundle", "backend", "arena", "planner", "log")  # planner: arena.num_slots is checked against it
     keys = [f"{section}.{name}" for section in sections for name in type(getattr(own, section)).model_fields]
     return as_environment(own, keys)

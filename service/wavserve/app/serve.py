@@ -1,6 +1,7 @@
-"""Builds and runs the service from the settings. The only place that knows every part.
+"""Builds the service from the settings and runs it.
 
-Every part gets only its own slice of the settings. Nothing is global.
+The centre of the composition root; `fleet` opens the devices, and `triton_entry` builds a model's own process. Every
+part gets only its own slice of the settings. Nothing is global.
 """
 
 from __future__ import annotations
@@ -79,9 +80,9 @@ async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> Non
     """
     configure_logging(settings.log.level, settings.log.format)
     http_socket = _listen(settings)
-    _check_free(settings)
+    _check_grpc_port(settings)
     stopped = _on_signal()
-    service = await _unless(stopped, assemble(settings, wrap_backend))
+    service = await _run_until(stopped, assemble(settings, wrap_backend))
     if service is None:
         return
     try:
@@ -99,12 +100,10 @@ async def _serve(settings: Settings, service: Service, http_socket: socket.socke
     log.info("http://%s:%d, grpc %s:%d", *http_socket.getsockname()[:2], settings.grpc.host, grpc_port)
     policy = service.policy
     try:
-        await _unless(stopped, policy.warm_up())
+        await _run_until(stopped, policy.warm_up())
         if policy.warm:
-            # Everything loaded by now stays. A collector that scanned it each time would block the event loop for long.
-            # It would also run seldom, and the garbage of requests would pile up meanwhile.
             gc.collect()
-            gc.freeze()
+            gc.freeze()  # keeps loaded objects out of later collections, which would block the loop
             untrained = "; its weights are random: never run its actions on a robot" if policy.spec.untrained else ""
             log.info("ready: policy %s%s", policy.spec.name, untrained)
         await stopped.wait()
@@ -123,7 +122,7 @@ def _on_signal() -> asyncio.Event:
     return stopped
 
 
-async def _unless(stopped: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+async def _run_until(stopped: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     """The result of `work`. When `stopped` is set first, cancels `work`, waits for its clean-up and returns None."""
     working, stopping = asyncio.create_task(work), asyncio.create_task(stopped.wait())
     await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -187,15 +186,15 @@ def _listen(settings: Settings) -> socket.socket:
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))  # uvicorn listens once the service can answer
+        listener.bind((host, port))  # uvicorn listens on it later, when the models are loaded
     except OSError as error:
         listener.close()
         raise SettingsError(f"http.port: cannot listen on {host}:{port}: {error.strerror}") from error
     return listener
 
 
-def _check_free(settings: Settings) -> None:
-    """Reports a gRPC port in use at once. gRPC opens its own socket, but only after the models are loaded."""
+def _check_grpc_port(settings: Settings) -> None:
+    """Raises SettingsError at once for a gRPC port in use. gRPC opens its own socket after the models are loaded."""
     host, port = settings.grpc.host, settings.grpc.port
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:

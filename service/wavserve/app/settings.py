@@ -60,15 +60,15 @@ class BundleSettings(_Section):
 class BackendSettings(_Section):
     kind: Literal["auto", "local", "triton-embedded", "triton"] = Field(
         default="auto",
-        description="who runs the models; local: this process; triton-embedded: a Triton that this process starts; "
+        description="where the models run; local: this process; triton-embedded: a Triton that this process starts; "
         "triton: the Tritons at triton.urls; auto: triton-embedded where it can run, else local",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="where the models compute; auto: cuda where there is one"
+        default="auto", description="device of the models; auto: cuda where there is one, else cpu"
     )
     text_device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto",
-        description="where the text encoder computes; auto: backend.device; cpu keeps its gigabytes off the GPU",
+        description="device of the text encoder; auto: backend.device; cpu leaves its gigabytes of GPU memory free",
     )
     dtype: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32", description="number type of the models; auto: bfloat16 where it is much faster"
@@ -77,16 +77,23 @@ class BackendSettings(_Section):
         default=None, description="torch threads of one model call; none: chosen by model size"
     )
     workers: OptionalCount = Field(
-        default=None, description="model calls at a time on a CPU; none: chosen by model size if local, two on a Triton"
+        default=None,
+        description="model calls at a time; none: by model size in this process on a CPU, 2 on a Triton on a CPU, "
+        "1 on a GPU",
     )
     compile: Literal["auto", "on", "off"] = Field(
         default="auto",
         description="compile the models with torch; auto: where that works; on: an error where it does not",
     )
     cuda_graphs: Literal["auto", "on", "off"] = Field(
-        default="auto", description="run each expert as one CUDA graph, launched once per forward pass; auto: on a GPU"
+        default="auto",
+        description="run the value and action experts as CUDA graphs, one launch per forward pass; auto: on a GPU; "
+        "on: an error on a CPU",
     )
-    max_cached_texts: Positive = Field(default=64, description="instructions whose keys and values are cached")
+    max_cached_texts: Positive = Field(
+        default=64,
+        description="instructions that are cached: their embeddings in the gateway, their keys and values in video_dit",
+    )
 
 
 class TritonSettings(_Section):
@@ -98,7 +105,7 @@ class TritonSettings(_Section):
         description="model repository of the embedded Triton; it is in the source tree",
     )
     canary_s: Seconds = Field(
-        default=1.0, description="time between two test calls to a model, which show that it works"
+        default=1.0, description="time between two test calls to a model that show whether it works"
     )
     hang_s: Seconds = Field(default=60.0, description="a model that does not answer for this long is restarted")
     load_s: Seconds = Field(default=600.0, description="longest time that loading a model may take")
@@ -141,14 +148,20 @@ class PlannerSettings(_Section):
 
 
 class BatcherSettings(_Section):
-    max_rows: Positive = Field(default=16, description="most batch rows of one backend call")
+    max_rows: Positive = Field(
+        default=16,
+        description="most rows of joined sample groups in a backend call; a larger single group is sent alone",
+    )
     ready: Annotated[int, Field(ge=0)] = Field(
-        default=1, description="calls handed to a busy backend in advance, so that it need not wait for the next one"
+        default=1, description="calls sent to a busy backend in advance, so that it never waits for the next one"
     )
     slice_s: Seconds = Field(
-        default=0.2, description="longest time of a call and those ready behind it; an urgent plan may wait this long"
+        default=0.2,
+        description="target time of a running call and the ready ones behind it; an urgent plan may wait this long",
     )
-    arena_retry_s: Seconds = Field(default=0.05, description="time until a plan tries a full arena again")
+    arena_retry_s: Seconds = Field(
+        default=0.05, description="pause before a full arena is tried again while this process holds none of its slots"
+    )
 
 
 class ArenaSettings(_Section):

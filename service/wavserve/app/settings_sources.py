@@ -1,7 +1,7 @@
 """Reads the settings from defaults, a TOML file, the environment and flags. Later sources win.
 
-This is the only module that reads or changes the environment. It gives child processes theirs, and sets what this
-process needs to compute.
+This is the only module that reads or changes the environment. It makes the environment of child processes, and sets
+the variables that this process needs to compute.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def inherited_environment() -> dict[str, str]:
 
 
 def prepare_to_compute() -> None:
-    """Sets `processes.COMPUTE_ENVIRONMENT` in this process where its user set nothing. Before torch is imported."""
+    """Sets those variables of `processes.COMPUTE_ENVIRONMENT` that are not set. Call it before torch is imported."""
     processes.prepare_to_compute(os.environ)
 
 
@@ -154,7 +154,7 @@ def _parse(given: Given, parser: TypeAdapter[Any]) -> object:
 def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
     """Checks that compare several keys."""
     slots, size = settings.arena.num_slots, settings.planner.slice_size
-    if slots < size:  # a slice gets all its slots or none, so that no plan could run
+    if slots < size:  # a slice gets all its slots or none, so no plan could run
         raise SettingsError(
             f"arena.num_slots ({sources['arena.num_slots']}): expected at least planner.slice_size = {size} "
             f"({sources['planner.slice_size']}), got {slots}"

@@ -14,9 +14,12 @@ from typing import get_args
 from wavserve.commands import output
 from wavserve.core.spec import Resize
 
-_DOMAIN = "domain of the statistics; needed when the configuration has several"
-_ABSOLUTE_DIMS = "indices of actions that are absolute in every kind (default: the grippers of two arms)"
-_MEMORY_THRESHOLD = "executed steps per memory frame (default: the configuration's, else 1)"
+_OUT = "new folder (default: NAME in the setting bundle.root)"
+_CHECKPOINT = "safetensors file, index of shards, or folder with either"
+_ASSETS = "folder with vae/, text_encoder/ and tokenizer/"
+_DOMAIN = "dataset name in the statistics file; required if the configuration lists several"
+_ABSOLUTE_DIMS = "action indices that are never deltas or offsets (default: grippers of a 14-dim two-arm vector)"
+_MEMORY_THRESHOLD = "executed steps before a frame enters the memory (default: the configuration's, else 1)"
 _RESIZE = "filter for images of another size (default: exact, which refuses them)"
 
 
@@ -38,7 +41,7 @@ def _add_create(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Create a bundle of a preset with seeded random weights, for tests and benchmarks.",
     )
     create.add_argument("--preset", required=True, metavar="NAME", help="tiny, libero or piper")
-    create.add_argument("--out", type=Path, metavar="FOLDER", help="new folder (default: bundle.root/NAME)")
+    create.add_argument("--out", type=Path, metavar="FOLDER", help=_OUT)
     create.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: %(default)s)")
     create.set_defaults(run=_create)
 
@@ -60,10 +63,10 @@ def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Make a bundle from the authors' checkpoint, configuration and statistics.",
     )
     files = importing.add_argument_group("files")
-    files.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="safetensors file or shard index")
+    files.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help=_CHECKPOINT)
     files.add_argument("--config", type=Path, required=True, metavar="YAML", help="the authors' model configuration")
     files.add_argument("--stats", type=Path, required=True, metavar="JSON", help="the authors' data statistics")
-    files.add_argument("--assets", type=Path, required=True, metavar="FOLDER", help="vae, text_encoder and tokenizer")
+    files.add_argument("--assets", type=Path, required=True, metavar="FOLDER", help=_ASSETS)
     files.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder of the bundle")
     facts = importing.add_argument_group("facts that the files do not contain")
     facts.add_argument("--name", required=True, help="name of the policy")

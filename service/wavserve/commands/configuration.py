@@ -19,9 +19,9 @@ NAMED_FLAGS = {
     "--grpc-port": ("grpc.port", "PORT", "gRPC port"),
     "--bundle": ("bundle.path", "FOLDER", "policy bundle"),
     "--preset": ("bundle.preset", "NAME", "tiny, libero or piper"),
-    "--backend": ("backend.kind", "NAME", "where the models run"),
+    "--backend": ("backend.kind", "NAME", "where the models run: auto, local, triton-embedded or triton"),
     "--triton-url": ("triton.urls", "HOST:PORT[,...]", "gRPC endpoints of running Tritons"),
-    "--record": ("record.folder", "FOLDER", "record every request for a replay"),
+    "--record": ("record.folder", "FOLDER", "folder for records of answered plans"),
 }
 """Short forms of `--set KEY=VALUE`: flag -> key, form of the value, meaning."""
 
@@ -29,7 +29,7 @@ NAMED_FLAGS = {
 def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
     """`--config`, `--set` and the named flags, collected as `(key, text, source)` in `args.given`."""
     parser.set_defaults(given=[])
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file (default: $WAVSERVE_CONFIG)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (TOML; default: $WAVSERVE_CONFIG)")
     parser.add_argument("--set", action=_Set, metavar="KEY=VALUE", help="a setting, e.g. http.port=9000; repeatable")
     for flag, (key, metavar, meaning) in NAMED_FLAGS.items():
         parser.add_argument(flag, action=_Named, metavar=metavar, help=f"{meaning}; same as --set {key}={metavar}")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wavserve.core.messages import ActionChunk, EncodedImage, Observation
 
 REPLAY_TOLERANCE = 1e-5
-"""In the policy's units. Other batches than in the recorded run change the order of float32 sums."""
+"""In the policy's units. Batches that differ from those of the recorded run change the order of float32 sums."""
 
 _ENCODINGS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
@@ -40,7 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     plan.add_argument("--server", default="127.0.0.1:8001", metavar="HOST:PORT", help=_SERVER)
     plan.add_argument("--image", action="append", default=[], metavar="CAMERA=FILE", help=_IMAGE)
-    plan.add_argument("--state", default="", metavar="X,Y,...", help="joint state, in the policy's units")
+    plan.add_argument("--state", default="", metavar="X,Y,...", help="robot state, in the policy's order and units")
     plan.add_argument("--instruction", default="", metavar="TEXT", help="the robot's task, e.g. 'open the drawer'")
     plan.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help=_SET)
     plan.add_argument("--seed", type=int, help="seed of the plan (default: the server draws one)")

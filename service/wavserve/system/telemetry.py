@@ -34,7 +34,11 @@ class Metrics:
         self._describe_calls()
 
     def observe_request(self, edge: str, outcome: str, seconds: float) -> None:
-        """A request that an edge (`http`, `grpc`) answered. `outcome` is `ok` or the error's public name."""
+        """A request that ended at an edge (`http`, `grpc`), and the seconds from its arrival.
+
+        `outcome`: `ok`, the error's public name, `internal`, `cancelled`, or the name of an HTTP status that the
+        framework set itself, such as `method-not-allowed`.
+        """
         self._requests.labels(edge, outcome).inc()
         self._request_seconds.labels(edge, outcome).observe(seconds)
 
@@ -93,10 +97,10 @@ class Metrics:
     def _describe_requests(self) -> None:
         labels = ("edge", "outcome")
         self._requests = Counter(
-            "wavserve_requests", "Requests answered, by edge and outcome.", labels, registry=self.registry
+            "wavserve_requests", "Requests ended, by edge and outcome.", labels, registry=self.registry
         )
         self._request_seconds = self._histogram(
-            "request_seconds", "Time from the receipt of a request to its answer.", labels, _SECONDS
+            "request_seconds", "Time from the receipt of a request to its end.", labels, _SECONDS
         )
 
     def _describe_plans(self) -> None:
