@@ -31,7 +31,7 @@ RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
 USER 10001:10001
 ENV PYTHONUNBUFFERED=1
 EXPOSE 8000 8001
-# http.client ignores proxies. A container may have some, and this request must not leave the container.
+# http.client ignores proxy settings, which a container may have. This request must not leave the container.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5m --retries=3 \
     CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8000, timeout=4); c.request('GET', '/readyz'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["wavserve"]

@@ -28,7 +28,7 @@ LONE = "\ud800"
 
 
 def ask(client: httpx.Client, body: object, content_type: str = JSON) -> dict[str, Any]:
-    """Sends a bad body and returns the problem's facts. Any 4xx status will do."""
+    """Sends a bad body and returns the problem's facts. The status must be a 4xx."""
     content = body if isinstance(body, bytes) else json.dumps(body)
     answer = reply_of(client.post("/v1/plan", content=content, headers={"content-type": content_type}))
     assert isinstance(answer.code, int)

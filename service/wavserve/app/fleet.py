@@ -62,7 +62,7 @@ class Fleet:
     spec: PolicySpec
     digest: str
     dtype: str
-    """the number type that the models compute in"""
+    """numeric type of the models"""
     placement: Placement
     slots: Slots
     closers: Sequence[Close]
@@ -137,7 +137,12 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
     device = _device(settings, opened.spec, wrap_backend(backend), metrics, size)
     placement = Placement([device], settings.limits.repair_s)
     return Fleet(
-        opened.spec, digest, settings.backend.dtype, placement, lambda: (book.used, book.num_slots), [backend.close]
+        spec=opened.spec,
+        digest=digest,
+        dtype=settings.backend.dtype,
+        placement=placement,
+        slots=lambda: (book.used, book.num_slots),
+        closers=[backend.close],
     )
 
 
@@ -154,7 +159,9 @@ async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBack
     name = new_name()
     environment = inherited_environment() | model_environment(settings, opened.folder, arena_prefix=name)
     at_once = settings.backend.workers or (1 if _may_be_on_gpu(settings.backend.device) else MODELS_AT_ONCE_ON_CPU)
-    server = TritonServer(ServerConfig(name, repository, environment, settings.triton.shm_bytes, at_once))
+    server = TritonServer(
+        ServerConfig(name, repository, environment, shm_bytes=settings.triton.shm_bytes, models_at_once=at_once)
+    )
     log.info("starting tritonserver; its log is %s", server.log)
     return await _behind_triton(settings, metrics, {"embedded": server}, wrap_backend)
 
@@ -171,7 +178,9 @@ async def _behind_triton(
     from wavserve.backends.triton.health import Supervisor, WatchConfig
 
     triton = settings.triton
-    watch = WatchConfig(triton.canary_s, triton.hang_s, triton.load_s, triton.max_repairs)
+    watch = WatchConfig(
+        canary_s=triton.canary_s, hang_s=triton.hang_s, load_s=triton.load_s, max_repairs=triton.max_repairs
+    )
     health_changed = asyncio.Event()
 
     def on_traffic(verb: str, sent: Mapping[str, int], received: Mapping[str, int]) -> None:
@@ -203,7 +212,14 @@ async def _behind_triton(
         device.health = partial(_health, watched)
     placement = Placement(devices, settings.limits.repair_s, health_changed)
     closers = [*(each.close for each in supervisors), *(each.close for each in backends.values())]
-    return Fleet(spec, digest, about.dtype, placement, lambda: _slots(supervisors), closers)
+    return Fleet(
+        spec=spec,
+        digest=digest,
+        dtype=about.dtype,
+        placement=placement,
+        slots=lambda: _slots(supervisors),
+        closers=closers,
+    )
 
 
 async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About:

@@ -144,7 +144,9 @@ class _HttpServer(uvicorn.Server):
 
 def _edges(settings: Settings, service: Service) -> tuple[_HttpServer, grpc.aio.Server]:
     limits = EdgeLimits(
-        settings.limits.max_body_bytes, settings.limits.max_image_bytes, settings.limits.max_image_pixels
+        max_body_bytes=settings.limits.max_body_bytes,
+        max_image_bytes=settings.limits.max_image_bytes,
+        max_image_pixels=settings.limits.max_image_pixels,
     )
     app = create_http_app(service.policy, limits, service.metrics)
     config = uvicorn.Config(

@@ -153,7 +153,7 @@ class BatcherSettings(_Section):
         description="most rows of joined sample groups in a backend call; a larger single group is sent alone",
     )
     ready: Annotated[int, Field(ge=0)] = Field(
-        default=1, description="calls sent to a busy backend in advance, so that it never waits for the next one"
+        default=1, description="calls sent to a busy backend in advance, so that it need not wait for the next one"
     )
     slice_s: Seconds = Field(
         default=0.2,

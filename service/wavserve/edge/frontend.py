@@ -82,7 +82,7 @@ class Frontend:
         """Admits a request by its headers, before its body is read.
 
         `deadlines_ms`: every value of `x-deadline-ms` as it was sent; the shortest counts. `received_ns`: when the
-        request arrived. `transport_deadline`: gRPC's own, if any. Times are on the monotonic clock (ns, s).
+        request arrived. `transport_deadline`: the transport's own, if any. Times are on the monotonic clock (ns, s).
         Raises InvalidRequest, NotReady, DeadlineExceeded or Overloaded.
         """
         header_ms = min(map(validate.header_deadline_ms, deadlines_ms), default=None)

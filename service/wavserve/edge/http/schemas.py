@@ -81,7 +81,8 @@ class PlanFields(Body):
     images: Annotated[tuple[ImageFields, ...], FailFast(), Strict(False)] = Field(  # JSON has lists, no tuples
         default=(),
         max_length=MAX_IMAGES,
-        description="Required for raw images only: encoding and size.",
+        description="Required only for parts of type application/octet-stream: the encoding, and the size of a raw "
+        "image.",
     )
     session_id: str | None = Field(
         default=None, description="Null or empty opens a session, and the answer gives its id."
