@@ -156,13 +156,13 @@ def example_error(cls: type[WavserveError]) -> WavserveError:
     return cls("f", "e", "a") if issubclass(cls, InvalidRequest) else cls("m")
 
 
-START_UP_ONLY = {WavserveError, BundleError, errors.SettingsError}
+NOT_OF_A_REQUEST = {WavserveError, BundleError, errors.SettingsError}
 
 
 @pytest.mark.parametrize("cls", sorted(set(family(WavserveError)), key=str))
 def test_every_error_of_a_request_has_a_status(cls: type[WavserveError]) -> None:
     status = status_of(example_error(cls))
-    assert (status is INTERNAL) == (cls in START_UP_ONLY)
+    assert (status is INTERNAL) == (cls in NOT_OF_A_REQUEST)
     assert (400 <= status.http < 600, status.grpc is not grpc.StatusCode.OK) == (True, True)
 
 
@@ -172,7 +172,7 @@ def test_a_child_has_its_parents_status_and_its_own_name() -> None:
     assert (status_of(KeyError()), name_of(KeyError())) == (INTERNAL, "internal")
 
 
-@pytest.mark.parametrize("cls", sorted(set(family(WavserveError)) - START_UP_ONLY, key=str))
+@pytest.mark.parametrize("cls", sorted(set(family(WavserveError)) - NOT_OF_A_REQUEST, key=str))
 def test_a_typed_error_survives_the_wire(cls: type[WavserveError]) -> None:
     error = example_error(cls)
     problem = report(error, "test")

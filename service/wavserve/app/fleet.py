@@ -22,7 +22,7 @@ from wavserve.bundle import bundle
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.errors import SettingsError, WavserveError
 from wavserve.core.spec import PolicySpec
-from wavserve.core.verbs import VERBS
+from wavserve.core.verbs import ARENA_OWNER
 from wavserve.planning.device import Device, DeviceConfig, Health
 from wavserve.policy.placement import Placement
 from wavserve.scheduling.batcher import BatcherConfig
@@ -41,7 +41,6 @@ MODELS_AT_ONCE_ON_CPU = 2
 """Models of one Triton that compute at the same time on a CPU, each in its own process. On a GPU it is one."""
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 """Device files of NVIDIA's driver, on Linux and in the Windows Subsystem for Linux."""
-ARENA_OWNER = VERBS["imagine"].model
 
 Close = Callable[[], Awaitable[None]]
 Slots = Callable[[], tuple[int, int]]

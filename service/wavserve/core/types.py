@@ -30,6 +30,8 @@ from wavserve.core.spec import PlannerConfig
 Array = NDArray[np.float32]
 Tensors = Mapping[str, NDArray[Any]]
 """Named tensors of one backend call."""
+Handles = NDArray[np.int64]
+"""`[..., 2]`: (slot, generation) of features in the arena."""
 Clock = Callable[[], float]
 """Seconds of a monotonic clock."""
 

@@ -164,6 +164,9 @@ VERBS: dict[str, Verb] = {
 MODELS = tuple(dict.fromkeys(verb.model for verb in VERBS.values()))
 """The hosted models, each with a runner of its own."""
 
+ARENA_OWNER = next(verb.model for verb in VERBS.values() if verb.allocates)
+"""The model that makes the feature arena and alone allocates slots in it."""
+
 DESCRIBE = "describe"
 """The request that every hosted model answers besides its verbs: its identity and whether it works."""
 ABOUT = "about"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wavserve.core.errors import StaleHandle, TextMiss
 from wavserve.core.noise import FINAL, Stream
 from wavserve.core.spec import PlannerConfig, PolicySpec
-from wavserve.core.types import Array, Gaussian, Tensors, TextEmbedding
+from wavserve.core.types import Array, Gaussian, Handles, Tensors, TextEmbedding
 from wavserve.planning.proposal import NoiseSource, Proposal
 from wavserve.planning.timings import Progress
 from wavserve.scheduling.batcher import Batcher
@@ -24,8 +24,6 @@ from wavserve.scheduling.groups import SampleGroup
 from wavserve.scheduling.ledger import Ticket
 
 T = TypeVar("T")
-Handles = NDArray[np.int64]
-"""`[N, 2]`: (slot, generation) of each video sample's features."""
 
 MAX_ATTEMPTS = 3
 """Attempts to imagine a slice whose features are gone."""
@@ -36,7 +34,7 @@ class PlanJob:
     """One plan: what it is conditioned on, in the models' own units, and how it is asked for."""
 
     memory: Array
-    """normalised latents of the memory frames `[V, C, P, H, W]`"""
+    """normalised latents of the memory frames `[V, C, Fmem, H, W]`"""
     text: TextEmbedding
     history: Array
     """history token of the action expert `[action channels]`: zeros, then the normalised state"""

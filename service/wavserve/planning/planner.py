@@ -14,10 +14,10 @@ import numpy as np
 
 from wavserve.core.noise import FINAL
 from wavserve.core.spec import PlannerConfig
-from wavserve.core.types import Array, IterationRecord, Plan, Stop
+from wavserve.core.types import Array, Handles, IterationRecord, Plan, Stop
 from wavserve.planning.forecast import Forecast
 from wavserve.planning.gather import gather
-from wavserve.planning.model_calls import Handles, ModelCalls, PlanJob
+from wavserve.planning.model_calls import ModelCalls, PlanJob
 from wavserve.planning.proposal import CONTROL_MODES, Proposal, snr, value_rows
 from wavserve.scheduling.admission import Admission, Demand
 

@@ -21,7 +21,7 @@ from wavserve.core.types import Array, Gaussian
 
 @dataclass(frozen=True, slots=True)
 class FrameMemory:
-    """The encoded frames that a plan is conditioned on: `frames [V, C, P, H, W]`, oldest first.
+    """The encoded frames that a plan is conditioned on: `frames [V, C, Fmem, H, W]`, oldest first.
 
     `steps` counts executed steps since the newest frame was kept.
     """

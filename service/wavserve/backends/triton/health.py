@@ -17,12 +17,11 @@ from wavserve.backends.triton.client import About, TritonBackend
 from wavserve.backends.triton.exits import ProcessExitWatcher
 from wavserve.backends.triton.server import TritonServer
 from wavserve.core.errors import SettingsError, WavserveError
-from wavserve.core.verbs import MODELS, VERBS
+from wavserve.core.verbs import ARENA_OWNER, MODELS, VERBS
 from wavserve.system.processes import Process
 
 log = logging.getLogger(__name__)
 
-FEATURE_OWNER = VERBS["imagine"].model
 FEATURE_READERS = (VERBS["score"].model, VERBS["decode"].model)
 MAX_BACKOFF_S = 30.0
 
@@ -82,7 +81,7 @@ class Supervisor:
     @property
     def num_slots(self) -> int | None:
         """Slots of the arena; None until its owner has answered."""
-        arena = self.about[FEATURE_OWNER].arena if FEATURE_OWNER in self.about else None
+        arena = self.about[ARENA_OWNER].arena if ARENA_OWNER in self.about else None
         return None if arena is None else arena["slots"]
 
     @property
@@ -190,7 +189,7 @@ class Supervisor:
     def _with_dependents(self, model: str) -> tuple[str, ...]:
         """The models to reload together: on CUDA the features died with their owner's process, and their readers must
         drop the mappings."""
-        lost = model == FEATURE_OWNER and model in self.about and self.about[model].device == "cuda"
+        lost = model == ARENA_OWNER and model in self.about and self.about[model].device == "cuda"
         return (model, *FEATURE_READERS) if lost else (model,)
 
     async def _reload(self, models: tuple[str, ...]) -> None:

@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavserve.core.errors import ArenaFull, BackendError
+from wavserve.core.types import Handles
 from wavserve.system.processes import Process
-
-Handles = NDArray[np.int64]
 
 EPOCH_BITS = 32
 ROWS_PER_ROLE = 4

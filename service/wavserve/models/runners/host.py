@@ -18,7 +18,7 @@ from wavserve.bundle.bundle import Bundle
 from wavserve.core.errors import BackendError
 from wavserve.core.tensor_cache import Receiver
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import ABOUT, DESCRIBE, VERBS, fingerprints
+from wavserve.core.verbs import ABOUT, ARENA_OWNER, DESCRIBE, VERBS, fingerprints
 from wavserve.models.arena.arena import ArenaFinder, SlotShape
 from wavserve.models.arena.shared import ArenaConfig, AttachedArenas, SharedArena
 from wavserve.models.runners.calls import CancelCheck, Runner
@@ -70,7 +70,7 @@ def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
     apply_threads(opened.spec, config)
     device, dtype = parse_device(config.device), parse_dtype(config.dtype)
     shared = ArenaConfig(prefix, SlotShape.of(opened.spec), config.num_slots, config.lease_s, dtype, device)
-    arena = SharedArena.create(shared) if model == "video_dit" else None
+    arena = SharedArena.create(shared) if model == ARENA_OWNER else None
     arenas: ArenaFinder = arena or AttachedArenas(shared)
     try:
         runner = load_runner(model, opened, arenas, config)

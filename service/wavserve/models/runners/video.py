@@ -99,7 +99,7 @@ class VideoRunner:
         return {g: text for g, text in texts.items() if text is not None}, status
 
     def _latents(self, inputs: Tensors) -> tuple[Tensor, Tensor]:
-        """Memory latents `[G, V, C, P, H, W]` and the generated frames' noise `[G, N, V, C, F, H, W]`."""
+        """Memory latents `[G, V, C, Fmem, H, W]` and the generated frames' noise `[G, N, V, C, F, H, W]`."""
         video = noise.call_noise(inputs, Stream.VIDEO, self._noise_shape)
         return torch.from_numpy(inputs["memory"]).to(self._arena.device), torch.from_numpy(video).to(self._arena.device)
 
