@@ -110,7 +110,7 @@ def score_plot(iteration: Mapping[str, Any]) -> str:
 
 
 def spread_plot(video: Sequence[float], value: Sequence[float]) -> str:
-    """Mean noise std of both Gaussians after each iteration; it is 1 before the first."""
+    """Mean noise std of both Gaussians after each iteration. The std is 1 before iteration 1."""
     low, high = around([*video, *value, 1.0])
     frame = Frame(320, 170, 0, max(len(video), 1), low, high)
     lines = [polyline("first", frame, [1.0, *video]), polyline("second", frame, [1.0, *value])]

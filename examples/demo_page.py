@@ -131,7 +131,7 @@ def _imagined(answer: Mapping[str, Any]) -> str:
         frames = (base64.b64decode(frame["data"]) for frame in view["frames"])
         images = (_image("imagined", png, f"{view['camera']} +{i}") for i, png in enumerate(frames))
         rows.append(f'<div class="row">{"".join(images)}</div>')
-    return f"<h3>The future this plan imagines</h3>{''.join(rows)}" if rows else ""
+    return f"<h3>Imagined future frames</h3>{''.join(rows)}" if rows else ""
 
 
 def _image(kind: str, png: bytes, caption: str) -> str:

@@ -1,4 +1,4 @@
-"""Aims: what a benchmark or a load test wants to reach, what it measured, and whether the aim is met.
+"""Aims of a benchmark or a load test: the limit, the measured value, and whether the aim is met.
 
 Every benchmark's JSON output and every load test's results have a list `aims` of these entries. A benchmark without an
 aim has an empty list. This module knows no threshold.
@@ -41,8 +41,8 @@ def at_least(name: str, limit: float, seen: float | None) -> Aim:
     return entry(name, f">= {limit:g}", float(seen), bool(seen >= limit))
 
 
-def within(part: str, aims: Iterable[Aim]) -> list[Aim]:
-    """The same entries with the name of a part or benchmark before each name."""
+def prefixed(part: str, aims: Iterable[Aim]) -> list[Aim]:
+    """The same entries. The name of a part or benchmark precedes each name."""
     return [entry(f"{part}: {one['name']}", one["aim"], one["seen"], one["met"]) for one in aims]
 
 
@@ -52,7 +52,7 @@ def none_missed(aims: Sequence[Aim]) -> bool:
 
 
 def cells(one: Aim) -> tuple[str, str, str, str]:
-    """An aim as a row of a table with the columns COLUMNS: `met` is yes, NO, or - when it was not measured."""
+    """An aim as a row of a table with the columns COLUMNS. `met` is yes, NO, or - if it was not measured."""
     met = "-" if one["met"] is None else "yes" if one["met"] else "NO"
     return one["name"], _text(one["aim"]), _text(one["seen"]), met
 

@@ -1,7 +1,7 @@
-"""`make loadtest`: simulated robots against the service, by a scenario. Writes results as JSON and as one HTML page.
+"""Runs a scenario of simulated robots against the service (`make loadtest`).
 
-Starts a service of its own, or uses a running one (`--url`, `--grpc`). Exit code 0: every aim is met. 1: an aim is not
-met. 2: the run could not be made.
+It starts a service, or uses a running one (`--url`, `--grpc`). It writes the results as JSON and as an HTML page. Exit
+code 0: every aim is met. 1: an aim is not met. 2: the run failed.
 """
 
 from __future__ import annotations
@@ -64,24 +64,31 @@ def main() -> int:
 
 
 def arguments() -> tuple[argparse.Namespace, list[str]]:
-    """The arguments of this program, and the remaining ones, which are for `wavserve serve`."""
+    """The arguments of this program, and the remaining arguments, which are passed to `wavserve serve`."""
     parser = argparse.ArgumentParser(description=__doc__, epilog="Further arguments are passed to `wavserve serve`.")
-    parser.add_argument("scenario", nargs="?", default="smoke", help="a name in loadtest/scenarios, or a .toml file")
+    parser.add_argument(
+        "scenario", nargs="?", default="smoke", help="name of a scenario in loadtest/scenarios, or path of a .toml file"
+    )
     parser.add_argument("--url", help="base URL of a running service; without it, the load test starts one")
     parser.add_argument("--grpc", help="gRPC address of the running service, HOST:PORT")
-    parser.add_argument("--pid", type=int, help="process id of the running service, to watch its memory")
+    parser.add_argument("--pid", type=int, help="process id of the running service, whose memory is then recorded")
     parser.add_argument(
-        "--duration", type=float, metavar="S", help="duration of the scenario's longest phase, in seconds"
+        "--duration",
+        type=float,
+        metavar="S",
+        help="seconds of the scenario's longest phase; the other phases keep their length",
     )
     parser.add_argument(
-        "--out", type=Path, help="file for the results; the page is beside it (default: loadtest/results/NAME.json)"
+        "--out",
+        type=Path,
+        help="file of the JSON results; the page is written beside it (default: loadtest/results/NAME.json)",
     )
     return parser.parse_known_args()
 
 
 @contextlib.contextmanager
 def target(args: argparse.Namespace, chosen: Scenario, serve_arguments: Sequence[str]) -> Iterator[Target]:
-    """The running service that the arguments name, or a new one for the length of a block."""
+    """The running service that the arguments name, or a new one that stops at the end of the block."""
     if args.url:
         check_running(args, chosen, serve_arguments)
         if args.pid is not None:
@@ -98,7 +105,7 @@ def target(args: argparse.Namespace, chosen: Scenario, serve_arguments: Sequence
 
 
 def check_writable(out: Path) -> None:
-    """Raises ScenarioError when the results cannot be written. Checked before the run begins."""
+    """Raises ScenarioError when the results cannot be written. Call it before the run begins."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.touch()
@@ -142,7 +149,7 @@ def report(chosen: Scenario, service: Target, out: Path) -> int:
 
 
 def policy_of(service: Target) -> Mapping[str, Any]:
-    """The facts of the policy that the service reports."""
+    """The facts that the service reports about its policy."""
     policy = httpx.get(f"{service.http}/v1/policies", timeout=30.0).raise_for_status().json()["policies"][0]
     return {name: policy[name] for name in ("name", "digest", "untrained", "horizon", "control_hz", "defaults")}
 

@@ -1,7 +1,7 @@
-"""All benchmarks in one run (`make bench`), each in a process of its own, with one JSON object at the end.
+"""Runs all benchmarks, each in its own process, and prints one JSON object (`make bench`).
 
 The object names the machine and the versions, so that it can be kept as a file in `docs/benchmarks/`. It holds the
-output of each benchmark, and the aims of all in one list.
+output of each benchmark, and one list of all aims.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from loadtest.aims import Aim, within
+from loadtest.aims import Aim, prefixed
 
 BENCHMARKS = ("plan", "on_triton", "exact", "serving")
 PACKAGES = ("wavserve", "torch", "numpy", "grpcio", "tritonclient", "nvidia-pytriton", "fastapi", "uvicorn")
@@ -36,7 +36,7 @@ def output(name: str) -> dict[str, Any]:
 
 
 def report(outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The JSON object of the last line: what was run where, the benchmarks' outputs, and the aims of all."""
+    """The JSON object of the last line: command, machine, versions, the benchmarks' outputs, and all aims."""
     return {
         "command": "make bench",
         "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
@@ -47,8 +47,8 @@ def report(outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def aims_of(outputs: Mapping[str, Mapping[str, Any]]) -> list[Aim]:
-    """The aims of all benchmarks, each name with its benchmark before it."""
-    return [aim for name, found in outputs.items() for aim in within(name, found["aims"])]
+    """The aims of all benchmarks. The benchmark precedes the name of each aim."""
+    return [aim for name, found in outputs.items() for aim in prefixed(name, found["aims"])]
 
 
 def processor() -> str:

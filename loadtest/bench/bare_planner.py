@@ -50,7 +50,7 @@ class TimedBackend:
 
 @dataclass
 class BarePlanner:
-    """The planner on one backend. Its calls run in turn, so a call's time includes no waiting for another."""
+    """The planner on one backend. Its calls run one at a time, so a call's time includes no wait for another call."""
 
     timed: TimedBackend
     bundle: Bundle
@@ -94,7 +94,7 @@ async def on_local(bundle: Bundle) -> AsyncIterator[BarePlanner]:
 
 @contextlib.asynccontextmanager
 async def on_triton(bundle: Bundle, on_traffic: Callable[..., None] = lambda *_: None) -> AsyncIterator[BarePlanner]:
-    """A planner on an embedded Triton server, which runs for the length of the block."""
+    """A planner on an embedded Triton server, which stops at the end of the block."""
     name = new_name()
     own = {"WAVSERVE_BUNDLE__PATH": str(bundle.folder.resolve()), "WAVSERVE_ARENA__PREFIX": name}
     server = TritonServer(ServerConfig(name, REPOSITORY, {**os.environ, **own}, shm_bytes=4 << 20))

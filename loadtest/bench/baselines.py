@@ -1,8 +1,9 @@
-"""Two baseline policies with the interface of ours: one plan at a time, on the plain path or on the fast one.
+"""Two baseline policies with the interface of the service's policy: each makes one plan at a time.
 
-The plain one plans as the authors' code does: it projects the features again for every value sample and flow step, and
-it pads and masks the text. It runs on the bundle's own weights. The comparison favours it in three ways: it keeps the
-text embedding, does not begin a plan whose deadline passed in the queue, and hashes nothing.
+`SerialPolicy` puts a lock around a policy. `PlainPolicy` plans as the authors' code does: it projects the features
+again for every value sample and flow step, and it pads and masks the text. It runs on the bundle's own weights. The
+comparison favours it in three ways: it keeps the text embedding, it does not begin a plan whose deadline passed in the
+queue, and it hashes nothing.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class SerialPolicy:
     async def plan(
         self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
     ) -> ActionChunk:
-        """One plan after those before it. Raises DeadlineExceeded when its deadline passed in the queue."""
+        """Makes one plan, after all earlier ones. Raises DeadlineExceeded when its deadline passed in the queue."""
         async with self._lock:
             if deadline is not None and time.monotonic() > deadline:
                 raise DeadlineExceeded("the deadline passed in the queue")
@@ -72,7 +73,7 @@ class SerialPolicy:
 
 
 class PlainPolicy:
-    """Plans on the plain path, in a thread. It never drops a session, and runs all K iterations under any deadline."""
+    """Plans on the plain path, in a thread. It never drops a session and always runs all K iterations."""
 
     ready = True
 
@@ -84,13 +85,13 @@ class PlainPolicy:
         self._sessions: dict[str, FrameMemory] = {}
 
     def reserve(self, deadline: float | None) -> AbstractContextManager[Permit]:
-        """Admits every request: it has no cost model to refuse by."""
+        """Admits every request, because it has no cost model."""
         return nullcontext(Permit())
 
     async def plan(
         self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
     ) -> ActionChunk:
-        """One plan. Raises DeadlineExceeded when it is ready too late, UnknownSession for an unknown session."""
+        """Makes one plan. Raises DeadlineExceeded when it is ready too late, UnknownSession for an unknown session."""
         began = time.monotonic()
         session = request.session_id or secrets.token_urlsafe(18)
         if request.session_id is not None and request.session_id not in self._sessions:
@@ -145,7 +146,7 @@ class PlainPolicy:
 
 
 class PlainModels:
-    """A bundle's models on the plain path: frames to latents, and a plan. Threads may call it, one at a time."""
+    """A bundle's models on the plain path: frames to latents, and a plan. Only one thread at a time may call it."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._spec = bundle.spec
@@ -162,7 +163,11 @@ class PlainModels:
 
     @torch.inference_mode()
     def plan(self, context: tuple[Array, str, Array], config: PlannerConfig, key: tuple[int, int]) -> Array:
-        """Normalised actions `[T, action channels]` of (memory, instruction, history token), with a key's noise."""
+        """Normalised actions `[T, action channels]` of one plan.
+
+        `context` holds the frame memory, the instruction and the history token. `key`, a seed and a sequence number,
+        names the noise.
+        """
         memory, instruction, history = context
         scene = Scene(torch.from_numpy(memory), *self._text(instruction), torch.from_numpy(history))
         actions, _ = plain_plan(self._plain, scene, self._draws(config, key), config)
@@ -179,7 +184,7 @@ class PlainModels:
         return self._texts[instruction]
 
     def _draws(self, config: PlannerConfig, key: tuple[int, int]) -> Draws:
-        """Every noise of a plan, under the same names as in the service."""
+        """Every noise of a plan, drawn by the same names as in the service."""
         spec, latent = self._spec, self._spec.latent
         video = (spec.num_views, spec.model.video.in_channels, latent.num_future_frames, latent.height, latent.width)
         value = (spec.num_value_tokens, spec.model.value.in_channels)

@@ -1,10 +1,14 @@
-"""The plain path against the fast one: plans on the same weights and noise, each in its own process, in turn.
+"""Compares the plain path with the fast one: plans on the same weights and noise, each in its own process.
 
-Cases: the tiny sizes, and LIBERO shapes on a model of 8 layers and width 256. Paths: `plain` (the oracle), `fast` (as
-written), `compiled` (by torch, with its compilation timed separately), and with `--bfloat16` the compiled path in
-bfloat16, with how often it chooses the elites of float32. Times are medians of `--repeats`. Extra memory is the peak
-resident size during the plan minus that before it, sampled every 5 ms. Progress goes to stderr. The figures and aims
-are one JSON object on the last line of stdout.
+Cases: the sizes of `tiny`, and LIBERO shapes on a model of 8 layers and width 256. Paths, in turn:
+
+- `plain`: the oracle
+- `fast`: the fast path as written
+- `compiled`: the fast path, compiled by torch; its compilation is timed separately
+- `bfloat16` (only with `--bfloat16`): the compiled path in bfloat16, also with its share of float32's elites
+
+Times are medians of `--repeats`. Extra memory is the peak resident size during the plan minus the size before it,
+sampled every 5 ms. Progress goes to stderr. The last line of stdout is one JSON object with the figures and aims.
 """
 
 from __future__ import annotations
@@ -51,16 +55,16 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One plan of one path: wall and processor seconds, peak growth of resident memory, and its actions.
-
-    `gemm_flops_s` is the rate of matrix products of the feed-forward's size, measured right before the plan.
-    """
+    """One plan of one path."""
 
     wall_s: float
     cpu_s: float
+    """processor time"""
     extra_bytes: float
+    """peak growth of resident memory"""
     compile_s: float
     gemm_flops_s: float
+    """rate of matrix products of the feed-forward's size, measured right before the plan"""
     actions: list[list[float]]
 
 
@@ -150,13 +154,13 @@ def compare(name: str, repeats: int, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def roofline(figures: dict[str, Any]) -> dict[str, float]:
-    """A plan of matrix products only, at this run's rate: its seconds, and their share of plain's time."""
+    """Seconds of a plan's FLOPs as matrix products at this run's rate, and their ratio to plain's time."""
     seconds = figures["flops"]["fast"]["plan"] / figures["gemm_flops_s"]["fast"]
     return {"wall_s": seconds, "ratio": seconds / figures["wall_s"]["plain"]}
 
 
 def count(case: Workload) -> dict[str, Any]:
-    """FLOPs of a plan by formula, and the formulas over torch's counter on a plan of fewer samples."""
+    """FLOPs of a plan by formula, and the ratio of formula to measured FLOPs on a plan of fewer samples."""
     few = replace(case, planner=replace(case.planner, num_iterations=1, num_video_samples=2, num_value_samples=2))
     few = replace(few, planner=replace(few.planner, video_elite_fraction=1.0, value_elite_fraction=1.0))
     models = random_models(few.config, SEED)
@@ -169,7 +173,7 @@ def count(case: Workload) -> dict[str, Any]:
 
 
 def agreement(case: Workload, plans: int, device: torch.device = CPU) -> dict[str, Any]:
-    """How often bfloat16 chooses the elites of float32, over the K draws of each of `plans` seeds, without refits."""
+    """How often bfloat16 chooses the elites of float32. Each of `plans` seeds gives K draws, without refits."""
     full, half = (
         FastPlan(random_models(case.config, SEED, dtype).to(device), case) for dtype in (torch.float32, torch.bfloat16)
     )
@@ -180,9 +184,9 @@ def agreement(case: Workload, plans: int, device: torch.device = CPU) -> dict[st
         texts = full.text_kv(scene), half.text_kv(scene)
         for futures, noises in zip(draws.video, draws.value, strict=True):
             pair = [one.scores(scene, text, futures, noises) for one, text in zip((full, half), texts, strict=True)]
-            for level, (ours, oracle) in _elites(case, pair).items():
-                same[level].append(float(ours == oracle))
-                shared[level].append(len(ours & oracle) / len(oracle))
+            for level, (float32, bfloat16) in _elites(case, pair).items():
+                same[level].append(float(float32 == bfloat16))
+                shared[level].append(len(float32 & bfloat16) / len(bfloat16))
         note(f"elites of plan {seed + 1}/{plans}: {same}")
     return {
         "draws": len(same["video"]),
@@ -200,7 +204,7 @@ def _elites(case: Workload, scores: Sequence[Tensor]) -> dict[str, tuple[set[int
 
 
 def chosen_dtype(case: Workload) -> dict[str, str | float]:
-    """What `backend.dtype = "auto"` chooses on this machine."""
+    """The type that `backend.dtype = "auto"` chooses on this machine, and the measured speed-up."""
     dtype, gain = precision.choose(case.config, case.latent, case.num_views, CPU)
     return {"dtype": dtype, "float32_over_bfloat16": gain}
 
@@ -208,7 +212,7 @@ def chosen_dtype(case: Workload) -> dict[str, str | float]:
 def report(
     cases: Mapping[str, Mapping[str, Any]], elites: Mapping[str, Mapping[str, Any]], dtypes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The JSON object of the last line, from the figures, the elites and the chosen dtype of each case."""
+    """The JSON object of the last line, from the figures, the elites and the chosen type of each case."""
     return {
         "bench": "exact",
         "threads": torch.get_num_threads(),
@@ -221,7 +225,7 @@ def report(
 
 
 def aims_of(cases: Mapping[str, Mapping[str, Any]], elites: Mapping[str, Mapping[str, Any]]) -> list[Aim]:
-    """Every aim. One that this run did not measure, at this size or without bfloat16, has no result."""
+    """Every aim. An aim has no result if this run did not measure its case or bfloat16."""
     ratios = cases[MID_SIZE]["ratio"] if MID_SIZE in cases else {}
     aims = [
         at_most(f"{MID_SIZE}: time of {path} over plain's", limit, ratios.get(path))
@@ -254,11 +258,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="only the tiny case")
     parser.add_argument("--bfloat16", action="store_true", help="also measure bfloat16: its time, error and elites")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="turns of each path (default %(default)s)")
     parser.add_argument(
-        "--case", choices=CASES, help="only measure one plan of this case in this process (with --path)"
+        "--case", choices=CASES, help="measure only one plan of this case, in this process (with --path)"
     )
-    parser.add_argument("--path", choices=PATHS, default="fast")
+    parser.add_argument("--path", choices=PATHS, default="fast", help="path of that plan (default %(default)s)")
     args = parser.parse_args()
     if args.case:
         print(json.dumps(asdict(measure(CASES[args.case](), args.path))))

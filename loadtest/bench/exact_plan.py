@@ -1,4 +1,4 @@
-"""The workloads of the fast path's benchmarks: two sizes, seeded inputs, and a plan on it without a service."""
+"""The workloads of the fast path's benchmarks: two sizes, seeded inputs, and a plan on the fast path alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SEED = 0
 Pair = tuple[Tensor, Tensor]
 Inputs = TypeVar("Inputs", Scene, Draws)
 SLICE = 8
-"""Default number of video samples that the fast path imagines, scores and drops together."""
+"""Default number of video samples that are imagined, scored and dropped together."""
 
 
 def tiny() -> Workload:
@@ -39,7 +39,7 @@ def tiny() -> Workload:
 
 
 def libero_shapes() -> Workload:
-    """LIBERO shapes on a small model: two views of 8x8 latents, 4 + 2 frames, N=30, M=5, K=5."""
+    """LIBERO shapes on a small model: two views of 8x8 latents, 4 memory and 2 future frames, N=30, M=5, K=5."""
     video = VideoConfig(128, 128, num_layers=8, num_heads=4, head_dim=64, caption_channels=512)
     config = ModelConfig(video, _expert(10, 2, 32, 57), _expert(15, 2, 32, 54))
     return Workload(
@@ -89,7 +89,7 @@ def _moved(inputs: Inputs, device: torch.device) -> Inputs:
 
 
 class FastPlan:
-    """The same plan on the fast path. Like the service, it imagines, scores and drops slice by slice."""
+    """A plan on the fast path. Like the service, it imagines, scores and drops one slice after another."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class FastPlan:
         capture: Capture | None = None,
         slice_size: int = SLICE,
     ) -> None:
-        """Runs on the models' device. `capture` captures the experts' graphs; None: no graphs."""
+        """The plan runs on the models' device. `capture` captures the experts' graphs; None: no graphs."""
         config, tokens = case.config, case.num_tokens
         video = partial(FastVideo, models.video, config, case.latent, case.num_views)
         value = partial(FastValue, models.value, config, case.chunk, contexts=[tokens])

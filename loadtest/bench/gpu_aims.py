@@ -1,20 +1,23 @@
-"""The aims of a GPU report, from the findings of its parts. It measures nothing and needs no GPU."""
+"""The aims of a GPU report, from the findings of its parts. This module measures nothing and needs no GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loadtest.aims import NOT_MEASURED, Aim, at_least, at_most, entry, within
+from loadtest.aims import NOT_MEASURED, Aim, at_least, at_most, entry, prefixed
 
-WITHOUT_OWNER = "a plan while its owner is dead"
+WITHOUT_OWNER = "a plan after the arena owner's process exit"
 NO_ERROR = "nothing"
-"""The finding WITHOUT_OWNER when that plan did not fail."""
+"""The value of the finding WITHOUT_OWNER if that plan did not fail."""
 
 
 def aims_of(report: Mapping[str, Any]) -> list[Aim]:
-    """The aims of every part in a report. A skipped part has one aim without a result, a failed part one missed aim."""
-    return [aim for part in AIMS if part in report for aim in within(part, _aims(part, report[part]))]
+    """The aims of every part in a report.
+
+    A skipped part has one aim without a result. A failed part has one missed aim.
+    """
+    return [aim for part in AIMS if part in report for aim in prefixed(part, _aims(part, report[part]))]
 
 
 def _aims(part: str, found: Mapping[str, Any]) -> list[Aim]:
@@ -57,4 +60,4 @@ AIMS: Mapping[str, Callable[[Mapping[str, Any]], list[Aim]]] = {
     "service": _difference_aims,
     "triton": _difference_aims,
 }
-"""Part -> the aims in its findings. The part `plan` has none: it only reports times."""
+"""Part -> the function that makes its aims. The part `plan` has none, because it only reports times."""

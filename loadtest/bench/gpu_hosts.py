@@ -1,6 +1,6 @@
-"""The models of a bundle, each in a process of its own, around one shared arena, reached through pipes.
+"""Runs each model in its own process. The processes share one arena; pipes carry the calls.
 
-It replaces Triton where none can run. On CUDA the processes share the features through CUDA IPC.
+This replaces Triton on a machine where Triton cannot run. On CUDA the processes share the features through CUDA IPC.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Hosted:
 
 
 class Hosts:
-    """A `Backend` of the three transformers. `load` starts their processes; `kill` kills one."""
+    """A `Backend` of the three transformers. `load` starts their processes. `kill` kills one of them."""
 
     def __init__(self, folder: Path, config: RunnerConfig) -> None:
         self._folder, self._config, self._prefix = folder, config, owned_name("wavserve-report")
@@ -44,15 +44,15 @@ class Hosts:
         self._hosted: dict[str, _Hosted] = {}
 
     def load(self) -> None:
-        """Loads all three anew, as a service does after the arena owner's process exit. Raises BackendError."""
+        """Loads all three again, as a service does after the arena owner's process exit. Raises BackendError."""
         self._end()
         for model in MODELS:
-            ours, theirs = _SPAWN.Pipe()
-            work = (theirs, model, self._folder, self._config, self._prefix)
+            own_end, child_end = _SPAWN.Pipe()
+            work = (child_end, model, self._folder, self._config, self._prefix)
             process = _SPAWN.Process(target=_serve, args=work, daemon=True)
             process.start()
-            theirs.close()
-            self._hosted[model] = _Hosted(process, ours)
+            child_end.close()
+            self._hosted[model] = _Hosted(process, own_end)
         for model in MODELS:
             self._received(model)
 
@@ -61,7 +61,7 @@ class Hosts:
         self._hosted[model].process.join()
 
     async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
-        """Raises BackendError with the model's error, or when its process has ended."""
+        """Runs one call. Raises BackendError with the model's error, or when its process has exited."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, verb, inputs)
 
     async def close(self) -> None:
@@ -70,7 +70,7 @@ class Hosts:
 
     def _call(self, verb: str, inputs: Tensors) -> Tensors:
         model = VERBS[verb].model
-        with contextlib.suppress(BrokenPipeError):  # the process has ended, which `_received` reports
+        with contextlib.suppress(BrokenPipeError):  # the process has exited, which `_received` reports
             self._hosted[model].pipe.send((verb, inputs))
         outputs: Tensors = self._received(model)
         return outputs

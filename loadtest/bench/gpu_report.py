@@ -1,11 +1,17 @@
-"""Checks and times what only a GPU can show, in one call: `make gpu-report` writes docs/benchmarks/gpu-NAME.json.
+"""Checks and times the models on a GPU in one call. `make gpu-report` writes docs/benchmarks/gpu-NAME.json.
 
-Parts: parity with the released model's numbers through the planner; fast, compiled and graphed blocks against the plain
-path; bfloat16 against float32; the feature arena between processes (CUDA IPC), also after its owner's process is
-killed; a whole service against one on a CPU, and one on a real Triton where that can run; and a LIBERO plan of the
-2.3 B model against the time of its FLOPs as matrix products. When a part fails, the others still run. The report is
-written after each part. `--device cpu --quick` tries the script itself on small sizes. Progress goes to stderr. The
-last line of stdout is the report as one JSON object.
+Parts:
+
+- parity: recorded plans of the released code, run with random weights, through the planner
+- exact: fast, compiled and graphed blocks against the plain path
+- bfloat16: its elites and actions against those of float32
+- arena: the feature arena between processes (CUDA IPC), also after its owner's process is killed
+- service: a whole service against one on a CPU
+- triton: a service on a real Triton Inference Server against a local one; skipped where Triton cannot run
+- plan: the time of a LIBERO plan of the 2.3 B model against the time of its FLOPs as matrix products
+
+If a part fails, the others still run. The report is written after each part. `--device cpu --quick` tries the script
+itself on small sizes. Progress goes to stderr. The last line of stdout is the report as one JSON object.
 """
 
 from __future__ import annotations
@@ -72,13 +78,13 @@ KERNELS = 14
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What all parts share."""
+    """The options that all parts share."""
 
     device: torch.device
     quick: bool
     repeats: int
     folder: Path
-    """for bundles and logs; deleted at the end"""
+    """folder for bundles and logs; deleted at the end"""
 
     @property
     def on_gpu(self) -> bool:
@@ -89,7 +95,7 @@ class Setup:
             torch.cuda.synchronize()
 
     def median_s(self, run: Callable[[], object]) -> float:
-        """Seconds of the median run, after one that is not timed."""
+        """Seconds of the median run, after one run that is not timed."""
         run()
         times = []
         for _ in range(self.repeats):
@@ -102,7 +108,7 @@ class Setup:
 
 
 def check_parity(setup: Setup) -> dict[str, Any]:
-    """The released model's plans through planner, batcher, arena and runners on this device, in float32."""
+    """Recorded plans of the released code through planner, batcher, arena and runners on this device, in float32."""
     checks = parity.check_planner(ROOT / "tests/parity", setup.device.type)
     failed = [f"{each.fixture} {each.tensor}: {each.error:.2e}" for each in checks if not each.ok]
     worst = max(each.error for each in checks)
@@ -127,8 +133,10 @@ def check_exact(setup: Setup) -> dict[str, Any]:
 def variants(
     setup: Setup, models: Models, case: Workload, slice_size: int = SLICE, brief: bool = False
 ) -> dict[str, FastPlan]:
-    """The fast paths to compare, or with `brief` the first and the last. On a CPU only the one as written: `exact`
-    measures the others."""
+    """The variants of the fast path. With `brief` only the first and the last.
+
+    On a CPU only the first: the benchmark `exact` measures the others.
+    """
     capture = cuda_capture() if setup.on_gpu else None
     wanted = {"fast": (False, None), "compiled": (True, None), "graphs": (False, capture), BEST: (True, capture)}
     names = ["fast"] if not setup.on_gpu else ["fast", BEST] if brief else wanted
@@ -227,21 +235,25 @@ def check_triton(setup: Setup) -> dict[str, Any]:
 
 
 def time_plan(setup: Setup) -> dict[str, Any]:
-    """Times of a LIBERO plan in bfloat16, by slice size and variant, against its FLOPs as matrix products."""
+    """Times of a LIBERO plan in bfloat16, by slice size and variant.
+
+    Their lower bound is the time of the plan's FLOPs as matrix products.
+    """
     spec = presets.find("tiny" if setup.quick else "libero").spec
     case = workload(spec)
     dtype = torch.bfloat16 if setup.on_gpu else torch.float32
     models = random_models(case.config, SEED, dtype).to(setup.device)
     scene, draws = moved(example_inputs(case), setup.device)
-    width, floor = case.config.video.width, flops.fast(case).plan
+    width, plan_flops = case.config.video.width, flops.fast(case).plan
     rate = precision.gemm_rate(dtype, setup.device, SLICE * case.num_tokens, width, 4 * width)
+    lower_bound_s = plan_flops / rate
     plans: dict[str, Any] = {}
     kernels: dict[str, dict[str, float]] = {}
 
     def record(name: str, seconds: float) -> None:
-        times = seconds * rate / floor
-        plans[name] = {"plan_s": seconds, "tflop_s": floor / seconds / 1e12, "over_floor": times}
-        note(f"  {name}: {seconds:.3f} s, {times:.2f} of the floor")
+        ratio = seconds / lower_bound_s
+        plans[name] = {"plan_s": seconds, "tflop_s": plan_flops / seconds / 1e12, "over_lower_bound": ratio}
+        note(f"  {name}: {seconds:.3f} s, {ratio:.2f} x the lower bound")
 
     for slice_size in sorted({SLICE, case.planner.num_video_samples}):
         for name, plan in variants(setup, models, case, slice_size, brief=True).items():
@@ -253,9 +265,9 @@ def time_plan(setup: Setup) -> dict[str, Any]:
         record(f"served to {robots} at once", seconds)
     return {
         "dtype": str(dtype),
-        "tflop": floor / 1e12,
+        "tflop": plan_flops / 1e12,
         "gemm_tflop_s": rate / 1e12,
-        "floor_s": floor / rate,
+        "lower_bound_s": lower_bound_s,
         "plans": plans,
         "kernels_ms": kernels,
         "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if setup.on_gpu else None,
@@ -274,8 +286,10 @@ def device_ms(run: Callable[[], object]) -> dict[str, float]:
 
 
 def served(setup: Setup, spec: PolicySpec, models: Models, dtype: torch.dtype, settings: Settings) -> dict[int, float]:
-    """Number of robots -> seconds for each plan, through planner, batcher and arena as in a service, without
-    edges."""
+    """Number of robots -> seconds for each plan.
+
+    Plans run through planner, batcher and arena as in a service, but without edges.
+    """
     config = device_config(settings, BackendCapacity(settings.arena.num_slots, workers=1, one_call_per_model=False))
     choices = (settings.backend.compile, settings.backend.cuda_graphs) if setup.on_gpu else ("off", "off")
     book = ArenaBook(settings.arena.num_slots, settings.arena.lease_s)
@@ -324,7 +338,7 @@ PARTS: Mapping[str, Callable[[Setup], dict[str, Any]]] = {
 
 
 def run(part: Callable[[Setup], dict[str, Any]], setup: Setup) -> dict[str, Any]:
-    """A part's findings, or the error with which it fails."""
+    """Runs a part. Returns its findings, or its error."""
     started = time.perf_counter()
     try:
         with torch.inference_mode():
@@ -369,12 +383,14 @@ def note(text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to try the script")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="device (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="use small sizes, to try the script")
     parser.add_argument("--repeats", type=positive, default=5, help="timed runs of each plan (default %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run (default: all)")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs/benchmarks", help="folder (default: docs/benchmarks)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs/benchmarks", help="output folder (default: docs/benchmarks)"
+    )
     args = parser.parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit(f"--device cuda: expected a GPU that torch {torch.__version__} can use, got none; try --device cpu")

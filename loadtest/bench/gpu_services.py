@@ -1,6 +1,6 @@
 """Actions of whole services on a device: with the models in the gateway's process, and on an embedded Triton.
 
-A module of its own because it needs more of the server's packages than the rest of the GPU report.
+This is a separate module because it needs more of the server's packages than the rest of the GPU report.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def on_triton(folder: Path, device: str) -> dict[str, Array]:
     flags = [*_flags(folder, device), "--backend=triton-embedded"]
     with serve_process.running(folder / "triton.log", flags) as service, PlanClient(service.grpc) as robot:
         before = robot.plan(_request()).actions
-        below = psutil.Process(service.process.pid).children(recursive=True)
-        next(each for each in below if role(each) == "video_dit").kill()
-        return {"triton": before, "triton after a death": _repaired(robot, _request())}
+        children = psutil.Process(service.process.pid).children(recursive=True)
+        next(each for each in children if role(each) == "video_dit").kill()
+        return {"triton": before, "triton after process exit": _repaired(robot, _request())}
 
 
 def _flags(folder: Path, device: str) -> list[str]:

@@ -1,9 +1,13 @@
-"""The cost of Triton: the same plans on models in this process and on a real Triton, in turn, within one run.
+"""Measures the cost of Triton Inference Server against models in the service's own process.
 
-Four parts: the time added to each backend call and to a plan at `tiny`; the tensor bytes between gateway and Triton at
-LIBERO shapes, which the client counts by name; start time and memory of the whole service; and how long robots wait
-after a model's process is killed. Progress goes to stderr. The figures and aims are one JSON object on the last line of
-stdout.
+Four parts:
+
+- the time that Triton adds to each backend call and to a plan at `tiny`; both backends make the same plans in turn
+- the tensor bytes between gateway and Triton at LIBERO shapes, by tensor name
+- start time and memory of the whole service
+- the time until robots get answers again after a model's process is killed
+
+Progress goes to stderr. The last line of stdout is one JSON object with the figures and aims.
 """
 
 from __future__ import annotations
@@ -49,7 +53,7 @@ QUICK = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, "v
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plans", type=int, default=40, help="plans on each backend (default %(default)s)")
     parser.add_argument("--kills", type=int, default=3, help="kills of each model (default %(default)s)")
     args = parser.parse_args()
@@ -87,8 +91,8 @@ def aims_of(times: Mapping[str, Any]) -> list[Aim]:
 def libero_shapes() -> Preset:
     """The preset `libero` with a model of two narrow layers.
 
-    Every size that a wire depends on is that of `libero`: views, latents, channels, chunk, prompt width, K, N, M. The
-    model's features never cross a wire.
+    It keeps all sizes of `libero` that determine the tensors of a call: views, latents, channels, chunk, prompt width,
+    K, N, M. The model's features are in no call.
     """
     libero = presets.find("libero")
     model = ModelConfig(
@@ -100,7 +104,7 @@ def libero_shapes() -> Preset:
 
 
 async def added(bundle: Bundle, plans: int) -> dict[str, Any]:
-    """Times of the same plans on both backends, plan by plan in turn, and the largest difference of their actions."""
+    """Times of the same plans on both backends in turn, and the largest difference of their actions."""
     difference = 0.0
     async with on_local(bundle) as local, on_triton(bundle) as triton:
         for number in range(WARM_UP + plans):
@@ -133,7 +137,7 @@ async def added(bundle: Bundle, plans: int) -> dict[str, Any]:
 
 
 async def rested(plan: Awaitable[np.ndarray]) -> np.ndarray:
-    """A plan after a pause, in which the threads of the other backend's last call stop spinning."""
+    """Waits until the threads of the other backend's last call have stopped spinning. Then makes a plan."""
     await asyncio.sleep(0.1)
     return await plan
 
@@ -151,7 +155,7 @@ def by_verb(local: BarePlanner, triton: BarePlanner) -> dict[str, dict[str, list
 
 
 async def traffic(bundle: Bundle) -> dict[str, Any]:
-    """Tensor bytes of three plans with one instruction; those of the last one also by tensor name."""
+    """Tensor bytes of three plans with one instruction; for the last plan also by tensor name."""
     sent: Counter[str] = Counter()
     received: Counter[str] = Counter()
 
@@ -205,13 +209,13 @@ def service(folder: Path, tiny: Bundle, backend: str) -> dict[str, Any]:
 
 
 def role(process: psutil.Process) -> str:
-    """The model that a process serves, or `gateway`, `tritonserver`, `reaper` or `dead`."""
+    """The model that a process serves, or `gateway`, `tritonserver`, `reaper` or `exited`."""
     try:
         command = " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         command = ""
     if not command:  # a zombie has no arguments
-        return "dead"
+        return "exited"
     model = next((model for model in MODELS if f"/{model}/" in command), None)
     if model is None:
         return next((name for name in ("reaper", "tritonserver") if name in command), "gateway")
@@ -236,7 +240,7 @@ def recovery(folder: Path, tiny: Bundle, kills: int) -> dict[str, Any]:
 
 
 def kill(running: serve_process.Child, robots: Robots, model: str) -> float:
-    """Kills a model's process. Returns the seconds to the first answer that comes once the service is ready again."""
+    """Kills a model's process. Returns the seconds to the first answer after the service is ready again."""
     [model_process] = [p for p in psutil.Process(running.process.pid).children(recursive=True) if role(p) == model]
     model_process.kill()
     killed = time.perf_counter()
@@ -281,13 +285,13 @@ class Robots:
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    """Milliseconds."""
+    """The p50 and p99 in milliseconds."""
     low, high = np.percentile(seconds, [50, 99]) * 1000
     return {"p50": round(float(low), 2), "p99": round(float(high), 2)}
 
 
 def p50(seconds: list[float]) -> float:
-    """Milliseconds."""
+    """The median in milliseconds."""
     return round(float(np.median(seconds)) * 1000, 2)
 
 

@@ -1,8 +1,8 @@
-"""A plan at `tiny`, and the time that the edges add to planning, measured from outside on a real service.
+"""Measures a plan at `tiny`, and the time that the edges add to it, from outside on a real service.
 
-An edge's own cost is the time of the whole request as the robot sees it, minus the receipt's total. That total begins
-when the policy has the decoded request and ends with the denormalised actions. Progress goes to stderr. The figures and
-aims are one JSON object on the last line of stdout.
+An edge's own cost is the robot's time for the whole request minus the receipt's total. That total begins when the
+policy has the decoded request and ends with the denormalised actions. Progress goes to stderr. The last line of stdout
+is one JSON object with the figures and aims.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ MAX_EDGE_P99_MS = 5.0
 """The aim for the p99 of each edge's own cost."""
 
 SendRequest = Callable[[], float]
-"""Requests one plan. Returns the receipt's total in seconds."""
+"""A function that requests one plan and returns the receipt's total in seconds."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--plans", type=int, default=30, help="plans at the tiny defaults (default %(default)s)")
+    parser.add_argument("--plans", type=int, default=30, help="plans with the defaults of `tiny` (default %(default)s)")
     parser.add_argument("--requests", type=int, default=200, help="requests on each edge (default %(default)s)")
     args = parser.parse_args()
     raise_on_sigterm()
@@ -68,7 +68,7 @@ def measure(service: Child, plans: int, requests: int) -> dict[str, Any]:
 
 
 def report(plans_s: Sequence[float], edges_s: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """The JSON object of the last line, from the seconds of each plan and of each request's own cost by edge."""
+    """The JSON object of the last line, from the seconds of each plan and the own costs of each edge."""
     costs = {name: {"requests": len(seconds), **percentiles(seconds)} for name, seconds in edges_s.items()}
     return {
         "bench": "plan",
@@ -83,7 +83,7 @@ def report(plans_s: Sequence[float], edges_s: Mapping[str, Sequence[float]]) -> 
 
 
 def timed(name: str, send: SendRequest, count: int) -> tuple[list[float], list[float]]:
-    """Seconds of each whole request, and of each without its planning."""
+    """Seconds of each whole request, and the same without planning."""
     whole, own = [], []
     for number in range(WARM_UP + count):
         print(f"\r{name} {number + 1}/{WARM_UP + count}   ", end="", file=sys.stderr, flush=True)

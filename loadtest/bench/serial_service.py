@@ -1,7 +1,7 @@
-"""A service that makes one plan at a time, behind our own edges: the baseline of the benchmark `serving`.
+"""A baseline service that makes one plan at a time, behind the same edges as wavserve.
 
-Takes `--path` and the arguments of `wavserve serve`. `plain` computes as the authors' code does; `fast` is our own
-policy behind a lock.
+It takes `--path` and the arguments of `wavserve serve`. `plain` computes as the authors' code does. `fast` is the
+service's own policy behind a lock.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from wavserve.system.telemetry import Metrics, configure_logging
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--path", choices=("plain", "fast"), required=True)
+    parser.add_argument("--path", choices=("plain", "fast"), required=True, help="policy behind the lock")
     configuration.add_settings_arguments(parser)
     args = parser.parse_args()
     asyncio.run(serve(configuration.load(args).settings, args.path))
@@ -47,7 +47,7 @@ async def serve(settings: Settings, path: str) -> None:
         grpc = create_grpc_server(served, limits, metrics)
         grpc.add_insecure_port(f"{settings.grpc.host}:{settings.grpc.port}")
         await grpc.start()
-        app = create_http_app(served, limits, metrics)  # for readiness only: plans come over gRPC
+        app = create_http_app(served, limits, metrics)  # for readiness only: plans arrive over gRPC
         config = uvicorn.Config(app, host=settings.http.host, port=settings.http.port, log_config=None, lifespan="off")
         await uvicorn.Server(config).serve()
         await grpc.stop(grace=5)

@@ -1,10 +1,10 @@
-"""The service against a server that makes one plan at a time: same bundle, edges and robots, in turns within one run.
+"""Compares the service with servers that make one plan at a time, on the same bundle and edges, in turns.
 
-`serial-plain` plans as the authors' server does: a lock, and the plain path. `serial-fast` is the lock around our own
-policy, on the same backend as ours. That backend is the embedded Triton where it can run, as for a service. The robots
-send requests in a closed loop without a pause, over gRPC. A turn's throughput is the number of plans begun in it, over
-the time until the last one is answered. Figures are medians over turns. Progress goes to stderr. A table and then, on
-the last line, one JSON object of the figures and aims go to stdout.
+`ours` is the service. `serial-plain` plans as the authors' server does: it has a lock and the plain path. `serial-fast`
+puts the lock around our own policy, on the same backend as `ours`. By default this is the service's default backend:
+embedded Triton where it can run. The robots send requests in a closed loop without a pause, over gRPC. A turn's
+throughput is the number of plans begun in it, divided by the time until the last answer. Figures are medians over
+turns. Progress goes to stderr. The output is a table, then one JSON object on the last line.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ BACKENDS = ("triton-embedded", "local")
 ROBOTS = (1, 2, 4, 8)
 SERIAL = (sys.executable, "-m", "loadtest.bench.serial_service")
 DEADLINE_PLANS = 4.0
-"""The deadline of the pass `deadline`, in plans of a lone robot of ours."""
+"""The deadline of the pass `deadline`, as a multiple of a lone robot's plan on `ours`."""
 MIN_SPEEDUPS = (
     ("planned", 8, "serial-plain", 2.5),
     ("planned", 8, "serial-fast", 1.2),
     ("off", 8, "serial-fast", 2.0),
 )
-"""Pass, robots, other server, and the least ratio of our throughput to the other's."""
+"""Pass, robots, other server, and the minimum ratio of our throughput to the other's."""
 LONE_STRETCH = 4
-"""The turns of a lone robot of ours are longer by this factor, so that a p99 has enough plans."""
+"""The turns of a lone robot on `ours` are longer by this factor, so that its p99 is over enough plans."""
 BARE_PLANS = 20
 """plans on the bare backend in each turn"""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Requests of one kind: their planner options, and whether they have a deadline."""
+    """A pass of the comparison: the planner options of its requests, and whether they have a deadline."""
 
     name: str
     options: Mapping[str, str]
@@ -95,7 +95,7 @@ class Comparison:
     frames: Frames = field(default_factory=Frames.recorded)
 
     async def run(self, planner: BarePlanner) -> None:
-        """Runs every pass. The bare backend has its turns after those of a lone robot."""
+        """Runs every pass. The bare backend's turns follow those of a lone robot."""
         for one in PASSES:
             for turn in range(self.turns):
                 for robots in ROBOTS:
@@ -122,11 +122,11 @@ class Comparison:
         return summed(log, began)
 
     def lone_s(self) -> float:
-        """The median plan of a lone robot of ours, without a deadline."""
+        """Median seconds of a lone robot's plan on `ours`, without a deadline."""
         return statistics.median(s for turn in self.results["planned", 1, "ours"] for s in turn.seconds)
 
     async def _plan_bare(self, planner: BarePlanner) -> None:
-        """The same plans on the backend alone: they show which part of a plan's spread is the machine's."""
+        """The same plans on the backend alone. Their spread is the part that the machine causes."""
         for number in range(BARE_PLANS):
             planner.timed.calls.clear()
             await planner.plan(number)
@@ -148,7 +148,8 @@ async def _transports(server: serve_process.Child, count: int) -> AsyncIterator[
 def summed(log: EventLog, began: float) -> TurnResult:
     """The result of a turn. A refused plan counts as not answered in time.
 
-    Raises RuntimeError when a request failed otherwise, or a reply contradicts it: then a comparison makes no sense.
+    Raises RuntimeError when a request failed with another error or a reply contradicts its request. A comparison is
+    then meaningless.
     """
     expected = ("answered", "missed", "refused")
     wrong = [request for request in log.requests if request.outcome not in expected or request.contradictions]
@@ -166,12 +167,12 @@ def summed(log: EventLog, began: float) -> TurnResult:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backend", choices=BACKENDS, help="of ours and of serial-fast (default: the service's own)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each turn (default %(default)s)")
+    parser.add_argument("--backend", choices=BACKENDS, help="backend of ours and serial-fast (default: the service's)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds per turn (default %(default)s)")
     parser.add_argument(
-        "--turns", type=int, default=3, help="of each server, pass and number of robots (default %(default)s)"
+        "--turns", type=int, default=3, help="turns per server, pass and number of robots (default %(default)s)"
     )
-    parser.add_argument("--one-backend", action="store_true", help="leave out ours on the other backend")
+    parser.add_argument("--one-backend", action="store_true", help="do not run ours on the other backend")
     args = parser.parse_args()
     serve_process.raise_on_sigterm()
     runnable = BACKENDS if find_obstacle(REPOSITORY) is None else BACKENDS[1:]
@@ -242,7 +243,7 @@ def report(comparison: Comparison, backend: str) -> dict[str, Any]:
 
 
 def medians(turns: Sequence[TurnResult]) -> dict[str, float | None]:
-    """Of a server's turns: the median of rates and shares, and percentiles of all their plans; None without a plan."""
+    """Medians of a server's rates and shares over its turns, and percentiles of all plans (None without a plan)."""
     every = [seconds * 1e3 for turn in turns for seconds in turn.seconds]
     p50, p99 = (round(float(each), 1) for each in np.percentile(every, [50, 99])) if every else (None, None)
     return {
@@ -255,13 +256,13 @@ def medians(turns: Sequence[TurnResult]) -> dict[str, float | None]:
 
 
 def ratio(passes: Mapping[str, Mapping[str, Any]], name: str, robots: int, other: str) -> float:
-    """Our throughput over another server's."""
+    """Ratio of our throughput to another server's."""
     servers = passes[name][str(robots)]
     return round(float(servers["ours"]["plans_per_s"] / servers[other]["plans_per_s"]), 2)
 
 
 def spread(seconds: Sequence[float]) -> float:
-    """p99 over p50."""
+    """Ratio of p99 to p50."""
     p50, p99 = np.percentile(seconds, [50, 99])
     return round(float(p99 / p50), 3)
 

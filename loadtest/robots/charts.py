@@ -1,7 +1,7 @@
 """Drawing for the plots: a figure over the run's time, time bins, and the figure as inline SVG.
 
-Uses matplotlib's figures directly, without pyplot's global state and without a display. This module knows nothing of
-what is plotted.
+It uses matplotlib's figures directly, without pyplot's global state and without a display. This module does not know
+the meaning of the values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from loadtest.robots.event_log import EventLog, PhaseRecord
 
 COLOURS = ("#0b62c4", "#c2410c", "#2f855a", "#8b5cf6", "#8b95a1", "#b7791f")
 MAX_BINS = 120
-STYLE: Any = {  # rc_context takes literal keys only, by its stub
+STYLE: Any = {  # the type stub of rc_context accepts literal keys only
     "svg.fonttype": "none",  # text stays text, in the page's own font
     "svg.hashsalt": "wavserve",
     "font.size": 9,
@@ -108,7 +108,7 @@ def mark_phases(axes: Axes, phases: Sequence[PhaseRecord], zero: float) -> None:
 
 
 def stacked_bars(axes: Axes, timeline: Timeline, layers: Sequence[tuple[str, Sequence[float], str]]) -> None:
-    """Stacked bars over time. A layer is (name, one value per bin, colour); layers of zeros are left out."""
+    """Stacked bars over time. A layer is (name, one value per bin, colour). Layers of zeros are not drawn."""
     below = [0.0] * timeline.count
     for name, values, colour in layers:
         if any(values):

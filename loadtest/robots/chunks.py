@@ -1,8 +1,7 @@
 """A robot's playback of action chunks: when it requests the next chunk, and how long it stood still.
 
 Times are seconds of the caller's clock; nothing here waits. A chunk is aligned to the control step at which its images
-were taken. The `replan_at` steps that remained at that time have been executed when the chunk begins, so the robot
-executes the chunk's actions after those.
+were taken. The robot executes `replan_at` steps while the chunk is planned. It therefore skips that many actions.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from loadtest.robots.scenario import RobotGroup
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """A chunk that ran out before the next one came. `at` is when it ran out."""
+    """The time from the end of a chunk, `at`, until the next chunk arrives."""
 
     at: float
     seconds: float
@@ -22,7 +21,7 @@ class Stall:
 
 @dataclass(slots=True)
 class Playback:
-    """The chunk that is being executed. A new chunk begins where the old one ends, or on arrival if that is later."""
+    """The chunk that is being executed. A new chunk begins at the end of the old one, or at its later arrival."""
 
     executed: int
     control_hz: float
@@ -64,11 +63,11 @@ class Playback:
         return self._first_step + min(max(done, 0), self.executed)
 
     def extend_to(self, now: float) -> None:
-        """Lets the running chunk last until now: waiting for a slot is no stall."""
+        """Extends the running chunk until now, because a wait for a slot is not a stall."""
         if self._ends is not None:
             self._ends = now
 
     def pause(self, now: float) -> None:
-        """Switches the robot off for a while. The next chunk continues no earlier one."""
+        """Switches the robot off for a while. The next chunk begins on arrival, and the pause is not a stall."""
         self._first_step = self.step(now)
         self._began = self._ends = None

@@ -1,6 +1,6 @@
-"""The criteria of a run, as aims: what is judged, its threshold, what was seen, and whether the aim is met.
+"""The criteria of a run, as aims: each with its threshold, the measured value, and whether it is met.
 
-`figures` does the arithmetic, and the scenario has the thresholds.
+`figures` does the arithmetic. The scenario has the thresholds.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from loadtest.robots.event_log import EventLog, PhaseRecord, RequestRecord
 from loadtest.robots.scenario import Scenario, Thresholds
 
 MIN_OFFERED_SHARE = 0.95
-"""Least share of an open-loop phase's requests that must be sent; below it, the load was lower than stated."""
+"""Minimum share of an open-loop phase's requests that must be sent. Below it, the load was lower than stated."""
 MB = 1e6
 MIN_SLOPE_S = 60.0
-"""Least time over which a growth a minute is judged."""
+"""Minimum seconds over which the growth of memory is judged."""
 
 
 def evaluate(scenario: Scenario, log: EventLog) -> list[Aim]:
@@ -30,7 +30,7 @@ def evaluate(scenario: Scenario, log: EventLog) -> list[Aim]:
 
 
 def nothing_lost(log: EventLog) -> Iterator[Aim]:
-    """In all phases, each request has one answer, and it is its own."""
+    """Each request has exactly one matching answer, in all phases."""
     requests = log.requests
     lost = [request for request in requests if request.outcome == "lost"]
     without_end = figures.unaccounted(requests) + log.in_flight
@@ -59,14 +59,14 @@ def nothing_late(log: EventLog) -> Aim:
 
 
 def overload(thresholds: Thresholds, log: EventLog) -> Iterator[Aim]:
-    """The criteria of the overload scenario: of each judged phase, and of the recovery after the last one."""
+    """The criteria of the overload scenario: those of each judged phase, and the recovery after the last one."""
     judged = [phase for phase in log.phases if phase.judged]
     for phase in judged:
         requests = log.requests_of(phase.name)
         yield offered_load(phase, requests)
         yield deadlines_met(thresholds, phase, requests)
         yield goodput(thresholds, phase, requests, figures.capacity(log))
-        health_s = [probe.value for probe in figures.within(log.health, phase)]
+        health_s = [probe.value for probe in figures.during(log.health, phase)]
         yield refusal_latency(thresholds, phase, requests, health_s)
         if phase.ended - phase.began - thresholds.settled_s >= MIN_SLOPE_S:
             yield memory_growth(thresholds, phase, log)
@@ -74,7 +74,7 @@ def overload(thresholds: Thresholds, log: EventLog) -> Iterator[Aim]:
 
 
 def mixed(thresholds: Thresholds, log: EventLog) -> Iterator[Aim]:
-    """Other robots raise a group's p99 by one slice at most: the group waits only for the calls that already run."""
+    """Other robots raise a group's p99 by one slice at most: the group waits only for calls that already run."""
     alone = log.measuring("alone")
     for phase in (phase for phase in log.phases if phase.judged):
         for name in alone.robots:
@@ -86,7 +86,7 @@ def mixed(thresholds: Thresholds, log: EventLog) -> Iterator[Aim]:
 
 
 def offered_load(phase: PhaseRecord, requests: list[RequestRecord]) -> Aim:
-    """Whether the robots sent requests at the phase's rate. Otherwise it was no overload."""
+    """The robots sent requests at the phase's rate. If they did not, the service was not overloaded as intended."""
     offered = phase.offered_per_s or 0.0
     rate = len(requests) / (phase.ended - phase.began)
     met = rate >= MIN_OFFERED_SHARE * offered > 0
@@ -112,7 +112,7 @@ def goodput(thresholds: Thresholds, phase: PhaseRecord, requests: list[RequestRe
 def refusal_latency(
     thresholds: Thresholds, phase: PhaseRecord, requests: list[RequestRecord], health_s: list[float]
 ) -> Aim:
-    """A refusal costs hardly more than the cheapest request at the same time. Met when nothing was refused."""
+    """The p99 of refusals is close to that of /healthz, the cheapest request. Met when nothing was refused."""
     refused = [request.seconds for request in requests if request.outcome == "refused"]
     name, aim = f"{phase.name}: p99 of refusals above /healthz's p99", f"<= {thresholds.refusal_ms:g} ms"
     refusal, health = figures.percentile(refused, 99), figures.percentile(health_s, 99)
@@ -129,7 +129,7 @@ def memory_growth(thresholds: Thresholds, phase: PhaseRecord, log: EventLog) -> 
     """The service's resident memory does not grow once the overload has settled."""
     name, aim = f"{phase.name}: growth of resident memory", f"<= {thresholds.growth_mb_min:g} MB/min"
     settled = phase.began + thresholds.settled_s
-    readings = [reading for reading in figures.within(log.memory, phase) if reading.at >= settled]
+    readings = [reading for reading in figures.during(log.memory, phase) if reading.at >= settled]
     per_s = figures.slope(readings)
     if per_s is None:
         return entry(name, aim, f"not measured: {len(readings)} readings", False)

@@ -12,8 +12,14 @@ from loadtest.robots.chunks import Stall
 from loadtest.robots.replies import Reply
 
 OUTCOMES = ("answered", "refused", "missed", "failed", "lost")
-"""How a request ends: with actions; refused for overload; its deadline missed, as the service reports; another error;
-no answer at all."""
+"""How a request ends:
+
+- `answered`: with actions
+- `refused`: for overload
+- `missed`: the service reports a missed deadline
+- `failed`: with another error
+- `lost`: without an answer
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class StallRecord:
 
 @dataclass(frozen=True, slots=True)
 class PhaseRecord:
-    """A phase as it was run: its robots sent requests from `began` to `ended`."""
+    """A phase of the run. Its robots sent requests from `began` to `ended`."""
 
     name: str
     began: float
@@ -78,7 +84,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """One scrape of /metrics: gauges as they are, counters since the service's start, by name and label value."""
+    """One scrape of /metrics: current gauges, and counters since the service's start, by verb."""
 
     at: float
     queue_depth: float
@@ -100,11 +106,11 @@ class EventLog:
     health: list[Reading] = field(default_factory=list)
     """round trips to /healthz"""
     lags: list[Reading] = field(default_factory=list)
-    """how late this process woke up; `at` is when it was due"""
+    """delay of this process's wake-ups; `at` is when the wake-up was due"""
     memory: list[Reading] = field(default_factory=list)
     scrapes: list[Scrape] = field(default_factory=list)
     in_flight: int = 0
-    """requests sent and not ended"""
+    """requests without an outcome so far"""
 
     def phase(self, name: str) -> PhaseRecord:
         """The phase with this name. Raises LookupError when none was run."""

@@ -1,7 +1,6 @@
 """The figures of a run: rates, percentiles, shares and slopes of an event log, while it grows and at its end.
 
-Seconds in, seconds out; only the results are in milliseconds and megabytes. This module knows no threshold of a
-scenario.
+All times are in seconds. This module knows no threshold of a scenario.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from loadtest.robots.event_log import EventLog, PhaseRecord, Reading, RequestRec
 
 NORMAL_WINDOW_S = 3.0
 NORMAL_MIN_PLANS = 3
-"""Plans that a window needs for a median."""
+"""Minimum number of plans in a window."""
 
 
 def percentile(values: Iterable[float], q: float) -> float | None:
@@ -29,13 +28,13 @@ def answered(requests: Iterable[RequestRecord]) -> list[RequestRecord]:
     return [request for request in requests if request.outcome == "answered"]
 
 
-def within(readings: Iterable[Reading], phase: PhaseRecord) -> list[Reading]:
+def during(readings: Iterable[Reading], phase: PhaseRecord) -> list[Reading]:
     """The readings taken during a phase."""
     return [reading for reading in readings if phase.began <= reading.at <= phase.ended]
 
 
 def capacity(log: EventLog, measure: str = "capacity") -> float:
-    """Plans a second in the phase that measures `capacity` or `floor`, from its begin until its last plan is answered.
+    """Plans a second in the phase that measures `capacity` or `no-planning`, from its start until its last answer.
 
     Raises LookupError when no plan was answered in it.
     """
@@ -47,7 +46,10 @@ def capacity(log: EventLog, measure: str = "capacity") -> float:
 
 
 def lone_s(log: EventLog) -> float:
-    """The median plan in the phase that measures a lone robot. Raises LookupError when no plan was answered in it."""
+    """The median seconds of a plan in the phase that measures a lone robot.
+
+    Raises LookupError when no plan was answered in it.
+    """
     phase = log.measuring("lone")
     median = percentile((request.seconds for request in answered(log.requests_of(phase.name))), 50)
     if median is None:
@@ -56,7 +58,7 @@ def lone_s(log: EventLog) -> float:
 
 
 def p99_s(log: EventLog, phase: PhaseRecord, group: str) -> float:
-    """The p99 of a group's plans in a phase. Raises LookupError when none was answered."""
+    """The p99 of a group's plans in a phase, in seconds. Raises LookupError when none was answered."""
     done = answered(log.requests_of(phase.name))
     p99 = percentile((request.seconds for request in done if request.group == group), 99)
     if p99 is None:
@@ -82,9 +84,10 @@ class Lateness:
 def lateness(log: EventLog, phase: PhaseRecord) -> list[Lateness]:
     """Every answer of a phase that reached its robot after the deadline.
 
-    Allowed is the longest delay of this process's event loop while the robot waited, plus the phase's p99 of /healthz.
+    `allowed_s` is the longest delay of this process's event loop while the robot waited, plus the phase's p99 of
+    /healthz.
     """
-    network = percentile((probe.value for probe in within(log.health, phase)), 99) or 0.0
+    network = percentile((probe.value for probe in during(log.health, phase)), 99) or 0.0
     dues = np.array([lag.at for lag in log.lags])
     delays = np.array([lag.value for lag in log.lags])
     late = []
@@ -121,13 +124,13 @@ def admitted(requests: Iterable[RequestRecord]) -> list[RequestRecord]:
 
 
 def repeated(requests: Iterable[RequestRecord]) -> int:
-    """How many answers came again for another request of the same robot."""
+    """How many answers a robot received again, for another of its requests."""
     named = Counter((request.robot, request.reply.chunk_id) for request in requests if request.reply is not None)
     return sum(count - 1 for count in named.values())
 
 
 def unaccounted(requests: Iterable[RequestRecord]) -> int:
-    """How many sequence numbers a robot used without a record of the request, or with more than one."""
+    """How many sequence numbers of the robots have no record, or more than one."""
     numbers: dict[str, list[int]] = {}
     for request in requests:
         numbers.setdefault(request.robot, []).append(request.sequence)
@@ -135,9 +138,10 @@ def unaccounted(requests: Iterable[RequestRecord]) -> int:
 
 
 def slope(readings: Sequence[Reading]) -> float | None:
-    """Growth a second: the median of the slopes between any two readings (Theil and Sen); None of fewer than three.
+    """Growth a second: the median of the slopes between any two readings (Theil and Sen).
 
-    Memory that is released for a moment and taken again (protobuf trims the heap now and then) makes no trend.
+    None with fewer than three readings. A short dip does not change the median much: protobuf, for example, trims the
+    heap now and then.
     """
     if len(readings) < 3:
         return None
@@ -147,7 +151,7 @@ def slope(readings: Sequence[Reading]) -> float | None:
 
 
 def jain(counts: Iterable[float]) -> float | None:
-    """Jain's fairness index: 1 when all have the same, 1/n when one has all, None when nobody has any."""
+    """Jain's fairness index: 1 if all counts are equal, 1/n if only one is above 0, None if none is."""
     shares = np.array(list(counts), float)
     return float(shares.sum() ** 2 / (len(shares) * (shares**2).sum())) if shares.any() else None
 
@@ -155,8 +159,8 @@ def jain(counts: Iterable[float]) -> float | None:
 def normal_after_s(requests: Iterable[RequestRecord], since: float, limit_s: float) -> float | None:
     """Seconds from `since` until latency is normal again; None when it never is.
 
-    It is normal from the first plan that takes at most `limit_s`, if the median of the plans sent within
-    NORMAL_WINDOW_S from then takes at most `limit_s` too, and there are at least NORMAL_MIN_PLANS of them.
+    It is normal from the first plan that meets two conditions. The plan took at most `limit_s`. At least
+    NORMAL_MIN_PLANS plans were sent in the NORMAL_WINDOW_S from then, and their median is at most `limit_s`.
     """
     done = sorted(answered(requests), key=lambda request: request.sent)
     for first in done:

@@ -1,4 +1,4 @@
-"""What the simulated robots observe: the recorded LIBERO frames, in a loop, as PNG files."""
+"""The observations of the simulated robots: recorded LIBERO frames as PNG files, in a loop."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ class Frames:
         return cls(tuple(observations))
 
     def at(self, number: int) -> Observation:
-        """The observation with this number; after the last one it begins again."""
+        """The observation with this number. After the last one the first one follows."""
         return self.observations[number % len(self.observations)]

@@ -1,8 +1,8 @@
 """When robots may send requests: closed loop, or open loop at a fixed rate over all robots of a phase.
 
-A robot waits for a slot before every request. In a closed loop it may always send, so a slow service is offered less
-load. In an open loop the rate does not depend on the answers: a phase has more robots than can be answered at once, and
-any free robot takes the next slot.
+A robot waits for a slot before every request. In a closed loop it may always send, so a slow service receives fewer
+requests. In an open loop the rate does not depend on the answers: a phase has more robots than the service can answer
+at once, and any free robot takes the next slot.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Pacing(Protocol):
 
     @property
     def open_loop(self) -> bool:
-        """Whether the rate is fixed and the robots have to wait for slots."""
+        """Whether the rate is fixed and the robots wait for slots."""
         ...
 
     async def slot(self) -> bool:
-        """Waits for the next slot. False: the phase is over and there are no more slots."""
+        """Waits for the next slot. Returns False when the phase is over and has no more slots."""
         ...
 
 

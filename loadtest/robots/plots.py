@@ -181,7 +181,7 @@ PLOTS: dict[str, tuple[Plot, str]] = {
         "From receipts, without the warm-up. Slices of a plan run in parallel, so the stages add up to more than the "
         "total.",
     ),
-    "Latency over time": (latency, "As the robots saw it: answered plans, by the time of their answer."),
+    "Latency over time": (latency, "Answered plans, measured by the robots, by the time of their answer."),
     "Deadline hits": (
         deadlines,
         "met_degraded: in time, with fewer iterations than requested. none: there was no deadline. missed: the service "
@@ -202,7 +202,7 @@ PLOTS: dict[str, tuple[Plot, str]] = {
     ),
     "Stalls": (
         stalls,
-        "Seconds that robots stood still because the next chunk had not come, by the time at which the last one ran "
+        "Seconds that robots stood still because the next chunk had not arrived, by the time at which the last one ran "
         "out.",
     ),
     "Memory": (
@@ -218,7 +218,7 @@ def _without_warm_up(log: EventLog) -> list[RequestRecord]:
 
 
 def _stage_rows(done: list[RequestRecord]) -> list[tuple[str, list[float]]]:
-    """Stage -> seconds in every plan that had it, stages in the order of their first appearance, totals last."""
+    """Stage -> its seconds in every plan that had it. Stages are in order of first appearance, with totals last."""
     rows: dict[str, list[float]] = {}
     for request in done:
         assert request.reply is not None, "an answered request has a reply"

@@ -1,4 +1,4 @@
-"""Probes beside the robots: round trips to /healthz, this process's own lateness, /metrics, and resident memory.
+"""Probes of a run: round trips to /healthz, delays of this process, /metrics, and resident memory.
 
 Each probe is an endless task that the run cancels. A reading that fails is left out of the log.
 """
@@ -22,7 +22,7 @@ SCRAPE_EVERY_S = 1.0
 
 
 async def watch_health(client: httpx.AsyncClient, log: EventLog) -> None:
-    """Round trips of the cheapest request: what network, event loops and waiting for a processor add to any request."""
+    """Round trips of the cheapest request: the time that network, event loops and a busy processor add to each one."""
     while True:
         began = time.monotonic()
         with contextlib.suppress(httpx.HTTPError):
@@ -32,7 +32,7 @@ async def watch_health(client: httpx.AsyncClient, log: EventLog) -> None:
 
 
 async def watch_lag(log: EventLog) -> None:
-    """How late this process's event loop wakes up: the part of a robot's times that is not the service's."""
+    """Delays of this process's event loop: the part of a measured time that the service does not cause."""
     while True:
         due = time.monotonic() + LAG_EVERY_S
         await asyncio.sleep(LAG_EVERY_S)
@@ -59,7 +59,7 @@ async def watch_memory(pid: int, log: EventLog) -> None:
 
 
 def resident(service: psutil.Process) -> float:
-    """Bytes; 0 after the process exit. Shared memory counts once for each process that shares it."""
+    """Resident bytes; 0 after the process exit. Shared memory counts once for each process that shares it."""
     return float(sum(_sizes(service)))
 
 

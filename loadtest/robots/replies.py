@@ -10,7 +10,7 @@ from wavserve.core.messages import ActionChunk, Observation
 from wavserve.core.types import Stop
 
 ROUNDING_S = 1e-3
-"""Tolerance of durations: they travel in milliseconds and as rounded floats."""
+"""Tolerance of durations: they are sent in milliseconds and as rounded floats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ def from_json(answer: Mapping[str, Any]) -> Reply:
 
 
 def contradictions(sent: Observation, reply: Reply, elapsed_s: float, min_steps: int) -> Iterator[str]:
-    """Every way in which a reply contradicts its request or itself, as text; normally none.
+    """Every way in which a reply contradicts its request or itself, as text. A correct reply has none.
 
-    `elapsed_s` is how long the robot waited. `min_steps` is how many steps the chunk must have.
+    `elapsed_s` is the time that the robot waited. `min_steps` is the minimum length of the chunk.
     """
     if reply.sequence != sent.sequence or reply.receipt_sequence != sent.sequence:
         yield f"sequence: sent {sent.sequence}, answered {reply.sequence}, receipt {reply.receipt_sequence}"

@@ -1,6 +1,6 @@
 """A run's results as plain data for JSON: figures of each phase and group, series by the second, and the aims.
 
-Milliseconds, megabytes and counts. A figure without data is null.
+Times are in milliseconds, sizes in megabytes. A figure without data is null.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def phase_figures(log: EventLog, phase: PhaseRecord) -> dict[str, Any]:
         **_times(requests),
         "missed_ms": spread(request.seconds for request in requests if request.outcome == "missed"),
         "retry_after_ms": spread(retry_after),
-        "healthz_ms": spread(probe.value for probe in figures.within(log.health, phase)),
-        "client_lag_ms": spread(lag.value for lag in figures.within(log.lags, phase)),
+        "healthz_ms": spread(probe.value for probe in figures.during(log.health, phase)),
+        "client_lag_ms": spread(lag.value for lag in figures.during(log.lags, phase)),
         "deadlines": deadlines(log, phase, requests),
         "stalls": {
             "count": len(stalls),
@@ -87,7 +87,7 @@ def outcomes(requests: list[RequestRecord]) -> dict[str, int]:
 
 
 def deadlines(log: EventLog, phase: PhaseRecord, requests: list[RequestRecord]) -> dict[str, Any]:
-    """How plans met their deadlines: by their receipts, by the service's clock, and as the robots saw it."""
+    """Deadline results in three ways: from the receipts, by the service's clock, and by the robots' clock."""
     by_receipt = Counter(request.reply.deadline for request in requests if request.reply is not None)
     late = figures.lateness(log, phase)
     limits = {round(request.deadline_s * 1e3) for request in requests if request.deadline_s is not None}
@@ -104,7 +104,7 @@ def deadlines(log: EventLog, phase: PhaseRecord, requests: list[RequestRecord]) 
 
 def memory(log: EventLog, phase: PhaseRecord) -> dict[str, float] | None:
     """Resident memory of the service in a phase: first, last, largest, and its slope."""
-    readings = figures.within(log.memory, phase)
+    readings = figures.during(log.memory, phase)
     if not readings:
         return None
     sizes = [reading.value / MB for reading in readings]
@@ -114,7 +114,7 @@ def memory(log: EventLog, phase: PhaseRecord) -> dict[str, float] | None:
 
 
 def spread(seconds: Iterable[float]) -> dict[str, float] | None:
-    """Percentiles and the largest, in milliseconds; None when there are no values."""
+    """Percentiles and the maximum, in milliseconds; None without values."""
     values = list(seconds)
     if not values:
         return None
@@ -141,7 +141,7 @@ def series(log: EventLog) -> dict[str, list[dict[str, float]]]:
 
 
 def batch(old: Scrape, now: Scrape, verbs: Iterable[str] = ("imagine", "score", "value_features", "decode")) -> float:
-    """Mean number of sample groups joined in a planning call between two scrapes; 0 without a call."""
+    """Mean number of sample groups in a planning call between two scrapes; 0 without a call."""
     calls = sum(now.call_count.get(verb, 0) - old.call_count.get(verb, 0) for verb in verbs)
     groups = sum(now.call_groups.get(verb, 0) - old.call_groups.get(verb, 0) for verb in verbs)
     return round(groups / calls, 3) if calls > 0 else 0.0

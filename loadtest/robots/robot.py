@@ -1,7 +1,7 @@
 """A simulated robot: observes, requests a chunk, executes it at its control rate, and requests the next in time.
 
-The robot trusts the service: after a refusal it waits for the retry time that the service sent and observes anew; after
-a missed deadline it requests again at once. Clock and transport are injected.
+After a refusal the robot waits for the retry time that the service sent, and observes anew. After a missed deadline it
+sends another request at once. Clock and transport are injected.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A robot's part in one phase: until when, at which pace, over which transport, and with which deadline."""
+    """A robot's part in one phase: its end, pacing, transport and deadline."""
 
     phase: str
     until: float
@@ -68,7 +68,7 @@ class Assignment:
 
 
 class Robot:
-    """One robot with a session of its own, which lasts from phase to phase."""
+    """One robot with its own session, which continues in later phases."""
 
     def __init__(self, identity: Identity, frames: Frames, log: EventLog, clock: Clock) -> None:
         self._identity = identity
@@ -82,7 +82,7 @@ class Robot:
         self._accepted_step = 0
         """control step of the last observation that was answered"""
         self._chunk_due = False
-        """a request was sent, and no chunk has come since"""
+        """a request was sent, and no chunk has arrived since"""
 
     async def work(self, assignment: Assignment) -> None:
         """Requests and executes until the end of the assignment, then waits for the request in flight."""
@@ -156,7 +156,7 @@ class Robot:
         except DeadlineExceeded as error:
             return self._end(request, "missed", error.message)
         except UnknownSession as error:
-            self._session = None  # the service has dropped it: the next observation opens another
+            self._session = None  # the service has dropped the session: the next observation opens another
             return self._end(request, "failed", error.message)
         except WavserveError as error:
             return self._end(request, "failed", f"{type(error).__name__}: {error.message}")

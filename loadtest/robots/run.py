@@ -24,7 +24,7 @@ from loadtest.robots.transports import ANSWER_TIMEOUT_S, transport_for
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A running service: its base URL, its gRPC `host:port`, and its process id where that is known."""
+    """A running service: its base URL, its gRPC `host:port`, and its process id if known."""
 
     http: str
     grpc: str | None
@@ -108,7 +108,7 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def _probing(self, client: httpx.AsyncClient) -> AsyncIterator[None]:
-        """Runs the probes for the length of a block. Raises the error of a probe that broke."""
+        """Runs the probes until the end of the block. Raises the error of a probe that failed."""
         watching = [probes.watch_health(client, self.log), probes.watch_lag(self.log)]
         watching.append(probes.watch_metrics(client, self.log))
         if self.target.pid is not None:

@@ -1,7 +1,7 @@
-"""A scenario: which robots run when, how they behave, and what is judged. Read from TOML, checked, frozen.
+"""A scenario: its robots and their behaviour, its phases, and its criteria. It is read from TOML, checked and frozen.
 
-An unknown key or a wrong value is refused with file, key, expected and actual. This module knows nothing of how robots
-or services work.
+An unknown key or a wrong value raises ScenarioError with file, key, expected and actual. This module does not know how
+robots or services work.
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ from pydantic_core import ErrorDetails
 FOLDER = Path(__file__).parents[1] / "scenarios"
 
 Edge = Literal["http-json", "http-multipart", "grpc"]
-Measure = Literal["capacity", "floor", "lone", "alone"]
-"""What a phase measures: plans a second at full load; the same without planning (K=0); the latency of one robot alone;
-the latency of one group alone."""
+Measure = Literal["capacity", "no-planning", "lone", "alone"]
+"""What a phase measures:
+
+- `capacity`: plans a second at full load
+- `no-planning`: plans a second at full load without planning (K=0)
+- `lone`: the latency of a single robot
+- `alone`: the latency of its groups, for comparison with a judged phase
+"""
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
 class ScenarioError(ValueError):
-    """A scenario that cannot be run; the message says where and why."""
+    """A scenario that cannot be run. The message names the place and the reason."""
 
 
 class _Table(BaseModel):
@@ -40,20 +45,20 @@ class RobotGroup(_Table):
 
     edge: Edge = Field(description="transport to the service")
     control_hz: Positive = Field(default=20.0, description="steps executed a second")
-    executed: int = Field(default=8, ge=0, description="steps executed of a chunk; 0: request the next at once")
-    replan_at: int = Field(default=4, ge=0, description="request the next chunk when this many steps remain")
+    executed: int = Field(default=8, ge=0, description="steps executed of each chunk; 0: request the next one at once")
+    replan_at: int = Field(default=4, ge=0, description="remaining steps at which the robot requests the next chunk")
     think_s: Seconds = Field(default=0.0, description="pause before every request")
-    jitter_s: Seconds = Field(default=0.0, description="largest random time added to every pause")
-    honours_retry_after: bool = Field(default=True, description="wait for the retry time of a refusal")
+    jitter_s: Seconds = Field(default=0.0, description="maximum random time added to every pause")
+    honours_retry_after: bool = Field(default=True, description="whether to wait for the retry time of a refusal")
     deadline_ms: Count | None = Field(default=None, description="deadline of every request")
     deadline_plans: Positive | None = Field(
-        default=None, description="the same, in units of a lone robot's plan, which an earlier phase measures"
+        default=None, description="the deadline as a multiple of the lone robot's plan, which an earlier phase measures"
     )
     planner: Mapping[str, str | bool | int | float] = Field(default={}, description="planner options of every request")
 
     @property
     def min_chunk_steps(self) -> int:
-        """Steps that a chunk must have: those that pass while it is planned, then those that are executed."""
+        """Minimum length of a chunk: the steps that pass while it is planned, then the steps that are executed."""
         return self.replan_at + self.executed
 
     @model_validator(mode="after")
@@ -66,58 +71,60 @@ class RobotGroup(_Table):
 
 
 class Phase(_Table):
-    """A number of robots of each group for a time."""
+    """A part of the run, with a fixed number of robots of each group."""
 
-    name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
-    duration_s: Positive
+    name: str = Field(pattern=r"^[a-z0-9-]{1,40}$", description="name of the phase in results and plots")
+    duration_s: Positive = Field(description="length of the phase")
     robots: Mapping[str, Count] = Field(min_length=1, description="group -> number of robots")
-    ramp_s: Seconds = Field(default=0.0, description="time over which the robots start, evenly spread")
+    ramp_s: Seconds = Field(default=0.0, description="time over which the starts of the robots are spread")
     load: Positive | None = Field(
         default=None,
-        description="requests a second of all robots together, as a multiple of `load_of`; none: closed loop",
+        description="requests a second of all robots together, as a multiple of the rate `load_of`; none: closed loop",
     )
-    load_of: Literal["capacity", "floor"] = Field(
-        default="capacity", description="which measured rate `load` multiplies"
+    load_of: Literal["capacity", "no-planning"] = Field(
+        default="capacity", description="measured rate that `load` multiplies"
     )
     measures: Measure | None = Field(default=None, description="what this phase measures for later phases and criteria")
-    judged: bool = Field(default=False, description="whether the scenario's criteria apply")
-    overlaps: bool = Field(default=False, description="begins while requests of the phase before are in flight")
-    warm_up: bool = Field(default=False, description="left out of totals over phases")
+    judged: bool = Field(default=False, description="whether the criteria of `judge` apply to this phase")
+    overlaps: bool = Field(default=False, description="whether it begins before the previous phase's requests end")
+    warm_up: bool = Field(default=False, description="whether totals over phases exclude this phase")
 
 
 class ServiceOptions(_Table):
-    """Options of the service that the load test starts, when no running one is given."""
+    """Options of the service that the load test starts. A running service (`--url`) accepts none."""
 
-    settings: tuple[str, ...] = Field(default=(), description="KEY=VALUE of `wavserve serve --set`")
-    slow_ms: Seconds = Field(default=0.0, description="added to every backend call")
+    settings: tuple[str, ...] = Field(default=(), description="KEY=VALUE arguments of `wavserve serve --set`")
+    slow_ms: Seconds = Field(default=0.0, description="milliseconds added to every backend call")
 
 
 class Thresholds(_Table):
-    """The thresholds of `judge = "overload"`, and `slice_ms` for `judge = "mixed"`."""
+    """Thresholds of the criteria: `slice_ms` for `judge = "mixed"`, the others for `judge = "overload"`."""
 
-    met: float = Field(default=0.95, description="least share of admitted plans that meet their deadline")
-    goodput: float = Field(default=0.8, description="least rate of plans in time, over the measured capacity")
-    refusal_ms: float = Field(default=20.0, description="most that a refusal's p99 may exceed that of /healthz")
-    growth_mb_min: float = Field(default=1.0, description="most growth of resident memory, MB a minute")
-    settled_s: Seconds = Field(default=20.0, description="start of a phase that the growth of memory leaves out")
-    normal: float = Field(default=1.5, description="highest normal p50, over the lone robot's")
-    normal_within_s: Seconds = Field(default=5.0, description="time after the overload until p50 must be normal again")
-    slice_ms: float = Field(default=200.0, description="most that others may raise a group's p99: `batcher.slice_s`")
+    met: float = Field(default=0.95, description="minimum share of admitted plans that meet their deadline")
+    goodput: float = Field(default=0.8, description="minimum rate of plans in time, as a share of capacity")
+    refusal_ms: float = Field(default=20.0, description="maximum p99 of refusals above the p99 of /healthz")
+    growth_mb_min: float = Field(default=1.0, description="maximum growth of resident memory, in MB a minute")
+    settled_s: Seconds = Field(default=20.0, description="initial seconds excluded from the memory slope")
+    normal: float = Field(default=1.5, description="maximum p50 after recovery, as a multiple of the lone robot's p50")
+    normal_within_s: Seconds = Field(default=5.0, description="maximum time from the overload's end to a normal p50")
+    slice_ms: float = Field(default=200.0, description="maximum rise of a group's p99; `batcher.slice_s` in ms")
 
 
 class Scenario(_Table):
     """A whole scenario."""
 
-    about: str
-    seed: int = Field(default=0, ge=0)
+    about: str = Field(description="one or two sentences about the scenario, shown on the page")
+    seed: int = Field(default=0, ge=0, description="seed of the first robot; each further robot has the next number")
     nice: int = Field(
-        default=0, ge=0, le=19, description="added to this process's niceness, so that it takes little from the service"
+        default=0, ge=0, le=19, description="niceness of the load test, so that the service gets more processor time"
     )
-    judge: Literal["nothing-lost", "overload", "mixed"] = "nothing-lost"
-    aims: Thresholds = Thresholds()
-    service: ServiceOptions = ServiceOptions()
-    robots: Mapping[str, RobotGroup] = Field(min_length=1)
-    phases: tuple[Phase, ...] = Field(min_length=1)
+    judge: Literal["nothing-lost", "overload", "mixed"] = Field(
+        default="nothing-lost", description="criteria: those of every run, or also those of `overload` or `mixed`"
+    )
+    aims: Thresholds = Field(default=Thresholds(), description="thresholds of the criteria")
+    service: ServiceOptions = Field(default=ServiceOptions(), description="options of the service")
+    robots: Mapping[str, RobotGroup] = Field(min_length=1, description="name of a group -> its robots' behaviour")
+    phases: tuple[Phase, ...] = Field(min_length=1, description="the phases, in order")
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
@@ -152,7 +159,10 @@ class Scenario(_Table):
             raise ValueError(f"{where}: the deadlines of {relative[0]} need an earlier phase that measures lone")
 
     def lasting(self, duration_s: float) -> Scenario:
-        """The same scenario with a longest phase of `duration_s`. Raises ScenarioError when that is not above 0."""
+        """The same scenario with its longest phase changed to `duration_s`.
+
+        Raises ScenarioError when `duration_s` is not above 0.
+        """
         if not duration_s > 0:
             raise ScenarioError(f"duration: expected seconds above 0, got {duration_s}")
         longest = max(self.phases, key=lambda phase: phase.duration_s)

@@ -1,6 +1,6 @@
 """A `wavserve serve` with a slow backend: every backend call takes longer by a fixed time.
 
-Takes `--slow-ms` and the arguments of `wavserve serve`. For the scenario `slow-backend`.
+It takes `--slow-ms` and the arguments of `wavserve serve`.
 """
 
 from __future__ import annotations

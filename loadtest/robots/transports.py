@@ -1,7 +1,7 @@
-"""How a simulated robot reaches the service: JSON or multipart over HTTP, or gRPC. One observation in, one reply out.
+"""A simulated robot's transports: JSON or multipart over HTTP, or gRPC. Each sends an observation and returns a reply.
 
-Failures have the same types on every transport: the errors of `wavserve.core.errors`, and `RequestLost` when no answer
-came.
+Failures have the same types on every transport: the errors of `wavserve.core.errors`, and `RequestLost` without an
+answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PROBLEM = "urn:wavserve:problem:"
 
 
 class RequestLost(Exception):
-    """No answer came: the connection broke, or ANSWER_TIMEOUT_S passed."""
+    """No answer arrived: the connection broke, or ANSWER_TIMEOUT_S passed."""
 
 
 class Transport(Protocol):
@@ -62,7 +62,7 @@ class HttpTransport:
         """Does nothing: the transport does not own the client."""
 
     def _body(self, observation: Observation) -> tuple[dict[str, Any], dict[str, str]]:
-        """The content arguments of an httpx request, and the headers that go with them."""
+        """The content arguments of an httpx request, and the matching headers."""
         fields = _fields(observation)
         if not self._multipart:
             body = orjson.dumps(fields | {"images": [_image(image) for image in observation.images]})
@@ -73,7 +73,7 @@ class HttpTransport:
 
 
 class GrpcTransport:
-    """gRPC, on a connection of its own."""
+    """gRPC, on its own connection."""
 
     def __init__(self, target: str) -> None:
         self._target = target

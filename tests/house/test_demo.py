@@ -26,6 +26,6 @@ def test_the_demo_writes_the_page(tmp_path: Path) -> None:
     assert len(re.findall(r"^control step \d+: answered", ran.stdout, re.MULTILINE)) == NUM_FRAMES
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert page.count("<h2>") == NUM_FRAMES
-    assert page.count("The future this plan imagines") == 1
+    assert page.count("Imagined future frames") == 1
     assert "Never run them on a robot" in page
     assert "stopping: 0 plans under way" in (tmp_path / "server.log").read_text(encoding="utf-8")

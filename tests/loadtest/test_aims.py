@@ -32,7 +32,7 @@ def test_an_entry_of_numpy_numbers_is_json() -> None:
 
 
 def test_a_part_is_named_before_its_aims() -> None:
-    [aim] = aims.within("plan", [aims.at_most("a", 1.0, 0.5)])
+    [aim] = aims.prefixed("plan", [aims.at_most("a", 1.0, 0.5)])
     assert aim == aims.at_most("plan: a", 1.0, 0.5)
 
 

@@ -1,4 +1,4 @@
-"""Every benchmark's JSON output has the list `aims`: here from small made-up figures, without running a benchmark."""
+"""Every benchmark's JSON output has the list `aims`. The figures are made up; no benchmark runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loadtest.bench import exact, gpu_aims, on_triton, plan, serving
 
 
 def results(output: dict[str, Any]) -> dict[str, bool | None]:
-    """Name -> met, from the output as its reader gets it."""
+    """Name -> met, from the output after a round trip through JSON."""
     aims: list[Aim] = json.loads(json.dumps(output))["aims"]
     assert all(aim.keys() == {"name", "aim", "seen", "met"} for aim in aims)
     return {aim["name"]: aim["met"] for aim in aims}
@@ -107,7 +107,7 @@ def test_the_gpu_report_has_the_aims_of_its_parts() -> None:
         "bfloat16: share of draws with float32's value elites": False,
         "arena: largest action difference, before": True,
         "arena: largest action difference, after": True,
-        "arena: a plan while its owner is dead": False,
+        "arena: a plan after the arena owner's process exit": False,
         "service: largest action difference": False,
         "triton: runs": None,
     }

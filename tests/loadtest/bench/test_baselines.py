@@ -1,4 +1,4 @@
-"""The baseline makes the same plans as ours, so the comparison is one of speed alone."""
+"""The baseline makes the same plans as the service, so the benchmark compares speed only."""
 
 from __future__ import annotations
 

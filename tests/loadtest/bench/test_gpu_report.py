@@ -1,4 +1,4 @@
-"""The GPU report on the CPU at small sizes: every part runs and is checked. CUDA itself needs a GPU."""
+"""The GPU report on the CPU at small sizes: every part runs and is checked. Only a GPU can test CUDA itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loadtest.bench import gpu_report
 ROOT = Path(__file__).parents[3]
 REPORT = (sys.executable, "-m", "loadtest.bench.gpu_report")
 PARTS = ("parity", "exact", "bfloat16", "arena", "plan")
-"""Without `service` and `triton`, whose services have tests of their own."""
+"""All parts but `service` and `triton`, which have other tests."""
 
 
 def test_every_part_runs_and_is_checked(tmp_path: Path) -> None:
@@ -38,8 +38,8 @@ def test_every_part_runs_and_is_checked(tmp_path: Path) -> None:
     assert report["parity"]["checks"] > 30
     assert 0 < report["exact"]["action_difference"]["fast"] <= 1e-4
     assert report["arena"]["action_difference"] == {"before": 0.0, "after": 0.0}
-    assert "process ended" in report["arena"]["a plan while its owner is dead"]
-    assert all(plan["over_floor"] > 0 for plan in report["plan"]["plans"].values())
+    assert "process ended" in report["arena"]["a plan after the arena owner's process exit"]
+    assert all(plan["over_lower_bound"] > 0 for plan in report["plan"]["plans"].values())
 
 
 def test_a_failing_part_is_reported_and_not_raised(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Made-up runs: requests, replies and event logs, with what a test wants to be wrong about them."""
+"""Made-up requests, replies and event logs. A test changes fields to introduce a fault."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def reply(**changes: Any) -> Reply:
 
 
 def answered(sent: float, seconds: float = LONE_S, **changes: Any) -> RequestRecord:
-    """A request that was answered with actions. Its chunk has an id of its own."""
+    """A request that was answered with actions. Its chunk has its own id."""
     fields: dict[str, Any] = {
         "phase": "overload",
         "group": "grpc",
@@ -61,7 +61,7 @@ def ended(outcome: str, sent: float, seconds: float, **changes: Any) -> RequestR
 
 
 def numbered(requests: list[RequestRecord]) -> list[RequestRecord]:
-    """The same requests, each from a robot of its own."""
+    """The same requests, each from its own robot."""
     records = []
     for number, request in enumerate(requests):
         robot = f"{request.group}-{number}"
@@ -71,7 +71,7 @@ def numbered(requests: list[RequestRecord]) -> list[RequestRecord]:
 
 
 def overload_run() -> EventLog:
-    """A run in which every criterion is met: capacity 2 plans/s, 6 requests/s for two minutes, a third answered."""
+    """A run that meets every criterion: capacity 2 plans/s, 6 requests/s for two minutes, a third of them answered."""
     log = EventLog()
     began, over = OVERLOAD
     log.phases = [

@@ -33,7 +33,7 @@ def lose(log: EventLog) -> None:
 
 
 def swallow(log: EventLog) -> None:
-    """A robot's request 1 ended, and request 0 has no record."""
+    """A robot's request 1 has a record, and its request 0 has none."""
     log.requests.append(ended("refused", 110.0, 0.01, robot="grpc-x", sequence=1))
 
 
@@ -55,22 +55,22 @@ def send_late(log: EventLog) -> None:
 
 
 def arrive_late(log: EventLog) -> None:
-    """In time by the service's clock, 90 ms late at the robot, and the event loop was late by a millisecond at most."""
+    """In time by the service's clock, 90 ms late at the robot; the event loop was 1 ms late at most."""
     log.requests.append(answered(110.0, 1.69, robot="grpc-x", reply=reply(chunk_id="x", served_s=1.5)))
 
 
 def offer_little(log: EventLog) -> None:
-    """The robots sent 6 requests a second, and the phase states 8."""
+    """The robots send 6 requests a second, but the phase states 8."""
     log.phases = [replace(s, offered_per_s=8.0) if s.name == "overload" else s for s in log.phases]
 
 
 def miss(log: EventLog) -> None:
-    """A tenth of the admitted plans."""
+    """A tenth of the admitted plans miss their deadline."""
     log.requests += [ended("missed", 110.0 + i, 1.6, robot=f"grpc-x{i}") for i in range(27)]
 
 
 def answer_little(log: EventLog) -> None:
-    """The capacity was twice as much."""
+    """The capacity is twice as high."""
     log.requests += [answered(i / CAPACITY, 0.4, phase="capacity", robot=f"c{i}") for i in range(100)]
 
 

@@ -36,7 +36,7 @@ class FakeClock:
 
 @dataclass
 class FakeTransport:
-    """Answers after `seconds`, or raises the next of `errors`. Keeps every request with its time."""
+    """Answers after `seconds`, or raises the next of `errors`. Records every request with its time."""
 
     clock: FakeClock
     seconds: float
@@ -69,7 +69,7 @@ async def worked(group: RobotGroup, transport: FakeTransport, until: float, dead
 
 
 def arm(**changes: Any) -> RobotGroup:
-    """Executes eight steps of a chunk at 10 Hz, 0.8 s; requests the next when four remain, after 0.4 s."""
+    """Executes eight steps of a chunk at 10 Hz (0.8 s) and requests the next chunk when four steps remain (0.4 s)."""
     return RobotGroup(**{"edge": "grpc", "control_hz": 10.0, "executed": 8, "replan_at": 4, **changes})
 
 
@@ -115,9 +115,9 @@ async def test_a_refused_robot_waits_for_the_retry_time() -> None:
         ("refused", 0.2),
         ("answered", None),
     ]
-    rude = FakeTransport(FakeClock(), 0.1, list(errors))
-    await worked(arm(honours_retry_after=False), rude, until=0.3)
-    assert [at for at, _ in rude.sent] == pytest.approx([0.0, 0.11, 0.22])
+    without_backoff = FakeTransport(FakeClock(), 0.1, list(errors))
+    await worked(arm(honours_retry_after=False), without_backoff, until=0.3)
+    assert [at for at, _ in without_backoff.sent] == pytest.approx([0.0, 0.11, 0.22])
 
 
 async def test_other_failures_are_recorded_and_followed_by_a_wait() -> None:
@@ -148,7 +148,7 @@ async def test_open_loop_slots_come_at_their_rate_and_end() -> None:
 
 
 async def slots_until_over(pacing: OpenLoop) -> int:
-    """How many slots one robot gets before it is refused one."""
+    """How many slots one robot gets before the phase is over."""
     num_granted = 0
     while await pacing.slot():
         num_granted += 1

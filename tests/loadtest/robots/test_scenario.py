@@ -1,4 +1,4 @@
-"""Scenario files: every shipped one loads, and a wrong one is refused with the key that is wrong."""
+"""Scenario files: every shipped file loads. A wrong file raises an error that names the wrong key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A load test as a person runs it: its own service, a few seconds, results, a page, and no process left running."""
+"""A short load test from the command line: it starts a service, writes results and a page, and leaves no process."""
 
 from __future__ import annotations
 
