@@ -1,4 +1,4 @@
-"""The arena across real processes: what each one sees, what each one may remove, and what a dead process leaves."""
+"""The arena across real processes: what each one sees, what each one may remove, and what a killed process leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The planner that serves robots, against the released code's plans and against the plain path on other sizes."""
+"""The service's planner, against the released code's plans and against the plain path on other sizes."""
 
 from __future__ import annotations
 
