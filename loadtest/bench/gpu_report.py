@@ -43,7 +43,7 @@ from loadtest.bench.exact_plan import SEED, FastPlan, example_inputs, libero_sha
 from loadtest.bench.gpu_aims import NO_ERROR, WITHOUT_OWNER, aims_of
 from loadtest.bench.gpu_hosts import Hosts
 from wavserve.app import parity
-from wavserve.app.fleet import BackendCapacity, device_config
+from wavserve.app.device_config import BackendCapacity, device_config
 from wavserve.app.settings import Settings
 from wavserve.backends.base import Backend
 from wavserve.backends.local import LocalBackend

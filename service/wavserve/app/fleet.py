@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from wavserve.app.device_config import BackendCapacity, device_config
 from wavserve.app.model_config import model_environment, runner_config, with_dtype
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import inherited_environment, prepare_to_compute
@@ -23,9 +24,8 @@ from wavserve.bundle.bundle import Bundle
 from wavserve.core.errors import SettingsError, WavserveError
 from wavserve.core.spec import PolicySpec
 from wavserve.core.verbs import ARENA_OWNER
-from wavserve.planning.device import Device, DeviceConfig, Health
+from wavserve.planning.device import Device, Health
 from wavserve.policy.placement import Placement
-from wavserve.scheduling.batcher import BatcherConfig
 from wavserve.system.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -267,35 +267,6 @@ def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
     """Arena slots in use and in all, as the models last reported: up to one `triton.canary_s` ago."""
     arenas = [about.arena for each in supervisors for about in each.about.values() if about.arena is not None]
     return sum(arena["used"] for arena in arenas), sum(arena["slots"] for arena in arenas)
-
-
-class BackendCapacity(NamedTuple):
-    """How much a backend can do at a time."""
-
-    num_slots: int
-    """arena slots; a slice must fit into them"""
-    workers: int
-    """calls that run at once"""
-    one_call_per_model: bool
-    """whether each of these calls must be on another model"""
-
-
-def device_config(settings: Settings, size: BackendCapacity) -> DeviceConfig:
-    """The configuration of a device whose backend has this size."""
-    batcher, planner = settings.batcher, settings.planner
-    return DeviceConfig(
-        batcher=BatcherConfig(
-            max_rows=batcher.max_rows,
-            workers=size.workers,
-            depth=size.workers + batcher.ready,
-            slice_s=batcher.slice_s,
-            arena_retry_s=batcher.arena_retry_s,
-            one_call_per_model=size.one_call_per_model,
-        ),
-        max_slice=min(planner.slice_size, size.num_slots),
-        slices_in_flight=planner.slices_in_flight,
-        max_texts=settings.backend.max_cached_texts,
-    )
 
 
 def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: BackendCapacity) -> Device:
