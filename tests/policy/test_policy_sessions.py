@@ -77,9 +77,7 @@ async def test_a_cancelled_plan_may_be_retried_at_once(rig: Rig) -> None:
     assert (await rig.policy.plan(request)).sequence == 1
 
 
-@pytest.mark.parametrize(
-    ("sequence", "seed", "expected"), [(4, 2, "more than 5"), (5, 3, "a number above 5")]
-)
+@pytest.mark.parametrize(("sequence", "seed", "expected"), [(4, 2, "more than 5"), (5, 3, "a number above 5")])
 async def test_stale_and_reused_sequence_numbers_are_refused(rig: Rig, sequence: int, seed: int, expected: str) -> None:
     opened = await rig.policy.plan(first())
     await rig.policy.plan(follow(opened, 2, sequence=5))
