@@ -89,7 +89,7 @@ def test_sequence_and_session_rules_hold_on_both_edges(server: Server, client: P
     answered = client.plan(second)
     cases = [
         (replace(second, sequence=4), SequenceConflict, 409, "sequence", "more than 5"),
-        (replace(second, instruction="something else"), SequenceConflict, 409, "sequence", "a new number"),
+        (replace(second, instruction="something else"), SequenceConflict, 409, "sequence", "a number above"),
         (replace(second, session_id="nobody"), UnknownSession, 404, "session_id", "a session of this service"),
         (replace(second, policy="other"), UnknownPolicy, 404, "policy", "tiny"),
         (
