@@ -28,9 +28,9 @@ class HeldSlots:
     def note(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:
         """Adds the slots that an answer names, and drops those that the call left free."""
         if group.verb_info.allocates and not isinstance(answer, WavserveError):
-            self._held |= _names(answer["handles"])
+            self._held |= _pairs(answer["handles"])
         if "handles" in group.tensors and _freed(group, answer):
-            self._held -= _names(group.tensors["handles"])
+            self._held -= _pairs(group.tensors["handles"])
             self.arena_full = False
 
 
@@ -41,5 +41,5 @@ def _freed(group: SampleGroup, answer: Tensors | WavserveError) -> bool:
     return group.verb_info.frees_slots(group.params) and isinstance(answer, Mapping)
 
 
-def _names(handles: NDArray[np.int64]) -> set[tuple[int, int]]:
+def _pairs(handles: NDArray[np.int64]) -> set[tuple[int, int]]:
     return {(int(slot), int(generation)) for slot, generation in handles}
