@@ -5,9 +5,9 @@ A promise once made is kept. A plan with a deadline needs at least its final dec
 granted, only when the ledger predicts that no plan becomes late by it.
 
 **Example.** A plan needs 0.2 s without iterations and 0.5 s more for each; its deadline is in 1.5 s. On an idle device
-it is admitted and gets two iterations (1.2 s). When a plan of 0.6 s with a deadline in 1 s is admitted right
-after it, two iterations would end at 1.8 s: the second is not granted, and the first plan decodes after one. A plan that
-needs 0.9 s by a deadline in 1 s is now refused with `retry_after_s`.
+it is admitted and gets two iterations (1.2 s). When a plan of 0.6 s with a deadline in 1 s is admitted right after it,
+two iterations would end at 1.8 s: the second is not granted, and the first plan decodes after one. A plan that needs
+0.9 s by a deadline in 1 s is now refused with `retry_after_s`.
 
 The planner asks here before it spends; the batcher orders groups by `Ticket.rank`. Nothing waits or queues in here.
 """
