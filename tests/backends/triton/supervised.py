@@ -100,11 +100,13 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(*, is_owned: bool = True, device: str = "cpu") -> AsyncIterator[Watched]:
+async def watched(
+    *, is_owned: bool = True, device: str = "cpu", config: WatchConfig = CONFIG
+) -> AsyncIterator[Watched]:
     triton = FakeTriton(device)
     changes: list[tuple[str, bool]] = []
     server = triton if is_owned else None
-    supervisor = Supervisor("here", triton, CONFIG, server, lambda *change: changes.append(change))  # type: ignore[arg-type]
+    supervisor = Supervisor("here", triton, config, server, lambda *change: changes.append(change))  # type: ignore[arg-type]
     if not is_owned:
         triton.loaded = dict.fromkeys(MODELS, True)
     await supervisor.start()

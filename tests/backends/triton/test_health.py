@@ -136,6 +136,34 @@ async def test_a_restart_is_tried_again_when_the_server_does_not_start(owned: Wa
     await until(lambda: owned.supervisor.up)
 
 
+@pytest.fixture
+async def pausing() -> AsyncIterator[Watched]:
+    """The supervisor pauses for a minute because it could not repair one model."""
+    async with watched(config=replace(CONFIG, canary_s=60.0)) as own:
+        own.triton.broken.add("value_dit")
+        break_model(own, "value_dit")
+        await until(lambda: "load value_dit" in own.triton.calls)
+        own.changes.clear()
+        yield own
+
+
+async def test_another_model_is_repaired_during_the_pause_after_a_failed_repair(pausing: Watched) -> None:
+    break_model(pausing, "encoder")
+    await until(lambda: ("encoder", True) in pausing.changes)
+
+
+async def test_the_server_is_restarted_during_the_pause_after_a_failed_repair(pausing: Watched) -> None:
+    pausing.triton.broken.clear()
+    pausing.triton.kill()
+    await until(lambda: pausing.supervisor.up)
+
+
+def break_model(at: Watched, model: str) -> None:
+    """Ends a model, as a call that finds it unavailable reports it."""
+    at.triton.loaded[model] = False
+    at.supervisor.mark_down(model)
+
+
 @pytest.mark.parametrize("turns", range(6))
 async def test_close_ends_watchers_that_have_just_been_woken(turns: int) -> None:
     triton = FakeTriton()

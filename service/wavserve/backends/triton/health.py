@@ -163,28 +163,31 @@ class Supervisor:
                 return  # another repair brought it back: this gateway's, or another gateway's of a foreign server
             if model in self._refused:
                 return
-            if self._server is None or self._server.running:  # else it restarts with all its models
-                await self._repair(model)
+            if self._server is not None and not self._server.running:
+                return  # it restarts with all its models
+            pause_s = await self._repair(model)
+        await asyncio.sleep(pause_s)  # without the lock: other models and the server are repaired meanwhile
 
-    async def _repair(self, model: str) -> None:
+    async def _repair(self, model: str) -> float:
+        """Reloads a model, or restarts the server. Returns the seconds until this model should be tried again."""
         self._repairs += 1
         self._failures += 1
         if self._server is not None and self._failures > self._config.max_repairs:
             log.error("%d repairs in a row failed: restarting the server", self._failures - 1)
             self._failures = 0
             self._server.kill()
-            return
+            return 0.0
         log.warning("%s is unavailable: reloading it", model)
         try:
             await self._reload(self._with_dependents(model))
         except WavserveError as error:
             log.error("%s: cannot be loaded: %s", model, error.message)
-            await asyncio.sleep(min(self._failures * self._config.canary_s, MAX_BACKOFF_S))
         if await self._answers(model):
             log.info("%s is available again", model)
             self._failures = 0
         if self._server is not None:
             self._server.remove_unused()
+        return min(self._failures * self._config.canary_s, MAX_BACKOFF_S)
 
     def _with_dependents(self, model: str) -> tuple[str, ...]:
         """The models to reload together: on CUDA the features died with their owner's process, and their readers must
@@ -203,7 +206,7 @@ class Supervisor:
     async def _watch_server(self, server: TritonServer) -> None:
         backoff_s = self._config.canary_s
         while True:
-            code = await server.wait()
+            code, pause_s = await server.wait(), 0.0
             log.error("tritonserver exited with code %s: restarting it", code)
             for model in MODELS:
                 self._set_up(model, False)
@@ -217,8 +220,8 @@ class Supervisor:
                     unknown = None if isinstance(error, WavserveError) else error
                     log.error("tritonserver cannot be started: %s", error, exc_info=unknown)
                     server.kill()
-                    await asyncio.sleep(backoff_s)
-                    backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+                    pause_s, backoff_s = backoff_s, min(2 * backoff_s, MAX_BACKOFF_S)
+            await asyncio.sleep(pause_s)
 
     async def _start_server(self, server: TritonServer) -> None:
         self._exit_watcher.close()
