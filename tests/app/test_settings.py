@@ -63,7 +63,7 @@ def test_settings_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("environ", "key", "text", "words"),
     [
-        ({"WAVSERVE_HTTP_PORT": "1"}, None, "", ["environment WAVSERVE_HTTP_PORT", "unknown", "WAVSERVE_HTTP__PORT"]),
+        ({"WAVSERVE_HTP__PORT": "1"}, None, "", ["environment WAVSERVE_HTP__PORT", "unknown", "WAVSERVE_HTTP__PORT"]),
         ({}, "htp.prot", "1", ["flag --set", "unknown setting 'htp.prot'", "http.port"]),
         ({}, "record", "x", ["flag --set", "unknown setting 'record'", "record.folder"]),
         ({}, "zzz", "1", ["flag --set", "unknown setting 'zzz'", "config show"]),
@@ -84,6 +84,50 @@ def test_settings_cannot_be_changed() -> None:
 def test_wrong_settings_are_refused(environ: dict[str, str], key: str | None, text: str, words: list[str]) -> None:
     flags = [flag(key, text)] if key else []
     refused(words, environ=environ, flags=flags)
+
+
+def of_kubernetes(service: str, ports: dict[int, str]) -> dict[str, str]:
+    """The variables that Kubernetes sets in every container beside a Service, as its documentation lists them."""
+    name, address = service.upper().replace("-", "_"), "10.0.171.239"
+    first = next(iter(ports))
+    variables = {f"{name}_SERVICE_HOST": address, f"{name}_SERVICE_PORT": str(first)}
+    variables[f"{name}_PORT"] = f"tcp://{address}:{first}"
+    for port, port_name in ports.items():
+        variables[f"{name}_SERVICE_PORT_{port_name.upper().replace('-', '_')}"] = str(port)
+        for protocol in ("tcp", "udp", "sctp"):
+            prefix = f"{name}_PORT_{port}_{protocol.upper()}"
+            variables[prefix] = f"{protocol}://{address}:{port}"
+            variables |= {f"{prefix}_PROTO": protocol, f"{prefix}_PORT": str(port), f"{prefix}_ADDR": address}
+    return variables
+
+
+@pytest.mark.parametrize("service", ["wavserve", "wavserve-grpc", "wavserve-http", "wavserve--blue", "wavserve-config"])
+def test_the_variables_of_a_kubernetes_service_are_ignored_in_silence(service: str) -> None:
+    loaded = load_settings(None, of_kubernetes(service, {8000: "http", 8001: "plan-grpc"}))
+    assert loaded.settings == Settings()
+    assert loaded.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "nearest"),
+    [
+        ("WAVSERVE_HTTP_PORT", "9000", "WAVSERVE_HTTP__PORT"),
+        ("WAVSERVE_BACKEND_KIND", "local", "WAVSERVE_BACKEND__KIND"),
+        ("WAVSERVE_RECORD", "/tmp/x", "WAVSERVE_RECORD__FOLDER"),
+        ("WAVSERVE_CONFIGS", "x.toml", "WAVSERVE_CONFIG"),
+        ("WAVSERVE_ZZZ", "1", "wavserve config show"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_ignored_with_one_warning(variable: str, value: str, nearest: str) -> None:
+    loaded = load_settings(None, {variable: value})
+    assert loaded.settings == Settings()
+    [warning] = loaded.warnings
+    assert variable in warning
+    assert nearest in warning
+
+
+def test_a_setting_with_a_value_of_kubernetes_is_still_a_setting() -> None:
+    refused(["environment WAVSERVE_HTTP__PORT", "integer"], environ={"WAVSERVE_HTTP__PORT": "tcp://10.0.0.1:80"})
 
 
 def test_a_wrong_value_is_refused_even_where_a_later_source_wins() -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,8 +23,17 @@ from wavserve.app.settings import NOTHING, Settings
 from wavserve.core.errors import SettingsError
 from wavserve.system import processes
 
+log = logging.getLogger(__name__)
+
 PREFIX = "WAVSERVE_"
 CONFIG_VARIABLE = "WAVSERVE_CONFIG"
+
+_KUBERNETES = re.compile(
+    r"\w+_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)=.*"
+    r"|\w+_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*"
+    r"|\w+_PORT=(tcp|udp|sctp)://.*"
+)
+"""`NAME=VALUE` of the variables that Kubernetes sets beside a Service, here one whose name begins with `wavserve`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +52,8 @@ class Loaded:
 
     settings: Settings
     sources: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+    """one for each variable that looks like a setting and is none"""
 
     def rows(self) -> Iterator[tuple[str, object, str]]:
         """`(key, value, source)` of every leaf, in the tree's order."""
@@ -61,8 +74,11 @@ def prepare_to_compute() -> None:
 
 
 def load_from_process(file: Path | None, flags: Iterable[Given] = ()) -> Loaded:
-    """`load_settings` with this process's environment."""
-    return load_settings(file, os.environ, flags)
+    """`load_settings` with this process's environment. Logs the warnings."""
+    loaded = load_settings(file, os.environ, flags)
+    for warning in loaded.warnings:
+        log.warning(warning)  # goes to standard error where logging is not configured yet
+    return loaded
 
 
 def as_environment(settings: Settings, keys: Iterable[str]) -> dict[str, str]:
@@ -72,7 +88,7 @@ def as_environment(settings: Settings, keys: Iterable[str]) -> dict[str, str]:
         section, name = key.split(".")
         value = getattr(getattr(settings, section), name)
         text = NOTHING if value is None else ",".join(value) if isinstance(value, tuple) else str(value)
-        variables[PREFIX + key.upper().replace(".", "__")] = text
+        variables[_variable(key)] = text
     return variables
 
 
@@ -95,7 +111,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str], flags: Iterable
         sources[given.key] = given.source
     settings = Settings.model_validate(tree)
     _check_together(settings, sources)
-    return Loaded(settings, sources)
+    return Loaded(settings, sources, tuple(_warnings(environ, known)))
 
 
 def _leaves() -> dict[str, TypeAdapter[Any]]:
@@ -122,20 +138,51 @@ def _from_file(file: Path | None) -> Iterator[Given]:
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[Given]:
+    for variable in _variables(environ):
+        if _has_dot(variable):
+            yield Given(_key(variable), environ[variable], f"environment {variable}")
+
+
+def _warnings(environ: Mapping[str, str], known: Iterable[str]) -> Iterator[str]:
+    for variable in _variables(environ):
+        if not _has_dot(variable):
+            hint = _hint(_key(variable), known, as_variables=True)
+            yield f"environment {variable}: ignored, because it is no setting; {hint}"
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """Our variables by name, without the one that names a file and without those of Kubernetes."""
+    names = {_variable(key) for key in _leaves()}
     for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable != CONFIG_VARIABLE:
-            key = variable.removeprefix(PREFIX).lower().replace("__", ".")
-            yield Given(key, environ[variable], f"environment {variable}")
+        ours = variable.startswith(PREFIX) and variable != CONFIG_VARIABLE
+        if ours and (variable in names or not _KUBERNETES.fullmatch(f"{variable}={environ[variable]}")):
+            yield variable
+
+
+def _has_dot(variable: str) -> bool:
+    return "__" in variable.removeprefix(PREFIX)
+
+
+def _key(variable: str) -> str:
+    return variable.removeprefix(PREFIX).lower().replace("__", ".")
+
+
+def _variable(key: str) -> str:
+    return PREFIX + key.upper().replace(".", "__")
 
 
 def _unknown(given: Given, known: Iterable[str]) -> str:
-    """The error text, with the known keys that are spelt most alike. `_` counts as a dot, a section as all its keys."""
-    of_section = [key for key in known if key.startswith(f"{given.key}.")]
-    near = of_section or difflib.get_close_matches(given.key.replace("_", "."), list(known), n=3, cutoff=0.6)
-    if given.source.startswith("environment"):
-        near = [PREFIX + key.upper().replace(".", "__") for key in near]
-    hint = f"did you mean {' or '.join(near)}?" if near else "`wavserve config show` lists the keys"
+    hint = _hint(given.key, known, as_variables=given.source.startswith("environment"))
     return f"{given.source}: unknown setting {given.key!r}; {hint}"
+
+
+def _hint(key: str, known: Iterable[str], as_variables: bool) -> str:
+    """Names the known keys that are spelt most alike. `_` counts as a dot, a section as all its keys."""
+    candidates = [*known, "config"] if as_variables else list(known)
+    of_section = [each for each in candidates if each.startswith(f"{key}.")]
+    near = of_section or difflib.get_close_matches(key.replace("_", "."), candidates, n=3, cutoff=0.6)
+    shown = [_variable(each) for each in near] if as_variables else near
+    return f"did you mean {' or '.join(shown)}?" if shown else "`wavserve config show` lists the keys"
 
 
 def _parse(given: Given, parser: TypeAdapter[Any]) -> object:
