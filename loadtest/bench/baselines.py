@@ -97,7 +97,7 @@ class PlainPolicy:
         if request.session_id is not None and request.session_id not in self._sessions:
             raise UnknownSession("session_id", "a session of this service", repr(session))
         config = merge_options(self.spec.planner, self.spec.bounds, dict(request.options))
-        seed = secrets.randbits(63) if request.seed is None else request.seed
+        seed = secrets.randbits(53) if request.seed is None else request.seed
         latents = await asyncio.to_thread(self._models.encode_images, request.images)
         memory = self._remembered(session, latents, request.executed_steps)
         history = self._normaliser.history(request.state)

@@ -21,7 +21,7 @@ from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2, status_pb2
 from starlette.types import ASGIApp
 
-from wavserve.core.messages import EncodedImage, Observation
+from wavserve.core.messages import EncodedImage, Observation, json_integer
 from wavserve.edge.frontend import PolicyProtocol
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
@@ -92,6 +92,7 @@ def body_of(observation: Observation, with_data: bool = True) -> dict[str, Any]:
     names = ("state", "instruction", "session_id", "sequence", "control_step", "executed_steps", "policy", "seed")
     names += ("deadline_ms", "imagine_chunks")
     body = {name: getattr(observation, name) for name in names}
+    body |= {name: json_integer(body[name]) for name in ("sequence", "control_step", "seed") if body[name] is not None}
     return body | {
         "planner": dict(observation.options),
         "images": [_image_of(image, with_data) for image in observation.images],
@@ -100,7 +101,7 @@ def body_of(observation: Observation, with_data: bool = True) -> dict[str, Any]:
 
 def _image_of(image: EncodedImage, with_data: bool) -> dict[str, Any]:
     facts = {"camera": image.camera, "encoding": image.encoding, "height": image.height, "width": image.width}
-    facts |= {"channels": image.channels, "captured_mono_ns": image.captured_mono_ns}
+    facts |= {"channels": image.channels, "captured_mono_ns": json_integer(image.captured_mono_ns)}
     return facts | ({"data": base64.b64encode(image.data).decode()} if with_data else {})
 
 

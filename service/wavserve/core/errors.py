@@ -27,7 +27,10 @@ No status code appears here; `edge/status.py` holds the table.
 from __future__ import annotations
 
 import re
+import reprlib
 from dataclasses import dataclass
+
+_MAX_SHOWN_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,12 @@ class WavserveError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+
+def shown(value: object) -> str:
+    """A few characters of a value, for the `actual` of an error. The repr of a long value is never built."""
+    text = repr(value[:_MAX_SHOWN_CHARS]) if isinstance(value, str | bytes) else reprlib.repr(value)
+    return text[:_MAX_SHOWN_CHARS]
 
 
 class InvalidRequest(WavserveError):

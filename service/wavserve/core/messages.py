@@ -14,8 +14,15 @@ from wavserve.core.types import Array, Receipt, RequestFields
 
 DEADLINE_KEY = "x-deadline-ms"
 """HTTP header and gRPC metadata key of deadline_ms. It lets a server refuse before it reads the body."""
+MAX_JSON_INTEGER = 2**53 - 1
+"""The largest integer that every JSON library reads exactly. JavaScript and others read numbers as float64."""
 ENCODINGS = ("raw_rgb8", "raw_bgr8", "jpeg", "png")
 """The encodings of an image. A raw image has `height * width * 3` bytes, row by row, as RGB or BGR."""
+
+
+def json_integer(value: int) -> int | str:
+    """An integer as JSON carries it: a decimal text where a float64 might round it."""
+    return value if abs(value) <= MAX_JSON_INTEGER else str(value)
 
 
 @dataclass(frozen=True, slots=True)

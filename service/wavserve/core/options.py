@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from wavserve.core.errors import InvalidRequest
+from wavserve.core.errors import InvalidRequest, shown
 from wavserve.core.spec import MODES, PlannerBounds, PlannerConfig
 
 
@@ -41,12 +41,12 @@ def _check_type(name: str, value: object, default: object) -> None:
     else:
         ok = isinstance(value, type(default))
     if not ok:
-        raise InvalidRequest(f"planner.{name}", _TYPES[type(default)], repr(value)[:64])
+        raise InvalidRequest(f"planner.{name}", _TYPES[type(default)], shown(value))
 
 
 def _check_bounds(config: PlannerConfig, bounds: PlannerBounds) -> None:
     if config.mode not in MODES:
-        raise InvalidRequest("planner.mode", f"one of {', '.join(MODES)}", repr(config.mode))
+        raise InvalidRequest("planner.mode", f"one of {', '.join(MODES)}", shown(config.mode))
     ranges: dict[str, tuple[float, float]] = {
         "num_iterations": (0, bounds.max_iterations),
         "num_video_samples": (1, bounds.max_video_samples),

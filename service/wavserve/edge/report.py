@@ -14,6 +14,7 @@ from dataclasses import field as field_of
 
 from wavserve.core.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded, WavserveError
 from wavserve.edge.status import INTERNAL, ErrorStatus, name_of, status_of
+from wavserve.system.texts import printable
 
 _log = logging.getLogger(__name__)
 
@@ -55,9 +56,14 @@ def new_error_id() -> str:
 
 
 def safe_text(text: str, max_chars: int = MAX_FACT_CHARS) -> str:
-    """A text that every wire and log can carry. Lone surrogates, which JSON allows, are escaped; a long text is cut."""
-    escaped = text[:max_chars].encode("utf-8", "backslashreplace").decode()
+    """A text that every wire, log and terminal shows as one line. What does not print is escaped."""
+    escaped = printable(text[:max_chars])
     return escaped if len(text) <= max_chars >= len(escaped) else f"{escaped[: max_chars - 3]}..."
+
+
+def log_refusal(problem: ErrorReport, edge: str, level: int = logging.INFO) -> None:
+    """Logs a refused request under the id that its answer has."""
+    _log.log(level, "%s: %s (%s): %s", edge, problem.name, problem.error_id, problem.detail)
 
 
 def internal(error: Exception, edge: str) -> ErrorReport:
@@ -74,10 +80,8 @@ def report(error: Exception, edge: str) -> ErrorReport:
     if status is INTERNAL or not isinstance(error, WavserveError):
         return internal(error, edge)
     error_id, name, detail = new_error_id(), name_of(error), safe_text(error.message, MAX_DETAIL_CHARS)
-    level = logging.DEBUG if isinstance(error, NotReady) else logging.INFO  # a waiting client asks often
-    _log.log(level, "%s: %s (%s): %s", edge, name, error_id, detail)
     bad = error if isinstance(error, InvalidRequest) else None
-    return ErrorReport(
+    problem = ErrorReport(
         error_id,
         name,
         status,
@@ -89,6 +93,8 @@ def report(error: Exception, edge: str) -> ErrorReport:
         actual=safe_text(bad.actual) if bad else None,
         facts=_facts(error),
     )
+    log_refusal(problem, edge, logging.DEBUG if isinstance(error, NotReady) else logging.INFO)  # who waits asks often
+    return problem
 
 
 def _facts(error: WavserveError) -> dict[str, str | float]:

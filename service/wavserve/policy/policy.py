@@ -178,7 +178,7 @@ class Policy:
             raise UnknownPolicy("policy", self.spec.name, repr(request.policy))
         config = merge_options(self.spec.planner, self.spec.bounds, dict(request.options))
         inputs = digests.input_digests(request)
-        seed = secrets.randbits(63) if request.seed is None else request.seed
+        seed = secrets.randbits(53) if request.seed is None else request.seed
         content, progress = digests.content_digest(request, inputs), Progress(self._parts.clock)
         return ResolvedRequest(request, config, seed, inputs, content, deadline, robot, permit or Permit(), progress)
 

@@ -15,6 +15,8 @@ from typing import TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from wavserve.system.texts import printable
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ITERATIONS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
 _GROUPS = (1, 2, 4, 8, 16, 32)
@@ -147,12 +149,24 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class TextLines(logging.Formatter):
+    """One record a line. Further lines of a message or a traceback are indented, and what does not print is escaped.
+
+    So no text that someone else wrote looks like a record of its own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n    ".join(map(printable, super().format(record).split("\n")))
+
+
 def configure_logging(level: str, style: str, stream: TextIO | None = None) -> None:
     """Sends every log line to `stream` (None: standard error) as `text` or `json`, replacing earlier handlers.
 
     Run uvicorn with `log_config=None`, so that its lines use the same handler.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if style == "json" else text)
+    handler.setFormatter(JsonLines() if style == "json" else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -16,6 +16,13 @@ from wavserve.core.types import DeadlineResult, IterationRecord, Receipt, Stop
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import parts
 
+INT64_FIELDS = frozenset(
+    field.name
+    for message in (pb.ActionChunk, pb.Receipt, pb.PolicyInfo, pb.Image)
+    for field in message.DESCRIPTOR.fields
+    if field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64)
+)
+"""Fields whose integers may exceed what JSON carries exactly."""
 _ENCODED_BY_WIRE = {"actions", "receipt", "imagined"}
 """Fields of a chunk that each wire encodes in its own way."""
 _RENAMED = {"config", "stopped", "deadline", "slack_s", "stage_s", "iterations", "value_estimate"}

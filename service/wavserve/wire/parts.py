@@ -12,6 +12,7 @@ from wavserve.core.errors import InvalidRequest, UnsupportedMedia
 from wavserve.core.messages import ENCODINGS, EncodedImage
 from wavserve.core.spec import PlannerConfig
 from wavserve.pb import wavserve_pb2 as pb
+from wavserve.wire.bounds import malformed
 
 OPTION_NAMES = tuple(field.name for field in fields(PlannerConfig))
 _MAX_UNKNOWN_SHOWN = 8
@@ -22,8 +23,7 @@ def parse(message: Message, raw: bytes) -> None:
     try:
         message.ParseFromString(raw)
     except DecodeError:
-        expected = f"a {message.DESCRIPTOR.full_name} with text in UTF-8"
-        raise InvalidRequest("request", expected, f"{len(raw)} bytes that do not parse") from None
+        raise malformed(raw, message.DESCRIPTOR.full_name) from None
     refuse_unknown("request", message)
 
 

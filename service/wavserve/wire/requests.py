@@ -7,14 +7,19 @@ from typing import Any
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.messages import EMPTY_IS_NONE, OPTIONAL_FIELDS, PLAIN_FIELDS, Observation
 from wavserve.pb import wavserve_pb2 as pb
-from wavserve.wire import MAX_IMAGES, MAX_MILLISECONDS, MAX_STATE_NUMBERS, parts
+from wavserve.wire import MAX_MILLISECONDS, MAX_STATE_NUMBERS, MAX_TEXT_BYTES, bounds, parts
 
 
 def parse_plan_request(raw: bytes) -> Observation:
-    """The observation in a PlanRequest. Raises InvalidRequest for bytes that do not parse and for unknown fields."""
+    """The observation in a PlanRequest. Raises InvalidRequest for bytes that do not parse and for unknown fields.
+
+    Raises TooLarge for a request in which more than the images' data is long.
+    """
+    bounds.check_plan_request(raw)
     message = pb.PlanRequest()
     parts.parse(message, raw)
-    _check_counts(message)
+    if len(message.state) > MAX_STATE_NUMBERS:
+        raise InvalidRequest("state", f"at most {MAX_STATE_NUMBERS} numbers", f"{len(message.state)} numbers")
     parts.refuse_unknown("planner", message.planner)
     for image in message.images:
         parts.refuse_unknown(f"images.{image.camera}", image)
@@ -31,23 +36,17 @@ def parse_plan_request(raw: bytes) -> Observation:
     )
 
 
-def _check_counts(message: pb.PlanRequest) -> None:
-    """Raises InvalidRequest for long lists, before each entry becomes an object: two bytes can encode an image."""
-    if len(message.images) > MAX_IMAGES:
-        raise InvalidRequest("images", f"at most {MAX_IMAGES} images", f"{len(message.images)} images")
-    if len(message.state) > MAX_STATE_NUMBERS:
-        raise InvalidRequest("state", f"at most {MAX_STATE_NUMBERS} numbers", f"{len(message.state)} numbers")
-
-
 def parse_reset_request(raw: bytes) -> str:
-    """The session in a ResetRequest. Raises InvalidRequest."""
+    """The session in a ResetRequest. Raises InvalidRequest and TooLarge."""
+    bounds.check_outline(len(raw), MAX_TEXT_BYTES)
     message = pb.ResetRequest()
     parts.parse(message, raw)
     return message.session_id
 
 
 def parse_get_policy_request(raw: bytes) -> str | None:
-    """The policy in a GetPolicyRequest; None means the served policy. Raises InvalidRequest."""
+    """The policy in a GetPolicyRequest; None means the served policy. Raises InvalidRequest and TooLarge."""
+    bounds.check_outline(len(raw), MAX_TEXT_BYTES)
     message = pb.GetPolicyRequest()
     parts.parse(message, raw)
     return message.policy or None

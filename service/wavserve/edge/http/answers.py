@@ -15,10 +15,10 @@ import numpy as np
 import orjson
 from starlette.responses import Response
 
-from wavserve.core.messages import ActionChunk, EncodedImage, PolicyInfo
+from wavserve.core.messages import ActionChunk, EncodedImage, PolicyInfo, json_integer
 from wavserve.core.types import Receipt
 from wavserve.edge.report import ErrorReport
-from wavserve.wire.answers import chunk_fields, receipt_fields
+from wavserve.wire.answers import INT64_FIELDS, chunk_fields, receipt_fields
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -45,7 +45,7 @@ def problem_response(problem: ErrorReport, headers: Mapping[str, str] | None = N
 def chunk_json(chunk: ActionChunk) -> dict[str, Any]:
     """A chunk of actions, in the form that `schemas.ChunkAnswer` documents."""
     return {
-        **chunk_fields(chunk),
+        **_integers(chunk_fields(chunk)),
         "actions": np.ascontiguousarray(chunk.actions),
         "receipt": receipt_json(chunk.receipt),
         "imagined": [
@@ -57,15 +57,20 @@ def chunk_json(chunk: ActionChunk) -> dict[str, Any]:
 
 def receipt_json(receipt: Receipt) -> dict[str, Any]:
     """A receipt, in the form that `schemas.ReceiptAnswer` documents."""
-    fields = receipt_fields(receipt)
+    fields = _integers(receipt_fields(receipt))
     iterations = [{**each, "snr": np.ascontiguousarray(each["snr"])} for each in fields["iterations"]]
     return {**fields, "iterations": iterations}
 
 
 def policy_json(info: PolicyInfo) -> dict[str, Any]:
     """A policy's facts. The dataclass already has the contract's names."""
-    return asdict(info)
+    return _integers(asdict(info))
+
+
+def _integers(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields, where a 64-bit integer that a float64 might round is a text."""
+    return fields | {name: json_integer(fields[name]) for name in INT64_FIELDS & fields.keys()}
 
 
 def _image(image: EncodedImage) -> dict[str, Any]:
-    return asdict(image) | {"data": base64.b64encode(image.data).decode()}
+    return _integers(asdict(image)) | {"data": base64.b64encode(image.data).decode()}

@@ -27,8 +27,9 @@ from wavserve.edge.http import schemas
 from wavserve.edge.http.answers import chunk_json, json_response, policy_json, problem_response
 from wavserve.edge.http.body import invalid_request_from, parse_plan
 from wavserve.edge.http.gate import HttpGate
+from wavserve.edge.http.headers import request_media_type
 from wavserve.edge.limits import EdgeLimits
-from wavserve.edge.report import MAX_DETAIL_CHARS, ErrorReport, new_error_id, report, safe_text
+from wavserve.edge.report import MAX_DETAIL_CHARS, ErrorReport, log_refusal, new_error_id, report, safe_text
 from wavserve.edge.status import http_status
 from wavserve.system.telemetry import Metrics
 
@@ -109,8 +110,8 @@ class _Routes:
         image/jpeg, image/png or application/octet-stream.
         """
         received_ns, headers = request.state.received_ns, request.headers
-        read = partial(parse_plan, headers.get("content-type", ""))
         with self._frontend.admit(headers.getlist(DEADLINE_KEY), received_ns) as arrival:
+            read = partial(parse_plan, request_media_type(headers))
             observation = await self._frontend.parse(read, await self._frontend.receive(_body(request), arrival))
             chunk = await _while_connected(request, self._frontend.plan(observation, arrival))
         return json_response(chunk_json(chunk))
@@ -180,7 +181,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     status = http_status(error.status_code)
     request.state.outcome = name = status.title.lower().replace(" ", "-")
     detail = safe_text(f"{request.method} {request.url.path}: {error.detail}", MAX_DETAIL_CHARS)
-    return problem_response(ErrorReport(new_error_id(), name, status, detail, False), error.headers)
+    problem = ErrorReport(new_error_id(), name, status, detail, False)
+    log_refusal(problem, "http")
+    return problem_response(problem, error.headers)
 
 
 async def _on_invalid_parameter(request: Request, error: Exception) -> Response:

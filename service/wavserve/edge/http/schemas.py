@@ -12,7 +12,10 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, Strict, 
 
 from wavserve.core.messages import ENCODINGS
 from wavserve.core.spec import PlannerBounds, PlannerConfig
+from wavserve.edge.http.numbers import Answered, Int64, Nanoseconds
 from wavserve.wire import MAX_IMAGES, MAX_STATE_NUMBERS
+
+BASE64_PATTERN = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 _EXAMPLE: JsonValue = {
     "instruction": "pick up the alphabet soup and place it in the basket",
@@ -27,6 +30,9 @@ _EXAMPLE: JsonValue = {
 
 Numbers = Annotated[list[float], FailFast(), Field(max_length=MAX_STATE_NUMBERS)]
 """Validation stops at the first wrong item to limit work."""
+
+Base64 = Annotated[bytes, WithJsonSchema({"type": "string", "contentEncoding": "base64", "pattern": BASE64_PATTERN})]
+"""`bounded_json` gives the text's characters as bytes."""
 
 Options = Annotated[dict[str, Any], WithJsonSchema(TypeAdapter(PlannerConfig).json_schema())]
 """The schema only documents the options. `options.merge_options` checks them, for both edges."""
@@ -55,7 +61,7 @@ class ImageFields(Body):
     )
     width: int = Field(default=0, description="Same rules as for height.")
     channels: int = Field(default=0, description="Must be 3, or 0 for not stated.")
-    captured_mono_ns: int = Field(
+    captured_mono_ns: Nanoseconds = Field(
         default=0,
         description="Capture time in nanoseconds on the sender's monotonic clock; 0 means not stated. "
         "The answer repeats the oldest one. The server never compares it with another clock.",
@@ -70,7 +76,7 @@ class ImageBody(ImageFields):
         "jpeg and png are RGB images.",
         json_schema_extra={"enum": [*ENCODINGS]},
     )
-    data: str = Field(description="The image's bytes in base64.")
+    data: Base64 = Field(description="The image's bytes in base64.")
 
 
 class PlanFields(Body):
@@ -87,12 +93,12 @@ class PlanFields(Body):
     session_id: str | None = Field(
         default=None, description="Null or empty opens a session, and the answer gives its id."
     )
-    sequence: int = Field(
+    sequence: Int64 = Field(
         default=0,
         description="Must increase with every observation of a session. Repeating the latest sequence number with "
         "the same content is a retry. It gets the same actions. Imagined frames are not kept for it.",
     )
-    control_step: int = Field(default=0, description="Index of the next command when the images were captured.")
+    control_step: Int64 = Field(default=0, description="Index of the next command when the images were captured.")
     executed_steps: int = Field(
         default=0, description="Control steps executed since the previous accepted observation of the session."
     )
@@ -100,7 +106,7 @@ class PlanFields(Body):
     planner: Options = Field(
         default_factory=dict, description="Planner options that replace the policy's defaults, within its bounds."
     )
-    seed: int | None = Field(
+    seed: Int64 | None = Field(
         default=None, description="Below 2^63. With null the server draws a seed; the receipt reports it."
     )
     deadline_ms: int | None = Field(
@@ -138,8 +144,8 @@ class ReceiptAnswer(Body):
     policy: str = Field(description="Name of the policy.")
     policy_digest: str = Field(description="SHA-256 of the policy's files.")
     untrained: bool = Field(description="True for random weights. Never run these actions on a robot.")
-    seed: int
-    sequence: int
+    seed: Answered = Field(description="Below 2^53 when the server drew it.")
+    sequence: Answered
     planner: Options = Field(description="The requested options, with the policy's defaults for the others.")
     iterations_done: int = Field(description="Number of planning iterations (K) that were done.")
     stopped: Literal["done", "out_of_time", "settled"] = Field(
@@ -169,30 +175,44 @@ class ReceiptAnswer(Body):
     version: str = Field(description="Version of wavserve.")
 
 
+class FrameAnswer(Body):
+    """An imagined image."""
+
+    camera: str
+    encoding: Literal["png"]
+    data: str = Field(description="The image's bytes in base64.", json_schema_extra={"contentEncoding": "base64"})
+    height: int = Field(description="In pixels.")
+    width: int = Field(description="In pixels.")
+    channels: int
+    captured_mono_ns: Answered
+
+
 class FramesAnswer(Body):
     """The imagined future of one camera."""
 
     camera: str
-    frames: list[ImageBody] = Field(description="PNG images in time order.")
+    frames: list[FrameAnswer] = Field(description="PNG images in time order.")
 
 
 class ChunkAnswer(Body):
     """A chunk of actions: action i belongs to control step first_control_step + i."""
 
     session_id: str
-    sequence: int
-    first_control_step: int
+    sequence: Answered
+    first_control_step: Answered
     horizon: int = Field(description="Number of actions.")
     action_dim: int = Field(description="Numbers in one action.")
-    dt_ns: int = Field(description="Nanoseconds between two control steps.")
+    dt_ns: Answered = Field(description="Nanoseconds between two control steps.")
     actions: list[list[float]] = Field(description="[horizon, action_dim], in the policy's order and units.")
-    valid_until_step: int = Field(description="From this control step on, the robot must refuse the chunk.")
+    valid_until_step: Answered = Field(description="From this control step on, the robot must refuse the chunk.")
     receipt: ReceiptAnswer
     imagined: list[FramesAnswer] = Field(description="Empty unless imagine_chunks is set.")
     chunk_id: str = Field(description="The same for a retry.")
-    captured_mono_ns: int = Field(description="The oldest capture time among the request's images; 0: none was stated.")
-    server_recv_ns: int = Field(description="When the request arrived, on the server's monotonic clock.")
-    server_send_ns: int = Field(description="When the answer was ready, on the server's monotonic clock.")
+    captured_mono_ns: Answered = Field(
+        description="The oldest capture time among the request's images; 0: none was stated."
+    )
+    server_recv_ns: Answered = Field(description="When the request arrived, on the server's monotonic clock.")
+    server_send_ns: Answered = Field(description="When the answer was ready, on the server's monotonic clock.")
     warnings: list[str] = Field(description="Texts for people.")
 
 
@@ -230,7 +250,7 @@ class PolicyAnswer(Body):
     defaults: Options
     bounds: Annotated[dict[str, int], WithJsonSchema(TypeAdapter(PlannerBounds).json_schema())]
     notes: str = Field(description="A text for people.")
-    max_message_bytes: int = Field(description="Largest request body, in bytes.")
+    max_message_bytes: Answered = Field(description="Largest request body, in bytes.")
 
 
 class PoliciesAnswer(Body):

@@ -1,0 +1,104 @@
+"""Limits of a serialized request, checked before protobuf builds anything from it: two bytes can encode a whole image.
+
+Walks over the fields of the request and of its images and looks at their lengths alone. Everything but an image's
+data is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from wavserve.core.errors import InvalidRequest, TooLarge
+from wavserve.pb import wavserve_pb2 as pb
+from wavserve.wire import MAX_ELEMENTS, MAX_IMAGES, MAX_OUTLINE_BYTES, MAX_TEXT_BYTES
+
+_FIXED_BYTES = {1: 8, 5: 4}
+_MAX_VARINT_BYTES = 10
+_IMAGES = pb.PlanRequest.IMAGES_FIELD_NUMBER
+_DATA = pb.Image.DATA_FIELD_NUMBER
+_REQUEST_NAMES = {field.number: field.name for field in pb.PlanRequest.DESCRIPTOR.fields}
+_IMAGE_NAMES = {field.number: field.name for field in pb.Image.DESCRIPTOR.fields}
+
+Span = tuple[int, int, int]
+"""A field's number, and where its value begins and ends."""
+
+
+def check_plan_request(raw: bytes) -> None:
+    """Raises TooLarge or InvalidRequest for a PlanRequest that is larger than any good one."""
+    num_images, num_fields, data_bytes = 0, 0, 0
+    for number, start, end in _fields(raw, 0, len(raw)):
+        num_fields += 1
+        if number == _IMAGES:
+            num_images += 1
+            fields = list(_fields(raw, start, end))
+            num_fields += len(fields)
+            data_bytes += sum(_check_length(_IMAGE_NAMES, field, _DATA) for field in fields)
+        else:
+            _check_length(_REQUEST_NAMES, (number, start, end))
+        if num_images > MAX_IMAGES:
+            raise InvalidRequest("images", f"at most {MAX_IMAGES} images", "more")
+        if num_fields > MAX_ELEMENTS:
+            raise _too_many_fields()
+    check_outline(len(raw) - data_bytes)
+
+
+def check_outline(num_bytes: int, most: int = MAX_OUTLINE_BYTES) -> None:
+    """Raises TooLarge for a request of too many bytes besides its images' data."""
+    if num_bytes > most:
+        raise TooLarge("request", f"at most {most} bytes besides the images' data", num_bytes)
+
+
+def _check_length(names: Mapping[int, str], field: Span, long: int | None = None) -> int:
+    """The bytes of the field `long`, else 0. Raises TooLarge for any other field that is long."""
+    number, start, end = field
+    if number == long:
+        return end - start
+    if end - start > MAX_TEXT_BYTES:
+        raise TooLarge(names.get(number, f"field {number}"), f"at most {MAX_TEXT_BYTES} bytes", f"{end - start} bytes")
+    return 0
+
+
+def _fields(raw: bytes, at: int, end: int) -> Iterator[Span]:
+    """The fields of a serialized message. Raises InvalidRequest for what is no such message, groups included."""
+    for _ in range(MAX_ELEMENTS):
+        if at == end:
+            return
+        tag, at = _varint(raw, at, end)
+        start = at
+        match tag & 7:  # the wire type
+            case 0:
+                _, at = _varint(raw, at, end)
+            case 2:
+                length, start = _varint(raw, at, end)
+                at = start + length
+            case (1 | 5) as kind:
+                at += _FIXED_BYTES[kind]
+            case _:
+                raise malformed(raw)
+        if at > end:
+            raise malformed(raw)
+        yield tag >> 3, start, at
+    raise _too_many_fields()
+
+
+def _varint(raw: bytes, at: int, end: int) -> tuple[int, int]:
+    """A variable-length integer at `at`, and the position after it."""
+    value = 0
+    for index in range(_MAX_VARINT_BYTES):
+        if at + index >= end:
+            break
+        byte = raw[at + index]
+        value |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return value, at + index + 1
+    raise malformed(raw)
+
+
+def malformed(raw: bytes, message: str = pb.PlanRequest.DESCRIPTOR.full_name) -> InvalidRequest:
+    """The error of bytes that are no `message`."""
+    expected = f"a {message} with text in UTF-8"
+    return InvalidRequest("request", expected, f"{len(raw)} bytes that do not parse")
+
+
+def _too_many_fields() -> InvalidRequest:
+    return InvalidRequest("request", f"at most {MAX_ELEMENTS} fields", "more")
