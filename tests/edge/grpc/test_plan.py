@@ -49,6 +49,11 @@ def test_health_knows_no_other_service(grpc_robot: GrpcRobot) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Check(other, timeout=30)
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Check(health_pb2.HealthCheckRequest(service="\x1b[2J" + "x" * 20_000), timeout=30)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+    assert len(caught.value.details()) < 400  # type: ignore[attr-defined]
+    assert caught.value.details().isprintable()  # type: ignore[attr-defined]
     assert next(iter(stub.Watch(other, timeout=30))).status == Serving.SERVICE_UNKNOWN
 
 
@@ -108,13 +113,18 @@ def test_a_request_refused_at_admission_is_not_parsed(grpc_robot: GrpcRobot, ser
     assert (facts["retry_after_s"], facts["predicted_s"]) == ("2.5", "0.75")
 
 
-def test_a_robot_that_cancels_cancels_its_plan(grpc_robot: GrpcRobot, served: Served) -> None:
+def test_a_robot_that_cancels_cancels_its_plan(
+    grpc_robot: GrpcRobot, served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
     started, cancelled = threading.Event(), threading.Event()
     served.policy.hold, served.policy.started, served.policy.cancelled = True, started.set, cancelled.set
     call = grpc_robot.stub.Plan.future(message_of(example_observation()))
     assert started.wait(30)
-    call.cancel()
-    assert cancelled.wait(30)
+    with caplog.at_level("INFO"):
+        call.cancel()
+        assert cancelled.wait(30)
+        grpc_robot.stub.GetPolicy(pb.GetPolicyRequest())  # when this is answered, the call before it has ended
+    assert "grpc: cancelled" in caplog.text
 
 
 def test_a_robot_that_disconnects_cancels_its_plan(served: Served) -> None:

@@ -15,11 +15,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from wavserve.core.errors import TooLarge, Unsupported
+from wavserve.core.errors import Cancelled, TooLarge, Unsupported
 from wavserve.core.messages import DEADLINE_KEY
 from wavserve.edge.frontend import Frontend, PolicyProtocol
 from wavserve.edge.limits import EdgeLimits
-from wavserve.edge.report import ErrorReport, report
+from wavserve.edge.report import ErrorReport, report, safe_text
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.system.telemetry import Metrics
 from wavserve.wire import answers, requests
@@ -107,7 +107,9 @@ class _PlanService:
                 self._check_size(raw)
                 return await method(raw, context)
             except asyncio.CancelledError:
-                outcome = "cancelled"
+                outcome = report(
+                    Cancelled("the call was cancelled, by its client or because the server stops"), "grpc"
+                ).name
                 raise
             except Exception as error:  # noqa: BLE001  # every failure gets a status; `report` logs the unexpected
                 problem = report(error, "grpc")
@@ -142,7 +144,7 @@ class _Health(health_pb2_grpc.HealthServicer):
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
         if request.service not in self._services:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown service {request.service}")
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown service {safe_text(request.service)}")
         return self._status(request.service)
 
     async def Watch(
