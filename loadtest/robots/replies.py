@@ -55,17 +55,18 @@ def from_chunk(chunk: ActionChunk) -> Reply:
 
 
 def from_json(answer: Mapping[str, Any]) -> Reply:
-    """The reply in an answer that came over HTTP."""
+    """The reply in an answer that came over HTTP. A 64-bit integer is a number, or a text when it is large."""
     receipt = answer["receipt"]
     slack_ms = receipt["slack_ms"]
+    served_ns = int(answer["server_send_ns"]) - int(answer["server_recv_ns"])
     return Reply(
         session_id=answer["session_id"],
-        sequence=answer["sequence"],
-        first_control_step=answer["first_control_step"],
+        sequence=int(answer["sequence"]),
+        first_control_step=int(answer["first_control_step"]),
         num_steps=len(answer["actions"]),
         chunk_id=answer["chunk_id"],
-        served_s=(answer["server_send_ns"] - answer["server_recv_ns"]) / 1e9,
-        receipt_sequence=receipt["sequence"],
+        served_s=served_ns / 1e9,
+        receipt_sequence=int(receipt["sequence"]),
         deadline=receipt["deadline"],
         slack_s=None if slack_ms is None else slack_ms / 1e3,
         iterations_done=receipt["iterations_done"],

@@ -17,7 +17,7 @@ from loadtest.robots.replies import Reply, from_chunk, from_json
 from loadtest.robots.scenario import Edge
 from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, UnknownSession, WavserveError
-from wavserve.core.messages import DEADLINE_KEY, EncodedImage, Observation
+from wavserve.core.messages import DEADLINE_KEY, EncodedImage, Observation, json_integer
 
 ANSWER_TIMEOUT_S = 120.0
 """A request that has no answer after this time counts as lost."""
@@ -130,11 +130,11 @@ def _fields(observation: Observation) -> dict[str, Any]:
         "instruction": observation.instruction,
         "state": observation.state,
         "session_id": observation.session_id,
-        "sequence": observation.sequence,
-        "control_step": observation.control_step,
+        "sequence": json_integer(observation.sequence),
+        "control_step": json_integer(observation.control_step),
         "executed_steps": observation.executed_steps,
         "planner": dict(observation.options),
-        "seed": observation.seed,
+        "seed": None if observation.seed is None else json_integer(observation.seed),
         "deadline_ms": observation.deadline_ms,
     }
 

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from wavserve.cli import main
+from wavserve.commands.output import as_json
 from wavserve.core.messages import ActionChunk
 from wavserve.core.spec import PlannerConfig
 from wavserve.core.types import DeadlineResult, Receipt, Stop
@@ -231,6 +233,7 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
 from wavserve.cli import main
+from wavserve.commands.output import as_json
 """
 
 
@@ -254,3 +257,9 @@ def test_no_server_package_is_imported_before_a_command_runs() -> None:
         f"print([name for name in {SERVER_ONLY!r} if name in sys.modules])"
     )
     assert (ran.stdout.strip(), ran.stderr) == ("[]", "")
+
+
+def test_a_large_seed_is_printed_as_text_that_no_json_library_rounds() -> None:
+    receipt = replace(example_chunk().receipt, seed=2**63 - 1)
+    assert json.loads(as_json(receipt))["seed"] == str(2**63 - 1)
+    assert json.loads(as_json(replace(receipt, seed=2**53 - 1)))["seed"] == 2**53 - 1

@@ -117,22 +117,42 @@ def test_options_have_one_set_of_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "field"),
+    ("changes", "field", "expected", "actual"),
     [
-        ({"options": {"temperature": 1}}, "planner.temperature"),
-        ({"options": {"num_iterations": "2"}}, "planner.num_iterations"),
-        ({"options": {"num_iterations": -1}}, "planner.num_iterations"),
-        ({"sequence": -1}, "request"),
-        ({"deadline_ms": -1}, "deadline_ms"),
-        ({"deadline_ms": 2**32}, "deadline_ms"),
-        ({"state": ("1",)}, "request"),
-        ({"images": (replace(example_image(), encoding="webp"),)}, "images.agentview.encoding"),
+        ({"options": {"temperature": 1}}, "planner.temperature", "one of mode", "an unknown option"),
+        ({"options": {"num_iterations": "2"}}, "planner.num_iterations", "an integer from 0 to 4294967295", "'2'"),
+        ({"options": {"num_iterations": -1}}, "planner.num_iterations", "an integer from 0 to 4294967295", "-1"),
+        ({"options": {"smoothing": "x"}}, "planner.smoothing", "a number", "'x'"),
+        ({"options": {"mode": 1}}, "planner.mode", "text", "1"),
+        ({"sequence": -1}, "sequence", f"an integer from 0 to {2**64 - 1}", "-1"),
+        ({"seed": 2**64}, "seed", f"an integer from 0 to {2**64 - 1}", str(2**64)),
+        ({"control_step": 1.5}, "control_step", "an integer", "1.5"),
+        ({"executed_steps": 2**32}, "executed_steps", "an integer from 0 to 4294967295", str(2**32)),
+        ({"instruction": 3}, "instruction", "text", "3"),
+        ({"instruction": "\ud800"}, "instruction", "text", "'\\ud800'"),
+        ({"deadline_ms": -1}, "deadline_ms", "1 to", "-1"),
+        ({"deadline_ms": 2**32}, "deadline_ms", "1 to", str(2**32)),
+        ({"deadline_ms": "5"}, "deadline_ms", "an integer", "'5'"),
+        ({"state": (0.5, "1")}, "state[1]", "a number", "'1'"),
+        ({"images": (replace(example_image(), encoding="webp"),)}, "images.agentview.encoding", "one of", "webp"),
+        ({"images": (replace(example_image(), height=-1),)}, "images.agentview.height", "an integer from 0", "-1"),
+        ({"images": (replace(example_image(), data="text"),)}, "images.agentview.data", "bytes", "'text'"),
+        (
+            {"images": (replace(example_image(), captured_mono_ns=2**63),)},
+            "images.agentview.captured_mono_ns",
+            "an integer",
+            str(2**63),
+        ),
     ],
 )
-def test_values_that_protobuf_cannot_carry_are_refused_before_sending(changes: dict[str, object], field: str) -> None:
+def test_values_that_protobuf_cannot_carry_are_refused_before_sending(
+    changes: dict[str, object], field: str, expected: str, actual: str
+) -> None:
     with pytest.raises(InvalidRequest) as caught:
         requests.plan_request(example_observation(**changes))
     assert caught.value.field == field
+    assert caught.value.expected.startswith(expected)
+    assert caught.value.actual == actual
     assert isinstance(caught.value, UnsupportedMedia) == field.endswith("encoding")
 
 

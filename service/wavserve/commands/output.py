@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 
+from wavserve.core.messages import json_integer
+
 
 def write(text: str) -> None:
     """Writes a line of the result."""
@@ -32,13 +34,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def as_json(value: object) -> str:
-    """JSON text. It encodes dataclasses, enums, paths, arrays (as nested lists) and bytes (as base64)."""
+    """JSON text. It encodes dataclasses, enums, paths, arrays (as nested lists) and bytes (as base64).
+
+    A dataclass's integer that a float64 might round is a decimal text, as in the service's answers.
+    """
     return json.dumps(value, default=_plain, ensure_ascii=False)
 
 
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        values = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {name: json_integer(each) if isinstance(each, int) else each for name, each in values.items()}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Path):

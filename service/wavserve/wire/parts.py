@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from wavserve.core.errors import InvalidRequest, UnsupportedMedia
+from wavserve.core.errors import InvalidRequest, UnsupportedMedia, shown
 from wavserve.core.messages import ENCODINGS, EncodedImage
 from wavserve.core.spec import PlannerConfig
 from wavserve.pb import wavserve_pb2 as pb
@@ -16,6 +17,15 @@ from wavserve.wire.bounds import malformed
 
 OPTION_NAMES = tuple(field.name for field in fields(PlannerConfig))
 _MAX_UNKNOWN_SHOWN = 8
+_EXPECTED = {
+    FieldDescriptor.TYPE_STRING: "text that UTF-8 can encode",
+    FieldDescriptor.TYPE_BYTES: "bytes",
+    FieldDescriptor.TYPE_BOOL: "true or false",
+    FieldDescriptor.TYPE_DOUBLE: "a number",
+    FieldDescriptor.TYPE_UINT32: f"an integer from 0 to {2**32 - 1}",
+    FieldDescriptor.TYPE_UINT64: f"an integer from 0 to {2**64 - 1}",
+    FieldDescriptor.TYPE_INT64: f"an integer from {-(2**63)} to {2**63 - 1}",
+}
 
 
 def parse(message: Message, raw: bytes) -> None:
@@ -47,27 +57,29 @@ def options(values: Mapping[str, object]) -> pb.PlannerOptions:
     for name, value in values.items():
         if name not in OPTION_NAMES:
             raise InvalidRequest(f"planner.{name}", f"one of {', '.join(OPTION_NAMES)}", "an unknown option")
-        try:
-            setattr(message, name, value)
-        except (TypeError, ValueError) as error:
-            raise InvalidRequest(f"planner.{name}", "a value of the option's type", str(error)) from None
+        assign(message, name, value, f"planner.{name}")
     return message
 
 
+def assign(message: Message, name: str, value: object, path: str) -> None:
+    """Sets a field that is no message and no list. Raises InvalidRequest naming `path`, with the field's range."""
+    try:
+        setattr(message, name, value)
+    except (TypeError, ValueError, UnicodeError):
+        kind = message.DESCRIPTOR.fields_by_name[name].type
+        raise InvalidRequest(path, _EXPECTED[kind], shown(value)) from None
+
+
 def image(encoded: EncodedImage) -> pb.Image:
-    """An image as protobuf. Raises UnsupportedMedia for an encoding that the contract does not have."""
+    """An image as protobuf. Raises UnsupportedMedia or InvalidRequest for values outside the contract."""
     if encoded.encoding not in ENCODINGS:
         field = f"images.{encoded.camera}.encoding"
         raise UnsupportedMedia(field, f"one of {', '.join(ENCODINGS)}", encoded.encoding)
-    return pb.Image(
-        camera=encoded.camera,
-        encoding=encoded.encoding.upper(),
-        height=encoded.height,
-        width=encoded.width,
-        channels=encoded.channels,
-        data=encoded.data,
-        captured_mono_ns=encoded.captured_mono_ns,
-    )
+    message = pb.Image(encoding=encoded.encoding.upper())
+    for each in fields(encoded):
+        if each.name != "encoding":
+            assign(message, each.name, getattr(encoded, each.name), f"images.{encoded.camera}.{each.name}")
+    return message
 
 
 def image_from(message: pb.Image) -> EncodedImage:

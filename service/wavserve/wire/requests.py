@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wavserve.core.errors import InvalidRequest
+from wavserve.core.errors import InvalidRequest, shown
 from wavserve.core.messages import EMPTY_IS_NONE, OPTIONAL_FIELDS, PLAIN_FIELDS, Observation
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import MAX_MILLISECONDS, MAX_STATE_NUMBERS, MAX_TEXT_BYTES, bounds, parts
@@ -57,11 +57,15 @@ def plan_request(observation: Observation) -> pb.PlanRequest:
     images = [parts.image(image) for image in observation.images]
     planner = parts.options(observation.options) if observation.options else None
     deadline_ms = observation.deadline_ms
-    if deadline_ms is not None and not 0 <= deadline_ms <= MAX_MILLISECONDS:  # the server decides about 0
+    if isinstance(deadline_ms, int) and not 0 <= deadline_ms <= MAX_MILLISECONDS:  # the server decides about 0
         raise InvalidRequest("deadline_ms", f"1 to {MAX_MILLISECONDS}", deadline_ms)
-    header: dict[str, Any] = {name: getattr(observation, name) for name in (*PLAIN_FIELDS, *OPTIONAL_FIELDS)}
-    header |= {name: getattr(observation, name) or "" for name in EMPTY_IS_NONE}
-    try:
-        return pb.PlanRequest(images=images, state=observation.state, planner=planner, **header)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest("request", "numbers of the contract's types", str(error)) from None
+    message = pb.PlanRequest(images=images, planner=planner)
+    for name in (*PLAIN_FIELDS, *OPTIONAL_FIELDS, *EMPTY_IS_NONE):
+        if (value := getattr(observation, name)) is not None:
+            parts.assign(message, name, value, name)
+    for index, number in enumerate(observation.state):
+        try:
+            message.state.append(number)
+        except (TypeError, ValueError):
+            raise InvalidRequest(f"state[{index}]", "a number", shown(number)) from None
+    return message
