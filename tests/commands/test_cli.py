@@ -24,7 +24,17 @@ from wavserve.pb import wavserve_pb2 as pb
 from wavserve.pb import wavserve_pb2_grpc as pb_grpc
 from wavserve.wire.answers import action_chunk
 
-SERVER_ONLY = ("torch", "fastapi", "pydantic", "uvicorn", "prometheus_client", "PIL", "transformers", "diffusers")
+SERVER_ONLY = (
+    "torch",
+    "fastapi",
+    "pydantic",
+    "uvicorn",
+    "prometheus_client",
+    "PIL",
+    "simplejpeg",
+    "transformers",
+    "diffusers",
+)
 
 
 def example_chunk() -> ActionChunk:

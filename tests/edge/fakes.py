@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,8 @@ from wavserve.policy.execution import action_chunk
 from wavserve.policy.imagined import encode_png
 from wavserve.scheduling.permits import Permit
 
+PICTURES = Path(__file__).parent / "pictures"
+"""Unusual, partial and damaged pictures of 128x128."""
 STATE_DIM, ACTION_DIM, CHUNK = 8, 7, 16
 INSTRUCTION = "pick up the alphabet soup"
 

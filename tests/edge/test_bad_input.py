@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.edge.fakes import STATE_DIM, example_bytes, example_image, example_observation, example_pixels
+from tests.edge.fakes import PICTURES, STATE_DIM, example_bytes, example_image, example_observation, example_pixels
 from tests.edge.robots import Robot
 from tests.edge.served import Served
 from wavserve.core.errors import SequenceConflict, UnknownSession
@@ -58,7 +58,8 @@ def bomb(height: int, width: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-GRAY_PNG = example_bytes(example_pixels()[..., 0], "png")
+CMYK_JPEG, TURNED_JPEG = ((PICTURES / name).read_bytes() for name in ("jpeg_cmyk.jpg", "jpeg_exif_6.jpg"))
+PNG_16, HALF_PNG = ((PICTURES / name).read_bytes() for name in ("png_rgb12in16.png", "png_half_the_rows.png"))
 NOISY = example_bytes(example_pixels(384, 384), "raw_rgb8")
 
 CASES = (
@@ -78,8 +79,11 @@ CASES = (
     Case("empty image", with_wrist_changed(data=b""), "images.wrist.data", "JPEG data", "other data, 0 bytes"),
     Case("truncated JPEG", with_wrist_changed(data=WRIST.data[:-400]), "images.wrist.data", "a complete JPEG", "broken data: *"),
     Case("truncated PNG", with_wrist(replace(AGENTVIEW, camera="wrist", data=AGENTVIEW.data[:-400])), "images.wrist.data", "a complete PNG", "broken data: *"),
-    Case("truncated header", with_wrist_changed(data=WRIST.data[:30]), "images.wrist.data", "JPEG data", "a broken JPEG header"),
-    Case("gray image", with_wrist_changed(encoding="png", data=GRAY_PNG), "images.wrist.data", "an RGB image", "mode L"),
+    Case("truncated header", with_wrist_changed(data=WRIST.data[:30]), "images.wrist.data", "a complete JPEG", "broken data: it ends within a segment"),
+    Case("CMYK image", with_wrist_changed(data=CMYK_JPEG), "images.wrist.data", "an RGB or gray image", "4 channels (CMYK)"),
+    Case("16-bit image", with_wrist_changed(encoding="png", data=PNG_16), "images.wrist.data", "8 bits a channel", "16 bits a channel"),
+    Case("turned image", with_wrist_changed(data=TURNED_JPEG), "images.wrist.data", "an upright image, orientation 1", "EXIF orientation 6"),
+    Case("half of the rows", with_wrist_changed(encoding="png", data=HALF_PNG), "images.wrist.data", "a complete PNG", "broken data: 24640 bytes of rows, 49280 needed"),
     Case("decompression bomb", with_wrist_changed(encoding="png", data=bomb(60_000, 60_000)), "images.wrist.data", "at most 262144 pixels", "3600000000 pixels (60000 x 60000)", LARGE),
     Case("raw bomb", with_wrist(EncodedImage("wrist", "raw_rgb8", b"", 2**31, 2**31)), "images.wrist.data", "at most 262144 pixels", f"{2**62} pixels ({2**31} x {2**31})", LARGE),
     Case("oversized bytes", with_wrist(EncodedImage("wrist", "raw_rgb8", b"\0" * 250_001, 1, 1)), "images.wrist.data", "at most 250000 bytes", "250001 bytes", LARGE),

@@ -13,7 +13,7 @@ from tests.edge.fakes import example_bytes, example_image, example_limits, examp
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.messages import ENCODINGS, EncodedImage
 from wavserve.core.spec import CameraSpec
-from wavserve.edge.images import decode
+from wavserve.edge.images.decode import decode
 
 CAMERA = CameraSpec("agentview", 128, 128)
 ANY_SIZE = replace(CAMERA, resize="bilinear")
@@ -22,14 +22,14 @@ ANY_SIZE = replace(CAMERA, resize="bilinear")
 @pytest.mark.parametrize("encoding", ["raw_rgb8", "raw_bgr8", "png"])
 def test_lossless_encodings_give_the_pixels(encoding: str) -> None:
     pixels = example_pixels(seed=9)
-    decoded = decode(example_image("agentview", encoding), CAMERA, example_limits())
+    decoded = decode(example_image("agentview", encoding), CAMERA, example_limits()).pixels
     assert decoded.tolist() == pixels.tolist()
     assert decoded.flags.writeable
     assert decoded.flags.c_contiguous
 
 
 def test_jpeg_is_decoded_to_rgb() -> None:
-    decoded = decode(example_image("agentview", "jpeg"), CAMERA, example_limits())
+    decoded = decode(example_image("agentview", "jpeg"), CAMERA, example_limits()).pixels
     assert np.abs(decoded.astype(int) - example_pixels(seed=9)).mean() < 3
 
 
@@ -37,7 +37,7 @@ def test_jpeg_is_decoded_to_rgb() -> None:
 def test_a_filter_keeps_a_uniform_image_uniform(encoding: str) -> None:
     flat = np.full((200, 300, 3), (250, 120, 10), np.uint8)
     image = EncodedImage("agentview", encoding, example_bytes(flat, encoding), height=200, width=300)
-    decoded = decode(image, ANY_SIZE, example_limits())
+    decoded = decode(image, ANY_SIZE, example_limits()).pixels
     assert decoded.shape == (128, 128, 3)
     assert np.abs(decoded.astype(int) - flat[0, 0]).max() <= 3
 
@@ -45,7 +45,7 @@ def test_a_filter_keeps_a_uniform_image_uniform(encoding: str) -> None:
 def test_area_is_the_mean_of_the_pixels_under_it() -> None:
     pixels = example_pixels(256, 256)
     image = EncodedImage("agentview", "raw_rgb8", pixels.tobytes(), 256, 256)
-    decoded = decode(image, replace(CAMERA, resize="area"), example_limits())
+    decoded = decode(image, replace(CAMERA, resize="area"), example_limits()).pixels
     mean = pixels.reshape(128, 2, 128, 2, 3).mean(axis=(1, 3))
     assert np.abs(decoded - mean).max() <= 1
 
@@ -73,7 +73,7 @@ def test_damaged_images_are_decoded_or_refused(encoding: str, changes: list[tupl
     image = replace(image, data=mutated(image.data, changes, keep))
     outcome: object
     try:
-        outcome = decode(image, ANY_SIZE, example_limits()).shape
+        outcome = decode(image, ANY_SIZE, example_limits()).pixels.shape
     except InvalidRequest as error:
         outcome = error.field.rpartition(".")[0]
     assert outcome in ((128, 128, 3), "images.agentview")

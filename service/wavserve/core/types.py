@@ -65,6 +65,8 @@ class PlanRequest(RequestFields):
 
     images: Mapping[str, NDArray[np.uint8]]
     """camera -> `[height, width, 3]` RGB, already at the camera's declared size"""
+    image_digests: Mapping[str, str] = field(default_factory=dict)
+    """camera -> digest of its pixels, where it was hashed when it was decoded; the policy hashes the others"""
     state: Array
     """`[S]`, in the units the policy declares"""
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from time import monotonic, monotonic_ns
 from typing import Protocol
 
@@ -18,8 +19,11 @@ from wavserve.core.errors import DeadlineExceeded, NotReady
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo, Vector
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import PlanRequest, RequestFields
-from wavserve.edge import images, validate
+from wavserve.edge import validate
+from wavserve.edge.decode_threads import DecodeThreads
+from wavserve.edge.images.decode import DecodedImage, decode, match_cameras
 from wavserve.edge.limits import EdgeLimits
+from wavserve.planning.gather import gather
 from wavserve.scheduling.permits import Permit
 
 _SMALL_BODY_BYTES = 128 * 1024
@@ -66,37 +70,47 @@ class Arrival:
     deadline: float | None = None
     """known before the body is read: the earlier of the headers' and the transport's (monotonic, s); None: neither"""
     permit: Permit = field(default_factory=Permit)
+    sender: str = ""
+    """who pays for parsing and decoding: the client's address, or its connection where it has none"""
 
 
 @dataclass(frozen=True, slots=True)
 class Frontend:
-    """The requests and answers of both edges, over one policy."""
+    """The requests and answers of both edges, over one policy. Each edge has decode threads of its own."""
 
     policy: PolicyProtocol
     limits: EdgeLimits
+    threads: DecodeThreads = field(default_factory=DecodeThreads)
 
     @contextmanager
     def admit(
-        self, deadlines_ms: Sequence[str], received_ns: int, transport_deadline: float | None = None
+        self, deadlines_ms: Sequence[str], received_ns: int, sender: str, transport_deadline: float | None = None
     ) -> Iterator[Arrival]:
         """Admits a request by its headers, before its body is read.
 
         `deadlines_ms`: every value of `x-deadline-ms` as it was sent; the shortest counts. `received_ns`: when the
-        request arrived. `transport_deadline`: the transport's own, if any. Times are on the monotonic clock (ns, s).
+        request arrived. `sender`: as in `Arrival`. `transport_deadline`: the transport's own, if any. Times are on the
+        monotonic clock (ns, s).
         Raises InvalidRequest, NotReady, DeadlineExceeded or Overloaded.
         """
         header_ms = min(map(validate.header_deadline_ms, deadlines_ms), default=None)
         deadline = _earlier_deadline(received_ns, header_ms, transport_deadline)
         with self.policy.reserve(deadline) as permit:
-            yield Arrival(received_ns, deadline, permit)
+            yield Arrival(received_ns, deadline, permit, sender)
 
     async def plan(self, observation: Observation, arrival: Arrival) -> ActionChunk:
         """Answers one observation. Raises any child of WavserveError. Cancelling this call cancels the plan."""
         self.check_ready()
         state = validate.check(observation, self.policy.spec)
         header = {each.name: getattr(observation, each.name) for each in fields(RequestFields)}
-        request = PlanRequest(images=await self._decode(observation), state=state, **header)
         deadline = _earlier_deadline(arrival.received_ns, observation.deadline_ms, arrival.deadline)
+        decoded = await self._decode(observation, arrival.sender, deadline)
+        request = PlanRequest(
+            images={camera: image.pixels for camera, image in decoded.items()},
+            image_digests={camera: image.digest for camera, image in decoded.items()},
+            state=state,
+            **header,
+        )
         chunk = await self._plan(request, deadline, arrival.permit)
         captured_ns = [image.captured_mono_ns for image in observation.images if image.captured_mono_ns]
         return replace(
@@ -153,20 +167,29 @@ class Frontend:
             waited_s = latest - arrival.received_ns / 1e9
             raise DeadlineExceeded(f"the request body did not arrive within {waited_s:.3f} s of its headers") from None
 
-    async def parse(self, read: Callable[[bytes], Observation], body: bytes) -> Observation:
-        """Parses a body with the edge's own `read`. A small body stays on the event loop: a thread costs more."""
-        return read(body) if len(body) <= _SMALL_BODY_BYTES else await asyncio.to_thread(read, body)
+    async def parse(self, read: Callable[[bytes], Observation], body: bytes, arrival: Arrival) -> Observation:
+        """Parses a body with the edge's own `read`. A small body stays on the event loop: a thread costs more.
+
+        Raises what `read` raises, and DeadlineExceeded.
+        """
+        if len(body) <= _SMALL_BODY_BYTES:
+            return read(body)
+        return await self.threads.run(partial(read, body), arrival.sender, arrival.deadline)
 
     def check_ready(self) -> None:
         """Raises NotReady unless the policy accepts requests."""
         if not self.policy.ready:
             raise NotReady(NOT_READY)
 
-    async def _decode(self, observation: Observation) -> Mapping[str, images.Pixels]:
+    async def _decode(
+        self, observation: Observation, sender: str, deadline: float | None
+    ) -> Mapping[str, DecodedImage]:
+        """camera -> image. The first image that is refused cancels the others that wait."""
         cameras = self.policy.spec.cameras
-        matched = images.match_cameras(observation.images, cameras)
-        decoding = (asyncio.to_thread(images.decode, matched[camera.name], camera, self.limits) for camera in cameras)
-        return dict(zip(matched, await asyncio.gather(*decoding), strict=True))
+        matched = match_cameras(observation.images, cameras)
+        work = [partial(decode, matched[camera.name], camera, self.limits) for camera in cameras]
+        images = await gather(*(self.threads.run(each, sender, deadline) for each in work))
+        return dict(zip(matched, images, strict=True))
 
 
 def _earlier_deadline(received_ns: int, deadline_ms: int | None, other: float | None) -> float | None:

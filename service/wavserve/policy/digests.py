@@ -5,18 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wavserve.core.types import PlanRequest, TextEmbedding
 from wavserve.policy.sessions import FrameMemory
 
 
 def input_digests(request: PlanRequest) -> dict[str, str]:
-    """A digest of each decoded image, of the state and of the instruction."""
-    images = {f"images.{name}": _sha256(image.tobytes()) for name, image in sorted(request.images.items())}
+    """A digest of each decoded image, of the state and of the instruction.
+
+    Hashing images takes time, so a digest that the request has already is not made again.
+    """
+    known = request.image_digests
+    images = {name: known.get(name) or image_digest(image) for name, image in sorted(request.images.items())}
     return {
-        **images,
+        **{f"images.{name}": digest for name, digest in images.items()},
         "state": _sha256(request.state.tobytes()),
         "instruction": TextEmbedding.key_of(request.instruction).hex(),
     }
+
+
+def image_digest(image: NDArray[np.uint8]) -> str:
+    """Of an image's pixels, row by row. Hashing a large image takes about a millisecond: not on the event loop."""
+    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
 
 
 def content_digest(request: PlanRequest, inputs: dict[str, str]) -> str:

@@ -23,6 +23,7 @@ from wavserve.core.types import Array, Gaussian, PlanRequest
 from wavserve.policy.sessions import FrameMemory, LastPlan, Session
 
 FORMAT = "wavserve-record-2"
+_NOT_FACTS = ("images", "image_digests", "state")  # tensors of their own, and what a replay makes again
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def save(path: Path, request: PlanRequest, before: Session, chunk: ActionChunk, 
         tensors |= {"last.video": last.video.mean, "last.value": last.value.mean}
     facts = {
         "format": FORMAT,
-        "request": {name: value for name, value in asdict(request).items() if name not in ("images", "state")},
+        "request": {name: value for name, value in asdict(request).items() if name not in _NOT_FACTS},
         "memory_steps": 0 if before.memory is None else before.memory.steps,
         "last": None if last is None else {"instruction": last.instruction, "control_step": last.control_step},
         "policy_digest": receipt.policy_digest,

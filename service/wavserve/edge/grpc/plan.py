@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
+from urllib.parse import unquote
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -80,8 +81,8 @@ class _PlanService:
         received_ns, remaining_s = time.monotonic_ns(), context.time_remaining()
         transport_deadline = None if remaining_s is None else received_ns / 1e9 + remaining_s
         deadlines_ms = [str(value) for key, value in context.invocation_metadata() or () if key == DEADLINE_KEY]
-        with self._frontend.admit(deadlines_ms, received_ns, transport_deadline) as arrival:
-            observation = await self._frontend.parse(requests.parse_plan_request, raw)
+        with self._frontend.admit(deadlines_ms, received_ns, sender_of(context), transport_deadline) as arrival:
+            observation = await self._frontend.parse(requests.parse_plan_request, raw, arrival)
             chunk = await self._frontend.plan(observation, arrival)
         return answers.action_chunk(chunk).SerializeToString()
 
@@ -124,6 +125,16 @@ class _PlanService:
         limit = self._frontend.limits.max_body_bytes
         if len(raw) > limit:
             raise TooLarge("body", f"at most {limit} bytes", f"{len(raw)} bytes")
+
+
+def sender_of(context: Context) -> str:
+    """The client's address without its port: `peer` is `ipv4:10.0.0.7:51234` or `ipv6:%5B::1%5D:51234`.
+
+    A connection without an address, such as of a Unix socket, is a sender of its own.
+    """
+    peer = str(context.peer())
+    kind, _, address = peer.partition(":")
+    return unquote(address.rpartition(":")[0]).strip("[]") if kind in ("ipv4", "ipv6") else peer
 
 
 async def _abort(context: Context, problem: ErrorReport) -> NoReturn:

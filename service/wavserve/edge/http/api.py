@@ -21,8 +21,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from wavserve.core.errors import Cancelled, NotReady
-from wavserve.core.messages import DEADLINE_KEY
-from wavserve.edge.frontend import PLAN_CANCELLED, Frontend, PolicyProtocol
+from wavserve.core.messages import DEADLINE_KEY, ActionChunk, Observation
+from wavserve.edge.frontend import PLAN_CANCELLED, Arrival, Frontend, PolicyProtocol
 from wavserve.edge.http import schemas
 from wavserve.edge.http.answers import chunk_json, json_response, policy_json, problem_response
 from wavserve.edge.http.body import invalid_request_from, parse_plan
@@ -110,11 +110,14 @@ class _Routes:
         image/jpeg, image/png or application/octet-stream.
         """
         received_ns, headers = request.state.received_ns, request.headers
-        with self._frontend.admit(headers.getlist(DEADLINE_KEY), received_ns) as arrival:
+        with self._frontend.admit(headers.getlist(DEADLINE_KEY), received_ns, sender_of(request)) as arrival:
             read = partial(parse_plan, request_media_type(headers))
-            observation = await self._frontend.parse(read, await self._frontend.receive(_body(request), arrival))
-            chunk = await _while_connected(request, self._frontend.plan(observation, arrival))
+            body = await self._frontend.receive(_body(request), arrival)
+            chunk = await _while_connected(request, self._plan(read, body, arrival))
         return json_response(chunk_json(chunk))
+
+    async def _plan(self, read: Callable[[bytes], Observation], body: bytes, arrival: Arrival) -> ActionChunk:
+        return await self._frontend.plan(await self._frontend.parse(read, body, arrival), arrival)
 
     async def reset(self, session_id: str) -> Response:
         """Forgets the frame memory of a session. The session's next observation starts a new memory."""
@@ -161,6 +164,12 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         for pending in (task, disconnect):
             pending.cancel()
         await asyncio.gather(task, disconnect, return_exceptions=True)
+
+
+def sender_of(request: Request) -> str:
+    """The client's address. A connection without one, such as of a Unix socket, is a sender of its own."""
+    client = request.client
+    return client.host if client is not None and client.host else f"connection {id(request.receive):x}"
 
 
 async def _body(request: Request) -> bytes:
