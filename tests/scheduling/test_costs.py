@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.clock import ManualClock
-from wavserve.scheduling.costs import HALF_LIFE_S, CallKind, Costs, Meter
+from wavserve.scheduling.costs import HALF_LIFE_S, CallKind, Costs
 
 KIND = CallKind("imagine")
 
@@ -147,21 +147,6 @@ def test_a_size_is_tried_although_it_was_never_measured(clock: ManualClock) -> N
     for _ in range(200):
         costs.measured(KIND, 1, 0.09)
     assert costs.seconds(KIND, 8) == pytest.approx(0.09, rel=0.05)
-
-
-def test_calls_that_run_at_once_share_the_device_time(clock: ManualClock) -> None:
-    meter = Meter(clock)
-    first = meter.start()
-    clock.now += 1.0
-    second = meter.start()
-    clock.now += 1.0
-    assert meter.stop(first) == 1.5
-    clock.now += 1.0
-    assert meter.stop(second) == 1.5
-    clock.now += 5.0  # idle
-    third = meter.start()
-    clock.now += 1.0
-    assert meter.stop(third) == 1.0
 
 
 def test_the_longest_recent_call_is_forgotten_within_seconds(clock: ManualClock) -> None:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +22,13 @@ from wavserve.backends.base import Backend
 from wavserve.core.errors import ArenaFull, BackendError, NotReady, WavserveError
 from wavserve.core.types import Clock, Tensors
 from wavserve.scheduling.arena_slots import HeldSlots
-from wavserve.scheduling.costs import CallKind, Costs, Meter
+from wavserve.scheduling.costs import CallKind, Costs
 from wavserve.scheduling.groups import SampleGroup, join, split
 from wavserve.scheduling.ledger import Rank
+from wavserve.scheduling.meter import Charge, HandedCall, Meter
 
 OnCall = Callable[[str, int, int, float], None]
-"""Receives verb, groups, rows and seconds of every call."""
+"""Receives verb, groups, rows and seconds (by the clock, from when it began to run) of every call."""
 
 
 def ignore_call(verb: str, groups: int, rows: int, seconds: float) -> None:
@@ -62,12 +62,6 @@ class BatcherConfig:
         return self.slice_s / (1 + max(0, self.depth - self.workers))
 
 
-class _Dispatched(NamedTuple):
-    model: str
-    rank: Rank
-    """the rank of its most urgent plan"""
-
-
 class Batcher:
     """`run` takes a group and returns its outputs; `start` and `close` start and end the dispatcher."""
 
@@ -79,18 +73,17 @@ class Batcher:
         on_call: OnCall = ignore_call,
         clock: Clock = time.monotonic,
     ) -> None:
-        """`on_call` receives verb, groups, rows and seconds of every call."""
         self._backend = backend
         self._config = config
         self._costs = costs
-        self._meter = Meter(clock)
+        self._meter = Meter(clock, config.workers, config.one_call_per_model)
         self._on_call = on_call
         self._clock = clock
         self._queue: list[SampleGroup] = []
         self._arrivals = itertools.count()
         self._slots = HeldSlots()
         self._work = asyncio.Event()
-        self._calls: dict[asyncio.Task[None], _Dispatched] = {}
+        self._calls: dict[asyncio.Task[None], Rank] = {}  # with the rank of its most urgent plan
         self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -157,8 +150,9 @@ class Batcher:
             while not (batch := await self._next()):
                 self._work.clear()
                 await self._work.wait()
-            call = asyncio.create_task(self._call(batch))
-            self._calls[call] = _Dispatched(batch[0].verb_info.model, min(group.ticket.rank for group in batch))
+            handed = self._meter.hand_over(batch[0].verb_info.model)
+            call = asyncio.create_task(self._call(batch, handed))
+            self._calls[call] = min(group.ticket.rank for group in batch)
             call.add_done_callback(partial(self._ended, free))
 
     def _ended(self, free: asyncio.Semaphore, call: asyncio.Task[None]) -> None:
@@ -203,22 +197,17 @@ class Batcher:
         """
         if not group.verb_info.computes:
             return True
-        config, handed = self._config, self._calls.values()
-        models = {call.model for call in handed}
-        running = len(models) if config.one_call_per_model else min(len(handed), config.workers)
-        if running < config.workers and not (config.one_call_per_model and group.verb_info.model in models):
+        if self._meter.starts_at_once(group.verb_info.model):
             return True
-        is_room = len(handed) - running < config.depth - config.workers
-        return is_room and group.ticket.rank <= min(call.rank for call in handed)
+        is_room = len(self._meter.waiting) < self._config.depth - self._config.workers
+        return is_room and group.ticket.rank <= min(self._calls.values())
 
     def _fits(self, kind: CallKind, rows: int) -> bool:
         return rows <= self._config.max_rows and self._costs.fits(kind, rows, self._config.call_s)
 
-    async def _call(self, batch: list[SampleGroup]) -> None:
-        started = self._clock()
+    async def _call(self, batch: list[SampleGroup], handed: HandedCall) -> None:
         verb, allocates = batch[0].verb, batch[0].verb_info.allocates
         answers: list[Tensors | WavserveError]
-        metered = self._meter.start()
         running = asyncio.create_task(self._run(batch))
         if not allocates:  # a call that allocates is never cancelled: its slots would leak
             for group in batch:
@@ -234,23 +223,21 @@ class Batcher:
             failure = BackendError(f"{verb} failed: {type(error).__name__}: {error}")
             failure.__cause__ = error
             answers = [failure] * len(batch)
-        ended = self._clock()
-        used_s = self._meter.stop(metered)
+        charge = self._meter.end(handed)
+        began = self._clock() - charge.run_s
         for group, answer in zip(batch, answers, strict=True):
             self._settle(group, answer)
             if group.future.done() and group.on_call is not None:
-                group.on_call(started - group.queued_at, ended - started)
-        self._account(batch, answers, used_s, ended - started)
-        self._on_call(verb, len(batch), sum(group.rows for group in batch), ended - started)
+                group.on_call(began - group.queued_at, charge.run_s)
+        self._account(batch, answers, charge)
+        self._on_call(verb, len(batch), sum(group.rows for group in batch), charge.run_s)
 
     async def _run(self, batch: list[SampleGroup]) -> Tensors:
         # a call that allocates is short, and is not cut at a deadline: see `_call`
         latest = math.inf if batch[0].verb_info.allocates else max(group.ticket.deadline for group in batch)
         return await self._backend.run(batch[0].verb, join(batch), latest)
 
-    def _account(
-        self, batch: list[SampleGroup], answers: Sequence[Tensors | WavserveError], used_s: float, wall_s: float
-    ) -> None:
+    def _account(self, batch: list[SampleGroup], answers: Sequence[Tensors | WavserveError], charge: Charge) -> None:
         """Charges the plans of a call with its device seconds; a call without a failed group updates the cost model.
 
         A failed group is charged too, and its work stays part of the plan's remaining work.
@@ -259,9 +246,9 @@ class Batcher:
         failed = [isinstance(answer, WavserveError) for answer in answers]
         for group, has_failed in zip(batch, failed, strict=True):
             predicted_s = 0.0 if has_failed else self._costs.seconds(kind, group.rows)
-            group.ticket.charge(predicted_s, used_s * group.rows / rows)
-        if not any(failed):
-            self._costs.measured(kind, rows, used_s, wall_s)
+            group.ticket.charge(predicted_s, charge.used_s * group.rows / rows)
+        if not any(failed) and charge.ran:
+            self._costs.measured(kind, rows, charge.used_s, charge.run_s)
 
     def _settle(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:
         """Updates the held slots and answers the group; a full arena queues the group again."""

@@ -45,32 +45,6 @@ class CallKind:
         return self.steps * self.value_samples
 
 
-class Meter:
-    """Device seconds of each call. Calls that run at once share the time evenly: the shares sum to the busy time."""
-
-    def __init__(self, clock: Clock = time.monotonic) -> None:
-        self._clock = clock
-        self._running = 0
-        self._share = 0.0  # of a call that runs since the meter began
-        self._at = clock()
-
-    def start(self) -> float:
-        """A call begins. Returns the mark that `stop` needs."""
-        self._advance(1)
-        return self._share
-
-    def stop(self, mark: float) -> float:
-        """A call ended. Returns its device seconds."""
-        self._advance(-1)
-        return self._share - mark
-
-    def _advance(self, change: int) -> None:
-        now = self._clock()
-        if self._running:
-            self._share += (now - self._at) / self._running
-        self._running, self._at = self._running + change, now
-
-
 @dataclass(slots=True)
 class Line:
     """Seconds over rows: the weighted sums of a least-squares line through the last calls."""
