@@ -15,8 +15,8 @@ OUTCOMES = ("answered", "refused", "missed", "failed", "lost")
 """How a request ends:
 
 - `answered`: with actions
-- `refused`: for overload
-- `missed`: the service reports a missed deadline
+- `refused`: there was no place or no time for a plan
+- `missed`: the service reports that an admitted plan missed its deadline
 - `failed`: with another error
 - `lost`: without an answer
 """

@@ -96,14 +96,13 @@ def contradictions(sent: Observation, reply: Reply, elapsed_s: float, min_steps:
 
 def _receipt_contradictions(sent: Observation, reply: Reply) -> Iterator[str]:
     cut_short = reply.iterations_done < reply.iterations_requested and reply.stopped != Stop.SETTLED.value
-    with_deadline = "met_degraded" if cut_short else "met"
+    in_time = "met_degraded" if cut_short else "met"
+    with_deadline = "late" if reply.slack_s is not None and reply.slack_s < 0 else in_time
     expected = "none" if sent.deadline_ms is None else with_deadline
     if reply.deadline != expected:
         done = f"{reply.iterations_done} of {reply.iterations_requested} iterations"
         yield f"receipt: deadline {reply.deadline} with {done}, expected {expected}"
     if (reply.slack_s is None) != (sent.deadline_ms is None):
         yield f"receipt: slack {reply.slack_s} with a deadline of {sent.deadline_ms} ms"
-    if reply.slack_s is not None and reply.slack_s < 0:
-        yield f"receipt: deadline {reply.deadline} with a slack of {reply.slack_s:.4f} s"
     if reply.stage_s.get("total", 0.0) > reply.served_s + ROUNDING_S:
         yield "receipt: its total is longer than the service took"

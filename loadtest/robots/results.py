@@ -92,7 +92,7 @@ def deadlines(log: EventLog, phase: PhaseRecord, requests: list[RequestRecord]) 
     late = figures.lateness(log, phase)
     limits = {round(request.deadline_s * 1e3) for request in requests if request.deadline_s is not None}
     return {
-        **{name: by_receipt[name] for name in ("none", "met", "met_degraded")},
+        **{name: by_receipt[name] for name in ("none", "met", "met_degraded", "late")},
         "missed": sum(request.outcome == "missed" for request in requests),
         "deadline_ms": sorted(limits),
         "sent_late": len(figures.sent_late(requests)),

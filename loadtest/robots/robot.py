@@ -154,7 +154,9 @@ class Robot:
         except Overloaded as error:
             return self._end(request, "refused", error.message, error.retry_after_s)
         except DeadlineExceeded as error:
-            return self._end(request, "missed", error.message)
+            ended = self._end(request, "missed", error.message)
+            early = ended.deadline_s is not None and ended.seconds < ended.deadline_s
+            return replace(ended, outcome="refused") if early and error.missed is None else ended
         except UnknownSession as error:
             self._session = None  # the service has dropped the session: the next observation opens another
             return self._end(request, "failed", error.message)

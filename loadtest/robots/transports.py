@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import httpx
@@ -16,7 +17,7 @@ import orjson
 from loadtest.robots.replies import Reply, from_chunk, from_json
 from loadtest.robots.scenario import Edge
 from wavserve.clients.async_client import AsyncPlanClient
-from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, UnknownSession, WavserveError
+from wavserve.core.errors import DeadlineExceeded, MissedDeadline, NotReady, Overloaded, UnknownSession, WavserveError
 from wavserve.core.messages import DEADLINE_KEY, EncodedImage, Observation, json_integer
 
 ANSWER_TIMEOUT_S = 120.0
@@ -116,13 +117,18 @@ def problem_error(response: httpx.Response) -> WavserveError:
         case "overloaded":
             return Overloaded(detail, float(problem.get("retry_after_s", 1.0)))
         case "deadline-exceeded":
-            return DeadlineExceeded(detail)
+            return DeadlineExceeded(detail, _missed(problem))
         case "unknown-session":
             return UnknownSession("session_id", problem.get("expected"), problem.get("actual"))
         case "not-ready":
             return NotReady(detail)
         case _:
             return WavserveError(f"{name}: {detail}")
+
+
+def _missed(problem: Mapping[str, Any]) -> MissedDeadline | None:
+    names = ("slack_ms", "iterations_done", "num_video_samples", "num_value_samples")
+    return MissedDeadline(*(problem[name] for name in names)) if problem.get("deadline") == "missed" else None
 
 
 def _fields(observation: Observation) -> dict[str, Any]:

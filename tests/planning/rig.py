@@ -21,7 +21,7 @@ from wavserve.planning.planner import Planner
 from wavserve.planning.proposal import NamedNoise
 from wavserve.policy.placement import Placement
 from wavserve.policy.policy import Keep, Policy, PolicyParts
-from wavserve.policy.sessions import MemorySessions
+from wavserve.policy.sessions import MemorySessions, SessionStore
 from wavserve.scheduling.admission import Admission
 from wavserve.scheduling.batcher import Batcher, BatcherConfig
 
@@ -87,6 +87,8 @@ class RigOptions:
     before: Callable[[str], Awaitable[None]] = at_once
     ready: bool = True
     keep: Keep | None = None
+    store: Callable[[MemorySessions], SessionStore] = lambda sessions: sessions
+    """wraps the store that the policy sees"""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,14 @@ async def rigged(options: RigOptions) -> AsyncIterator[Rig]:
     sessions = MemorySessions(ttl_s=60.0, max_sessions=4, clock=options.clock)
     placement = Placement([device], wait_s=5.0)
     parts = PolicyParts(
-        spec, "fake", placement, sessions, options.max_plans, "0", keep=options.keep, clock=options.clock
+        spec,
+        "fake",
+        placement,
+        options.store(sessions),
+        options.max_plans,
+        "0",
+        keep=options.keep,
+        clock=options.clock,
     )
     policy = Policy(parts)
     policy.warm = options.ready

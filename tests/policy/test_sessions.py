@@ -9,7 +9,7 @@ import pytest
 
 from tests.clock import ManualClock
 from wavserve.core.errors import Overloaded
-from wavserve.policy.sessions import FrameMemory, MemorySessions, Session
+from wavserve.policy.sessions import CommitResult, FrameMemory, MemorySessions, Session
 
 
 def frame(number: int) -> np.ndarray:
@@ -51,13 +51,21 @@ def test_a_higher_threshold_counts_executed_steps() -> None:
 async def test_commit_is_compare_and_set() -> None:
     store = MemorySessions(10.0, 4)
     session = Session.fresh("p")
-    assert await store.commit(session)
-    assert not await store.commit(session)  # it is stored already
+    assert await store.commit(session) is CommitResult.COMMITTED
+    assert await store.commit(session) is CommitResult.CHANGED  # it is stored already
     stored = await store.load(session.id)
     assert stored is not None
     assert stored.version == 1
-    assert await store.commit(replace(stored, last_sequence=7))
-    assert not await store.commit(stored)
+    assert await store.commit(replace(stored, last_sequence=7)) is CommitResult.COMMITTED
+    assert await store.commit(stored) is CommitResult.CHANGED
+
+
+async def test_a_commit_after_its_deadline_stores_nothing() -> None:
+    clock = ManualClock()
+    store, session = MemorySessions(10.0, 4, clock), Session.fresh("p")
+    assert await store.commit(session, clock.now - 0.001) is CommitResult.TOO_LATE
+    assert await store.load(session.id) is None
+    assert await store.commit(session, clock.now) is CommitResult.COMMITTED
 
 
 async def test_a_session_expires_when_it_is_not_used() -> None:
@@ -95,7 +103,7 @@ async def test_a_commit_to_an_expired_session_is_refused() -> None:
     stored = await store.load(session.id)
     clock.now += 11
     assert stored is not None
-    assert not await store.commit(stored)
+    assert await store.commit(stored) is CommitResult.CHANGED
 
 
 async def test_a_full_store_evicts_sessions_that_were_never_continued() -> None:

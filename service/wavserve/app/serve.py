@@ -178,6 +178,7 @@ def _parts(
         keep=None if recorder is None else partial(recorder.keep, dtype=fleet.dtype),
         on_plan=observe,
         on_missed=metrics.observe_missed,
+        on_refused=metrics.observe_refused,
     )
 
 

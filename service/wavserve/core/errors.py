@@ -10,6 +10,7 @@
     ├── Overloaded            the server refuses the request; retry later
     ├── DeadlineExceeded      no action could be produced in time
     ├── NotReady              the server is starting, draining or without a healthy backend
+    ├── OutcomeUnknown        whether the plan was committed is not known; the same request again resolves it
     ├── Cancelled             the caller cancelled the request or disconnected
     ├── Unsupported           declared in the contract, not implemented yet
     ├── BundleError           a policy bundle, a record or a fixture that cannot be used
@@ -109,7 +110,10 @@ class Overloaded(WavserveError):
 
 
 class DeadlineExceeded(WavserveError):
-    """No action is returned. `missed` is None when no plan ran, and when the client's own timeout ended the call."""
+    """No action is returned. `missed` tells of an admitted plan that was late.
+
+    It is None when the request was refused or did not arrive in time, and when the client's own timeout ended the call.
+    """
 
     def __init__(self, message: str, missed: MissedDeadline | None = None) -> None:
         super().__init__(message)
@@ -117,6 +121,13 @@ class DeadlineExceeded(WavserveError):
 
 
 class NotReady(WavserveError):
+    retryable = True
+
+
+class OutcomeUnknown(WavserveError):
+    """The session may have advanced. Sent again with the same sequence number and content, the request gets the
+    committed answer, or a new plan when nothing was committed."""
+
     retryable = True
 
 

@@ -128,7 +128,7 @@ class Stop(Enum):
 
 
 class DeadlineResult(Enum):
-    """Whether an answer met its deadline. A late plan has no receipt: it is answered with an error."""
+    """Whether an answer met its deadline. A plan that was not committed by it has no receipt: it is an error."""
 
     NONE = "none"
     """the request had no deadline"""
@@ -136,6 +136,8 @@ class DeadlineResult(Enum):
     """in time; every requested iteration was done, or `early_stop` ended planning"""
     MET_DEGRADED = "met_degraded"
     """in time, but admission granted fewer iterations than requested (`Stop.OUT_OF_TIME`)"""
+    LATE = "late"
+    """committed by its deadline and answered after it: the session has advanced, and `slack_s` is negative"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ class Receipt:
     """whether planning started from the session's last plan"""
     deadline: DeadlineResult
     slack_s: float | None
-    """deadline minus the time when the answer was ready; None without a deadline"""
+    """the caller's deadline minus the time of the answer; None without a deadline"""
     iterations: tuple[IterationRecord, ...]
     stage_s: Mapping[str, float]
     """seconds by stage, with the whole plan as `total`; stages overlap, so their sum may exceed `total`"""

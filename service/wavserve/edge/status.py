@@ -34,6 +34,7 @@ STATUSES: dict[type[errors.WavserveError], ErrorStatus] = {
     errors.Overloaded: ErrorStatus(429, StatusCode.RESOURCE_EXHAUSTED, "Overloaded"),
     errors.DeadlineExceeded: ErrorStatus(504, StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded"),
     errors.NotReady: ErrorStatus(503, StatusCode.UNAVAILABLE, "Not ready"),
+    errors.OutcomeUnknown: ErrorStatus(503, StatusCode.UNAVAILABLE, "Outcome unknown"),
     errors.Cancelled: ErrorStatus(499, StatusCode.CANCELLED, "Cancelled"),
     errors.Unsupported: ErrorStatus(501, StatusCode.UNIMPLEMENTED, "Unsupported"),
     errors.BackendError: ErrorStatus(503, StatusCode.UNAVAILABLE, "Model call failed"),

@@ -136,11 +136,13 @@ class Receipt(_message.Message):
         MET: _ClassVar[Receipt.Deadline]
         MET_DEGRADED: _ClassVar[Receipt.Deadline]
         MISSED: _ClassVar[Receipt.Deadline]
+        LATE: _ClassVar[Receipt.Deadline]
     DEADLINE_UNSPECIFIED: Receipt.Deadline
     NONE: Receipt.Deadline
     MET: Receipt.Deadline
     MET_DEGRADED: Receipt.Deadline
     MISSED: Receipt.Deadline
+    LATE: Receipt.Deadline
     class Stop(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STOP_UNSPECIFIED: _ClassVar[Receipt.Stop]

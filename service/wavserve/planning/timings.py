@@ -18,6 +18,8 @@ class Progress:
     seconds: dict[str, float] = field(default_factory=dict)
     iterations: int = 0
     """finished planning iterations"""
+    admitted: bool = False
+    """whether a device has promised to make the plan"""
 
     def add(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

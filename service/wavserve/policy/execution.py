@@ -14,7 +14,7 @@ from wavserve.core.errors import ModelDown
 from wavserve.core.messages import ActionChunk, EncodedImage
 from wavserve.core.normalise import Normaliser
 from wavserve.core.spec import PlannerConfig, PolicySpec
-from wavserve.core.types import Array, Clock, DeadlineResult, Plan, PlanRequest, Receipt, Stop, TextEmbedding
+from wavserve.core.types import Array, DeadlineResult, Plan, PlanRequest, Receipt, TextEmbedding
 from wavserve.planning.device import Device
 from wavserve.planning.gather import gather
 from wavserve.planning.model_calls import PlanJob
@@ -54,7 +54,6 @@ class PlanExecutor:
     version: str
     placement: Placement
     normaliser: Normaliser
-    clock: Clock
 
     async def execute(self, resolved: ResolvedRequest, session: Session) -> tuple[ActionChunk, Outcome]:
         """One plan. When its models go down it starts again from the beginning: same seed, same plan.
@@ -62,14 +61,12 @@ class PlanExecutor:
         Raises Overloaded or DeadlineExceeded when it would be late (an admitted plan is not judged again),
         InvalidRequest when the instruction has too many tokens, NotReady and BackendError.
         """
-        admitted = False
         with resolved.progress.measure("total"):
             resolved.permit.release()  # the time that was held for it; `_registered` admits the plan itself
             for _ in range(MAX_PLACEMENTS):
                 async with self.placement.place() as device:
                     try:
-                        with self._registered(device, resolved, admitted) as ticket:
-                            admitted = True
+                        with self._registered(device, resolved) as ticket:
                             outcome = await self._execute_on(device, resolved, session, ticket)
                             break
                     except ModelDown as error:
@@ -107,12 +104,13 @@ class PlanExecutor:
         return Outcome(actions, plan, memory, start is not None, imagined)
 
     @contextmanager
-    def _registered(self, device: Device, resolved: ResolvedRequest, admitted: bool) -> Iterator[Ticket]:
+    def _registered(self, device: Device, resolved: ResolvedRequest) -> Iterator[Ticket]:
         """The plan's place in the device's schedule, for as long as it runs there."""
         admission = device.planner.admission
         demand = device.planner.demand(resolved.robot, resolved.config, resolved.request.imagine_chunks)
-        enter = admission.register if admitted else admission.admit
+        enter = admission.register if resolved.progress.admitted else admission.admit
         ticket = enter(demand, resolved.deadline)
+        resolved.progress.admitted = True
         try:
             yield ticket
             admission.learn(ticket)
@@ -143,7 +141,6 @@ class PlanExecutor:
 
     def _receipt(self, resolved: ResolvedRequest, outcome: Outcome) -> Receipt:
         plan = outcome.plan
-        deadline = DeadlineResult.MET_DEGRADED if plan.stopped is Stop.OUT_OF_TIME else DeadlineResult.MET
         return Receipt(
             policy=self.spec.name,
             policy_digest=self.digest,
@@ -154,8 +151,8 @@ class PlanExecutor:
             iterations_done=len(plan.iterations),
             stopped=plan.stopped,
             warm_start=outcome.warm_start,
-            deadline=deadline if resolved.bounded else DeadlineResult.NONE,
-            slack_s=resolved.deadline - self.clock() if resolved.bounded else None,
+            deadline=DeadlineResult.NONE,  # `answer_to` judges, once the plan is committed
+            slack_s=None,
             iterations=plan.iterations,
             stage_s=dict(resolved.progress.seconds),
             value_estimate=plan.value_estimate,

@@ -1,4 +1,4 @@
-"""A request with its decisions, the plan that runs for it, and whether it was answered before.
+"""A request with its decisions, the plan that runs for it, and what its callers are answered: a retry, too.
 
 Knows sessions and requests, and nothing of how a plan is executed.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from wavserve.core.errors import DeadlineExceeded, MissedDeadline, SequenceConflict
 from wavserve.core.messages import ActionChunk
 from wavserve.core.spec import PlannerConfig
-from wavserve.core.types import PlanRequest
+from wavserve.core.types import DeadlineResult, PlanRequest, Stop
 from wavserve.planning.timings import Progress
 from wavserve.policy.sessions import Session
 from wavserve.scheduling.permits import Permit
@@ -44,11 +44,18 @@ class ResolvedRequest:
 
 @dataclass(slots=True)
 class InFlightPlan:
-    """A running plan and the number of callers that wait for it. A retry joins; the last caller to leave cancels it."""
+    """A running plan and the number of callers that wait for it.
+
+    A retry joins. The last caller to leave cancels the plan, unless its commit has begun: then it ends by itself.
+    """
 
     resolved: ResolvedRequest
-    task: asyncio.Task[ActionChunk]
+    task: asyncio.Task[ActionChunk] = field(init=False)
     waiters: int = 0
+    committing: bool = False
+    """whether the commit has begun, and with it only the store knows the outcome"""
+    counted: bool = False
+    """whether its answer is in the metrics; an answer from the session was counted before"""
 
     def missed_error(self, deadline: float, now: float, message: str | None = None) -> DeadlineExceeded:
         """The error of a caller whose plan came too late, with what was spent on it."""
@@ -56,6 +63,15 @@ class InFlightPlan:
         missed = MissedDeadline(1e3 * (deadline - now), iterations, config.num_video_samples, config.num_value_samples)
         passed = f"the deadline passed before a plan was ready; {iterations} planning iterations were done"
         return DeadlineExceeded(message or passed, missed)
+
+
+def answer_to(chunk: ActionChunk, deadline: float, now: float) -> ActionChunk:
+    """The answer to one caller: the receipt has the deadline result and the slack of the caller's own deadline."""
+    if deadline == math.inf:
+        return chunk
+    in_time = DeadlineResult.MET_DEGRADED if chunk.receipt.stopped is Stop.OUT_OF_TIME else DeadlineResult.MET
+    result = in_time if now <= deadline else DeadlineResult.LATE
+    return replace(chunk, receipt=replace(chunk.receipt, deadline=result, slack_s=deadline - now))
 
 
 def answer_of_retry(session: Session, resolved: ResolvedRequest) -> ActionChunk | None:

@@ -1,7 +1,8 @@
 """One policy for many robots: one observation in, one chunk of actions out.
 
-`plan` loads the session, executes the plan, commits the session and answers. A plan that is refused, cancelled or late
-before its commit leaves the session as it was. Knows no status codes and no wire format.
+`plan` loads the session, executes the plan, commits the session and answers. The commit is the one judge: a plan
+that is committed is answered, and one that is refused, cancelled or late leaves the session as it was. Knows no status
+codes and no wire format.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from wavserve.core.errors import DeadlineExceeded, NotReady, SequenceConflict, UnknownPolicy, UnknownSession
+from wavserve.core.errors import (
+    DeadlineExceeded,
+    NotReady,
+    OutcomeUnknown,
+    Overloaded,
+    SequenceConflict,
+    UnknownPolicy,
+    UnknownSession,
+)
 from wavserve.core.messages import ActionChunk
 from wavserve.core.normalise import Normaliser
 from wavserve.core.options import merge_options
@@ -28,17 +37,19 @@ from wavserve.core.types import Clock, PlanRequest
 from wavserve.planning.device import Device, Health
 from wavserve.planning.timings import Progress
 from wavserve.policy import digests
-from wavserve.policy.execution import Outcome, PlanExecutor
-from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_retry, under_way
+from wavserve.policy.commits import advanced, commit
+from wavserve.policy.execution import PlanExecutor
+from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_retry, answer_to, under_way
 from wavserve.policy.placement import Placement
-from wavserve.policy.sessions import LastPlan, Session, SessionStore
+from wavserve.policy.sessions import CommitResult, Session, SessionStore
 from wavserve.scheduling.permits import Permit, Permits
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_SESSION_CHANGED = "it was reset, it expired or another plan was committed in the meantime"
+_SESSION_CHANGED = "it was reset or another plan was committed in the meantime"
+_UNKNOWN = "the session store did not say whether {} was stored: send the same request again"
 
 Keep = Callable[[PlanRequest, Session, ActionChunk], Coroutine[object, object, None]]
 """Receives every committed plan: the request, the session as it was before, the answer."""
@@ -59,7 +70,9 @@ class PolicyParts:
     keep: Keep | None = None
     on_plan: Callable[[ActionChunk], None] = lambda chunk: None
     on_missed: Callable[[], None] = lambda: None
-    """called for every plan that misses its deadline"""
+    """called for every request whose plan was admitted and was not ready by the deadline"""
+    on_refused: Callable[[], None] = lambda: None
+    """called for every request that is refused because there is no place, no room or no time for its plan"""
     clock: Clock = time.monotonic
 
 
@@ -71,9 +84,7 @@ class Policy:
         self.digest = parts.digest
         self.warm = False
         self._parts = parts
-        self._executor = PlanExecutor(
-            parts.spec, parts.digest, parts.version, parts.placement, Normaliser(parts.spec), parts.clock
-        )
+        self._executor = PlanExecutor(parts.spec, parts.digest, parts.version, parts.placement, Normaliser(parts.spec))
         self._in_flight: dict[str, InFlightPlan] = {}  # by session, or by a key of its own for a plan that opens one
         self._permits = Permits(parts.max_plans, lambda: len(self._in_flight), self._soonest_s)
         self._tasks: set[asyncio.Task[object]] = set()  # running plans, and records being written
@@ -94,25 +105,25 @@ class Policy:
         from `reserve`, is released once the plan has a place of its own.
 
         Raises UnknownPolicy, InvalidRequest (planner options, instruction), UnknownSession, SequenceConflict,
-        Overloaded, NotReady, DeadlineExceeded and BackendError; in each case the session is as it was.
+        Overloaded, NotReady, DeadlineExceeded and BackendError; in each case the session is as it was. Raises
+        OutcomeUnknown when that is not known.
         """
         self._check_ready()
         key = request.session_id or f"new-{secrets.token_hex(8)}"
         resolved = self._resolve(request, math.inf if deadline is None else deadline, key, permit or Permit())
-        try:
+        with self._counting_errors():
             while True:
                 in_flight = self._join_or_start(key, resolved)
                 try:
-                    return await self._await(in_flight, resolved.deadline)
-                except DeadlineExceeded:
-                    if in_flight.resolved is resolved or self._parts.clock() >= resolved.deadline:
-                        raise
-                finally:  # the loop starts a plan again that ended by another caller's deadline
-                    if in_flight.waiters == 0 and self._in_flight.get(key) is in_flight:
-                        del self._in_flight[key]
-        except DeadlineExceeded:
-            self._parts.on_missed()
-            raise
+                    chunk = await self._await(in_flight, resolved.deadline)
+                except (DeadlineExceeded, Overloaded):
+                    by_another = in_flight.resolved.deadline < resolved.deadline
+                    if not by_another or self._parts.clock() >= resolved.deadline:
+                        raise  # else the loop starts the plan again: another caller's earlier deadline ended it
+                else:
+                    return self._answer(in_flight, chunk, resolved.deadline)
+                finally:
+                    self._leave(key, in_flight)
 
     @contextlib.contextmanager
     def reserve(self, deadline: float | None) -> Iterator[Permit]:
@@ -122,17 +133,21 @@ class Policy:
         judged, and its time is kept.
         """
         self._check_ready()
-        self._permits.check_room()
-        with self._permits.keep(self._hold_time(deadline)) as permit:
+        with self._counting_errors():
+            self._permits.check_room()
+            give_back = self._hold_time(deadline)
+        with self._permits.keep(give_back) as permit:
             yield permit
 
     async def reset(self, session_id: str) -> None:
         """Forgets the session's frame memory; a plan that runs in it is answered with SequenceConflict."""
         session = await self._load_session(session_id)
-        if not await self._parts.sessions.commit(session.forget()):
-            raise SequenceConflict(
-                "session_id", "an unchanged session", "another plan was committed in the meantime; retry"
-            )
+        match await commit(self._parts.sessions, session.forget(), math.inf):
+            case CommitResult.UNKNOWN:
+                raise OutcomeUnknown(_UNKNOWN.format("the reset"))
+            case CommitResult.CHANGED:
+                actual = "another plan was committed in the meantime; retry"
+                raise SequenceConflict("session_id", "an unchanged session", actual)
 
     async def warm_up(self) -> None:
         """Plans for real on every device that is up, so that the first robot finds all warm and timed."""
@@ -197,17 +212,32 @@ class Policy:
         """The running plan that a request is a retry of, or its own. Raises SequenceConflict and Overloaded."""
         in_flight, request = self._in_flight.get(key), resolved.request
         if in_flight is None or in_flight.task.done():
-            in_flight = self._in_flight[key] = self._start(resolved)
+            in_flight = self._start(key, resolved)
         elif (in_flight.resolved.request.sequence, in_flight.resolved.content) != (request.sequence, resolved.content):
             running = under_way(in_flight.resolved.request)
             raise SequenceConflict("sequence", "one plan at a time in a session", running)
         if in_flight.resolved is not resolved:
             resolved.permit.release()  # the running plan has a place of its own
+        in_flight.waiters += 1
         return in_flight
 
-    def _start(self, resolved: ResolvedRequest) -> InFlightPlan:
+    def _start(self, key: str, resolved: ResolvedRequest) -> InFlightPlan:
         self._permits.take_over(resolved.permit)
-        return InFlightPlan(resolved, self._in_background(self._run(resolved)))
+        in_flight = self._in_flight[key] = InFlightPlan(resolved)
+        in_flight.task = self._in_background(self._run(in_flight))
+        in_flight.task.add_done_callback(lambda _: self._forget(key, in_flight))
+        return in_flight
+
+    def _leave(self, key: str, in_flight: InFlightPlan) -> None:
+        """A caller stops waiting. Without callers a plan is cancelled, unless it is being committed."""
+        in_flight.waiters -= 1
+        if in_flight.waiters == 0 and not in_flight.committing:
+            in_flight.task.cancel()
+            self._forget(key, in_flight)
+
+    def _forget(self, key: str, in_flight: InFlightPlan) -> None:
+        if self._in_flight.get(key) is in_flight:
+            del self._in_flight[key]
 
     def _in_background(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
@@ -221,40 +251,71 @@ class Policy:
             task.exception()  # waiters get the error; asyncio need not report one that nobody waits for
 
     async def _await(self, in_flight: InFlightPlan, deadline: float) -> ActionChunk:
-        in_flight.waiters += 1
+        """The plan's answer. At the deadline it waits on only for a commit that has begun, whose outcome decides."""
+        left_s = None if deadline == math.inf else max(deadline - self._parts.clock(), 0.0)
+        await asyncio.wait((in_flight.task,), timeout=left_s)
+        if not in_flight.task.done() and not in_flight.committing:
+            raise in_flight.missed_error(deadline, self._parts.clock())
         try:
-            async with asyncio.timeout(None if deadline == math.inf else deadline - self._parts.clock()):
-                chunk = await asyncio.shield(in_flight.task)
-            if self._parts.clock() > deadline:
-                raise TimeoutError  # the loop was held up, and the timeout with it
-            return chunk
-        except TimeoutError:
-            raise in_flight.missed_error(deadline, self._parts.clock()) from None
+            return await asyncio.shield(in_flight.task)
         except DeadlineExceeded as error:
+            if not in_flight.resolved.progress.admitted:
+                raise  # it was refused
             raise in_flight.missed_error(deadline, self._parts.clock(), error.message) from None
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if caller is not None and caller.cancelling():
                 raise
             raise NotReady("the service stopped before the plan was made") from None
-        finally:
-            in_flight.waiters -= 1
-            if in_flight.waiters == 0:
-                in_flight.task.cancel()  # no caller is left
 
-    async def _run(self, resolved: ResolvedRequest) -> ActionChunk:
+    async def _run(self, in_flight: InFlightPlan) -> ActionChunk:
+        resolved, sessions = in_flight.resolved, self._parts.sessions
         session = await self._open_session(resolved.request)
         if (answer := answer_of_retry(session, resolved)) is not None:
+            in_flight.counted = True
             return answer
         chunk, outcome = await self._executor.execute(resolved, session)
-        if self._parts.clock() > resolved.deadline:
-            raise DeadlineExceeded("the plan was ready too late")
-        if not await self._parts.sessions.commit(_committed(session, resolved, chunk, outcome)):
+        in_flight.committing = True
+        match await commit(sessions, advanced(session, resolved, chunk, outcome), resolved.deadline):
+            case CommitResult.COMMITTED:
+                if self._parts.keep is not None:
+                    self._in_background(self._keep(self._parts.keep, resolved.request, session, chunk))
+                return chunk
+            case CommitResult.TOO_LATE:
+                raise DeadlineExceeded("the plan was ready too late")
+            case CommitResult.UNKNOWN:
+                raise OutcomeUnknown(_UNKNOWN.format("the plan"))
+            case CommitResult.CHANGED:
+                return await self._committed_elsewhere(session.id, in_flight)
+
+    async def _committed_elsewhere(self, session_id: str, in_flight: InFlightPlan) -> ActionChunk:
+        """The answer when the same request was committed meanwhile: by another gateway, or by an earlier attempt.
+
+        Raises SequenceConflict when the session was changed by anything else, UnknownSession when it has expired.
+        """
+        answer = answer_of_retry(await self._load_session(session_id), in_flight.resolved)
+        if answer is None:
             raise SequenceConflict("session_id", "an unchanged session", _SESSION_CHANGED)
-        if self._parts.keep is not None:
-            self._in_background(self._keep(self._parts.keep, resolved.request, session, chunk))
-        self._parts.on_plan(chunk)
-        return chunk
+        in_flight.counted = True
+        return answer
+
+    def _answer(self, in_flight: InFlightPlan, chunk: ActionChunk, deadline: float) -> ActionChunk:
+        """The chunk as one caller gets it, by the caller's own deadline. Each plan is counted once."""
+        answer = answer_to(chunk, deadline, self._parts.clock())
+        if not in_flight.counted:
+            in_flight.counted = True
+            self._parts.on_plan(answer)
+        return answer
+
+    @contextlib.contextmanager
+    def _counting_errors(self) -> Iterator[None]:
+        """Counts a request without an answer: missed, when its plan was admitted and late; else refused."""
+        try:
+            yield
+        except (DeadlineExceeded, Overloaded) as error:
+            missed = isinstance(error, DeadlineExceeded) and error.missed is not None
+            (self._parts.on_missed if missed else self._parts.on_refused)()
+            raise
 
     async def _keep(self, keep: Keep, request: PlanRequest, session: Session, chunk: ActionChunk) -> None:
         """A slow or full disk delays no robot and costs it no answer."""
@@ -274,17 +335,3 @@ class Policy:
         if session is None:
             raise UnknownSession("session_id", "a session of this service (it expires when idle)", repr(session_id))
         return session if session.policy_digest == self.digest else replace(session.forget(), policy_digest=self.digest)
-
-
-def _committed(session: Session, resolved: ResolvedRequest, chunk: ActionChunk, outcome: Outcome) -> Session:
-    """The session once its plan is committed."""
-    kept = replace(chunk, imagined={}) if chunk.imagined else chunk  # frames are large: a retry gets the actions alone
-    last = LastPlan(
-        instruction=resolved.inputs["instruction"],
-        control_step=resolved.request.control_step,
-        video=outcome.plan.video,
-        value=outcome.plan.value,
-        content=resolved.content,
-        chunk=kept,
-    )
-    return replace(session, memory=outcome.memory, last=last, last_sequence=resolved.request.sequence)

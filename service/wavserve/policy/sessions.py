@@ -6,10 +6,12 @@ The store is a small interface; this module has the one in memory.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Protocol
 
 import numpy as np
@@ -84,15 +86,30 @@ class Session:
         return replace(self, memory=None, last=None)
 
 
+class CommitResult(Enum):
+    """What became of a commit."""
+
+    COMMITTED = "committed"
+    """the session is stored; the deadline had not passed"""
+    CHANGED = "changed"
+    """nothing is stored: the stored version is another one"""
+    TOO_LATE = "too_late"
+    """nothing is stored: the deadline had passed"""
+    UNKNOWN = "unknown"
+    """the store did not say. The session may be stored, now or until the deadline; `load` tells"""
+
+
 class SessionStore(Protocol):
     """Where sessions are kept. An expired session is unknown."""
 
     async def load(self, session_id: str) -> Session | None: ...
 
-    async def commit(self, session: Session) -> bool:
-        """Stores the session under its next version; False when the stored version is not `session.version`.
+    async def commit(self, session: Session, deadline: float = math.inf) -> CommitResult:
+        """Stores the session under its next version, if the stored version is `session.version` and `deadline` has not
+        passed. `deadline`: absolute, in seconds of the monotonic clock.
 
-        Raises Overloaded when there is no room for a new session.
+        The store judges both at the moment at which it stores. It may take time and may be cancelled; then its outcome
+        is unknown. Raises Overloaded when there is no room for a new session.
         """
         ...
 
@@ -123,17 +140,19 @@ class MemorySessions:
         entry = self._sessions.get(session_id)
         return None if entry is None else self._keep(entry[1])
 
-    async def commit(self, session: Session) -> bool:
+    async def commit(self, session: Session, deadline: float = math.inf) -> CommitResult:
         self._expire()
         entry = self._sessions.get(session.id)
         if (0 if entry is None else entry[1].version) != session.version:
-            return False
+            return CommitResult.CHANGED
+        if self._clock() > deadline:
+            return CommitResult.TOO_LATE
         if entry is None:
             await self.ensure_room()
             if len(self._sessions) >= self._max_sessions:
                 del self._sessions[self._evictable()[0]]
         self._keep(replace(session, version=session.version + 1))
-        return True
+        return CommitResult.COMMITTED
 
     async def ensure_room(self) -> None:
         self._expire()

@@ -50,8 +50,12 @@ class Metrics:
         self._deadlines.labels(deadline).inc()
 
     def observe_missed(self) -> None:
-        """A plan that missed its deadline, so it was not answered with actions."""
+        """A plan that was admitted and was not ready by its deadline, so it was not answered with actions."""
         self._deadlines.labels("missed").inc()
+
+    def observe_refused(self) -> None:
+        """A request for which there was no place, no room or no time. No plan was made."""
+        self._deadlines.labels("refused").inc()
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """The time that one plan spent in a stage. The stages are the keys of a receipt's `stage_s`."""
@@ -107,7 +111,7 @@ class Metrics:
 
     def _describe_plans(self) -> None:
         self._deadlines = Counter(
-            "wavserve_plans", "Plans finished, by deadline result.", ("deadline",), registry=self.registry
+            "wavserve_plans", "Plans finished or refused, by deadline result.", ("deadline",), registry=self.registry
         )
         self._iterations = self._histogram("plan_iterations", "Planning iterations of a plan.", (), _ITERATIONS)
         self._stage_seconds = self._histogram("plan_stage_seconds", "Time of a plan's stage.", ("stage",), _SECONDS)

@@ -17,7 +17,7 @@ from loadtest.robots.robot import AFTER_FAILURE_S, Assignment, Identity, Robot
 from loadtest.robots.scenario import RobotGroup
 from loadtest.robots.transports import RequestLost
 from tests.loadtest.robots.rig import reply
-from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, UnknownSession
+from wavserve.core.errors import DeadlineExceeded, MissedDeadline, NotReady, Overloaded, UnknownSession
 from wavserve.core.messages import Observation
 
 
@@ -95,8 +95,15 @@ async def test_a_slow_service_causes_stalls() -> None:
     assert [sent.control_step for _, sent in transport.sent] == [0, 4, 12], "steps that were not executed do not count"
 
 
+async def test_a_request_without_enough_time_is_refused() -> None:
+    """The service refuses it before its deadline, and says nothing of a missed one."""
+    transport = FakeTransport(FakeClock(), 0.01, errors=[DeadlineExceeded("too short"), MISSED, None])
+    log = await worked(arm(), transport, until=0.1, deadline_ms=100)
+    assert [request.outcome for request in log.requests] == ["refused", "missed", "answered"]
+
+
 async def test_a_chunk_that_never_comes_is_a_stall_until_the_end() -> None:
-    transport = FakeTransport(FakeClock(), 0.1, errors=[None, *[DeadlineExceeded("late")] * 100])
+    transport = FakeTransport(FakeClock(), 0.1, errors=[None, *[MISSED] * 100])
     log = await worked(arm(), transport, until=3.0, deadline_ms=100)
     [stall] = log.stalls
     assert (stall.stall.at, stall.stall.seconds) == pytest.approx((0.9, 2.1))
@@ -165,6 +172,7 @@ def test_waiting_for_a_slot_is_no_stall() -> None:
     assert playback.step(30.25) == 16 + 2
 
 
+MISSED = DeadlineExceeded("late", MissedDeadline(-1.0, 0, 8, 3))
 SENT = Observation(images=(), state=(), instruction="", session_id="s", sequence=4, control_step=8, deadline_ms=1000)
 
 
@@ -179,7 +187,7 @@ SENT = Observation(images=(), state=(), instruction="", session_id="s", sequence
         ({"iterations_done": 2}, "receipt: deadline met with 2 of 3 iterations, expected met_degraded"),
         ({"deadline": "none"}, "receipt: deadline none with 3 of 3 iterations, expected met"),
         ({"slack_s": None}, "receipt: slack None with a deadline of 1000 ms"),
-        ({"slack_s": -0.5}, "receipt: deadline met with a slack of -0.5000 s"),
+        ({"slack_s": -0.5}, "receipt: deadline met with 3 of 3 iterations, expected late"),
         ({"served_s": 2.0}, "served in 2.0000 s, longer than the robot waited, 1.0000 s"),
         ({"stage_s": {"total": 0.5}}, "receipt: its total is longer than the service took"),
     ],

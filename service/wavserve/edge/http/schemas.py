@@ -154,13 +154,15 @@ class ReceiptAnswer(Body):
         "iteration changed both Gaussians by less than early_stop."
     )
     warm_start: bool = Field(description="Whether the plan began from the session's last plan.")
-    deadline: Literal["none", "met", "met_degraded"] = Field(
+    deadline: Literal["none", "met", "met_degraded", "late"] = Field(
         description="none: the request had no deadline. met: in time; every requested iteration was done, or "
         "early_stop ended planning. met_degraded: in time, but admission granted fewer iterations than requested. "
-        "A late plan has no receipt."
+        "late: committed by the deadline and answered after it; the session has advanced, and slack_ms is negative. "
+        "A plan that is not committed by its deadline has no receipt."
     )
     slack_ms: float | None = Field(
-        description="Deadline minus the time when the answer was ready, in milliseconds. Null without a deadline."
+        description="The deadline of this request minus the time of its answer, in milliseconds. Null without a "
+        "deadline."
     )
     iterations: list[IterationAnswer]
     stage_ms: dict[str, float] = Field(
@@ -293,8 +295,8 @@ class Problem(Body):
     )
     deadline: Literal["missed"] | None = Field(
         default=None,
-        description="Present when a plan could not be ready by its deadline. "
-        "The next four fields say how far it was from its deadline and what was computed.",
+        description="Present when a plan was admitted and was not ready by its deadline; absent when a request was "
+        "refused. The next four fields say how far it was from its deadline and what was computed.",
     )
     slack_ms: float | None = Field(
         default=None,

@@ -1,0 +1,68 @@
+"""The commit of a plan: what it stores, how long it may take, and that nothing interrupts it once it has begun.
+
+Knows sessions and no plan that runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from wavserve.core.errors import WavserveError
+from wavserve.core.messages import ActionChunk
+from wavserve.policy.execution import Outcome
+from wavserve.policy.inflight import ResolvedRequest
+from wavserve.policy.sessions import CommitResult, LastPlan, Session, SessionStore
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+COMMIT_S = 2.0
+"""How long a commit may take. Later its outcome is unknown."""
+
+
+def advanced(session: Session, resolved: ResolvedRequest, chunk: ActionChunk, outcome: Outcome) -> Session:
+    """The session once its plan is committed."""
+    kept = replace(chunk, imagined={}) if chunk.imagined else chunk  # frames are large: a retry gets the actions alone
+    last = LastPlan(
+        instruction=resolved.inputs["instruction"],
+        control_step=resolved.request.control_step,
+        video=outcome.plan.video,
+        value=outcome.plan.value,
+        content=resolved.content,
+        chunk=kept,
+    )
+    return replace(session, memory=outcome.memory, last=last, last_sequence=resolved.request.sequence)
+
+
+async def commit(store: SessionStore, session: Session, deadline: float) -> CommitResult:
+    """Commits a session. A cancelled caller gets the outcome too: a commit that is broken off could be stored or not.
+
+    Raises Overloaded, as the store does. Any other failure of the store leaves the outcome unknown.
+    """
+    return await _to_the_end(_commit(store, session, deadline))
+
+
+async def _commit(store: SessionStore, session: Session, deadline: float) -> CommitResult:
+    try:
+        async with asyncio.timeout(COMMIT_S):
+            return await store.commit(session, deadline)
+    except WavserveError:
+        raise
+    except Exception as error:
+        log.error("whether a session was stored is not known", exc_info=error)
+        return CommitResult.UNKNOWN
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, however often the caller is cancelled meanwhile."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((task,))
+    return task.result()
