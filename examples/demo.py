@@ -62,7 +62,7 @@ def started(log: Path, serve_arguments: Sequence[str]) -> serve_process.Child:
 def drive(url: str, out: Path) -> None:
     """Requests six plans in one session, prints each, and writes the page."""
     episode = json.loads((EPISODE / "episode.json").read_text(encoding="utf-8"))
-    with httpx.Client(base_url=url, timeout=PLAN_TIMEOUT_S) as client:
+    with httpx.Client(base_url=url, timeout=PLAN_TIMEOUT_S, trust_env=False) as client:
         policy = client.get("/v1/policies").raise_for_status().json()["policies"][0]
         cameras = [camera["name"] for camera in policy["cameras"]]
         plans: list[ShownPlan] = []

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
 import psutil
 
@@ -29,6 +28,8 @@ from loadtest.robots.progress import Progress
 from loadtest.robots.results import results
 from loadtest.robots.run import Run, Target
 from loadtest.robots.scenario import Scenario, ScenarioError
+from wavserve.clients.plan_client import PlanClient
+from wavserve.core.errors import WavserveError
 from wavserve.system import serve_process
 
 FOLDER = Path(__file__).parent
@@ -126,13 +127,13 @@ def check_running(args: argparse.Namespace, chosen: Scenario, serve_arguments: S
         return
     if args.grpc is None:
         raise ScenarioError("--grpc: robots of this scenario use gRPC; expected HOST:PORT, got nothing")
-    with grpc.insecure_channel(args.grpc) as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=GRPC_TIMEOUT_S)
-        except grpc.FutureTimeoutError:
-            raise ScenarioError(
-                f"--grpc: expected the HOST:PORT of a service, got {args.grpc!r}, which does not answer"
-            ) from None
+    try:
+        with PlanClient(args.grpc) as client:
+            client.policy(timeout_s=GRPC_TIMEOUT_S)
+    except WavserveError as error:
+        raise ScenarioError(
+            f"--grpc: expected the HOST:PORT of a service, got {args.grpc!r}, which does not answer: {error.message}"
+        ) from None
 
 
 def report(chosen: Scenario, service: Target, out: Path) -> int:
@@ -150,7 +151,8 @@ def report(chosen: Scenario, service: Target, out: Path) -> int:
 
 def policy_of(service: Target) -> Mapping[str, Any]:
     """The facts that the service reports about its policy."""
-    policy = httpx.get(f"{service.http}/v1/policies", timeout=30.0).raise_for_status().json()["policies"][0]
+    answer = httpx.get(f"{service.http}/v1/policies", timeout=30.0, trust_env=False).raise_for_status()
+    policy = answer.json()["policies"][0]
     return {name: policy[name] for name in ("name", "digest", "untrained", "horizon", "control_hz", "defaults")}
 
 

@@ -54,7 +54,7 @@ def measured(folder: Path, plans: int, requests: int) -> dict[str, Any]:
 
 
 def measure(service: Child, plans: int, requests: int) -> dict[str, Any]:
-    with PlanClient(service.grpc) as client, httpx.Client(base_url=service.http, timeout=60) as http:
+    with PlanClient(service.grpc) as client, httpx.Client(base_url=service.http, timeout=60, trust_env=False) as http:
         whole, _ = timed("plan", partial(over_grpc, client, observation({})), plans)
         off = observation({"mode": "off"})
         body, parts = as_json(off), as_multipart(off)

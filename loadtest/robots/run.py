@@ -141,9 +141,10 @@ def _recorded(phase: Phase, began: float, pacing: Pacing) -> PhaseRecord:
 
 
 def _client(target: Target) -> httpx.AsyncClient:
-    """A client without a limit of connections: waiting for a connection would count as the service's time.
+    """A client without a limit of connections: waiting for a connection would count as the service's time. It ignores
+    the environment's proxies.
 
     It drops an idle connection earlier than the service does (after 5 s), so that no request uses one that is closing.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0)
-    return httpx.AsyncClient(base_url=target.http, timeout=ANSWER_TIMEOUT_S, limits=limits)
+    return httpx.AsyncClient(base_url=target.http, timeout=ANSWER_TIMEOUT_S, limits=limits, trust_env=False)

@@ -77,21 +77,22 @@ class GrpcTransport:
     """gRPC, on its own connection."""
 
     def __init__(self, target: str) -> None:
-        self._target = target
         self._client = AsyncPlanClient(target)
 
     async def plan(self, observation: Observation) -> Reply:
         try:
-            # the timeout is not passed to gRPC: the service would take it for the request's deadline
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                return from_chunk(await self._client.plan(observation))
+                return from_chunk(await self._client.plan(observation, self._timeout_s(observation)))
         except TimeoutError as error:
             raise RequestLost(f"no answer within {ANSWER_TIMEOUT_S:.0f} s") from error
         except NotReady as error:
-            # gRPC's own message, which names the target: the request did not reach the service
-            if error.message.startswith(f"{self._target}: "):
+            if error.error_id is None:  # gRPC's own error: the request did not reach the service
                 raise RequestLost(error.message) from error
             raise
+
+    def _timeout_s(self, observation: Observation) -> float | None:
+        """Long enough that late answers are seen. The service would take it for the deadline of a request without."""
+        return None if observation.deadline_ms is None else ANSWER_TIMEOUT_S
 
     async def close(self) -> None:
         await self._client.close()

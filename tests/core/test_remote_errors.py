@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from wavserve.core import remote_errors
-from wavserve.core.errors import BackendError, InvalidRequest, SettingsError, WavserveError
+from wavserve.core.errors import (
+    BackendError,
+    DeadlineExceeded,
+    InvalidRequest,
+    MissedDeadline,
+    Overloaded,
+    SettingsError,
+    WavserveError,
+    error_kinds,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,3 +31,50 @@ def test_an_error_survives_a_wire_that_carries_only_text(error: WavserveError) -
 @pytest.mark.parametrize("text", ["", "no error", "wavserve-error:", "wavserve-error:{}", "wavserve-error:[1]"])
 def test_other_text_is_not_taken_for_one_of_our_errors(text: str) -> None:
     assert remote_errors.decode(text) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Overloaded("full", 2.5, 0.75),
+        Overloaded("full", 0.0),
+        DeadlineExceeded("late", MissedDeadline(-5.5, 1, 2, 3)),
+        DeadlineExceeded("refused"),
+    ],
+)
+def test_an_errors_facts_survive(error: WavserveError) -> None:
+    back = remote_errors.decode(remote_errors.encode(error))
+    assert type(back) is type(error)
+    assert vars(back) == vars(error)
+
+
+@pytest.mark.parametrize("kind", error_kinds().values())
+def test_every_error_of_the_tree_survives(kind: type[WavserveError]) -> None:
+    error = kind("f", "e", "a") if issubclass(kind, InvalidRequest) else kind("m")
+    back = remote_errors.decode(remote_errors.encode(error))
+    assert (type(back), vars(back)) == (kind, vars(error))
+
+
+@pytest.mark.parametrize("facts", ['"retry_after_s": "soon"', '"retry_after_s": NaN', '"retry_after_s": [1]'])
+def test_facts_that_cannot_be_read_are_left_out(facts: str) -> None:
+    back = remote_errors.decode(f'wavserve-error:{{"error": "overloaded", "message": "full", {facts}}}')
+    assert isinstance(back, Overloaded)
+    assert (back.message, back.retry_after_s) == ("full", 1.0)
+
+
+@pytest.mark.parametrize("letter", ["x", "日", "🤖", "\x00", '"'])
+def test_a_long_error_becomes_a_short_line(letter: str) -> None:
+    """Triton sends the line in a header."""
+    long = letter * 100_000
+    for error in (BackendError(long), InvalidRequest(long, long, long)):
+        line = remote_errors.encode(error)
+        assert len(line) < 16_000
+        back = remote_errors.decode(line)
+        assert type(back) is type(error)
+        assert back.message.startswith(letter * 50)
+
+
+def test_a_text_is_cut_between_two_characters() -> None:
+    assert remote_errors.cut("日本語", 9) == "日本語"
+    assert remote_errors.cut("日本語語", 9) == "日本..."
+    assert remote_errors.cut("日本語語", 8) == "日..."

@@ -130,8 +130,8 @@ def test_options_have_one_set_of_names() -> None:
         ({"executed_steps": 2**32}, "executed_steps", "an integer from 0 to 4294967295", str(2**32)),
         ({"instruction": 3}, "instruction", "text", "3"),
         ({"instruction": "\ud800"}, "instruction", "text", "'\\ud800'"),
-        ({"deadline_ms": -1}, "deadline_ms", "1 to", "-1"),
-        ({"deadline_ms": 2**32}, "deadline_ms", "1 to", str(2**32)),
+        ({"deadline_ms": -1}, "deadline_ms", "an integer from 0", "-1"),
+        ({"deadline_ms": 2**32}, "deadline_ms", "an integer from 0", str(2**32)),
         ({"deadline_ms": "5"}, "deadline_ms", "an integer", "'5'"),
         ({"state": (0.5, "1")}, "state[1]", "a number", "'1'"),
         ({"images": (replace(example_image(), encoding="webp"),)}, "images.agentview.encoding", "one of", "webp"),
@@ -176,7 +176,7 @@ def example_error(cls: type[WavserveError]) -> WavserveError:
     return cls("f", "e", "a") if issubclass(cls, InvalidRequest) else cls("m")
 
 
-NOT_OF_A_REQUEST = {WavserveError, BundleError, errors.SettingsError}
+NOT_OF_A_REQUEST = {WavserveError, BundleError, errors.SettingsError, errors.InvalidAnswer}
 
 
 @pytest.mark.parametrize("cls", sorted(set(family(WavserveError)), key=str))

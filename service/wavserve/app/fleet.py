@@ -193,7 +193,8 @@ async def _behind_triton(
         return Supervisor(name, backend, watch, server, on_change)
 
     backends = {  # an embedded server has no address before it starts
-        name: TritonBackend(name if server is None else None, on_traffic=on_traffic) for name, server in servers.items()
+        name: TritonBackend(name if server is None else None, on_traffic=on_traffic, proxy=triton.proxy)
+        for name, server in servers.items()
     }
     supervisors = [supervisor(name, backends[name], server) for name, server in servers.items()]
     try:

@@ -100,6 +100,10 @@ class TritonSettings(_Section):
     urls: Endpoints = Field(
         default=("127.0.0.1:18001",), description="gRPC endpoints of running Tritons, one for each GPU"
     )
+    proxy: bool = Field(
+        default=False,
+        description="reach `triton.urls` through the HTTP proxy of the environment, except those on this machine",
+    )
     repository: Path = Field(
         default=Path(__file__).parents[3] / "model_repository",
         description="model repository of the embedded Triton; it is in the source tree",

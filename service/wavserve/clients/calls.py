@@ -1,4 +1,4 @@
-"""The parts that both clients share: the calls of the contract, the channel's options, and typed errors."""
+"""The parts that all clients share: the calls of the contract, how long they may take, and typed errors."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError, Message
 
 from wavserve.core import errors
 from wavserve.core.messages import DEADLINE_KEY, ActionChunk, Observation, PolicyInfo
 from wavserve.pb import wavserve_pb2 as pb
-from wavserve.wire import answers, requests
+from wavserve.wire import answers, parts, requests
 from wavserve.wire.errors import DETAILS_KEY, unpack_error
 
 Answer = TypeVar("Answer")
+Read = TypeVar("Read", bound=Message)
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+GRACE_S = 0.5
+"""How much longer than its deadline a plan's call waits: the server's own error says more than a timeout."""
 RESET_TIMEOUT_S = 10.0
 POLICY_TIMEOUT_S = 10.0
 
@@ -28,6 +32,8 @@ _TRANSPORT: Mapping[grpc.StatusCode, type[errors.WavserveError]] = {
     grpc.StatusCode.CANCELLED: errors.Cancelled,
     grpc.StatusCode.UNIMPLEMENTED: errors.Unsupported,
 }
+_TOO_LARGE = "larger than max"
+"""Part of gRPC's message when it refuses a message of ours, or one of the server's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,8 @@ class Call(Generic[Answer]):
     request: bytes
     read: Callable[[bytes], Answer]
     metadata: tuple[tuple[str, str], ...] = ()
+    timeout_s: float | None = None
+    """how long the call may take unless the caller says otherwise; None: until the link is found dead"""
 
 
 def plan_call(observation: Observation) -> Call[ActionChunk]:
@@ -46,44 +54,61 @@ def plan_call(observation: Observation) -> Call[ActionChunk]:
 
     Raises InvalidRequest or UnsupportedMedia for values that the contract does not have.
     """
-    deadline_ms = observation.deadline_ms
-    metadata = () if deadline_ms is None else ((DEADLINE_KEY, str(deadline_ms)),)
-    request = requests.plan_request(observation).SerializeToString()
-    return Call(_path("Plan"), request, lambda raw: answers.chunk_from(pb.ActionChunk.FromString(raw)), metadata)
+    message = requests.plan_request(observation)
+    has_deadline = message.HasField("deadline_ms")
+    return Call(
+        _path("Plan"),
+        message.SerializeToString(),
+        lambda raw: answers.chunk_from(read_message(pb.ActionChunk(), raw)),
+        metadata=((DEADLINE_KEY, str(message.deadline_ms)),) if has_deadline else (),
+        timeout_s=message.deadline_ms / 1e3 + GRACE_S if has_deadline else None,
+    )
 
 
 def reset_call(session_id: str) -> Call[None]:
-    """`Reset`."""
-    return Call(_path("Reset"), pb.ResetRequest(session_id=session_id).SerializeToString(), lambda raw: None)
+    """`Reset`. Raises InvalidRequest."""
+    request = pb.ResetRequest()
+    parts.assign(request, "session_id", session_id)
+    return Call(_path("Reset"), request.SerializeToString(), lambda raw: None, timeout_s=RESET_TIMEOUT_S)
 
 
 def policy_call(name: str | None) -> Call[PolicyInfo]:
-    """`GetPolicy`. None: the served policy."""
-    request = pb.GetPolicyRequest(policy=name or "").SerializeToString()
-    return Call(_path("GetPolicy"), request, lambda raw: answers.policy_from(pb.PolicyInfo.FromString(raw)))
+    """`GetPolicy`. None: the served policy. Raises InvalidRequest."""
+    request = pb.GetPolicyRequest()
+    if name is not None:
+        parts.assign(request, "policy", name)
+    return Call(
+        _path("GetPolicy"),
+        request.SerializeToString(),
+        lambda raw: answers.policy_from(read_message(pb.PolicyInfo(), raw)),
+        timeout_s=POLICY_TIMEOUT_S,
+    )
 
 
-def channel_options(max_message_bytes: int) -> list[tuple[str, int]]:
-    """Options of a robot's channel."""
-    return [
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.max_receive_message_length", max_message_bytes),
-        # A ping every 10 s, with 5 s for its answer: the client detects a dead link within 15 s. The server closes no
-        # connection because of pings.
-        ("grpc.keepalive_time_ms", 10_000),
-        ("grpc.keepalive_timeout_ms", 5_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-    ]
+def read_message(message: Read, raw: bytes) -> Read:
+    """Parses a server's message. Fields of a newer contract are ignored. Raises InvalidAnswer."""
+    try:
+        message.ParseFromString(raw)
+    except DecodeError:
+        name = message.DESCRIPTOR.full_name
+        raise errors.InvalidAnswer(f"answer: expected a {name}, got {len(raw)} bytes that do not parse") from None
+    return message
 
 
 def typed_error(
     target: str, code: grpc.StatusCode, details: str | None, trailing: Iterable[tuple[str, str | bytes]]
 ) -> errors.WavserveError:
-    """The error in the server's trailing metadata; without one, the error for gRPC's own status code."""
+    """The error in the server's trailing metadata; without one, the error for gRPC's own status code.
+
+    gRPC's text says what is wrong with an address: its name does not resolve, its port refuses, no gRPC server answers.
+    """
     for key, value in trailing:
         if key == DETAILS_KEY and isinstance(value, bytes) and (error := unpack_error(value)) is not None:
             return error
-    return _TRANSPORT.get(code, errors.WavserveError)(f"{target}: {code.name}: {details}")
+    text = f"{target}: {code.name}: {details}"
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
+        return errors.TooLarge("body", "a message within the limit", str(details))
+    return _TRANSPORT.get(code, errors.WavserveError)(text)
 
 
 def _path(method: str) -> str:

@@ -11,17 +11,8 @@ from typing import Self, TypeVar
 
 import grpc
 
-from wavserve.clients.calls import (
-    MAX_MESSAGE_BYTES,
-    POLICY_TIMEOUT_S,
-    RESET_TIMEOUT_S,
-    Call,
-    channel_options,
-    plan_call,
-    policy_call,
-    reset_call,
-    typed_error,
-)
+from wavserve.clients.calls import MAX_MESSAGE_BYTES, Call, plan_call, policy_call, reset_call, typed_error
+from wavserve.clients.channels import Link, channel_options
 from wavserve.core.errors import WavserveError
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 
@@ -29,29 +20,42 @@ Answer = TypeVar("Answer")
 
 
 class PlanClient:
-    """One connection to a server (`host:port`, no TLS). A context manager; any number of threads may use it."""
+    """One connection to a server (`host:port`, no TLS). A context manager; any number of threads may use it.
 
-    def __init__(self, target: str, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    It reconnects by itself, within 2 s of the server's return. `proxy`: connect through the HTTP proxy that the
+    environment names, except to this machine itself; by default the environment's proxies are ignored.
+    """
+
+    def __init__(self, target: str, max_message_bytes: int = MAX_MESSAGE_BYTES, *, proxy: bool = False) -> None:
+        """Connects with the first call. Raises InvalidRequest for a target that is no `host:port`."""
+        options = channel_options(target, max_message_bytes, proxy)
         self._target = target
-        self._channel = grpc.insecure_channel(target, options=channel_options(max_message_bytes))
+        self._link = Link(target, lambda: grpc.insecure_channel(target, options=options))
 
     def plan(self, observation: Observation, timeout_s: float | None = None) -> ActionChunk:
-        """Requests a plan. `timeout_s` limits the call itself; None: only the request's deadline limits it.
+        """Requests a plan. `timeout_s` limits the call itself; None: the request's deadline and half a second.
 
-        Raises the server's error, DeadlineExceeded after the timeout, and NotReady when no server answers.
+        A request without a deadline waits for its answer, and ends within 15 s when the link is dead. Raises the
+        server's error, DeadlineExceeded after the timeout, NotReady when no server answers, InvalidAnswer for an answer
+        of another contract, and ClientClosed once the client is closed, also by another thread during the call.
         """
         return self._call(plan_call(observation), timeout_s)
 
-    def reset(self, session_id: str, timeout_s: float | None = RESET_TIMEOUT_S) -> None:
-        """Makes the server forget a session's frame memory. Raises UnknownSession."""
+    def reset(self, session_id: str, timeout_s: float | None = None) -> None:
+        """Makes the server forget a session's frame memory. `timeout_s` None: 10 s. Raises UnknownSession."""
         self._call(reset_call(session_id), timeout_s)
 
-    def policy(self, name: str | None = None, timeout_s: float | None = POLICY_TIMEOUT_S) -> PolicyInfo:
-        """The served policy's facts. Raises UnknownPolicy when the server has another policy than `name`."""
+    def policy(self, name: str | None = None, timeout_s: float | None = None) -> PolicyInfo:
+        """The served policy's facts. `timeout_s` None: 10 s.
+
+        Raises UnknownPolicy when the server has another policy than `name`.
+        """
         return self._call(policy_call(name), timeout_s)
 
     def close(self) -> None:
-        self._channel.close()
+        """Ends the calls under way with ClientClosed, and refuses others so."""
+        for channel in self._link.close():
+            channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -60,11 +64,19 @@ class PlanClient:
         self.close()
 
     def _call(self, call: Call[Answer], timeout_s: float | None) -> Answer:
-        invoke: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(call.method)
+        channel = self._link.channel()
+        timeout = call.timeout_s if timeout_s is None else timeout_s
         try:
-            raw = invoke(call.request, timeout=timeout_s, metadata=call.metadata)
+            invoke: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(call.method)
+            raw = invoke(call.request, timeout=timeout, metadata=call.metadata)
         except grpc.RpcError as error:
-            raise self._typed(error) from None
+            self._link.check_open()
+            typed = self._typed(error)
+            self._link.failed(channel, typed)
+            raise typed from None
+        except ValueError:  # gRPC's own for a channel that another thread closed just now
+            self._link.check_open()
+            raise
         return call.read(raw)
 
     def _typed(self, error: grpc.RpcError) -> WavserveError:

@@ -25,6 +25,7 @@ REPLAY_TOLERANCE = 1e-5
 _ENCODINGS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
 _SERVER = "the server's gRPC address (default: %(default)s)"
+_PROXY = "connect through the HTTP proxy of the environment (default: ignore it)"
 _IMAGE = "a camera's image, PNG or JPEG; repeat for each camera"
 _SET = "a planner option, e.g. num_iterations=1; repeatable"
 _REPLAY = "replay this record in this process and compare the actions"
@@ -39,6 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Request a plan from a running server, or replay a recorded plan (--replay).",
     )
     plan.add_argument("--server", default="127.0.0.1:8001", metavar="HOST:PORT", help=_SERVER)
+    plan.add_argument("--proxy", action="store_true", help=_PROXY)
     plan.add_argument("--image", action="append", default=[], metavar="CAMERA=FILE", help=_IMAGE)
     plan.add_argument("--state", default="", metavar="X,Y,...", help="robot state, in the policy's order and units")
     plan.add_argument("--instruction", default="", metavar="TEXT", help="the robot's task, e.g. 'open the drawer'")
@@ -56,7 +58,7 @@ def _plan(args: argparse.Namespace) -> int:
         return _replay(args)
     from wavserve.clients.plan_client import PlanClient
 
-    with PlanClient(args.server) as client:
+    with PlanClient(args.server, proxy=args.proxy) as client:
         chunk = client.plan(_observation(args))
     output.write(output.as_json(chunk) if args.json else _describe(chunk))
     return 0

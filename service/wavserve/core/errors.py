@@ -12,7 +12,9 @@
     ├── NotReady              the server is starting, draining or without a healthy backend
     ├── OutcomeUnknown        whether the plan was committed is not known; the same request again resolves it
     ├── Cancelled             the caller cancelled the request or disconnected
+    │   └── ClientClosed          the robot's own client is closed; never sent
     ├── Unsupported           declared in the contract, not implemented yet
+    ├── InvalidAnswer         the server's answer does not fit the contract of this client; never sent
     ├── BundleError           a policy bundle, a record or a fixture that cannot be used
     ├── SettingsError         settings that cannot be used
     └── BackendError          a model call failed
@@ -52,6 +54,8 @@ class WavserveError(Exception):
     """Base of every error this package raises on purpose. `retryable`: a later request may succeed."""
 
     retryable = False
+    error_id: str | None = None
+    """the id under which a server logged the error; None for an error that no server sent"""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -60,7 +64,10 @@ class WavserveError(Exception):
 
 def shown(value: object) -> str:
     """A few characters of a value, for the `actual` of an error. The repr of a long value is never built."""
-    text = repr(value[:_MAX_SHOWN_CHARS]) if isinstance(value, str | bytes) else reprlib.repr(value)
+    try:
+        text = repr(value[:_MAX_SHOWN_CHARS]) if isinstance(value, str | bytes) else reprlib.repr(value)
+    except ValueError:  # Python does not print integers of more than 4,300 digits
+        text = f"a long {type(value).__name__}"
     return text[:_MAX_SHOWN_CHARS]
 
 
@@ -133,6 +140,14 @@ class OutcomeUnknown(WavserveError):
 
 class Cancelled(WavserveError):
     retryable = True
+
+
+class ClientClosed(Cancelled):
+    retryable = False
+
+
+class InvalidAnswer(WavserveError):
+    pass
 
 
 class Unsupported(WavserveError):

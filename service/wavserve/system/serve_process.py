@@ -36,7 +36,7 @@ class Child:
 
     def is_ready(self) -> bool:
         try:
-            return httpx.get(f"{self.http}/readyz", timeout=2.0).is_success
+            return httpx.get(f"{self.http}/readyz", timeout=2.0, trust_env=False).is_success  # no proxy
         except httpx.TransportError:
             return False
 

@@ -1,20 +1,26 @@
 """Converts answers to the contract's field names and to protobuf, and back.
 
-HTTP and gRPC build an answer from the same fields. JSON and protobuf differ only in matrices and images.
+HTTP and gRPC build an answer from the same fields. JSON and protobuf differ only in matrices and images. A server of
+another version may send more than we know: unknown fields are ignored, and what we cannot read is InvalidAnswer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any, cast
+from enum import Enum
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from wavserve.core.errors import InvalidAnswer, shown
 from wavserve.core.messages import ActionChunk, PolicyInfo, Vector
 from wavserve.core.spec import CameraSpec, PlannerBounds, PlannerConfig
-from wavserve.core.types import DeadlineResult, IterationRecord, Receipt, Stop
+from wavserve.core.types import Array, DeadlineResult, IterationRecord, Receipt, Stop
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import parts
+
+E = TypeVar("E", bound=Enum)
 
 INT64_FIELDS = frozenset(
     field.name
@@ -70,12 +76,15 @@ def action_chunk(chunk: ActionChunk) -> pb.ActionChunk:
 
 
 def chunk_from(message: pb.ActionChunk) -> ActionChunk:
-    """A chunk from protobuf. Actions are `[T, A]`."""
+    """A chunk from protobuf. Actions are `[T, A]`, at least one. Raises InvalidAnswer."""
+    actions = _matrix("actions", message.actions, message.horizon, message.action_dim)
+    if not (actions.size and np.isfinite(actions).all()):
+        raise InvalidAnswer(f"actions: expected finite numbers, at least one, got {shown(actions.tolist())}")
     names = [each.name for each in fields(ActionChunk) if each.name not in _ENCODED_BY_WIRE]
     same = {name: getattr(message, name) for name in names}
     return ActionChunk(
         **{**same, "warnings": tuple(message.warnings)},
-        actions=np.asarray(message.actions, np.float32).reshape(message.horizon, message.action_dim),
+        actions=actions,
         receipt=receipt_from(message.receipt),
         imagined={entry.camera: tuple(parts.image_from(frame) for frame in entry.frames) for entry in message.imagined},
     )
@@ -90,17 +99,17 @@ def receipt_message(receipt: Receipt) -> pb.Receipt:
 
 
 def receipt_from(message: pb.Receipt) -> Receipt:
-    """A receipt from protobuf."""
+    """A receipt from protobuf. Raises InvalidAnswer."""
     config = PlannerConfig(**cast(Any, parts.options_from(message.planner)))
     same = {each.name: getattr(message, each.name) for each in fields(Receipt) if each.name not in _RENAMED}
     return Receipt(
         **{**same, "digests": dict(message.digests)},
         config=config,
-        stopped=Stop(pb.Receipt.Stop.Name(message.stopped).lower()),
-        deadline=DeadlineResult(pb.Receipt.Deadline.Name(message.deadline).lower()),
+        stopped=_member("receipt.stopped", Stop, pb.Receipt.Stop, message.stopped),
+        deadline=_member("receipt.deadline", DeadlineResult, pb.Receipt.Deadline, message.deadline),
         slack_s=message.slack_ms / 1e3 if message.HasField("slack_ms") else None,
         value_estimate=message.value_estimate if message.HasField("value_estimate") else None,
-        iterations=tuple(_iteration_from(entry, config.num_value_samples) for entry in message.iterations),
+        iterations=tuple(_iteration_from(entry, config) for entry in message.iterations),
         stage_s={stage: ms / 1e3 for stage, ms in message.stage_ms.items()},
     )
 
@@ -126,20 +135,20 @@ def policy_message(info: PolicyInfo) -> pb.PolicyInfo:
 
 
 def policy_from(message: pb.PolicyInfo) -> PolicyInfo:
-    """A policy's facts from protobuf."""
+    """A policy's facts from protobuf. Raises InvalidAnswer."""
     return PolicyInfo(
         name=message.name,
         digest=message.digest,
         untrained=message.untrained,
         cameras=tuple(CameraSpec(c.name, c.height, c.width, cast(Any, c.resize)) for c in message.cameras),
-        state=Vector(tuple(message.state.names), tuple(message.state.units)),
-        action=Vector(tuple(message.action.names), tuple(message.action.units)),
+        state=_vector("state", message.state),
+        action=_vector("action", message.action),
         horizon=message.horizon,
         control_hz=message.control_hz,
         history_frames=message.history_frames,
         max_instruction_bytes=message.max_instruction_bytes,
         defaults=PlannerConfig(**cast(Any, parts.options_from(message.defaults))),
-        bounds=PlannerBounds(**dict(message.bounds)),
+        bounds=_bounds(message.bounds),
         notes=message.notes,
         max_message_bytes=message.max_message_bytes,
     )
@@ -150,12 +159,43 @@ def _iteration(values: dict[str, Any]) -> pb.Iteration:
     return pb.Iteration(**{**values, "snr": values["snr"].ravel().tolist(), "scores": values["scores"].tolist()})
 
 
-def _iteration_from(message: pb.Iteration, num_value_samples: int) -> IterationRecord:
+def _iteration_from(message: pb.Iteration, config: PlannerConfig) -> IterationRecord:
+    num_samples = config.num_video_samples if message.snr else 0  # nothing was scored in mode `fixed_shrink`
     return IterationRecord(
-        snr=np.asarray(message.snr, np.float32).reshape(-1, num_value_samples),
+        snr=_matrix("receipt.iterations.snr", message.snr, num_samples, config.num_value_samples),
         video_elites=tuple(message.video_elites),
         value_elites=tuple(message.value_elites),
         video_std=message.video_std,
         value_std=message.value_std,
         moved=message.moved,
     )
+
+
+def _matrix(field: str, numbers: Sequence[float], rows: int, columns: int) -> Array:
+    """`[rows, columns]`. Raises InvalidAnswer for another count of numbers."""
+    if len(numbers) != rows * columns:
+        raise InvalidAnswer(f"{field}: expected {rows} x {columns} numbers, got {len(numbers)}")
+    return np.asarray(numbers, np.float32).reshape(rows, columns)
+
+
+def _member(field: str, enum: type[E], wire: Any, number: int) -> E:
+    """The member of an enum for protobuf's number. Raises InvalidAnswer for a number without one."""
+    members = {wire.Value(member.value.upper()): member for member in enum}
+    if number not in members:
+        raise InvalidAnswer(f"{field}: expected one of {', '.join(each.value for each in enum)}, got number {number}")
+    return members[number]
+
+
+def _vector(field: str, message: pb.Vector) -> Vector:
+    if len(message.names) != len(message.units):
+        raise InvalidAnswer(f"{field}: expected a unit for each name, got {len(message.units)} of {len(message.names)}")
+    return Vector(tuple(message.names), tuple(message.units))
+
+
+def _bounds(sent: Mapping[str, int]) -> PlannerBounds:
+    """The bounds that we know. Raises InvalidAnswer when one is missing: our own default would be a guess."""
+    names = [each.name for each in fields(PlannerBounds)]
+    missing = [name for name in names if name not in sent]
+    if missing:
+        raise InvalidAnswer(f"bounds: expected {', '.join(names)}, got none of {', '.join(missing)}")
+    return PlannerBounds(**{name: sent[name] for name in names})

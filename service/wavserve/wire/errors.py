@@ -1,7 +1,7 @@
 """Converts errors to gRPC's error details (google.rpc.Status), and back to the typed errors of `core/errors.py`.
 
 The gRPC edge packs them and the robot client unpacks them. A client in any language can read them with the public
-googleapis protos.
+googleapis protos. They travel as trailing metadata, of which gRPC takes 8 KiB by default, so their texts are bounded.
 """
 
 from __future__ import annotations
@@ -11,29 +11,36 @@ from collections.abc import Mapping
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from wavserve.core.errors import (
-    DeadlineExceeded,
-    InvalidRequest,
-    MissedDeadline,
-    Overloaded,
-    WavserveError,
-    error_kinds,
-)
+from wavserve.core.errors import WavserveError
+from wavserve.core.remote_errors import cut, rebuild
 
 DETAILS_KEY = "grpc-status-details-bin"
 _DOMAIN = "wavserve"
+# Together less than 8 KiB: the message travels percent-encoded (up to 3 bytes for one) and again in the details, whose
+# bytes travel as base64 (4 bytes for 3).
+_MAX_MESSAGE_BYTES = 800
+_MAX_FACT_BYTES = 300
+_MAX_FACTS_BYTES = 1_600
+
+
+def status_text(message: str) -> str:
+    """An error's message as a gRPC status may carry it: valid UTF-8 of bounded length."""
+    return cut(message, _MAX_MESSAGE_BYTES)
 
 
 def pack_details(code: int, message: str, reason: str, facts: Mapping[str, str]) -> bytes:
     """A serialized google.rpc.Status. `reason` is the error's public name; `facts` are its other fields, as texts.
 
-    All facts are sent as ErrorInfo metadata. `field` and `retry_after_s` are also sent in the standard details.
+    Facts are sent as ErrorInfo metadata, as many as have room, the first ones first. `field` and `retry_after_s` are
+    also sent in the standard details. Long texts are cut between two characters.
     """
+    message, facts = status_text(message), _bounded(facts)
     status = status_pb2.Status(code=code, message=message)
     info = error_details_pb2.ErrorInfo(reason=reason.replace("-", "_").upper(), domain=_DOMAIN, metadata=facts)
     status.details.add().Pack(info)
     if "field" in facts:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=facts["field"], description=message)
+        description = cut(message, _MAX_FACT_BYTES)
+        violation = error_details_pb2.BadRequest.FieldViolation(field=facts["field"], description=description)
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     if "retry_after_s" in facts:
         retry = error_details_pb2.RetryInfo()
@@ -44,32 +51,36 @@ def pack_details(code: int, message: str, reason: str, facts: Mapping[str, str])
 
 
 def unpack_error(details: bytes) -> WavserveError | None:
-    """The typed error that `pack_details` packed; None when the details are from another source."""
+    """The typed error that `pack_details` packed; None when the details are from another source.
+
+    A name that this version does not know gives a WavserveError with the server's word on `retryable`.
+    """
     status, info = status_pb2.Status(), error_details_pb2.ErrorInfo()
     try:
         status.ParseFromString(details)
+        is_ours = any(detail.Unpack(info) and info.domain == _DOMAIN for detail in status.details)
     except DecodeError:
         return None
-    for detail in status.details:
-        if detail.Unpack(info) and info.domain == _DOMAIN:
-            return _rebuild(info.reason, status.message, dict(info.metadata))
-    return None
+    return _rebuild(info.reason, status.message, dict(info.metadata)) if is_ours else None
 
 
 def _rebuild(reason: str, message: str, facts: Mapping[str, str]) -> WavserveError:
-    cls = error_kinds().get(reason.lower().replace("_", "-"), WavserveError)
-    if issubclass(cls, InvalidRequest):
-        return cls(facts.get("field", ""), facts.get("expected", ""), facts.get("actual", ""))
-    if issubclass(cls, Overloaded):
-        predicted = float(facts["predicted_s"]) if "predicted_s" in facts else None
-        return cls(message, float(facts.get("retry_after_s", 1.0)), predicted)
-    if issubclass(cls, DeadlineExceeded):
-        return cls(message, _missed(facts))
-    return cls(f"{message} ({facts.get('error_id', 'no id')})" if cls is WavserveError else message)
+    error_id = facts.get("error_id")
+    error = rebuild(reason.lower().replace("_", "-"), message, facts)
+    if type(error) is WavserveError:
+        error = WavserveError(f"{message} ({error_id or 'no id'})")
+        error.retryable = facts.get("retryable") == "true"
+    if error_id is not None:
+        error.error_id = error_id
+    return error
 
 
-def _missed(facts: Mapping[str, str]) -> MissedDeadline | None:
-    if "slack_ms" not in facts:
-        return None
-    counts = (int(facts[name]) for name in ("iterations_done", "num_video_samples", "num_value_samples"))
-    return MissedDeadline(float(facts["slack_ms"]), *counts)
+def _bounded(facts: Mapping[str, str]) -> dict[str, str]:
+    """The facts, each cut to its limit, as long as all have room."""
+    bounded, room = {}, _MAX_FACTS_BYTES
+    for name, fact in facts.items():
+        text = cut(fact, _MAX_FACT_BYTES)
+        room -= len(name.encode()) + len(text.encode())
+        if room >= 0:
+            bounded[name] = text
+    return bounded

@@ -11,12 +11,14 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from wavserve.core.errors import InvalidRequest, UnsupportedMedia, shown
 from wavserve.core.messages import ENCODINGS, EncodedImage
+from wavserve.core.remote_errors import cut
 from wavserve.core.spec import PlannerConfig
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire.bounds import malformed
 
 OPTION_NAMES = tuple(field.name for field in fields(PlannerConfig))
 _MAX_UNKNOWN_SHOWN = 8
+_MAX_NAME_BYTES = 64
 _EXPECTED = {
     FieldDescriptor.TYPE_STRING: "text that UTF-8 can encode",
     FieldDescriptor.TYPE_BYTES: "bytes",
@@ -46,6 +48,30 @@ def refuse_unknown(field: str, message: Message) -> None:
         raise InvalidRequest(field, f"fields of {message.DESCRIPTOR.full_name}", f"unknown field numbers {numbers}")
 
 
+def assign(message: Message, name: str, value: object, field: str | None = None) -> None:
+    """Sets one field of a message. Raises InvalidRequest, naming `field` or `name`, for a value that it cannot have."""
+    of = message.DESCRIPTOR.fields_by_name[name].type
+    try:
+        if isinstance(value, bool) != (of == FieldDescriptor.TYPE_BOOL):  # protobuf takes True for 1
+            raise TypeError
+        setattr(message, name, value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidRequest(field or name, _EXPECTED[of], shown(value)) from None
+
+
+def octets(data: object, field: str) -> bytes:
+    """The bytes of `bytes`, a `bytearray`, a `memoryview` or a uint8 array, row by row. Raises InvalidRequest."""
+    if isinstance(data, bytes):
+        return data
+    try:
+        view = memoryview(data)  # type: ignore[arg-type]  # a TypeError is what we want to know
+    except (TypeError, ValueError):
+        raise InvalidRequest(field, "bytes", shown(data)) from None
+    if view.itemsize != 1:
+        raise InvalidRequest(field, "bytes", f"items of {view.itemsize} bytes")
+    return view.tobytes()
+
+
 def options_from(message: pb.PlannerOptions) -> dict[str, object]:
     """The options that the sender set. For the others, the policy's defaults apply."""
     return {field.name: value for field, value in message.ListFields()}
@@ -53,32 +79,27 @@ def options_from(message: pb.PlannerOptions) -> dict[str, object]:
 
 def options(values: Mapping[str, object]) -> pb.PlannerOptions:
     """Planner options as protobuf. Raises InvalidRequest for a name or a type that the message does not have."""
+    if not isinstance(values, Mapping):
+        raise InvalidRequest("planner", "values by the options' names", shown(values))
     message = pb.PlannerOptions()
     for name, value in values.items():
         if name not in OPTION_NAMES:
-            raise InvalidRequest(f"planner.{name}", f"one of {', '.join(OPTION_NAMES)}", "an unknown option")
+            unknown = f"planner.{cut(str(name), _MAX_NAME_BYTES)}"
+            raise InvalidRequest(unknown, f"one of {', '.join(OPTION_NAMES)}", "an unknown option")
         assign(message, name, value, f"planner.{name}")
     return message
 
 
-def assign(message: Message, name: str, value: object, path: str) -> None:
-    """Sets a field that is no message and no list. Raises InvalidRequest naming `path`, with the field's range."""
-    try:
-        setattr(message, name, value)
-    except (TypeError, ValueError, UnicodeError):
-        kind = message.DESCRIPTOR.fields_by_name[name].type
-        raise InvalidRequest(path, _EXPECTED[kind], shown(value)) from None
-
-
 def image(encoded: EncodedImage) -> pb.Image:
-    """An image as protobuf. Raises UnsupportedMedia or InvalidRequest for values outside the contract."""
+    """An image as protobuf. Raises UnsupportedMedia or InvalidRequest for values that the contract does not have."""
+    path = f"images.{cut(encoded.camera, _MAX_NAME_BYTES) if isinstance(encoded.camera, str) else '?'}"
     if encoded.encoding not in ENCODINGS:
-        field = f"images.{encoded.camera}.encoding"
-        raise UnsupportedMedia(field, f"one of {', '.join(ENCODINGS)}", encoded.encoding)
-    message = pb.Image(encoding=encoded.encoding.upper())
-    for each in fields(encoded):
-        if each.name != "encoding":
-            assign(message, each.name, getattr(encoded, each.name), f"images.{encoded.camera}.{each.name}")
+        raise UnsupportedMedia(
+            f"{path}.encoding", f"one of {', '.join(ENCODINGS)}", cut(str(encoded.encoding), _MAX_NAME_BYTES)
+        )
+    message = pb.Image(encoding=encoded.encoding.upper(), data=octets(encoded.data, f"{path}.data"))
+    for name in ("camera", "height", "width", "channels", "captured_mono_ns"):
+        assign(message, name, getattr(encoded, name), f"{path}.{name}")
     return message
 
 

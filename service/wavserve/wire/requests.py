@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from wavserve.core.errors import InvalidRequest, shown
-from wavserve.core.messages import EMPTY_IS_NONE, OPTIONAL_FIELDS, PLAIN_FIELDS, Observation
+from wavserve.core.messages import EMPTY_IS_NONE, OPTIONAL_FIELDS, PLAIN_FIELDS, EncodedImage, Observation
 from wavserve.pb import wavserve_pb2 as pb
-from wavserve.wire import MAX_MILLISECONDS, MAX_STATE_NUMBERS, MAX_TEXT_BYTES, bounds, parts
+from wavserve.wire import MAX_STATE_NUMBERS, MAX_TEXT_BYTES, bounds, parts
 
 
 def parse_plan_request(raw: bytes) -> Observation:
@@ -54,18 +55,39 @@ def parse_get_policy_request(raw: bytes) -> str | None:
 
 def plan_request(observation: Observation) -> pb.PlanRequest:
     """An observation as protobuf. Raises InvalidRequest or UnsupportedMedia for values outside the contract."""
-    images = [parts.image(image) for image in observation.images]
-    planner = parts.options(observation.options) if observation.options else None
-    deadline_ms = observation.deadline_ms
-    if isinstance(deadline_ms, int) and not 0 <= deadline_ms <= MAX_MILLISECONDS:  # the server decides about 0
-        raise InvalidRequest("deadline_ms", f"1 to {MAX_MILLISECONDS}", deadline_ms)
-    message = pb.PlanRequest(images=images, planner=planner)
-    for name in (*PLAIN_FIELDS, *OPTIONAL_FIELDS, *EMPTY_IS_NONE):
-        if (value := getattr(observation, name)) is not None:
-            parts.assign(message, name, value, name)
-    for index, number in enumerate(observation.state):
-        try:
-            message.state.append(number)
-        except (TypeError, ValueError):
-            raise InvalidRequest(f"state[{index}]", "a number", shown(number)) from None
+    message = pb.PlanRequest(images=_images(observation.images))
+    _extend(message.state, "state", observation.state)
+    if observation.options:
+        message.planner.CopyFrom(parts.options(observation.options))
+    for name in (*PLAIN_FIELDS, *EMPTY_IS_NONE, *OPTIONAL_FIELDS):
+        value = getattr(observation, name)
+        if value is not None or name in PLAIN_FIELDS:
+            parts.assign(message, name, value)
     return message
+
+
+def _images(images: Iterable[EncodedImage]) -> list[pb.Image]:
+    converted = []
+    for index, image in enumerate(_items("images", images)):
+        if not isinstance(image, EncodedImage):
+            raise InvalidRequest(f"images[{index}]", "an EncodedImage", shown(image))
+        converted.append(parts.image(image))
+    return converted
+
+
+def _extend(numbers: Any, field: str, values: Iterable[float]) -> None:
+    """Appends the values one by one, so that a refusal names the first that is no number."""
+    for index, value in enumerate(_items(field, values)):
+        try:
+            if isinstance(value, str | bytes | bool):
+                raise TypeError
+            numbers.append(value)
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidRequest(f"{field}[{index}]", "a number", shown(value)) from None
+
+
+def _items(field: str, values: Iterable[Any]) -> Iterator[Any]:
+    try:
+        return iter(values)
+    except TypeError:
+        raise InvalidRequest(field, "a list", shown(values)) from None

@@ -21,6 +21,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from wavserve.core import remote_errors
+from wavserve.core.channels import MAX_METADATA_BYTES, RECONNECT, proxy_option
 from wavserve.core.errors import (
     BackendError,
     Cancelled,
@@ -34,12 +35,13 @@ from wavserve.core.tensor_cache import Sender
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import ABOUT, DESCRIBE, MODELS, VERBS, Verb, fingerprints
 
-_CHANNEL = [
+_CHANNEL = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),  # a restarted server is found soon
-]
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    *RECONNECT,
+)
 _DOWN = ("is not healthy", "is not found", "has no available versions", "not ready", "unloading")
 """Parts of Triton's messages when a model's process is dead, or when the model is not loaded, not yet or no longer."""
 
@@ -82,8 +84,13 @@ class About:
             )
 
 
+def connect(url: str, proxy: bool = False) -> InferenceServerClient:
+    """A client of a Triton server. With `proxy` it goes through the environment's proxy, except on this machine."""
+    return InferenceServerClient(url, channel_args=[*_CHANNEL, *proxy_option(url, proxy)])
+
+
 class TritonBackend:
-    """One endpoint. `url` None: `reconnect` sets it later."""
+    """One endpoint. `url` None: `reconnect` sets it later. `proxy`: see `connect`."""
 
     def __init__(
         self,
@@ -91,11 +98,13 @@ class TritonBackend:
         on_down: Callable[[str], None] = lambda model: None,
         on_traffic: Traffic = lambda verb, sent, received: None,
         clock: Callable[[], float] = time.monotonic,
+        proxy: bool = False,
     ) -> None:
         self.on_down = on_down
+        self._proxy = proxy
         self._on_traffic = on_traffic
         self._clock = clock
-        self._client: Any = None if url is None else _connect(url)
+        self._client: Any = None if url is None else connect(url, proxy)
         self._sender = Sender()
         self._in_flight: dict[str, set[asyncio.Future[Any]]] = {model: set() for model in MODELS}
 
@@ -148,7 +157,7 @@ class TritonBackend:
 
     async def reconnect(self, url: str) -> None:
         """Connects to a server that was restarted at another address."""
-        old, self._client = self._client, _connect(url)
+        old, self._client = self._client, connect(url, self._proxy)
         self._sender.forget()
         if old is not None:
             await old.close()
@@ -198,10 +207,6 @@ class TritonBackend:
 def _listed(verbs: Mapping[str, str]) -> str:
     """`score 1f2e3d, decode 4c5b6a`; "of an older version" when a model reports none."""
     return ", ".join(f"{name} {fingerprint}" for name, fingerprint in verbs.items()) or "of an older version"
-
-
-def _connect(url: str) -> InferenceServerClient:
-    return InferenceServerClient(url, channel_args=_CHANNEL)
 
 
 def _input(name: str, tensor: NDArray[Any]) -> InferInput:

@@ -21,10 +21,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from wavserve.backends.triton import reaper
+from wavserve.backends.triton.client import connect
 from wavserve.core.errors import SettingsError
 from wavserve.core.verbs import MODELS
 from wavserve.models.arena import slabs
@@ -179,7 +179,7 @@ class TritonServer:
         return " | ".join(line.strip() for line in text if line.strip())[-500 * lines :]
 
     async def _until_live(self, url: str) -> None:
-        client = InferenceServerClient(url)
+        client = connect(url)
         try:
             while True:
                 if not self.running:

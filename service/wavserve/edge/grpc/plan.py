@@ -24,7 +24,7 @@ from wavserve.edge.report import ErrorReport, report, safe_text
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.system.telemetry import Metrics
 from wavserve.wire import answers, requests
-from wavserve.wire.errors import DETAILS_KEY, pack_details
+from wavserve.wire.errors import DETAILS_KEY, pack_details, status_text
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Behaviour = Callable[[bytes, Context], Awaitable[bytes]]
@@ -143,7 +143,7 @@ async def _abort(context: Context, problem: ErrorReport) -> NoReturn:
     metadata = {name: str(value) for name, value in facts.items()}
     code = problem.status.grpc
     details = pack_details(code.value[0], problem.detail, problem.name, metadata)
-    await context.abort(code, problem.detail, trailing_metadata=((DETAILS_KEY, details),))
+    await context.abort(code, status_text(problem.detail), trailing_metadata=((DETAILS_KEY, details),))
 
 
 class _Health(health_pb2_grpc.HealthServicer):
@@ -155,7 +155,7 @@ class _Health(health_pb2_grpc.HealthServicer):
 
     async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
         if request.service not in self._services:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown service {safe_text(request.service)}")
+            await context.abort(grpc.StatusCode.NOT_FOUND, status_text(f"unknown service {safe_text(request.service)}"))
         return self._status(request.service)
 
     async def Watch(

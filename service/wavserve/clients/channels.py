@@ -1,0 +1,94 @@
+"""A robot's channel: its options, and its replacement while no server answers.
+
+Every client uses these, whatever it sends. Knows no calls.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from wavserve.core.channels import MAX_BACKOFF_S, RECONNECT, Options, proxy_option
+from wavserve.core.errors import ClientClosed, DeadlineExceeded, InvalidRequest, NotReady, WavserveError, shown
+
+Clock = Callable[[], float]
+Channel = TypeVar("Channel")
+
+_MAX_PORT = 65_535
+
+
+def channel_options(target: str, max_message_bytes: int, proxy: bool) -> Options:
+    """Options of a robot's channel. Raises InvalidRequest for a target that is no `host:port`."""
+    _check(target)
+    return (
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        # By default gRPC shares one connection among all channels to a target; each robot needs its own.
+        ("grpc.use_local_subchannel_pool", 1),
+        # A ping every 10 s, with 5 s for its answer: the client detects a dead link within 15 s. The server closes no
+        # connection because of pings.
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        *RECONNECT,
+        *proxy_option(target, proxy),
+    )
+
+
+class Link(Generic[Channel]):
+    """The channel of a client. A channel on which nobody answers is replaced, at most once in MAX_BACKOFF_S.
+
+    gRPC pauses up to two minutes between two look-ups of a name, and takes 15 s to detect a dead connection. A new
+    channel looks up and connects at once. Calls under way keep the channel they began on. Any thread may use it.
+    """
+
+    def __init__(self, target: str, connect: Callable[[], Channel], clock: Clock = time.monotonic) -> None:
+        self._target = target
+        self._connect = connect
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._made: weakref.WeakSet[Channel] = weakref.WeakSet()
+        """all channels that are in use, replaced ones as well"""
+        self._closed = False
+        self._open()
+
+    def channel(self) -> Channel:
+        """The channel for the next call. Raises ClientClosed."""
+        self.check_open()
+        return self._channel
+
+    def check_open(self) -> None:
+        """Raises ClientClosed after `close`."""
+        if self._closed:
+            raise ClientClosed(f"{self._target}: this client is closed; make another one")
+
+    def failed(self, channel: Channel, error: WavserveError) -> None:
+        """Notes that a call on the channel failed. Replaces the channel when no server sent the error."""
+        if error.error_id is not None or not isinstance(error, NotReady | DeadlineExceeded):
+            return
+        with self._lock:
+            is_current = channel is self._channel and not self._closed
+            if is_current and self._clock() - self._made_at >= MAX_BACKOFF_S:
+                self._open()
+
+    def close(self) -> list[Channel]:
+        """The channels, for the caller to close. No other call can begin."""
+        with self._lock:
+            self._closed = True
+            return list(self._made)
+
+    def _open(self) -> None:
+        self._channel, self._made_at = self._connect(), self._clock()
+        self._made.add(self._channel)
+
+
+def _check(target: str) -> None:
+    """Raises InvalidRequest unless the target is `host:port`, or has a scheme of gRPC's such as `dns:` or `unix:`."""
+    host, colon, port = target.rpartition(":")
+    if target.startswith(("http://", "https://")) or not (host and colon):
+        raise InvalidRequest("target", "HOST:PORT of a gRPC server, without http://", shown(target))
+    if port.isdecimal() and not 1 <= int(port[:9]) <= _MAX_PORT:  # gRPC would take it modulo 65,536
+        raise InvalidRequest("target", f"a port from 1 to {_MAX_PORT}", shown(target))

@@ -1,0 +1,55 @@
+"""A closed client: calls under way and later ones end with one typed error, on both clients."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.clients.robots import KINDS, AwaitingRobot, BlockingRobot
+from tests.edge.fakes import example_observation
+from tests.edge.served import Served
+from wavserve.clients.async_client import AsyncPlanClient
+from wavserve.core.errors import ClientClosed
+
+Kind = type[BlockingRobot] | type[AwaitingRobot]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_after_the_end_is_refused(kind: Kind, served: Served) -> None:
+    robot = kind(served.address.grpc)
+    robot.reset("s")
+    robot.close()
+    robot.close()  # harmless
+    with pytest.raises(ClientClosed, match="closed") as caught:
+        robot.reset("s")
+    assert not caught.value.retryable
+    robot.end()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_under_way_ends_with_the_client(kind: Kind, served: Served) -> None:
+    started = threading.Event()
+    served.policy.hold, served.policy.started = True, started.set
+    robot = kind(served.address.grpc)
+    with ThreadPoolExecutor(1) as pool:
+        planning = pool.submit(robot.plan, example_observation())
+        assert started.wait(30)
+        robot.close()
+        with pytest.raises(ClientClosed):
+            planning.result(30)
+    robot.end()
+
+
+async def test_a_cancelled_task_stays_cancelled(served: Served) -> None:
+    started, cancelled = threading.Event(), threading.Event()
+    served.policy.hold, served.policy.started, served.policy.cancelled = True, started.set, cancelled.set
+    async with AsyncPlanClient(served.address.grpc) as client:
+        planning = asyncio.create_task(client.plan(example_observation()))
+        assert await asyncio.to_thread(started.wait, 30)
+        planning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await planning
+        assert await asyncio.to_thread(cancelled.wait, 30)
