@@ -15,7 +15,7 @@ import psutil
 from loadtest.bench.bare_planner import REPOSITORY
 from loadtest.bench.on_triton import role
 from loadtest.bench.plan import observation
-from wavserve.backends.triton.server import find_obstacle
+from wavserve.backends.triton.wheel import find_obstacle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import WavserveError
 from wavserve.core.messages import Observation

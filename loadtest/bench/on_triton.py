@@ -33,7 +33,7 @@ import torch
 from loadtest.aims import Aim, at_most
 from loadtest.bench.bare_planner import REPOSITORY, BarePlanner, on_local, on_triton
 from loadtest.bench.plan import observation
-from wavserve.backends.triton.server import find_obstacle
+from wavserve.backends.triton.wheel import find_obstacle
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import WavserveError

@@ -34,7 +34,7 @@ from loadtest.robots.pacing import ClosedLoop
 from loadtest.robots.robot import Assignment, Identity, Robot, WallClock
 from loadtest.robots.scenario import RobotGroup
 from loadtest.robots.transports import GrpcTransport
-from wavserve.backends.triton.server import find_obstacle
+from wavserve.backends.triton.wheel import find_obstacle
 from wavserve.bundle.bundle import Bundle
 from wavserve.models.weights import presets
 from wavserve.system import serve_process

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from tests.backends.rig import REPOSITORY, RunningTriton, Subject, fake, local, triton
-from wavserve.backends.triton.server import find_obstacle
+from wavserve.backends.triton.wheel import find_obstacle
 from wavserve.bundle.bundle import Bundle
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.service.rig import REPOSITORY, Server, start
-from wavserve.backends.triton.server import find_obstacle
+from wavserve.backends.triton.wheel import find_obstacle
 from wavserve.clients.plan_client import PlanClient
 
 

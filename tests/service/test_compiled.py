@@ -11,7 +11,7 @@ import pytest
 
 from tests.service.processes import models_of, until
 from tests.service.rig import REPOSITORY, observation, start
-from wavserve.backends.triton.server import find_obstacle
+from wavserve.backends.triton.wheel import find_obstacle
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import NotReady

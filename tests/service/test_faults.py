@@ -24,7 +24,8 @@ import torch
 from tests.service.processes import alive, below, command_of, files_of, models_of, triton_of, until
 from tests.service.rig import REPOSITORY, Server, observation, start
 from wavserve.app.fleet import MODELS_AT_ONCE_ON_CPU
-from wavserve.backends.triton.server import PROGRAMS, find_obstacle
+from wavserve.backends.triton.server import PROGRAMS
+from wavserve.backends.triton.wheel import find_obstacle
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import WavserveError

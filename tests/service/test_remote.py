@@ -17,7 +17,7 @@ from tritonclient.grpc import InferenceServerClient
 from tests.backends.rig import SLOTS, RunningTriton, triton
 from tests.service.processes import PATIENCE_S, models_of, until
 from tests.service.rig import REPOSITORY, Server, observation, start
-from wavserve.backends.triton.server import find_obstacle
+from wavserve.backends.triton.wheel import find_obstacle
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.verbs import MODELS

@@ -99,7 +99,7 @@ async def open_fleet(settings: Settings, metrics: Metrics, wrap_backend: WrapBac
 
 
 def _choose(settings: Settings) -> str:
-    from wavserve.backends.triton.server import find_obstacle
+    from wavserve.backends.triton.wheel import find_obstacle
 
     obstacle = find_obstacle(settings.triton.repository)
     if obstacle is None:
@@ -146,7 +146,8 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
 
 
 async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend) -> Fleet:
-    from wavserve.backends.triton.server import ServerConfig, TritonServer, find_obstacle, new_name, remove_orphans
+    from wavserve.backends.triton.server import ServerConfig, TritonServer, new_name, remove_orphans
+    from wavserve.backends.triton.wheel import find_obstacle
 
     repository = settings.triton.repository
     if (obstacle := find_obstacle(repository)) is not None:

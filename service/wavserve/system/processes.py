@@ -35,6 +35,10 @@ _MALLOPT = {"MALLOC_ARENA_MAX": -8, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_T
 
 _PROC = Path("/proc")
 _START_FIELD = 19  # index after the command's name in /proc/PID/stat; the value is in clock ticks since boot
+_EXIT_CODE_FIELD = 49
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that stop a service; whoever stops one may send them to all its processes at once."""
 
 NICENESS = 5
 """Niceness of a model's process on a CPU.
@@ -59,13 +63,18 @@ class Process(NamedTuple):
 
 def _started(pid: int) -> int | None:
     """The start time of a process; None when it has exited or is a zombie."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in "ZX" else int(fields[_START_FIELD])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The kernel's facts on a process, after the name of its command; None when it does not exist."""
     try:
         # the kernel cuts the command's name at 15 bytes, which may split a character
         stat = (_PROC / str(pid) / "stat").read_bytes().decode(errors="replace")
-        fields = stat.rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else int(fields[_START_FIELD])
+    return stat.rpartition(")")[2].split()
 
 
 def owned_name(kind: str) -> str:
@@ -89,6 +98,27 @@ def orphan_processes(kind: str, programs: Collection[str]) -> list[Process]:
 def commands_with(name: str, programs: Collection[str]) -> dict[Process, str]:
     """Processes that run one of `programs` with `name` on their command line, and their command lines."""
     return {process: command for process, command in _running(programs) if name in command}
+
+
+def ended_children(parent: int) -> dict[int, int]:
+    """Children of a process that have ended and that it has not waited for: exit codes by pid (negative: a signal)."""
+    ended = {}
+    for children in _PROC.glob(f"{parent}/task/*/children"):  # a file for each thread
+        with contextlib.suppress(OSError):
+            for pid in map(int, children.read_text().split()):
+                if (fields := _stat(pid)) is not None and fields[0] == "Z":
+                    ended[pid] = os.waitstatus_to_exitcode(int(fields[_EXIT_CODE_FIELD]))
+    return ended
+
+
+@contextlib.contextmanager
+def stop_signals_blocked() -> Iterator[None]:
+    """Blocks STOP_SIGNALS in this thread. A process that it starts meanwhile, and all below it, never see them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def kill(process: Process) -> None:

@@ -27,6 +27,8 @@ class FakeTriton:
         self.verbs: dict[str, Mapping[str, str]] = {}
         """verb tables by model, as another version has them; a missing model has the gateway's own"""
         self.broken: set[str] = set()
+        self.dying: set[str] = set()
+        """models whose process dies while they are loaded: Triton never answers"""
         self.failures: list[Exception] = []
         """what the next calls of `describe` and `start` raise"""
         self.slots = 8
@@ -35,7 +37,7 @@ class FakeTriton:
         self.on_down: Callable[[str], None] = lambda model: None
         self.running = False
         self._device = device
-        self._ended = asyncio.Event()
+        self._ended, self._child_died = asyncio.Event(), asyncio.Event()
 
     async def describe(self, model: str, timeout_s: float) -> About:
         self.num_described[model] += 1
@@ -50,6 +52,9 @@ class FakeTriton:
     async def load(self, model: str, timeout_s: float) -> None:
         self.calls.append(f"load {model}")
         await asyncio.sleep(0)
+        if model in self.dying:
+            self._child_died.set()
+            await asyncio.Event().wait()
         if model in self.broken:
             raise BundleError(f"{model}: broken")
         self.loaded[model] = True
@@ -82,6 +87,11 @@ class FakeTriton:
         self.calls.append("kill")
         self.running, self.loaded = False, dict.fromkeys(MODELS, False)
         self._ended.set()
+
+    async def child_death(self) -> str:
+        await self._child_died.wait()
+        self._child_died.clear()
+        return "a model's process ended by signal 9"
 
     async def stop(self) -> None:
         self.kill()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.backends.triton.supervised import CONFIG, FakeTriton, Watched, until, watched
 from wavserve.backends.triton.health import Supervisor
+from wavserve.core.errors import ModelDown
 from wavserve.core.verbs import MODELS
 
 
@@ -162,6 +163,24 @@ def break_model(at: Watched, model: str) -> None:
     """Ends a model, as a call that finds it unavailable reports it."""
     at.triton.loaded[model] = False
     at.supervisor.mark_down(model)
+
+
+async def test_a_process_that_dies_while_its_model_is_loaded_fails_the_start() -> None:
+    triton = FakeTriton()
+    triton.dying.add("value_dit")
+    supervisor = Supervisor("here", triton, CONFIG, triton)  # type: ignore[arg-type]
+    async with asyncio.timeout(20):
+        with pytest.raises(ModelDown, match="ended by signal 9"):
+            await supervisor.start()
+    await supervisor.close()
+
+
+async def test_a_process_that_dies_while_its_model_is_reloaded_is_tried_again(owned: Watched) -> None:
+    owned.triton.dying.add("value_dit")
+    break_model(owned, "value_dit")
+    await until(lambda: owned.triton.calls.count("load value_dit") > 1)
+    owned.triton.dying.clear()
+    await until(lambda: owned.supervisor.up)
 
 
 @pytest.mark.parametrize("turns", range(6))

@@ -14,7 +14,8 @@ import pytest
 from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
-from wavserve.backends.triton.server import ServerConfig, TritonServer, find_obstacle, new_name, remove_orphans
+from wavserve.backends.triton.server import ServerConfig, TritonServer, new_name, remove_orphans
+from wavserve.backends.triton.wheel import find_obstacle
 
 
 def test_clean_up_kills_the_processes_of_a_dead_gateway_and_no_others(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from wavserve.backends.triton.client import About, TritonBackend
 from wavserve.backends.triton.exits import ProcessExitWatcher
 from wavserve.backends.triton.server import TritonServer
-from wavserve.core.errors import SettingsError, WavserveError
+from wavserve.core.errors import ModelDown, SettingsError, WavserveError
 from wavserve.core.verbs import ARENA_OWNER, MODELS, VERBS
 from wavserve.system.processes import Process
 
@@ -201,7 +202,28 @@ class Supervisor:
             self._exit_watcher.kill(model)  # a process that hangs would never unload
             self._backend.give_up(model)
             await self._backend.unload(model, self._config.load_s)
-        await asyncio.gather(*(self._backend.load(model, self._config.load_s) for model in models))
+        await self._load(models)
+
+    async def _load(self, models: Sequence[str]) -> None:
+        """Loads models side by side. Raises the error of one, and ModelDown when a model's process dies meanwhile.
+
+        Triton would go on loading a model whose process died.
+        """
+        loads = asyncio.gather(*(self._backend.load(model, self._config.load_s) for model in models))
+        if self._server is None:
+            await loads
+            return
+        death = asyncio.create_task(self._server.child_death())
+        both: tuple[asyncio.Future[Any], ...] = (loads, death)
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not loads.done():
+                raise ModelDown(death.result())
+            await loads
+        finally:
+            for each in both:
+                each.cancel()
+            await asyncio.wait(both)
 
     async def _watch_server(self, server: TritonServer) -> None:
         backoff_s = self._config.canary_s
@@ -226,7 +248,7 @@ class Supervisor:
     async def _start_server(self, server: TritonServer) -> None:
         self._exit_watcher.close()
         await self._backend.reconnect(await server.start())
-        await asyncio.gather(*(self._backend.load(model, self._config.load_s) for model in MODELS))
+        await self._load(MODELS)
 
     async def _answers(self, model: str) -> bool:
         """Asks a model to describe itself, records the result, and returns whether it may be used."""

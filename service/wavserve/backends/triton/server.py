@@ -1,4 +1,4 @@
-"""A Triton server as our child process: whether this machine can run one, its start, and its end.
+"""A Triton server as our child process: its start, what becomes of its own children, and its end.
 
 The server never outlives this process. It is the `tritonserver` of the nvidia-pytriton wheel, run directly and without
 models; models are loaded by request. Two servers on one machine share no port, no file and no shared memory.
@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes.util
-import importlib.util
 import os
-import platform
 import secrets
 import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tritonclient.utils import InferenceServerException
 
-from wavserve.backends.triton import reaper
+from wavserve.backends.triton import reaper, wheel
 from wavserve.backends.triton.client import connect
 from wavserve.core.errors import SettingsError
 from wavserve.core.verbs import MODELS
@@ -31,20 +28,23 @@ from wavserve.models.arena import slabs
 from wavserve.system.processes import (
     COMPUTE_ENVIRONMENT,
     commands_with,
+    ended_children,
     free_ports,
     kill,
     orphan_processes,
     orphans,
     owned_name,
+    stop_signals_blocked,
 )
 
 KIND = "wavserve"
 """The prefix of our files' names in /dev/shm and in the temporary folder."""
 PROGRAMS = ("tritonserver", "triton_python_backend_stub")
-MIN_GLIBC = (2, 35)
 LIVE_WITHIN_S = 60.0
-EXIT_WITHIN_S = 5
+EXIT_WITHIN_S = 10.0
 POLL_S = 0.05
+COLLECTED_WITHIN_S = 0.5
+OUT_OF_MEMORY = " (out of memory?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,6 @@ class ServerConfig:
     """shared memory for the calls of one model at the start; it grows when it is too small"""
     models_at_once: int = 1
     """models that compute at a time; on a GPU more than one would only slow each other down"""
-
-
-def find_obstacle(repository: Path) -> str | None:
-    """Why this machine cannot run an embedded Triton; None when it can."""
-    return next(_obstacles(repository), None)
 
 
 def new_name() -> str:
@@ -113,14 +108,16 @@ class TritonServer:
                 "(containers: --shm-size)"
             )
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        _link_stub()
+        wheel.lay_out(self._folder, self._config.repository)
         http, grpc, metrics = free_ports(3)
-        with self.log.open("ab") as log:
+        # A stop signal to all our processes at once must stop only this one, which needs the server while it drains.
+        # Triton would obey it, so the reaper, the server and its models inherit it blocked.
+        with self.log.open("ab") as log, stop_signals_blocked():
             self._process = await asyncio.create_subprocess_exec(
                 *self._reaper_command(),
                 *self._server_command(http, grpc, metrics),
                 env=self._environment(),
-                cwd=self._folder,  # so that Python imports no module from the user's folder
+                cwd=self._folder,  # for the relative paths; and Python imports no module from the user's folder
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -142,16 +139,38 @@ class TritonServer:
         assert self._process is not None, "not started"
         return await self._process.wait()
 
+    async def child_death(self) -> str:
+        """Waits until a child of the server ends that has not ended yet; returns how, with the end of the log.
+
+        Triton does not notice the death of a model's process before the process has reported to it. It collects at once
+        a process that ended because its model reported an error; that is not meant here.
+        """
+        server = next((process.pid for process in commands_with(self._shm_prefix, PROGRAMS[:1])), None)
+        if server is None:
+            return f"the server has exited: {self.tail()}"
+        before, seen = ended_children(server).keys(), set[int]()
+        while not seen & (ended := ended_children(server)).keys():
+            seen = ended.keys() - before
+            await asyncio.sleep(COLLECTED_WITHIN_S)
+        code = ended[(seen & ended.keys()).pop()]
+        how = f"with exit code {code}" if code >= 0 else f"by signal {-code}{OUT_OF_MEMORY if code == -9 else ''}"
+        return f"a model's process ended {how}: {self.tail()}"
+
     def kill(self) -> None:
         """Kills the server; the next `start` or `stop` removes what it leaves behind."""
         if self._process is not None and self.running:
-            self._process.kill()
+            self._process.send_signal(reaper.STOP)
 
     async def stop(self) -> None:
-        """Asks the server to exit, kills it if it takes too long, and removes its files."""
+        """Kills the server and removes its files. A server keeps nothing that an orderly exit would save."""
         if self._process is not None and self.running:
-            self._process.terminate()
-            await self._process.wait()
+            self.kill()
+            try:
+                async with asyncio.timeout(EXIT_WITHIN_S):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()  # it waits for a process that the kernel cannot end
+                await self._process.wait()
         self._kill_leftovers()
         _remove(self._folder)
 
@@ -194,22 +213,20 @@ class TritonServer:
 
     def _reaper_command(self) -> list[str]:
         """The program between us and the server, which kills the server and all its children when we die."""
-        args = [os.getpid(), self._config.name, self._folder, 2 * EXIT_WITHIN_S]
+        args = [os.getpid(), self._config.name, self._folder]
         return [sys.executable, "-I", "-S", reaper.__file__, *map(str, args)]
 
     def _server_command(self, http: int, grpc: int, metrics: int) -> list[str]:
-        server = _server_folder()
-        assert server is not None, "checked by find_obstacle"
+        server = wheel.server_folder()
         return [
             str(server / "bin/tritonserver"),
-            f"--model-repository={self._config.repository.resolve()}",
-            f"--backend-directory={server / 'backends'}",
+            f"--model-repository={wheel.REPOSITORY}",
+            f"--backend-directory={wheel.BACKENDS}",
             f"--cache-directory={server / 'caches'}",
             "--disable-auto-complete-config",  # auto-completion would start every model twice
             "--model-control-mode=explicit",
             *(f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")),
             *(f"--{name}-port={port}" for name, port in (("http", http), ("grpc", grpc), ("metrics", metrics))),
-            f"--exit-timeout-secs={EXIT_WITHIN_S}",
             "--rate-limit=execution_count",
             f"--rate-limit-resource=gpu:{self._config.models_at_once}",
             "--metrics-config=summary_latencies=true",
@@ -227,62 +244,6 @@ class TritonServer:
         variables = COMPUTE_ENVIRONMENT | variables
         variables["CUDA_VISIBLE_DEVICES"] = variables.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
         return variables
-
-
-def _obstacles(repository: Path) -> Iterator[str]:
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        yield f"it needs Linux on x86-64, this is {sys.platform} on {platform.machine()}"
-    name, version = platform.libc_ver()
-    if name != "glibc" or tuple(map(int, version.split(".")[:2])) < MIN_GLIBC:
-        yield f"it needs glibc {'.'.join(map(str, MIN_GLIBC))} or newer, this is {name or 'another libc'} {version}"
-    server = _server_folder()
-    if server is None:
-        yield "the wheel nvidia-pytriton is not installed (make install installs it)"
-        return
-    if not _stub(server).exists():
-        yield f"the wheel has no stub for Python {_python()}"
-    if not _has_libpython():
-        yield f"there is no shared library libpython{_python()}, which Triton's stub must load"
-    if not (Path(sys.executable).parent / "python3").exists():
-        yield f"there is no python3 beside {sys.executable}"
-    linked = server / "backends/python" / _stub(server).name
-    if not linked.exists() and not os.access(linked.parent, os.W_OK):
-        yield f"{linked.parent} has no stub and is not writable"
-    if not repository.is_dir():
-        yield f"there is no model repository {repository}"
-    if not os.access(slabs.SHM, os.W_OK):
-        yield f"{slabs.SHM} is not writable"
-
-
-def _server_folder() -> Path | None:
-    """The server in the wheel. The wheel is not imported: its import needs packages that are not used here."""
-    spec = importlib.util.find_spec("pytriton")
-    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "tritonserver"
-
-
-def _stub(server: Path) -> Path:
-    return server / "python_backend_stubs" / _python() / "triton_python_backend_stub"
-
-
-def _python() -> str:
-    return f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def _has_libpython() -> bool:
-    library = str(sysconfig.get_config_var("INSTSONAME"))
-    installed = Path(str(sysconfig.get_config_var("LIBDIR"))) / library
-    return ".so" in library and (installed.exists() or ctypes.util.find_library(f"python{_python()}") is not None)
-
-
-def _link_stub() -> None:
-    """Links the stub for this Python to where Triton looks for it, beside its backend; the wheel keeps it elsewhere."""
-    server = _server_folder()
-    assert server is not None, "checked by find_obstacle"
-    link = server / "backends/python" / _stub(server).name
-    if not link.exists():
-        temporary = link.with_name(f"{link.name}.{os.getpid()}")
-        temporary.symlink_to(_stub(server))
-        temporary.replace(link)  # atomic: another start may do the same
 
 
 def _remove(path: Path) -> bool:
