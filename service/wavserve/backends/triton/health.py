@@ -223,7 +223,7 @@ class Supervisor:
         finally:
             for each in both:
                 each.cancel()
-            await asyncio.wait(both)
+            await asyncio.gather(*both, return_exceptions=True)
 
     async def _watch_server(self, server: TritonServer) -> None:
         backoff_s = self._config.canary_s
