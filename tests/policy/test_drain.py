@@ -10,9 +10,10 @@ import pytest
 from tests.clock import yield_to_loop
 from tests.planning.rig import MakeRig, Rig, RigOptions
 from tests.policy.requests import SPEC, first
-from wavserve.core.errors import NotReady
+from wavserve.core.errors import ModelDown, NotReady
 from wavserve.core.messages import ActionChunk
 from wavserve.core.types import PlanRequest
+from wavserve.planning.device import Health
 from wavserve.policy.sessions import Session
 
 
@@ -45,6 +46,27 @@ async def test_plans_that_outlast_the_drain_are_answered(rig: Rig) -> None:
     await rig.policy.drain(timeout_s=0.01)
     with pytest.raises(NotReady, match="stopped"):
         await running
+
+
+async def test_a_plan_whose_models_go_down_while_draining_is_refused_at_once(make_rig: MakeRig) -> None:
+    """It would otherwise wait for a repair, which does not come."""
+    rig, gone = await make_rig(RigOptions()), asyncio.Event()
+
+    async def go_down(verb: str) -> None:
+        await gone.wait()
+        rig.device.health = lambda: Health.DOWN
+        raise ModelDown(f"{verb}: gone")
+
+    rig.backend.before = go_down
+    running = asyncio.ensure_future(rig.policy.plan(first()))
+    await yield_to_loop(3)
+    draining = asyncio.ensure_future(rig.policy.drain(timeout_s=60.0))
+    await yield_to_loop(3)
+    gone.set()
+    async with asyncio.timeout(20):
+        with pytest.raises(NotReady, match="stopping"):
+            await running
+        await draining
 
 
 async def test_a_slow_recorder_delays_no_answer_and_the_drain_waits_for_it(make_rig: MakeRig) -> None:

@@ -83,6 +83,30 @@ async def test_plans_wait_for_a_repair_only_so_long() -> None:
             pass
 
 
+async def test_plans_do_not_wait_for_a_repair_while_draining() -> None:
+    """Those that wait when it begins are refused at once, as those that come later. A device that is up still serves."""
+    up, down = idle_device(), idle_device()
+    set_health(down, Health.DOWN)
+    placement = Placement([down], wait_s=60.0)
+
+    async def plan() -> None:
+        async with placement.place():
+            pass
+
+    waiting = [asyncio.ensure_future(plan()) for _ in range(3)]
+    await yield_to_loop(5)
+    placement.drain()
+    await yield_to_loop(5)
+    for each in [*waiting, asyncio.ensure_future(plan())]:
+        async with asyncio.timeout(20):
+            with pytest.raises(NotReady, match="stopping"):
+                await each
+    either = Placement([down, up], wait_s=60.0)
+    either.drain()
+    async with either.place() as placed:
+        assert placed is up
+
+
 def test_one_device_of_another_policy_makes_all_unready() -> None:
     devices = [idle_device(), idle_device()]
     placement = Placement(devices, wait_s=1.0)

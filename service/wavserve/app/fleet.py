@@ -64,6 +64,7 @@ class Fleet:
     """numeric type of the models"""
     placement: Placement
     slots: Slots
+    stop_repairs: Callable[[], None]
     closers: Sequence[Close]
     """close supervisors and backends; they run in order, after the batchers have closed"""
 
@@ -141,6 +142,7 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
         dtype=settings.backend.dtype,
         placement=placement,
         slots=lambda: (book.used, book.num_slots),
+        stop_repairs=lambda: None,
         closers=[backend.close],
     )
 
@@ -219,6 +221,7 @@ async def _behind_triton(
         dtype=about.dtype,
         placement=placement,
         slots=lambda: _slots(supervisors),
+        stop_repairs=lambda: _stop_repairs(supervisors),
         closers=closers,
     )
 
@@ -252,6 +255,11 @@ async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About
         each.watch()
     assert answered is not None
     return answered
+
+
+def _stop_repairs(supervisors: Sequence[Supervisor]) -> None:
+    for each in supervisors:
+        each.drain()
 
 
 def _health(supervisor: Supervisor) -> Health:

@@ -31,6 +31,7 @@ from wavserve.edge.limits import EdgeLimits
 from wavserve.policy.policy import Policy, PolicyParts
 from wavserve.policy.records import Recorder
 from wavserve.policy.sessions import MemorySessions
+from wavserve.system.processes import STOP_SIGNALS
 from wavserve.system.telemetry import Metrics, configure_logging
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ async def assemble(settings: Settings, wrap_backend: WrapBackend = identity) -> 
 
 
 async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> None:
-    """Runs both edges until SIGINT or SIGTERM, then drains: it refuses new plans and answers those under way.
+    """Runs both edges until SIGINT, SIGTERM or SIGHUP, then drains: it refuses new plans and answers those under way.
 
     Raises BundleError, SettingsError (a port in use), and the error of a warm-up plan that failed.
     """
@@ -89,6 +90,7 @@ async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> Non
         await _serve(settings, service, http_socket, stopped)
     finally:
         await service.close()
+        _ignore_signals()
 
 
 async def _serve(settings: Settings, service: Service, http_socket: socket.socket, stopped: asyncio.Event) -> None:
@@ -109,17 +111,26 @@ async def _serve(settings: Settings, service: Service, http_socket: socket.socke
         await stopped.wait()
         log.info("stopping: %d plans under way", policy.plans_in_flight)
     finally:
+        service.fleet.stop_repairs()
         await policy.drain(settings.limits.drain_s)
         http.should_exit = True
         await asyncio.gather(serving, grpc_server.stop(grace=GRACE_S))
 
 
 def _on_signal() -> asyncio.Event:
-    """An event that SIGINT and SIGTERM set from now on."""
+    """An event that each of STOP_SIGNALS sets from now on, unless it is ignored already, as SIGHUP below `nohup`."""
     stopped = asyncio.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signum, stopped.set)
+    for signum in STOP_SIGNALS:
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(signum, stopped.set)
     return stopped
+
+
+def _ignore_signals() -> None:
+    """Ignores STOP_SIGNALS until the process exits: one that comes so late must not change the exit code."""
+    for signum in STOP_SIGNALS:
+        asyncio.get_running_loop().remove_signal_handler(signum)
+        signal.signal(signum, signal.SIG_IGN)
 
 
 async def _run_until(stopped: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

@@ -22,6 +22,7 @@ class Placement:
         self.devices = tuple(devices)
         self._wait_s = wait_s
         self._changed = changed or asyncio.Event()
+        self._draining = False
 
     @property
     def ready(self) -> bool:
@@ -31,13 +32,18 @@ class Placement:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Device]:
-        """The device for one plan. Raises NotReady when no device is healthy within `wait_s`."""
+        """The device for one plan. Raises NotReady when no device is healthy within `wait_s`, or at once when draining."""
         device = await self._pick()
         device.plans += 1
         try:
             yield device
         finally:
             device.plans -= 1
+
+    def drain(self) -> None:
+        """From now on no plan waits for a repair, because none comes. Those that wait get NotReady."""
+        self._draining = True
+        self._changed.set()
 
     def least_loaded(self) -> Device | None:
         """The device that would get a plan now; None while no device is up."""
@@ -48,6 +54,8 @@ class Placement:
         try:
             async with asyncio.timeout(self._wait_s):
                 while (device := self.least_loaded()) is None:
+                    if self._draining:
+                        raise NotReady("the service is stopping and has no working models")
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:

@@ -157,8 +157,10 @@ class Policy:
         self.warm = True
 
     async def drain(self, timeout_s: float | None = None) -> None:
-        """Takes no more plans and waits for those that run; the rest is answered with NotReady after `timeout_s`."""
+        """Takes no more plans and waits for those that run. The rest is answered with NotReady after `timeout_s`; those
+        that have no working models, at once."""
         self.warm = False
+        self._parts.placement.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self._tasks:  # a plan that ends may leave a record to be written

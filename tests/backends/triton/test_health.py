@@ -159,6 +159,28 @@ async def test_the_server_is_restarted_during_the_pause_after_a_failed_repair(pa
     await until(lambda: pausing.supervisor.up)
 
 
+async def test_nothing_is_repaired_while_draining(owned: Watched) -> None:
+    """A model that fails is marked down by whoever finds it so, and stays down; a server that exits is not restarted."""
+    owned.supervisor.drain()
+    break_model(owned, "encoder")
+    await asyncio.sleep(10 * CONFIG.canary_s)
+    owned.triton.kill()
+    await asyncio.sleep(10 * CONFIG.canary_s)
+    assert not owned.supervisor.up
+    assert owned.triton.calls == ["kill"]
+
+
+async def test_a_repair_under_way_ends_when_draining_begins(owned: Watched) -> None:
+    owned.triton.broken.add("encoder")
+    break_model(owned, "encoder")
+    await until(lambda: "load encoder" in owned.triton.calls)
+    owned.supervisor.drain()
+    await asyncio.sleep(10 * CONFIG.canary_s)
+    owned.triton.calls.clear()
+    await asyncio.sleep(10 * CONFIG.canary_s)
+    assert owned.triton.calls == []
+
+
 def break_model(at: Watched, model: str) -> None:
     """Ends a model, as a call that finds it unavailable reports it."""
     at.triton.loaded[model] = False

@@ -129,10 +129,14 @@ class Supervisor:
             work.append(self._watch_server(self._server))
         self._tasks += [asyncio.create_task(each) for each in work]
 
-    async def close(self) -> None:
-        """Stops watching, and stops the server where it is ours."""
+    def drain(self) -> None:
+        """Ends the watch and repairs nothing more. A process that exits and a call that fails still mark a model down."""
         for task in self._tasks:
             task.cancel()
+
+    async def close(self) -> None:
+        """Stops watching, and stops the server where it is ours."""
+        self.drain()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._exit_watcher.close()
         if self._server is not None:

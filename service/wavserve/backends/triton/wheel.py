@@ -78,14 +78,17 @@ def _obstacles(repository: Path) -> Iterator[str]:
 
 
 def _unusable_folders() -> Iterator[str]:
-    """Folders that a list of folders in the environment cannot hold. A shell's other special characters are harmless.
+    """Folders that Triton's stub cannot find or use. Spaces and a shell's special characters are harmless in others.
 
-    The dynamic linker reads ":", ";" and "$" in LD_LIBRARY_PATH; PATH is split at ":".
+    The dynamic linker reads ":", ";" and "$" in LD_LIBRARY_PATH; PATH is split at ":". The stub's Python always runs in
+    the C locale, and the stub ends when a folder of that Python is not ASCII.
     """
     library, program = str(sysconfig.get_config_var("LIBDIR")), str(Path(sys.executable).parent)
     for folder, split_at in ((library, ":;$"), (program, ":")):
         if any(each in folder for each in split_at):
             yield f"the path {folder} has one of the characters {split_at}"
+    if not program.isascii():
+        yield f"Triton's stub cannot run a Python whose path is not ASCII, this is {program}"
 
 
 def _find_server() -> Path | None:
