@@ -84,7 +84,7 @@ async def test_plans_wait_for_a_repair_only_so_long() -> None:
 
 
 async def test_plans_do_not_wait_for_a_repair_while_draining() -> None:
-    """Those that wait when it begins are refused at once, as those that come later. A device that is up still serves."""
+    """Those that wait are refused at once, and so are later ones. A device that is up still serves."""
     up, down = idle_device(), idle_device()
     set_health(down, Health.DOWN)
     placement = Placement([down], wait_s=60.0)

@@ -32,7 +32,7 @@ class Placement:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Device]:
-        """The device for one plan. Raises NotReady when no device is healthy within `wait_s`, or at once when draining."""
+        """The device for one plan. Raises NotReady when none is healthy within `wait_s`, or at once when draining."""
         device = await self._pick()
         device.plans += 1
         try:

@@ -160,7 +160,7 @@ async def test_the_server_is_restarted_during_the_pause_after_a_failed_repair(pa
 
 
 async def test_nothing_is_repaired_while_draining(owned: Watched) -> None:
-    """A model that fails is marked down by whoever finds it so, and stays down; a server that exits is not restarted."""
+    """A model that fails is marked down and stays down. A server that exits is not restarted."""
     owned.supervisor.drain()
     break_model(owned, "encoder")
     await asyncio.sleep(10 * CONFIG.canary_s)

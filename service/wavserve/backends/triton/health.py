@@ -130,7 +130,7 @@ class Supervisor:
         self._tasks += [asyncio.create_task(each) for each in work]
 
     def drain(self) -> None:
-        """Ends the watch and repairs nothing more. A process that exits and a call that fails still mark a model down."""
+        """Repairs nothing more. A process that exits and a call that fails still mark their model down."""
         for task in self._tasks:
             task.cancel()
 
