@@ -15,11 +15,13 @@ import uvicorn
 
 from loadtest.bench.baselines import PlainPolicy, SerialPolicy
 from wavserve.app.fleet import open_bundle
+from wavserve.app.listeners import MAX_CONNECTIONS
 from wavserve.app.model_config import runner_config
 from wavserve.app.serve import assemble
 from wavserve.app.settings import Settings
 from wavserve.bundle import bundle
 from wavserve.commands import configuration
+from wavserve.core.address import Address
 from wavserve.edge.frontend import PolicyProtocol
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
@@ -44,8 +46,8 @@ async def serve(settings: Settings, path: str) -> None:
     )
     async with policy(settings, path) as planning:
         served, metrics = SerialPolicy(planning), Metrics()
-        grpc = create_grpc_server(served, limits, metrics)
-        grpc.add_insecure_port(f"{settings.grpc.host}:{settings.grpc.port}")
+        grpc = create_grpc_server(served, limits, metrics, MAX_CONNECTIONS)
+        grpc.add_insecure_port(str(Address(settings.grpc.host, settings.grpc.port)))
         await grpc.start()
         app = create_http_app(served, limits, metrics)  # for readiness only: plans arrive over gRPC
         config = uvicorn.Config(app, host=settings.http.host, port=settings.http.port, log_config=None, lifespan="off")

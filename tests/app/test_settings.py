@@ -68,6 +68,8 @@ def test_settings_cannot_be_changed() -> None:
         ({}, "record", "x", ["flag --set", "unknown setting 'record'", "record.folder"]),
         ({}, "zzz", "1", ["flag --set", "unknown setting 'zzz'", "config show"]),
         ({"WAVSERVE_HTTP__PORT": "many"}, None, "", ["environment WAVSERVE_HTTP__PORT", "integer", "'many'"]),
+        ({}, "http.host", "1.2.3.4:80", ["http.host: expected an IPv4 or IPv6 address or a name", "'1.2.3.4:80'"]),
+        ({}, "grpc.host", "", ["grpc.host: expected an IPv4 or IPv6 address or a name", "''"]),
         ({}, "grpc.port", "65536", ["flag --set: grpc.port", "expected less than or equal to 65535", "'65536'"]),
         (
             {},
@@ -166,8 +168,18 @@ def refused(
 def test_several_texts_are_given_in_one() -> None:
     given = load_settings(None, {"WAVSERVE_TRITON__URLS": "a:1, b:2"}).settings
     assert given.triton.urls == ("a:1", "b:2")
-    for wrong in (" , ", "foo", "http://a:1", "a:99999", "a:0", "a:1,a:1", ":5"):
+    assert load_settings(None, {}, [flag("triton.urls", "[0::1]:8001,B:2")]).settings.triton.urls == (
+        "[::1]:8001",
+        "b:2",
+    )
+    for wrong in (" , ", "foo", "http://a:1", "a:99999", "a:0", "a:1,a:1", ":5", "::1:8001", "a:1,A:1"):
         refused(["triton.urls: expected HOST:PORT", repr(wrong)], flags=[flag("triton.urls", wrong)])
+
+
+@pytest.mark.parametrize("key", ["http.host", "grpc.host"])
+def test_a_host_may_be_written_in_brackets(key: str) -> None:
+    loaded = load_settings(None, {}, [flag(key, "[::1]")])
+    assert getattr(loaded.settings, key.partition(".")[0]).host == "::1"
 
 
 def test_another_process_can_be_given_the_same_settings(tmp_path: Path) -> None:

@@ -7,15 +7,15 @@ import base64
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import grpc
 import httpx
-import uvicorn
 from google.protobuf import any_pb2
 from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2, status_pb2
@@ -25,12 +25,15 @@ from wavserve.core.messages import EncodedImage, Observation, json_integer
 from wavserve.edge.frontend import PolicyProtocol
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
+from wavserve.edge.http.connections import ConnectionLimits
+from wavserve.edge.http.server import create_http_server
 from wavserve.edge.limits import EdgeLimits
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.pb.wavserve_pb2_grpc import PlanServiceStub
 from wavserve.system.telemetry import Metrics
 from wavserve.wire import parts, requests
 
+MANY_CONNECTIONS = ConnectionLimits(max_connections=256, max_per_address=256)
 MEDIA = {"jpeg": "image/jpeg", "png": "image/png"}
 
 
@@ -41,11 +44,17 @@ class Address:
 
 
 @contextmanager
-def serving(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics) -> Iterator[Address]:
+def serving(
+    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, connections: ConnectionLimits = MANY_CONNECTIONS
+) -> Iterator[Address]:
     """Serves both edges from one event loop in one thread, as `app` does, on free loopback ports."""
     address: Future[Address] = Future()
     stop = threading.Event()
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(policy, limits, metrics, address, stop)))
+    both = (
+        create_http_app(policy, limits, metrics),
+        partial(create_grpc_server, policy, limits, metrics, connections.max_connections),
+    )
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(both, connections, address, stop)))
     thread.start()
     try:
         yield address.result(timeout=30)
@@ -55,15 +64,18 @@ def serving(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics) -> Ite
 
 
 async def _serve(
-    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, address: Future[Address], stop: threading.Event
+    both: tuple[ASGIApp, Callable[[], grpc.aio.Server]],
+    connections: ConnectionLimits,
+    address: Future[Address],
+    stop: threading.Event,
 ) -> None:
-    app = create_http_app(policy, limits, metrics)
-    http = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=5))
+    app, make_rpc = both
+    http = create_http_server(app, connections, grace_s=5)
     # asyncio sets TCP_NODELAY only on a socket whose protocol is stated as TCP. Without it every answer waits 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen()  # a robot may connect before the server runs
-    rpc = create_grpc_server(policy, limits, metrics)
+    rpc = make_rpc()
     port = rpc.add_insecure_port("127.0.0.1:0")
     await rpc.start()
     serving_http = asyncio.create_task(http.serve(sockets=[listener]))

@@ -7,26 +7,27 @@ part gets only its own slice of the settings. Nothing is global.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import signal
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
 
 import grpc.aio
-import uvicorn
 
 from wavserve.app.fleet import Fleet, WrapBackend, identity, open_fleet
+from wavserve.app.listeners import allow_restart, bind, hand_over, max_connections, max_open_files
 from wavserve.app.settings import Settings
-from wavserve.core.errors import SettingsError
+from wavserve.core.address import Address
 from wavserve.core.messages import ActionChunk
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
+from wavserve.edge.http.connections import ConnectionLimits
+from wavserve.edge.http.server import HttpServer, create_http_server, log_accept_errors_seldom
 from wavserve.edge.limits import EdgeLimits
 from wavserve.policy.policy import Policy, PolicyParts
 from wavserve.policy.records import Recorder
@@ -55,6 +56,26 @@ class Service:
         await self.fleet.close()
 
 
+@dataclass(frozen=True, slots=True)
+class _Listening:
+    """The bound sockets of both edges, and the connections that each may have."""
+
+    http: list[socket.socket]
+    grpc: list[socket.socket]
+    max_connections: int
+
+    def addresses(self, settings: Settings) -> tuple[Address, Address]:
+        """Of HTTP and gRPC, for the log."""
+        http, grpc_ = (sockets[0].getsockname()[1] for sockets in (self.http, self.grpc))
+        return Address(settings.http.host, http), Address(settings.grpc.host, grpc_)
+
+
+def _bind(settings: Settings) -> _Listening:
+    most = max_connections(settings.limits.max_connections, max_open_files())
+    http = bind("http", settings.http.host, settings.http.port)
+    return _Listening(http, bind("grpc", settings.grpc.host, settings.grpc.port), most)
+
+
 async def assemble(settings: Settings, wrap_backend: WrapBackend = identity) -> Service:
     """Opens the models and connects the parts. The caller then calls `policy.warm_up`.
 
@@ -80,26 +101,28 @@ async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> Non
     Raises BundleError, SettingsError (a port in use), and the error of a warm-up plan that failed.
     """
     configure_logging(settings.log.level, settings.log.format)
-    http_socket = _listen(settings)
-    _check_grpc_port(settings)
+    log_accept_errors_seldom(asyncio.get_running_loop())
+    listening = _bind(settings)
     stopped = _on_signal()
     service = await _run_until(stopped, assemble(settings, wrap_backend))
     if service is None:
         return
     try:
-        await _serve(settings, service, http_socket, stopped)
+        await _serve(settings, service, listening, stopped)
     finally:
         await service.close()
         _ignore_signals()
 
 
-async def _serve(settings: Settings, service: Service, http_socket: socket.socket, stopped: asyncio.Event) -> None:
+async def _serve(settings: Settings, service: Service, listening: _Listening, stopped: asyncio.Event) -> None:
     """Runs both edges of a service until a signal."""
-    http, grpc_server = _edges(settings, service)
-    grpc_port = _listen_grpc(settings, grpc_server)
+    http, grpc_server = _edges(settings, service, listening)
+    addresses = listening.addresses(settings)
+    hand_over(listening.grpc, grpc_server)
     await grpc_server.start()
-    serving = asyncio.create_task(http.serve(sockets=[http_socket]))
-    log.info("http://%s:%d, grpc %s:%d", *http_socket.getsockname()[:2], settings.grpc.host, grpc_port)
+    allow_restart(listening.http)
+    serving = asyncio.create_task(http.serve(sockets=listening.http))
+    log.info("http://%s, grpc %s", *addresses)
     policy = service.policy
     try:
         await _run_until(stopped, policy.warm_up())
@@ -145,30 +168,18 @@ async def _run_until(stopped: asyncio.Event, work: Coroutine[Any, Any, T]) -> T 
     return None
 
 
-class _HttpServer(uvicorn.Server):
-    """uvicorn without its signal handlers: a signal stops both edges, in our order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _edges(settings: Settings, service: Service) -> tuple[_HttpServer, grpc.aio.Server]:
+def _edges(settings: Settings, service: Service, listening: _Listening) -> tuple[HttpServer, grpc.aio.Server]:
     limits = EdgeLimits(
         max_body_bytes=settings.limits.max_body_bytes,
         max_image_bytes=settings.limits.max_image_bytes,
         max_image_pixels=settings.limits.max_image_pixels,
     )
+    most = listening.max_connections
+    connections = ConnectionLimits(most, settings.limits.max_connections_per_address)
     app = create_http_app(service.policy, limits, service.metrics)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_S,  # an endless upload must not keep the service alive
-    )
-    return _HttpServer(config), create_grpc_server(service.policy, limits, service.metrics)
+    most_on_each = max(1, most // len(listening.grpc))  # gRPC counts those of each socket
+    rpc = create_grpc_server(service.policy, limits, service.metrics, most_on_each)
+    return create_http_server(app, connections, GRACE_S), rpc
 
 
 def _parts(
@@ -191,36 +202,3 @@ def _parts(
         on_missed=metrics.observe_missed,
         on_refused=metrics.observe_refused,
     )
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """Binds the HTTP socket before anything is loaded, so that a port in use is reported at once."""
-    host, port = settings.http.host, settings.http.port
-    # asyncio sets TCP_NODELAY only on a socket whose protocol is stated as TCP. Without it every answer waits 40 ms.
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))  # uvicorn listens on it later, when the models are loaded
-    except OSError as error:
-        listener.close()
-        raise SettingsError(f"http.port: cannot listen on {host}:{port}: {error.strerror}") from error
-    return listener
-
-
-def _check_grpc_port(settings: Settings) -> None:
-    """Raises SettingsError at once for a gRPC port in use. gRPC opens its own socket after the models are loaded."""
-    host, port = settings.grpc.host, settings.grpc.port
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        raise SettingsError(f"grpc.port: cannot listen on {host}:{port}: {error.strerror}") from error
-
-
-def _listen_grpc(settings: Settings, server: grpc.aio.Server) -> int:
-    host, port = settings.grpc.host, settings.grpc.port
-    try:
-        return server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError as error:
-        raise SettingsError(f"grpc.port: cannot listen on {host}:{port}: {error}") from error

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from wavserve.core.address import HOST, parse_address, parse_host
+
 NOTHING = "none"
 """The text that unsets an optional setting."""
 
@@ -21,17 +23,27 @@ def _listed(value: object) -> object:
 
 
 def _endpoints(values: tuple[str, ...]) -> tuple[str, ...]:
-    parts = [value.rpartition(":") for value in values]
-    fit = all(host and "/" not in host and port.isdecimal() and 0 < int(port) < 65536 for host, _, port in parts)
-    if not values or not fit or len(set(values)) < len(values):
-        raise PydanticCustomError("endpoints", "HOST:PORT[,HOST:PORT...], each once")
-    return values
+    try:
+        parsed = tuple(str(parse_address(value)) for value in values)
+    except ValueError:
+        parsed = ()
+    if not parsed or len(set(parsed)) < len(parsed):
+        raise PydanticCustomError("endpoints", "HOST:PORT[,HOST:PORT...], each once, an IPv6 address in brackets")
+    return parsed
+
+
+def _host(text: str) -> str:
+    try:
+        return parse_host(text)
+    except ValueError:
+        raise PydanticCustomError("host", HOST) from None
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+Host = Annotated[str, AfterValidator(_host)]
 Endpoints = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_endpoints)]
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: None if value == NOTHING else value)]
 OptionalCount = Annotated[Positive | None, BeforeValidator(lambda value: None if value == NOTHING else value)]
@@ -122,12 +134,18 @@ class TritonSettings(_Section):
 
 
 class HttpSettings(_Section):
-    host: str = Field(default="127.0.0.1", description="address to listen on")
+    host: Host = Field(
+        default="127.0.0.1",
+        description="address to listen on, or a name, for all of its addresses; ::, for all of this machine",
+    )
     port: Port = Field(default=8000, description="port to listen on; 0: any free port")
 
 
 class GrpcSettings(_Section):
-    host: str = Field(default="127.0.0.1", description="address to listen on")
+    host: Host = Field(
+        default="127.0.0.1",
+        description="address to listen on, or a name, for all of its addresses; ::, for all of this machine",
+    )
     port: Port = Field(default=8001, description="port to listen on; 0: any free port")
 
 
@@ -139,6 +157,13 @@ class LimitSettings(_Section):
     )
     max_concurrent_plans: Positive = Field(
         default=16, description="plans under way at a time; the service refuses more"
+    )
+    max_connections: OptionalCount = Field(
+        default=None,
+        description="most open connections of HTTP, and as many of gRPC; none: by this process's limit of open files",
+    )
+    max_connections_per_address: Positive = Field(
+        default=64, description="most open HTTP connections of one client address"
     )
     repair_s: Seconds = Field(default=60.0, description="how long plans under way wait for models under repair")
     drain_s: Seconds = Field(default=30.0, description="how long a stopping service waits for plans under way")

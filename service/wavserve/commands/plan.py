@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wavserve.commands import output
+from wavserve.core.address import ADDRESS, parse_address
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.types import Stop
 
@@ -58,7 +59,11 @@ def _plan(args: argparse.Namespace) -> int:
         return _replay(args)
     from wavserve.clients.plan_client import PlanClient
 
-    with PlanClient(args.server, proxy=args.proxy) as client:
+    try:
+        server = str(parse_address(args.server))
+    except ValueError:
+        raise InvalidRequest("--server", ADDRESS, repr(args.server)) from None
+    with PlanClient(server, proxy=args.proxy) as client:
         chunk = client.plan(_observation(args))
     output.write(output.as_json(chunk) if args.json else _describe(chunk))
     return 0

@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass
 from dataclasses import field as field_of
 
 from wavserve.core.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded, WavserveError
-from wavserve.edge.status import INTERNAL, ErrorStatus, name_of, status_of
+from wavserve.edge.status import INTERNAL, ErrorStatus, http_status, name_of, status_of
 from wavserve.system.texts import printable
 
 _log = logging.getLogger(__name__)
 
 MAX_FACT_CHARS = 300
 MAX_DETAIL_CHARS = 800
+_RETRYABLE = (408, 503)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,13 @@ def safe_text(text: str, max_chars: int = MAX_FACT_CHARS) -> str:
 def log_refusal(problem: ErrorReport, edge: str, level: int = logging.INFO) -> None:
     """Logs a refused request under the id that its answer has."""
     _log.log(level, "%s: %s (%s): %s", edge, problem.name, problem.error_id, problem.detail)
+
+
+def http_problem(code: int, detail: str) -> ErrorReport:
+    """The report of a failure that HTTP itself names: no such path, a late head. Does not log it."""
+    status = http_status(code)
+    name = status.title.lower().replace(" ", "-")
+    return ErrorReport(new_error_id(), name, status, safe_text(detail, MAX_DETAIL_CHARS), code in _RETRYABLE)
 
 
 def internal(error: Exception, edge: str) -> ErrorReport:

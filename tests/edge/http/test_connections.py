@@ -12,13 +12,14 @@ import httpx
 
 from tests.edge.bodies import GOOD
 from tests.edge.fakes import example_observation
+from tests.edge.http.links import connect
 from tests.edge.robots import JsonRobot
 from tests.edge.served import Served
 from wavserve.core.errors import Overloaded
 
 
 def test_a_stated_length_over_the_limit_is_refused_before_the_body(served: Served) -> None:
-    with connect(served) as link:
+    with connect(served.address) as link:
         link.sendall(b"POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n")  # and no body
         assert link.recv(65536).startswith(b"HTTP/1.1 413 ")
 
@@ -26,7 +27,7 @@ def test_a_stated_length_over_the_limit_is_refused_before_the_body(served: Serve
 def test_a_request_is_refused_before_its_body_arrives(served: Served) -> None:
     """The headers are enough: the robot need not send the images."""
     served.policy.reserve_error = Overloaded("full", retry_after_s=2.5, predicted_s=0.75)
-    with connect(served) as link:
+    with connect(served.address) as link:
         head = "POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nX-Deadline-Ms: 5\r\n"
         link.sendall(f"{head}Content-Length: 50000\r\n\r\n".encode())
         answer = b""
@@ -51,7 +52,7 @@ def test_a_robot_that_disconnects_cancels_its_plan(served: Served) -> None:
     started, cancelled = threading.Event(), threading.Event()
     served.policy.hold, served.policy.started, served.policy.cancelled = True, started.set, cancelled.set
     body = json.dumps(GOOD).encode()
-    with connect(served) as link:
+    with connect(served.address) as link:
         head = "POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         link.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         assert started.wait(30)
@@ -69,7 +70,7 @@ def test_a_disconnect_during_the_upload_counts_as_cancelled(served: Served, clie
     assert requests_ended(client, "internal") == internal
 
 
-def test_a_connection_survives_a_refusal_at_admission(served: Served) -> None:
+def test_a_client_may_ask_again_after_a_refusal_at_admission(served: Served) -> None:
     with httpx.Client(base_url=served.address.http, timeout=30) as client:
         served.policy.reserve_error = Overloaded("full")
         assert [client.post("/v1/plan", json=GOOD).status_code for _ in range(3)] == [429] * 3
@@ -91,12 +92,7 @@ def requests_ended(client: httpx.Client, outcome: str) -> float:
 
 def upload(served: Served, *headers: str) -> socket.socket:
     """A connection on which the headers of a request and one byte of its body were sent."""
-    link = connect(served)
+    link = connect(served.address)
     head = "POST /v1/plan HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50000\r\n"
     link.sendall(f"{head}{''.join(f'{header}{chr(13)}{chr(10)}' for header in headers)}\r\n{{".encode())
     return link
-
-
-def connect(served: Served) -> socket.socket:
-    host, port = served.address.http.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=30)

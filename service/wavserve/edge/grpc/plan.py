@@ -32,11 +32,14 @@ Behaviour = Callable[[bytes, Context], Awaitable[bytes]]
 SERVICE = pb.DESCRIPTOR.services_by_name["PlanService"].full_name
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _WATCH_INTERVAL_S = 1.0
+_HANDSHAKE_MS = 10_000
 
 
-def create_grpc_server(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics) -> grpc.aio.Server:
-    """The server over a policy, without a port and not started."""
-    server = grpc.aio.server(options=_options(limits))
+def create_grpc_server(
+    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, max_connections: int
+) -> grpc.aio.Server:
+    """The server over a policy, without a port and not started. `max_connections`: on each of its addresses."""
+    server = grpc.aio.server(options=_options(limits, max_connections))
     service = _PlanService(Frontend(policy, limits), metrics)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, service.handlers()),))
     health_pb2_grpc.add_HealthServicer_to_server(_Health(policy, (SERVICE, "")), server)
@@ -44,7 +47,7 @@ def create_grpc_server(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metr
     return server
 
 
-def _options(limits: EdgeLimits) -> list[tuple[str, int]]:
+def _options(limits: EdgeLimits, max_connections: int) -> list[tuple[str, int]]:
     return [
         # Twice our limit, so that our own check can refuse most requests that are too long and name both sizes. gRPC
         # itself refuses longer ones.
@@ -57,6 +60,9 @@ def _options(limits: EdgeLimits) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
+        # Connections share the process's file descriptors with everything else. gRPC closes one too many at once.
+        ("grpc.max_allowed_incoming_connections", max_connections),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),  # by default two minutes
         ("grpc.so_reuseport", 0),  # a port in use is an error; two servers must not share it
     ]
 

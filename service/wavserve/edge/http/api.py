@@ -29,8 +29,7 @@ from wavserve.edge.http.body import invalid_request_from, parse_plan
 from wavserve.edge.http.gate import HttpGate
 from wavserve.edge.http.headers import request_media_type
 from wavserve.edge.limits import EdgeLimits
-from wavserve.edge.report import MAX_DETAIL_CHARS, ErrorReport, log_refusal, new_error_id, report, safe_text
-from wavserve.edge.status import http_status
+from wavserve.edge.report import http_problem, log_refusal, report
 from wavserve.system.telemetry import Metrics
 
 T = TypeVar("T")
@@ -71,6 +70,7 @@ def create_http_app(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics
     """The HTTP app over a policy."""
     routes = _Routes(Frontend(policy, limits), metrics)
     app = FastAPIOffline(title="wavserve", description="HTTP API of wavserve.", redoc_url=None)
+    app.router.redirect_slashes = False  # a client loses the body of a POST on the way
     app.openapi = partial(_openapi, app, app.openapi)  # type: ignore[method-assign]  # FastAPI's way to extend it
     app.add_middleware(HttpGate, max_body_bytes=limits.max_body_bytes, metrics=metrics)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -187,10 +187,8 @@ async def _disconnected(request: Request) -> None:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     """An error that the framework raises itself: no such path, no such method."""
     assert isinstance(error, HTTPException)
-    status = http_status(error.status_code)
-    request.state.outcome = name = status.title.lower().replace(" ", "-")
-    detail = safe_text(f"{request.method} {request.url.path}: {error.detail}", MAX_DETAIL_CHARS)
-    problem = ErrorReport(new_error_id(), name, status, detail, False)
+    problem = http_problem(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+    request.state.outcome = problem.name
     log_refusal(problem, "http")
     return problem_response(problem, error.headers)
 

@@ -1,11 +1,13 @@
 """The outermost layer of the HTTP app: notes the arrival time, limits the body, turns every failure into a problem.
 
-It is plain ASGI around the routes, so that no failure bypasses it. It counts and times the requests under /v1/.
+It is plain ASGI around the routes, so that no failure bypasses it. It counts and times the requests under /v1/. HEAD is
+answered like GET; the server leaves out the body. An answer before the end of the request's body closes the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from time import monotonic_ns
 from typing import Any
 
@@ -16,6 +18,8 @@ from wavserve.core.errors import InvalidRequest, TooLarge
 from wavserve.edge.http.answers import problem_response
 from wavserve.edge.report import ErrorReport, internal, report
 from wavserve.system.telemetry import Metrics
+
+_CLOSE = (b"connection", b"close")
 
 
 class HttpGate:
@@ -32,17 +36,21 @@ class HttpGate:
             return
         state = scope.setdefault("state", {})
         state["received_ns"] = monotonic_ns()
+        body = _Body(scope["headers"], receive, self._max_body_bytes)
         started = False
 
         async def sending(message: Message) -> None:
             nonlocal started
             started = True
+            if message["type"] == "http.response.start" and not body.complete:
+                message["headers"] = [*message["headers"], _CLOSE]
             await send(message)
 
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
             state["outcome"] = "ok"  # the app's own handlers may change it
-            self._check_stated_length(scope)
-            await self._app(scope, self._limited(receive), sending)
+            body.check_stated_length()
+            await self._app(inner, body.receive, sending)
         except asyncio.CancelledError:
             state["outcome"] = "cancelled"
             raise
@@ -51,38 +59,47 @@ class HttpGate:
             state["outcome"] = problem.name
             if started:  # the status has been sent, so no problem can be sent any more
                 raise
-            await response(scope, receive, send)
+            await response(scope, body.receive, sending)
         finally:
             self._observe(scope, state)
-
-    def _check_stated_length(self, scope: Scope) -> None:
-        stated = dict(scope["headers"]).get(b"content-length", b"0")
-        if not stated.isdigit():
-            raise InvalidRequest("content-length", "a number of bytes", repr(stated[:20]))
-        if int(stated) > self._max_body_bytes:
-            raise self._too_large(f"{int(stated)} bytes")
-
-    def _limited(self, receive: Receive) -> Receive:
-        """Counts the bytes that arrive: a body may be sent in pieces without a stated length."""
-        num_bytes = 0
-
-        async def counting() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > self._max_body_bytes:
-                raise self._too_large("more")
-            return message
-
-        return counting
-
-    def _too_large(self, actual: str) -> TooLarge:
-        return TooLarge("body", f"at most {self._max_body_bytes} bytes", actual)
 
     def _observe(self, scope: Scope, state: dict[str, Any]) -> None:
         if scope["path"].startswith("/v1/"):
             seconds = (monotonic_ns() - state["received_ns"]) / 1e9
             self._metrics.observe_request("http", state["outcome"], seconds)
+
+
+class _Body:
+    """A request's body: counts its bytes, and knows whether the app has read it to its end.
+
+    A body may be sent in pieces without a stated length.
+    """
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive, max_bytes: int) -> None:
+        named = dict(headers)
+        self._stated = named.get(b"content-length", b"0")
+        self._receive = receive
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self.complete = self._stated == b"0" and b"transfer-encoding" not in named
+
+    def check_stated_length(self) -> None:
+        """Raises InvalidRequest or TooLarge for the length that the headers state."""
+        if not self._stated.isdigit():
+            raise InvalidRequest("content-length", "a number of bytes", repr(self._stated[:20]))
+        if int(self._stated) > self._max_bytes:
+            raise self._too_large(f"{int(self._stated)} bytes")
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._num_bytes += len(message.get("body", b""))
+        if self._num_bytes > self._max_bytes:
+            raise self._too_large("more")
+        self.complete = self.complete or (message["type"] == "http.request" and not message.get("more_body", False))
+        return message
+
+    def _too_large(self, actual: str) -> TooLarge:
+        return TooLarge("body", f"at most {self._max_bytes} bytes", actual)
 
 
 def _answer(error: Exception) -> tuple[ErrorReport, Response]:

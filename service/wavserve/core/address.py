@@ -1,0 +1,50 @@
+"""Hosts and addresses as text: `127.0.0.1`, `::1`, `localhost`; `127.0.0.1:8000`, `[::1]:8000`, `localhost:8000`.
+
+Knows no network: whether a name exists and an address can be used is known only when it is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+HOST = "an IPv4 or IPv6 address or a name, without a port"
+ADDRESS = "HOST:PORT, with an IPv6 address in brackets"
+
+_NAME = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?")
+"""The last label begins with a letter: `127.1` and `1.2.3.400` are no names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A host and a port. As text, an IPv6 address is in brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_host(text: str) -> str:
+    """A host in its usual form; the brackets of an IPv6 address are left out. Raises ValueError."""
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        parsed = ipaddress.ip_address(inner)
+    except ValueError:
+        if not _NAME.fullmatch(text.lower()):
+            raise ValueError(f"expected {HOST}, got {text[:80]!r}") from None
+        return text.lower()
+    if inner is not text and parsed.version == 4:
+        raise ValueError(f"expected {HOST}, got {text!r}")
+    return str(parsed)
+
+
+def parse_address(text: str) -> Address:
+    """An address with a port above 0. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    bare_ipv6 = ":" in host and not host.startswith("[")
+    if bare_ipv6 or not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise ValueError(f"expected {ADDRESS}, got {text[:80]!r}")
+    return Address(parse_host(host), int(port))

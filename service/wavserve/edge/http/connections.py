@@ -1,0 +1,270 @@
+"""One HTTP connection, with a bound on every way in which it could stay open for ever; and how many are open.
+
+It extends uvicorn's h11 protocol. Knows no route: what it refuses itself, it refuses before there is a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+from wavserve.edge.http.answers import problem_response
+from wavserve.edge.report import http_problem, log_refusal
+
+log = logging.getLogger(__name__)
+
+CLOSE = {"connection": "close"}
+LOG_EVERY_S = 10.0
+MAX_HEAD_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """How many connections there may be, and how long each may take to do what.
+
+    A body has a limit of its own (`frontend.UPLOAD_S`).
+    """
+
+    max_connections: int
+    max_per_address: int
+    head_s: float = 10.0
+    """from the first byte of a request, or from the connection, to the end of its headers"""
+    idle_s: int = 75
+    """between an answer and the next request"""
+    answer_s: float = 30.0
+    """for a client to read what it was sent"""
+    linger_s: float = 10.0
+    """for a client to read an answer that came before it had sent its body"""
+    max_drained_bytes: int = 64 * 1024 * 1024
+    """of such a body, read and dropped meanwhile"""
+
+
+class Seldom:
+    """Says when a message that may repeat without end is due: at most once in LOG_EVERY_S."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = -1.0
+        self._num_held_back = 0
+
+    def due(self) -> int:
+        """How often it was to be said since the last time, this one included; 0: not now."""
+        self._num_held_back += 1
+        if self._clock() < self._next:
+            return 0
+        self._next = self._clock() + LOG_EVERY_S
+        num, self._num_held_back = self._num_held_back, 0
+        return num
+
+
+class OpenConnections:
+    """Counts the open connections of each address."""
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits = limits
+        self._of_address: Counter[str] = Counter()
+        self._refused = Seldom()
+
+    def obstacle(self, address: str) -> str | None:
+        """Why another connection of this address cannot be taken; None: it can."""
+        limits, num_open = self.limits, self._of_address.total()
+        if self._of_address[address] >= limits.max_per_address:
+            return f"limits.max_connections_per_address: {limits.max_per_address} connections of {address} are open"
+        if num_open >= limits.max_connections:
+            return f"limits.max_connections: {num_open} HTTP connections are open"
+        return None
+
+    def add(self, address: str) -> None:
+        self._of_address[address] += 1
+
+    def remove(self, address: str) -> None:
+        self._of_address[address] -= 1
+        if not self._of_address[address]:
+            del self._of_address[address]
+
+    def log_refusal(self, obstacle: str) -> None:
+        if num := self._refused.due():
+            log.warning("http: refused %d connections; %s", num, obstacle)
+
+
+class HttpConnection(H11Protocol):
+    """uvicorn's protocol on a transport that ends gently, with a clock on each of its states."""
+
+    def __init__(self, connections: OpenConnections, **uvicorn_arguments: Any) -> None:
+        super().__init__(**uvicorn_arguments)
+        self._connections = connections
+        self._limits = connections.limits
+        self._counted: str | None = None  # the address under which this connection is counted
+        self._end: _GentleTransport | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._end = _GentleTransport(transport, self._limits, self._is_body_unread)
+        super().connection_made(self._end)
+        address = _plain_address(self.client[0] if self.client else "")
+        if (obstacle := self._connections.obstacle(address)) is not None:
+            self._connections.log_refusal(obstacle)
+            self._refuse(503, obstacle)
+            return
+        self._counted = address
+        self._connections.add(address)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._counted is not None:
+            self._connections.remove(self._counted)
+        _cancel(self._head_timer)
+        _cancel(self._write_timer)
+        if self._end is not None:
+            self._end.lost()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        assert self._end is not None
+        if self._end.is_closing():
+            self._end.drain(len(data))
+            return
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:
+            self._expect_head()
+        else:
+            _cancel(self._head_timer)
+            self._head_timer = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self._limits.answer_s, self._abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        _cancel(self._write_timer)
+
+    def shutdown(self) -> None:
+        if self.transport.is_closing():
+            self._abort()  # what it was told is sent, or will never be read
+        else:
+            super().shutdown()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn calls it for a request that h11 cannot parse."""
+        self._refuse(400, f"{msg} It is no HTTP/1.1, or its headers are longer than {MAX_HEAD_BYTES} bytes.")
+
+    def _expect_head(self) -> None:
+        """Starts the clock of a head; its later bytes do not start it again."""
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self._limits.head_s, self._on_late_head)
+
+    def _on_late_head(self) -> None:
+        if self.conn.trailing_data[0]:
+            self._refuse(408, f"the headers did not arrive within {self._limits.head_s:g} s")
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answers in place of the app, and closes."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self._abort()  # an answer is on its way
+            return
+        problem = http_problem(status, detail)
+        log_refusal(problem, "http", logging.DEBUG)  # anybody can cause it, as often as it likes
+        answer = problem_response(problem, CLOSE)
+        headers = [*self.server_state.default_headers, *answer.raw_headers]
+        start = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
+        for event in (start, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # the app may still wait for the rest of a body
+            self.cycle.message_event.set()
+        self.transport.close()
+
+    def _is_body_unread(self) -> bool:
+        return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
+
+    def _abort(self) -> None:
+        self.transport.abort()
+
+
+class _GentleTransport(asyncio.Transport):
+    """A transport whose `close` lets the client have its answer.
+
+    Closing a socket with unread data resets the connection, and a reset can destroy an answer on its way. So while a
+    body is unread, `close` ends only this direction, and drops what still comes until the client closes.
+    """
+
+    def __init__(
+        self, transport: asyncio.Transport, limits: ConnectionLimits, is_body_unread: Callable[[], bool]
+    ) -> None:
+        super().__init__()
+        self._transport = transport
+        self._limits = limits
+        self._is_body_unread = is_body_unread
+        self._closing = False
+        self._num_drained = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        if self.is_closing():
+            return
+        self._closing = True
+        if self._is_body_unread():
+            self._transport.write_eof()
+            self._transport.resume_reading()
+            self._abort_after(self._limits.linger_s)
+        else:
+            self._transport.close()  # once everything is written
+            self._abort_after(self._limits.answer_s)
+
+    def drain(self, num_bytes: int) -> None:
+        self._num_drained += num_bytes
+        if self._num_drained > self._limits.max_drained_bytes:
+            self.abort()
+
+    def lost(self) -> None:
+        """The connection is gone: stops the clock."""
+        self._closing = True
+        _cancel(self._timer)
+
+    def is_closing(self) -> bool:
+        return self._closing or self._transport.is_closing()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._transport.write(data)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def _abort_after(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.abort)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def _plain_address(text: str) -> str:
+    """An address in one form: a socket for IPv4 and IPv6 names an IPv4 client `::ffff:192.0.2.1`."""
+    try:
+        parsed = ipaddress.ip_address(text)
+    except ValueError:
+        return text
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)

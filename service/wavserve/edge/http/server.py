@@ -1,0 +1,77 @@
+"""The HTTP server: uvicorn, independent of what else is installed and of the environment.
+
+Knows neither routes nor policy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from wavserve.edge.http.connections import MAX_HEAD_BYTES, ConnectionLimits, HttpConnection, OpenConnections, Seldom
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 128
+"""Connections that wait to be accepted. asyncio also accepts so many at once, and logs so many failures at once."""
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: a signal stops both edges, in our order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def create_http_server(app: ASGIApp, limits: ConnectionLimits, grace_s: int) -> HttpServer:
+    """The server of an app, without a socket and not started. `grace_s`: how long a stop waits for connections."""
+    protocol: Any = partial(HttpConnection, OpenConnections(limits))
+    return HttpServer(
+        uvicorn.Config(
+            app,
+            http=protocol,  # h11's, even where httptools is installed: it reads nothing after a client offers HTTP/2
+            ws="none",  # else a websocket package that happens to be installed answers
+            loop="asyncio",
+            interface="asgi3",
+            lifespan="off",
+            workers=1,  # else WEB_CONCURRENCY is read
+            proxy_headers=False,  # else a client on this machine may name another address as its own
+            log_config=None,
+            log_level="error",  # else one or two lines for each request that is malformed or offers HTTP/2
+            access_log=False,
+            server_header=False,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            backlog=BACKLOG,
+            timeout_keep_alive=limits.idle_s,
+            timeout_graceful_shutdown=grace_s,  # an endless upload must not keep the service alive
+        )
+    )
+
+
+def log_accept_errors_seldom(loop: asyncio.AbstractEventLoop) -> None:
+    """Makes the loop log a connection that it cannot accept in one line, once in a while.
+
+    Where no file descriptor is left, asyncio fails and logs a traceback many times a second.
+    """
+    seldom = Seldom()
+    loop.set_exception_handler(partial(_on_loop_error, seldom, loop.default_exception_handler))
+
+
+def _on_loop_error(
+    seldom: Seldom,
+    otherwise: Callable[[dict[str, Any]], None],
+    _loop: asyncio.AbstractEventLoop,
+    context: dict[str, Any],
+) -> None:
+    if not str(context.get("message", "")).startswith("socket.accept()"):
+        otherwise(context)
+    elif num := seldom.due():
+        log.error("http: cannot accept connections (%d failures): %s", num, context.get("exception"))

@@ -1,0 +1,63 @@
+"""Hosts and addresses: one parser and one printed form."""
+
+from __future__ import annotations
+
+import pytest
+
+from wavserve.core.address import Address, parse_address, parse_host
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("::1", "::1"),
+        ("::", "::"),
+        ("[::1]", "::1"),
+        ("0:0::1", "::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("localhost", "localhost"),
+        ("Robot-3.Lab.", "robot-3.lab."),
+        ("my_host", "my_host"),
+        ("triton-0.triton.svc.cluster.local", "triton-0.triton.svc.cluster.local"),
+    ],
+)
+def test_hosts_have_one_form(text: str, host: str) -> None:
+    assert parse_host(text) == host
+    assert parse_address(f"{Address(host, 80)}") == Address(host, 80)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "*",
+        "1.2.3.4:80",
+        "[::1]:80",
+        "[1.2.3.4]",
+        "[localhost]",
+        "1.2.3",
+        "1.2.3.400",
+        "http://a",
+        "a b",
+        "a/b",
+        "-a",
+    ],
+)
+def test_what_is_no_host_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="without a port, got"):
+        parse_host(text)
+
+
+@pytest.mark.parametrize(("host", "text"), [("::1", "[::1]:8001"), ("1.2.3.4", "1.2.3.4:8001"), ("a", "a:8001")])
+def test_an_ipv6_address_is_printed_in_brackets(host: str, text: str) -> None:
+    assert str(Address(host, 8001)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a:", ":80", "a:0", "a:65536", "a:-1", "::1:80", "a:٣", "[::1]", "http://a:80", "a:b:80"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        parse_address(text)
