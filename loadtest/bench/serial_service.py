@@ -15,7 +15,6 @@ import uvicorn
 
 from loadtest.bench.baselines import PlainPolicy, SerialPolicy
 from wavserve.app.fleet import open_bundle
-from wavserve.app.listeners import MAX_CONNECTIONS
 from wavserve.app.model_config import runner_config
 from wavserve.app.serve import assemble
 from wavserve.app.settings import Settings
@@ -46,7 +45,7 @@ async def serve(settings: Settings, path: str) -> None:
     )
     async with policy(settings, path) as planning:
         served, metrics = SerialPolicy(planning), Metrics()
-        grpc = create_grpc_server(served, limits, metrics, MAX_CONNECTIONS)
+        grpc = create_grpc_server(served, limits, metrics)
         grpc.add_insecure_port(str(Address(settings.grpc.host, settings.grpc.port)))
         await grpc.start()
         app = create_http_app(served, limits, metrics)  # for readiness only: plans arrive over gRPC

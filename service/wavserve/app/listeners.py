@@ -18,6 +18,7 @@ import grpc.aio
 
 from wavserve.core.address import Address
 from wavserve.core.errors import SettingsError
+from wavserve.edge.limits import MAX_CONNECTIONS
 
 Resolve = Callable[..., Sequence[tuple[Any, ...]]]
 """`socket.getaddrinfo`"""
@@ -27,8 +28,6 @@ _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 RESERVED_FILES = 64
 """Files that are open beside the connections of robots: models, pipes, connections to Triton, records, libraries."""
-MAX_CONNECTIONS = 1024
-"""Connections of one edge where nothing else limits them."""
 
 
 def max_connections(wanted: int | None, max_open_files: int) -> int:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_CONNECTIONS = 1024
+"""Connections of one edge where nothing else limits them."""
+
 
 @dataclass(frozen=True, slots=True)
 class EdgeLimits:

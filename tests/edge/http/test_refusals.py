@@ -177,12 +177,13 @@ def test_a_trailing_slash_is_another_path(client: httpx.Client, path: str) -> No
 
 def test_a_half_closed_connection_counts_as_gone(served: Served) -> None:
     """On the wire, `shutdown(SHUT_WR)` looks like `close()` until somebody writes."""
-    cancelled = threading.Event()
-    served.policy.hold, served.policy.cancelled = True, cancelled.set
+    started, cancelled = threading.Event(), threading.Event()
+    served.policy.hold, served.policy.started, served.policy.cancelled = True, started.set, cancelled.set
     body = json.dumps(GOOD).encode()
     with connect(served.address) as link:
         stated = ["Content-Type: application/json", f"Content-Length: {len(body)}"]
         link.sendall(head_of("POST /v1/plan", *stated) + body)
+        assert started.wait(30)
         link.shutdown(socket.SHUT_WR)
         assert link.recv(1000) == b""
         assert cancelled.wait(30)

@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection
 from wavserve.core.errors import Cancelled, TooLarge, Unsupported
 from wavserve.core.messages import DEADLINE_KEY
 from wavserve.edge.frontend import Frontend, PolicyProtocol
-from wavserve.edge.limits import EdgeLimits
+from wavserve.edge.limits import MAX_CONNECTIONS, EdgeLimits
 from wavserve.edge.report import ErrorReport, report, safe_text
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.system.telemetry import Metrics
@@ -36,7 +36,7 @@ _HANDSHAKE_MS = 10_000
 
 
 def create_grpc_server(
-    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, max_connections: int
+    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, max_connections: int = MAX_CONNECTIONS
 ) -> grpc.aio.Server:
     """The server over a policy, without a port and not started. `max_connections`: on each of its addresses."""
     server = grpc.aio.server(options=_options(limits, max_connections))
