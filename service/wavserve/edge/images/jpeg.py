@@ -14,29 +14,27 @@ from numpy.typing import NDArray
 from wavserve.edge.images.jpeg_structure import Jpeg
 from wavserve.edge.images.refusal import broken
 
+_MAX_PADDED_DECODES = 3  # libjpeg-turbo reads a few bytes ahead, so the first warning may count too few
 _EXTRA_BEFORE_END = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
 def pixels(jpeg: Jpeg) -> NDArray[np.uint8]:
     """`[height, width, 3]` RGB. Raises ImageRefused."""
-    try:
-        return _decoded(jpeg.data)
-    except ValueError as error:
-        unpadded = _without_padding(jpeg.data, str(error))
+    data: bytes | memoryview = jpeg.data
+    for _ in range(_MAX_PADDED_DECODES):
+        try:
+            decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
+            return decoded
+        except ValueError as error:
+            warning = str(error)
+        unpadded = _without_padding(data, warning)
         if unpadded is None:
-            raise broken("JPEG", str(error).removeprefix("Corrupt JPEG data: ")) from None
-    try:
-        return _decoded(unpadded)
-    except ValueError as error:
-        raise broken("JPEG", str(error).removeprefix("Corrupt JPEG data: ")) from None
+            break
+        data = unpadded
+    raise broken("JPEG", warning.removeprefix("Corrupt JPEG data: "))
 
 
-def _decoded(data: bytes | memoryview) -> NDArray[np.uint8]:
-    decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", strict=True)
-    return decoded
-
-
-def _without_padding(data: memoryview, warning: str) -> bytes | None:
+def _without_padding(data: bytes | memoryview, warning: str) -> bytes | None:
     """The image without the zeros that some cameras put between its last scan and its end marker, if they are zeros.
 
     Other bytes there may be rows: the header states too few, or damage made the decoder lose its place.

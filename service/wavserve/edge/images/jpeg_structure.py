@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import ceil
+
+import numpy as np
 
 from wavserve.edge.images import orientation
 from wavserve.edge.images.refusal import ImageRefused, broken
@@ -29,7 +30,7 @@ _OTHER_FRAMES = {
 }
 _CHANNELS = {2: "2 channels", 4: "4 channels (CMYK)"}
 _FILL = re.compile(rb"\xff*")
-_MARKER = re.compile(rb"\xff[\x01-\xfe]")
+_END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _WINDOW = 2**18  # a search holds the interpreter's lock: short searches let the event loop run in between
 _NUM_COEFFICIENTS = 64
 
@@ -182,26 +183,22 @@ def _num_units(frame: _Frame, components: list[_Component]) -> int:
 
 def _check_restarts(data: bytes, start: int, num_restarts: int) -> int:
     """Where the scan that begins at `start` ends. Raises ImageRefused unless it has these restart markers in order."""
-    found = 0
-    for pos in _markers(data, start):
-        marker = data[pos + 1]
-        if marker not in _RST:
-            break
-        if marker != _RST[found % len(_RST)] or found == num_restarts:
-            raise broken("JPEG", f"restart markers out of order, {num_restarts} needed")
-        found += 1
-    else:
-        raise broken("JPEG", "no end marker")
-    if found != num_restarts:
-        raise broken("JPEG", f"{found} restart markers, {num_restarts} needed")
-    return pos
+    end = _next_marker(data, start)
+    scan = np.frombuffer(data, np.uint8, end - start, start)
+    places = np.flatnonzero((scan[:-1] == 0xFF) & (scan[1:] & 0xF8 == _RST[0]))
+    if len(places) != num_restarts:
+        raise broken("JPEG", f"{len(places)} restart markers in a scan, {num_restarts} needed")
+    if np.any(scan[places + 1] & 7 != np.arange(num_restarts) % len(_RST)):
+        raise broken("JPEG", "restart markers out of order")
+    return end
 
 
-def _markers(data: bytes, start: int) -> Iterator[int]:
-    """Where each marker in entropy-coded data begins."""
+def _next_marker(data: bytes, start: int) -> int:
+    """Where the entropy-coded data from `start` on ends: at a marker other than a restart marker."""
     for window in range(start, len(data), _WINDOW):
-        for match in _MARKER.finditer(data, window, window + _WINDOW + 1):
-            yield match.start()
+        if (found := _END_OF_SCAN.search(data, window, window + _WINDOW + 1)) is not None:
+            return found.start()
+    raise broken("JPEG", "no end marker")
 
 
 def _check_complete(frame: _Frame) -> None:

@@ -12,6 +12,7 @@ from wavserve.edge.images.refusal import ImageRefused
 
 EXPECTED = "an upright image, orientation 1"
 _TAG = 0x0112
+_MAX_ENTRIES = 256  # a camera writes a few dozen
 _VALUE_FORMATS = {1: "B", 3: "H", 4: "I"}  # byte, short, long
 _IN_XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([^"'<\s]{1,8})""")
 
@@ -41,6 +42,8 @@ def _orientations(tiff: bytes) -> list[int]:
         raise struct.error("no byte order")
     (start,) = struct.unpack_from(f"{order}I", tiff, 4)
     (num_entries,) = struct.unpack_from(f"{order}H", tiff, start)
+    if num_entries > _MAX_ENTRIES:
+        raise struct.error("too many entries")
     found: list[int] = []
     for at in range(start + 2, start + 2 + 12 * num_entries, 12):
         tag, kind, _, value = struct.unpack_from(f"{order}HHI4s", tiff, at)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from math import ceil
@@ -24,8 +24,11 @@ from wavserve.edge.images.refusal import ImageRefused, broken
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 10_000
+MAX_PROFILES = 8
+"""EXIF or XMP in text chunks, which are inflated"""
 _NUM_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # gray, RGB, palette, gray and alpha, RGB and alpha
-_PALETTE = 3
+_PALETTE, _WITH_ALPHA = 3, (4, 6)
+_OF_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 _DEPTHS = {_PALETTE: (1, 2, 4, 8)}  # of an index; a palette's colours have 8 bits
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Adam7: first column, first row, step of columns, step of rows"""
@@ -48,18 +51,17 @@ class Png:
 def read(data: bytes) -> Png:
     """Reads the chunks of a PNG and inflates no image data. Raises ImageRefused."""
     parts: dict[bytes, list[memoryview]] = {}
-    previous = b""
+    num_profiles, previous = 0, b""
     for kind, body in _chunks(data):
-        if kind in parts and (kind in (b"IHDR", b"PLTE", b"tRNS") or (kind == b"IDAT" and previous != kind)):
-            raise broken("PNG", f"chunk {kind.decode()} twice")
-        if kind == b"PLTE" and b"IDAT" in parts:
-            raise broken("PNG", "chunk PLTE after the image data")
-        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT"):
+        _check_place(kind, previous, parts)
+        if kind in _OF_PIXELS:
             parts.setdefault(kind, []).append(body)
-        elif kind != b"IEND":
+        elif kind in png_text.KINDS:
+            num_profiles += png_text.check(kind, bytes(body))
+            if num_profiles > MAX_PROFILES:
+                raise ImageRefused(f"at most {MAX_PROFILES} profiles in texts", "more")
+        else:
             _check_other(kind, body)
-        if next(iter(parts), b"") != b"IHDR":
-            raise ImageRefused("PNG data", "a broken PNG header")
         previous = kind
     chunks = {kind: b"".join(bodies) for kind, bodies in parts.items()}
     if b"IDAT" not in chunks:
@@ -69,14 +71,28 @@ def read(data: bytes) -> Png:
 
 def pixels(png: Png) -> NDArray[np.uint8]:
     """`[height, width, 3]` RGB. Raises ImageRefused."""
-    image = _open(png, _inflated(png))
-    if png.colour == _PALETTE and (highest := int(np.asarray(image).max())) >= len(png.chunks[b"PLTE"]) // 3:
-        raise broken("PNG", f"colour {highest} of a palette of {len(png.chunks[b'PLTE']) // 3}")
-    if png.colour in (4, 6) or b"tRNS" in png.chunks:
-        image = image.convert("RGBA")
-        if image.getchannel("A").getextrema() != (255, 255):
-            raise ImageRefused("an opaque image", "transparent pixels")
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    rows = _inflated(png)
+    try:
+        image = _open(png, rows)
+        if png.colour == _PALETTE:
+            _check_palette(png, image)
+        if png.colour in _WITH_ALPHA or b"tRNS" in png.chunks:
+            image = image.convert("RGBA")
+            if image.getchannel("A").getextrema() != (255, 255):
+                raise ImageRefused("an opaque image", "transparent pixels")
+        return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    except _PILLOW_ERRORS as error:
+        raise broken("PNG", str(error)) from None
+
+
+def _check_place(kind: bytes, previous: bytes, parts: Mapping[bytes, object]) -> None:
+    """Raises ImageRefused for a chunk of the pixels that is repeated or out of order."""
+    if (kind == b"IHDR") != (not parts):
+        raise ImageRefused("PNG data", "a broken PNG header")
+    if b"IDAT" in parts and kind in _OF_PIXELS and not previous == kind == b"IDAT":
+        raise broken("PNG", f"chunk {kind.decode()} after the image data")
+    if kind in parts and kind != b"IDAT":
+        raise broken("PNG", f"chunk {kind.decode()} twice")
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
@@ -102,11 +118,9 @@ def _check_other(kind: bytes, body: memoryview) -> None:
     """Refuses what changes the meaning of the pixels: a turn, an animation, an unknown chunk that decoders need."""
     if kind == b"eXIf":
         check_exif(bytes(body).removeprefix(b"Exif\0\0"))
-    elif kind in png_text.KINDS:
-        png_text.check(kind, bytes(body))
     elif kind == b"acTL" and int.from_bytes(body[:4], "big") != 1:
         raise ImageRefused("one image", "an animation")
-    elif not kind[0] & 0x20:
+    elif not kind[0] & 0x20 and kind != b"IEND":
         raise ImageRefused("PNG chunks of the standard", f"chunk {kind.decode('ascii', 'backslashreplace')}")
 
 
@@ -151,17 +165,20 @@ def _num_row_bytes(png: Png) -> int:
 
 
 def _open(png: Png, rows: bytes) -> Image.Image:
-    """The image as Pillow reads it from the chunks of the pixels."""
+    """The image as Pillow reads it from the chunks of the pixels. Raises what Pillow raises."""
     chunks = {b"IHDR": png.header, **png.chunks, b"IDAT": zlib.compress(rows, 0), b"IEND": b""}
-    if png.colour in (4, 6):
+    if png.colour in _WITH_ALPHA:
         chunks.pop(b"tRNS", None)  # not allowed beside an alpha channel, and without a meaning
-    order = sorted(chunks, key=(b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND").index)
-    try:
-        image = PngImageFile(BytesIO(SIGNATURE + b"".join(_chunk(kind, chunks[kind]) for kind in order)))
-        image.load()
-    except _PILLOW_ERRORS as error:
-        raise broken("PNG", str(error)) from None
+    order = [kind for kind in (*_OF_PIXELS, b"IEND") if kind in chunks]
+    image = PngImageFile(BytesIO(SIGNATURE + b"".join(_chunk(kind, chunks[kind]) for kind in order)))
+    image.load()
     return image
+
+
+def _check_palette(png: Png, image: Image.Image) -> None:
+    highest, num_colours = int(np.asarray(image).max()), len(png.chunks[b"PLTE"]) // 3
+    if highest >= num_colours:
+        raise broken("PNG", f"colour {highest} of a palette of {num_colours}")
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

@@ -14,19 +14,18 @@ _XMP = (b"XML:com.adobe.xmp", b"Raw profile type xmp")
 _EXIF = (b"Raw profile type exif", b"Raw profile type APP1")
 
 
-def check(kind: bytes, body: bytes) -> None:
-    """Raises ImageRefused when the chunk states an orientation other than 1, or a text too long to be looked at."""
+def check(kind: bytes, body: bytes) -> bool:
+    """Whether a text may state an orientation. Raises ImageRefused for one other than 1, or a text too long to read."""
     keyword, _, rest = body.partition(b"\0")
     if keyword not in (*_XMP, *_EXIF):
-        return
+        return False
     text = _text(kind, rest)
     profile = _unhexed(text) if keyword.startswith(b"Raw") else text
-    if keyword in _XMP:
-        orientation.check_xmp(profile)
-    elif profile.startswith(b"Exif\0\0"):
+    if profile.startswith(b"Exif\0\0"):
         orientation.check_exif(profile[6:])
     else:
-        orientation.check_xmp(profile)  # APP1 of a JPEG has either
+        orientation.check_xmp(profile)
+    return True
 
 
 def _text(kind: bytes, rest: bytes) -> bytes:
