@@ -17,6 +17,7 @@ from wavserve.core.errors import BackendError, NotReady, StaleHandle
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import VERBS, GroupStatus
 from wavserve.scheduling.batcher import Batcher
+from wavserve.scheduling.costs import Costs
 from wavserve.scheduling.groups import SampleGroup
 
 
@@ -168,3 +169,76 @@ async def test_every_group_is_answered_exactly_once(
     assert batcher.queue_depth == 0
     if one_call_per_model:  # the running call, and those that wait behind it
         assert backend.most_on_one_model <= 1 + max(0, depth - workers)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        SampleGroup("levitate", {"x": np.array(1)}),
+        SampleGroup("denoise", {"x": None}),  # type: ignore[dict-item]
+        SampleGroup("score", {"x": np.array(1), "handles": np.array([3, 4])}),
+        SampleGroup("release", {"handles": np.array(3)}),
+        SampleGroup("denoise", {"x": np.array(1)}, ticket=None),  # type: ignore[arg-type]
+    ],
+)
+async def test_a_malformed_group_is_answered_and_others_are_served(
+    start_batcher: StartBatcher, echo: Echo, bad: SampleGroup
+) -> None:
+    batcher = await start_batcher(echo)
+    async with asyncio.timeout(10):
+        with pytest.raises(BackendError):
+            await batcher.run(bad)
+        assert (await batcher.run(group(7)))["x"] == 7
+
+
+@pytest.mark.parametrize("handles", [np.zeros((2, 1), np.int64), np.zeros((2, 1, 3), np.int64), np.zeros(2, np.int64)])
+async def test_malformed_handles_of_a_model_answer_every_group(start_batcher: StartBatcher, handles: Any) -> None:
+    class Malformed(Echo):
+        async def run(self, verb: str, inputs: Tensors, deadline: float = 0.0) -> Tensors:
+            outputs = await super().run(verb, inputs, deadline)
+            return outputs | {"handles": handles} if verb == "imagine" else outputs
+
+    batcher = await start_batcher(Malformed())
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*(batcher.run(group(i, "imagine")) for i in range(2)), return_exceptions=True)
+        assert all(isinstance(answer, BackendError) for answer in answers)
+        assert (await batcher.run(group(7)))["x"] == 7
+
+
+async def test_a_fault_in_the_accounts_of_a_call_answers_its_groups_and_ends_no_other(echo: Echo) -> None:
+    class Broken(Costs):
+        def measured(self, *args: Any) -> None:
+            raise ZeroDivisionError("bug")
+
+    def on_call(verb: str, *sizes: float) -> None:
+        raise ZeroDivisionError("bug")
+
+    def on_group_call(queued_s: float, call_s: float) -> None:
+        raise ZeroDivisionError("bug")
+
+    batcher = Batcher(echo, limits(), Broken(), on_call)
+    batcher.start()
+    async with asyncio.timeout(10):
+        for x in range(3):
+            counted = group(x)
+            counted.on_call = on_group_call
+            assert (await batcher.run(counted))["x"] == x
+        await batcher.close()
+
+
+async def test_a_dispatcher_that_dies_answers_its_queue_and_reports_its_death(gated: Echo) -> None:
+    deaths: list[str] = []
+    batcher = Batcher(gated, limits(rows=1), Costs())
+    batcher.start(deaths.append)
+    tickets = [due(1.0), due(2.0), due(3.0)]
+    answers = await submit(batcher, *(group(x, ticket=ticket) for x, ticket in enumerate(tickets)))
+    tickets[1].due = None  # type: ignore[assignment] - a bug that belongs to no single call: the queue has no order
+    gated.step()
+    async with asyncio.timeout(10):
+        ran, *queued = await asyncio.gather(*answers, return_exceptions=True)
+        assert ran["x"] == 0
+        assert [type(error) for error in queued] == [NotReady, NotReady]
+        assert deaths == ["batcher"]
+        with pytest.raises(NotReady):
+            await batcher.run(group(4))
+        await batcher.close()

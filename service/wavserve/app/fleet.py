@@ -27,6 +27,7 @@ from wavserve.core.verbs import ARENA_OWNER
 from wavserve.planning.device import Device, Health
 from wavserve.policy.placement import Placement
 from wavserve.system.telemetry import Metrics
+from wavserve.system.vital_tasks import OnDeath, ignore_death
 
 if TYPE_CHECKING:
     from wavserve.backends.triton.client import About
@@ -83,8 +84,12 @@ class Fleet:
             await close()
 
 
-async def open_fleet(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend = identity) -> Fleet:
+async def open_fleet(
+    settings: Settings, metrics: Metrics, wrap_backend: WrapBackend = identity, on_death: OnDeath = ignore_death
+) -> Fleet:
     """Opens the devices that the settings ask for, with `wrap_backend` around every backend.
+
+    `on_death` receives the name of a vital task that died: without it the fleet is of no use.
 
     Raises BundleError for an unusable bundle, SettingsError for unusable settings, ModelDown when no Triton answers.
     """
@@ -92,11 +97,11 @@ async def open_fleet(settings: Settings, metrics: Metrics, wrap_backend: WrapBac
     kind = settings.backend.kind if settings.backend.kind != "auto" else _choose(settings)
     match kind:
         case "local":
-            return await _local(settings, metrics, wrap_backend)
+            return await _local(settings, metrics, wrap_backend, on_death)
         case "triton-embedded":
-            return await _embedded(settings, metrics, wrap_backend)
+            return await _embedded(settings, metrics, wrap_backend, on_death)
         case _:
-            return await _remote(settings, metrics, wrap_backend)
+            return await _remote(settings, metrics, wrap_backend, on_death)
 
 
 def _choose(settings: Settings) -> str:
@@ -124,7 +129,7 @@ def open_bundle(settings: Settings) -> Bundle:
     return bundle.load(folder)
 
 
-async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend) -> Fleet:
+async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend, on_death: OnDeath) -> Fleet:
     from wavserve.backends.local import LocalBackend
     from wavserve.models.runners.loading import load_runners
 
@@ -135,6 +140,7 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
     backend, book = LocalBackend(loaded.runners, loaded.workers), loaded.arena.book
     size = BackendCapacity(book.num_slots, loaded.workers, one_call_per_model=False)
     device = _device(settings, opened.spec, wrap_backend(backend), metrics, size)
+    device.batcher.start(on_death)
     placement = Placement([device], settings.limits.repair_s)
     return Fleet(
         spec=opened.spec,
@@ -147,7 +153,7 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
     )
 
 
-async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend) -> Fleet:
+async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend, on_death: OnDeath) -> Fleet:
     from wavserve.backends.triton.server import ServerConfig, TritonServer, new_name, remove_orphans
     from wavserve.backends.triton.wheel import find_obstacle
 
@@ -165,15 +171,19 @@ async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBack
         ServerConfig(name, repository, environment, shm_bytes=settings.triton.shm_bytes, models_at_once=at_once)
     )
     log.info("starting tritonserver; its log is %s", server.log)
-    return await _behind_triton(settings, metrics, {"embedded": server}, wrap_backend)
+    return await _behind_triton(settings, metrics, {"embedded": server}, wrap_backend, on_death)
 
 
-async def _remote(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend) -> Fleet:
-    return await _behind_triton(settings, metrics, dict.fromkeys(settings.triton.urls), wrap_backend)
+async def _remote(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend, on_death: OnDeath) -> Fleet:
+    return await _behind_triton(settings, metrics, dict.fromkeys(settings.triton.urls), wrap_backend, on_death)
 
 
 async def _behind_triton(
-    settings: Settings, metrics: Metrics, servers: Mapping[str, TritonServer | None], wrap_backend: WrapBackend
+    settings: Settings,
+    metrics: Metrics,
+    servers: Mapping[str, TritonServer | None],
+    wrap_backend: WrapBackend,
+    on_death: OnDeath,
 ) -> Fleet:
     """A fleet of Triton endpoints by name, each with its server where this process starts it."""
     from wavserve.backends.triton.client import TritonBackend
@@ -193,7 +203,7 @@ async def _behind_triton(
             metrics.observe_model(name, model, up)
             health_changed.set()
 
-        return Supervisor(name, backend, watch, server, on_change)
+        return Supervisor(name, backend, watch, server, on_change, on_death)
 
     backends = {  # an embedded server has no address before it starts
         name: TritonBackend(name if server is None else None, on_traffic=on_traffic, proxy=triton.proxy)
@@ -213,6 +223,7 @@ async def _behind_triton(
     for device, watched in zip(devices, supervisors, strict=True):
         watched.expect(digest, device.planner.forecast.max_slice)
         device.health = partial(_health, watched)
+        device.batcher.start(on_death)
     placement = Placement(devices, settings.limits.repair_s, health_changed)
     closers = [*(each.close for each in supervisors), *(each.close for each in backends.values())]
     return Fleet(
@@ -280,7 +291,5 @@ def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
 
 
 def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: BackendCapacity) -> Device:
-    """A device over a backend. Its batcher runs."""
-    device = Device.over(spec, backend, device_config(settings, size), metrics.observe_call)
-    device.batcher.start()
-    return device
+    """A device over a backend. Its batcher is not started yet."""
+    return Device.over(spec, backend, device_config(settings, size), metrics.observe_call)

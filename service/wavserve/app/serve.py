@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import signal
 import socket
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Any, TypeVar
 
 import grpc.aio
 
+from wavserve.app.ending import Ending
 from wavserve.app.fleet import Fleet, WrapBackend, identity, open_fleet
 from wavserve.app.listeners import allow_restart, bind, hand_over, max_connections, max_open_files
 from wavserve.app.settings import Settings
@@ -32,12 +30,10 @@ from wavserve.edge.limits import EdgeLimits
 from wavserve.policy.policy import Policy, PolicyParts
 from wavserve.policy.records import Recorder
 from wavserve.policy.sessions import MemorySessions
-from wavserve.system.processes import STOP_SIGNALS
 from wavserve.system.telemetry import Metrics, configure_logging
+from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 GRACE_S = 5
 """Seconds in which the last answers may be sent after the plans have ended."""
@@ -76,15 +72,17 @@ def _bind(settings: Settings) -> _Listening:
     return _Listening(http, bind("grpc", settings.grpc.host, settings.grpc.port), most)
 
 
-async def assemble(settings: Settings, wrap_backend: WrapBackend = identity) -> Service:
+async def assemble(
+    settings: Settings, wrap_backend: WrapBackend = identity, on_death: OnDeath = ignore_death
+) -> Service:
     """Opens the models and connects the parts. The caller then calls `policy.warm_up`.
 
-    `wrap_backend` wraps each device's backend. Raises what `open_fleet` raises.
+    `wrap_backend` and `on_death` as in `open_fleet`, which tells what is raised.
     """
     metrics = Metrics()
     recorder = None if settings.record.folder is None else Recorder(settings.record.folder)
     sessions = MemorySessions(**settings.sessions.model_dump())
-    fleet = await open_fleet(settings, metrics, wrap_backend)
+    fleet = await open_fleet(settings, metrics, wrap_backend, on_death)
     log.info("the models compute in %s", fleet.dtype)
     policy = Policy(_parts(settings, fleet, sessions, metrics, recorder))
     metrics.watch_queue(lambda: fleet.queue_depth)
@@ -98,74 +96,50 @@ async def assemble(settings: Settings, wrap_backend: WrapBackend = identity) -> 
 async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> None:
     """Runs both edges until SIGINT, SIGTERM or SIGHUP, then drains: it refuses new plans and answers those under way.
 
-    Raises BundleError, SettingsError (a port in use), and the error of a warm-up plan that failed.
+    Raises BundleError, SettingsError (a port in use), the error of a warm-up plan that failed, and NotReady when a part
+    died without which the service is of no use: then it answers everybody and ends at once.
     """
     configure_logging(settings.log.level, settings.log.format)
     log_accept_errors_seldom(asyncio.get_running_loop())
     listening = _bind(settings)
-    stopped = _on_signal()
-    service = await _run_until(stopped, assemble(settings, wrap_backend))
-    if service is None:
-        return
-    try:
-        await _serve(settings, service, listening, stopped)
-    finally:
-        await service.close()
-        _ignore_signals()
+    ending = Ending()
+    service = await ending.unless_ended(assemble(settings, wrap_backend, ending.on_death))
+    if service is not None:
+        try:
+            await _serve(settings, service, listening, ending)
+        finally:
+            await ending.close(service.close())
+            ending.ignore_signals()
+    ending.check()
 
 
-async def _serve(settings: Settings, service: Service, listening: _Listening, stopped: asyncio.Event) -> None:
-    """Runs both edges of a service until a signal."""
+async def _serve(settings: Settings, service: Service, listening: _Listening, ending: Ending) -> None:
+    """Runs both edges of a service until it ends."""
     http, grpc_server = _edges(settings, service, listening)
     addresses = listening.addresses(settings)
     hand_over(listening.grpc, grpc_server)
     await grpc_server.start()
     allow_restart(listening.http)
-    serving = asyncio.create_task(http.serve(sockets=listening.http))
+    edges = [
+        VitalTask(http.serve(sockets=listening.http), "the HTTP server", ending.on_death),
+        VitalTask(grpc_server.wait_for_termination(), "the gRPC server", ending.on_death),
+    ]
     log.info("http://%s, grpc %s", *addresses)
     policy = service.policy
     try:
-        await _run_until(stopped, policy.warm_up())
+        await ending.unless_ended(policy.warm_up())
         if policy.warm:
             gc.collect()
             gc.freeze()  # keeps loaded objects out of later collections, which would block the loop
             untrained = "; its weights are random: never run its actions on a robot" if policy.spec.untrained else ""
             log.info("ready: policy %s%s", policy.spec.name, untrained)
-        await stopped.wait()
+        await ending.wait()
         log.info("stopping: %d plans under way", policy.plans_in_flight)
     finally:
         service.fleet.stop_repairs()
-        await policy.drain(settings.limits.drain_s)
+        await policy.drain(settings.limits.drain_s if ending.died is None else 0.0)
         http.should_exit = True
-        await asyncio.gather(serving, grpc_server.stop(grace=GRACE_S))
-
-
-def _on_signal() -> asyncio.Event:
-    """An event that each of STOP_SIGNALS sets from now on, unless it is ignored already, as SIGHUP below `nohup`."""
-    stopped = asyncio.Event()
-    for signum in STOP_SIGNALS:
-        if signal.getsignal(signum) is not signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(signum, stopped.set)
-    return stopped
-
-
-def _ignore_signals() -> None:
-    """Ignores STOP_SIGNALS until the process exits: one that comes so late must not change the exit code."""
-    for signum in STOP_SIGNALS:
-        asyncio.get_running_loop().remove_signal_handler(signum)
-        signal.signal(signum, signal.SIG_IGN)
-
-
-async def _run_until(stopped: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`. When `stopped` is set first, cancels `work`, waits for its clean-up and returns None."""
-    working, stopping = asyncio.create_task(work), asyncio.create_task(stopped.wait())
-    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if working.done():
-        return working.result()
-    working.cancel()
-    await asyncio.wait([working])
-    return None
+        await asyncio.gather(grpc_server.stop(grace=GRACE_S), *(edge.join() for edge in edges))
 
 
 def _edges(settings: Settings, service: Service, listening: _Listening) -> tuple[HttpServer, grpc.aio.Server]:

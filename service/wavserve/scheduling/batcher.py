@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,9 @@ from wavserve.scheduling.costs import CallKind, Costs
 from wavserve.scheduling.groups import SampleGroup, join, split
 from wavserve.scheduling.ledger import Rank
 from wavserve.scheduling.meter import Charge, HandedCall, Meter
+from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
+
+log = logging.getLogger(__name__)
 
 OnCall = Callable[[str, int, int, float], None]
 """Receives verb, groups, rows and seconds (by the clock, from when it began to run) of every call."""
@@ -84,8 +88,9 @@ class Batcher:
         self._slots = HeldSlots()
         self._work = asyncio.Event()
         self._calls: dict[asyncio.Task[None], Rank] = {}  # with the rank of its most urgent plan
-        self._dispatcher: asyncio.Task[None] | None = None
-        self._closed = False
+        self._dispatcher: VitalTask | None = None
+        self._refusal: str | None = None
+        """why no groups are taken any more"""
 
     @property
     def queue_depth(self) -> int:
@@ -95,25 +100,28 @@ class Batcher:
     def slots_held(self) -> int:
         return len(self._slots)
 
-    def start(self) -> None:
-        self._dispatcher = asyncio.create_task(self._dispatch(), name="batcher")
+    def start(self, on_death: OnDeath = ignore_death) -> None:
+        """Begins to dispatch. `on_death` is told when the dispatcher dies; then every group gets NotReady."""
+
+        def died(name: str) -> None:
+            self._refuse_all("the batcher died")
+            on_death(name)
+
+        self._dispatcher = VitalTask(self._dispatch(), "batcher", died)
 
     async def close(self) -> None:
         """Stops dispatching, waits for running calls, and answers queued groups with NotReady."""
-        self._closed = True
+        self._refusal = "the service is shutting down"
         if self._dispatcher is not None:
-            self._dispatcher.cancel()
-            await asyncio.gather(self._dispatcher, return_exceptions=True)
+            await self._dispatcher.stop()
         await asyncio.gather(*self._calls, return_exceptions=True)
-        for group in self._queue:
-            self._answer(group, NotReady("the service is shutting down"))
-        self._queue.clear()
+        self._refuse_all(self._refusal)
 
     async def run(self, group: SampleGroup) -> Tensors:
         """Outputs of one group, without the group axis.
 
-        Raises the group's typed error (BackendError and its children), and NotReady once closed. A full arena is no
-        error: the group waits until slots are free. Cancelling the caller drops the group.
+        Raises the group's typed error (BackendError and its children; also for a malformed group), and NotReady once
+        closed. A full arena is no error: the group waits until slots are free. Cancelling the caller drops the group.
         """
         self._enqueue(group)
         try:
@@ -124,10 +132,17 @@ class Batcher:
 
     def discard(self, handles: NDArray[np.int64]) -> None:
         """Frees arena slots `[N, 2]` that nobody will read; slots that are free already stay so."""
-        if not self._closed:
+        if self._refusal is None:
             group = SampleGroup("release", {"handles": handles})
             self._enqueue(group)
             group.future.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def _refuse_all(self, why: str) -> None:
+        """Answers the queue with NotReady; later groups get it at once."""
+        self._refusal = why
+        for group in self._queue:
+            self._answer(group, NotReady(why))
+        self._queue.clear()
 
     def _free_unread(self, group: SampleGroup) -> None:
         """The caller was cancelled. Slots of an answer that came a moment before have no reader: they are freed."""
@@ -136,8 +151,9 @@ class Batcher:
             self.discard(answer.result()["handles"])
 
     def _enqueue(self, group: SampleGroup) -> None:
-        if self._closed:
-            raise NotReady("the service is shutting down")
+        if self._refusal is not None:
+            raise NotReady(self._refusal)
+        group.check()
         group.future = asyncio.get_running_loop().create_future()
         group.arrival, group.queued_at = next(self._arrivals), self._clock()
         self._queue.append(group)
@@ -206,31 +222,42 @@ class Batcher:
         return rows <= self._config.max_rows and self._costs.fits(kind, rows, self._config.call_s)
 
     async def _call(self, batch: list[SampleGroup], handed: HandedCall) -> None:
-        verb, allocates = batch[0].verb, batch[0].verb_info.allocates
-        answers: list[Tensors | WavserveError]
+        """Makes one call and answers its groups. A bug in the accounts fails this call alone, or not even that."""
+        answers = await self._outcome(batch)
+        charge = self._meter.end(handed)
+        began = self._clock() - charge.run_s
+        for group, answer in zip(batch, answers, strict=True):
+            try:
+                self._settle(group, answer)
+                if group.future.done() and group.on_call is not None:
+                    group.on_call(began - group.queued_at, charge.run_s)
+            except Exception as error:
+                log.exception("%s: a call could not be accounted for", group.verb)
+                if not group.future.done():
+                    self._answer(group, _failed(group.verb, error))
+        try:
+            self._account(batch, answers, charge)
+            self._on_call(batch[0].verb, len(batch), sum(group.rows for group in batch), charge.run_s)
+        except Exception:
+            log.exception("%s: a call could not be accounted for", batch[0].verb)
+
+    async def _outcome(self, batch: list[SampleGroup]) -> list[Tensors | WavserveError]:
+        """Each group's outputs or typed error."""
+        verb = batch[0].verb
         running = asyncio.create_task(self._run(batch))
-        if not allocates:  # a call that allocates is never cancelled: its slots would leak
+        if not batch[0].verb_info.allocates:  # a call that allocates is never cancelled: its slots would leak
             for group in batch:
                 group.future.add_done_callback(partial(_stop_if_unwanted, running, batch))
         await asyncio.wait([running])
         try:
-            answers = split(verb, running.result(), len(batch))
+            return split(verb, running.result(), len(batch))
         except asyncio.CancelledError:  # mostly because every caller is gone; the model keeps nothing of the call
-            answers = [BackendError(f"{verb}: the call was cancelled")] * len(batch)
+            return [BackendError(f"{verb}: the call was cancelled")] * len(batch)
         except WavserveError as error:
-            answers = [error] * len(batch)
-        except Exception as error:  # noqa: BLE001 - a bug below the seam must still answer every group
-            failure = BackendError(f"{verb} failed: {type(error).__name__}: {error}")
-            failure.__cause__ = error
-            answers = [failure] * len(batch)
-        charge = self._meter.end(handed)
-        began = self._clock() - charge.run_s
-        for group, answer in zip(batch, answers, strict=True):
-            self._settle(group, answer)
-            if group.future.done() and group.on_call is not None:
-                group.on_call(began - group.queued_at, charge.run_s)
-        self._account(batch, answers, charge)
-        self._on_call(verb, len(batch), sum(group.rows for group in batch), charge.run_s)
+            return [error] * len(batch)
+        except Exception as error:
+            log.exception("%s: a call failed", verb)
+            return [_failed(verb, error)] * len(batch)
 
     async def _run(self, batch: list[SampleGroup]) -> Tensors:
         # a call that allocates is short, and is not cut at a deadline: see `_call`
@@ -284,3 +311,10 @@ def _stop_if_unwanted(running: asyncio.Task[Tensors], batch: list[SampleGroup], 
     """Cancels a call when the last caller of its groups is gone."""
     if all(group.future.done() for group in batch):
         running.cancel()
+
+
+def _failed(verb: str, error: Exception) -> BackendError:
+    """What the callers of a call get when it met a bug."""
+    failure = BackendError(f"{verb} failed: {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure

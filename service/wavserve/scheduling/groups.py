@@ -62,6 +62,16 @@ class SampleGroup:
         """Lower goes first: calls without device time, then by plan; within a plan, verbs that lead to free slots."""
         return self.verb_info.computes, self.ticket.rank, not self.verb_info.takes_handles, self.arrival
 
+    def check(self) -> None:
+        """Raises BackendError for a group that cannot be put in order or joined: a bug of the caller."""
+        try:
+            hash((self.signature, self.kind, self.dispatch_order, self.rows))
+            handles = self.tensors["handles"] if self.verb_info.takes_handles and "handles" in self.tensors else None
+        except Exception as error:
+            raise BackendError(f"{self.verb}: malformed group: {type(error).__name__}: {error}") from error
+        if handles is not None and not _are_handles(handles, dims=2):
+            raise BackendError(f"{self.verb}: handles: expected integers [N 2], got {handles.dtype} {handles.shape}")
+
 
 def join(batch: list[SampleGroup]) -> dict[str, NDArray[Any]]:
     """Stacks groups along a new leading axis G; parameters become int32 `[G, 1]`."""
@@ -74,10 +84,15 @@ def join(batch: list[SampleGroup]) -> dict[str, NDArray[Any]]:
 def split(verb: str, outputs: Tensors, groups: int) -> list[Tensors | WavserveError]:
     """Per-group outputs, or the typed error a group's status stands for. Raises BackendError on malformed outputs."""
     wrong = [name for name, tensor in outputs.items() if len(tensor) != groups]
-    if wrong or (VERBS[verb].allocates and "handles" not in outputs):
+    if wrong or (VERBS[verb].allocates and not _are_handles(outputs.get("handles"), dims=3)):
         raise BackendError(
             f"{verb}: expected outputs of {groups} groups, got malformed {', '.join(wrong) or 'handles'}"
         )
     status: Iterable[int] = outputs.get("status", np.zeros(groups, np.int32)).tolist()
     rest = {name: tensor for name, tensor in outputs.items() if name != "status"}
     return [error_of(code) or {name: tensor[g] for name, tensor in rest.items()} for g, code in enumerate(status)]
+
+
+def _are_handles(tensor: NDArray[Any] | None, dims: int) -> bool:
+    """Whether a tensor names arena slots: pairs of slot and generation on the last of `dims` axes."""
+    return tensor is not None and tensor.dtype.kind == "i" and tensor.ndim == dims and tensor.shape[-1] == 2

@@ -226,3 +226,16 @@ async def test_an_arena_too_small_for_a_slice_is_noticed(owned: Watched) -> None
     assert owned.supervisor.num_slots == 8
     owned.triton.slots = 7
     await until(lambda: not owned.supervisor.fits)
+
+
+async def test_a_watch_that_dies_is_reported() -> None:
+    deaths: list[str] = []
+    triton = FakeTriton()
+    supervisor = Supervisor("here", triton, CONFIG, triton, on_death=deaths.append)  # type: ignore[arg-type]
+    await supervisor.start()
+    triton.failures = [asyncio.CancelledError()]  # type: ignore[list-item]
+    await until(lambda: bool(deaths))
+    [dead] = deaths
+    assert dead.startswith("here: the watch of ")
+    await supervisor.close()
+    assert len(deaths) == 1

@@ -20,6 +20,7 @@ from wavserve.backends.triton.server import TritonServer
 from wavserve.core.errors import ModelDown, SettingsError, WavserveError
 from wavserve.core.verbs import ARENA_OWNER, MODELS, VERBS
 from wavserve.system.processes import Process
+from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Supervisor:
         config: WatchConfig,
         server: TritonServer | None = None,
         on_change: Callable[[str, bool], None] = lambda model, up: None,
+        on_death: OnDeath = ignore_death,
     ) -> None:
         self.name = name
         self.about: dict[str, About] = {}
@@ -64,7 +66,8 @@ class Supervisor:
         self._exit_watcher = ProcessExitWatcher(self._on_exit)
         self._refused: dict[str, str] = {}
         """models of another version, each with the reason that the log has"""
-        self._tasks: list[asyncio.Task[None]] = []
+        self._on_death = on_death
+        self._tasks: list[VitalTask] = []
         backend.on_down = self.mark_down
 
     @property
@@ -124,10 +127,10 @@ class Supervisor:
 
     def watch(self) -> None:
         """Watches the models and repairs those that do not answer, until `close`."""
-        work = [self._watch_model(model) for model in MODELS]
+        work = {f"{self.name}: the watch of {model}": self._watch_model(model) for model in MODELS}
         if self._server is not None:
-            work.append(self._watch_server(self._server))
-        self._tasks += [asyncio.create_task(each) for each in work]
+            work[f"{self.name}: the watch of the server"] = self._watch_server(self._server)
+        self._tasks += [VitalTask(each, name, self._on_death) for name, each in work.items()]
 
     def drain(self) -> None:
         """Repairs nothing more. A process that exits and a call that fails still mark their model down."""
@@ -136,8 +139,7 @@ class Supervisor:
 
     async def close(self) -> None:
         """Stops watching, and stops the server where it is ours."""
-        self.drain()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(task.stop() for task in self._tasks))
         self._exit_watcher.close()
         if self._server is not None:
             await self._server.stop()
