@@ -7,7 +7,7 @@ robots' networks are closed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +15,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -23,7 +22,7 @@ from starlette.responses import Response
 from wavserve.core.errors import Cancelled, NotReady
 from wavserve.core.messages import DEADLINE_KEY, ActionChunk, Observation
 from wavserve.edge.frontend import PLAN_CANCELLED, Arrival, Frontend, PolicyProtocol
-from wavserve.edge.http import schemas
+from wavserve.edge.http import contract, schemas
 from wavserve.edge.http.answers import chunk_json, json_response, policy_json, problem_response
 from wavserve.edge.http.body import invalid_request_from, parse_plan
 from wavserve.edge.http.gate import HttpGate
@@ -34,65 +33,27 @@ from wavserve.system.telemetry import Metrics
 
 T = TypeVar("T")
 
-_REF = "#/components/schemas/{model}"
-_PROBLEM: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "Any failure, as RFC 9457 problem details.",
-        "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}},
-    }
-}
-_DEADLINE_HEADER = {
-    "name": DEADLINE_KEY,
-    "in": "header",
-    "description": "Deadline in milliseconds from receipt, like `deadline_ms` in the body. The server can refuse a "
-    "request that cannot meet it before it reads the body. The shortest of several deadlines counts.",
-    "schema": {"type": "integer", "minimum": 1},
-}
-
-_PLAN_BODY = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": {"$ref": _REF.format(model="PlanBody")}},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["request"],
-                "properties": {"request": {"$ref": _REF.format(model="PlanFields")}},
-                "additionalProperties": {"type": "string", "format": "binary", "description": "One camera's image."},
-            },
-            "encoding": {"request": {"contentType": "application/json"}},
-        },
-    },
-}
-
 
 def create_http_app(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics) -> FastAPI:
     """The HTTP app over a policy."""
     routes = _Routes(Frontend(policy, limits), metrics)
     app = FastAPIOffline(title="wavserve", description="HTTP API of wavserve.", redoc_url=None)
     app.router.redirect_slashes = False  # a client loses the body of a POST on the way
-    app.openapi = partial(_openapi, app, app.openapi)  # type: ignore[method-assign]  # FastAPI's way to extend it
+    contract.describe(app, policy.spec, limits)
     app.add_middleware(HttpGate, max_body_bytes=limits.max_body_bytes, metrics=metrics)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
-    plan_extra = {"requestBody": _PLAN_BODY, "parameters": [_DEADLINE_HEADER]}
+    plan_extra = {"requestBody": contract.plan_body(policy.spec), "parameters": [contract.DEADLINE_HEADER]}
+    reset_extra = {"parameters": [contract.SESSION_PATH]}
     app.post("/v1/plan", responses=_answer(schemas.ChunkAnswer), openapi_extra=plan_extra)(routes.plan)
-    app.post("/v1/sessions/{session_id}/reset", responses=_answer(schemas.ResetAnswer))(routes.reset)
+    app.post("/v1/sessions/{session_id}/reset", responses=_answer(schemas.ResetAnswer), openapi_extra=reset_extra)(
+        routes.reset
+    )
     app.get("/v1/policies", responses=_answer(schemas.PoliciesAnswer))(routes.policies)
     app.get("/healthz", responses=_answer(schemas.HealthAnswer))(routes.healthz)
     app.get("/readyz", responses=_answer(schemas.HealthAnswer))(routes.readyz)
     app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})(routes.metrics)
     return app
-
-
-def _openapi(app: FastAPI, generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The OpenAPI document, with the schemas that FastAPI does not see because the routes parse bodies themselves."""
-    if app.openapi_schema is None:
-        schema = generate()
-        read = [(model, "validation") for model in (schemas.PlanBody, schemas.PlanFields, schemas.Problem)]
-        _, defined = models_json_schema(read, ref_template=_REF)  # type: ignore[arg-type]  # a list of literals
-        schema["components"]["schemas"] |= defined["$defs"]
-    return generate()
 
 
 class _Routes:
@@ -143,7 +104,7 @@ class _Routes:
 
 
 def _answer(model: type[schemas.Body]) -> dict[int | str, dict[str, Any]]:
-    return {200: {"model": model}, **_PROBLEM}
+    return {200: {"model": model}, **contract.PROBLEM}
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -13,8 +13,8 @@ from pydantic_core import PydanticCustomError
 
 from wavserve.core.messages import MAX_JSON_INTEGER
 
-MAX_INT64 = 2**63 - 1
-_DECIMAL = re.compile(r"-?[0-9]{1,20}")
+_MAX_INT64 = 2**63 - 1
+_DECIMAL = re.compile(r"0|-?[1-9][0-9]{0,19}")
 
 
 def _decimal_pattern(most: int) -> str:
@@ -29,12 +29,9 @@ def _decimal_pattern(most: int) -> str:
     return f"^(?:0|{shorter}|{'|'.join(below)}|{digits})$"
 
 
-INT64_SCHEMA: dict[str, Any] = {
-    "anyOf": [
-        {"type": "integer", "minimum": 0, "maximum": MAX_JSON_INTEGER},
-        {"type": "string", "pattern": _decimal_pattern(MAX_INT64)},
-    ]
-}
+def _schema(most: int) -> dict[str, Any]:
+    text = {"type": "string", "pattern": _decimal_pattern(_MAX_INT64)}
+    return {"anyOf": [{"type": "integer", "minimum": 0, "maximum": most}, text]}
 
 
 def _from_text(value: object) -> object:
@@ -50,11 +47,11 @@ def _exact(value: object) -> object:
     return _from_text(value)
 
 
-Int64 = Annotated[int, BeforeValidator(_exact), WithJsonSchema(INT64_SCHEMA)]
+Int64 = Annotated[int, BeforeValidator(_exact), WithJsonSchema(_schema(MAX_JSON_INTEGER))]
 """An integer that decides about a plan. A number that a library of the sender may have rounded is refused."""
 
-Answered = Annotated[int | str, WithJsonSchema(INT64_SCHEMA)]
+Answered = Annotated[int | str, WithJsonSchema(_schema(MAX_JSON_INTEGER))]
 """An integer of an answer."""
 
-Nanoseconds = Annotated[int, BeforeValidator(_from_text), WithJsonSchema(INT64_SCHEMA)]
+Nanoseconds = Annotated[int, BeforeValidator(_from_text), WithJsonSchema(_schema(_MAX_INT64))]
 """A time. A number of any size is accepted: a clock passes 2^53 ns after 104 days, and rounding does no harm."""

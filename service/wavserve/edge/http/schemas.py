@@ -1,14 +1,14 @@
 """The HTTP bodies as pydantic models: what `/docs` shows, and the types that a request must have.
 
 `PlanBody` and `PlanFields` parse requests. The server does not use the answer models; a test compares them with its
-answers. `validate` checks ranges and the policy's own rules, for both edges.
+answers. `validate` checks ranges and the policy's own rules, for both edges, and `contract` documents them.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, Strict, TypeAdapter, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, TypeAdapter, WithJsonSchema
 
 from wavserve.core.messages import ENCODINGS
 from wavserve.core.spec import PlannerBounds, PlannerConfig
@@ -16,17 +16,6 @@ from wavserve.edge.http.numbers import Answered, Int64, Nanoseconds
 from wavserve.wire import MAX_IMAGES, MAX_STATE_NUMBERS
 
 BASE64_PATTERN = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
-
-_EXAMPLE: JsonValue = {
-    "instruction": "pick up the alphabet soup and place it in the basket",
-    "state": [-0.15, -0.01, 0.25, 3.14, 0.0, -0.09, 0.04, -0.04],
-    "images": [
-        {"camera": "agentview", "encoding": "jpeg", "data": "/9j/4AAQSkZJRg..."},
-        {"camera": "wrist", "encoding": "jpeg", "data": "/9j/4AAQSkZJRg..."},
-    ],
-    "planner": {"num_iterations": 1},
-    "deadline_ms": 2000,
-}
 
 Numbers = Annotated[list[float], FailFast(), Field(max_length=MAX_STATE_NUMBERS)]
 """Validation stops at the first wrong item to limit work."""
@@ -118,7 +107,6 @@ class PlanFields(Body):
 class PlanBody(PlanFields):
     """One observation of a robot."""
 
-    model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
     images: Annotated[tuple[ImageBody, ...], FailFast(), Strict(False)] = Field(
         max_length=MAX_IMAGES, description="One image of each camera of the policy."
     )

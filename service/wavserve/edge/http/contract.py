@@ -1,0 +1,185 @@
+"""The OpenAPI document of one served policy: as narrow as the checks of a request, with an example that is accepted.
+
+`schemas` has the types, which are the same for every policy. Here they get the policy's cameras, dimensions and bounds.
+What no schema can say is in the descriptions: the bytes of a text, an image's own size, and the number of elites.
+"""
+
+from __future__ import annotations
+
+import base64
+from functools import partial
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+
+from wavserve.core.messages import DEADLINE_KEY, ENCODINGS
+from wavserve.core.normalise import accepted_range
+from wavserve.core.spec import MODES, CameraSpec, PlannerBounds, PolicySpec, VectorSpec
+from wavserve.edge.http import schemas
+from wavserve.edge.limits import EdgeLimits
+from wavserve.edge.validate import MAX_EXECUTED_STEPS, MAX_SESSION_ID_CHARS
+from wavserve.policy.imagined import encode_png
+from wavserve.wire import MAX_MILLISECONDS
+
+Schema = dict[str, Any]
+
+_REF = "#/components/schemas/{model}"
+_COMPRESSED = [name for name in ENCODINGS if not name.startswith("raw")]
+_RAW = [name for name in ENCODINGS if name.startswith("raw")]
+_PART_TYPES = "image/png, image/jpeg, application/octet-stream"
+_EXAMPLE_INSTRUCTION = "pick up the alphabet soup and place it in the basket"
+_EXAMPLE_DEADLINE_MS = 60_000
+
+PROBLEM: dict[int | str, Schema] = {
+    "default": {
+        "description": "Any failure, as RFC 9457 problem details.",
+        "content": {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}},
+    }
+}
+DEADLINE_HEADER: Schema = {
+    "name": DEADLINE_KEY,
+    "in": "header",
+    "description": "Deadline in milliseconds from receipt, like `deadline_ms` in the body. The server can refuse a "
+    "request that cannot meet it before it reads the body. The shortest of several deadlines counts.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_MILLISECONDS},
+}
+SESSION_PATH: Schema = {
+    "name": "session_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_SESSION_ID_CHARS},
+}
+
+
+def describe(app: FastAPI, spec: PolicySpec, limits: EdgeLimits) -> None:
+    """Makes the app's document this policy's. It is made once, when it is first asked for."""
+    app.openapi = partial(_document, app, app.openapi, spec, limits)  # type: ignore[method-assign]  # FastAPI's way
+
+
+def plan_body(spec: PolicySpec) -> Schema:
+    """The body of a plan request, in JSON and in multipart with a part for each camera."""
+    cameras = [camera.name for camera in spec.cameras]
+    parts = {name: {"type": "string", "format": "binary", "description": "The camera's image."} for name in cameras}
+    multipart = {
+        "type": "object",
+        "required": ["request", *cameras],
+        "properties": {"request": {"$ref": _REF.format(model="PlanFields")}, **parts},
+        "additionalProperties": False,
+    }
+    encoding = {"request": {"contentType": "application/json"}} | {
+        name: {"contentType": _PART_TYPES} for name in cameras
+    }
+    return {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": _REF.format(model="PlanBody")}},
+            "multipart/form-data": {"schema": multipart, "encoding": encoding},
+        },
+    }
+
+
+def example_body(spec: PolicySpec) -> Schema:
+    """A plan request that the policy accepts, with pictures of one colour."""
+    return {**_example_fields(spec), "images": [_example_image(camera) for camera in spec.cameras]}
+
+
+def _example_fields(spec: PolicySpec) -> Schema:
+    fits = len(_EXAMPLE_INSTRUCTION.encode()) <= spec.max_instruction_bytes
+    return {
+        "instruction": _EXAMPLE_INSTRUCTION if fits else "."[: spec.max_instruction_bytes],
+        "state": [round(float(value), 6) for value in np.mean(accepted_range(spec.state.norm), axis=0)],
+        "deadline_ms": _EXAMPLE_DEADLINE_MS,
+    }
+
+
+def _example_image(camera: CameraSpec) -> Schema:
+    gray = encode_png(camera.name, np.full((camera.height, camera.width, 3), 128, np.uint8))
+    return {"camera": camera.name, "encoding": "png", "data": base64.b64encode(gray.data).decode()}
+
+
+def _document(app: FastAPI, generate: Any, spec: PolicySpec, limits: EdgeLimits) -> Schema:
+    """The document with the schemas that FastAPI does not see because the routes parse bodies themselves."""
+    if app.openapi_schema is None:
+        document = generate()
+        read = [(model, "validation") for model in (schemas.PlanBody, schemas.PlanFields, schemas.Problem)]
+        _, defined = models_json_schema(read, ref_template=_REF)  # type: ignore[arg-type]  # a list of literals
+        _narrow(defined["$defs"], spec, limits)
+        document["components"]["schemas"] |= defined["$defs"]
+    return generate()  # type: ignore[no-any-return]
+
+
+def _narrow(defined: dict[str, Schema], spec: PolicySpec, limits: EdgeLimits) -> None:
+    for name in ("PlanBody", "PlanFields"):
+        _narrow_fields(defined[name]["properties"], spec)
+    defined["PlanBody"]["example"] = example_body(spec)
+    defined["PlanFields"]["example"] = _example_fields(spec)
+    sizes = {"minimum": 0, "maximum": limits.max_image_pixels}
+    for name in ("ImageBody", "ImageFields"):
+        properties = defined[name]["properties"]
+        properties["camera"]["enum"] = [camera.name for camera in spec.cameras]
+        properties["channels"]["enum"] = [0, 3]
+        for side in ("height", "width"):
+            properties[side] |= sizes
+    defined["PlanBody"]["properties"]["images"] |= _images(spec)
+    defined["PlanFields"]["properties"]["images"]["maxItems"] = len(spec.cameras)
+
+
+def _narrow_fields(properties: Schema, spec: PolicySpec) -> None:
+    properties["instruction"] |= {"minLength": 1, "maxLength": spec.max_instruction_bytes, "pattern": r"\S"}
+    properties["state"] |= _vector(spec.state)
+    properties["session_id"] |= {"anyOf": [{"type": "string", "maxLength": MAX_SESSION_ID_CHARS}, {"type": "null"}]}
+    properties["executed_steps"] |= {"minimum": 0, "maximum": MAX_EXECUTED_STEPS}
+    properties["policy"] |= {"anyOf": [{"type": "string", "enum": ["", spec.name]}, {"type": "null"}]}
+    properties["deadline_ms"] |= {
+        "anyOf": [{"type": "integer", "minimum": 1, "maximum": MAX_MILLISECONDS}, {"type": "null"}]
+    }
+    properties["imagine_chunks"] |= {"minimum": 0, "maximum": spec.bounds.max_imagined_chunks}
+    options = properties["planner"]["properties"]
+    options["mode"]["enum"] = list(MODES)
+    for name, low, high in _option_ranges(spec.bounds):
+        options[name] |= {"minimum": low, "maximum": high}
+
+
+def _option_ranges(bounds: PlannerBounds) -> list[tuple[str, float, float]]:
+    fractions = ("smoothing", "decay", "video_elite_fraction", "value_elite_fraction", "early_stop")
+    return [
+        ("num_iterations", 0, bounds.max_iterations),
+        ("num_video_samples", 1, bounds.max_video_samples),
+        ("num_value_samples", 1, bounds.max_value_samples),
+        ("num_flow_steps", 1, bounds.max_flow_steps),
+        ("num_video_steps", 1, bounds.max_video_steps),
+        *((name, 0.0, 1.0) for name in fractions),
+    ]
+
+
+def _vector(vector: VectorSpec) -> Schema:
+    """The numbers of a vector. The range is that of the widest dimension."""
+    lowest, highest = accepted_range(vector.norm)
+    item = {"type": "number", "minimum": float(lowest.min()), "maximum": float(highest.max())}
+    return {"minItems": vector.dim, "maxItems": vector.dim, "items": item}
+
+
+def _images(spec: PolicySpec) -> Schema:
+    """One image of each camera, in any order."""
+    variants = [variant for camera in spec.cameras for variant in (_compressed(camera), _raw(camera))]
+    each_once = [{"contains": {"properties": {"camera": {"const": camera.name}}}} for camera in spec.cameras]
+    num = len(spec.cameras)
+    items = {"allOf": [{"$ref": _REF.format(model="ImageBody")}, {"anyOf": variants}]}
+    return {"minItems": num, "maxItems": num, "items": items, "allOf": each_once}
+
+
+def _compressed(camera: CameraSpec) -> Schema:
+    sides = {"height": camera.height, "width": camera.width} if camera.resize == "exact" else {}
+    sizes = {side: {"enum": [0, size]} for side, size in sides.items()}
+    return {"properties": {"camera": {"const": camera.name}, "encoding": {"enum": _COMPRESSED}, **sizes}}
+
+
+def _raw(camera: CameraSpec) -> Schema:
+    sides = {"height": camera.height, "width": camera.width}
+    sizes = {side: {"const": size} if camera.resize == "exact" else {"minimum": 1} for side, size in sides.items()}
+    return {
+        "properties": {"camera": {"const": camera.name}, "encoding": {"enum": _RAW}, **sizes},
+        "required": ["height", "width"],
+    }

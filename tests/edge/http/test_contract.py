@@ -1,0 +1,96 @@
+"""The OpenAPI document and the service agree: schemathesis asks what the document allows, and what it forbids."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+
+from tests.edge.fakes import RecordingPolicy, example_bytes, example_limits, example_pixels
+from tests.edge.robots import reply_of
+from tests.edge.served import Served
+from wavserve.core.errors import InvalidRequest
+from wavserve.core.options import merge_options
+from wavserve.edge.http.api import create_http_app
+from wavserve.system.telemetry import Metrics
+
+CAMERAS = ("agentview", "wrist")
+PIXELS = example_pixels()
+PICTURES = {name: example_bytes(PIXELS, name) for name in ("raw_rgb8", "raw_bgr8", "jpeg", "png")}
+A_MINUTE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def statuses() -> Iterator[Counter[tuple[str, bool, int]]]:
+    """How often each operation gave each status to allowed and to forbidden requests."""
+    counts: Counter[tuple[str, bool, int]] = Counter()
+    yield counts
+    for operation in ("POST /v1/plan", "POST /v1/sessions/{session_id}/reset"):
+        assert counts[operation, True, 200] > 5, counts
+
+
+contract = schemathesis.openapi.from_dict(
+    create_http_app(RecordingPolicy(), example_limits(), Metrics()).openapi(),
+    config=schemathesis.Config.from_dict({"checks": {"negative_data_rejection": {"expected-statuses": ["4xx"]}}}),
+)
+
+
+@contract.parametrize()
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_the_document_says_what_the_service_does(case: Any, running: Served, statuses: Any) -> None:
+    allowed = case.meta.generation.mode.is_positive
+    stated = str(case.headers.get("x-deadline-ms"))
+    if stated.isdecimal() and 0 < int(stated) < A_MINUTE_MS:  # a plan in a few milliseconds would be luck
+        case.headers["x-deadline-ms"] = str(A_MINUTE_MS)
+    if allowed and isinstance(case.body, dict):
+        complete(case.body, running)
+        case.multipart_content_types = dict.fromkeys(CAMERAS, "image/png")
+    response = case.call(base_url=running.address.http)
+    statuses[case.operation.label, allowed, response.status_code] += 1
+    case.validate_response(response)
+
+
+def complete(body: dict[str, Any], running: Served) -> None:
+    """Adds what no schema can say: real pictures of the stated encoding, bytes of a text, and enough elites."""
+    fields = body.get("request", body)
+    if fields is not body:
+        fields = body["request"] = json.loads(fields) if isinstance(fields, str) else fields
+        fields["images"] = []  # the types of the parts say all
+        body |= {camera: type(body[camera])(PICTURES["png"]) for camera in CAMERAS}
+    for camera, image in zip(CAMERAS, fields.get("images", ()), strict=False):
+        image["camera"] = camera
+        if "data" in image:
+            image["data"] = base64.b64encode(PICTURES[image["encoding"]]).decode()
+    fields["instruction"] = fields["instruction"].encode()[:64].decode(errors="ignore").strip() or "go"
+    for name in ("sequence", "control_step", "seed", "executed_steps", "imagine_chunks", "deadline_ms"):
+        if isinstance(fields.get(name), float):  # JSON Schema's integers include 1.0, the service's do not
+            fields[name] = int(fields[name])
+    if isinstance(fields.get("deadline_ms"), int):
+        fields["deadline_ms"] = max(fields["deadline_ms"], A_MINUTE_MS)
+    spec = running.policy.spec
+    try:
+        merge_options(spec.planner, spec.bounds, dict(fields.get("planner", {})))
+    except InvalidRequest as error:
+        if "elites" not in error.expected:
+            raise
+        del fields["planner"]
+
+
+def test_the_example_is_accepted(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    example = document["components"]["schemas"]["PlanBody"]["example"]
+    assert reply_of(client.post("/v1/plan", json=example)).code == 200
+    assert len(example["images"]) == len(CAMERAS)
