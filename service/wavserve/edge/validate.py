@@ -93,6 +93,7 @@ def _state(values: tuple[float, ...], vector: VectorSpec) -> Array:
         if not math.isfinite(number):
             raise InvalidRequest(f"state[{index}]", "a finite float32", values[index])
     lowest, highest = accepted_range(vector.norm)
-    for index in np.flatnonzero((state < lowest) | (state > highest)).tolist():
+    sent = np.asarray(values, np.float64)  # as the contract states the range, before any rounding
+    for index in np.flatnonzero((sent < lowest) | (sent > highest)).tolist():
         raise InvalidRequest(f"state[{index}]", f"{lowest[index]:g} to {highest[index]:g}", values[index])
     return state

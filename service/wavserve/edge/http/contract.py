@@ -155,10 +155,10 @@ def _option_ranges(bounds: PlannerBounds) -> list[tuple[str, float, float]]:
 
 
 def _vector(vector: VectorSpec) -> Schema:
-    """The numbers of a vector. The range is that of the widest dimension."""
-    lowest, highest = accepted_range(vector.norm)
-    item = {"type": "number", "minimum": float(lowest.min()), "maximum": float(highest.max())}
-    return {"minItems": vector.dim, "maxItems": vector.dim, "items": item}
+    """The numbers of a vector. Each has a range of its own."""
+    ranges = zip(*accepted_range(vector.norm), strict=True)
+    items = [{"type": "number", "minimum": float(low), "maximum": float(high)} for low, high in ranges]
+    return {"minItems": vector.dim, "maxItems": vector.dim, "prefixItems": items}
 
 
 def _images(spec: PolicySpec) -> Schema:
