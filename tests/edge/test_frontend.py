@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from time import monotonic, monotonic_ns
 
@@ -39,8 +39,8 @@ def release() -> Iterator[threading.Event]:
     release.set()
 
 
-def frontend_of(policy: RecordingPolicy, num_threads: int) -> Frontend:
-    return Frontend(policy, example_limits(), DecodeThreads(num_threads))
+def frontend_of(policy: RecordingPolicy, num_threads: int, on_refused: Callable[[], None] = lambda: None) -> Frontend:
+    return Frontend(policy, example_limits(), on_refused, DecodeThreads(num_threads))
 
 
 def arrival(sender: str, deadline_s: float | None = None) -> Arrival:
@@ -55,12 +55,14 @@ def occupy(frontend: Frontend, sender: str, release: threading.Event) -> asyncio
 async def test_a_deadline_passes_while_images_wait_for_a_thread(
     policy: RecordingPolicy, release: threading.Event
 ) -> None:
-    frontend = frontend_of(policy, 1)
+    refused: list[str] = []
+    frontend = frontend_of(policy, 1, lambda: refused.append("refused"))
     busy = occupy(frontend, "a", release)
     await yield_to_loop()
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded) as caught:
         await frontend.plan(example_observation(deadline_ms=50), arrival("b"))
     assert not release.is_set()
+    assert (refused, caught.value.missed) == (["refused"], None)
     release.set()
     await busy
     assert policy.requests == []

@@ -80,6 +80,8 @@ class Frontend:
 
     policy: PolicyProtocol
     limits: EdgeLimits
+    on_refused: Callable[[], None] = lambda: None
+    """called for a request whose deadline passed before the policy was asked"""
     threads: DecodeThreads = field(default_factory=DecodeThreads)
 
     @contextmanager
@@ -104,7 +106,8 @@ class Frontend:
         state = validate.check(observation, self.policy.spec)
         header = {each.name: getattr(observation, each.name) for each in fields(RequestFields)}
         deadline = _earlier_deadline(arrival.received_ns, observation.deadline_ms, arrival.deadline)
-        decoded = await self._decode(observation, arrival.sender, deadline)
+        with self._counting_late():
+            decoded = await self._decode(observation, arrival.sender, deadline)
         request = PlanRequest(
             images={camera: image.pixels for camera, image in decoded.items()},
             image_digests={camera: image.digest for camera, image in decoded.items()},
@@ -165,6 +168,7 @@ class Frontend:
                 return await body
         except TimeoutError:
             waited_s = latest - arrival.received_ns / 1e9
+            self.on_refused()
             raise DeadlineExceeded(f"the request body did not arrive within {waited_s:.3f} s of its headers") from None
 
     async def parse(self, read: Callable[[bytes], Observation], body: bytes, arrival: Arrival) -> Observation:
@@ -174,12 +178,21 @@ class Frontend:
         """
         if len(body) <= _SMALL_BODY_BYTES:
             return read(body)
-        return await self.threads.run(partial(read, body), arrival.sender, arrival.deadline)
+        with self._counting_late():
+            return await self.threads.run(partial(read, body), arrival.sender, arrival.deadline)
 
     def check_ready(self) -> None:
         """Raises NotReady unless the policy accepts requests."""
         if not self.policy.ready:
             raise NotReady(NOT_READY)
+
+    @contextmanager
+    def _counting_late(self) -> Iterator[None]:
+        try:
+            yield
+        except DeadlineExceeded:
+            self.on_refused()
+            raise
 
     async def _decode(
         self, observation: Observation, sender: str, deadline: float | None

@@ -40,7 +40,7 @@ def create_grpc_server(
 ) -> grpc.aio.Server:
     """The server over a policy, without a port and not started. `max_connections`: on each of its addresses."""
     server = grpc.aio.server(options=_options(limits, max_connections))
-    service = _PlanService(Frontend(policy, limits), metrics)
+    service = _PlanService(Frontend(policy, limits, metrics.observe_refused), metrics)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, service.handlers()),))
     health_pb2_grpc.add_HealthServicer_to_server(_Health(policy, (SERVICE, "")), server)
     reflection.enable_server_reflection((SERVICE, _HEALTH, reflection.SERVICE_NAME), server)

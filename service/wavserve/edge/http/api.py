@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 def create_http_app(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics) -> FastAPI:
     """The HTTP app over a policy."""
-    routes = _Routes(Frontend(policy, limits), metrics)
+    routes = _Routes(Frontend(policy, limits, metrics.observe_refused), metrics)
     app = FastAPIOffline(title="wavserve", description="HTTP API of wavserve.", redoc_url=None)
     app.router.redirect_slashes = False  # a client loses the body of a POST on the way
     contract.describe(app, policy.spec, limits)

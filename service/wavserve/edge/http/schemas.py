@@ -40,7 +40,8 @@ class ImageFields(Body):
     encoding: str | None = Field(
         default=None,
         description="Required when the part is application/octet-stream. raw_rgb8 and raw_bgr8 have "
-        "height * width * 3 bytes, rows of RGB or BGR pixels. jpeg and png are RGB images.",
+        "height * width * 3 bytes, rows of RGB or BGR pixels. "
+        "jpeg and png are RGB or gray images of 8 bits a channel, upright and opaque.",
         json_schema_extra={"enum": [*ENCODINGS, None]},
     )
     height: int = Field(
@@ -62,7 +63,7 @@ class ImageBody(ImageFields):
 
     encoding: str = Field(
         description="raw_rgb8 and raw_bgr8 have height * width * 3 bytes, rows of RGB or BGR pixels. "
-        "jpeg and png are RGB images.",
+        "jpeg and png are RGB or gray images of 8 bits a channel, upright and opaque.",
         json_schema_extra={"enum": [*ENCODINGS]},
     )
     data: Base64 = Field(description="The image's bytes in base64.")
