@@ -67,20 +67,10 @@ def test_a_call_may_take_its_deadline_and_half_a_second() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("target", "expected"),
-    [
-        ("http://127.0.0.1:8001", "HOST:PORT"),
-        ("127.0.0.1", "HOST:PORT"),
-        ("", "HOST:PORT"),
-        (":8001", "HOST:PORT"),
-        ("127.0.0.1:99999", "a port"),
-        ("127.0.0.1:0", "a port"),
-    ],
+    "target", ["http://127.0.0.1:8001", "127.0.0.1", "", ":8001", "::1:8001", "127.0.0.1:99999", "127.0.0.1:0"]
 )
-def test_a_target_that_is_no_address_is_refused(
-    target: str, expected: str, kind: type[BlockingRobot] | type[AwaitingRobot]
-) -> None:
-    with pytest.raises(InvalidRequest, match=f"target: expected .*{expected}"):
+def test_a_target_that_is_no_address_is_refused(target: str, kind: type[BlockingRobot] | type[AwaitingRobot]) -> None:
+    with pytest.raises(InvalidRequest, match="target: expected HOST:PORT"):
         kind(target)
 
 

@@ -11,13 +11,12 @@ import weakref
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from wavserve.core.channels import MAX_BACKOFF_S, RECONNECT, Options, proxy_option
+from wavserve.core.address import ADDRESS, parse_address
+from wavserve.core.channels import MAX_BACKOFF_S, RECONNECT, SCHEMES, Options, proxy_option
 from wavserve.core.errors import ClientClosed, DeadlineExceeded, InvalidRequest, NotReady, WavserveError, shown
 
 Clock = Callable[[], float]
 Channel = TypeVar("Channel")
-
-_MAX_PORT = 65_535
 
 
 def channel_options(target: str, max_message_bytes: int, proxy: bool) -> Options:
@@ -86,9 +85,13 @@ class Link(Generic[Channel]):
 
 
 def _check(target: str) -> None:
-    """Raises InvalidRequest unless the target is `host:port`, or has a scheme of gRPC's such as `dns:` or `unix:`."""
-    host, colon, port = target.rpartition(":")
-    if target.startswith(("http://", "https://")) or not (host and colon):
-        raise InvalidRequest("target", "HOST:PORT of a gRPC server, without http://", shown(target))
-    if port.isdecimal() and not 1 <= int(port[:9]) <= _MAX_PORT:  # gRPC would take it modulo 65,536
-        raise InvalidRequest("target", f"a port from 1 to {_MAX_PORT}", shown(target))
+    """Raises InvalidRequest unless the target is `host:port`, or has a scheme of gRPC's such as `dns:` or `unix:`.
+
+    gRPC would take a port modulo 65,536, and 443 where none is given.
+    """
+    if target.partition(":")[0] in SCHEMES:
+        return
+    try:
+        parse_address(target)
+    except ValueError:
+        raise InvalidRequest("target", ADDRESS, shown(target)) from None

@@ -14,7 +14,9 @@ MAX_METADATA_BYTES = 64 * 1024
 """Of one answer. gRPC's default of 8 KiB is less than an error text of Triton may have."""
 
 _LOCAL_SCHEMES = ("unix", "unix-abstract", "vsock")
-_SCHEMES = ("dns", "ipv4", "ipv6")
+_NETWORK_SCHEMES = ("dns", "ipv4", "ipv6")
+SCHEMES = _LOCAL_SCHEMES + _NETWORK_SCHEMES
+"""What a target may begin with, before a colon, instead of a host."""
 
 Options = tuple[tuple[str, int], ...]
 
@@ -37,7 +39,7 @@ def is_local(target: str) -> bool:
     scheme, _, rest = unquote(target).partition(":")
     if scheme in _LOCAL_SCHEMES:
         return True
-    addresses = rest.rpartition("/")[2] if scheme in _SCHEMES else unquote(target)
+    addresses = rest.rpartition("/")[2] if scheme in _NETWORK_SCHEMES else unquote(target)
     return all(_is_loopback(_host(address)) for address in addresses.split(","))
 
 

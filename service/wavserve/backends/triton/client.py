@@ -21,7 +21,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from wavserve.core import remote_errors
-from wavserve.core.channels import MAX_METADATA_BYTES, RECONNECT, proxy_option
+from wavserve.core.channels import MAX_BACKOFF_S, MAX_METADATA_BYTES, RECONNECT, proxy_option
 from wavserve.core.errors import (
     BackendError,
     Cancelled,
@@ -101,10 +101,12 @@ class TritonBackend:
         proxy: bool = False,
     ) -> None:
         self.on_down = on_down
+        self._url = url
         self._proxy = proxy
         self._on_traffic = on_traffic
         self._clock = clock
         self._client: Any = None if url is None else connect(url, proxy)
+        self._connected_at = clock()
         self._sender = Sender()
         self._in_flight: dict[str, set[asyncio.Future[Any]]] = {model: set() for model in MODELS}
 
@@ -157,7 +159,8 @@ class TritonBackend:
 
     async def reconnect(self, url: str) -> None:
         """Connects to a server that was restarted at another address."""
-        old, self._client = self._client, connect(url, self._proxy)
+        old, self._client, self._url = self._client, connect(url, self._proxy), url
+        self._connected_at = self._clock()
         self._sender.forget()
         if old is not None:
             await old.close()
@@ -165,6 +168,15 @@ class TritonBackend:
     async def close(self) -> None:
         if self._client is not None:
             await self._client.close()
+
+    def _renew(self, failed: InferenceServerClient) -> None:
+        """Replaces the client of a server that is away, at most once in MAX_BACKOFF_S; calls under way keep theirs.
+
+        A new client looks the server's name up at once. gRPC pauses up to two minutes between two look-ups.
+        """
+        assert self._url is not None, "the client has an address"
+        if failed is self._client and self._clock() - self._connected_at >= MAX_BACKOFF_S:
+            self._client, self._connected_at = connect(self._url, self._proxy), self._clock()
 
     async def _run(self, verb: str, signature: Verb, inputs: Tensors, deadline: float) -> Tensors:
         names = tuple(signature.outputs)
@@ -180,7 +192,8 @@ class TritonBackend:
     ) -> InferResult:
         if timeout_s is not None and timeout_s <= 0:
             raise DeadlineExceeded(f"{verb}: the deadline passed before the call")
-        request = self._client.infer(
+        client = self._client
+        request = client.infer(
             model,
             [_input(name, tensor) for name, tensor in inputs.items()],
             outputs=[InferRequestedOutput(name) for name in outputs],
@@ -194,6 +207,8 @@ class TritonBackend:
             return await call
         except InferenceServerException as error:
             failure = _typed(error, model)
+            if _status(error) == "UNAVAILABLE":
+                self._renew(client)
             if isinstance(failure, ModelDown):
                 self.on_down(model)
             raise failure from error
@@ -202,6 +217,11 @@ class TritonBackend:
             if caller is not None and caller.cancelling():
                 raise
             raise ModelDown(f"{model}: the call was abandoned") from None  # by `give_up` or `reconnect`
+
+
+def _status(error: InferenceServerException) -> str:
+    """The name of gRPC's status code."""
+    return str(error.status()).removeprefix("StatusCode.")
 
 
 def _listed(verbs: Mapping[str, str]) -> str:
@@ -245,7 +265,7 @@ def _typed(error: InferenceServerException, model: str) -> WavserveError:
     message = str(error.message())
     if (sent := remote_errors.decode(message)) is not None:
         return sent
-    match str(error.status()).removeprefix("StatusCode."):
+    match _status(error):
         case "DEADLINE_EXCEEDED":
             return DeadlineExceeded(f"{model}: no answer before the deadline")
         case "CANCELLED":
