@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +19,8 @@ from tritonclient.grpc.aio import InferenceServerClient
 
 from wavserve.backends.triton.server import ServerConfig, TritonServer, new_name, remove_orphans
 from wavserve.backends.triton.wheel import find_obstacle
+
+ECHO = Path(__file__).parent / "echo_repository"
 
 
 def test_clean_up_kills_the_processes_of_a_dead_gateway_and_no_others(tmp_path: Path) -> None:
@@ -39,11 +44,39 @@ def test_clean_up_kills_the_processes_of_a_dead_gateway_and_no_others(tmp_path: 
             each.communicate()
 
 
+async def test_models_are_found_whatever_their_path_is_called(tmp_path: Path) -> None:
+    """Triton starts a stub by a shell command."""
+    needs_triton(ECHO)
+    repository = tmp_path / 'it\'s a $HOME; `true` & "ü"'
+    shutil.copytree(ECHO, repository)
+    sent = {dtype: np.arange(4, dtype=dtype).reshape(2, 2) for dtype in ("float32", "int32", "int64", "uint8")}
+    back = await echoed(repository, sent)
+    for name, array in sent.items():
+        np.testing.assert_array_equal(back[name], array, err_msg=name)
+
+
+async def test_a_model_process_that_dies_at_its_start_is_noticed(tmp_path: Path) -> None:
+    """Triton itself waits for it without an end."""
+    needs_triton(ECHO)
+    (tmp_path / "profile").write_text("echo no such library >&2; exit 7")  # ends the shell that starts the stub
+    name = new_name()
+    server = TritonServer(ServerConfig(name, ECHO, {**os.environ, "BASH_ENV": str(tmp_path / "profile")}, 1 << 20))
+    client = InferenceServerClient(await server.start())
+    loading = asyncio.ensure_future(client.load_model("echo"))
+    try:
+        async with asyncio.timeout(60):
+            assert re.search(r"ended with exit code 7: .*no such library", await server.child_death())
+    finally:
+        loading.cancel()
+        await asyncio.wait([loading])
+        await client.close()
+        await server.stop()
+    assert [path for path in os.listdir("/dev/shm") if path.startswith(name)] == []
+
+
 async def test_every_dtype_crosses_the_stub_unharmed() -> None:
     """With numpy 2 the stub's own numpy bridge gives wrong numbers without a warning, so it must not be used."""
-    repository = Path(__file__).parent / "echo_repository"
-    if (obstacle := find_obstacle(repository)) is not None:
-        pytest.skip(f"no real Triton on this machine: {obstacle}")
+    needs_triton(ECHO)
     rng = np.random.default_rng(5)
     sent = {
         "float32": rng.standard_normal((300, 7), dtype=np.float32),
@@ -52,13 +85,18 @@ async def test_every_dtype_crosses_the_stub_unharmed() -> None:
         "uint8": np.arange(256, dtype=np.uint8).reshape(16, 16),
     }
     sums = {"float32": sent["float32"].sum(), "uint8": 255 * 128}
-    back = await echoed(repository, sent)
+    back = await echoed(ECHO, sent)
     for name, array in sent.items():
         np.testing.assert_array_equal(back[name], array, err_msg=name)
         assert back[name].dtype == array.dtype
     seen = dict(zip(sorted(sent), back["seen"].tolist(), strict=True))
     for name, total in sums.items():
         assert seen[name] == pytest.approx(total, rel=1e-5)
+
+
+def needs_triton(repository: Path) -> None:
+    if (obstacle := find_obstacle(repository)) is not None:
+        pytest.skip(f"no real Triton on this machine: {obstacle}")
 
 
 async def echoed(repository: Path, sent: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
