@@ -19,7 +19,7 @@ from wavserve.policy.sessions import Session
 
 async def test_nothing_is_planned_before_the_warm_up_or_while_draining(make_rig: MakeRig) -> None:
     rig = await make_rig(RigOptions(ready=False))
-    with pytest.raises(NotReady):
+    with pytest.raises(NotReady, match="the service is starting"):
         await rig.policy.plan(first())
     await rig.policy.warm_up()
     assert rig.policy.ready
@@ -30,7 +30,7 @@ async def test_nothing_is_planned_before_the_warm_up_or_while_draining(make_rig:
     await yield_to_loop(3)
     draining = asyncio.ensure_future(rig.policy.drain())
     await yield_to_loop(2)
-    with pytest.raises(NotReady):
+    with pytest.raises(NotReady, match="the service is draining"):
         await rig.policy.plan(first())
     await draining
     assert (await running).sequence == 0

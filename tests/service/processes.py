@@ -52,9 +52,9 @@ def files_of(service: int) -> list[Path]:
     return [path for folder in folders for path in folder.glob("wavserve-*") if f"-{service}-" in path.name]
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Waits until the condition holds. Fails after `PATIENCE_S`."""
-    ends = time.monotonic() + PATIENCE_S
+def until(condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
+    """Waits until the condition holds. Fails after `within_s`."""
+    ends = time.monotonic() + within_s
     while not condition():
-        assert time.monotonic() < ends, f"not within {PATIENCE_S:.0f} s: {what}"
+        assert time.monotonic() < ends, f"not within {within_s:.0f} s: {what}"
         time.sleep(0.02)

@@ -19,6 +19,7 @@ from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.address import Address
 from wavserve.system.processes import free_ports
+from wavserve.system.serve_process import READY_WITHIN_S
 
 MAX_OPEN_FILES = 160
 NUM_HALF_OPEN = 150
@@ -49,7 +50,7 @@ def service(bundle: Bundle, folder: Path, host: str, *flags: str, command: Seque
             stderr=subprocess.STDOUT,
         )
     try:
-        until(lambda: process.poll() is not None or is_ready(http), "the service is ready")
+        until(lambda: process.poll() is not None or is_ready(http), "the service is ready", READY_WITHIN_S)
         assert process.poll() is None, log.read_text()
         yield Running(process, http, grpc, log)
     finally:

@@ -22,7 +22,7 @@ class Placement:
         self.devices = tuple(devices)
         self._wait_s = wait_s
         self._changed = changed or asyncio.Event()
-        self._draining = False
+        self.draining = False
 
     @property
     def ready(self) -> bool:
@@ -42,7 +42,7 @@ class Placement:
 
     def drain(self) -> None:
         """From now on no plan waits for a repair, because none comes. Those that wait get NotReady."""
-        self._draining = True
+        self.draining = True
         self._changed.set()
 
     def least_loaded(self) -> Device | None:
@@ -54,7 +54,7 @@ class Placement:
         try:
             async with asyncio.timeout(self._wait_s):
                 while (device := self.least_loaded()) is None:
-                    if self._draining:
+                    if self.draining:
                         raise NotReady("the service is stopping and has no working models")
                     self._changed.clear()
                     await self._changed.wait()

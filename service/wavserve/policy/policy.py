@@ -171,8 +171,12 @@ class Policy:
         await asyncio.gather(*late, return_exceptions=True)
 
     def _check_ready(self) -> None:
-        if not self.ready:
-            raise NotReady("the models are being repaired" if self.warm else "the service is starting or draining")
+        if self.ready:
+            return
+        if self.warm:
+            raise NotReady("the models are being repaired")
+        draining = self._parts.placement.draining
+        raise NotReady("the service is draining: use another server" if draining else "the service is starting")
 
     def _soonest_s(self) -> float:
         """Seconds until the first running plan is predicted to end."""
