@@ -55,7 +55,7 @@ class SerialPolicy:
     def ready(self) -> bool:
         return self.policy.ready
 
-    def reserve(self, deadline: float | None) -> AbstractContextManager[Permit]:
+    def reserve(self, deadline: float | None, num_bytes: int = 0) -> AbstractContextManager[Permit]:
         """Admits every request: no plan is refused before its turn."""
         return nullcontext(Permit())
 
@@ -84,7 +84,7 @@ class PlainPolicy:
         self._normaliser = Normaliser(bundle.spec)
         self._sessions: dict[str, FrameMemory] = {}
 
-    def reserve(self, deadline: float | None) -> AbstractContextManager[Permit]:
+    def reserve(self, deadline: float | None, num_bytes: int = 0) -> AbstractContextManager[Permit]:
         """Admits every request, because it has no cost model."""
         return nullcontext(Permit())
 

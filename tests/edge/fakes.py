@@ -149,7 +149,7 @@ class RecordingPolicy:
     cancelled: Callable[[], object] = lambda: None
 
     @contextmanager
-    def reserve(self, deadline: float | None) -> Iterator[Permit]:
+    def reserve(self, deadline: float | None, num_bytes: int = 0) -> Iterator[Permit]:
         self.reserved.append(deadline)
         if self.reserve_error is not None:
             raise self.reserve_error

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def example_spec() -> PolicySpec:
         model=ModelConfig(
             VideoConfig(3, 3, 1, 1, 8, caption_channels=2), ExpertConfig(4, 4, 1, 8, 57), ExpertConfig(5, 5, 1, 8, 54)
         ),
-        latent=LatentSpec(num_memory_frames=4, num_future_frames=2, height=2, width=2),
+        latent=LatentSpec(num_memory_frames=4, num_future_frames=2, height=2, width=2, spatial_ratio=4),
         planner=PlannerConfig(
             num_iterations=2,
             num_video_samples=7,
@@ -83,12 +84,14 @@ class RigOptions:
     depth: int = 2
     slice_s: float = 60.0
     max_plans: int = 16
+    max_bytes: float = math.inf
     clock: Clock = time.monotonic
     before: Callable[[str], Awaitable[None]] = at_once
     ready: bool = True
     keep: Keep | None = None
     store: Callable[[MemorySessions], SessionStore] = lambda sessions: sessions
     """wraps the store that the policy sees"""
+    spec: PolicySpec = field(default_factory=example_spec)
 
 
 @dataclass(frozen=True)
@@ -118,20 +121,20 @@ MakeRig = Callable[[RigOptions], Awaitable[Rig]]
 
 
 def example_backend(options: RigOptions) -> FakeBackend:
-    return FakeBackend(example_spec(), ArenaBook(options.slots, lease_s=1e9), options.before)
+    return FakeBackend(options.spec, ArenaBook(options.slots, lease_s=1e9), options.before)
 
 
 def example_device(backend: FakeBackend, options: RigOptions) -> Device:
     """A device over a backend; its batcher is not started."""
     limits = BatcherConfig(options.max_rows, options.workers, options.depth, options.slice_s, arena_retry_s=0.001)
     config = DeviceConfig(limits, options.slice_size, options.in_flight, max_texts=8)
-    return Device.over(example_spec(), backend, config, clock=options.clock)
+    return Device.over(options.spec, backend, config, clock=options.clock)
 
 
 @asynccontextmanager
 async def rigged(options: RigOptions) -> AsyncIterator[Rig]:
     """A rig whose batcher runs until the block ends."""
-    spec, backend = example_spec(), example_backend(options)
+    spec, backend = options.spec, example_backend(options)
     device = example_device(backend, options)
     sessions = MemorySessions(ttl_s=60.0, max_sessions=4, clock=options.clock)
     placement = Placement([device], wait_s=5.0)
@@ -142,6 +145,7 @@ async def rigged(options: RigOptions) -> AsyncIterator[Rig]:
         options.store(sessions),
         options.max_plans,
         "0",
+        max_bytes=options.max_bytes,
         keep=options.keep,
         clock=options.clock,
     )

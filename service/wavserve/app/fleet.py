@@ -223,6 +223,7 @@ async def _behind_triton(
     for device, watched in zip(devices, supervisors, strict=True):
         watched.expect(digest, device.planner.forecast.max_slice)
         device.health = partial(_health, watched)
+        device.generation = partial(_generation, watched)
         device.batcher.start(on_death)
     placement = Placement(devices, settings.limits.repair_s, health_changed)
     closers = [*(each.close for each in supervisors), *(each.close for each in backends.values())]
@@ -277,6 +278,11 @@ def _health(supervisor: Supervisor) -> Health:
     if supervisor.serves_wrong_policy:
         return Health.WRONG_POLICY
     return Health.UP if supervisor.up and supervisor.fits else Health.DOWN
+
+
+def _generation(supervisor: Supervisor) -> object:
+    """The processes of an endpoint's models."""
+    return {model: about.process for model, about in supervisor.about.items()}
 
 
 def _may_be_on_gpu(device: str) -> bool:

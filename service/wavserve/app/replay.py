@@ -38,7 +38,7 @@ async def replay(record_file: Path, settings: Settings) -> Replay:
     """Plans again from a record, in its dtype. Raises BundleError when the models have another policy or dtype."""
     record = records.load(record_file)
     service = await assemble(_as_recorded(settings, record))
-    service.policy.warm = True  # a single plan needs no warm-up
+    service.policy.skip_warm_up()
     try:
         return await replay_on(service, record)
     finally:

@@ -170,6 +170,7 @@ def _parts(
         placement=fleet.placement,
         sessions=sessions,
         max_plans=settings.limits.max_concurrent_plans,
+        max_bytes=settings.limits.max_inflight_bytes,
         version=version("wavserve"),
         keep=None if recorder is None else partial(recorder.keep, dtype=fleet.dtype),
         on_plan=observe,

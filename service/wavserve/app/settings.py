@@ -156,7 +156,13 @@ class LimitSettings(_Section):
         default=8_388_608, description="largest image in pixels, checked before decoding"
     )
     max_concurrent_plans: Positive = Field(
-        default=16, description="plans under way at a time; the service refuses more"
+        default=256,
+        description="most plans under way at a time. Plans with deadlines are refused earlier, by their predicted time",
+    )
+    max_inflight_bytes: Positive = Field(
+        default=512 * 1024 * 1024,
+        description="most bytes that requests under way hold: bodies as they arrive, and decoded frames; a request "
+        "that is alone may hold more",
     )
     max_connections: OptionalCount = Field(
         default=None,

@@ -22,6 +22,8 @@ def entry_error(path: str, expected: object, actual: object) -> BundleError:
 def check_spec(spec: PolicySpec) -> None:
     """Raises BundleError at the first entry of `spec` that contradicts another or cannot be served."""
     _check_scalars(spec)
+    if spec.num_value_tokens < 2:
+        raise entry_error("value_chunk", "at least 2 (a score is a ratio of mean and deviation)", spec.num_value_tokens)
     _check_vector("state", spec.state)
     _check_vector("action.vector", spec.action.vector)
     _check_action(spec)

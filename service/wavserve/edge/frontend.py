@@ -46,8 +46,8 @@ class PolicyProtocol(Protocol):
     @property
     def ready(self) -> bool: ...
 
-    def reserve(self, deadline: float | None) -> AbstractContextManager[Permit]:
-        """Reserves a place for a request whose body is not read yet.
+    def reserve(self, deadline: float | None, num_bytes: int) -> AbstractContextManager[Permit]:
+        """Reserves a place for a request whose body is not read yet. `num_bytes`: of the body, as stated; 0: unknown.
 
         Raises NotReady, DeadlineExceeded or Overloaded when the policy would refuse every such request.
         """
@@ -86,18 +86,23 @@ class Frontend:
 
     @contextmanager
     def admit(
-        self, deadlines_ms: Sequence[str], received_ns: int, sender: str, transport_deadline: float | None = None
+        self,
+        deadlines_ms: Sequence[str],
+        received_ns: int,
+        sender: str,
+        num_bytes: int,
+        transport_deadline: float | None = None,
     ) -> Iterator[Arrival]:
         """Admits a request by its headers, before its body is read.
 
         `deadlines_ms`: every value of `x-deadline-ms` as it was sent; the shortest counts. `received_ns`: when the
-        request arrived. `sender`: as in `Arrival`. `transport_deadline`: the transport's own, if any. Times are on the
-        monotonic clock (ns, s).
+        request arrived. `sender`: as in `Arrival`. `num_bytes`: of the body, as stated; 0: unknown.
+        `transport_deadline`: the transport's own, if any. Times are on the monotonic clock (ns, s).
         Raises InvalidRequest, NotReady, DeadlineExceeded or Overloaded.
         """
         header_ms = min(map(validate.header_deadline_ms, deadlines_ms), default=None)
         deadline = _earlier_deadline(received_ns, header_ms, transport_deadline)
-        with self.policy.reserve(deadline) as permit:
+        with self.policy.reserve(deadline, num_bytes) as permit:
             yield Arrival(received_ns, deadline, permit, sender)
 
     async def plan(self, observation: Observation, arrival: Arrival) -> ActionChunk:

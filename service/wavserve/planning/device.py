@@ -20,9 +20,11 @@ from wavserve.scheduling.costs import Costs
 
 
 class Health(Enum):
-    """A device's state, as its supervisor reports it."""
+    """A device's state."""
 
     UP = "up"
+    COLD = "cold"
+    """its models answer, and no warm-up plan has been made on them"""
     DOWN = "down"
     """its models are under repair"""
     WRONG_POLICY = "wrong_policy"
@@ -44,12 +46,18 @@ class DeviceConfig:
 
 @dataclass(slots=True, eq=False)
 class Device:
-    """A device; `plans` counts the plans that run on it."""
+    """A device; `plans` counts the plans that run on it.
+
+    `health` is what its supervisor reports, and `generation` changes when one of its models is another process.
+    `warmed` is the generation of the last warm-up plan. A device that reports no generations is never cold.
+    """
 
     batcher: Batcher
     planner: Planner
     perception: Perception
     health: Callable[[], Health] = lambda: Health.UP
+    generation: Callable[[], object] = lambda: None
+    warmed: object = None
     plans: int = 0
 
     @classmethod
@@ -68,6 +76,12 @@ class Device:
         admission = Admission(lambda: min(costs.longest_s(), config.batcher.slice_s), clock)
         planner = Planner(ModelCalls(spec, batcher), forecast, admission)
         return cls(batcher, planner, Perception(spec, batcher, config.max_texts))
+
+    @property
+    def state(self) -> Health:
+        """Whether the device takes plans."""
+        health = self.health()
+        return Health.COLD if health is Health.UP and self.generation() != self.warmed else health
 
     @property
     def load(self) -> tuple[float, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from wavserve.core.errors import NotReady
 from wavserve.planning.device import Device, Health
@@ -26,9 +26,9 @@ class Placement:
 
     @property
     def ready(self) -> bool:
-        """Whether a device is up and none serves another policy: a robot must never meet two policies by chance."""
-        healths = [device.health() for device in self.devices]
-        return Health.UP in healths and Health.WRONG_POLICY not in healths
+        """Whether a device takes plans and none serves another policy: a robot must never meet two by chance."""
+        states = [device.state for device in self.devices]
+        return Health.UP in states and Health.WRONG_POLICY not in states
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Device]:
@@ -47,8 +47,19 @@ class Placement:
 
     def least_loaded(self) -> Device | None:
         """The device that would get a plan now; None while no device is up."""
-        up = [device for device in self.devices if device.health() is Health.UP]
+        up = [device for device in self.devices if device.state is Health.UP]
         return min(up, key=lambda device: device.load, default=None)
+
+    def note_change(self) -> None:
+        """Tells those that wait for a device that the state of one has changed."""
+        self._changed.set()
+
+    async def wait_for_change(self, within_s: float) -> None:
+        """Waits until the state of a device may have changed, for `within_s` at most."""
+        self._changed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._changed.wait()
 
     async def _pick(self) -> Device:
         try:

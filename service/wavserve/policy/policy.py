@@ -18,8 +18,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
 from wavserve.core.errors import (
     DeadlineExceeded,
     NotReady,
@@ -34,7 +32,7 @@ from wavserve.core.normalise import Normaliser
 from wavserve.core.options import merge_options
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Clock, PlanRequest
-from wavserve.planning.device import Device, Health
+from wavserve.planning.device import Device
 from wavserve.planning.timings import Progress
 from wavserve.policy import digests
 from wavserve.policy.commits import advanced, commit
@@ -42,6 +40,7 @@ from wavserve.policy.execution import PlanExecutor
 from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_retry, answer_to, under_way
 from wavserve.policy.placement import Placement
 from wavserve.policy.sessions import CommitResult, Session, SessionStore
+from wavserve.policy.warm_up import WarmUp, warm_up_requests
 from wavserve.scheduling.permits import Permit, Permits
 
 T = TypeVar("T")
@@ -67,6 +66,8 @@ class PolicyParts:
     max_plans: int
     """plans that run at a time; more are refused"""
     version: str
+    max_bytes: float = math.inf
+    """bytes that requests under way hold; more are refused"""
     keep: Keep | None = None
     on_plan: Callable[[ActionChunk], None] = lambda chunk: None
     on_missed: Callable[[], None] = lambda: None
@@ -85,8 +86,11 @@ class Policy:
         self.warm = False
         self._parts = parts
         self._executor = PlanExecutor(parts.spec, parts.digest, parts.version, parts.placement, Normaliser(parts.spec))
+        self._warm_up = WarmUp(parts.placement, self._warm)
+        self._keeping_warm: asyncio.Task[None] | None = None
         self._in_flight: dict[str, InFlightPlan] = {}  # by session, or by a key of its own for a plan that opens one
-        self._permits = Permits(parts.max_plans, lambda: len(self._in_flight), self._soonest_s)
+        self._permits = Permits(parts.max_plans, lambda: len(self._in_flight), self._soonest_s, parts.max_bytes)
+        self._frame_bytes = sum(camera.height * camera.width * 3 for camera in parts.spec.cameras)
         self._tasks: set[asyncio.Task[object]] = set()  # running plans, and records being written
 
     @property
@@ -126,8 +130,9 @@ class Policy:
                     self._leave(key, in_flight)
 
     @contextlib.contextmanager
-    def reserve(self, deadline: float | None) -> Iterator[Permit]:
-        """Keeps a place for a request whose headers are known, while its body is read.
+    def reserve(self, deadline: float | None, num_bytes: int = 0) -> Iterator[Permit]:
+        """Keeps a place for a request whose headers are known, while its body is read. `num_bytes`: the size of the
+        body as far as it is known; the permit takes the bytes when they arrive, and holds them until the block ends.
 
         Raises NotReady, DeadlineExceeded or Overloaded where every request would be refused: the smallest plan is
         judged, and its time is kept.
@@ -135,8 +140,10 @@ class Policy:
         self._check_ready()
         with self._counting_errors():
             self._permits.check_room()
+            self._permits.check_bytes(num_bytes + self._frame_bytes)
             give_back = self._hold_time(deadline)
-        with self._permits.keep(give_back) as permit:
+        with self._permits.keep(give_back, on_refused=self._parts.on_refused) as permit:
+            permit.take_bytes(self._frame_bytes)
             yield permit
 
     async def reset(self, session_id: str) -> None:
@@ -150,16 +157,28 @@ class Policy:
                 raise SequenceConflict("session_id", "an unchanged session", actual)
 
     async def warm_up(self) -> None:
-        """Plans for real on every device that is up, so that the first robot finds all warm and timed."""
+        """Plans for real on every device that is up, so that the first robot finds all warm and timed.
+
+        From then on until `drain` it does so on each device that comes up later. Raises what such a plan raises when it
+        fails on every device.
+        """
+        await self._warm_up.start()
+        self.warm = True
+        if self._keeping_warm is None:
+            self._keeping_warm = asyncio.create_task(self._warm_up.keep())
+
+    def skip_warm_up(self) -> None:
+        """Takes plans on cold models, for a single plan that no robot waits for."""
         for device in self._parts.placement.devices:
-            if device.health() is Health.UP:
-                await self._executor.warm_up(device, self._warm_up_requests(device))
+            device.warmed = device.generation()
         self.warm = True
 
     async def drain(self, timeout_s: float | None = None) -> None:
         """Takes no more plans and waits for those that run. The rest is answered with NotReady after `timeout_s`; those
         that have no working models, at once."""
         self.warm = False
+        if self._keeping_warm is not None:
+            self._keeping_warm.cancel()
         self._parts.placement.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -179,8 +198,9 @@ class Policy:
         raise NotReady("the service is draining: use another server" if draining else "the service is starting")
 
     def _soonest_s(self) -> float:
-        """Seconds until the first running plan is predicted to end."""
-        return min(device.planner.admission.soonest_s() for device in self._parts.placement.devices)
+        """Seconds until the first running plan is predicted to end; 0 when none runs on a device."""
+        busy = (device.planner.admission for device in self._parts.placement.devices if device.plans)
+        return min((admission.soonest_s() for admission in busy), default=0.0)
 
     def _hold_time(self, deadline: float | None) -> Callable[[], None]:
         """Keeps device time for the smallest plan; returns what gives it back. No deadline: no time is at stake."""
@@ -203,16 +223,10 @@ class Policy:
         content, progress = digests.content_digest(request, inputs), Progress(self._parts.clock)
         return ResolvedRequest(request, config, seed, inputs, content, deadline, robot, permit or Permit(), progress)
 
-    def _warm_up_requests(self, device: Device) -> Iterator[ResolvedRequest]:
-        """Requests with black frames and one slice of samples."""
-        samples = min(self.spec.planner.num_video_samples, device.planner.forecast.max_slice)
-        slice_of = {"num_video_samples": samples, "video_elite_fraction": 1.0, "value_elite_fraction": 1.0}
-        images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in self.spec.cameras}
-        state = np.zeros(self.spec.state.dim, np.float32)
-        for iterations in (1, 1, 0) if samples > 1 else (0,):
-            options = {**slice_of, "num_iterations": iterations}
-            request = PlanRequest(images=images, state=state, instruction="warm up", seed=0, options=options)
-            yield self._resolve(request, math.inf)
+    async def _warm(self, device: Device) -> None:
+        """Makes the warm-up plans on a device."""
+        requests = warm_up_requests(self.spec, device.planner.forecast.max_slice)
+        await self._executor.warm_up(device, [self._resolve(request, math.inf) for request in requests])
 
     def _join_or_start(self, key: str, resolved: ResolvedRequest) -> InFlightPlan:
         """The running plan that a request is a retry of, or its own. Raises SequenceConflict and Overloaded."""

@@ -87,7 +87,10 @@ class _PlanService:
         received_ns, remaining_s = time.monotonic_ns(), context.time_remaining()
         transport_deadline = None if remaining_s is None else received_ns / 1e9 + remaining_s
         deadlines_ms = [str(value) for key, value in context.invocation_metadata() or () if key == DEADLINE_KEY]
-        with self._frontend.admit(deadlines_ms, received_ns, sender_of(context), transport_deadline) as arrival:
+        with self._frontend.admit(
+            deadlines_ms, received_ns, sender_of(context), len(raw), transport_deadline
+        ) as arrival:
+            arrival.permit.take_bytes(len(raw))
             observation = await self._frontend.parse(requests.parse_plan_request, raw, arrival)
             chunk = await self._frontend.plan(observation, arrival)
         return answers.action_chunk(chunk).SerializeToString()

@@ -29,6 +29,7 @@ from wavserve.edge.http.gate import HttpGate
 from wavserve.edge.http.headers import request_media_type
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import http_problem, log_refusal, report
+from wavserve.scheduling.permits import Permit
 from wavserve.system.telemetry import Metrics
 
 T = TypeVar("T")
@@ -71,9 +72,10 @@ class _Routes:
         image/jpeg, image/png or application/octet-stream.
         """
         received_ns, headers = request.state.received_ns, request.headers
-        with self._frontend.admit(headers.getlist(DEADLINE_KEY), received_ns, sender_of(request)) as arrival:
+        stated, deadlines_ms = int(headers.get("content-length", 0)), headers.getlist(DEADLINE_KEY)
+        with self._frontend.admit(deadlines_ms, received_ns, sender_of(request), stated) as arrival:
             read = partial(parse_plan, request_media_type(headers))
-            body = await self._frontend.receive(_body(request), arrival)
+            body = await self._frontend.receive(_body(request, arrival.permit), arrival)
             chunk = await _while_connected(request, self._plan(read, body, arrival))
         return json_response(chunk_json(chunk))
 
@@ -133,9 +135,14 @@ def sender_of(request: Request) -> str:
     return client.host if client is not None and client.host else f"connection {id(request.receive):x}"
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, permit: Permit) -> bytes:
+    """The whole body. Raises Overloaded when the requests under way hold too many bytes."""
+    pieces = []
     try:
-        return await request.body()
+        async for piece in request.stream():
+            permit.take_bytes(len(piece))
+            pieces.append(piece)
+        return b"".join(pieces)
     except ClientDisconnect:
         raise Cancelled("the client disconnected before it had sent its request") from None
 

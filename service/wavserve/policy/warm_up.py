@@ -1,0 +1,87 @@
+"""Warm-up plans: the first plans on a device, for which no robot waits.
+
+The first calls of a model are slow, and before them nothing is known of its cost. So a device gets no robot's plan
+until a warm-up plan has been made on its present models. Knows devices, and nothing of how a plan is executed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+
+import numpy as np
+
+from wavserve.core.normalise import accepted_range
+from wavserve.core.spec import PolicySpec
+from wavserve.core.types import PlanRequest
+from wavserve.planning.device import Device, Health
+from wavserve.planning.proposal import CONTROL_MODES
+from wavserve.policy.placement import Placement
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+"""Pause before a device whose warm-up failed is tried again."""
+
+
+def warm_up_requests(spec: PolicySpec, max_slice: int) -> Iterator[PlanRequest]:
+    """Requests within the policy's bounds, with black frames and the mean state.
+
+    They make every call of a plan, with iterations where the bounds allow any, and have one slice of samples.
+    """
+    bounds = spec.bounds
+    most = min(1, bounds.max_iterations) if bounds.max_video_samples > 1 else 0
+    samples = max(min(spec.planner.num_video_samples, max_slice), 1 + most)  # an iteration needs two samples
+    options: dict[str, object] = {
+        "num_video_samples": samples,
+        "video_elite_fraction": 1.0,
+        "value_elite_fraction": 1.0,
+    }
+    if most and spec.planner.mode in ("off", *CONTROL_MODES):
+        options["mode"] = "paper"  # a request may ask for it
+    if samples * spec.planner.num_value_samples < 2 and most:
+        options["num_value_samples"] = 2
+    images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in spec.cameras}
+    state = np.mean(accepted_range(spec.state.norm), axis=0).astype(np.float32)
+    for iterations in (most, most, 0):
+        merged = {**options, "num_iterations": iterations}
+        yield PlanRequest(images=images, state=state, instruction="a", seed=0, options=merged)
+
+
+class WarmUp:
+    """Keeps the devices of a service warm."""
+
+    def __init__(self, placement: Placement, plan_on: Callable[[Device], Awaitable[None]]) -> None:
+        """`plan_on` makes the warm-up plans on a device."""
+        self._placement = placement
+        self._plan_on = plan_on
+
+    async def start(self) -> None:
+        """Warms every device that is up. Raises the first error when that fails on all of them."""
+        up = [device for device in self._placement.devices if device.health() is Health.UP]
+        results = await asyncio.gather(*map(self._warm, up), return_exceptions=True)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        if failures and len(failures) == len(up):
+            raise failures[0]
+
+    async def keep(self) -> None:
+        """Warms devices that come up later or whose models are new, until it is cancelled."""
+        await asyncio.gather(*map(self._keep, self._placement.devices))
+
+    async def _keep(self, device: Device) -> None:
+        while True:
+            if device.state is Health.COLD:
+                try:
+                    await self._warm(device)
+                except Exception as error:  # noqa: BLE001  # whatever failed, the device stays out and is tried again
+                    log.warning("a warm-up plan failed, so its device gets no plans yet: %s", error)
+                    await asyncio.sleep(RETRY_S)
+            else:
+                await self._placement.wait_for_change(RETRY_S)
+
+    async def _warm(self, device: Device) -> None:
+        generation = device.generation()  # models that are replaced meanwhile leave the device cold
+        await self._plan_on(device)
+        device.warmed = generation
+        self._placement.note_change()
