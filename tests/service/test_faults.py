@@ -146,6 +146,16 @@ def test_a_hanging_model_is_replaced(service: Server) -> None:
     assert not alive(before)
 
 
+def test_a_server_that_stands_still_is_restarted(service: Server) -> None:
+    before = triton_of(service.process.pid)
+    with robots_planning(service) as robots:
+        before.suspend()
+        until(lambda: not ready(service), "readyz reports that the models do not answer")
+        until(lambda: ready(service), "readyz reports that all models are up")
+        robots.more()
+    assert not alive(before)
+
+
 def test_a_killed_server_is_restarted(service: Server) -> None:
     before = triton_of(service.process.pid)
     with robots_planning(service) as robots:

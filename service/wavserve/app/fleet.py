@@ -224,6 +224,7 @@ async def _behind_triton(
         watched.expect(digest, device.planner.forecast.max_slice)
         device.health = partial(_health, watched)
         device.generation = partial(_generation, watched)
+        device.batcher.on_stuck = watched.on_stuck
         device.batcher.start(on_death)
     placement = Placement(devices, settings.limits.repair_s, health_changed)
     closers = [*(each.close for each in supervisors), *(each.close for each in backends.values())]

@@ -15,22 +15,26 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wavserve.backends.base import Backend
-from wavserve.core.errors import ArenaFull, BackendError, NotReady, WavserveError
+from wavserve.core.errors import ArenaFull, BackendError, ModelDown, NotReady, WavserveError
 from wavserve.core.types import Clock, Tensors
 from wavserve.scheduling.arena_slots import HeldSlots
 from wavserve.scheduling.costs import CallKind, Costs
 from wavserve.scheduling.groups import SampleGroup, join, split
 from wavserve.scheduling.ledger import Rank
 from wavserve.scheduling.meter import Charge, HandedCall, Meter
+from wavserve.system.patience import TICK_S, AwakeTime, limit_s
 from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 
 log = logging.getLogger(__name__)
 
+OnStuck = Callable[[str], None]
+"""Receives the model of a call that stands still."""
 OnCall = Callable[[str, int, int, float], None]
 """Receives verb, groups, rows and seconds (by the clock, from when it began to run) of every call."""
 
@@ -59,11 +63,20 @@ class BatcherConfig:
     """pause before a full arena is tried again while this process holds none of its slots"""
     one_call_per_model: bool = False
     """whether each model runs one call at a time, as a model in a process of its own does"""
+    hang_s: float = math.inf
+    """a call that runs for so long is stuck, whatever was predicted; see `patience`"""
 
     @property
     def call_s(self) -> float:
         """The longest that one call should take."""
         return self.slice_s / (1 + max(0, self.depth - self.workers))
+
+
+class _Dispatched(NamedTuple):
+    batch: list[SampleGroup]
+    handed: HandedCall
+    rank: Rank
+    """of its most urgent plan"""
 
 
 class Batcher:
@@ -87,8 +100,9 @@ class Batcher:
         self._arrivals = itertools.count()
         self._slots = HeldSlots()
         self._work = asyncio.Event()
-        self._calls: dict[asyncio.Task[None], Rank] = {}  # with the rank of its most urgent plan
-        self._dispatcher: VitalTask | None = None
+        self._calls: dict[asyncio.Task[None], _Dispatched] = {}
+        self._vital: list[VitalTask] = []
+        self.on_stuck: OnStuck = lambda model: None
         self._refusal: str | None = None
         """why no groups are taken any more"""
 
@@ -107,13 +121,13 @@ class Batcher:
             self._refuse_all("the batcher died")
             on_death(name)
 
-        self._dispatcher = VitalTask(self._dispatch(), "batcher", died)
+        watch = self._watch_calls()
+        self._vital = [VitalTask(self._dispatch(), "batcher", died), VitalTask(watch, "the watch of calls", died)]
 
     async def close(self) -> None:
         """Stops dispatching, waits for running calls, and answers queued groups with NotReady."""
         self._refusal = "the service is shutting down"
-        if self._dispatcher is not None:
-            await self._dispatcher.stop()
+        await asyncio.gather(*(task.stop() for task in self._vital))
         await asyncio.gather(*self._calls, return_exceptions=True)
         self._refuse_all(self._refusal)
 
@@ -168,7 +182,7 @@ class Batcher:
                 await self._work.wait()
             handed = self._meter.hand_over(batch[0].verb_info.model)
             call = asyncio.create_task(self._call(batch, handed))
-            self._calls[call] = min(group.ticket.rank for group in batch)
+            self._calls[call] = _Dispatched(batch, handed, min(group.ticket.rank for group in batch))
             call.add_done_callback(partial(self._ended, free))
 
     def _ended(self, free: asyncio.Semaphore, call: asyncio.Task[None]) -> None:
@@ -216,7 +230,7 @@ class Batcher:
         if self._meter.starts_at_once(group.verb_info.model):
             return True
         is_room = len(self._meter.waiting) < self._config.depth - self._config.workers
-        return is_room and group.ticket.rank <= min(self._calls.values())
+        return is_room and group.ticket.rank <= min(call.rank for call in self._calls.values())
 
     def _fits(self, kind: CallKind, rows: int) -> bool:
         return rows <= self._config.max_rows and self._costs.fits(kind, rows, self._config.call_s)
@@ -259,6 +273,35 @@ class Batcher:
             log.exception("%s: a call failed", verb)
             return [_failed(verb, error)] * len(batch)
 
+    async def _watch_calls(self) -> None:
+        awake = AwakeTime(self._clock)
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.judge_calls(awake.tick())
+
+    def judge_calls(self, seconds: float) -> None:
+        """Gives up the calls that stand still, so that their plans wait no longer."""
+        for batch, handed, _ in list(self._calls.values()):
+            if handed.runs and not handed.stuck:
+                handed.awake_s += seconds
+                handed.stuck = handed.awake_s > self._limit_s(batch)
+                if handed.stuck:
+                    self._give_up(batch, handed)
+
+    def _limit_s(self, batch: list[SampleGroup]) -> float:
+        """How long a call may run. A kind that ran once at most may still have something to load."""
+        kind, rows = batch[0].kind, sum(group.rows for group in batch)
+        if self._costs.num_calls(kind) < 2:
+            return self._config.hang_s
+        return limit_s(max(self._costs.seconds(kind, rows), self._costs.wall_s(kind)), self._config.hang_s)
+
+    def _give_up(self, batch: list[SampleGroup], handed: HandedCall) -> None:
+        log.error("%s: no answer to %s for %.1f s, much longer than usual", handed.model, batch[0].verb, handed.awake_s)
+        self.on_stuck(handed.model)
+        for group in batch:  # the backend's call is cancelled with its last caller, unless it allocates
+            if not group.future.done():
+                self._answer(group, ModelDown(f"{handed.model}: no answer for {handed.awake_s:.1f} s"))
+
     async def _run(self, batch: list[SampleGroup]) -> Tensors:
         # a call that allocates is short, and is not cut at a deadline: see `_call`
         latest = math.inf if batch[0].verb_info.allocates else max(group.ticket.deadline for group in batch)
@@ -299,8 +342,9 @@ class Batcher:
         self._work.set()
 
     def _answer(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:
-        if group.future.done():  # only its own caller cancels it
-            assert group.future.cancelled(), "a group was answered twice"
+        if group.future.done():  # its own caller cancelled it, or its call was stuck
+            is_given_up = group.future.cancelled() or isinstance(group.future.exception(), ModelDown)
+            assert is_given_up, "a group was answered twice"
         elif isinstance(answer, WavserveError):
             group.future.set_exception(answer)
         else:

@@ -24,6 +24,9 @@ class HandedCall:
     """None: it waits behind other calls"""
     mark: float = 0.0
     """what the meter showed when it began to run"""
+    awake_s: float = 0.0
+    """for how long it was seen running"""
+    stuck: bool = False
 
     @property
     def runs(self) -> bool:

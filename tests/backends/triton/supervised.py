@@ -36,11 +36,16 @@ class FakeTriton:
         self.num_described: Counter[str] = Counter()
         self.on_down: Callable[[str], None] = lambda model: None
         self.running = False
+        self.idle, self.live = True, True
+        self.hanging: set[str] = set()
+        """models that do not answer"""
         self._device = device
         self._ended, self._child_died = asyncio.Event(), asyncio.Event()
 
     async def describe(self, model: str, timeout_s: float) -> About:
         self.num_described[model] += 1
+        while model in self.hanging:  # noqa: ASYNC110 - a test ends it
+            await asyncio.sleep(0.01)
         self._fail()
         if not self.loaded[model]:
             self.on_down(model)
@@ -58,13 +63,20 @@ class FakeTriton:
         if model in self.broken:
             raise BundleError(f"{model}: broken")
         self.loaded[model] = True
+        self.hanging.discard(model)
 
     async def unload(self, model: str, timeout_s: float) -> None:
         self.calls.append(f"unload {model}")
         self.loaded[model] = False
 
-    def give_up(self, model: str) -> None:
-        self.calls.append(f"give up {model}")
+    def give_up(self, model: str, test_calls: bool = True) -> None:
+        self.calls.append(f"give up {model}" if test_calls else f"give up {model}'s plans")
+
+    def is_idle(self) -> bool:
+        return self.idle
+
+    async def is_live(self, timeout_s: float) -> bool:
+        return self.live
 
     async def reconnect(self, url: str) -> None:
         self.calls.append(f"reconnect {url}")

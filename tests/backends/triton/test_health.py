@@ -239,3 +239,34 @@ async def test_a_watch_that_dies_is_reported() -> None:
     assert dead.startswith("here: the watch of ")
     await supervisor.close()
     assert len(deaths) == 1
+
+
+async def test_a_stuck_call_marks_its_model_down_and_a_model_that_answers_is_not_reloaded(owned: Watched) -> None:
+    owned.supervisor.on_stuck("value_dit")
+    assert not owned.supervisor.up
+    await until(lambda: owned.supervisor.up)
+    assert owned.triton.calls == ["give up value_dit's plans"]
+
+
+async def test_a_model_that_stands_still_while_nothing_else_runs_is_reloaded(owned: Watched) -> None:
+    owned.triton.hanging.add("value_dit")
+    await until(lambda: "load value_dit" in owned.triton.calls)
+    await until(lambda: owned.supervisor.up)
+
+
+async def test_a_test_call_that_waits_behind_calls_of_plans_is_no_alarm(owned: Watched) -> None:
+    owned.triton.idle = False
+    owned.triton.hanging.add("value_dit")
+    await asyncio.sleep(0.7)  # the limit is below the ceiling of this supervisor, and the test must end
+    owned.triton.hanging.clear()
+    assert owned.triton.calls == []
+
+
+async def test_a_server_that_stands_still_is_killed_and_no_model_is_unloaded(owned: Watched) -> None:
+    owned.triton.live = False
+    owned.triton.hanging = set(MODELS)
+    await until(lambda: "kill" in owned.triton.calls)
+    assert not any("unload" in call for call in owned.triton.calls)
+    owned.triton.live = True
+    owned.triton.hanging.clear()
+    await until(lambda: owned.supervisor.up)

@@ -33,7 +33,7 @@ from wavserve.core.errors import (
 )
 from wavserve.core.tensor_cache import Sender
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import ABOUT, DESCRIBE, MODELS, VERBS, Verb, fingerprints
+from wavserve.core.verbs import ABOUT, DESCRIBE, VERBS, Verb, fingerprints
 
 _CHANNEL = (
     ("grpc.max_send_message_length", -1),
@@ -108,7 +108,7 @@ class TritonBackend:
         self._client: Any = None if url is None else connect(url, proxy)
         self._connected_at = clock()
         self._sender = Sender()
-        self._in_flight: dict[str, set[asyncio.Future[Any]]] = {model: set() for model in MODELS}
+        self._in_flight: dict[asyncio.Future[Any], tuple[str, str]] = {}  # model and verb of each call
 
     async def run(self, verb: str, inputs: Tensors, deadline: float = math.inf) -> Tensors:
         signature = VERBS[verb]
@@ -149,13 +149,25 @@ class TritonBackend:
         except InferenceServerException as error:
             raise _typed(error, model) from error
 
-    def give_up(self, model: str) -> None:
-        """Ends the calls in flight to a model whose process is dead: Triton may never answer them.
+    def is_idle(self) -> bool:
+        """Whether no call is in flight; test calls do not count."""
+        return all(verb == DESCRIBE for _, verb in self._in_flight.values())
+
+    async def is_live(self, timeout_s: float) -> bool:
+        """Whether the server itself answers."""
+        try:
+            return bool(await self._client.is_server_live(client_timeout=timeout_s))
+        except InferenceServerException:
+            return False
+
+    def give_up(self, model: str, test_calls: bool = True) -> None:
+        """Ends the calls in flight to a model whose process is dead or stands still: Triton may never answer them.
 
         Their callers get ModelDown.
         """
-        for call in list(self._in_flight[model]):
-            call.cancel()
+        for call, (called, verb) in list(self._in_flight.items()):
+            if called == model and (test_calls or verb != DESCRIBE):
+                call.cancel()
 
     async def reconnect(self, url: str) -> None:
         """Connects to a server that was restarted at another address."""
@@ -201,8 +213,8 @@ class TritonBackend:
             parameters={"verb": verb},
         )
         call = asyncio.ensure_future(request)
-        self._in_flight[model].add(call)
-        call.add_done_callback(self._in_flight[model].discard)
+        self._in_flight[call] = model, verb
+        call.add_done_callback(self._in_flight.pop)
         try:
             return await call
         except InferenceServerException as error:

@@ -19,6 +19,7 @@ from wavserve.backends.triton.exits import ProcessExitWatcher
 from wavserve.backends.triton.server import TritonServer
 from wavserve.core.errors import ModelDown, SettingsError, WavserveError
 from wavserve.core.verbs import ARENA_OWNER, MODELS, VERBS
+from wavserve.system.patience import MIN_LIMIT_S, TICK_S, AwakeTime
 from wavserve.system.processes import Process
 from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 
@@ -108,6 +109,11 @@ class Supervisor:
     def owns_server(self) -> bool:
         return self._server is not None
 
+    def on_stuck(self, model: str) -> None:
+        """Ends the calls of a model that stands still. It is asked at once, and repaired when it does not answer."""
+        self._backend.give_up(model, test_calls=False)
+        self.mark_down(model)
+
     def _on_exit(self, model: str) -> None:
         """Ends the calls of a model whose process exited, and has the model repaired."""
         self._backend.give_up(model)
@@ -172,6 +178,10 @@ class Supervisor:
                 return
             if self._server is not None and not self._server.running:
                 return  # it restarts with all its models
+            if self._server is not None and not await self._backend.is_live(MIN_LIMIT_S):
+                log.error("tritonserver does not answer: restarting it")
+                self._server.kill()
+                return
             pause_s = await self._repair(model)
         await asyncio.sleep(pause_s)  # without the lock: other models and the server are repaired meanwhile
 
@@ -189,7 +199,7 @@ class Supervisor:
             await self._reload(self._with_dependents(model))
         except WavserveError as error:
             log.error("%s: cannot be loaded: %s", model, error.message)
-        if await self._answers(model):
+        if await self._answers(model, is_fresh=True):
             log.info("%s is available again", model)
             self._failures = 0
         if self._server is not None:
@@ -241,7 +251,7 @@ class Supervisor:
             async with self._repairing:
                 try:
                     await self._start_server(server)
-                    await asyncio.gather(*(self._answers(model) for model in MODELS))
+                    await asyncio.gather(*(self._answers(model, is_fresh=True) for model in MODELS))
                     self._repairs, self._failures = self._repairs + 1, 0
                     backoff_s = self._config.canary_s
                 except Exception as error:
@@ -256,12 +266,15 @@ class Supervisor:
         await self._backend.reconnect(await server.start())
         await self._load(MODELS)
 
-    async def _answers(self, model: str) -> bool:
-        """Asks a model to describe itself, records the result, and returns whether it may be used."""
+    async def _answers(self, model: str, is_fresh: bool = False) -> bool:
+        """Asks a model to describe itself, records the result, and returns whether it may be used.
+
+        A model that was loaded just now (`is_fresh`) may take its time.
+        """
         if self._exit_watcher.has_exited(model):
             return False  # Triton would need a second to notice
         try:
-            self._record(await self._describe(model))
+            self._record(await self._describe_soon(model, is_fresh))
         except SettingsError as error:
             self._refuse(model, error)
             return False
@@ -272,6 +285,27 @@ class Supervisor:
             self._alarms[model].clear()  # this call set it; another call at once would find the same
             return False
         return True
+
+    async def _describe_soon(self, model: str, is_fresh: bool) -> About:
+        """As `_describe`. Raises ModelDown as soon as a model of our own server stands still.
+
+        The test call may wait behind our other calls; only the time in which there are none counts. On a foreign server
+        it may wait for calls of other gateways, which nobody here sees.
+        """
+        if self._server is None or is_fresh:
+            return await self._describe(model)
+        asking = asyncio.create_task(self._describe(model))
+        try:
+            waited_s, awake = 0.0, AwakeTime(asyncio.get_running_loop().time)
+            while not (await asyncio.wait([asking], timeout=TICK_S))[0]:
+                seconds = awake.tick()
+                waited_s += seconds if self._backend.is_idle() else 0.0
+                if waited_s > min(MIN_LIMIT_S, self._config.hang_s):
+                    raise ModelDown(f"{model}: no answer to a test call for {waited_s:.1f} s")
+            return asking.result()
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
     async def _describe(self, model: str) -> About:
         """Asks a model to describe itself. Raises SettingsError when its verb table differs from ours."""
