@@ -88,7 +88,9 @@ def test_half_open_connections_lock_nobody_out(tiny: Bundle, tmp_path: Path, edg
     # the test's own clients have the same address, so the limit of an address is put aside: the limit in all must do
     flags = ["--set", "limits.max_connections_per_address=1000"]
     with service(tiny, tmp_path, "127.0.0.1", *flags, command=LIMITED) as running, ExitStack() as stack:
-        http = stack.enter_context(httpx.Client(base_url=f"http://{running.http}", timeout=30, trust_env=False))
+        kept = httpx.Limits(keepalive_expiry=None)  # by default httpx reconnects after 5 s
+        client = httpx.Client(base_url=f"http://{running.http}", timeout=30, trust_env=False, limits=kept)
+        http = stack.enter_context(client)
         grpc = stack.enter_context(PlanClient(str(running.grpc)))
         assert http.get("/v1/policies").is_success
         assert grpc.plan(observation()).actions.shape == (16, 7)
