@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -67,6 +69,20 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, tritons: list[RunningTrito
     assert running.stop() == 0
 
 
+async def relay(url: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Passes a connection on to a server."""
+    host, port = url.split(":")
+    other_reader, other_writer = await asyncio.open_connection(host, int(port))
+
+    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            target.write(data)
+            await target.drain()
+        target.close()
+
+    await asyncio.gather(pump(reader, other_writer), pump(other_reader, writer), return_exceptions=True)
+
+
 def video_calls(url: str) -> int:
     """The number of calls that the video model has answered, from Triton's statistics."""
     with InferenceServerClient(url) as client:
@@ -88,6 +104,24 @@ def test_plans_of_several_robots_spread_over_the_endpoints(gateway: Server, trit
     assert all(now - then >= 2 for now, then in zip(after, before, strict=True)), (before, after)
     for chunk, expected in zip(together, alone, strict=True):
         np.testing.assert_allclose(chunk.actions, expected, atol=1e-5)
+
+
+async def test_an_endpoint_that_comes_up_later_is_warmed_before_it_gets_plans(
+    tritons: list[RunningTriton], tmp_path: Path
+) -> None:
+    """The gateway starts with an address at which nothing listens. Later a server answers there, and no robot asks."""
+    early, late = tritons
+    (port,) = free_ports(1)
+    urls = f"{early.url},127.0.0.1:{port}"
+    gateway = await asyncio.to_thread(start, tmp_path, "triton", "--triton-url", urls, "--set=triton.canary_s=0.5")
+    try:
+        before = video_calls(late.url)
+        async with await asyncio.start_server(partial(relay, late.url), "127.0.0.1", port):
+            await asyncio.to_thread(until, lambda: video_calls(late.url) >= before + 3, "warm-up plans run on it")
+            with PlanClient(gateway.grpc) as client:
+                await asyncio.to_thread(client.plan, observation(options=OPTIONS))
+    finally:
+        assert await asyncio.to_thread(gateway.stop) == 0
 
 
 def test_a_killed_model_of_a_foreign_server_is_reloaded(gateway: Server, tritons: list[RunningTriton]) -> None:
