@@ -31,13 +31,17 @@ class ProcessExitWatcher:
         """Whether the model's process has exited and no successor is known yet."""
         return model in self._watched and not self._watched[model][0].alive
 
-    def kill(self, model: str) -> None:
-        """Kills a model's process if it is still alive, and stops watching it."""
+    async def kill(self, model: str) -> None:
+        """Kills a model's process if it is still alive, stops watching it, and waits a while until it has ended."""
         if model in self._watched:
-            _, handle = self._watched[model]
+            process, handle = self._watched[model]
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
             self._forget(model)
+            for _ in range(100):  # else its end would be taken for the end of its successor
+                if not process.alive:
+                    break
+                await asyncio.sleep(0.02)
 
     def close(self) -> None:
         for model in list(self._watched):

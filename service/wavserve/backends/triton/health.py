@@ -215,7 +215,7 @@ class Supervisor:
     async def _reload(self, models: tuple[str, ...]) -> None:
         for model in models:
             self._set_up(model, False)
-            self._exit_watcher.kill(model)  # a process that hangs would never unload
+            await self._exit_watcher.kill(model)  # a process that hangs would never unload
             self._backend.give_up(model)
             await self._backend.unload(model, self._config.load_s)
         await self._load(models)
