@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 from wavserve.core.errors import (
     DeadlineExceeded,
@@ -37,13 +36,12 @@ from wavserve.planning.timings import Progress
 from wavserve.policy import digests
 from wavserve.policy.commits import advanced, commit
 from wavserve.policy.execution import PlanExecutor
-from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_retry, answer_to, under_way
+from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_retry
 from wavserve.policy.placement import Placement
+from wavserve.policy.running import RunningPlans
 from wavserve.policy.sessions import CommitResult, Session, SessionStore
 from wavserve.policy.warm_up import WarmUp, warm_up_requests
 from wavserve.scheduling.permits import Permit, Permits
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +86,9 @@ class Policy:
         self._executor = PlanExecutor(parts.spec, parts.digest, parts.version, parts.placement, Normaliser(parts.spec))
         self._warm_up = WarmUp(parts.placement, self._warm)
         self._keeping_warm: asyncio.Task[None] | None = None
-        self._in_flight: dict[str, InFlightPlan] = {}  # by session, or by a key of its own for a plan that opens one
-        self._permits = Permits(parts.max_plans, lambda: len(self._in_flight), self._soonest_s, parts.max_bytes)
+        self._permits = Permits(parts.max_plans, lambda: self.plans_in_flight, self._soonest_s, parts.max_bytes)
+        self._running = RunningPlans(self._run, self._permits.take_over, parts.on_plan, parts.clock)
         self._frame_bytes = sum(camera.height * camera.width * 3 for camera in parts.spec.cameras)
-        self._tasks: set[asyncio.Task[object]] = set()  # running plans, and records being written
 
     @property
     def ready(self) -> bool:
@@ -100,7 +97,7 @@ class Policy:
 
     @property
     def plans_in_flight(self) -> int:
-        return len(self._in_flight)
+        return len(self._running)
 
     async def plan(
         self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
@@ -116,18 +113,7 @@ class Policy:
         key = request.session_id or f"new-{secrets.token_hex(8)}"
         resolved = self._resolve(request, math.inf if deadline is None else deadline, key, permit or Permit())
         with self._counting_errors():
-            while True:
-                in_flight = self._join_or_start(key, resolved)
-                try:
-                    chunk = await self._await(in_flight, resolved.deadline)
-                except (DeadlineExceeded, Overloaded):
-                    by_another = in_flight.resolved.deadline < resolved.deadline
-                    if not by_another or self._parts.clock() >= resolved.deadline:
-                        raise  # else the loop starts the plan again: another caller's earlier deadline ended it
-                else:
-                    return self._answer(in_flight, chunk, resolved.deadline)
-                finally:
-                    self._leave(key, in_flight)
+            return await self._running.answer(key, resolved)
 
     @contextlib.contextmanager
     def reserve(self, deadline: float | None, num_bytes: int = 0) -> Iterator[Permit]:
@@ -180,14 +166,7 @@ class Policy:
         if self._keeping_warm is not None:
             self._keeping_warm.cancel()
         self._parts.placement.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while self._tasks:  # a plan that ends may leave a record to be written
-                    await asyncio.wait(self._tasks)
-        late = list(self._tasks)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await self._running.drain(timeout_s)
 
     def _check_ready(self) -> None:
         if self.ready:
@@ -228,66 +207,6 @@ class Policy:
         requests = warm_up_requests(self.spec, device.planner.forecast.max_slice)
         await self._executor.warm_up(device, [self._resolve(request, math.inf) for request in requests])
 
-    def _join_or_start(self, key: str, resolved: ResolvedRequest) -> InFlightPlan:
-        """The running plan that a request is a retry of, or its own. Raises SequenceConflict and Overloaded."""
-        in_flight, request = self._in_flight.get(key), resolved.request
-        if in_flight is None or in_flight.task.done():
-            in_flight = self._start(key, resolved)
-        elif (in_flight.resolved.request.sequence, in_flight.resolved.content) != (request.sequence, resolved.content):
-            running = under_way(in_flight.resolved.request)
-            raise SequenceConflict("sequence", "one plan at a time in a session", running)
-        if in_flight.resolved is not resolved:
-            resolved.permit.release()  # the running plan has a place of its own
-        in_flight.waiters += 1
-        return in_flight
-
-    def _start(self, key: str, resolved: ResolvedRequest) -> InFlightPlan:
-        self._permits.take_over(resolved.permit)
-        in_flight = self._in_flight[key] = InFlightPlan(resolved)
-        in_flight.task = self._in_background(self._run(in_flight))
-        in_flight.task.add_done_callback(lambda _: self._forget(key, in_flight))
-        return in_flight
-
-    def _leave(self, key: str, in_flight: InFlightPlan) -> None:
-        """A caller stops waiting. Without callers a plan is cancelled, unless it is being committed."""
-        in_flight.waiters -= 1
-        if in_flight.waiters == 0 and not in_flight.committing:
-            in_flight.task.cancel()
-            self._forget(key, in_flight)
-
-    def _forget(self, key: str, in_flight: InFlightPlan) -> None:
-        if self._in_flight.get(key) is in_flight:
-            del self._in_flight[key]
-
-    def _in_background(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_done)
-        return task
-
-    def _on_done(self, task: asyncio.Task[T]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # waiters get the error; asyncio need not report one that nobody waits for
-
-    async def _await(self, in_flight: InFlightPlan, deadline: float) -> ActionChunk:
-        """The plan's answer. At the deadline it waits on only for a commit that has begun, whose outcome decides."""
-        left_s = None if deadline == math.inf else max(deadline - self._parts.clock(), 0.0)
-        await asyncio.wait((in_flight.task,), timeout=left_s)
-        if not in_flight.task.done() and not in_flight.committing:
-            raise in_flight.missed_error(deadline, self._parts.clock())
-        try:
-            return await asyncio.shield(in_flight.task)
-        except DeadlineExceeded as error:
-            if not in_flight.resolved.progress.admitted:
-                raise  # it was refused
-            raise in_flight.missed_error(deadline, self._parts.clock(), error.message) from None
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if caller is not None and caller.cancelling():
-                raise
-            raise NotReady("the service stopped before the plan was made") from None
-
     async def _run(self, in_flight: InFlightPlan) -> ActionChunk:
         resolved, sessions = in_flight.resolved, self._parts.sessions
         session = await self._open_session(resolved.request)
@@ -299,7 +218,7 @@ class Policy:
         match await commit(sessions, advanced(session, resolved, chunk, outcome), resolved.deadline):
             case CommitResult.COMMITTED:
                 if self._parts.keep is not None:
-                    self._in_background(self._keep(self._parts.keep, resolved.request, session, chunk))
+                    self._running.in_background(self._keep(self._parts.keep, resolved.request, session, chunk))
                 return chunk
             case CommitResult.TOO_LATE:
                 raise DeadlineExceeded("the plan was ready too late")
@@ -317,14 +236,6 @@ class Policy:
         if answer is None:
             raise SequenceConflict("session_id", "an unchanged session", _SESSION_CHANGED)
         in_flight.counted = True
-        return answer
-
-    def _answer(self, in_flight: InFlightPlan, chunk: ActionChunk, deadline: float) -> ActionChunk:
-        """The chunk as one caller gets it, by the caller's own deadline. Each plan is counted once."""
-        answer = answer_to(chunk, deadline, self._parts.clock())
-        if not in_flight.counted:
-            in_flight.counted = True
-            self._parts.on_plan(answer)
         return answer
 
     @contextlib.contextmanager
