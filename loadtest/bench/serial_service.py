@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator
 import uvicorn
 
 from loadtest.bench.baselines import PlainPolicy, SerialPolicy
-from wavserve.app.fleet import open_bundle
 from wavserve.app.model_config import runner_config
+from wavserve.app.policy_bundle import open_bundle
 from wavserve.app.serve import assemble
 from wavserve.app.settings import Settings
 from wavserve.bundle import bundle
@@ -66,7 +66,7 @@ async def policy(settings: Settings, path: str) -> AsyncIterator[PolicyProtocol]
         finally:
             await service.close()
     else:
-        opened = await asyncio.to_thread(open_bundle, settings)
+        opened = await asyncio.to_thread(open_bundle, settings.bundle)
         apply_threads(opened.spec, runner_config(settings))
         yield await asyncio.to_thread(PlainPolicy, opened, bundle.digest(opened.folder))
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from wavserve.app.device_config import BackendCapacity, device_config
 from wavserve.app.model_config import model_environment, runner_config, with_dtype
+from wavserve.app.policy_bundle import open_bundle
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import inherited_environment, prepare_to_compute
 from wavserve.backends.base import Backend
 from wavserve.bundle import bundle
-from wavserve.bundle.bundle import Bundle
 from wavserve.core.errors import SettingsError, WavserveError
 from wavserve.core.spec import PolicySpec
 from wavserve.core.verbs import ARENA_OWNER
@@ -115,25 +115,11 @@ def _choose(settings: Settings) -> str:
     return "local"
 
 
-def open_bundle(settings: Settings) -> Bundle:
-    """Loads the bundle that the settings name. A preset is created first when its folder does not exist."""
-    folder = settings.bundle.folder
-    if settings.bundle.path is None and not folder.exists():
-        from wavserve.models.weights import presets
-
-        log.info("creating bundle %s (preset %s, seeded random weights)", folder, settings.bundle.preset)
-        try:
-            presets.create(settings.bundle.preset, folder, settings.bundle.seed)
-        except OSError as error:
-            raise SettingsError(f"bundle.root: cannot create {folder}: {error}") from error
-    return bundle.load(folder)
-
-
 async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend, on_death: OnDeath) -> Fleet:
     from wavserve.backends.local import LocalBackend
     from wavserve.models.runners.loading import load_runners
 
-    opened = await asyncio.to_thread(open_bundle, settings)
+    opened = await asyncio.to_thread(open_bundle, settings.bundle)
     settings = await asyncio.to_thread(with_dtype, settings, opened.spec)
     loaded = await asyncio.to_thread(load_runners, opened, runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
@@ -160,7 +146,7 @@ async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBack
     repository = settings.triton.repository
     if (obstacle := find_obstacle(repository)) is not None:
         raise SettingsError(f"backend.kind: triton-embedded cannot run here: {obstacle}")
-    opened = await asyncio.to_thread(open_bundle, settings)
+    opened = await asyncio.to_thread(open_bundle, settings.bundle)
     settings = await asyncio.to_thread(with_dtype, settings, opened.spec)
     for path in remove_orphans():
         log.info("removed %s, left by a dead process", path)

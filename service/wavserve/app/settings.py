@@ -60,13 +60,22 @@ class BundleSettings(_Section):
     preset: Literal["tiny", "libero", "piper"] = Field(
         default="tiny", description="bundle to serve when bundle.path is none"
     )
-    root: Path = Field(default=Path("bundles"), description="folder in which presets are created")
+    root: OptionalPath = Field(
+        default=None,
+        description="folder in which presets are created; none: bundles, or where the working directory is read-only, "
+        "wavserve/bundles in the user's cache folder",
+    )
     seed: Annotated[int, Field(ge=0)] = Field(default=0, description="seed of a preset's random weights")
 
     @property
     def folder(self) -> Path:
         """Where the bundle is, or will be once the preset is created."""
-        return self.path or self.root / self.preset
+        return self.path or self.presets / self.preset
+
+    @property
+    def presets(self) -> Path:
+        """The folder of presets."""
+        return self.root or Path("bundles")
 
 
 class BackendSettings(_Section):

@@ -68,6 +68,11 @@ def inherited_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
+def cache_folder() -> Path:
+    """This user's folder for what we can make again. It may not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wavserve"
+
+
 def prepare_to_compute() -> None:
     """Sets those variables of `processes.COMPUTE_ENVIRONMENT` that are not set. Call it before torch is imported."""
     processes.prepare_to_compute(os.environ)

@@ -14,7 +14,7 @@ from typing import get_args
 from wavserve.commands import output
 from wavserve.core.spec import Resize
 
-_OUT = "new folder (default: NAME in the setting bundle.root)"
+_OUT = "new folder (default: NAME in the setting bundle.root, or in bundles)"
 _CHECKPOINT = "safetensors file, index of shards, or folder with either"
 _ASSETS = "folder with vae/, text_encoder/ and tokenizer/"
 _DOMAIN = "dataset name in the statistics file; required if the configuration lists several"
@@ -88,7 +88,7 @@ def _create(args: argparse.Namespace) -> int:
     from wavserve.app.settings_sources import load_from_process
     from wavserve.models.weights import presets
 
-    folder = args.out or load_from_process(None).settings.bundle.root / args.preset
+    folder = args.out or load_from_process(None).settings.bundle.presets / args.preset
     presets.create(args.preset, folder, args.seed, _progress_printer(f"making {folder}"))
     output.write(str(folder))
     return 0
