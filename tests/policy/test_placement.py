@@ -10,7 +10,7 @@ import pytest
 from tests.clock import yield_to_loop
 from tests.planning.rig import MakeRig, Rig, RigOptions, example_backend, example_device
 from tests.policy.requests import first
-from wavserve.core.errors import ModelDown, NotReady
+from wavserve.core.errors import CallStuck, ModelDown, NotReady
 from wavserve.planning.device import Device, Health
 from wavserve.policy.placement import Placement
 from wavserve.scheduling.admission import Demand
@@ -138,6 +138,34 @@ async def test_a_plan_whose_models_go_down_starts_again_and_is_the_same(rig: Rig
     with pytest.raises(ModelDown):
         await rig.policy.plan(first())
     assert failures_left >= 90  # it gives up after a few starts
+
+
+async def test_a_plan_whose_own_call_is_stuck_ends_at_once_and_its_neighbour_waits_for_the_repair(
+    make_rig: MakeRig,
+) -> None:
+    """Both have called the same device; the call of the second waits behind the stuck one."""
+    hanging, forever = asyncio.Event(), asyncio.Event()
+    rig = await make_rig(RigOptions(workers=1, depth=1))
+    await rig.policy.plan(first(3))  # now something is known of every call
+
+    async def hang(verb: str) -> None:
+        if verb == "score" and not hanging.is_set():
+            hanging.set()
+            await forever.wait()
+
+    rig.backend.before = hang
+    rig.batcher.on_stuck = lambda model: set_health(rig.device, Health.DOWN)
+    stuck = asyncio.ensure_future(rig.policy.plan(first()))
+    await hanging.wait()
+    neighbour = asyncio.ensure_future(rig.policy.plan(first(2)))
+    await yield_to_loop(50)
+    rig.batcher.judge_calls(1e9)
+    with pytest.raises(CallStuck, match="value_dit: no answer to score"):
+        await stuck
+    set_health(rig.device, Health.UP)
+    assert len((await neighbour).actions)
+    await yield_to_loop(50)
+    assert rig.backend.book.used == 0
 
 
 async def test_a_policy_is_ready_when_it_is_warm_and_a_device_is_up(make_rig: MakeRig) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.clock import ManualClock
 from tests.scheduling.echo import Echo, group, limits, submit
-from wavserve.core.errors import ModelDown
+from wavserve.core.errors import CallStuck, ModelDown
 from wavserve.scheduling.batcher import Batcher
 from wavserve.scheduling.costs import CallKind, Costs
 
@@ -50,9 +50,13 @@ async def test_a_call_that_stands_still_is_given_up_and_its_plan_told_at_once(
     judge(batcher, 0.3)
     assert stuck == ["video_dit"]
     async with asyncio.timeout(10):
-        with pytest.raises(ModelDown):
+        with pytest.raises(
+            CallStuck, match=r"video_dit: no answer to denoise for 2\.[01] s, predicted 0\.1 s"
+        ) as caught:
             await answer
         await submit(batcher)
+    assert caught.value.retryable
+    assert not isinstance(caught.value, ModelDown), "its plan would wait for the repair"
     assert gated.cancelled == [1]
 
 
@@ -64,7 +68,7 @@ async def test_the_limit_follows_the_prediction_and_a_late_answer_frees_its_slot
     assert not stuck
     judge(batcher, 5.0)
     assert stuck == ["video_dit"]
-    assert isinstance((await asyncio.gather(answer, return_exceptions=True))[0], ModelDown)
+    assert isinstance((await asyncio.gather(answer, return_exceptions=True))[0], CallStuck)
     assert not gated.cancelled, "its slots would leak"
     gated.step(9)
     await submit(batcher)
@@ -87,4 +91,4 @@ async def test_the_first_call_of_a_kind_may_take_as_long_as_the_ceiling(batcher:
     assert not stuck
     judge(batcher, 1.0)
     assert stuck == ["value_dit"]
-    assert isinstance((await asyncio.gather(answer, return_exceptions=True))[0], ModelDown)
+    assert isinstance((await asyncio.gather(answer, return_exceptions=True))[0], CallStuck)

@@ -22,6 +22,7 @@
         ├── StaleHandle           the features behind a handle no longer exist; imagine again
         ├── TextMiss              the text keys and values are not cached; send the embedding
         ├── TensorMiss            the receiver does not hold a tensor that was sent by key; send the whole tensor
+        ├── CallStuck             a model call stands still and was given up; the same request again is a new plan
         └── ModelDown             a model or its server is unavailable and is being restarted; plan again afterwards
 
 No status code appears here; `edge/status.py` holds the table.
@@ -179,6 +180,10 @@ class TextMiss(BackendError):
 
 
 class TensorMiss(BackendError):
+    pass
+
+
+class CallStuck(BackendError):
     pass
 
 

@@ -15,20 +15,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wavserve.backends.base import Backend
-from wavserve.core.errors import ArenaFull, BackendError, ModelDown, NotReady, WavserveError
+from wavserve.core.errors import ArenaFull, CallStuck, NotReady, WavserveError
 from wavserve.core.types import Clock, Tensors
 from wavserve.scheduling.arena_slots import HeldSlots
+from wavserve.scheduling.calls import Answer, Call, choose, failed
 from wavserve.scheduling.costs import CallKind, Costs
-from wavserve.scheduling.groups import SampleGroup, join, split
-from wavserve.scheduling.ledger import Rank
-from wavserve.scheduling.meter import Charge, HandedCall, Meter
-from wavserve.system.patience import TICK_S, AwakeTime, limit_s
+from wavserve.scheduling.groups import SampleGroup
+from wavserve.scheduling.meter import Charge, Meter
+from wavserve.scheduling.stuck_calls import StuckCalls
+from wavserve.system.patience import TICK_S, AwakeTime
 from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 
 log = logging.getLogger(__name__)
@@ -72,13 +72,6 @@ class BatcherConfig:
         return self.slice_s / (1 + max(0, self.depth - self.workers))
 
 
-class _Dispatched(NamedTuple):
-    batch: list[SampleGroup]
-    handed: HandedCall
-    rank: Rank
-    """of its most urgent plan"""
-
-
 class Batcher:
     """`run` takes a group and returns its outputs; `start` and `close` start and end the dispatcher."""
 
@@ -100,7 +93,8 @@ class Batcher:
         self._arrivals = itertools.count()
         self._slots = HeldSlots()
         self._work = asyncio.Event()
-        self._calls: dict[asyncio.Task[None], _Dispatched] = {}
+        self._calls: dict[asyncio.Task[None], Call] = {}
+        self._stuck_calls = StuckCalls(costs, config.hang_s)
         self._vital: list[VitalTask] = []
         self.on_stuck: OnStuck = lambda model: None
         self._refusal: str | None = None
@@ -180,13 +174,13 @@ class Batcher:
             while not (batch := await self._next()):
                 self._work.clear()
                 await self._work.wait()
-            handed = self._meter.hand_over(batch[0].verb_info.model)
-            call = asyncio.create_task(self._call(batch, handed))
-            self._calls[call] = _Dispatched(batch, handed, min(group.ticket.rank for group in batch))
-            call.add_done_callback(partial(self._ended, free))
+            call = Call(batch, self._meter.hand_over(batch[0].verb_info.model))
+            task = asyncio.create_task(self._make(call))
+            self._calls[task] = call
+            task.add_done_callback(partial(self._ended, free))
 
-    def _ended(self, free: asyncio.Semaphore, call: asyncio.Task[None]) -> None:
-        del self._calls[call]
+    def _ended(self, free: asyncio.Semaphore, task: asyncio.Task[None]) -> None:
+        del self._calls[task]
         free.release()
         self._work.set()
 
@@ -197,25 +191,10 @@ class Batcher:
         return self._pop()
 
     def _pop(self) -> list[SampleGroup]:
-        """The most urgent group that may run, joined by as many of the same signature as fit.
-
-        Groups whose caller is gone leave the queue here.
-        """
+        """Takes the groups of the next call from the queue. Groups whose caller is gone leave the queue here."""
         self._queue = [group for group in self._queue if not group.future.done()]
-        ready = (group for group in self._queue if not (self._slots.arena_full and group.verb_info.allocates))
-        waiting = sorted(ready, key=lambda group: group.dispatch_order)
-        first = next(filter(self._may_dispatch, waiting), None)
-        if first is None:
-            return []
-        rows = 0
-        batch: list[SampleGroup] = []
-        for group in waiting[waiting.index(first) :]:
-            if batch and (group.signature != first.signature or not self._fits(first.kind, rows + group.rows)):
-                continue
-            batch.append(group)
-            rows += group.rows
-            if not first.verb_info.joinable:
-                break
+        ready = [group for group in self._queue if not (self._slots.arena_full and group.verb_info.allocates)]
+        batch = choose(ready, self._may_dispatch, self._fits)
         taken = set(map(id, batch))
         self._queue = [group for group in self._queue if id(group) not in taken]
         return batch
@@ -235,12 +214,12 @@ class Batcher:
     def _fits(self, kind: CallKind, rows: int) -> bool:
         return rows <= self._config.max_rows and self._costs.fits(kind, rows, self._config.call_s)
 
-    async def _call(self, batch: list[SampleGroup], handed: HandedCall) -> None:
-        """Makes one call and answers its groups. A bug in the accounts fails this call alone, or not even that."""
-        answers = await self._outcome(batch)
-        charge = self._meter.end(handed)
+    async def _make(self, call: Call) -> None:
+        """Makes a call and answers its groups. A bug in the accounts fails this call alone, or not even that."""
+        answers = await call.answers(self._backend)
+        charge = self._meter.end(call.handed)
         began = self._clock() - charge.run_s
-        for group, answer in zip(batch, answers, strict=True):
+        for group, answer in zip(call.groups, answers, strict=True):
             try:
                 self._settle(group, answer)
                 if group.future.done() and group.on_call is not None:
@@ -248,30 +227,12 @@ class Batcher:
             except Exception as error:
                 log.exception("%s: a call could not be accounted for", group.verb)
                 if not group.future.done():
-                    self._answer(group, _failed(group.verb, error))
+                    self._answer(group, failed(group.verb, error))
         try:
-            self._account(batch, answers, charge)
-            self._on_call(batch[0].verb, len(batch), sum(group.rows for group in batch), charge.run_s)
+            self._account(call, answers, charge)
+            self._on_call(call.verb, len(call.groups), call.rows, charge.run_s)
         except Exception:
-            log.exception("%s: a call could not be accounted for", batch[0].verb)
-
-    async def _outcome(self, batch: list[SampleGroup]) -> list[Tensors | WavserveError]:
-        """Each group's outputs or typed error."""
-        verb = batch[0].verb
-        running = asyncio.create_task(self._run(batch))
-        if not batch[0].verb_info.allocates:  # a call that allocates is never cancelled: its slots would leak
-            for group in batch:
-                group.future.add_done_callback(partial(_stop_if_unwanted, running, batch))
-        await asyncio.wait([running])
-        try:
-            return split(verb, running.result(), len(batch))
-        except asyncio.CancelledError:  # mostly because every caller is gone; the model keeps nothing of the call
-            return [BackendError(f"{verb}: the call was cancelled")] * len(batch)
-        except WavserveError as error:
-            return [error] * len(batch)
-        except Exception as error:
-            log.exception("%s: a call failed", verb)
-            return [_failed(verb, error)] * len(batch)
+            log.exception("%s: a call could not be accounted for", call.verb)
 
     async def _watch_calls(self) -> None:
         awake = AwakeTime(self._clock)
@@ -280,47 +241,27 @@ class Batcher:
             self.judge_calls(awake.tick())
 
     def judge_calls(self, seconds: float) -> None:
-        """Gives up the calls that stand still, so that their plans wait no longer."""
-        for batch, handed, _ in list(self._calls.values()):
-            if handed.runs and not handed.stuck:
-                handed.awake_s += seconds
-                handed.stuck = handed.awake_s > self._limit_s(batch)
-                if handed.stuck:
-                    self._give_up(batch, handed)
+        """Gives up the calls that stand still, so that their plans wait no longer. `seconds`: since the last time."""
+        for call, why in self._stuck_calls.newly_stuck(list(self._calls.values()), seconds):
+            log.error("%s", why)
+            self.on_stuck(call.handed.model)
+            for group in call.groups:  # the backend's call is cancelled with its last caller, unless it allocates
+                if not group.future.done():
+                    self._answer(group, CallStuck(why))
 
-    def _limit_s(self, batch: list[SampleGroup]) -> float:
-        """How long a call may run. A kind that ran once at most may still have something to load."""
-        kind, rows = batch[0].kind, sum(group.rows for group in batch)
-        if self._costs.num_calls(kind) < 2:
-            return self._config.hang_s
-        return limit_s(max(self._costs.seconds(kind, rows), self._costs.wall_s(kind)), self._config.hang_s)
-
-    def _give_up(self, batch: list[SampleGroup], handed: HandedCall) -> None:
-        log.error("%s: no answer to %s for %.1f s, much longer than usual", handed.model, batch[0].verb, handed.awake_s)
-        self.on_stuck(handed.model)
-        for group in batch:  # the backend's call is cancelled with its last caller, unless it allocates
-            if not group.future.done():
-                self._answer(group, ModelDown(f"{handed.model}: no answer for {handed.awake_s:.1f} s"))
-
-    async def _run(self, batch: list[SampleGroup]) -> Tensors:
-        # a call that allocates is short, and is not cut at a deadline: see `_call`
-        latest = math.inf if batch[0].verb_info.allocates else max(group.ticket.deadline for group in batch)
-        return await self._backend.run(batch[0].verb, join(batch), latest)
-
-    def _account(self, batch: list[SampleGroup], answers: Sequence[Tensors | WavserveError], charge: Charge) -> None:
+    def _account(self, call: Call, answers: Sequence[Answer], charge: Charge) -> None:
         """Charges the plans of a call with its device seconds; a call without a failed group updates the cost model.
 
         A failed group is charged too, and its work stays part of the plan's remaining work.
         """
-        kind, rows = batch[0].kind, sum(group.rows for group in batch)
-        failed = [isinstance(answer, WavserveError) for answer in answers]
-        for group, has_failed in zip(batch, failed, strict=True):
-            predicted_s = 0.0 if has_failed else self._costs.seconds(kind, group.rows)
-            group.ticket.charge(predicted_s, charge.used_s * group.rows / rows)
-        if not any(failed) and charge.ran:
-            self._costs.measured(kind, rows, charge.used_s, charge.run_s)
+        errors = [isinstance(answer, WavserveError) for answer in answers]
+        for group, is_error in zip(call.groups, errors, strict=True):
+            predicted_s = 0.0 if is_error else self._costs.seconds(call.kind, group.rows)
+            group.ticket.charge(predicted_s, charge.used_s * group.rows / call.rows)
+        if not any(errors) and charge.ran:
+            self._costs.measured(call.kind, call.rows, charge.used_s, charge.run_s)
 
-    def _settle(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:
+    def _settle(self, group: SampleGroup, answer: Answer) -> None:
         """Updates the held slots and answers the group; a full arena queues the group again."""
         if isinstance(answer, ArenaFull):
             self._wait_for_arena(group)
@@ -341,24 +282,11 @@ class Batcher:
         self._slots.arena_full = False
         self._work.set()
 
-    def _answer(self, group: SampleGroup, answer: Tensors | WavserveError) -> None:
+    def _answer(self, group: SampleGroup, answer: Answer) -> None:
         if group.future.done():  # its own caller cancelled it, or its call was stuck
-            is_given_up = group.future.cancelled() or isinstance(group.future.exception(), ModelDown)
+            is_given_up = group.future.cancelled() or isinstance(group.future.exception(), CallStuck)
             assert is_given_up, "a group was answered twice"
         elif isinstance(answer, WavserveError):
             group.future.set_exception(answer)
         else:
             group.future.set_result(answer)
-
-
-def _stop_if_unwanted(running: asyncio.Task[Tensors], batch: list[SampleGroup], _: object) -> None:
-    """Cancels a call when the last caller of its groups is gone."""
-    if all(group.future.done() for group in batch):
-        running.cancel()
-
-
-def _failed(verb: str, error: Exception) -> BackendError:
-    """What the callers of a call get when it met a bug."""
-    failure = BackendError(f"{verb} failed: {type(error).__name__}: {error}")
-    failure.__cause__ = error
-    return failure

@@ -6,7 +6,7 @@ Knows tensors and verbs, and nothing of when a call is made.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,7 +73,7 @@ class SampleGroup:
             raise BackendError(f"{self.verb}: handles: expected integers [N 2], got {handles.dtype} {handles.shape}")
 
 
-def join(batch: list[SampleGroup]) -> dict[str, NDArray[Any]]:
+def join(batch: Sequence[SampleGroup]) -> dict[str, NDArray[Any]]:
     """Stacks groups along a new leading axis G; parameters become int32 `[G, 1]`."""
     first = batch[0]
     tensors = {name: np.stack([group.tensors[name] for group in batch]) for name in first.tensors}
