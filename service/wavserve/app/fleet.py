@@ -199,7 +199,7 @@ async def _behind_triton(
     try:
         about = await _first_up(supervisors, triton.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
-        num_slots = min(each.num_slots for each in supervisors if each.num_slots is not None)
+        num_slots = min(each.models.num_slots for each in supervisors if each.models.num_slots is not None)
         workers = settings.backend.workers or (MODELS_AT_ONCE_ON_CPU if about.device == "cpu" else 1)
         size = BackendCapacity(num_slots, workers, one_call_per_model=True)
         devices = [_device(settings, spec, wrap_backend(backend), metrics, size) for backend in backends.values()]
@@ -207,7 +207,7 @@ async def _behind_triton(
         await asyncio.gather(*(each.close() for each in supervisors))
         raise
     for device, watched in zip(devices, supervisors, strict=True):
-        watched.expect(digest, device.planner.forecast.max_slice)
+        watched.models.expect(digest, device.planner.forecast.max_slice)
         device.health = partial(_health, watched)
         device.generation = partial(_generation, watched)
         device.batcher.on_stuck = watched.on_stuck
@@ -238,7 +238,7 @@ async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About
         for each in list(pending):
             try:
                 await each.start()
-                answered = answered or each.about[ARENA_OWNER]
+                answered = answered or each.models.about[ARENA_OWNER]
             except SettingsError:
                 raise  # waiting changes neither our settings nor the version of Triton
             except WavserveError as error:
@@ -262,14 +262,14 @@ def _stop_repairs(supervisors: Sequence[Supervisor]) -> None:
 
 
 def _health(supervisor: Supervisor) -> Health:
-    if supervisor.serves_wrong_policy:
+    if supervisor.models.serves_wrong_policy:
         return Health.WRONG_POLICY
-    return Health.UP if supervisor.up and supervisor.fits else Health.DOWN
+    return Health.UP if supervisor.models.up and supervisor.models.fits else Health.DOWN
 
 
 def _generation(supervisor: Supervisor) -> object:
     """The processes of an endpoint's models."""
-    return {model: about.process for model, about in supervisor.about.items()}
+    return {model: about.process for model, about in supervisor.models.about.items()}
 
 
 def _may_be_on_gpu(device: str) -> bool:
@@ -279,7 +279,7 @@ def _may_be_on_gpu(device: str) -> bool:
 
 def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
     """Arena slots in use and in all, as the models last reported: up to one `triton.canary_s` ago."""
-    arenas = [about.arena for each in supervisors for about in each.about.values() if about.arena is not None]
+    arenas = [about.arena for each in supervisors for about in each.models.about.values() if about.arena is not None]
     return sum(arena["used"] for arena in arenas), sum(arena["slots"] for arena in arenas)
 
 

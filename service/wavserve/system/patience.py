@@ -5,7 +5,9 @@ Knows seconds and a clock, and nothing of what was asked.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 MIN_LIMIT_S = 2.0
 """Nothing counts as stuck sooner: a busy machine may hold up anything for a moment."""
@@ -34,3 +36,17 @@ class AwakeTime:
         """The awake seconds since the last tick."""
         before, self._at = self._at, self._clock()
         return min(self._at - before, 2 * TICK_S)
+
+
+async def answered_within(work: asyncio.Future[Any], limit_s: float, counts: Callable[[], bool] = lambda: True) -> bool:
+    """Whether `work` ends before this process was awake for `limit_s`. It runs on if not.
+
+    Only the time in which `counts` is true is counted.
+    """
+    waited_s, awake = 0.0, AwakeTime(asyncio.get_running_loop().time)
+    while not (await asyncio.wait([work], timeout=TICK_S))[0]:
+        seconds = awake.tick()
+        waited_s += seconds if counts() else 0.0
+        if waited_s > limit_s:
+            return False
+    return True

@@ -39,6 +39,8 @@ class FakeTriton:
         self.idle, self.live = True, True
         self.hanging: set[str] = set()
         """models that do not answer"""
+        self.wedged: set[str] = set()
+        """requests that Triton never ends, such as `load encoder`"""
         self._device = device
         self._ended, self._child_died = asyncio.Event(), asyncio.Event()
 
@@ -56,7 +58,7 @@ class FakeTriton:
 
     async def load(self, model: str, timeout_s: float) -> None:
         self.calls.append(f"load {model}")
-        await asyncio.sleep(0)
+        await self._wedge(f"load {model}")
         if model in self.dying:
             self._child_died.set()
             await asyncio.Event().wait()
@@ -67,6 +69,7 @@ class FakeTriton:
 
     async def unload(self, model: str, timeout_s: float) -> None:
         self.calls.append(f"unload {model}")
+        await self._wedge(f"unload {model}")
         self.loaded[model] = False
 
     def give_up(self, model: str, test_calls: bool = True) -> None:
@@ -80,6 +83,11 @@ class FakeTriton:
 
     async def reconnect(self, url: str) -> None:
         self.calls.append(f"reconnect {url}")
+
+    async def _wedge(self, request: str) -> None:
+        await asyncio.sleep(0)
+        if request in self.wedged:
+            await asyncio.Event().wait()
 
     def _fail(self) -> None:
         if self.failures:
@@ -104,6 +112,9 @@ class FakeTriton:
         await self._child_died.wait()
         self._child_died.clear()
         return "a model's process ended by signal 9"
+
+    def tail(self) -> str:
+        return "the end of the log"
 
     async def stop(self) -> None:
         self.kill()
@@ -132,7 +143,7 @@ async def watched(
     if not is_owned:
         triton.loaded = dict.fromkeys(MODELS, True)
     await supervisor.start()
-    assert supervisor.up
+    assert supervisor.models.up
     triton.calls.clear()
     changes.clear()
     try:

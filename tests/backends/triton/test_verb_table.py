@@ -65,7 +65,7 @@ async def test_a_start_with_another_verb_table_fails(is_owned: bool, verbs: Mapp
     await supervisor.close()
     assert (listed(verbs) or "of an older version") in refused.value.message
     assert listed(OWN) in refused.value.message
-    assert not supervisor.up
+    assert not supervisor.models.up
 
 
 @pytest.mark.parametrize("is_owned", [True, False])
@@ -78,14 +78,14 @@ async def test_a_model_that_changes_its_verb_table_is_marked_down_and_logged_onc
         await until(lambda: ("value_dit", False) in endpoint.changes)
         asked = endpoint.triton.num_described["value_dit"]
         await until(lambda: endpoint.triton.num_described["value_dit"] >= asked + 4)
-        assert not endpoint.supervisor.up
+        assert not endpoint.supervisor.models.up
         assert ("value_dit", True) not in endpoint.changes
         refusals = [record for record in caplog.records if "value_dit has the verbs" in record.getMessage()]
         assert [record.levelname for record in refusals] == ["ERROR"]
         assert listed(OWN) in refusals[0].getMessage()
         assert endpoint.triton.calls == [], "a reload brings back the same version"
         endpoint.triton.verbs = {}
-        await until(lambda: endpoint.supervisor.up)
+        await until(lambda: endpoint.supervisor.models.up)
 
 
 def test_a_newer_versions_facts_do_not_hide_that_it_is_another_version() -> None:
@@ -100,7 +100,7 @@ async def test_a_refused_model_that_then_fails_is_repaired() -> None:
         await until(lambda: ("value_dit", False) in endpoint.changes)
         endpoint.triton.verbs = {}
         endpoint.triton.loaded["value_dit"] = False
-        await until(lambda: endpoint.supervisor.up)
+        await until(lambda: endpoint.supervisor.models.up)
         assert "load value_dit" in endpoint.triton.calls
 
 
