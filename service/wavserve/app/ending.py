@@ -29,9 +29,10 @@ class Ending:
     A signal that is ignored already, as SIGHUP below `nohup`, stays ignored.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, close_within_s: float = CLOSE_WITHIN_S) -> None:
+        self._close_within_s = close_within_s
         self.died: str | None = None
-        self._event = asyncio.Event()
+        self._event, self._death = asyncio.Event(), asyncio.Event()
         for signum in STOP_SIGNALS:
             if signal.getsignal(signum) is not signal.SIG_IGN:
                 asyncio.get_running_loop().add_signal_handler(signum, self._event.set)
@@ -45,6 +46,7 @@ class Ending:
     def on_death(self, name: str) -> None:
         """An `OnDeath`: ends the service at once."""
         self.died = self.died or name
+        self._death.set()
         self._event.set()
 
     async def wait(self) -> None:
@@ -62,11 +64,14 @@ class Ending:
         return None
 
     async def close(self, closing: Coroutine[Any, Any, None]) -> None:
-        """Closes the service's parts. After a death that may hang, and then the process exits with code 1 at once."""
-        task = asyncio.create_task(closing)
-        await asyncio.wait([task], timeout=None if self.died is None else CLOSE_WITHIN_S)
+        """Closes the service's parts. A part that died, also meanwhile, may hang: after `close_within_s` the process
+        exits with code 1."""
+        task, death = asyncio.create_task(closing), asyncio.create_task(self._death.wait())
+        await asyncio.wait([task, death], return_when=asyncio.FIRST_COMPLETED)
+        death.cancel()
+        await asyncio.wait([task], timeout=self._close_within_s)
         if not task.done():
-            log.critical("the service did not close within %.0f s: exiting", CLOSE_WITHIN_S)
+            log.critical("the service did not close within %.0f s: exiting", self._close_within_s)
             logging.shutdown()
             os._exit(1)  # threads that hang would hold up every other exit
         task.result()

@@ -27,9 +27,10 @@ from wavserve.core.verbs import ARENA_OWNER
 from wavserve.planning.device import Device, Health
 from wavserve.policy.placement import Placement
 from wavserve.system.telemetry import Metrics
-from wavserve.system.vital_tasks import OnDeath, ignore_death
+from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 
 if TYPE_CHECKING:
+    from wavserve.backends.local import LocalBackend
     from wavserve.backends.triton.client import About
     from wavserve.backends.triton.health import Supervisor
     from wavserve.backends.triton.server import TritonServer
@@ -123,11 +124,13 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
     settings = await asyncio.to_thread(with_dtype, settings, opened.spec)
     loaded = await asyncio.to_thread(load_runners, opened, runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
-    backend, book = LocalBackend(loaded.runners, loaded.workers), loaded.arena.book
+    changed = asyncio.Event()
+    backend, book = LocalBackend(loaded.runners, loaded.workers, changed.set), loaded.arena.book
     size = BackendCapacity(book.num_slots, loaded.workers, one_call_per_model=False)
     device = _device(settings, opened.spec, wrap_backend(backend), metrics, size)
+    watch = watch_local(device, backend, settings.triton.hang_s, on_death)
     device.batcher.start(on_death)
-    placement = Placement([device], settings.limits.repair_s)
+    placement = Placement([device], settings.limits.repair_s, changed)
     return Fleet(
         spec=opened.spec,
         digest=digest,
@@ -135,8 +138,15 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
         placement=placement,
         slots=lambda: (book.used, book.num_slots),
         stop_repairs=lambda: None,
-        closers=[backend.close],
+        closers=[backend.close, watch.stop],
     )
+
+
+def watch_local(device: Device, backend: LocalBackend, hang_s: float, on_death: OnDeath) -> VitalTask:
+    """Takes a device down while a call in this process stands still; after `hang_s` of that, the watch dies."""
+    device.health = lambda: Health.UP if backend.up else Health.DOWN
+    device.batcher.on_stuck = backend.on_stuck
+    return VitalTask(backend.watch(hang_s), "the runner of the models", on_death)
 
 
 async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend, on_death: OnDeath) -> Fleet:

@@ -132,7 +132,11 @@ class TritonSettings(_Section):
     canary_s: Seconds = Field(
         default=1.0, description="time between two test calls to a model that show whether it works"
     )
-    hang_s: Seconds = Field(default=60.0, description="a model that does not answer for this long is restarted")
+    hang_s: Seconds = Field(
+        default=60.0,
+        description="a model that does not answer for this long is restarted; with backend.kind local: a call that "
+        "stands still for this long ends the service",
+    )
     load_s: Seconds = Field(default=600.0, description="longest time that loading a model may take")
     max_repairs: Positive = Field(
         default=3, description="failed repairs in a row after which the embedded Triton is restarted"
