@@ -1,8 +1,7 @@
 """Binds the addresses of both edges before anything is loaded, and says how many connections this process can hold.
 
-An address that cannot be used ends the start at once.
-The sockets stay bound while the models are loaded. Nobody can take the ports meanwhile, and a robot that connects is
-refused, because they do not listen yet.
+An address that cannot be used ends the start at once. The sockets stay bound while the models are loaded: no other
+process can take the ports, and a robot that connects is refused, because the sockets do not listen yet.
 """
 
 from __future__ import annotations

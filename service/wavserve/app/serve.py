@@ -25,7 +25,7 @@ from wavserve.core.messages import ActionChunk
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
 from wavserve.edge.http.connections import ConnectionLimits
-from wavserve.edge.http.server import HttpServer, create_http_server, log_accept_errors_seldom
+from wavserve.edge.http.server import HttpServer, create_http_server, throttle_accept_errors
 from wavserve.edge.limits import EdgeLimits
 from wavserve.policy.policy import Policy, PolicyParts
 from wavserve.policy.records import Recorder
@@ -96,11 +96,11 @@ async def assemble(
 async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> None:
     """Runs both edges until SIGINT, SIGTERM or SIGHUP, then drains: it refuses new plans and answers those under way.
 
-    Raises BundleError, SettingsError (a port in use), the error of a warm-up plan that failed, and NotReady when a part
-    died without which the service is of no use: then it answers everybody and ends at once.
+    Raises BundleError, SettingsError (a port in use), the error of a warm-up plan that failed, and NotReady when a
+    vital part died: then it answers everybody and ends at once.
     """
     configure_logging(settings.log.level, settings.log.format)
-    log_accept_errors_seldom(asyncio.get_running_loop())
+    throttle_accept_errors(asyncio.get_running_loop())
     listening = _bind(settings)
     ending = Ending()
     service = await ending.unless_ended(assemble(settings, wrap_backend, ending.on_death))

@@ -134,8 +134,9 @@ class TritonSettings(_Section):
     )
     hang_s: Seconds = Field(
         default=60.0,
-        description="a model that does not answer for this long is restarted; with backend.kind local: a call that "
-        "stands still for this long ends the service",
+        description="longest time that a model may take to answer before it is restarted; a call whose time is "
+        "predicted may take five times as long, and 2 s at least. With backend.kind local, a call that takes hang_s "
+        "ends the service",
     )
     load_s: Seconds = Field(default=600.0, description="longest time that loading a model may take")
     max_repairs: Positive = Field(

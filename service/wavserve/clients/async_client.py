@@ -49,7 +49,7 @@ class AsyncPlanClient:
         return await self._call(policy_call(name), timeout_s)
 
     async def close(self) -> None:
-        """Ends the calls under way with ClientClosed, and refuses others so."""
+        """Ends the calls under way, and refuses later ones, with ClientClosed."""
         for channel in self._link.close():
             await channel.close()
 

@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 from wavserve.core.address import ADDRESS, parse_address
 from wavserve.core.channels import MAX_BACKOFF_S, RECONNECT, SCHEMES, Options, proxy_option
 from wavserve.core.errors import ClientClosed, DeadlineExceeded, InvalidRequest, NotReady, WavserveError, shown
+from wavserve.core.types import Clock
 
-Clock = Callable[[], float]
 Channel = TypeVar("Channel")
 
 

@@ -53,7 +53,7 @@ class PlanClient:
         return self._call(policy_call(name), timeout_s)
 
     def close(self) -> None:
-        """Ends the calls under way with ClientClosed, and refuses others so."""
+        """Ends the calls under way, and refuses later ones, with ClientClosed."""
         for channel in self._link.close():
             channel.close()
 

@@ -10,6 +10,9 @@ from dataclasses import fields, replace
 from wavserve.core.errors import InvalidRequest, shown
 from wavserve.core.spec import MODES, PlannerBounds, PlannerConfig
 
+_MAX_NUMBER = 1e300
+_TYPES = {bool: "true or false", int: "an integer", float: "a finite number", str: "a text"}
+
 
 def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[str, object]) -> PlannerConfig:
     """The planner settings of one request: its options replace the bundle's defaults. Mode `off` has no iterations.
@@ -29,10 +32,6 @@ def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[
     return config
 
 
-_MAX_NUMBER = 1e300
-_TYPES = {bool: "true or false", int: "an integer", float: "a finite number", str: "a text"}
-
-
 def _check_type(name: str, value: object, default: object) -> None:
     if isinstance(default, bool) or isinstance(value, bool):
         ok = isinstance(value, bool) and isinstance(default, bool)
@@ -44,10 +43,9 @@ def _check_type(name: str, value: object, default: object) -> None:
         raise InvalidRequest(f"planner.{name}", _TYPES[type(default)], shown(value))
 
 
-def _check_bounds(config: PlannerConfig, bounds: PlannerBounds) -> None:
-    if config.mode not in MODES:
-        raise InvalidRequest("planner.mode", f"one of {', '.join(MODES)}", shown(config.mode))
-    ranges: dict[str, tuple[float, float]] = {
+def option_ranges(bounds: PlannerBounds) -> dict[str, tuple[float, float]]:
+    """The lowest and the highest value of each option that is a number."""
+    return {
         "num_iterations": (0, bounds.max_iterations),
         "num_video_samples": (1, bounds.max_video_samples),
         "num_value_samples": (1, bounds.max_value_samples),
@@ -59,7 +57,12 @@ def _check_bounds(config: PlannerConfig, bounds: PlannerBounds) -> None:
         "value_elite_fraction": (0.0, 1.0),
         "early_stop": (0.0, 1.0),
     }
-    for name, (low, high) in ranges.items():
+
+
+def _check_bounds(config: PlannerConfig, bounds: PlannerBounds) -> None:
+    if config.mode not in MODES:
+        raise InvalidRequest("planner.mode", f"one of {', '.join(MODES)}", shown(config.mode))
+    for name, (low, high) in option_ranges(bounds).items():
         value = getattr(config, name)
         if not low <= value <= high:
             raise InvalidRequest(f"planner.{name}", f"{low} to {high}", value)

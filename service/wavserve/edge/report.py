@@ -68,7 +68,7 @@ def log_refusal(problem: ErrorReport, edge: str, level: int = logging.INFO) -> N
 
 
 def http_problem(code: int, detail: str) -> ErrorReport:
-    """The report of a failure that HTTP itself names: no such path, a late head. Does not log it."""
+    """The report of a failure for which HTTP has a status and we have no error: an unknown path. Does not log it."""
     status = http_status(code)
     name = status.title.lower().replace(" ", "-")
     return ErrorReport(new_error_id(), name, status, safe_text(detail, MAX_DETAIL_CHARS), code in _RETRYABLE)
@@ -101,7 +101,8 @@ def report(error: Exception, edge: str) -> ErrorReport:
         actual=safe_text(bad.actual) if bad else None,
         facts=_facts(error),
     )
-    log_refusal(problem, edge, logging.DEBUG if isinstance(error, NotReady) else logging.INFO)  # who waits asks often
+    asked_often = isinstance(error, NotReady)  # by clients that wait for the service
+    log_refusal(problem, edge, logging.DEBUG if asked_often else logging.INFO)
     return problem
 
 

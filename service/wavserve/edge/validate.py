@@ -25,7 +25,7 @@ _MAX_COUNT = 2**63 - 1
 
 
 def check(observation: Observation, spec: PolicySpec) -> Array:
-    """Makes these checks and returns the state `[S]` as float32. Raises InvalidRequest or a child of it."""
+    """Checks an observation and returns its state `[S]` as float32. Raises InvalidRequest or a child of it."""
     check_policy(observation.policy, spec)
     if observation.session_id is not None:
         check_session_id(observation.session_id)

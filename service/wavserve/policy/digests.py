@@ -15,7 +15,7 @@ from wavserve.policy.sessions import FrameMemory
 def input_digests(request: PlanRequest) -> dict[str, str]:
     """A digest of each decoded image, of the state and of the instruction.
 
-    Hashing images takes time, so a digest that the request has already is not made again.
+    Hashing images takes time, so a digest that the request already has is reused.
     """
     known = request.image_digests
     images = {name: known.get(name) or image_digest(image) for name, image in sorted(request.images.items())}

@@ -1,6 +1,6 @@
 """One plan on a device: from a resolved request and its session to actions in the policy's units and a receipt.
 
-It does not decide whether there is a plan to make, and it commits nothing: both are the policy's.
+The policy decides whether a plan is made, and commits the session. This module does neither.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class PlanExecutor:
                             outcome = await self._execute_on(device, resolved, session, ticket)
                             break
                     except ModelDown as error:
-                        gone = error
+                        failure = error
             else:
-                raise gone
+                raise failure
         receipt = self._receipt(resolved, outcome)
         chunk = action_chunk(self.spec, session.id, resolved.request, outcome.actions, receipt, outcome.imagined)
         return chunk, outcome

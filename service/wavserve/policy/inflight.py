@@ -1,4 +1,4 @@
-"""A request with its decisions, the plan that runs for it, and what its callers are answered: a retry, too.
+"""A resolved request, the plan that runs for it, and the answers to its callers, retries included.
 
 Knows sessions and requests, and nothing of how a plan is executed.
 """
@@ -53,7 +53,7 @@ class InFlightPlan:
     task: asyncio.Task[ActionChunk] = field(init=False)
     waiters: int = 0
     committing: bool = False
-    """whether the commit has begun, and with it only the store knows the outcome"""
+    """whether the commit has begun; from then on only the store decides the outcome"""
     counted: bool = False
     """whether its answer is in the metrics; an answer from the session was counted before"""
 

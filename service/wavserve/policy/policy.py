@@ -186,7 +186,7 @@ class Policy:
         device = self._parts.placement.least_loaded()
         if device is None or deadline is None:
             return lambda: None
-        # mode off alone would do; merge_options, which sets K to 0 for it, is not called here
+        # K is set to 0 here because merge_options, which does so for mode off, is not called
         smallest = replace(self.spec.planner, mode="off", num_iterations=0, estimate_value=False)
         admission = device.planner.admission
         return partial(admission.leave, admission.admit(device.planner.demand("", smallest, 0), deadline))

@@ -31,21 +31,21 @@ def warm_up_requests(spec: PolicySpec, max_slice: int) -> Iterator[PlanRequest]:
     They make every call of a plan, with iterations where the bounds allow any, and have one slice of samples.
     """
     bounds = spec.bounds
-    most = min(1, bounds.max_iterations) if bounds.max_video_samples > 1 else 0
-    samples = max(min(spec.planner.num_video_samples, max_slice), 1 + most)  # an iteration needs two samples
+    iterations = min(1, bounds.max_iterations) if bounds.max_video_samples > 1 else 0
+    samples = max(min(spec.planner.num_video_samples, max_slice), 1 + iterations)  # an iteration needs two samples
     options: dict[str, object] = {
         "num_video_samples": samples,
         "video_elite_fraction": 1.0,
         "value_elite_fraction": 1.0,
     }
-    if most and spec.planner.mode in ("off", *CONTROL_MODES):
+    if iterations and spec.planner.mode in ("off", *CONTROL_MODES):
         options["mode"] = "paper"  # a request may ask for it
-    if samples * spec.planner.num_value_samples < 2 and most:
+    if samples * spec.planner.num_value_samples < 2 and iterations:
         options["num_value_samples"] = 2
     images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in spec.cameras}
     state = np.mean(accepted_range(spec.state.norm), axis=0).astype(np.float32)
-    for iterations in (most, most, 0):
-        merged = {**options, "num_iterations": iterations}
+    for num_iterations in (iterations, iterations, 0):
+        merged = {**options, "num_iterations": num_iterations}
         yield PlanRequest(images=images, state=state, instruction="a", seed=0, options=merged)
 
 

@@ -64,7 +64,9 @@ class Admission:
         """
         left_s = deadline - self._clock()
         if demand.least_s > left_s:
-            raise DeadlineExceeded(f"{left_s:.3f} s are left, and a plan takes {demand.least_s:.3f} s at the least")
+            raise DeadlineExceeded(
+                f"{max(left_s, 0.0):.3f} s are left, and a plan takes {demand.least_s:.3f} s at the least"
+            )
         self._shares.check(demand.robot, deadline)
         idle_s = max(demand.floor.device_s, demand.floor.wall_s) + self._ledger.lateness.margin_s
         if idle_s > left_s:  # other plans are not the cause: the device itself is slow now

@@ -1,4 +1,4 @@
-"""Places for plans: those that run, and those kept for requests that are still being read. And the bytes of both.
+"""Counts the places and bytes of plans that run and of requests that are still being read.
 
 A request gets its permit when its headers are known. The plan takes the place over when it starts. A request that is
 read too slowly loses its place, so that it cannot keep it from others. Its bytes count from when they arrive until the

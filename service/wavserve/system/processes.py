@@ -1,4 +1,4 @@
-"""Identity of processes, files named after their owner, and the settings of processes that compute.
+"""Identity of processes, files named after their owner, settings of processes that compute, and free ports.
 
 The kernel reuses a pid, but never the pair of pid and start time. Works in full on Linux only: without /proc every
 process counts as alive, which is safe where processes share nothing. Knows nothing of models.
@@ -38,7 +38,7 @@ _START_FIELD = 19  # index after the command's name in /proc/PID/stat; the value
 _EXIT_CODE_FIELD = 49
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Signals that stop a service; whoever stops one may send them to all its processes at once."""
+"""Signals that stop a service. A terminal or an init system may send them to all of its processes at once."""
 
 NICENESS = 5
 """Niceness of a model's process on a CPU.
@@ -113,7 +113,7 @@ def ended_children(parent: int) -> dict[int, int]:
 
 @contextlib.contextmanager
 def stop_signals_blocked() -> Iterator[None]:
-    """Blocks STOP_SIGNALS in this thread. A process that it starts meanwhile, and all below it, never see them."""
+    """Blocks STOP_SIGNALS in this thread. Processes that it starts meanwhile, and their descendants, never get them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield

@@ -1,6 +1,6 @@
-"""Tasks without which the process is of no use: when one ends by itself, that is reported and never silent.
+"""Vital tasks: the process cannot do without them. When one ends by itself, the log and a callback are told.
 
-Knows nothing of what a task does, and leaves the consequence of its death to a callback.
+Knows nothing of what a task does. The callback decides what follows from its death.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Limits of a serialized request, checked before protobuf builds anything from it: two bytes can encode a whole image.
+"""Limits of a serialized request. They are checked before protobuf builds anything from it.
 
-Walks over the fields of the request and of its images and looks at their lengths alone. Everything but an image's
-data is small.
+Two bytes on the wire can become a whole `Image` message, so a small request could take much memory. The check walks
+over the fields of the request and of its images, and reads only their lengths. Only an image's data may be long.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def check_plan_request(raw: bytes) -> None:
     check_outline(len(raw) - data_bytes)
 
 
-def check_outline(num_bytes: int, most: int = MAX_OUTLINE_BYTES) -> None:
+def check_outline(num_bytes: int, max_bytes: int = MAX_OUTLINE_BYTES) -> None:
     """Raises TooLarge for a request of too many bytes besides its images' data."""
-    if num_bytes > most:
-        raise TooLarge("request", f"at most {most} bytes besides the images' data", num_bytes)
+    if num_bytes > max_bytes:
+        raise TooLarge("request", f"at most {max_bytes} bytes besides the images' data", num_bytes)
 
 
-def _check_length(names: Mapping[int, str], field: Span, long: int | None = None) -> int:
-    """The bytes of the field `long`, else 0. Raises TooLarge for any other field that is long."""
+def _check_length(names: Mapping[int, str], field: Span, long_field: int | None = None) -> int:
+    """The bytes of the field numbered `long_field`, else 0. Raises TooLarge for any other field that is long."""
     number, start, end = field
-    if number == long:
+    if number == long_field:
         return end - start
     if end - start > MAX_TEXT_BYTES:
         raise TooLarge(names.get(number, f"field {number}"), f"at most {MAX_TEXT_BYTES} bytes", f"{end - start} bytes")

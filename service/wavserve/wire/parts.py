@@ -43,8 +43,8 @@ def refuse_unknown(field: str, message: Message) -> None:
     """Raises InvalidRequest when the sender set an unknown field, because ignoring it would be a guess."""
     unknown = UnknownFieldSet(message)
     if len(unknown):
-        shown = range(min(len(unknown), _MAX_UNKNOWN_SHOWN))
-        numbers = ", ".join(str(unknown[index].field_number) for index in shown)
+        first = range(min(len(unknown), _MAX_UNKNOWN_SHOWN))
+        numbers = ", ".join(str(unknown[index].field_number) for index in first)
         raise InvalidRequest(field, f"fields of {message.DESCRIPTOR.full_name}", f"unknown field numbers {numbers}")
 
 

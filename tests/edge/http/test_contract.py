@@ -6,6 +6,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import httpx
@@ -95,6 +96,21 @@ def without_points(tree: Any) -> Any:
     if isinstance(tree, list):
         return [without_points(value) for value in tree]
     return int(tree) if isinstance(tree, float) and tree.is_integer() else tree
+
+
+def test_a_parameter_is_documented_once() -> None:
+    for path in create_http_app(RecordingPolicy(), example_limits(), Metrics()).openapi()["paths"].values():
+        for operation in path.values():
+            names = [(each["in"], each["name"]) for each in operation.get("parameters", [])]
+            assert len(names) == len(set(names)), names
+
+
+def test_the_planner_defaults_are_the_policys() -> None:
+    policy = RecordingPolicy()
+    document = create_http_app(policy, example_limits(), Metrics()).openapi()
+    for model in ("PlanBody", "PlanFields"):
+        options = document["components"]["schemas"][model]["properties"]["planner"]["properties"]
+        assert {name: option["default"] for name, option in options.items()} == asdict(policy.spec.planner)
 
 
 def test_the_example_is_accepted(client: httpx.Client) -> None:

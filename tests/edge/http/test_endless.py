@@ -19,8 +19,8 @@ from tests.edge.bodies import GOOD
 from tests.edge.fakes import RecordingPolicy, example_limits
 from tests.edge.http.links import answer_on, connect, head_of
 from tests.edge.robots import Address, serving
-from wavserve.edge.http.connections import ConnectionLimits, OpenConnections, Seldom
-from wavserve.edge.http.server import create_http_server, log_accept_errors_seldom
+from wavserve.edge.http.connections import ConnectionLimits, LogThrottle, OpenConnections
+from wavserve.edge.http.server import create_http_server, throttle_accept_errors
 from wavserve.system.telemetry import Metrics
 
 QUICK = ConnectionLimits(
@@ -123,15 +123,15 @@ def test_the_connections_of_all_addresses_have_a_limit() -> None:
 
 def test_a_message_without_end_is_due_once_in_a_while() -> None:
     now = 100.0
-    seldom = Seldom(lambda: now)
-    assert [seldom.due() for _ in range(4)] == [1, 0, 0, 0]
+    throttle = LogThrottle(lambda: now)
+    assert [throttle.due() for _ in range(4)] == [1, 0, 0, 0]
     now += 11
-    assert seldom.due() == 4
+    assert throttle.due() == 4
 
 
 def test_failures_to_accept_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.new_event_loop()
-    log_accept_errors_seldom(loop)
+    throttle_accept_errors(loop)
     caplog.set_level(logging.INFO)
     failure = {"message": "socket.accept() out of system resource", "exception": OSError(24, "Too many open files")}
     for _ in range(1000):

@@ -142,8 +142,8 @@ class TritonServer:
     async def child_death(self) -> str:
         """Waits until a child of the server ends that has not ended yet; returns how, with the end of the log.
 
-        Triton does not notice the death of a model's process before the process has reported to it. It collects at once
-        a process that ended because its model reported an error; that is not meant here.
+        Triton does not notice the death of a model's process that has not reported to it yet. A process that ends
+        because its model reported an error does not count: Triton collects it at once, and reports the error itself.
         """
         server = next((process.pid for process in commands_with(self._shm_prefix, PROGRAMS[:1])), None)
         if server is None:

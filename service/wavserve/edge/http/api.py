@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -34,6 +34,10 @@ from wavserve.system.telemetry import Metrics
 
 T = TypeVar("T")
 
+SessionId = Annotated[
+    str, Path(description="Id of a session, from an answer.", json_schema_extra=contract.SESSION_LENGTH)
+]
+
 
 def create_http_app(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics) -> FastAPI:
     """The HTTP app over a policy."""
@@ -45,11 +49,8 @@ def create_http_app(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
     plan_extra = {"requestBody": contract.plan_body(policy.spec), "parameters": [contract.DEADLINE_HEADER]}
-    reset_extra = {"parameters": [contract.SESSION_PATH]}
     app.post("/v1/plan", responses=_answer(schemas.ChunkAnswer), openapi_extra=plan_extra)(routes.plan)
-    app.post("/v1/sessions/{session_id}/reset", responses=_answer(schemas.ResetAnswer), openapi_extra=reset_extra)(
-        routes.reset
-    )
+    app.post("/v1/sessions/{session_id}/reset", responses=_answer(schemas.ResetAnswer))(routes.reset)
     app.get("/v1/policies", responses=_answer(schemas.PoliciesAnswer))(routes.policies)
     app.get("/healthz", responses=_answer(schemas.HealthAnswer))(routes.healthz)
     app.get("/readyz", responses=_answer(schemas.HealthAnswer))(routes.readyz)
@@ -82,7 +83,7 @@ class _Routes:
     async def _plan(self, read: Callable[[bytes], Observation], body: bytes, arrival: Arrival) -> ActionChunk:
         return await self._frontend.plan(await self._frontend.parse(read, body, arrival), arrival)
 
-    async def reset(self, session_id: str) -> Response:
+    async def reset(self, session_id: SessionId) -> Response:
         """Forgets the frame memory of a session. The session's next observation starts a new memory."""
         await self._frontend.reset(session_id)
         return json_response({"session_id": session_id})
@@ -153,7 +154,7 @@ async def _disconnected(request: Request) -> None:
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
-    """An error that the framework raises itself: no such path, no such method."""
+    """An error that the framework raises itself, for an unknown path or method."""
     assert isinstance(error, HTTPException)
     problem = http_problem(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
     request.state.outcome = problem.name

@@ -1,9 +1,9 @@
-"""Parses JSON of which nothing is built before its depth, its elements and its texts are known to be within limits.
+"""Parses JSON within limits of depth, elements and text lengths, which are checked before anything is built.
 
-Only an image's `data` may be long. Its text is cut out first: it becomes bytes, and JSON is made of the small rest. The
-limits are checked with operations on whole bytes objects, so that a body of many megabytes costs milliseconds. An
-object with a repeated key is refused, because one of the two values would be lost. NaN is parsed, so that a later check
-can refuse it and name its field.
+Only an image's `data` may be long. It is cut out first and stays bytes; the small rest is parsed. The checks use
+operations on whole bytes objects, so that a body of many megabytes costs milliseconds. An object with a repeated key is
+refused, because one of the two values would be lost. NaN is parsed, so that a later check can refuse it and name its
+field.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def parse(body: bytes, name: str) -> Any:
 
 @dataclass(slots=True)
 class _Outline:
-    """A JSON text apart: the data that was cut out, what is outside of texts, and the rest with a mark for each cut."""
+    """A JSON text in parts: the data that was cut out, the rest with a mark for each cut, and what is outside texts."""
 
     body: bytes
     name: str

@@ -1,4 +1,4 @@
-"""One HTTP connection, with a bound on every way in which it could stay open for ever; and how many are open.
+"""HTTP connections: a time limit on every state of a connection, and a limit on how many are open.
 
 It extends uvicorn's h11 protocol. Knows no route: what it refuses itself, it refuses before there is a request.
 """
@@ -29,7 +29,7 @@ MAX_HEAD_BYTES = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """How many connections there may be, and how long each may take to do what.
+    """How many connections may be open, and how long each state of one may last.
 
     A body has a limit of its own (`frontend.UPLOAD_S`).
     """
@@ -48,8 +48,8 @@ class ConnectionLimits:
     """of such a body, read and dropped meanwhile"""
 
 
-class Seldom:
-    """Says when a message that may repeat without end is due: at most once in LOG_EVERY_S."""
+class LogThrottle:
+    """Limits a message that may repeat without end to one in LOG_EVERY_S."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -57,7 +57,7 @@ class Seldom:
         self._num_held_back = 0
 
     def due(self) -> int:
-        """How often it was to be said since the last time, this one included; 0: not now."""
+        """Counts one occurrence. Returns the number since the last message when the next is due, else 0."""
         self._num_held_back += 1
         if self._clock() < self._next:
             return 0
@@ -72,7 +72,7 @@ class OpenConnections:
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self._of_address: Counter[str] = Counter()
-        self._refused = Seldom()
+        self._refused = LogThrottle()
 
     def obstacle(self, address: str) -> str | None:
         """Why another connection of this address cannot be taken; None: it can."""
@@ -97,20 +97,20 @@ class OpenConnections:
 
 
 class HttpConnection(H11Protocol):
-    """uvicorn's protocol on a transport that ends gently, with a clock on each of its states."""
+    """uvicorn's protocol with a lingering close, and with a time limit on each of its states."""
 
     def __init__(self, connections: OpenConnections, **uvicorn_arguments: Any) -> None:
         super().__init__(**uvicorn_arguments)
         self._connections = connections
         self._limits = connections.limits
         self._counted: str | None = None  # the address under which this connection is counted
-        self._end: _GentleTransport | None = None
+        self._lingering: _LingeringTransport | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._end = _GentleTransport(transport, self._limits, self._is_body_unread)
-        super().connection_made(self._end)
+        self._lingering = _LingeringTransport(transport, self._limits, self._is_body_unread)
+        super().connection_made(self._lingering)
         address = _plain_address(self.client[0] if self.client else "")
         if (obstacle := self._connections.obstacle(address)) is not None:
             self._connections.log_refusal(obstacle)
@@ -125,14 +125,14 @@ class HttpConnection(H11Protocol):
             self._connections.remove(self._counted)
         _cancel(self._head_timer)
         _cancel(self._write_timer)
-        if self._end is not None:
-            self._end.lost()
+        if self._lingering is not None:
+            self._lingering.lost()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        assert self._end is not None
-        if self._end.is_closing():
-            self._end.drain(len(data))
+        assert self._lingering is not None
+        if self._lingering.is_closing():
+            self._lingering.drain(len(data))
             return
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
@@ -151,7 +151,7 @@ class HttpConnection(H11Protocol):
 
     def shutdown(self) -> None:
         if self.transport.is_closing():
-            self._abort()  # what it was told is sent, or will never be read
+            self._abort()  # its answer has been sent, or the client will never read it
         else:
             super().shutdown()
 
@@ -160,7 +160,7 @@ class HttpConnection(H11Protocol):
         self._refuse(400, f"{msg} It is no HTTP/1.1, or its headers are longer than {MAX_HEAD_BYTES} bytes.")
 
     def _expect_head(self) -> None:
-        """Starts the clock of a head; its later bytes do not start it again."""
+        """Starts the time limit of a request's head; later bytes of the head do not restart it."""
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(self._limits.head_s, self._on_late_head)
 
@@ -176,7 +176,7 @@ class HttpConnection(H11Protocol):
             self._abort()  # an answer is on its way
             return
         problem = http_problem(status, detail)
-        log_refusal(problem, "http", logging.DEBUG)  # anybody can cause it, as often as it likes
+        log_refusal(problem, "http", logging.DEBUG)  # any client can cause it without end
         answer = problem_response(problem, CLOSE)
         headers = [*self.server_state.default_headers, *answer.raw_headers]
         start = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES[status])
@@ -194,8 +194,8 @@ class HttpConnection(H11Protocol):
         self.transport.abort()
 
 
-class _GentleTransport(asyncio.Transport):
-    """A transport whose `close` lets the client have its answer.
+class _LingeringTransport(asyncio.Transport):
+    """A transport whose `close` lets the client read its answer first.
 
     Closing a socket with unread data resets the connection, and a reset can destroy an answer on its way. So while a
     body is unread, `close` ends only this direction, and drops what still comes until the client closes.
@@ -230,7 +230,7 @@ class _GentleTransport(asyncio.Transport):
             self.abort()
 
     def lost(self) -> None:
-        """The connection is gone: stops the clock."""
+        """The connection is gone: ends the time limit."""
         self._closing = True
         _cancel(self._timer)
 

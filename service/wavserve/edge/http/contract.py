@@ -7,6 +7,7 @@ What no schema can say is in the descriptions: the bytes of a text, an image's o
 from __future__ import annotations
 
 import base64
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,8 @@ from pydantic.json_schema import models_json_schema
 
 from wavserve.core.messages import DEADLINE_KEY, ENCODINGS
 from wavserve.core.normalise import accepted_range
-from wavserve.core.spec import MODES, CameraSpec, PlannerBounds, PolicySpec, VectorSpec
+from wavserve.core.options import option_ranges
+from wavserve.core.spec import MODES, CameraSpec, PolicySpec, VectorSpec
 from wavserve.edge.http import schemas
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.validate import MAX_EXECUTED_STEPS, MAX_SESSION_ID_CHARS
@@ -45,12 +47,8 @@ DEADLINE_HEADER: Schema = {
     "request that cannot meet it before it reads the body. The shortest of several deadlines counts.",
     "schema": {"type": "integer", "minimum": 1, "maximum": MAX_MILLISECONDS},
 }
-SESSION_PATH: Schema = {
-    "name": "session_id",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_SESSION_ID_CHARS},
-}
+SESSION_LENGTH: Schema = {"minLength": 1, "maxLength": MAX_SESSION_ID_CHARS}
+"""Only documented here: `validate` checks it, and its refusal has expected and actual numbers."""
 
 
 def describe(app: FastAPI, spec: PolicySpec, limits: EdgeLimits) -> None:
@@ -138,20 +136,10 @@ def _narrow_fields(properties: Schema, spec: PolicySpec) -> None:
     properties["imagine_chunks"] |= {"minimum": 0, "maximum": spec.bounds.max_imagined_chunks}
     options = properties["planner"]["properties"]
     options["mode"]["enum"] = list(MODES)
-    for name, low, high in _option_ranges(spec.bounds):
+    for name, (low, high) in option_ranges(spec.bounds).items():
         options[name] |= {"minimum": low, "maximum": high}
-
-
-def _option_ranges(bounds: PlannerBounds) -> list[tuple[str, float, float]]:
-    fractions = ("smoothing", "decay", "video_elite_fraction", "value_elite_fraction", "early_stop")
-    return [
-        ("num_iterations", 0, bounds.max_iterations),
-        ("num_video_samples", 1, bounds.max_video_samples),
-        ("num_value_samples", 1, bounds.max_value_samples),
-        ("num_flow_steps", 1, bounds.max_flow_steps),
-        ("num_video_steps", 1, bounds.max_video_steps),
-        *((name, 0.0, 1.0) for name in fractions),
-    ]
+    for name, default in asdict(spec.planner).items():
+        options[name]["default"] = default
 
 
 def _vector(vector: VectorSpec) -> Schema:

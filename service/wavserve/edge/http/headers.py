@@ -54,7 +54,10 @@ def media_type(field: str, text: str) -> HeaderValue:
 
 
 def check_bytes(prefix: str, headers: Mapping[str, str]) -> None:
-    """Raises UnsupportedMedia when a header says that bytes are encoded, or a part of more. `prefix`: of its name."""
+    """Raises UnsupportedMedia when a header says that the bytes are encoded, or are a range of a longer body.
+
+    `prefix`: what the error puts before the header's name.
+    """
     for name, honoured in _AS_IT_IS.items():
         if name in headers and headers[name].strip().lower() not in honoured:
             raise UnsupportedMedia(f"{prefix}{name}", " or ".join(honoured), shown(headers[name]))

@@ -270,8 +270,8 @@ class Problem(Body):
     status: int = Field(description="The HTTP status.")
     detail: str = Field(description="What happened.")
     instance: str = Field(
-        description="Id of this failure. The server's log has the failure under the same id, except for an unknown "
-        "path or method."
+        description="Id of this failure. The server's log has the failure under the same id. not-ready, and what is "
+        "refused before there is a request, is logged at level debug."
     )
     retryable: bool = Field(
         default=False, description="Whether a later request may succeed. Send the current images then."

@@ -15,7 +15,13 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from wavserve.edge.http.connections import MAX_HEAD_BYTES, ConnectionLimits, HttpConnection, OpenConnections, Seldom
+from wavserve.edge.http.connections import (
+    MAX_HEAD_BYTES,
+    ConnectionLimits,
+    HttpConnection,
+    LogThrottle,
+    OpenConnections,
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,22 +62,22 @@ def create_http_server(app: ASGIApp, limits: ConnectionLimits, grace_s: int) -> 
     )
 
 
-def log_accept_errors_seldom(loop: asyncio.AbstractEventLoop) -> None:
-    """Makes the loop log a connection that it cannot accept in one line, once in a while.
+def throttle_accept_errors(loop: asyncio.AbstractEventLoop) -> None:
+    """Makes the loop log connections that it cannot accept in one line, at most once in LOG_EVERY_S.
 
     Where no file descriptor is left, asyncio fails and logs a traceback many times a second.
     """
-    seldom = Seldom()
-    loop.set_exception_handler(partial(_on_loop_error, seldom, loop.default_exception_handler))
+    throttle = LogThrottle()
+    loop.set_exception_handler(partial(_on_loop_error, throttle, loop.default_exception_handler))
 
 
 def _on_loop_error(
-    seldom: Seldom,
+    throttle: LogThrottle,
     otherwise: Callable[[dict[str, Any]], None],
     _loop: asyncio.AbstractEventLoop,
     context: dict[str, Any],
 ) -> None:
     if not str(context.get("message", "")).startswith("socket.accept()"):
         otherwise(context)
-    elif num := seldom.due():
+    elif num := throttle.due():
         log.error("http: cannot accept connections (%d failures): %s", num, context.get("exception"))

@@ -101,7 +101,7 @@ def _raw(encoded: EncodedImage, camera: CameraSpec, limits: EdgeLimits, field: s
 
 
 def _compressed(encoded: EncodedImage, camera: CameraSpec, limits: EdgeLimits, field: str) -> Pixels:
-    """The headers first: they say whether the pixels are worth decoding."""
+    """A JPEG or PNG. Its headers are checked first, before any pixel is decoded."""
     _check_signature(encoded)
     data = bytes(encoded.data)
     image = jpeg_structure.read(data) if encoded.encoding == "jpeg" else png.read(data)

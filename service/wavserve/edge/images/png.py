@@ -1,7 +1,7 @@
 """Reads a PNG strictly: every checksum is right, and the image data has exactly the rows of the header.
 
-Pillow undoes the filters and unpacks palettes. It gets no chunk but those of the pixels, so that no text and no profile
-is inflated, and the image data as inflated here, because it would neither miss rows nor check their checksum.
+Pillow undoes the filters and unpacks palettes. It gets only the chunks of the pixels, so that it inflates no text and
+no profile. This module inflates the image data, because Pillow notices neither missing rows nor a wrong checksum.
 """
 
 from __future__ import annotations
