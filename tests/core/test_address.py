@@ -16,6 +16,8 @@ from wavserve.core.address import Address, parse_address, parse_host
         ("::", "::"),
         ("[::1]", "::1"),
         ("0:0::1", "::1"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("[::ffff:7f00:1]", "127.0.0.1"),
         ("fe80::1%eth0", "fe80::1%eth0"),
         ("localhost", "localhost"),
         ("Robot-3.Lab.", "robot-3.lab."),

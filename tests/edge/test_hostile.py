@@ -89,14 +89,14 @@ def test_a_safe_text_is_utf8_and_no_longer_than_allowed(text: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "expected", "actual"),
     [
-        ({"state": ["x"] * 5_000}, "state[0]", "a valid number", "'x'"),
-        ({"state": ["x"] * 500_000}, "body", "at most 10000 list items and object members", "more"),
+        ({"state": ["x"] * 900}, "state[0]", "a valid number", "'x'"),
+        ({"state": ["x"] * 500_000}, "body", "at most 1000 keys and texts", "more"),
         ({"state": [0.0] * 5_000}, "state", f"at most {MAX_STATE_NUMBERS} items", "5000 items"),
         ({"images": GOOD["images"][:1] * 17}, "images", f"at most {MAX_IMAGES} items", "17 items"),
         ({"images": [1] * 9_000}, "images[0]", "an object", "1"),
         ({"images": [1] * 10_000}, "body", "at most 10000 list items and object members", "10021"),
         ({"images": {}}, "images", "a valid list", "{}"),
-        ({f"key{i}": 1 for i in range(1000)}, "body", "at most 64 keys in an object", f"{1000 + len(GOOD)} keys"),
+        ({f"key{i}": 1 for i in range(100)}, "body", "at most 64 keys in an object", f"{100 + len(GOOD)} keys"),
     ],
 )
 def test_a_list_that_is_far_too_long_is_refused(
@@ -109,8 +109,8 @@ def test_a_list_that_is_far_too_long_is_refused(
 
 def test_a_repeated_key_among_many_is_named() -> None:
     """Keys are counted in one pass. Searching for each key among the others took seconds for this many."""
-    keys = [f'"{number}": 1' for number in range(9_000)]
-    with pytest.raises(InvalidRequest, match="8999: expected each key once in an object, got 2 times"):
+    keys = [f'"{number}": 1' for number in range(900)]
+    with pytest.raises(InvalidRequest, match="899: expected each key once in an object, got 2 times"):
         read(JSON, ("{" + ", ".join([*keys, keys[-1]]) + "}").encode())
 
 

@@ -132,7 +132,18 @@ def test_the_second_exif_counts_as_well() -> None:
     assert refusal(with_segment(PLAIN, both, b"\xff\xdb")).endswith("EXIF orientation 3")
 
 
-@pytest.mark.parametrize("text", [b'tiff:Orientation="6"', b"<tiff:Orientation> 6</tiff:Orientation>"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'tiff:Orientation="6"',
+        b"<tiff:Orientation> 6</tiff:Orientation>",
+        b"<x xmlns:t='http://ns.adobe.com/tiff/1.0/' t:Orientation = '6'/>",
+        b"<Orientation xmlns='http://ns.adobe.com/tiff/1.0/'>6</Orientation>",
+        b'<tiff:Orientation rdf:datatype="integer">6</tiff:Orientation>',
+        'tiff:Orientation="6"'.encode("utf-16-be"),
+    ],
+    ids=["attribute", "element", "prefix", "no prefix", "type", "UTF-16"],
+)
 def test_an_orientation_in_xmp_counts(text: bytes) -> None:
     assert refusal(with_segment(PLAIN, segment(0xE1, XMP + text), SOS)).endswith("XMP orientation 6")
     upright = with_segment(PLAIN, segment(0xE1, XMP + text.replace(b"6", b"1")), SOS)
@@ -152,7 +163,7 @@ def test_exif_that_cannot_be_read_is_refused(tiff: bytes) -> None:
         (1, b"\xc3", "a baseline or progressive JPEG; lossless coding"),
         (1, b"\xc5", "a baseline or progressive JPEG; hierarchical coding"),
         (4, b"\x0c", "8 bits a channel; 12 bits a channel"),
-        (5, b"\0\0", "JPEG data; a broken JPEG header"),
+        (5, b"\0\0", "a height in the header; 0, which a DNL marker would replace"),
         (9, b"\2", "an RGB or gray image; 2 channels"),
         (11, b"\0", "JPEG data; a broken JPEG header"),
     ],

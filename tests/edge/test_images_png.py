@@ -138,6 +138,7 @@ def test_bytes_after_the_end_are_no_damage(extra: bytes) -> None:
         (with_header(12, b"\2"), "PNG data; a broken PNG header"),
         (with_chunk(b"CgBI", bytes(4)), "PNG chunks of the standard; chunk CgBI"),
         (with_chunk(b"acTL", struct.pack(">II", 2, 0)), "one image; an animation"),
+        (with_chunk(b"fdAT", bytes(4) + IDAT, b"IEND"), "one image; an animation"),
         (with_chunk(b"IHDR", IHDR), "PNG data; a broken PNG header"),
         (with_chunk(b"PLTE", bytes(3), b"IEND"), "a complete PNG; broken data: chunk PLTE after the image data"),
     ],
@@ -176,6 +177,9 @@ def test_a_turned_image_is_refused(order: str, before: bytes) -> None:
     }
     for kind, body in texts.items():
         assert refusal(with_chunk(kind, body, before)).endswith("orientation 6")
+    unmarked = b"\nexif\n%8d\n%s\n" % (len(tiff), tiff.hex().encode())
+    assert refusal(with_chunk(b"tEXt", b"Raw profile type exif\0" + unmarked, before)).endswith("EXIF orientation 6")
+    assert refusal(with_chunk(b"tEXt", b"raw profile type exif\0" + hexed, before)).endswith("EXIF orientation 6")
     packed = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(stated)
     assert refusal(with_chunk(b"iTXt", packed, before)).endswith("XMP orientation 6")
     assert (pixels_of(with_chunk(b"eXIf", exif(1, order), before), "png") == COLOUR).all()
@@ -193,6 +197,9 @@ def bomb(num_bytes: int) -> bytes:
     return b"".join([*parts, deflate.flush()])
 
 
+UPRIGHT = b"\nexif\n%8d\n%s" % (len(exif(1)), exif(1).hex().encode())
+
+
 def repeated(kind: bytes, body: bytes, num_bytes: int = 15_000_000) -> bytes:
     one = chunk(kind, body)
     return PLAIN[:33] + one * (num_bytes // len(one)) + PLAIN[33:]
@@ -203,7 +210,7 @@ def repeated(kind: bytes, body: bytes, num_bytes: int = 15_000_000) -> bytes:
     [
         (repeated(b"tEXt", b""), f"at most {png.MAX_CHUNKS} chunks"),
         (
-            repeated(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(200_000))),
+            repeated(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(UPRIGHT + b"\n" * 200_000)),
             f"at most {png.MAX_PROFILES}",
         ),
         (repeated(b"zTXt", b"XML:com.adobe.xmp\0\0" + zlib.compress(bytes(200_000))), f"at most {png.MAX_PROFILES}"),

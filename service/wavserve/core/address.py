@@ -28,7 +28,7 @@ class Address:
 
 
 def parse_host(text: str) -> str:
-    """A host in its usual form; the brackets of an IPv6 address are left out. Raises ValueError."""
+    """A host in its usual form: IPv6 without brackets, `::ffff:192.0.2.1` as the IPv4 address. Raises ValueError."""
     inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         parsed = ipaddress.ip_address(inner)
@@ -38,7 +38,7 @@ def parse_host(text: str) -> str:
         return text.lower()
     if inner is not text and parsed.version == 4:
         raise ValueError(f"expected {HOST}, got {text!r}")
-    return str(parsed)
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)  # no socket for IPv6 alone can listen on it
 
 
 def parse_address(text: str) -> Address:

@@ -6,6 +6,8 @@ import base64
 import contextlib
 import json
 import random
+import threading
+import time
 import tracemalloc
 from typing import Any
 
@@ -70,6 +72,9 @@ def test_thirty_megabytes_of_anything_but_images_cost_little(body: bytes, field:
         (b'"' + b"x" * (MAX_TEXT_BYTES + 1) + b'"  ', False),
         (b'"' + nested(100) + b',,,"', True),
         (b'["\\"' + nested(100) + b'\\\\"]', True),
+        (b"[" + b'"",' * 999 + b'""]', True),
+        (b"[" + b'"",' * 1000 + b'""]', False),
+        (b"{" + b'"data":"",' * 600 + b'"":0}', False),
         (b"[" + b" " * (MAX_OUTLINE_BYTES - 2) + b"]", True),
         (b"[" + b" " * MAX_OUTLINE_BYTES + b"]", False),
         (b'{"data": "' + b"A" * MAX_OUTLINE_BYTES + b'"}', True),
@@ -125,6 +130,27 @@ def test_the_escapes_of_other_encoders_are_undone(client: httpx.Client, served: 
     assert "\\u002B" in text
     assert reply_of(client.post("/v1/plan", content=text, headers=JSON)).code == 200
     assert len(served.policy.requests) == 1
+
+
+@pytest.mark.parametrize("offset", range(8))
+def test_escapes_are_undone_wherever_they_are(offset: int) -> None:
+    plain = "A" * (4 + offset) + "+/A+" * 500_000
+    text = plain.replace("/", "\\/").replace("+", "\\u002b")
+    assert bounded_json.parse(f'{{"data": "{text}"}}'.encode(), "body") == {"data": plain.encode()}
+
+
+def test_other_threads_run_while_escapes_are_undone() -> None:
+    """The event loop is such a thread."""
+    body = b'{"data": "' + b"\\/" * 15 * MEGABYTES + b'"}'
+    parsing = threading.Thread(target=bounded_json.parse, args=(body, "body"))
+    began = last = time.monotonic()
+    longest_stop = 0.0
+    parsing.start()
+    while parsing.is_alive():
+        time.sleep(0.001)
+        now = time.monotonic()
+        longest_stop, last = max(longest_stop, now - last), now
+    assert longest_stop < 0.5 * (last - began)
 
 
 def data_of(text: str) -> bytes:

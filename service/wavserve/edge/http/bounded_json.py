@@ -22,12 +22,16 @@ from wavserve.wire import MAX_DEPTH, MAX_ELEMENTS, MAX_OUTLINE_BYTES, MAX_TEXT_B
 DATA = "data"
 """The key whose text may be long. Its value is bytes here: the text's own, with JSON's escapes undone."""
 _MAX_KEY_BYTES = 64  # `data` with each letter escaped is shorter
+_MAX_TEXTS = 1_000  # keys and values; the contract needs 400. Each costs a step of a loop
 _MAX_KEYS = 64  # more than any object of the contract has; limits the work of validation
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _OPENING = b"[{"
 # The escapes that JSON encoders use for characters of base64. Any other backslash stays, and is no base64.
 _ESCAPES = tuple((b"\\" + escape, char) for escape, char in ((b"/", b"/"), (b"u002b", b"+"), (b"u002B", b"+")))
+
+_MAX_ESCAPE_BYTES = 6
+_STEP = 1024 * 1024
 
 
 def parse(body: bytes, name: str) -> Any:
@@ -67,8 +71,8 @@ class _Outline:
         while (start := self.body.find(b'"', at)) != -1:
             between = self._keep(self.body[at:start])
             self.outside.append(between)
-            if len(self.outside) > 2 * MAX_ELEMENTS:  # keys and values
-                raise self._too_many("more")
+            if len(self.outside) > _MAX_TEXTS:
+                raise InvalidRequest(self.name, f"at most {_MAX_TEXTS} keys and texts", "more")
             is_data = between.strip() == b":" and (key == DATA.encode() or (b"\\" in key and _unescaped(key) == DATA))
             at = self._cut(start) if is_data else self._text(start, key)
             key = self.body[start + 1 : min(at - 1, start + _MAX_KEY_BYTES)]
@@ -109,8 +113,8 @@ class _Outline:
         if end == -1:
             raise self.malformed("a text without its end")
         text = self.body[start + 1 : end]
-        for escape, char in _ESCAPES if b"\\" in text else ():
-            text = text.replace(escape, char)
+        if b"\\" in text:
+            text = _without_escapes(text)
         if text.endswith(b"\\"):  # an escaped quote
             raise InvalidRequest(DATA, "base64", "a text with a quote")
         mark = f"{self._secret}{len(self.cut)}"
@@ -141,6 +145,21 @@ class _Outline:
 
     def _too_many(self, actual: object) -> InvalidRequest:
         return InvalidRequest(self.name, f"at most {MAX_ELEMENTS} list items and object members", actual)
+
+
+def _without_escapes(text: bytes) -> bytes:
+    """Base64 without JSON's escapes. Other threads can run between its steps, and no step ends within an escape."""
+    pieces, at = [], 0
+    while at < len(text):
+        end = at + _STEP
+        if end < len(text) and (begun := text.rfind(b"\\", end - _MAX_ESCAPE_BYTES + 1, end)) != -1:
+            end = begun
+        piece = text[at:end]
+        for escape, char in _ESCAPES:
+            piece = piece.replace(escape, char)
+        pieces.append(piece)
+        at = end
+    return b"".join(pieces)
 
 
 def _unescaped(key: bytes) -> str:

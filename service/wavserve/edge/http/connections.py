@@ -18,6 +18,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from wavserve.edge.http.answers import problem_response
+from wavserve.edge.http.chunks import BoundedConnection
 from wavserve.edge.report import http_problem, log_refusal
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class HttpConnection(H11Protocol):
 
     def __init__(self, connections: OpenConnections, **uvicorn_arguments: Any) -> None:
         super().__init__(**uvicorn_arguments)
+        self.conn = self._bounded = BoundedConnection(h11.SERVER, MAX_HEAD_BYTES)
         self._connections = connections
         self._limits = connections.limits
         self._counted: str | None = None  # the address under which this connection is counted
@@ -157,7 +159,8 @@ class HttpConnection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn calls it for a request that h11 cannot parse."""
-        self._refuse(400, f"{msg} It is no HTTP/1.1, or its headers are longer than {MAX_HEAD_BYTES} bytes.")
+        reason = self._bounded.obstacle or f"It is no HTTP/1.1, or its headers are longer than {MAX_HEAD_BYTES} bytes."
+        self._refuse(400, f"{msg} {reason}")
 
     def _expect_head(self) -> None:
         """Starts the time limit of a request's head; later bytes of the head do not restart it."""

@@ -81,10 +81,17 @@ class _Body:
         self._receive = receive
         self._max_bytes = max_bytes
         self._num_bytes = 0
-        self.complete = self._stated == b"0" and b"transfer-encoding" not in named
+        in_chunks = b"transfer-encoding" in named
+        self.complete = self._stated == b"0" and not in_chunks
+        self._has_two_lengths = in_chunks and b"content-length" in named
 
     def check_stated_length(self) -> None:
-        """Raises InvalidRequest or TooLarge for the length that the headers state."""
+        """Raises InvalidRequest or TooLarge for the length that the headers state.
+
+        A proxy that reads the other one of two lengths would see another request behind this one.
+        """
+        if self._has_two_lengths:
+            raise InvalidRequest("content-length", "no such header beside transfer-encoding", "both")
         if not self._stated.isdigit():
             raise InvalidRequest("content-length", "a number of bytes", repr(self._stated[:20]))
         if int(self._stated) > self._max_bytes:

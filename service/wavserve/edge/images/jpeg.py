@@ -43,4 +43,6 @@ def _without_padding(data: bytes | memoryview, warning: str) -> bytes | None:
         return None
     end = len(data) - 2
     start = end - int(found[1])
-    return None if any(data[start:end]) else bytes(data[:start]) + bytes(data[end:])
+    if np.frombuffer(data, np.uint8, end - start, start).any():
+        return None
+    return bytes(data[:start]) + bytes(data[end:])

@@ -138,8 +138,10 @@ def _note_frame(frame: _Frame, segment: _Segment) -> None:
     for channel in range(num_channels):
         number, sampling, _ = struct.unpack_from("3B", segment.body, 6 + 3 * channel)
         frame.components[number] = _Component(sampling >> 4, sampling & 15)
+    if not frame.height:
+        raise ImageRefused("a height in the header", "0, which a DNL marker would replace")
     factors = [factor for each in frame.components.values() for factor in (each.horizontal, each.vertical)]
-    if len(frame.components) != num_channels or 0 in (frame.height, frame.width, *factors):
+    if len(frame.components) != num_channels or 0 in (frame.width, *factors):
         raise ImageRefused("JPEG data", "a broken JPEG header")
 
 

@@ -14,7 +14,8 @@ EXPECTED = "an upright image, orientation 1"
 _TAG = 0x0112
 _MAX_ENTRIES = 256  # a camera writes a few dozen
 _VALUE_FORMATS = {1: "B", 3: "H", 4: "I"}  # byte, short, long
-_IN_XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([^"'<\s]{1,8})""")
+_IN_XMP = re.compile(rb"""\bOrientation\b(?:\s*=\s*["']|[^<>]{0,200}+>)\s*([^"'<\s]{1,8})""")
+"""An attribute or an element of any prefix, because a document chooses the prefix of the namespace itself."""
 
 
 def check_exif(tiff: bytes) -> None:
@@ -30,7 +31,7 @@ def check_exif(tiff: bytes) -> None:
 
 def check_xmp(xmp: bytes) -> None:
     """Raises ImageRefused for an orientation other than 1."""
-    for found in _IN_XMP.finditer(xmp):
+    for found in _IN_XMP.finditer(xmp.replace(b"\0", b"")):  # UTF-16 and UTF-32 become ASCII
         if found[1] != b"1":
             raise ImageRefused(EXPECTED, f"XMP orientation {found[1].decode('ascii', 'backslashreplace')}")
 

@@ -118,7 +118,7 @@ def _check_other(kind: bytes, body: memoryview) -> None:
     """Refuses what changes the meaning of the pixels: a turn, an animation, an unknown chunk that decoders need."""
     if kind == b"eXIf":
         check_exif(bytes(body).removeprefix(b"Exif\0\0"))
-    elif kind == b"acTL" and int.from_bytes(body[:4], "big") != 1:
+    elif kind == b"fdAT" or (kind == b"acTL" and int.from_bytes(body[:4], "big") != 1):
         raise ImageRefused("one image", "an animation")
     elif not kind[0] & 0x20 and kind != b"IEND":
         raise ImageRefused("PNG chunks of the standard", f"chunk {kind.decode('ascii', 'backslashreplace')}")

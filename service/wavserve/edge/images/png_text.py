@@ -10,19 +10,22 @@ from wavserve.edge.images.refusal import ImageRefused, broken
 KINDS = (b"tEXt", b"zTXt", b"iTXt")
 MAX_TEXT_BYTES = 2**18
 """of a text that may state an orientation, inflated; other texts are not inflated"""
-_XMP = (b"XML:com.adobe.xmp", b"Raw profile type xmp")
-_EXIF = (b"Raw profile type exif", b"Raw profile type APP1")
+_XMP = b"xml:com.adobe.xmp"
+_RAW = b"raw profile type "
+_IN_RAW = (b"xmp", b"exif", b"app1")
+_TIFF = (b"II*\0", b"MM\0*")
 
 
 def check(kind: bytes, body: bytes) -> bool:
     """Whether a text may state an orientation. Raises ImageRefused for one other than 1, or a text too long to read."""
-    keyword, _, rest = body.partition(b"\0")
-    if keyword not in (*_XMP, *_EXIF):
+    written, _, rest = body.partition(b"\0")
+    keyword = written.lower()  # readers ignore the case
+    if keyword != _XMP and not (keyword.startswith(_RAW) and keyword.removeprefix(_RAW) in _IN_RAW):
         return False
     text = _text(kind, rest)
-    profile = _unhexed(text) if keyword.startswith(b"Raw") else text
-    if profile.startswith(b"Exif\0\0"):
-        orientation.check_exif(profile[6:])
+    profile = (text if keyword == _XMP else _unhexed(text)).removeprefix(b"Exif\0\0")
+    if keyword.endswith(b"exif") or profile.startswith(_TIFF):
+        orientation.check_exif(profile)
     else:
         orientation.check_xmp(profile)
     return True
