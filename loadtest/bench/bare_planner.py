@@ -23,7 +23,7 @@ from wavserve.models.runners.loading import RunnerConfig, load_runners
 from wavserve.planning.device import Device, DeviceConfig
 from wavserve.planning.model_calls import PlanJob
 from wavserve.planning.proposal import NamedNoise
-from wavserve.scheduling.batcher import BatcherConfig
+from wavserve.scheduling.batcher_config import BatcherConfig
 from wavserve.scheduling.ledger import Ticket
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"

@@ -62,7 +62,7 @@ from wavserve.models.weights.weights import Models, random_models
 from wavserve.planning.device import Device, DeviceConfig
 from wavserve.planning.model_calls import PlanJob
 from wavserve.planning.proposal import NamedNoise
-from wavserve.scheduling.batcher import BatcherConfig
+from wavserve.scheduling.batcher_config import BatcherConfig
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("wavserve", "torch", "triton", "numpy", "diffusers", "transformers", "nvidia-pytriton")

@@ -24,7 +24,8 @@ from wavserve.policy.placement import Placement
 from wavserve.policy.policy import Keep, Policy, PolicyParts
 from wavserve.policy.sessions import MemorySessions, SessionStore
 from wavserve.scheduling.admission import Admission
-from wavserve.scheduling.batcher import Batcher, BatcherConfig
+from wavserve.scheduling.batcher import Batcher
+from wavserve.scheduling.batcher_config import BatcherConfig
 
 CLOSE_S = 10.0
 """How long a rig may take to close; a call that a failed test holds up must not hang the run."""

@@ -14,7 +14,8 @@ from tests.planning.rig import CLOSE_S
 from wavserve.backends.base import Backend
 from wavserve.core.types import Clock, Tensors
 from wavserve.core.verbs import VERBS
-from wavserve.scheduling.batcher import Batcher, BatcherConfig
+from wavserve.scheduling.batcher import Batcher
+from wavserve.scheduling.batcher_config import BatcherConfig
 from wavserve.scheduling.costs import Costs
 from wavserve.scheduling.groups import SampleGroup
 from wavserve.scheduling.ledger import Ticket

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from wavserve.app.settings import Settings
 from wavserve.planning.device import DeviceConfig
-from wavserve.scheduling.batcher import BatcherConfig
+from wavserve.scheduling.batcher_config import BatcherConfig
 
 
 class BackendCapacity(NamedTuple):

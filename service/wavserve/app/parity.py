@@ -34,7 +34,7 @@ from wavserve.models.parity.subject import Subject, read_subject, unpadded
 from wavserve.models.runners.loading import arena_for, transformer_runners
 from wavserve.planning.device import Device, DeviceConfig
 from wavserve.planning.model_calls import PlanJob
-from wavserve.scheduling.batcher import BatcherConfig
+from wavserve.scheduling.batcher_config import BatcherConfig
 
 PATH = "planner"
 SLICE = 2

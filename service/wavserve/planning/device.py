@@ -15,7 +15,8 @@ from wavserve.planning.model_calls import ModelCalls
 from wavserve.planning.perception import Perception
 from wavserve.planning.planner import Planner
 from wavserve.scheduling.admission import Admission
-from wavserve.scheduling.batcher import Batcher, BatcherConfig, OnCall, ignore_call
+from wavserve.scheduling.batcher import Batcher
+from wavserve.scheduling.batcher_config import BatcherConfig, OnCall, ignore_call
 from wavserve.scheduling.costs import Costs
 
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -23,6 +21,7 @@ from wavserve.backends.base import Backend
 from wavserve.core.errors import ArenaFull, CallStuck, NotReady, WavserveError
 from wavserve.core.types import Clock, Tensors
 from wavserve.scheduling.arena_slots import HeldSlots
+from wavserve.scheduling.batcher_config import BatcherConfig, OnCall, OnStuck, ignore_call
 from wavserve.scheduling.calls import Answer, Call, choose, failed
 from wavserve.scheduling.costs import CallKind, Costs
 from wavserve.scheduling.groups import SampleGroup
@@ -33,43 +32,8 @@ from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 
 log = logging.getLogger(__name__)
 
-OnStuck = Callable[[str], None]
-"""Receives the model of a call that stands still."""
-OnCall = Callable[[str, int, int, float], None]
-"""Receives verb, groups, rows and seconds (by the clock, from when it began to run) of every call."""
-
-
-def ignore_call(verb: str, groups: int, rows: int, seconds: float) -> None:
-    """An `OnCall` that does nothing."""
-
-
 TURNS = 3
 """Turns of the event loop that an answered plan needs to ask for its next call."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatcherConfig:
-    """Limits of one dispatcher."""
-
-    max_rows: int
-    """video samples (or other rows) in one call"""
-    workers: int
-    """calls that the backend runs at once"""
-    depth: int
-    """calls that the backend has at a time: the running ones and those that wait behind them"""
-    slice_s: float
-    """how long the calls that the backend has may take together"""
-    arena_retry_s: float
-    """pause before a full arena is tried again while this process holds none of its slots"""
-    one_call_per_model: bool = False
-    """whether each model runs one call at a time, as a model in a process of its own does"""
-    hang_s: float = math.inf
-    """a call that runs for so long is stuck, whatever was predicted; see `patience`"""
-
-    @property
-    def call_s(self) -> float:
-        """The longest that one call should take."""
-        return self.slice_s / (1 + max(0, self.depth - self.workers))
 
 
 class Batcher:

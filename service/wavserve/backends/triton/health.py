@@ -12,15 +12,15 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from wavserve.backends.triton.client import About, TritonBackend
 from wavserve.backends.triton.exits import ProcessExitWatcher
 from wavserve.backends.triton.own_server import OwnServer
-from wavserve.backends.triton.reports import ModelReports
+from wavserve.backends.triton.reports import ModelReports, ask, ask_soon
 from wavserve.backends.triton.server import TritonServer
-from wavserve.core.errors import ModelDown, SettingsError, WavserveError
+from wavserve.core.errors import SettingsError, WavserveError
 from wavserve.core.verbs import ARENA_OWNER, MODELS, VERBS
-from wavserve.system.patience import MIN_LIMIT_S, answered_within
 from wavserve.system.processes import Process
 from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 
@@ -58,6 +58,9 @@ class Supervisor:
         self._server = None if server is None else OwnServer(server, backend, config.load_s, config.hang_s)
         self._alarms = {model: asyncio.Event() for model in MODELS}
         self._server_alarm = asyncio.Event()
+        self._ask = partial(ask, name, backend, hang_s=config.hang_s)
+        # on a foreign server a test call may wait for calls of other gateways, which nobody here sees
+        self._ask_soon = self._ask if server is None else partial(ask_soon, name, backend, hang_s=config.hang_s)
         self._repairing = asyncio.Lock()
         self._repairs = 0
         self._failures = 0
@@ -99,7 +102,7 @@ class Supervisor:
         if self._server is not None:
             await self._start_server(self._server)
         for model in MODELS:
-            self._record(await self._describe(model))
+            self._record(await self._ask(model))
         self.watch()
 
     def watch(self) -> None:
@@ -233,7 +236,7 @@ class Supervisor:
         if self._exit_watcher.has_exited(model):
             return False  # Triton would need a second to notice
         try:
-            self._record(await self._describe_soon(model, is_fresh))
+            self._record(await (self._ask(model) if is_fresh else self._ask_soon(model)))
         except SettingsError as error:
             self.models.refuse(model, error)
         except WavserveError as error:
@@ -243,29 +246,6 @@ class Supervisor:
             return True
         self._alarms[model].clear()  # this call may have set it; another call at once would find the same
         return False
-
-    async def _describe_soon(self, model: str, is_fresh: bool) -> About:
-        """As `_describe`. Raises ModelDown as soon as a model of our own server stands still.
-
-        The test call may wait behind our other calls; only the time in which there are none counts. On a foreign server
-        it may wait for calls of other gateways, which nobody here sees.
-        """
-        if self._server is None or is_fresh:
-            return await self._describe(model)
-        asking, limit_s = asyncio.create_task(self._describe(model)), min(MIN_LIMIT_S, self._config.hang_s)
-        try:
-            if await answered_within(asking, limit_s, counts=self._backend.is_idle):
-                return asking.result()
-            raise ModelDown(f"{model}: no answer to a test call for {limit_s:.1f} s")
-        finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-
-    async def _describe(self, model: str) -> About:
-        """Asks a model to describe itself. Raises SettingsError when its verb table differs from ours."""
-        about = await self._backend.describe(model, self._config.hang_s)
-        about.check_verbs(self.name)
-        return about
 
     def _record(self, about: About) -> None:
         if self._server is not None:

@@ -1,16 +1,18 @@
-"""What the models of one endpoint last reported of themselves, and whether plans may use them.
+"""What the models of one endpoint report of themselves when they are asked, and whether plans may use them.
 
-Knows descriptions, and nothing of how a model is asked or repaired.
+Knows descriptions, and nothing of when a model is asked and of how it is repaired.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
-from wavserve.backends.triton.client import About
-from wavserve.core.errors import SettingsError
+from wavserve.backends.triton.client import About, TritonBackend
+from wavserve.core.errors import ModelDown, SettingsError
 from wavserve.core.verbs import ARENA_OWNER, MODELS
+from wavserve.system.patience import MIN_LIMIT_S, answered_within
 
 log = logging.getLogger(__name__)
 
@@ -104,3 +106,26 @@ class ModelReports:
         if about.arena is not None and about.arena["slots"] < self._slice_size:
             slots = (self._slice_size, about.arena["slots"])
             log.error("%s: expected at least %d arena slots (one slice), got %d: it gets no plans", self._name, *slots)
+
+
+async def ask(endpoint: str, backend: TritonBackend, model: str, hang_s: float) -> About:
+    """Asks a model to describe itself. Raises SettingsError when its verb table differs from ours, and what the call
+    raises."""
+    about = await backend.describe(model, hang_s)
+    about.check_verbs(endpoint)
+    return about
+
+
+async def ask_soon(endpoint: str, backend: TritonBackend, model: str, hang_s: float) -> About:
+    """As `ask`, for a model that only we use. Raises ModelDown as soon as it stands still.
+
+    The call may wait behind our other calls; only the time in which there are none counts.
+    """
+    asking, limit_s = asyncio.create_task(ask(endpoint, backend, model, hang_s)), min(MIN_LIMIT_S, hang_s)
+    try:
+        if await answered_within(asking, limit_s, counts=backend.is_idle):
+            return asking.result()
+        raise ModelDown(f"{model}: no answer to a test call for {limit_s:.1f} s")
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
