@@ -17,6 +17,10 @@ NOTHING = "none"
 """The text that unsets an optional setting."""
 
 
+def _unset(value: object) -> object:
+    return None if value == NOTHING else value
+
+
 def _listed(value: object) -> object:
     """Splits `a,b`, the form in which flags and variables give several texts."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -45,8 +49,8 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
 Host = Annotated[str, AfterValidator(_host)]
 Endpoints = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_endpoints)]
-OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: None if value == NOTHING else value)]
-OptionalCount = Annotated[Positive | None, BeforeValidator(lambda value: None if value == NOTHING else value)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_unset)]
+OptionalCount = Annotated[Positive | None, BeforeValidator(_unset)]
 
 
 class _Section(BaseModel):

@@ -16,6 +16,8 @@ DEADLINE_KEY = "x-deadline-ms"
 """HTTP header and gRPC metadata key of deadline_ms. It lets a server refuse before it reads the body."""
 MAX_JSON_INTEGER = 2**53 - 1
 """The largest integer that every JSON library reads exactly. JavaScript and others read numbers as float64."""
+MAX_INT64 = 2**63 - 1
+"""The largest seed, sequence, control step and time of the contract."""
 ENCODINGS = ("raw_rgb8", "raw_bgr8", "jpeg", "png")
 """The encodings of an image. A raw image has `height * width * 3` bytes, row by row, as RGB or BGR."""
 

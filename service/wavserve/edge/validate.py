@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from wavserve.core.errors import InvalidRequest, TooLarge, UnknownPolicy
-from wavserve.core.messages import DEADLINE_KEY, Observation
+from wavserve.core.messages import DEADLINE_KEY, MAX_INT64, Observation
 from wavserve.core.normalise import accepted_range
 from wavserve.core.options import merge_options
 from wavserve.core.spec import PolicySpec, VectorSpec
@@ -21,7 +21,6 @@ from wavserve.wire import MAX_MILLISECONDS
 MAX_EXECUTED_STEPS = 10_000
 MAX_SESSION_ID_CHARS = 128
 _MAX_DIGITS = 20
-_MAX_COUNT = 2**63 - 1
 
 
 def check(observation: Observation, spec: PolicySpec) -> Array:
@@ -30,16 +29,16 @@ def check(observation: Observation, spec: PolicySpec) -> Array:
     if observation.session_id is not None:
         check_session_id(observation.session_id)
     _check_instruction(observation.instruction, spec.max_instruction_bytes)
-    _check_range("sequence", observation.sequence, 0, _MAX_COUNT)
-    _check_range("control_step", observation.control_step, 0, _MAX_COUNT)
+    _check_range("sequence", observation.sequence, 0, MAX_INT64)
+    _check_range("control_step", observation.control_step, 0, MAX_INT64)
     _check_range("executed_steps", observation.executed_steps, 0, MAX_EXECUTED_STEPS)
     if observation.seed is not None:
-        _check_range("seed", observation.seed, 0, _MAX_COUNT)
+        _check_range("seed", observation.seed, 0, MAX_INT64)
     if observation.deadline_ms is not None:
         _check_range("deadline_ms", observation.deadline_ms, 1, MAX_MILLISECONDS)
     _check_range("imagine_chunks", observation.imagine_chunks, 0, spec.bounds.max_imagined_chunks)
     for image in observation.images:
-        _check_range(f"images.{image.camera}.captured_mono_ns", image.captured_mono_ns, 0, _MAX_COUNT)
+        _check_range(f"images.{image.camera}.captured_mono_ns", image.captured_mono_ns, 0, MAX_INT64)
     merge_options(spec.planner, spec.bounds, dict(observation.options))
     return _state(observation.state, spec.state)
 

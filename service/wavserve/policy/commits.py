@@ -45,7 +45,7 @@ async def commit(store: SessionStore, session: Session, deadline: float) -> Comm
 
     Raises Overloaded, as the store does. Any other failure of the store leaves the outcome unknown.
     """
-    return await _to_the_end(_commit(store, session, deadline))
+    return await _uninterrupted(_commit(store, session, deadline))
 
 
 async def _commit(store: SessionStore, session: Session, deadline: float) -> CommitResult:
@@ -59,7 +59,7 @@ async def _commit(store: SessionStore, session: Session, deadline: float) -> Com
         return CommitResult.UNKNOWN
 
 
-async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+async def _uninterrupted(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, however often the caller is cancelled meanwhile."""
     task = asyncio.create_task(work)
     while not task.done():

@@ -25,6 +25,7 @@ from wavserve.core.errors import (
     SequenceConflict,
     UnknownPolicy,
     UnknownSession,
+    shown,
 )
 from wavserve.core.messages import ActionChunk
 from wavserve.core.normalise import Normaliser
@@ -84,7 +85,7 @@ class Policy:
         self.warm = False
         self._parts = parts
         self._executor = PlanExecutor(parts.spec, parts.digest, parts.version, parts.placement, Normaliser(parts.spec))
-        self._warm_up = WarmUp(parts.placement, self._warm)
+        self._warm_up = WarmUp(parts.placement, self._make_warm_up_plans)
         self._keeping_warm: asyncio.Task[None] | None = None
         self._permits = Permits(parts.max_plans, lambda: self.plans_in_flight, self._soonest_s, parts.max_bytes)
         self._running = RunningPlans(self._run, self._permits.take_over, parts.on_plan, parts.clock)
@@ -195,15 +196,14 @@ class Policy:
         self, request: PlanRequest, deadline: float, robot: str = "", permit: Permit | None = None
     ) -> ResolvedRequest:
         if request.policy not in (None, self.spec.name):
-            raise UnknownPolicy("policy", self.spec.name, repr(request.policy))
+            raise UnknownPolicy("policy", self.spec.name, shown(request.policy))
         config = merge_options(self.spec.planner, self.spec.bounds, dict(request.options))
         inputs = digests.input_digests(request)
         seed = secrets.randbits(53) if request.seed is None else request.seed
         content, progress = digests.content_digest(request, inputs), Progress(self._parts.clock)
         return ResolvedRequest(request, config, seed, inputs, content, deadline, robot, permit or Permit(), progress)
 
-    async def _warm(self, device: Device) -> None:
-        """Makes the warm-up plans on a device."""
+    async def _make_warm_up_plans(self, device: Device) -> None:
         requests = warm_up_requests(self.spec, device.planner.forecast.max_slice)
         await self._executor.warm_up(device, [self._resolve(request, math.inf) for request in requests])
 

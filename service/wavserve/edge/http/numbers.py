@@ -11,9 +11,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from wavserve.core.messages import MAX_JSON_INTEGER
+from wavserve.core.messages import MAX_INT64, MAX_JSON_INTEGER
 
-_MAX_INT64 = 2**63 - 1
 _DECIMAL = re.compile(r"0|-?[1-9][0-9]{0,19}")
 
 
@@ -30,7 +29,7 @@ def _decimal_pattern(most: int) -> str:
 
 
 def _schema(most: int) -> dict[str, Any]:
-    text = {"type": "string", "pattern": _decimal_pattern(_MAX_INT64)}
+    text = {"type": "string", "pattern": _decimal_pattern(MAX_INT64)}
     return {"anyOf": [{"type": "integer", "minimum": 0, "maximum": most}, text]}
 
 
@@ -53,5 +52,5 @@ Int64 = Annotated[int, BeforeValidator(_exact), WithJsonSchema(_schema(MAX_JSON_
 Answered = Annotated[int | str, WithJsonSchema(_schema(MAX_JSON_INTEGER))]
 """An integer of an answer."""
 
-Nanoseconds = Annotated[int, BeforeValidator(_from_text), WithJsonSchema(_schema(_MAX_INT64))]
+Nanoseconds = Annotated[int, BeforeValidator(_from_text), WithJsonSchema(_schema(MAX_INT64))]
 """A time. A number of any size is accepted: a clock passes 2^53 ns after 104 days, and rounding does no harm."""
