@@ -195,3 +195,12 @@ def test_the_default_model_repository_is_the_projects() -> None:
     repository = Settings().triton.repository
     assert {folder.name for folder in repository.iterdir()} == set(MODELS)
     assert all((repository / model / "1" / "model.py").is_file() for model in MODELS)
+
+
+def test_a_name_in_the_environment_forges_no_line() -> None:
+    loaded = load_settings(None, {"WAVSERVE_X\n2026 ERROR forged\x1b[31m": "1"})
+    assert "WAVSERVE_X\\n2026 ERROR forged\\x1b[31m: ignored" in loaded.warnings[0]
+    for environ in ({"WAVSERVE_HTTP__X\nforged": "1"}, {"WAVSERVE_CONFIG": "a\nforged"}):
+        with pytest.raises(SettingsError) as caught:
+            load_settings(None, environ)
+        assert "\n" not in str(caught.value)

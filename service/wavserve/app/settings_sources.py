@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from wavserve.app.settings import NOTHING, Settings
 from wavserve.core.errors import SettingsError
 from wavserve.system import processes
+from wavserve.system.texts import printable
 
 log = logging.getLogger(__name__)
 
@@ -135,24 +136,24 @@ def _from_file(file: Path | None) -> Iterator[Given]:
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"file {file}: expected readable TOML, got {error}") from error
+        raise SettingsError(f"file {printable(str(file))}: expected readable TOML, got {error}") from error
     for section, values in content.items():
         items = values.items() if isinstance(values, dict) else [("", values)]
         for name, value in items:
-            yield Given(f"{section}.{name}".rstrip("."), value, f"file {file}")
+            yield Given(f"{section}.{name}".rstrip("."), value, f"file {printable(str(file))}")
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[Given]:
     for variable in _variables(environ):
         if _has_dot(variable):
-            yield Given(_key(variable), environ[variable], f"environment {variable}")
+            yield Given(_key(variable), environ[variable], f"environment {printable(variable)}")
 
 
 def _warnings(environ: Mapping[str, str], known: Iterable[str]) -> Iterator[str]:
     for variable in _variables(environ):
         if not _has_dot(variable):
             hint = _hint(_key(variable), known, as_variables=True)
-            yield f"environment {variable}: ignored, because it is no setting; {hint}"
+            yield f"environment {printable(variable)}: ignored, because it is no setting; {hint}"
 
 
 def _variables(environ: Mapping[str, str]) -> Iterator[str]:
