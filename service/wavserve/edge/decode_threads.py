@@ -8,12 +8,12 @@ of what the work is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -52,17 +52,18 @@ class DecodeThreads:
 
         Raises what `work` raises, and DeadlineExceeded at the deadline whether the work waits or runs.
         """
-        job = _Job(work, sender, deadline, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        job = _Job(work, sender, deadline, loop.create_future())
+        timer = None if deadline is None else loop.call_later(deadline - self._clock(), _expire, job)
         self._waiting.append(job)
         self._begin_next()
         try:
-            await asyncio.wait([job.answer], timeout=None if deadline is None else deadline - self._clock())
-            if not job.answer.done():
-                raise _late()
-            answer: T = job.answer.result()
+            answer: T = await job.answer
             return answer
         finally:
             job.answer.cancel()
+            if timer is not None:
+                timer.cancel()
 
     def _begin_next(self) -> None:
         """Begins waiting work, oldest first, as far as threads and their senders' shares allow."""
@@ -80,18 +81,31 @@ class DecodeThreads:
             job.answer.set_exception(_late())
             return
         self._running[job.sender] += 1
-        running = asyncio.get_running_loop().run_in_executor(self._threads, job.work)
-        running.add_done_callback(partial(self._on_done, job))
+        self._threads.submit(self._work, job, asyncio.get_running_loop())
 
-    def _on_done(self, job: _Job, running: asyncio.Future[Any]) -> None:
+    def _work(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
+        """Runs on a thread. The loop hears of the end at once, without a future of the executor in between."""
+        result, error = None, None
+        try:
+            result = job.work()
+        except BaseException as raised:  # noqa: BLE001  # the caller gets it, whatever it is
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and its callers are gone
+            loop.call_soon_threadsafe(self._on_done, job, result, error)
+
+    def _on_done(self, job: _Job, result: Any, error: BaseException | None) -> None:
         self._running -= Counter((job.sender,))  # drops a sender without jobs
-        error = running.exception()
         if not job.answer.done():
             if error is None:
-                job.answer.set_result(running.result())
+                job.answer.set_result(result)
             else:
                 job.answer.set_exception(error)
         self._begin_next()
+
+
+def _expire(job: _Job) -> None:
+    if not job.answer.done():
+        job.answer.set_exception(_late())
 
 
 def _late() -> DeadlineExceeded:

@@ -1,4 +1,4 @@
-"""The commit of a plan: what it stores, how long it may take, and that nothing interrupts it once it has begun.
+"""The commit of a plan: what it stores, how long it may take, and how a caller is kept from interrupting it.
 
 Knows sessions and no plan that runs.
 """
@@ -41,14 +41,10 @@ def advanced(session: Session, resolved: ResolvedRequest, chunk: ActionChunk, ou
 
 
 async def commit(store: SessionStore, session: Session, deadline: float) -> CommitResult:
-    """Commits a session. A cancelled caller gets the outcome too: a commit that is broken off could be stored or not.
+    """Commits a session. Its task must not be cancelled: a commit that is broken off could be stored or not.
 
     Raises Overloaded, as the store does. Any other failure of the store leaves the outcome unknown.
     """
-    return await _uninterrupted(_commit(store, session, deadline))
-
-
-async def _commit(store: SessionStore, session: Session, deadline: float) -> CommitResult:
     try:
         async with asyncio.timeout(COMMIT_S):
             return await store.commit(session, deadline)
@@ -59,8 +55,8 @@ async def _commit(store: SessionStore, session: Session, deadline: float) -> Com
         return CommitResult.UNKNOWN
 
 
-async def _uninterrupted(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, however often the caller is cancelled meanwhile."""
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which runs to its end however often the caller is cancelled meanwhile."""
     task = asyncio.create_task(work)
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):

@@ -35,7 +35,7 @@ from wavserve.core.types import Clock, PlanRequest
 from wavserve.planning.device import Device
 from wavserve.planning.timings import Progress
 from wavserve.policy import digests
-from wavserve.policy.commits import advanced, commit
+from wavserve.policy.commits import advanced, commit, uninterrupted
 from wavserve.policy.execution import PlanExecutor
 from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_retry
 from wavserve.policy.placement import Placement
@@ -136,7 +136,7 @@ class Policy:
     async def reset(self, session_id: str) -> None:
         """Forgets the session's frame memory; a plan that runs in it is answered with SequenceConflict."""
         session = await self._load_session(session_id)
-        match await commit(self._parts.sessions, session.forget(), math.inf):
+        match await uninterrupted(commit(self._parts.sessions, session.forget(), math.inf)):
             case CommitResult.UNKNOWN:
                 raise OutcomeUnknown(_UNKNOWN.format("the reset"))
             case CommitResult.CHANGED:
@@ -214,7 +214,7 @@ class Policy:
             in_flight.counted = True
             return answer
         chunk, outcome = await self._executor.execute(resolved, session)
-        in_flight.committing = True
+        in_flight.committing = True  # from now on nobody cancels this task
         match await commit(sessions, advanced(session, resolved, chunk, outcome), resolved.deadline):
             case CommitResult.COMMITTED:
                 if self._parts.keep is not None:

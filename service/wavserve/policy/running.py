@@ -69,14 +69,17 @@ class RunningPlans:
         return task
 
     async def drain(self, timeout_s: float | None) -> None:
-        """Waits for all plans and all work in the background, and cancels what is left after `timeout_s`."""
+        """Waits for all plans and all work in the background. Cancels what is left after `timeout_s`, except plans that
+        are being committed, which end soon."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self._tasks:  # a plan that ends may leave a record to be written
                     await asyncio.wait(self._tasks)
         late = list(self._tasks)
+        committing = {plan.task for plan in self._plans.values() if plan.committing}
         for task in late:
-            task.cancel()
+            if task not in committing:
+                task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
     def _join_or_start(self, key: str, resolved: ResolvedRequest) -> InFlightPlan:
