@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,15 @@ from wavserve.policy.sessions import MemorySessions, Session
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
+
+
+def taking(clock: ManualClock, seconds: float) -> Callable[[], Awaitable[None]]:
+    """A step of the store that takes this long."""
+
+    async def take() -> None:
+        clock.now += seconds
+
+    return take
 
 
 class Remote:
@@ -60,10 +70,7 @@ async def test_a_commit_that_takes_time_within_the_deadline_leaves_less_slack(
 ) -> None:
     rig = await remote.rig(RigOptions(clock=clock))
 
-    async def take_time() -> None:
-        clock.now += 2.0
-
-    remote.store.answer = take_time  # type: ignore[method-assign]
+    remote.store.answer = taking(clock, 2.0)  # type: ignore[method-assign]
     chunk = await rig.policy.plan(first(), clock.now + 5.0)
     assert chunk.receipt.slack_s == pytest.approx(3.0)
 
@@ -74,10 +81,7 @@ async def test_a_commit_that_arrives_after_the_deadline_is_an_error_and_changes_
     rig = await remote.rig(RigOptions(clock=clock))
     opened = await rig.policy.plan(first())
 
-    async def take_long() -> None:
-        clock.now += 10.0
-
-    remote.store.arrive = take_long  # type: ignore[method-assign]
+    remote.store.arrive = taking(clock, 10.0)  # type: ignore[method-assign]
     with pytest.raises(DeadlineExceeded) as error:
         await rig.policy.plan(follow(opened, 2, sequence=1), clock.now + 5.0)
     assert error.value.missed is not None
@@ -91,10 +95,7 @@ async def test_a_plan_that_was_committed_in_time_is_answered_although_the_store_
     rig = await remote.rig(RigOptions(clock=clock))
     opened = await rig.policy.plan(first())
 
-    async def take_long() -> None:
-        clock.now += 10.0
-
-    remote.store.answer = take_long  # type: ignore[method-assign]
+    remote.store.answer = taking(clock, 10.0)  # type: ignore[method-assign]
     chunk = await rig.policy.plan(follow(opened, 2, sequence=1), clock.now + 5.0)
     assert (chunk.receipt.deadline.value, chunk.receipt.slack_s) == ("late", -5.0)
     assert await advanced_to(rig, opened) == 1
