@@ -15,6 +15,11 @@ _STRICT = {"extra": "forbid"}  # makes pydantic refuse unknown keys when `bundle
 Resize = Literal["exact", "bilinear", "bicubic", "area"]
 Mode = Literal["paper", "published", "off", "random_scores", "fixed_shrink"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+Orientation = Literal["as_captured", "rotated_180"]
+RtcMode = Literal["off", "rtc_guided", "rtc_trained"]
+RTC_MODES: tuple[RtcMode, ...] = get_args(RtcMode)
+PrefixSchedule = Literal["LINEAR", "EXP", "ONES", "ZEROS"]
+PREFIX_SCHEDULES: tuple[PrefixSchedule, ...] = get_args(PrefixSchedule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class CameraSpec:
     height: int
     width: int
     resize: Resize = "exact"
+    orientation: Orientation = "as_captured"
+    """of the images that the policy was trained with, relative to what the camera delivers"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,36 @@ class VectorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitsSpec:
+    """Kinematic limits of commands: one entry per dimension, or no entry at all. None: that dimension is unchecked."""
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    position: tuple[tuple[float, float] | None, ...] = ()
+    """lowest and highest command, in the dimension's unit"""
+    velocity: tuple[float | None, ...] = ()
+    """largest absolute value, in the unit per second"""
+    jerk: tuple[float | None, ...] = ()
+    """largest absolute value, in the unit per second cubed"""
+    min_horizon: int = 1
+    """A chunk that breaks a limit is cut at the first bad step, if at least this many steps remain."""
+
+
+@dataclass(frozen=True, slots=True)
+class RtcSpec:
+    """Real-time chunking: the new chunk continues the left-over of the previous one (arXiv 2506.07339, 2512.05964).
+
+    A request may override it. The names are LeRobot's.
+    """
+
+    __pydantic_config__: ClassVar[Any] = _STRICT
+    mode: RtcMode = "off"
+    prefix_attention_schedule: PrefixSchedule = "LINEAR"
+    max_guidance_weight: float = 10.0
+    execution_horizon: int = 10
+    """Steps of the left-over that guide the flow."""
+
+
+@dataclass(frozen=True, slots=True)
 class ActionSpec:
     """How the action expert's output becomes commands (paper, normalisation of states and actions).
 
@@ -67,6 +104,7 @@ class ActionSpec:
     vector: VectorSpec
     kind: Literal["absolute", "delta", "relative"] = "absolute"
     absolute_dims: tuple[int, ...] = ()
+    limits: LimitsSpec = field(default_factory=LimitsSpec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +271,11 @@ class PolicySpec:
     WAV code. The embeddings of the padding itself are dropped in both cases."""
     value_chunk: int | None = None
     """Tokens of the value expert; None: as many as actions, as in the released configurations."""
+    embodiment: str = ""
+    """The kind of robot, such as `piper_dual`; empty: not declared."""
+    rtc: RtcSpec = field(default_factory=RtcSpec)
+    max_trained_delay: int = 0
+    """Longest delay in steps that the action expert was trained to continue (`rtc_trained`); 0: not trained for it."""
     notes: str = ""
 
     @property

@@ -69,8 +69,54 @@ class PlannerOptions(_message.Message):
     early_stop: float
     def __init__(self, mode: _Optional[str] = ..., num_iterations: _Optional[int] = ..., num_video_samples: _Optional[int] = ..., num_value_samples: _Optional[int] = ..., num_flow_steps: _Optional[int] = ..., num_video_steps: _Optional[int] = ..., smoothing: _Optional[float] = ..., decay: _Optional[float] = ..., video_elite_fraction: _Optional[float] = ..., value_elite_fraction: _Optional[float] = ..., per_view_noise: _Optional[bool] = ..., estimate_value: _Optional[bool] = ..., warm_start: _Optional[bool] = ..., early_stop: _Optional[float] = ...) -> None: ...
 
+class RealTimeChunking(_message.Message):
+    __slots__ = ("mode", "prefix_attention_schedule", "max_guidance_weight", "execution_horizon", "inference_delay", "prev_chunk_left_over")
+    class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        MODE_UNSPECIFIED: _ClassVar[RealTimeChunking.Mode]
+        OFF: _ClassVar[RealTimeChunking.Mode]
+        RTC_GUIDED: _ClassVar[RealTimeChunking.Mode]
+        RTC_TRAINED: _ClassVar[RealTimeChunking.Mode]
+    MODE_UNSPECIFIED: RealTimeChunking.Mode
+    OFF: RealTimeChunking.Mode
+    RTC_GUIDED: RealTimeChunking.Mode
+    RTC_TRAINED: RealTimeChunking.Mode
+    class Schedule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        SCHEDULE_UNSPECIFIED: _ClassVar[RealTimeChunking.Schedule]
+        LINEAR: _ClassVar[RealTimeChunking.Schedule]
+        EXP: _ClassVar[RealTimeChunking.Schedule]
+        ONES: _ClassVar[RealTimeChunking.Schedule]
+        ZEROS: _ClassVar[RealTimeChunking.Schedule]
+    SCHEDULE_UNSPECIFIED: RealTimeChunking.Schedule
+    LINEAR: RealTimeChunking.Schedule
+    EXP: RealTimeChunking.Schedule
+    ONES: RealTimeChunking.Schedule
+    ZEROS: RealTimeChunking.Schedule
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_ATTENTION_SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    MAX_GUIDANCE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    EXECUTION_HORIZON_FIELD_NUMBER: _ClassVar[int]
+    INFERENCE_DELAY_FIELD_NUMBER: _ClassVar[int]
+    PREV_CHUNK_LEFT_OVER_FIELD_NUMBER: _ClassVar[int]
+    mode: RealTimeChunking.Mode
+    prefix_attention_schedule: RealTimeChunking.Schedule
+    max_guidance_weight: float
+    execution_horizon: int
+    inference_delay: int
+    prev_chunk_left_over: Tensor
+    def __init__(self, mode: _Optional[_Union[RealTimeChunking.Mode, str]] = ..., prefix_attention_schedule: _Optional[_Union[RealTimeChunking.Schedule, str]] = ..., max_guidance_weight: _Optional[float] = ..., execution_horizon: _Optional[int] = ..., inference_delay: _Optional[int] = ..., prev_chunk_left_over: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class Tensor(_message.Message):
+    __slots__ = ("shape", "data")
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    data: bytes
+    def __init__(self, shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
 class PlanRequest(_message.Message):
-    __slots__ = ("session_id", "sequence", "control_step", "executed_steps", "images", "state", "instruction", "policy", "planner", "seed", "deadline_ms", "imagine_chunks")
+    __slots__ = ("session_id", "sequence", "control_step", "executed_steps", "images", "state", "instruction", "policy", "planner", "seed", "deadline_ms", "imagine_chunks", "rtc")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     CONTROL_STEP_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +129,7 @@ class PlanRequest(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     IMAGINE_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    RTC_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     sequence: int
     control_step: int
@@ -95,7 +142,8 @@ class PlanRequest(_message.Message):
     seed: int
     deadline_ms: int
     imagine_chunks: int
-    def __init__(self, session_id: _Optional[str] = ..., sequence: _Optional[int] = ..., control_step: _Optional[int] = ..., executed_steps: _Optional[int] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., state: _Optional[_Iterable[float]] = ..., instruction: _Optional[str] = ..., policy: _Optional[str] = ..., planner: _Optional[_Union[PlannerOptions, _Mapping]] = ..., seed: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., imagine_chunks: _Optional[int] = ...) -> None: ...
+    rtc: RealTimeChunking
+    def __init__(self, session_id: _Optional[str] = ..., sequence: _Optional[int] = ..., control_step: _Optional[int] = ..., executed_steps: _Optional[int] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., state: _Optional[_Iterable[float]] = ..., instruction: _Optional[str] = ..., policy: _Optional[str] = ..., planner: _Optional[_Union[PlannerOptions, _Mapping]] = ..., seed: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., imagine_chunks: _Optional[int] = ..., rtc: _Optional[_Union[RealTimeChunking, _Mapping]] = ...) -> None: ...
 
 class ResetRequest(_message.Message):
     __slots__ = ("session_id",)
@@ -128,7 +176,7 @@ class Iteration(_message.Message):
     def __init__(self, snr: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ..., video_elites: _Optional[_Iterable[int]] = ..., value_elites: _Optional[_Iterable[int]] = ..., video_std: _Optional[float] = ..., value_std: _Optional[float] = ..., moved: _Optional[float] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("policy", "policy_digest", "untrained", "seed", "sequence", "planner", "iterations_done", "deadline", "slack_ms", "iterations", "stage_ms", "value_estimate", "digests", "version", "stopped", "warm_start")
+    __slots__ = ("policy", "policy_digest", "untrained", "seed", "sequence", "planner", "iterations_done", "deadline", "slack_ms", "iterations", "stage_ms", "value_estimate", "digests", "version", "stopped", "warm_start", "rtc", "seam_jump")
     class Deadline(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         DEADLINE_UNSPECIFIED: _ClassVar[Receipt.Deadline]
@@ -183,6 +231,8 @@ class Receipt(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STOPPED_FIELD_NUMBER: _ClassVar[int]
     WARM_START_FIELD_NUMBER: _ClassVar[int]
+    RTC_FIELD_NUMBER: _ClassVar[int]
+    SEAM_JUMP_FIELD_NUMBER: _ClassVar[int]
     policy: str
     policy_digest: str
     untrained: bool
@@ -199,7 +249,25 @@ class Receipt(_message.Message):
     version: str
     stopped: Receipt.Stop
     warm_start: bool
-    def __init__(self, policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., untrained: _Optional[bool] = ..., seed: _Optional[int] = ..., sequence: _Optional[int] = ..., planner: _Optional[_Union[PlannerOptions, _Mapping]] = ..., iterations_done: _Optional[int] = ..., deadline: _Optional[_Union[Receipt.Deadline, str]] = ..., slack_ms: _Optional[float] = ..., iterations: _Optional[_Iterable[_Union[Iteration, _Mapping]]] = ..., stage_ms: _Optional[_Mapping[str, float]] = ..., value_estimate: _Optional[float] = ..., digests: _Optional[_Mapping[str, str]] = ..., version: _Optional[str] = ..., stopped: _Optional[_Union[Receipt.Stop, str]] = ..., warm_start: _Optional[bool] = ...) -> None: ...
+    rtc: RealTimeChunking
+    seam_jump: float
+    def __init__(self, policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., untrained: _Optional[bool] = ..., seed: _Optional[int] = ..., sequence: _Optional[int] = ..., planner: _Optional[_Union[PlannerOptions, _Mapping]] = ..., iterations_done: _Optional[int] = ..., deadline: _Optional[_Union[Receipt.Deadline, str]] = ..., slack_ms: _Optional[float] = ..., iterations: _Optional[_Iterable[_Union[Iteration, _Mapping]]] = ..., stage_ms: _Optional[_Mapping[str, float]] = ..., value_estimate: _Optional[float] = ..., digests: _Optional[_Mapping[str, str]] = ..., version: _Optional[str] = ..., stopped: _Optional[_Union[Receipt.Stop, str]] = ..., warm_start: _Optional[bool] = ..., rtc: _Optional[_Union[RealTimeChunking, _Mapping]] = ..., seam_jump: _Optional[float] = ...) -> None: ...
+
+class GateCut(_message.Message):
+    __slots__ = ("step", "dimension", "name", "limit", "bound", "value")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    dimension: int
+    name: str
+    limit: str
+    bound: float
+    value: float
+    def __init__(self, step: _Optional[int] = ..., dimension: _Optional[int] = ..., name: _Optional[str] = ..., limit: _Optional[str] = ..., bound: _Optional[float] = ..., value: _Optional[float] = ...) -> None: ...
 
 class ImaginedFrames(_message.Message):
     __slots__ = ("camera", "frames")
@@ -210,7 +278,7 @@ class ImaginedFrames(_message.Message):
     def __init__(self, camera: _Optional[str] = ..., frames: _Optional[_Iterable[_Union[Image, _Mapping]]] = ...) -> None: ...
 
 class ActionChunk(_message.Message):
-    __slots__ = ("session_id", "epoch", "sequence", "first_control_step", "horizon", "action_dim", "dt_ns", "actions", "valid_until_step", "frozen_prefix_steps", "receipt", "imagined", "chunk_id", "captured_mono_ns", "server_recv_ns", "server_send_ns", "warnings")
+    __slots__ = ("session_id", "epoch", "sequence", "first_control_step", "horizon", "action_dim", "dt_ns", "actions", "valid_until_step", "frozen_prefix_steps", "receipt", "imagined", "chunk_id", "captured_mono_ns", "server_recv_ns", "server_send_ns", "warnings", "cut", "fresh_memory")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -228,6 +296,8 @@ class ActionChunk(_message.Message):
     SERVER_RECV_NS_FIELD_NUMBER: _ClassVar[int]
     SERVER_SEND_NS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    FRESH_MEMORY_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     epoch: int
     sequence: int
@@ -245,7 +315,9 @@ class ActionChunk(_message.Message):
     server_recv_ns: int
     server_send_ns: int
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., first_control_step: _Optional[int] = ..., horizon: _Optional[int] = ..., action_dim: _Optional[int] = ..., dt_ns: _Optional[int] = ..., actions: _Optional[_Iterable[float]] = ..., valid_until_step: _Optional[int] = ..., frozen_prefix_steps: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., imagined: _Optional[_Iterable[_Union[ImaginedFrames, _Mapping]]] = ..., chunk_id: _Optional[str] = ..., captured_mono_ns: _Optional[int] = ..., server_recv_ns: _Optional[int] = ..., server_send_ns: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    cut: GateCut
+    fresh_memory: bool
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sequence: _Optional[int] = ..., first_control_step: _Optional[int] = ..., horizon: _Optional[int] = ..., action_dim: _Optional[int] = ..., dt_ns: _Optional[int] = ..., actions: _Optional[_Iterable[float]] = ..., valid_until_step: _Optional[int] = ..., frozen_prefix_steps: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., imagined: _Optional[_Iterable[_Union[ImaginedFrames, _Mapping]]] = ..., chunk_id: _Optional[str] = ..., captured_mono_ns: _Optional[int] = ..., server_recv_ns: _Optional[int] = ..., server_send_ns: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., cut: _Optional[_Union[GateCut, _Mapping]] = ..., fresh_memory: _Optional[bool] = ...) -> None: ...
 
 class GetPolicyRequest(_message.Message):
     __slots__ = ("policy",)
@@ -254,27 +326,47 @@ class GetPolicyRequest(_message.Message):
     def __init__(self, policy: _Optional[str] = ...) -> None: ...
 
 class Camera(_message.Message):
-    __slots__ = ("name", "height", "width", "resize")
+    __slots__ = ("name", "height", "width", "resize", "orientation")
     NAME_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     RESIZE_FIELD_NUMBER: _ClassVar[int]
+    ORIENTATION_FIELD_NUMBER: _ClassVar[int]
     name: str
     height: int
     width: int
     resize: str
-    def __init__(self, name: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., resize: _Optional[str] = ...) -> None: ...
+    orientation: str
+    def __init__(self, name: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., resize: _Optional[str] = ..., orientation: _Optional[str] = ...) -> None: ...
 
 class Vector(_message.Message):
-    __slots__ = ("names", "units")
+    __slots__ = ("names", "units", "statistics_digest", "limits")
     NAMES_FIELD_NUMBER: _ClassVar[int]
     UNITS_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     names: _containers.RepeatedScalarFieldContainer[str]
     units: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, names: _Optional[_Iterable[str]] = ..., units: _Optional[_Iterable[str]] = ...) -> None: ...
+    statistics_digest: str
+    limits: Limits
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., units: _Optional[_Iterable[str]] = ..., statistics_digest: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("position_low", "position_high", "velocity", "jerk", "min_horizon")
+    POSITION_LOW_FIELD_NUMBER: _ClassVar[int]
+    POSITION_HIGH_FIELD_NUMBER: _ClassVar[int]
+    VELOCITY_FIELD_NUMBER: _ClassVar[int]
+    JERK_FIELD_NUMBER: _ClassVar[int]
+    MIN_HORIZON_FIELD_NUMBER: _ClassVar[int]
+    position_low: _containers.RepeatedScalarFieldContainer[float]
+    position_high: _containers.RepeatedScalarFieldContainer[float]
+    velocity: _containers.RepeatedScalarFieldContainer[float]
+    jerk: _containers.RepeatedScalarFieldContainer[float]
+    min_horizon: int
+    def __init__(self, position_low: _Optional[_Iterable[float]] = ..., position_high: _Optional[_Iterable[float]] = ..., velocity: _Optional[_Iterable[float]] = ..., jerk: _Optional[_Iterable[float]] = ..., min_horizon: _Optional[int] = ...) -> None: ...
 
 class PolicyInfo(_message.Message):
-    __slots__ = ("name", "digest", "untrained", "cameras", "state", "action", "horizon", "control_hz", "history_frames", "max_instruction_bytes", "defaults", "bounds", "notes", "max_message_bytes")
+    __slots__ = ("name", "digest", "untrained", "cameras", "state", "action", "horizon", "control_hz", "history_frames", "max_instruction_bytes", "defaults", "bounds", "notes", "max_message_bytes", "embodiment", "action_kind", "rtc", "rtc_modes", "max_trained_delay", "golden_digest")
     class BoundsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -296,6 +388,12 @@ class PolicyInfo(_message.Message):
     BOUNDS_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EMBODIMENT_FIELD_NUMBER: _ClassVar[int]
+    ACTION_KIND_FIELD_NUMBER: _ClassVar[int]
+    RTC_FIELD_NUMBER: _ClassVar[int]
+    RTC_MODES_FIELD_NUMBER: _ClassVar[int]
+    MAX_TRAINED_DELAY_FIELD_NUMBER: _ClassVar[int]
+    GOLDEN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
     untrained: bool
@@ -310,7 +408,13 @@ class PolicyInfo(_message.Message):
     bounds: _containers.ScalarMap[str, int]
     notes: str
     max_message_bytes: int
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., untrained: _Optional[bool] = ..., cameras: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., state: _Optional[_Union[Vector, _Mapping]] = ..., action: _Optional[_Union[Vector, _Mapping]] = ..., horizon: _Optional[int] = ..., control_hz: _Optional[float] = ..., history_frames: _Optional[int] = ..., max_instruction_bytes: _Optional[int] = ..., defaults: _Optional[_Union[PlannerOptions, _Mapping]] = ..., bounds: _Optional[_Mapping[str, int]] = ..., notes: _Optional[str] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
+    embodiment: str
+    action_kind: str
+    rtc: RealTimeChunking
+    rtc_modes: _containers.RepeatedScalarFieldContainer[RealTimeChunking.Mode]
+    max_trained_delay: int
+    golden_digest: str
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., untrained: _Optional[bool] = ..., cameras: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., state: _Optional[_Union[Vector, _Mapping]] = ..., action: _Optional[_Union[Vector, _Mapping]] = ..., horizon: _Optional[int] = ..., control_hz: _Optional[float] = ..., history_frames: _Optional[int] = ..., max_instruction_bytes: _Optional[int] = ..., defaults: _Optional[_Union[PlannerOptions, _Mapping]] = ..., bounds: _Optional[_Mapping[str, int]] = ..., notes: _Optional[str] = ..., max_message_bytes: _Optional[int] = ..., embodiment: _Optional[str] = ..., action_kind: _Optional[str] = ..., rtc: _Optional[_Union[RealTimeChunking, _Mapping]] = ..., rtc_modes: _Optional[_Iterable[_Union[RealTimeChunking.Mode, str]]] = ..., max_trained_delay: _Optional[int] = ..., golden_digest: _Optional[str] = ...) -> None: ...
 
 class ClientMessage(_message.Message):
     __slots__ = ("hello", "observation", "execution_report", "ping", "reset", "bye")
@@ -347,137 +451,99 @@ class ServerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., chunk: _Optional[_Union[ActionChunk, _Mapping]] = ..., dropped: _Optional[_Union[ObservationDropped, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., reset_ack: _Optional[_Union[ResetAck, _Mapping]] = ..., go_away: _Optional[_Union[GoAway, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "client_name", "client_version", "robot_id", "embodiment", "joint_names", "state_dim", "action_dim", "joint_unit", "gripper_unit", "control_hz", "cameras", "instruction", "resume_session_id", "want_value", "want_receipt", "want_rtc")
-    class JointUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        JOINT_UNIT_UNSPECIFIED: _ClassVar[Hello.JointUnit]
-        RADIAN: _ClassVar[Hello.JointUnit]
-        DEGREE: _ClassVar[Hello.JointUnit]
-    JOINT_UNIT_UNSPECIFIED: Hello.JointUnit
-    RADIAN: Hello.JointUnit
-    DEGREE: Hello.JointUnit
-    class GripperUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        GRIPPER_UNIT_UNSPECIFIED: _ClassVar[Hello.GripperUnit]
-        METRE: _ClassVar[Hello.GripperUnit]
-        MILLIMETRE: _ClassVar[Hello.GripperUnit]
-        NORMALIZED: _ClassVar[Hello.GripperUnit]
-    GRIPPER_UNIT_UNSPECIFIED: Hello.GripperUnit
-    METRE: Hello.GripperUnit
-    MILLIMETRE: Hello.GripperUnit
-    NORMALIZED: Hello.GripperUnit
+    __slots__ = ("protocol_version", "client_name", "client_version", "robot_id", "embodiment", "policy", "policy_digest", "state", "action", "control_hz", "cameras", "instruction", "resume_session_id", "want_receipt")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
     CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     ROBOT_ID_FIELD_NUMBER: _ClassVar[int]
     EMBODIMENT_FIELD_NUMBER: _ClassVar[int]
-    JOINT_NAMES_FIELD_NUMBER: _ClassVar[int]
-    STATE_DIM_FIELD_NUMBER: _ClassVar[int]
-    ACTION_DIM_FIELD_NUMBER: _ClassVar[int]
-    JOINT_UNIT_FIELD_NUMBER: _ClassVar[int]
-    GRIPPER_UNIT_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    POLICY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
     CONTROL_HZ_FIELD_NUMBER: _ClassVar[int]
     CAMERAS_FIELD_NUMBER: _ClassVar[int]
     INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
     RESUME_SESSION_ID_FIELD_NUMBER: _ClassVar[int]
-    WANT_VALUE_FIELD_NUMBER: _ClassVar[int]
     WANT_RECEIPT_FIELD_NUMBER: _ClassVar[int]
-    WANT_RTC_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client_name: str
     client_version: str
     robot_id: str
     embodiment: str
-    joint_names: _containers.RepeatedScalarFieldContainer[str]
-    state_dim: int
-    action_dim: int
-    joint_unit: Hello.JointUnit
-    gripper_unit: Hello.GripperUnit
+    policy: str
+    policy_digest: str
+    state: Vector
+    action: Vector
     control_hz: float
     cameras: _containers.RepeatedCompositeFieldContainer[Camera]
     instruction: str
     resume_session_id: str
-    want_value: bool
     want_receipt: bool
-    want_rtc: bool
-    def __init__(self, protocol_version: _Optional[int] = ..., client_name: _Optional[str] = ..., client_version: _Optional[str] = ..., robot_id: _Optional[str] = ..., embodiment: _Optional[str] = ..., joint_names: _Optional[_Iterable[str]] = ..., state_dim: _Optional[int] = ..., action_dim: _Optional[int] = ..., joint_unit: _Optional[_Union[Hello.JointUnit, str]] = ..., gripper_unit: _Optional[_Union[Hello.GripperUnit, str]] = ..., control_hz: _Optional[float] = ..., cameras: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., instruction: _Optional[str] = ..., resume_session_id: _Optional[str] = ..., want_value: _Optional[bool] = ..., want_receipt: _Optional[bool] = ..., want_rtc: _Optional[bool] = ...) -> None: ...
+    def __init__(self, protocol_version: _Optional[int] = ..., client_name: _Optional[str] = ..., client_version: _Optional[str] = ..., robot_id: _Optional[str] = ..., embodiment: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., state: _Optional[_Union[Vector, _Mapping]] = ..., action: _Optional[_Union[Vector, _Mapping]] = ..., control_hz: _Optional[float] = ..., cameras: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., instruction: _Optional[str] = ..., resume_session_id: _Optional[str] = ..., want_receipt: _Optional[bool] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol_version", "session_id", "epoch", "server_version", "policy", "dt_ns", "max_message_bytes", "max_in_flight", "supports_rtc", "ping_interval_ms", "resumed")
+    __slots__ = ("protocol_version", "session_id", "epoch", "server_version", "policy", "dt_ns", "max_in_flight", "ping_interval_ms", "resumed", "next_sequence", "resume_within_ms")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     DT_NS_FIELD_NUMBER: _ClassVar[int]
-    MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
-    SUPPORTS_RTC_FIELD_NUMBER: _ClassVar[int]
     PING_INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
+    NEXT_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_WITHIN_MS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     session_id: str
     epoch: int
     server_version: str
     policy: PolicyInfo
     dt_ns: int
-    max_message_bytes: int
     max_in_flight: int
-    supports_rtc: bool
     ping_interval_ms: int
     resumed: bool
-    def __init__(self, protocol_version: _Optional[int] = ..., session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., server_version: _Optional[str] = ..., policy: _Optional[_Union[PolicyInfo, _Mapping]] = ..., dt_ns: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., supports_rtc: _Optional[bool] = ..., ping_interval_ms: _Optional[int] = ..., resumed: _Optional[bool] = ...) -> None: ...
+    next_sequence: int
+    resume_within_ms: int
+    def __init__(self, protocol_version: _Optional[int] = ..., session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., server_version: _Optional[str] = ..., policy: _Optional[_Union[PolicyInfo, _Mapping]] = ..., dt_ns: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., ping_interval_ms: _Optional[int] = ..., resumed: _Optional[bool] = ..., next_sequence: _Optional[int] = ..., resume_within_ms: _Optional[int] = ...) -> None: ...
 
 class Observation(_message.Message):
-    __slots__ = ("sequence", "epoch", "control_step", "captured_mono_ns", "sent_mono_ns", "captured_unix_ns", "images", "state", "instruction", "prev_chunk_id", "prev_chunk_next_index", "executed_steps", "committed_prefix", "inference_delay_hint_steps", "deadline_ms", "must_run", "planner", "seed")
+    __slots__ = ("sequence", "epoch", "control_step", "executed_steps", "sent_mono_ns", "images", "state", "instruction", "prev_chunk_id", "prev_chunk_next_index", "rtc", "deadline_ms", "planner", "seed", "imagine_chunks")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     CONTROL_STEP_FIELD_NUMBER: _ClassVar[int]
-    CAPTURED_MONO_NS_FIELD_NUMBER: _ClassVar[int]
+    EXECUTED_STEPS_FIELD_NUMBER: _ClassVar[int]
     SENT_MONO_NS_FIELD_NUMBER: _ClassVar[int]
-    CAPTURED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
     PREV_CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
     PREV_CHUNK_NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
-    EXECUTED_STEPS_FIELD_NUMBER: _ClassVar[int]
-    COMMITTED_PREFIX_FIELD_NUMBER: _ClassVar[int]
-    INFERENCE_DELAY_HINT_STEPS_FIELD_NUMBER: _ClassVar[int]
+    RTC_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
-    MUST_RUN_FIELD_NUMBER: _ClassVar[int]
     PLANNER_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    IMAGINE_CHUNKS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     epoch: int
     control_step: int
-    captured_mono_ns: int
+    executed_steps: int
     sent_mono_ns: int
-    captured_unix_ns: int
     images: _containers.RepeatedCompositeFieldContainer[Image]
     state: _containers.RepeatedScalarFieldContainer[float]
     instruction: str
     prev_chunk_id: str
     prev_chunk_next_index: int
-    executed_steps: int
-    committed_prefix: Tensor
-    inference_delay_hint_steps: int
+    rtc: RealTimeChunking
     deadline_ms: int
-    must_run: bool
     planner: PlannerOptions
     seed: int
-    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., control_step: _Optional[int] = ..., captured_mono_ns: _Optional[int] = ..., sent_mono_ns: _Optional[int] = ..., captured_unix_ns: _Optional[int] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., state: _Optional[_Iterable[float]] = ..., instruction: _Optional[str] = ..., prev_chunk_id: _Optional[str] = ..., prev_chunk_next_index: _Optional[int] = ..., executed_steps: _Optional[int] = ..., committed_prefix: _Optional[_Union[Tensor, _Mapping]] = ..., inference_delay_hint_steps: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., must_run: _Optional[bool] = ..., planner: _Optional[_Union[PlannerOptions, _Mapping]] = ..., seed: _Optional[int] = ...) -> None: ...
-
-class Tensor(_message.Message):
-    __slots__ = ("shape", "data")
-    SHAPE_FIELD_NUMBER: _ClassVar[int]
-    DATA_FIELD_NUMBER: _ClassVar[int]
-    shape: _containers.RepeatedScalarFieldContainer[int]
-    data: bytes
-    def __init__(self, shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    imagine_chunks: int
+    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., control_step: _Optional[int] = ..., executed_steps: _Optional[int] = ..., sent_mono_ns: _Optional[int] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., state: _Optional[_Iterable[float]] = ..., instruction: _Optional[str] = ..., prev_chunk_id: _Optional[str] = ..., prev_chunk_next_index: _Optional[int] = ..., rtc: _Optional[_Union[RealTimeChunking, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., planner: _Optional[_Union[PlannerOptions, _Mapping]] = ..., seed: _Optional[int] = ..., imagine_chunks: _Optional[int] = ...) -> None: ...
 
 class ExecutionReport(_message.Message):
-    __slots__ = ("chunk_id", "executed_from_step", "executed_to_step", "clamped_count", "hold", "hold_reason", "faults", "tracking_error")
+    __slots__ = ("chunk_id", "executed_from_step", "executed_to_step", "clamped_steps", "hold_reason", "faults", "tracking_error", "chunk_age_ms", "seam_jump", "starved_steps")
     class HoldReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         HOLD_REASON_UNSPECIFIED: _ClassVar[ExecutionReport.HoldReason]
@@ -495,63 +561,56 @@ class ExecutionReport(_message.Message):
     CHUNK_ID_FIELD_NUMBER: _ClassVar[int]
     EXECUTED_FROM_STEP_FIELD_NUMBER: _ClassVar[int]
     EXECUTED_TO_STEP_FIELD_NUMBER: _ClassVar[int]
-    CLAMPED_COUNT_FIELD_NUMBER: _ClassVar[int]
-    HOLD_FIELD_NUMBER: _ClassVar[int]
+    CLAMPED_STEPS_FIELD_NUMBER: _ClassVar[int]
     HOLD_REASON_FIELD_NUMBER: _ClassVar[int]
     FAULTS_FIELD_NUMBER: _ClassVar[int]
     TRACKING_ERROR_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    SEAM_JUMP_FIELD_NUMBER: _ClassVar[int]
+    STARVED_STEPS_FIELD_NUMBER: _ClassVar[int]
     chunk_id: str
     executed_from_step: int
     executed_to_step: int
-    clamped_count: int
-    hold: bool
+    clamped_steps: int
     hold_reason: ExecutionReport.HoldReason
     faults: _containers.RepeatedScalarFieldContainer[str]
     tracking_error: float
-    def __init__(self, chunk_id: _Optional[str] = ..., executed_from_step: _Optional[int] = ..., executed_to_step: _Optional[int] = ..., clamped_count: _Optional[int] = ..., hold: _Optional[bool] = ..., hold_reason: _Optional[_Union[ExecutionReport.HoldReason, str]] = ..., faults: _Optional[_Iterable[str]] = ..., tracking_error: _Optional[float] = ...) -> None: ...
+    chunk_age_ms: float
+    seam_jump: float
+    starved_steps: int
+    def __init__(self, chunk_id: _Optional[str] = ..., executed_from_step: _Optional[int] = ..., executed_to_step: _Optional[int] = ..., clamped_steps: _Optional[int] = ..., hold_reason: _Optional[_Union[ExecutionReport.HoldReason, str]] = ..., faults: _Optional[_Iterable[str]] = ..., tracking_error: _Optional[float] = ..., chunk_age_ms: _Optional[float] = ..., seam_jump: _Optional[float] = ..., starved_steps: _Optional[int] = ...) -> None: ...
 
 class ObservationDropped(_message.Message):
-    __slots__ = ("sequence", "reason", "by_sequence")
+    __slots__ = ("sequence", "reason", "by_sequence", "epoch")
     class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         REASON_UNSPECIFIED: _ClassVar[ObservationDropped.Reason]
         SUPERSEDED: _ClassVar[ObservationDropped.Reason]
         TOO_OLD: _ClassVar[ObservationDropped.Reason]
         OVERLOADED: _ClassVar[ObservationDropped.Reason]
+        RESET: _ClassVar[ObservationDropped.Reason]
+        DRAINING: _ClassVar[ObservationDropped.Reason]
     REASON_UNSPECIFIED: ObservationDropped.Reason
     SUPERSEDED: ObservationDropped.Reason
     TOO_OLD: ObservationDropped.Reason
     OVERLOADED: ObservationDropped.Reason
+    RESET: ObservationDropped.Reason
+    DRAINING: ObservationDropped.Reason
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     BY_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     reason: ObservationDropped.Reason
     by_sequence: int
-    def __init__(self, sequence: _Optional[int] = ..., reason: _Optional[_Union[ObservationDropped.Reason, str]] = ..., by_sequence: _Optional[int] = ...) -> None: ...
+    epoch: int
+    def __init__(self, sequence: _Optional[int] = ..., reason: _Optional[_Union[ObservationDropped.Reason, str]] = ..., by_sequence: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Error(_message.Message):
-    __slots__ = ("code", "sequence", "message", "field", "expected", "actual", "retryable", "retry_after_ms", "fatal")
-    class Code(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        CODE_UNSPECIFIED: _ClassVar[Error.Code]
-        INVALID_ARGUMENT: _ClassVar[Error.Code]
-        UNAUTHENTICATED: _ClassVar[Error.Code]
-        RESOURCE_EXHAUSTED: _ClassVar[Error.Code]
-        DEADLINE_EXCEEDED: _ClassVar[Error.Code]
-        FAILED_PRECONDITION: _ClassVar[Error.Code]
-        NOT_READY: _ClassVar[Error.Code]
-        INTERNAL: _ClassVar[Error.Code]
-    CODE_UNSPECIFIED: Error.Code
-    INVALID_ARGUMENT: Error.Code
-    UNAUTHENTICATED: Error.Code
-    RESOURCE_EXHAUSTED: Error.Code
-    DEADLINE_EXCEEDED: Error.Code
-    FAILED_PRECONDITION: Error.Code
-    NOT_READY: Error.Code
-    INTERNAL: Error.Code
-    CODE_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("name", "sequence", "epoch", "message", "field", "expected", "actual", "retryable", "retry_after_ms", "fatal", "error_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     FIELD_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_FIELD_NUMBER: _ClassVar[int]
@@ -559,8 +618,10 @@ class Error(_message.Message):
     RETRYABLE_FIELD_NUMBER: _ClassVar[int]
     RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     FATAL_FIELD_NUMBER: _ClassVar[int]
-    code: Error.Code
+    ERROR_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
     sequence: int
+    epoch: int
     message: str
     field: str
     expected: str
@@ -568,7 +629,8 @@ class Error(_message.Message):
     retryable: bool
     retry_after_ms: int
     fatal: bool
-    def __init__(self, code: _Optional[_Union[Error.Code, str]] = ..., sequence: _Optional[int] = ..., message: _Optional[str] = ..., field: _Optional[str] = ..., expected: _Optional[str] = ..., actual: _Optional[str] = ..., retryable: _Optional[bool] = ..., retry_after_ms: _Optional[int] = ..., fatal: _Optional[bool] = ...) -> None: ...
+    error_id: str
+    def __init__(self, name: _Optional[str] = ..., sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., message: _Optional[str] = ..., field: _Optional[str] = ..., expected: _Optional[str] = ..., actual: _Optional[str] = ..., retryable: _Optional[bool] = ..., retry_after_ms: _Optional[int] = ..., fatal: _Optional[bool] = ..., error_id: _Optional[str] = ...) -> None: ...
 
 class Ping(_message.Message):
     __slots__ = ("id", "client_mono_ns")
@@ -597,12 +659,14 @@ class ResetStream(_message.Message):
     def __init__(self, id: _Optional[int] = ...) -> None: ...
 
 class ResetAck(_message.Message):
-    __slots__ = ("id", "epoch")
+    __slots__ = ("id", "epoch", "next_sequence")
     ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NEXT_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     id: int
     epoch: int
-    def __init__(self, id: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+    next_sequence: int
+    def __init__(self, id: _Optional[int] = ..., epoch: _Optional[int] = ..., next_sequence: _Optional[int] = ...) -> None: ...
 
 class Bye(_message.Message):
     __slots__ = ("reason",)
@@ -617,3 +681,51 @@ class GoAway(_message.Message):
     reconnect_within_ms: int
     reason: str
     def __init__(self, reconnect_within_ms: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ("interval_s",)
+    INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
+    interval_s: float
+    def __init__(self, interval_s: _Optional[float] = ...) -> None: ...
+
+class WatchUpdate(_message.Message):
+    __slots__ = ("robots",)
+    ROBOTS_FIELD_NUMBER: _ClassVar[int]
+    robots: _containers.RepeatedCompositeFieldContainer[RobotStatus]
+    def __init__(self, robots: _Optional[_Iterable[_Union[RobotStatus, _Mapping]]] = ...) -> None: ...
+
+class RobotStatus(_message.Message):
+    __slots__ = ("robot_id", "embodiment", "client", "peer", "epoch", "connected_s", "instruction", "observations", "chunks", "dropped", "errors", "plan_ms_p50", "plan_ms_p95", "last_chunk", "last_chunk_age_s", "last_report")
+    ROBOT_ID_FIELD_NUMBER: _ClassVar[int]
+    EMBODIMENT_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_S_FIELD_NUMBER: _ClassVar[int]
+    INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
+    OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    PLAN_MS_P50_FIELD_NUMBER: _ClassVar[int]
+    PLAN_MS_P95_FIELD_NUMBER: _ClassVar[int]
+    LAST_CHUNK_FIELD_NUMBER: _ClassVar[int]
+    LAST_CHUNK_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    LAST_REPORT_FIELD_NUMBER: _ClassVar[int]
+    robot_id: str
+    embodiment: str
+    client: str
+    peer: str
+    epoch: int
+    connected_s: float
+    instruction: str
+    observations: int
+    chunks: int
+    dropped: int
+    errors: int
+    plan_ms_p50: float
+    plan_ms_p95: float
+    last_chunk: ActionChunk
+    last_chunk_age_s: float
+    last_report: ExecutionReport
+    def __init__(self, robot_id: _Optional[str] = ..., embodiment: _Optional[str] = ..., client: _Optional[str] = ..., peer: _Optional[str] = ..., epoch: _Optional[int] = ..., connected_s: _Optional[float] = ..., instruction: _Optional[str] = ..., observations: _Optional[int] = ..., chunks: _Optional[int] = ..., dropped: _Optional[int] = ..., errors: _Optional[int] = ..., plan_ms_p50: _Optional[float] = ..., plan_ms_p95: _Optional[float] = ..., last_chunk: _Optional[_Union[ActionChunk, _Mapping]] = ..., last_chunk_age_s: _Optional[float] = ..., last_report: _Optional[_Union[ExecutionReport, _Mapping]] = ...) -> None: ...

@@ -44,6 +44,11 @@ class PlanServiceStub:
                 request_serializer=wavserve_dot_pb_dot_wavserve__pb2.ClientMessage.SerializeToString,
                 response_deserializer=wavserve_dot_pb_dot_wavserve__pb2.ServerMessage.FromString,
                 _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/wavserve.v1.PlanService/Watch',
+                request_serializer=wavserve_dot_pb_dot_wavserve__pb2.WatchRequest.SerializeToString,
+                response_deserializer=wavserve_dot_pb_dot_wavserve__pb2.WatchUpdate.FromString,
+                _registered_method=True)
         self.Reset = channel.unary_unary(
                 '/wavserve.v1.PlanService/Reset',
                 request_serializer=wavserve_dot_pb_dot_wavserve__pb2.ResetRequest.SerializeToString,
@@ -68,7 +73,13 @@ class PlanServiceServicer:
 
     def Control(self, request_iterator, context):
         """A robot's stream. The robot sends Hello first, then observations; the newest observation wins.
-        Not implemented yet: the server answers UNIMPLEMENTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Watch(self, request, context):
+        """The robots that are connected, for onlookers. It tells no session id and no image.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,6 +111,11 @@ def add_PlanServiceServicer_to_server(servicer, server):
                     servicer.Control,
                     request_deserializer=wavserve_dot_pb_dot_wavserve__pb2.ClientMessage.FromString,
                     response_serializer=wavserve_dot_pb_dot_wavserve__pb2.ServerMessage.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=wavserve_dot_pb_dot_wavserve__pb2.WatchRequest.FromString,
+                    response_serializer=wavserve_dot_pb_dot_wavserve__pb2.WatchUpdate.SerializeToString,
             ),
             'Reset': grpc.unary_unary_rpc_method_handler(
                     servicer.Reset,
@@ -166,6 +182,33 @@ class PlanService:
             '/wavserve.v1.PlanService/Control',
             wavserve_dot_pb_dot_wavserve__pb2.ClientMessage.SerializeToString,
             wavserve_dot_pb_dot_wavserve__pb2.ServerMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/wavserve.v1.PlanService/Watch',
+            wavserve_dot_pb_dot_wavserve__pb2.WatchRequest.SerializeToString,
+            wavserve_dot_pb_dot_wavserve__pb2.WatchUpdate.FromString,
             options,
             channel_credentials,
             insecure,

@@ -120,7 +120,7 @@ def policy_message(info: PolicyInfo) -> pb.PolicyInfo:
         name=info.name,
         digest=info.digest,
         untrained=info.untrained,
-        cameras=[pb.Camera(name=c.name, height=c.height, width=c.width, resize=c.resize) for c in info.cameras],
+        cameras=[_camera(each) for each in info.cameras],
         state=pb.Vector(names=info.state.names, units=info.state.units),
         action=pb.Vector(names=info.action.names, units=info.action.units),
         horizon=info.horizon,
@@ -134,13 +134,20 @@ def policy_message(info: PolicyInfo) -> pb.PolicyInfo:
     )
 
 
+def _camera(camera: CameraSpec) -> pb.Camera:
+    return pb.Camera(**asdict(camera))
+
+
 def policy_from(message: pb.PolicyInfo) -> PolicyInfo:
     """A policy's facts from protobuf. Raises InvalidAnswer."""
     return PolicyInfo(
         name=message.name,
         digest=message.digest,
         untrained=message.untrained,
-        cameras=tuple(CameraSpec(c.name, c.height, c.width, cast(Any, c.resize)) for c in message.cameras),
+        cameras=tuple(
+            CameraSpec(c.name, c.height, c.width, cast(Any, c.resize), cast(Any, c.orientation))
+            for c in message.cameras
+        ),
         state=_vector("state", message.state),
         action=_vector("action", message.action),
         horizon=message.horizon,

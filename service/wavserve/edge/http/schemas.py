@@ -216,6 +216,9 @@ class CameraAnswer(Body):
     resize: str = Field(
         description="`exact` refuses images of another size. Any other value is the filter that resizes them."
     )
+    orientation: str = Field(
+        description="Of the images as sent: `as_captured`, or `rotated_180` from what the camera delivers."
+    )
 
 
 class VectorAnswer(Body):
