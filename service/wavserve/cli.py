@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from wavserve.app import environment
 from wavserve.commands import bundle, configuration, parity, plan, serve
 from wavserve.core.errors import WavserveError
 
@@ -23,6 +24,7 @@ _DESCRIPTION = "Serve a World-Value-Action policy, or request plans from one."
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code. `argv` None: this process's arguments."""
     args = build_parser().parse_args(argv)
+    environment.pin_libraries()
     try:
         code: int = args.run(args)
         sys.stdout.flush()

@@ -64,6 +64,7 @@ def run_behind(proxy: str, program: str, address: str) -> subprocess.CompletedPr
     """Runs a program in a process whose environment names the proxy and no exceptions."""
     unset = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
     environment = unset | dict.fromkeys(PROXIES, f"http://{proxy}")
+    environment |= {"GRPC_ADDRESS_HTTP_PROXY": proxy, "GRPC_ADDRESS_HTTP_PROXY_ENABLED_ADDRESSES": "127.0.0.1"}
     command = [sys.executable, "-c", f"import asyncio, sys\n{program}", address]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 

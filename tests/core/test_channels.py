@@ -27,6 +27,7 @@ LOCAL = [
     "unix:/run/wavserve.sock",
     "unix-abstract:wavserve",
 ]
+NO_PROXY = (("grpc.enable_http_proxy", 0), ("grpc.address_http_proxy_enabled_addresses", ""))
 REMOTE = [
     "10.0.0.2:8001",
     "robot:8001",
@@ -41,11 +42,11 @@ REMOTE = [
 @pytest.mark.parametrize("target", LOCAL)
 def test_this_machine_is_never_behind_a_proxy(target: str) -> None:
     assert is_local(target)
-    assert dict(proxy_option(target, proxy=True)) == {"grpc.enable_http_proxy": 0}
+    assert proxy_option(target, proxy=True) == NO_PROXY
 
 
 @pytest.mark.parametrize("target", REMOTE)
 def test_another_machine_is_behind_a_proxy_only_when_asked_for(target: str) -> None:
     assert not is_local(target)
-    assert dict(proxy_option(target, proxy=False)) == {"grpc.enable_http_proxy": 0}
+    assert proxy_option(target, proxy=False) == NO_PROXY
     assert dict(proxy_option(target, proxy=True)) == {"grpc.enable_http_proxy": 1}

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wavserve.app import environment
 from wavserve.app.device_config import BackendCapacity, device_config
 from wavserve.app.model_config import model_environment, runner_config, with_dtype
 from wavserve.app.policy_bundle import open_bundle
 from wavserve.app.settings import Settings
-from wavserve.app.settings_sources import inherited_environment, prepare_to_compute
 from wavserve.backends.base import Backend
 from wavserve.bundle import bundle
 from wavserve.core.errors import SettingsError, WavserveError
@@ -94,7 +94,7 @@ async def open_fleet(
 
     Raises BundleError for an unusable bundle, SettingsError for unusable settings, ModelDown when no Triton answers.
     """
-    prepare_to_compute()  # before torch is imported; also in a gateway, which decodes images
+    environment.prepare_to_compute()  # before torch is imported; also in a gateway, which decodes images
     kind = settings.backend.kind if settings.backend.kind != "auto" else _choose(settings)
     match kind:
         case "local":
@@ -161,10 +161,10 @@ async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBack
     for path in remove_orphans():
         log.info("removed %s, left by a dead process", path)
     name = new_name()
-    environment = inherited_environment() | model_environment(settings, opened.folder, arena_prefix=name)
+    variables = environment.inherited() | model_environment(settings, opened.folder, arena_prefix=name)
     at_once = settings.backend.workers or (1 if _may_be_on_gpu(settings.backend.device) else MODELS_AT_ONCE_ON_CPU)
     server = TritonServer(
-        ServerConfig(name, repository, environment, shm_bytes=settings.triton.shm_bytes, models_at_once=at_once)
+        ServerConfig(name, repository, variables, shm_bytes=settings.triton.shm_bytes, models_at_once=at_once)
     )
     log.info("starting tritonserver; its log is %s", server.log)
     return await _behind_triton(settings, metrics, {"embedded": server}, wrap_backend, on_death)

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from wavserve.app.environment import cache_folder
 from wavserve.app.settings import BundleSettings
-from wavserve.app.settings_sources import cache_folder
 from wavserve.bundle import bundle
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.errors import BundleError, SettingsError

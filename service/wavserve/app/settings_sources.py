@@ -1,7 +1,6 @@
 """Reads the settings from defaults, a TOML file, the environment and flags. Later sources win.
 
-This is the only module that reads or changes the environment. It makes the environment of child processes, and sets
-the variables that this process needs to compute.
+Gets the environment as an argument or from `app.environment`.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,14 +17,14 @@ from typing import Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from wavserve.app import environment
+from wavserve.app.environment import PREFIX
 from wavserve.app.settings import NOTHING, Settings
 from wavserve.core.errors import SettingsError
-from wavserve.system import processes
 from wavserve.system.texts import printable
 
 log = logging.getLogger(__name__)
 
-PREFIX = "WAVSERVE_"
 CONFIG_VARIABLE = "WAVSERVE_CONFIG"
 
 _KUBERNETES = re.compile(
@@ -64,24 +62,9 @@ class Loaded:
                 yield key, value, self.sources[key]
 
 
-def inherited_environment() -> dict[str, str]:
-    """This process's environment for a child, without our own variables. The child gets those explicitly."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-
-
-def cache_folder() -> Path:
-    """This user's folder for what we can make again. It may not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wavserve"
-
-
-def prepare_to_compute() -> None:
-    """Sets those variables of `processes.COMPUTE_ENVIRONMENT` that are not set. Call it before torch is imported."""
-    processes.prepare_to_compute(os.environ)
-
-
 def load_from_process(file: Path | None, flags: Iterable[Given] = ()) -> Loaded:
     """`load_settings` with this process's environment. Logs the warnings."""
-    loaded = load_settings(file, os.environ, flags)
+    loaded = load_settings(file, environment.variables(), flags)
     for warning in loaded.warnings:
         log.warning(warning)  # goes to standard error where logging is not configured yet
     return loaded
@@ -145,13 +128,13 @@ def _from_file(file: Path | None) -> Iterator[Given]:
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[Given]:
     for variable in _variables(environ):
-        if _has_dot(variable):
+        if _is_setting(variable):
             yield Given(_key(variable), environ[variable], f"environment {printable(variable)}")
 
 
 def _warnings(environ: Mapping[str, str], known: Iterable[str]) -> Iterator[str]:
     for variable in _variables(environ):
-        if not _has_dot(variable):
+        if not _is_setting(variable):
             hint = _hint(_key(variable), known, as_variables=True)
             yield f"environment {printable(variable)}: ignored, because it is no setting; {hint}"
 
@@ -165,7 +148,8 @@ def _variables(environ: Mapping[str, str]) -> Iterator[str]:
             yield variable
 
 
-def _has_dot(variable: str) -> bool:
+def _is_setting(variable: str) -> bool:
+    """Whether the name has the form of a setting's, with `__` for the dot. The setting may not exist."""
     return "__" in variable.removeprefix(PREFIX)
 
 

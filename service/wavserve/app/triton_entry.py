@@ -2,7 +2,8 @@
 
 The composition root of a model's process. It reads the settings from the environment that the gateway or the container
 sets, loads one model, and turns Triton's requests into calls of its host. Tensors pass by DLPack only, because the
-stub's numpy bridge is wrong with numpy 2. It can be imported only in Triton's stub process.
+stub's numpy bridge is wrong with numpy 2. It can be imported only in Triton's stub process. It imports libraries late,
+because the environment must be pinned first.
 """
 
 from __future__ import annotations
@@ -13,20 +14,18 @@ import locale
 import logging
 import os
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import triton_python_backend_utils as pb_utils
 
-from wavserve.app import settings_sources
-from wavserve.app.model_config import runner_config
-from wavserve.bundle import bundle
+from wavserve.app import environment
 from wavserve.core import remote_errors
 from wavserve.core.errors import Cancelled, InvalidRequest, SettingsError, WavserveError
 from wavserve.core.types import Tensors
-from wavserve.models.runners import exchange, host
-from wavserve.models.runners.host import Host
 from wavserve.system.processes import NICENESS
-from wavserve.system.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from wavserve.models.runners.host import Host
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +38,7 @@ class TritonPythonModel:
         with contextlib.suppress(locale.Error):
             locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
         try:
+            environment.pin_libraries()
             self._host = _load(args)
         except WavserveError as error:
             raise pb_utils.TritonModelException(remote_errors.encode(error)) from error
@@ -50,6 +50,8 @@ class TritonPythonModel:
         self._host.close()
 
     def _answer(self, request: Any) -> Any:
+        from wavserve.models.runners import exchange
+
         try:
             verb = json.loads(request.parameters()).get("verb", "")
             outputs = self._host.run(verb, _inputs(request), request.is_cancelled)
@@ -64,6 +66,12 @@ class TritonPythonModel:
 
 
 def _load(args: dict[str, str]) -> Host:
+    from wavserve.app import settings_sources
+    from wavserve.app.model_config import runner_config
+    from wavserve.bundle import bundle
+    from wavserve.models.runners import host
+    from wavserve.system.telemetry import configure_logging
+
     settings = settings_sources.load_from_process(None).settings
     configure_logging(settings.log.level, settings.log.format)
     on_gpu = args["model_instance_kind"] == "GPU"
@@ -77,6 +85,8 @@ def _load(args: dict[str, str]) -> Host:
 
 
 def _inputs(request: Any) -> Tensors:
+    from wavserve.models.runners import exchange
+
     return {tensor.name(): exchange.to_numpy(tensor.to_dlpack()) for tensor in request.inputs()}
 
 

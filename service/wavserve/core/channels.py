@@ -18,7 +18,7 @@ _NETWORK_SCHEMES = ("dns", "ipv4", "ipv6")
 SCHEMES = _LOCAL_SCHEMES + _NETWORK_SCHEMES
 """What a target may begin with, before a colon, instead of a host."""
 
-Options = tuple[tuple[str, int], ...]
+Options = tuple[tuple[str, int | str], ...]
 
 RECONNECT: Options = (
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -31,7 +31,10 @@ RECONNECT: Options = (
 
 def proxy_option(target: str, proxy: bool) -> Options:
     """With `proxy`, the channel goes through the proxy of the environment, but never to this machine itself."""
-    return (("grpc.enable_http_proxy", int(proxy and not is_local(target))),)
+    if proxy and not is_local(target):
+        return (("grpc.enable_http_proxy", 1),)
+    # the second stands for GRPC_ADDRESS_HTTP_PROXY_ENABLED_ADDRESSES, which the first does not switch off
+    return (("grpc.enable_http_proxy", 0), ("grpc.address_http_proxy_enabled_addresses", ""))
 
 
 def is_local(target: str) -> bool:

@@ -34,6 +34,9 @@ from wavserve.system.telemetry import Metrics
 
 T = TypeVar("T")
 
+_NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own, which otherwise reports each request to what happens to be installed."""
+
 SessionId = Annotated[
     str, Path(description="Id of a session, from an answer.", json_schema_extra=contract.SESSION_LENGTH)
 ]
@@ -42,7 +45,7 @@ SessionId = Annotated[
 def create_http_app(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics) -> FastAPI:
     """The HTTP app over a policy."""
     routes = _Routes(Frontend(policy, limits, metrics.observe_refused), metrics)
-    app = FastAPIOffline(title="wavserve", description="HTTP API of wavserve.", redoc_url=None)
+    app = FastAPIOffline(title="wavserve", description="HTTP API of wavserve.", redoc_url=None, telemetry=_NO_TELEMETRY)
     app.router.redirect_slashes = False  # a client loses the body of a POST on the way
     contract.describe(app, policy.spec, limits)
     app.add_middleware(HttpGate, max_body_bytes=limits.max_body_bytes, metrics=metrics)
