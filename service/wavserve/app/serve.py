@@ -15,14 +15,12 @@ from functools import partial
 from importlib.metadata import version
 
 import grpc.aio
-from google.protobuf.internal import api_implementation
 
 from wavserve.app.ending import Ending
 from wavserve.app.fleet import Fleet, WrapBackend, identity, open_fleet
 from wavserve.app.listeners import allow_restart, bind, hand_over, max_connections, max_open_files
 from wavserve.app.settings import Settings
 from wavserve.core.address import Address
-from wavserve.core.errors import SettingsError
 from wavserve.core.messages import ActionChunk
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
@@ -34,6 +32,7 @@ from wavserve.policy.records import Recorder
 from wavserve.policy.sessions import MemorySessions
 from wavserve.system.telemetry import Metrics, configure_logging
 from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
+from wavserve.wire.parts import check_protobuf
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +101,7 @@ async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> Non
     vital part died: then it answers everybody and ends at once.
     """
     configure_logging(settings.log.level, settings.log.format)
-    _check_protobuf()
+    check_protobuf()
     throttle_accept_errors(asyncio.get_running_loop())
     listening = _bind(settings)
     ending = Ending()
@@ -114,15 +113,6 @@ async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> Non
             await ending.close(service.close())
             ending.ignore_signals()
     ending.check()
-
-
-def _check_protobuf() -> None:
-    """Its implementation in Python parses a request tens of times more slowly, which holds up every other robot."""
-    if (actual := api_implementation.Type()) != "upb":
-        raise SettingsError(
-            f"protobuf: expected its compiled implementation, upb, got {actual}; is "
-            "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION set, or protobuf installed for another machine?"
-        )
 
 
 async def _serve(settings: Settings, service: Service, listening: _Listening, ending: Ending) -> None:

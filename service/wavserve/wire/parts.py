@@ -1,4 +1,4 @@
-"""The parts that several protobuf messages share: options, images, and parsing that refuses unknown fields."""
+"""The parts that several protobuf messages share: options, images, and parsing, which refuses unknown fields."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.internal import api_implementation
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from wavserve.core.errors import InvalidRequest, UnsupportedMedia, shown
+from wavserve.core.errors import InvalidRequest, SettingsError, UnsupportedMedia, shown
 from wavserve.core.messages import ENCODINGS, EncodedImage
 from wavserve.core.remote_errors import cut
 from wavserve.core.spec import PlannerConfig
@@ -28,6 +29,18 @@ _EXPECTED = {
     FieldDescriptor.TYPE_UINT64: f"an integer from 0 to {2**64 - 1}",
     FieldDescriptor.TYPE_INT64: f"an integer from {-(2**63)} to {2**63 - 1}",
 }
+
+
+def check_protobuf() -> None:
+    """Raises SettingsError unless protobuf has its compiled implementation.
+
+    The one in Python takes many times as long to parse a request, and every other robot waits meanwhile.
+    """
+    if (actual := api_implementation.Type()) != "upb":
+        raise SettingsError(
+            f"protobuf: expected its compiled implementation, upb, got {actual}; is "
+            "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION set, or protobuf installed for another machine?"
+        )
 
 
 def parse(message: Message, raw: bytes) -> None:
