@@ -69,6 +69,8 @@ class ActionChunk:
     """
 
     session_id: str
+    epoch: int = 0
+    """of the session, in Control; 0 elsewhere"""
     sequence: int
     first_control_step: int
     dt_ns: int

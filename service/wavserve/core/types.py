@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wavserve.core.rtc import RtcRequest
 from wavserve.core.spec import PlannerConfig
 
 Array = NDArray[np.float32]
@@ -57,6 +58,10 @@ class RequestFields:
     """None: the service draws one and reports it"""
     imagine_chunks: int = 0
     """number of chunks of imagined future frames to return with the plan; each costs time"""
+    rtc: RtcRequest | None = None
+    """real-time chunking; None: the policy's default"""
+    epoch: int | None = None
+    """of the session, in Control: a commit of an older epoch fails; None: the session's present one"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ INT64_FIELDS = frozenset(
     if field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64)
 )
 """Fields whose integers may exceed what JSON carries exactly."""
-_ENCODED_BY_WIRE = {"actions", "receipt", "imagined"}
+_ENCODED_BY_WIRE = {"actions", "receipt", "imagined", "epoch"}
 """Fields of a chunk that each wire encodes in its own way."""
 _RENAMED = {"config", "stopped", "deadline", "slack_s", "stage_s", "iterations", "value_estimate"}
 """Fields of a receipt that have another name or form on a wire, or that a wire may omit."""
@@ -66,6 +66,7 @@ def action_chunk(chunk: ActionChunk) -> pb.ActionChunk:
     """A chunk as protobuf."""
     return pb.ActionChunk(
         **chunk_fields(chunk),
+        epoch=chunk.epoch,
         actions=chunk.actions.ravel().tolist(),
         receipt=receipt_message(chunk.receipt),
         imagined=[
@@ -85,6 +86,7 @@ def chunk_from(message: pb.ActionChunk) -> ActionChunk:
     return ActionChunk(
         **{**same, "warnings": tuple(message.warnings)},
         actions=actions,
+        epoch=message.epoch,
         receipt=receipt_from(message.receipt),
         imagined={entry.camera: tuple(parts.image_from(frame) for frame in entry.frames) for entry in message.imagined},
     )
