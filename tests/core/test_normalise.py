@@ -9,7 +9,7 @@ import pytest
 
 from tests.planning.rig import example_spec
 from wavserve.core.errors import BackendError, InvalidRequest
-from wavserve.core.normalise import Normaliser, accepted_range
+from wavserve.core.normalise import Normaliser, accepted_range, action_range, statistics_digest
 from wavserve.core.spec import ActionSpec, NormSpec, PolicySpec, VectorSpec
 
 MINMAX = NormSpec("minmax", (-2.0, 10.0), (2.0, 30.0))
@@ -95,3 +95,18 @@ def test_joints_that_never_moved_in_training_may_move() -> None:
         lowest, highest = accepted_range(norm)
         assert lowest[0] < -1e5
         assert highest[0] > 1e5
+
+
+def test_the_range_of_an_action_is_the_span_of_its_statistics() -> None:
+    assert action_range(MINMAX).tolist() == [4.0, 20.0]
+    assert action_range(MEANSTD).tolist() == [1.0, 8.0]
+
+
+def test_statistics_have_equal_digests_only_when_they_are_equal() -> None:
+    others = [
+        replace(MINMAX, kind="meanstd"),
+        replace(MINMAX, low=(-2.0, 10.000001)),
+        NormSpec("minmax", MINMAX.high, MINMAX.low),
+    ]
+    assert len({statistics_digest(each) for each in (MINMAX, *others)}) == 4
+    assert statistics_digest(NormSpec("minmax", (0.0,), (1.0,))) == statistics_digest(NormSpec("minmax", (-0.0,), (1,)))

@@ -6,7 +6,7 @@ import asyncio
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,12 @@ from wavserve.core.spec import (
     CameraSpec,
     ExpertConfig,
     LatentSpec,
+    LimitsSpec,
     ModelConfig,
     PlannerConfig,
     PolicySpec,
     Resize,
+    RtcSpec,
     VideoConfig,
 )
 from wavserve.core.types import DeadlineResult, IterationRecord, PlanRequest, Receipt, Stop
@@ -34,14 +36,19 @@ from wavserve.scheduling.permits import Permit
 PICTURES = Path(__file__).parent / "pictures"
 """Unusual, partial and damaged pictures of 128x128."""
 STATE_DIM, ACTION_DIM, CHUNK = 8, 7, 16
+EXAMPLE_LIMITS = LimitsSpec(
+    position=(None, *((-2.0, 2.0),) * (ACTION_DIM - 1)),
+    velocity=(*(60.0,) * (ACTION_DIM - 1), None),
+    min_horizon=4,
+)
 INSTRUCTION = "pick up the alphabet soup"
 
 
 def example_spec(resize: Resize = "exact") -> PolicySpec:
-    """Two cameras of 128x128, state 8, action 7, chunk 16."""
+    """Two cameras of 128x128, state 8, action 7, chunk 16, and limits of which some dimensions are unchecked."""
     expert = ExpertConfig(7, 7, num_heads=2, head_dim=6, rope_base=20)
     video = VideoConfig(16, 16, num_layers=2, num_heads=2, head_dim=12, caption_channels=8)
-    return example_policy(
+    policy = example_policy(
         STATE_DIM,
         ACTION_DIM,
         cameras=tuple(CameraSpec(name, 128, 128, resize) for name in ("agentview", "wrist")),
@@ -51,7 +58,11 @@ def example_spec(resize: Resize = "exact") -> PolicySpec:
         latent=LatentSpec(4, 2, 4, 4),
         planner=PlannerConfig(num_iterations=2, num_video_samples=6, num_value_samples=4),
         notes="made up for tests",
+        embodiment="example_arm",
+        rtc=RtcSpec("rtc_guided", "EXP", 5.0, 8),
+        max_trained_delay=3,
     )
+    return replace(policy, action=replace(policy.action, limits=EXAMPLE_LIMITS))
 
 
 def example_limits() -> EdgeLimits:

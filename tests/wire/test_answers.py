@@ -10,6 +10,7 @@ from tests.edge.fakes import RecordingPolicy, example_limits, example_observatio
 from tests.wire.test_wire import example_chunk
 from wavserve.clients.calls import plan_call, policy_call, read_message
 from wavserve.core.errors import InvalidAnswer
+from wavserve.core.spec import LimitsSpec
 from wavserve.edge.frontend import Frontend
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import answers
@@ -94,3 +95,34 @@ def test_names_without_units_are_an_invalid_answer() -> None:
     message.state.names.append("elbow")
     with pytest.raises(InvalidAnswer, match="state: expected a unit for each name"):
         READ_POLICY(message.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda m: m.action.limits.velocity.pop(), "action.limits.velocity: expected 0 or 7 numbers, got 6"),
+        (lambda m: m.action.limits.position_low.__setitem__(1, float("nan")), "action.limits.position_high"),
+        (lambda m: setattr(m.rtc, "mode", 99), "rtc.mode: expected one of off, rtc_guided, rtc_trained, got number 99"),
+        (lambda m: m.ClearField("rtc"), "rtc.mode: .* number 0"),
+        (lambda m: setattr(m.rtc, "prefix_attention_schedule", 99), "rtc.prefix_attention_schedule: .* number 99"),
+    ],
+)
+def test_facts_for_motion_that_do_not_fit_are_an_invalid_answer(
+    change: Callable[[pb.PolicyInfo], object], field: str
+) -> None:
+    message = policy_message()
+    change(message)
+    with pytest.raises(InvalidAnswer, match=field):
+        READ_POLICY(message.SerializeToString())
+
+
+def test_a_mode_of_a_newer_server_is_ignored() -> None:
+    message = policy_message()
+    message.rtc_modes.append(99)  # type: ignore[arg-type]  # open
+    assert READ_POLICY(message.SerializeToString()).rtc_modes == ("off", "rtc_guided", "rtc_trained")
+
+
+def test_limits_that_are_not_stated_are_none() -> None:
+    message = policy_message()
+    message.action.ClearField("limits")
+    assert READ_POLICY(message.SerializeToString()).action.limits == LimitsSpec()

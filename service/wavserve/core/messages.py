@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from wavserve.core.spec import CameraSpec, PlannerBounds, PlannerConfig
+from wavserve.core.spec import ActionKind, CameraSpec, LimitsSpec, PlannerBounds, PlannerConfig, RtcMode, RtcSpec
 from wavserve.core.types import Array, Receipt, RequestFields
 
 DEADLINE_KEY = "x-deadline-ms"
@@ -99,6 +99,10 @@ class Vector:
 
     names: tuple[str, ...]
     units: tuple[str, ...]
+    statistics_digest: str = ""
+    """SHA-256 of the normalisation statistics; empty: not stated"""
+    limits: LimitsSpec = field(default_factory=LimitsSpec)
+    """of an action; a state has none"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +125,14 @@ class PolicyInfo:
     bounds: PlannerBounds
     notes: str
     max_message_bytes: int
+    embodiment: str
+    """the kind of robot; empty: not declared"""
+    action_kind: ActionKind
+    rtc: RtcSpec
+    """the defaults of real-time chunking"""
+    rtc_modes: tuple[RtcMode, ...]
+    """the modes that a request may ask for"""
+    max_trained_delay: int
+    """in steps, of mode `rtc_trained`; 0: the policy was not trained for it"""
+    golden_digest: str
+    """SHA-256 of the plan that the server checks before it is ready; empty: none"""

@@ -6,6 +6,8 @@ nor models.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -88,6 +90,18 @@ def accepted_range(norm: NormSpec) -> tuple[_Wide, _Wide]:
     """Lowest and highest accepted value `[dim]`, in declared units."""
     offset, scale = _affine(norm)
     return offset - _MAX_DEVIATIONS * scale, offset + _MAX_DEVIATIONS * scale
+
+
+def action_range(norm: NormSpec) -> _Wide:
+    """The span `[dim]` that a dimension's statistics cover, in declared units: q01 to q99, or four deviations."""
+    low, high = np.array(norm.low, dtype=np.float64), np.array(norm.high, dtype=np.float64)
+    return 4 * high if norm.kind == "meanstd" else high - low
+
+
+def statistics_digest(norm: NormSpec) -> str:
+    """sha256 (hex) over the kind and the statistics as little-endian float64, `low` then `high`."""
+    numbers = np.array([norm.low, norm.high], dtype="<f8") + 0.0  # -0.0 becomes 0.0
+    return hashlib.sha256(norm.kind.encode() + numbers.tobytes()).hexdigest()
 
 
 def _affine(norm: NormSpec) -> tuple[_Wide, _Wide]:

@@ -15,6 +15,7 @@ _STRICT = {"extra": "forbid"}  # makes pydantic refuse unknown keys when `bundle
 Resize = Literal["exact", "bilinear", "bicubic", "area"]
 Mode = Literal["paper", "published", "off", "random_scores", "fixed_shrink"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+ActionKind = Literal["absolute", "delta", "relative"]
 Orientation = Literal["as_captured", "rotated_180"]
 RtcMode = Literal["off", "rtc_guided", "rtc_trained"]
 RTC_MODES: tuple[RtcMode, ...] = get_args(RtcMode)
@@ -102,7 +103,7 @@ class ActionSpec:
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     vector: VectorSpec
-    kind: Literal["absolute", "delta", "relative"] = "absolute"
+    kind: ActionKind = "absolute"
     absolute_dims: tuple[int, ...] = ()
     limits: LimitsSpec = field(default_factory=LimitsSpec)
 
@@ -285,3 +286,8 @@ class PolicySpec:
     @property
     def num_value_tokens(self) -> int:
         return self.chunk if self.value_chunk is None else self.value_chunk
+
+    @property
+    def rtc_modes(self) -> tuple[RtcMode, ...]:
+        """The modes of real-time chunking that a request may ask for."""
+        return RTC_MODES if self.max_trained_delay else ("off", "rtc_guided")

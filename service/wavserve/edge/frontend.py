@@ -17,7 +17,8 @@ from typing import Protocol
 
 from wavserve.core.errors import DeadlineExceeded, NotReady
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo, Vector
-from wavserve.core.spec import PolicySpec
+from wavserve.core.normalise import statistics_digest
+from wavserve.core.spec import LimitsSpec, PolicySpec, VectorSpec
 from wavserve.core.types import PlanRequest, RequestFields
 from wavserve.edge import validate
 from wavserve.edge.decode_threads import DecodeThreads
@@ -153,8 +154,8 @@ class Frontend:
             digest=self.policy.digest,
             untrained=spec.untrained,
             cameras=spec.cameras,
-            state=Vector(spec.state.names, spec.state.units),
-            action=Vector(spec.action.vector.names, spec.action.vector.units),
+            state=_vector(spec.state),
+            action=_vector(spec.action.vector, spec.action.limits),
             horizon=spec.chunk,
             control_hz=spec.control_hz,
             history_frames=spec.latent.num_memory_frames,
@@ -163,6 +164,12 @@ class Frontend:
             bounds=spec.bounds,
             notes=spec.notes,
             max_message_bytes=self.limits.max_body_bytes,
+            embodiment=spec.embodiment,
+            action_kind=spec.action.kind,
+            rtc=spec.rtc,
+            rtc_modes=spec.rtc_modes,
+            max_trained_delay=spec.max_trained_delay,
+            golden_digest="",
         )
 
     async def receive(self, body: Awaitable[bytes], arrival: Arrival) -> bytes:
@@ -208,6 +215,10 @@ class Frontend:
         work = [partial(decode, matched[camera.name], camera, self.limits) for camera in cameras]
         images = await gather(*(self.threads.run(each, sender, deadline) for each in work))
         return dict(zip(matched, images, strict=True))
+
+
+def _vector(declared: VectorSpec, limits: LimitsSpec | None = None) -> Vector:
+    return Vector(declared.names, declared.units, statistics_digest(declared.norm), limits or LimitsSpec())
 
 
 def _earlier_deadline(received_ns: int, deadline_ms: int | None, other: float | None) -> float | None:

@@ -14,13 +14,14 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from wavserve.core.errors import InvalidAnswer, shown
-from wavserve.core.messages import ActionChunk, PolicyInfo, Vector
-from wavserve.core.spec import CameraSpec, PlannerBounds, PlannerConfig
+from wavserve.core.messages import ActionChunk, PolicyInfo
+from wavserve.core.spec import PREFIX_SCHEDULES, RTC_MODES, CameraSpec, PlannerBounds, PlannerConfig, RtcSpec
 from wavserve.core.types import Array, DeadlineResult, IterationRecord, Receipt, Stop
 from wavserve.pb import wavserve_pb2 as pb
-from wavserve.wire import parts
+from wavserve.wire import parts, vectors
 
 E = TypeVar("E", bound=Enum)
+M = TypeVar("M")
 
 INT64_FIELDS = frozenset(
     field.name
@@ -116,28 +117,24 @@ def receipt_from(message: pb.Receipt) -> Receipt:
     )
 
 
+def policy_fields(info: PolicyInfo) -> dict[str, Any]:
+    """A policy's facts under the contract's names."""
+    return asdict(info) | {"state": vectors.vector_fields(info.state), "action": vectors.vector_fields(info.action)}
+
+
 def policy_message(info: PolicyInfo) -> pb.PolicyInfo:
     """A policy's facts as protobuf."""
+    same = policy_fields(info)
     return pb.PolicyInfo(
-        name=info.name,
-        digest=info.digest,
-        untrained=info.untrained,
-        cameras=[_camera(each) for each in info.cameras],
-        state=pb.Vector(names=info.state.names, units=info.state.units),
-        action=pb.Vector(names=info.action.names, units=info.action.units),
-        horizon=info.horizon,
-        control_hz=info.control_hz,
-        history_frames=info.history_frames,
-        max_instruction_bytes=info.max_instruction_bytes,
-        defaults=parts.options(asdict(info.defaults)),
-        bounds=asdict(info.bounds),
-        notes=info.notes,
-        max_message_bytes=info.max_message_bytes,
+        **same
+        | {
+            "state": vectors.vector_message(info.state),
+            "action": vectors.vector_message(info.action),
+            "defaults": parts.options(same["defaults"]),
+            "rtc": pb.RealTimeChunking(**same["rtc"] | {"mode": info.rtc.mode.upper()}),
+            "rtc_modes": [mode.upper() for mode in info.rtc_modes],
+        }
     )
-
-
-def _camera(camera: CameraSpec) -> pb.Camera:
-    return pb.Camera(**asdict(camera))
 
 
 def policy_from(message: pb.PolicyInfo) -> PolicyInfo:
@@ -150,8 +147,8 @@ def policy_from(message: pb.PolicyInfo) -> PolicyInfo:
             CameraSpec(c.name, c.height, c.width, cast(Any, c.resize), cast(Any, c.orientation))
             for c in message.cameras
         ),
-        state=_vector("state", message.state),
-        action=_vector("action", message.action),
+        state=vectors.vector_from("state", message.state),
+        action=vectors.vector_from("action", message.action),
         horizon=message.horizon,
         control_hz=message.control_hz,
         history_frames=message.history_frames,
@@ -160,6 +157,26 @@ def policy_from(message: pb.PolicyInfo) -> PolicyInfo:
         bounds=_bounds(message.bounds),
         notes=message.notes,
         max_message_bytes=message.max_message_bytes,
+        embodiment=message.embodiment,
+        action_kind=cast(Any, message.action_kind),
+        rtc=_rtc_from(message.rtc),
+        rtc_modes=tuple(
+            mode for mode in RTC_MODES if pb.RealTimeChunking.Mode.Value(mode.upper()) in message.rtc_modes
+        ),
+        max_trained_delay=message.max_trained_delay,
+        golden_digest=message.golden_digest,
+    )
+
+
+def _rtc_from(message: pb.RealTimeChunking) -> RtcSpec:
+    """The defaults of real-time chunking. Raises InvalidAnswer for a default that we do not know."""
+    modes = {pb.RealTimeChunking.Mode.Value(mode.upper()): mode for mode in RTC_MODES}
+    schedules = {pb.RealTimeChunking.Schedule.Value(schedule): schedule for schedule in PREFIX_SCHEDULES}
+    return RtcSpec(
+        mode=_known("rtc.mode", modes, message.mode),
+        prefix_attention_schedule=_known("rtc.prefix_attention_schedule", schedules, message.prefix_attention_schedule),
+        max_guidance_weight=message.max_guidance_weight,
+        execution_horizon=message.execution_horizon,
     )
 
 
@@ -189,16 +206,15 @@ def _matrix(field: str, numbers: Sequence[float], rows: int, columns: int) -> Ar
 
 def _member(field: str, enum: type[E], wire: Any, number: int) -> E:
     """The member of an enum for protobuf's number. Raises InvalidAnswer for a number without one."""
-    members = {wire.Value(member.value.upper()): member for member in enum}
+    return _known(field, {wire.Value(member.value.upper()): member for member in enum}, number)
+
+
+def _known(field: str, members: Mapping[int, M], number: int) -> M:
+    """What protobuf's number stands for. Raises InvalidAnswer for a number that stands for nothing here."""
     if number not in members:
-        raise InvalidAnswer(f"{field}: expected one of {', '.join(each.value for each in enum)}, got number {number}")
+        names = ", ".join(str(each.value if isinstance(each, Enum) else each) for each in members.values())
+        raise InvalidAnswer(f"{field}: expected one of {names}, got number {number}")
     return members[number]
-
-
-def _vector(field: str, message: pb.Vector) -> Vector:
-    if len(message.names) != len(message.units):
-        raise InvalidAnswer(f"{field}: expected a unit for each name, got {len(message.units)} of {len(message.names)}")
-    return Vector(tuple(message.names), tuple(message.units))
 
 
 def _bounds(sent: Mapping[str, int]) -> PlannerBounds:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from wavserve.core.messages import ActionChunk, EncodedImage, PolicyInfo, json_integer
 from wavserve.core.types import Receipt
 from wavserve.edge.report import ErrorReport
-from wavserve.wire.answers import INT64_FIELDS, chunk_fields, receipt_fields
+from wavserve.wire.answers import INT64_FIELDS, chunk_fields, policy_fields, receipt_fields
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -63,8 +63,8 @@ def receipt_json(receipt: Receipt) -> dict[str, Any]:
 
 
 def policy_json(info: PolicyInfo) -> dict[str, Any]:
-    """A policy's facts. The dataclass already has the contract's names."""
-    return _integers(asdict(info))
+    """A policy's facts, in the form that `schemas.PolicyAnswer` documents."""
+    return _integers(policy_fields(info))
 
 
 def _integers(fields: dict[str, Any]) -> dict[str, Any]:

@@ -221,11 +221,32 @@ class CameraAnswer(Body):
     )
 
 
+class LimitsAnswer(Body):
+    """Kinematic limits of an action: one entry per dimension, or none at all. Null: that dimension is not checked."""
+
+    position_low: list[float | None] = Field(description="In the dimension's unit.")
+    position_high: list[float | None] = Field(description="In the dimension's unit.")
+    velocity: list[float | None] = Field(description="Largest absolute value, in the unit per s.")
+    jerk: list[float | None] = Field(description="Largest absolute value, in the unit per s^3.")
+    min_horizon: int = Field(description="A chunk that would be cut to fewer steps is refused.")
+
+
 class VectorAnswer(Body):
     """Names and units of a state or an action, one entry per dimension."""
 
     names: list[str]
     units: list[str]
+    statistics_digest: str = Field(description="SHA-256 of the normalisation statistics.")
+    limits: LimitsAnswer = Field(description="Of an action. A state has none.")
+
+
+class RtcAnswer(Body):
+    """Defaults of real-time chunking: the new chunk continues the actions that run while the plan is made."""
+
+    mode: Literal["off", "rtc_guided", "rtc_trained"]
+    prefix_attention_schedule: Literal["LINEAR", "EXP", "ONES", "ZEROS"]
+    max_guidance_weight: float
+    execution_horizon: int = Field(description="In steps: up to here the left-over guides the new chunk.")
 
 
 class PolicyAnswer(Body):
@@ -245,6 +266,16 @@ class PolicyAnswer(Body):
     bounds: Annotated[dict[str, int], WithJsonSchema(TypeAdapter(PlannerBounds).json_schema())]
     notes: str = Field(description="A text for people.")
     max_message_bytes: Answered = Field(description="Largest request body, in bytes.")
+    embodiment: str = Field(description="The kind of robot, such as `piper_dual`. Empty: not declared.")
+    action_kind: Literal["absolute", "delta", "relative"] = Field(
+        description="How commands are made of the model's output. Answers have commands in every kind."
+    )
+    rtc: RtcAnswer
+    rtc_modes: list[str] = Field(description="Modes of real-time chunking that a request may ask for.")
+    max_trained_delay: int = Field(
+        description="Longest delay of `rtc_trained`, in steps. 0: the policy was not trained for it."
+    )
+    golden_digest: str = Field(description="SHA-256 of the plan that the server checks before it is ready.")
 
 
 class PoliciesAnswer(Body):
