@@ -32,7 +32,6 @@ _SMALL_BODY_BYTES = 128 * 1024
 UPLOAD_S = 30.0
 """Seconds that a body may take to arrive, so that no upload keeps its connection open for ever."""
 NOT_READY = "the service is starting, draining or repairing its models"
-PLAN_CANCELLED = "the server cancelled the plan"
 
 
 class PolicyProtocol(Protocol):
@@ -137,7 +136,7 @@ class Frontend:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise NotReady(PLAN_CANCELLED) from None
+            raise NotReady("the server cancelled the plan") from None
 
     async def reset(self, session_id: str) -> None:
         """Forgets a session's frame memory. Raises InvalidRequest, UnknownSession or NotReady."""

@@ -9,7 +9,7 @@ import pytest
 from tests.edge.bodies import GOOD
 from tests.edge.http.links import answer_on, connect, head_of
 from tests.edge.served import Served
-from wavserve.edge.http.chunks import CHUNK_BYTES, MAX_SMALL_CHUNKS
+from wavserve.edge.http.h11_connection import CHUNK_BYTES, MAX_SMALL_CHUNKS
 
 BODY = json.dumps(GOOD).encode()
 POST = "POST /v1/plan"

@@ -19,9 +19,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from wavserve.core.errors import Cancelled, NotReady
+from wavserve.core.errors import Cancelled
 from wavserve.core.messages import DEADLINE_KEY, ActionChunk, Observation
-from wavserve.edge.frontend import PLAN_CANCELLED, Arrival, Frontend, PolicyProtocol
+from wavserve.edge.frontend import Arrival, Frontend, PolicyProtocol
 from wavserve.edge.http import contract, schemas
 from wavserve.edge.http.answers import chunk_json, json_response, policy_json, problem_response
 from wavserve.edge.http.body import invalid_request_from, parse_plan
@@ -114,18 +114,13 @@ def _answer(model: type[schemas.Body]) -> dict[int | str, dict[str, Any]]:
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`. Cancels `work` and raises Cancelled when the client disconnects first.
-
-    Raises NotReady when the service cancelled the work: the client is still connected and must get an answer.
-    """
+    """The result of `work`. Cancels `work` and raises Cancelled when the client disconnects first."""
     task = asyncio.create_task(work)
     disconnect = asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise Cancelled("the client disconnected")
-        if task.cancelled():
-            raise NotReady(PLAN_CANCELLED)
         return task.result()
     finally:
         for pending in (task, disconnect):

@@ -18,7 +18,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from wavserve.edge.http.answers import problem_response
-from wavserve.edge.http.chunks import BoundedConnection
+from wavserve.edge.http.h11_connection import BoundedConnection
 from wavserve.edge.report import http_problem, log_refusal
 
 log = logging.getLogger(__name__)
