@@ -1,7 +1,7 @@
 """The command line: `wavserve serve | plan | bundle | parity | config`.
 
-Parses the arguments, runs one command, and turns our errors into one line and an exit code: 0 success, 1 failure, 2
-wrong usage, 130 interrupt, 141 broken pipe (the last two as in a shell). Imports the commands' modules but not the code
+Parses the arguments, runs one command, and turns errors into one line and an exit code: 0 success, 1 failure, 2 wrong
+usage, 130 interrupt, 141 broken pipe (the last two as in a shell). Imports the commands' modules but not the code
 that they run, so that `wavserve plan` needs neither torch nor the server's packages.
 """
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
         sys.stdout.flush()
     except WavserveError as error:
-        return _fail(error.message)
+        return _fail(_with_id(error))
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == __package__:
             raise  # our own bug, not a missing extra
@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader closed the pipe; without this, the flush at interpreter exit fails too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:  # noqa: BLE001  # our own bug
+        return _fail(f"an internal error; the traceback is above, under {_log_internal(error)}")
     return code
 
 
@@ -50,6 +52,18 @@ def build_parser() -> argparse.ArgumentParser:
     for command in _COMMANDS:
         command.add(commands)
     return parser
+
+
+def _with_id(error: WavserveError) -> str:
+    """The message, and the id under which a server has logged the error, if it comes from one."""
+    return error.message if error.error_id is None or error.error_id in error.message else f"{error} ({error.error_id})"
+
+
+def _log_internal(error: Exception) -> str:
+    """Logs an unexpected error with its traceback, as the edges do, and returns its id."""
+    from wavserve.edge.report import internal
+
+    return internal(error, "cli").error_id
 
 
 def _fail(message: str) -> int:

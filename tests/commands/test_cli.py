@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -179,6 +180,7 @@ def test_config_show_prints_values_and_sources(tmp_path: Path, capsys: pytest.Ca
     assert lines["grpc.port"] == "grpc.port = 9002 # flag --grpc-port"
     assert lines["arena.num_slots"] == f"arena.num_slots = 64 # file {file}"
     assert lines["record.folder"].startswith("record.folder = none #")
+    assert "# seed of a preset's random weights" in lines
     assert main(["config", "show", "--json", *flags]) == 0
     assert json.loads(capsys.readouterr().out)["http.port"] == {"value": 9001, "source": "flag --set"}
 
@@ -189,6 +191,27 @@ def test_wrong_settings_are_reported_in_one_line(command: list[str], capsys: pyt
     assert capsys.readouterr().err.startswith(
         "wavserve: flag --set: unknown setting 'http.prot'; did you mean http.port"
     )
+
+
+def test_every_setting_is_described_above_its_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show"]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line]
+    for described, setting in zip(shown[::2], shown[1::2], strict=True):
+        assert re.fullmatch(r"# .{8,}", described), described
+        assert re.fullmatch(r"[a-z]+\.[a-z_]+ = .+ # .+", setting), setting
+
+
+def test_an_internal_error_has_an_id_and_a_traceback_under_it() -> None:
+    """As the edges report one. The cause here is a broken library."""
+    broken = "import sys; from wavserve.cli import main; sys.modules['wavserve.app.settings'] = 1; sys.exit(main())"
+    failed = subprocess.run(
+        [sys.executable, "-c", broken, "config", "show"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert failed.returncode == 1
+    log, _, message = failed.stderr.rstrip().rpartition("\n")
+    told = re.fullmatch(r"wavserve: an internal error; the traceback is above, under (urn:uuid:[-0-9a-f]{36})", message)
+    assert told is not None, message
+    assert log.startswith(f"cli: internal error {told[1]}\nTraceback")
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["plan", "--altitude=3"], ["config", "show", "--set=http.port"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ import pytest
 from tests.edge.fakes import example_image, example_observation
 from tests.edge.robots import Robot
 from tests.edge.served import Served
+from wavserve.cli import main
 from wavserve.system.telemetry import configure_logging
 
 FORGED = "a\n2026-01-01 00:00:00 ERROR wavserve: forged\r\x1b[2J\x85\u2028\u202e\x7f"
@@ -72,3 +74,11 @@ def test_a_path_or_method_that_is_unknown_is_logged(
     [line] = [line for line in log.getvalue().split("\n") if problem["instance"] in line]
     assert method in line
     assert problem["detail"].isprintable()
+
+
+def test_the_command_line_shows_the_id_under_which_the_server_logged_a_refusal(
+    served: Served, log: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--server", served.address.grpc, "--state=1", "--instruction=x"]) == 1
+    [told] = re.findall(r"urn:uuid:[-0-9a-f]{36}", capsys.readouterr().err)
+    assert told in log.getvalue()

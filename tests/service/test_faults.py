@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,21 +136,14 @@ def test_a_killed_model_is_reloaded(service: Server, model: str) -> None:
     until(lambda: len(files_of(service.process.pid)) == NUM_FILES, "the dead process's shared memory is removed")
 
 
-def test_a_hanging_model_is_replaced(service: Server) -> None:
-    before = models_of(service.process.pid)["value_dit"]
+@pytest.mark.parametrize(
+    "process_of", [lambda pid: models_of(pid)["value_dit"], triton_of], ids=["a model", "the server"]
+)
+def test_a_process_that_stands_still_is_replaced(service: Server, process_of: Callable[[int], psutil.Process]) -> None:
+    before = process_of(service.process.pid)
     with robots_planning(service) as robots:
         before.suspend()
-        until(lambda: not ready(service), "readyz reports that a model hangs")
-        until(lambda: ready(service), "readyz reports that all models are up")
-        robots.more()
-    assert not alive(before)
-
-
-def test_a_server_that_stands_still_is_restarted(service: Server) -> None:
-    before = triton_of(service.process.pid)
-    with robots_planning(service) as robots:
-        before.suspend()
-        until(lambda: not ready(service), "readyz reports that the models do not answer")
+        until(lambda: not ready(service), "readyz reports that a model does not answer")
         until(lambda: ready(service), "readyz reports that all models are up")
         robots.more()
     assert not alive(before)

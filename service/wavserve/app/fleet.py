@@ -18,7 +18,7 @@ from wavserve.app import environment
 from wavserve.app.device_config import BackendCapacity, device_config
 from wavserve.app.model_config import model_environment, runner_config, with_dtype
 from wavserve.app.policy_bundle import open_bundle
-from wavserve.app.settings import Settings
+from wavserve.app.settings import Settings, TritonSettings
 from wavserve.backends.base import Backend
 from wavserve.bundle import bundle
 from wavserve.core.errors import SettingsError, WavserveError
@@ -182,37 +182,16 @@ async def _behind_triton(
     on_death: OnDeath,
 ) -> Fleet:
     """A fleet of Triton endpoints by name, each with its server where this process starts it."""
-    from wavserve.backends.triton.client import TritonBackend
-    from wavserve.backends.triton.health import Supervisor, WatchConfig
-
-    triton = settings.triton
-    watch = WatchConfig(
-        canary_s=triton.canary_s, hang_s=triton.hang_s, load_s=triton.load_s, max_repairs=triton.max_repairs
-    )
     health_changed = asyncio.Event()
-
-    def on_traffic(verb: str, sent: Mapping[str, int], received: Mapping[str, int]) -> None:
-        metrics.observe_wire(verb, sum(sent.values()), sum(received.values()))
-
-    def supervisor(name: str, backend: TritonBackend, server: TritonServer | None) -> Supervisor:
-        def on_change(model: str, up: bool) -> None:
-            metrics.observe_model(name, model, up)
-            health_changed.set()
-
-        return Supervisor(name, backend, watch, server, on_change, on_death)
-
-    backends = {  # an embedded server has no address before it starts
-        name: TritonBackend(name if server is None else None, on_traffic=on_traffic, proxy=triton.proxy)
-        for name, server in servers.items()
-    }
-    supervisors = [supervisor(name, backends[name], server) for name, server in servers.items()]
+    supervisors = _supervisors(settings.triton, metrics, servers, health_changed.set, on_death)
+    backends = [each.backend for each in supervisors]
     try:
-        about = await _first_up(supervisors, triton.load_s)
+        about = await _first_up(supervisors, settings.triton.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
         num_slots = min(each.models.num_slots for each in supervisors if each.models.num_slots is not None)
         workers = settings.backend.workers or (MODELS_AT_ONCE_ON_CPU if about.device == "cpu" else 1)
         size = BackendCapacity(num_slots, workers, one_call_per_model=True)
-        devices = [_device(settings, spec, wrap_backend(backend), metrics, size) for backend in backends.values()]
+        devices = [_device(settings, spec, wrap_backend(backend), metrics, size) for backend in backends]
     except BaseException:
         await asyncio.gather(*(each.close() for each in supervisors))
         raise
@@ -223,7 +202,7 @@ async def _behind_triton(
         device.batcher.on_stuck = watched.on_stuck
         device.batcher.start(on_death)
     placement = Placement(devices, settings.limits.repair_s, health_changed)
-    closers = [*(each.close for each in supervisors), *(each.close for each in backends.values())]
+    closers = [*(each.close for each in supervisors), *(each.close for each in backends)]
     return Fleet(
         spec=spec,
         digest=digest,
@@ -233,6 +212,36 @@ async def _behind_triton(
         stop_repairs=lambda: _stop_repairs(supervisors),
         closers=closers,
     )
+
+
+def _supervisors(
+    settings: TritonSettings,
+    metrics: Metrics,
+    servers: Mapping[str, TritonServer | None],
+    on_health: Callable[[], None],
+    on_death: OnDeath,
+) -> list[Supervisor]:
+    """A supervisor for each endpoint, over a backend of its own. None is started yet."""
+    from wavserve.backends.triton.client import TritonBackend
+    from wavserve.backends.triton.health import Supervisor, WatchConfig
+
+    watch = WatchConfig(
+        canary_s=settings.canary_s, hang_s=settings.hang_s, load_s=settings.load_s, max_repairs=settings.max_repairs
+    )
+
+    def on_traffic(verb: str, sent: Mapping[str, int], received: Mapping[str, int]) -> None:
+        metrics.observe_wire(verb, sum(sent.values()), sum(received.values()))
+
+    def supervisor(name: str, server: TritonServer | None) -> Supervisor:
+        def on_change(model: str, up: bool) -> None:
+            metrics.observe_model(name, model, up)
+            on_health()
+
+        target = name if server is None else None  # an embedded server has no address before it starts
+        backend = TritonBackend(target, on_traffic=on_traffic, proxy=settings.proxy)
+        return Supervisor(name, backend, watch, server, on_change, on_death)
+
+    return [supervisor(name, server) for name, server in servers.items()]
 
 
 async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About:

@@ -113,6 +113,15 @@ def _leaves() -> dict[str, TypeAdapter[Any]]:
     return parsers
 
 
+def descriptions() -> dict[str, str]:
+    """The description of every dotted key."""
+    return {
+        f"{section}.{name}": str(field.description)
+        for section, default in Settings()
+        for name, field in type(default).model_fields.items()
+    }
+
+
 def _from_file(file: Path | None) -> Iterator[Given]:
     if file is None:
         return

@@ -18,7 +18,7 @@ from wavserve.core.errors import BackendError
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import VERBS
 from wavserve.models.runners.calls import CancelCheck, Runner
-from wavserve.system.patience import TICK_S, AwakeTime
+from wavserve.system.stalls import TICK_S, AwakeTime
 
 
 class LocalBackend:

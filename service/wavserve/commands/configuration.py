@@ -47,7 +47,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     config = commands.add_parser("config", help="show the settings", description="Show the settings.")
     actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
     show = actions.add_parser(
-        "show", help="print every setting", description="Print every setting, its value and the source of the value."
+        "show",
+        help="print every setting",
+        description="Print every setting: its description, its value and the source of the value.",
     )
     add_settings_arguments(show)
     show.add_argument("--json", action="store_true", help="print one JSON object: key -> value and source")
@@ -59,10 +61,11 @@ def _show(args: argparse.Namespace) -> int:
     if args.json:
         output.write(output.as_json({key: {"value": value, "source": source} for key, value, source in rows}))
         return 0
-    lines = [(f"{key} = {'none' if value is None else value}", f"# {source}") for key, value, source in rows]
-    width = max(len(left) for left, _ in lines)
-    for left, right in lines:
-        output.write(f"{left:<{width}}   {right}")
+    from wavserve.app.settings_sources import descriptions
+
+    described = descriptions()
+    for key, value, source in rows:
+        output.write(f"# {described[key]}\n{key} = {'none' if value is None else value}   # {source}\n")
     return 0
 
 

@@ -27,7 +27,7 @@ from wavserve.scheduling.costs import CallKind, Costs
 from wavserve.scheduling.groups import SampleGroup
 from wavserve.scheduling.meter import Charge, Meter
 from wavserve.scheduling.stuck_calls import StuckCalls
-from wavserve.system.patience import TICK_S, AwakeTime
+from wavserve.system.stalls import TICK_S, AwakeTime
 from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 
 log = logging.getLogger(__name__)

@@ -36,7 +36,7 @@ class BatcherConfig:
     one_call_per_model: bool = False
     """whether each model runs one call at a time, as a model in a process of its own does"""
     hang_s: float = math.inf
-    """a call that runs for so long is stuck, whatever was predicted; see `patience`"""
+    """a call that runs for so long is stuck, whatever was predicted; see `stalls`"""
 
     @property
     def call_s(self) -> float:

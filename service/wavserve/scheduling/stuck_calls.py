@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from wavserve.scheduling.calls import Call
 from wavserve.scheduling.costs import Costs
-from wavserve.system.patience import limit_s
+from wavserve.system.stalls import limit_s
 
 MIN_CALLS = 2
 """Measured calls of a kind before a prediction counts. A kind that ran once at most may have something to load."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -21,6 +22,7 @@ from wavserve.system.processes import free_ports
 READY_WITHIN_S = 300.0
 """Time limit of a start. A first start makes the tiny preset; the limit leaves ample time for a slow disk and torch."""
 END_WITHIN_S = 60.0
+"""Time limit of an end, beyond the `limits.drain_s` on the child's command line. It covers that setting's default."""
 POLL_S = 0.1
 SERVE = (sys.executable, "-m", "wavserve.cli", "serve")
 
@@ -41,10 +43,10 @@ class Child:
             return False
 
     def stop(self) -> int:
-        """Asks the service to drain and exit, and kills it after END_WITHIN_S. Returns its exit code."""
+        """Asks the service to drain and exit, and kills it when it does not. Returns its exit code."""
         self.process.terminate()
         try:
-            return self.process.wait(END_WITHIN_S)
+            return self.process.wait(end_within_s(self.process.args))
         except subprocess.TimeoutExpired:
             self.process.kill()
             return self.process.wait()
@@ -76,6 +78,12 @@ def start(
         child.stop()
         raise
     return child
+
+
+def end_within_s(command: Any) -> float:
+    """Seconds that a service with this command line has to end."""
+    given = [str(each).rpartition("limits.drain_s=")[2] for each in command if "limits.drain_s=" in str(each)]
+    return END_WITHIN_S + (float(given[-1]) if given else 0.0)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class Supervisor:
     ) -> None:
         self.name = name
         self.models = ModelReports(name, on_change)
-        self._backend, self._config = backend, config
+        self.backend, self._config = backend, config
         self._server = None if server is None else OwnServer(server, backend, config.load_s, config.hang_s)
         self._alarms = {model: asyncio.Event() for model in MODELS}
         self._server_alarm = asyncio.Event()
@@ -84,13 +84,13 @@ class Supervisor:
 
         The model is repaired when it does not answer, and the server restarted when it does not.
         """
-        self._backend.give_up(model, test_calls=False)
+        self.backend.give_up(model, test_calls=False)
         self.mark_down(model)
         self._server_alarm.set()
 
     def _on_exit(self, model: str) -> None:
         """Ends the calls of a model whose process exited, and has the model repaired."""
-        self._backend.give_up(model)
+        self.backend.give_up(model)
         self.mark_down(model)
 
     async def start(self) -> None:
@@ -187,13 +187,13 @@ class Supervisor:
         for model in models:
             self.models.mark_down(model)
             await self._exit_watcher.kill(model)  # a process that hangs would never unload
-            self._backend.give_up(model)
+            self.backend.give_up(model)
             if self._server is None:
-                await self._backend.unload(model, self._config.load_s)
+                await self.backend.unload(model, self._config.load_s)
             else:
                 await self._server.unload(model)
         if self._server is None:
-            await asyncio.gather(*(self._backend.load(model, self._config.load_s) for model in models))
+            await asyncio.gather(*(self.backend.load(model, self._config.load_s) for model in models))
         else:
             await self._server.load(models)
 

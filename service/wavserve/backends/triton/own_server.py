@@ -15,7 +15,7 @@ from wavserve.backends.triton.client import TritonBackend
 from wavserve.backends.triton.server import TritonServer
 from wavserve.core.errors import ModelDown
 from wavserve.core.verbs import MODELS
-from wavserve.system.patience import answered_within
+from wavserve.system.stalls import answered_within
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from wavserve.backends.triton.client import About, TritonBackend
 from wavserve.core.errors import ModelDown, SettingsError
 from wavserve.core.verbs import ARENA_OWNER, MODELS
-from wavserve.system.patience import MIN_LIMIT_S, answered_within
+from wavserve.system.stalls import MIN_LIMIT_S, answered_within
 
 log = logging.getLogger(__name__)
 
