@@ -19,7 +19,9 @@ PREFIX = "WAVSERVE_"
 LIBRARIES: Mapping[str, str | None] = MappingProxyType(
     {
         "DIFFUSERS_ATTN_BACKEND": "native",  # others compute other numbers, some in 8 bits
+        "DNNL_DEFAULT_FPMATH_MODE": None,  # on Arm it rounds float32 products to bfloat16
         "HF_HUB_OFFLINE": "1",  # a bundle has all files, so nothing may be downloaded
+        "ONEDNN_DEFAULT_FPMATH_MODE": None,  # the newer name of DNNL_DEFAULT_FPMATH_MODE
         "PROMETHEUS_MULTIPROC_DIR": None,  # it moves metrics into files that outlive the process
         "prometheus_multiproc_dir": None,
         "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "upb",  # `python` takes many times as long
