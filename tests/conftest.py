@@ -1,4 +1,6 @@
-"""What every test has: async tests and fixtures run on asyncio, as the service does; no proxies; one `tiny` bundle."""
+"""What every test has: async tests and fixtures run on asyncio, as the service does; no proxies; a bundle of each small
+preset.
+"""
 
 from __future__ import annotations
 
@@ -27,3 +29,8 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return presets.create("tiny", tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_piper(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return presets.create("tiny-piper", tmp_path_factory.mktemp("bundles") / "tiny-piper")

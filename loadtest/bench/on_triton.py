@@ -40,7 +40,7 @@ from wavserve.core.errors import WavserveError
 from wavserve.core.spec import ExpertConfig, ModelConfig, VideoConfig
 from wavserve.core.verbs import MODELS
 from wavserve.models.weights import presets
-from wavserve.models.weights.presets import Preset
+from wavserve.models.weights.preset_specs import Preset
 from wavserve.system import serve_process
 
 MAX_ADDED_MS = 2.0

@@ -61,7 +61,7 @@ class BundleSettings(_Section):
     path: OptionalPath = Field(
         default=None, description="folder of the policy bundle; none: the preset, created at the first start"
     )
-    preset: Literal["tiny", "libero", "piper"] = Field(
+    preset: Literal["tiny", "tiny-piper", "libero", "piper"] = Field(
         default="tiny", description="bundle to serve when bundle.path is none"
     )
     root: OptionalPath = Field(

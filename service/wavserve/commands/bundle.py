@@ -40,7 +40,7 @@ def _add_create(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="create a preset bundle with random weights",
         description="Create a bundle of a preset with seeded random weights, for tests and benchmarks.",
     )
-    create.add_argument("--preset", required=True, metavar="NAME", help="tiny, libero or piper")
+    create.add_argument("--preset", required=True, metavar="NAME", help="tiny, tiny-piper, libero or piper")
     create.add_argument("--out", type=Path, metavar="FOLDER", help=_OUT)
     create.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: %(default)s)")
     create.set_defaults(run=_create)
