@@ -451,7 +451,7 @@ class ServerMessage(_message.Message):
     def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., chunk: _Optional[_Union[ActionChunk, _Mapping]] = ..., dropped: _Optional[_Union[ObservationDropped, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., reset_ack: _Optional[_Union[ResetAck, _Mapping]] = ..., go_away: _Optional[_Union[GoAway, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "client_name", "client_version", "robot_id", "embodiment", "policy", "policy_digest", "state", "action", "control_hz", "cameras", "instruction", "resume_session_id", "want_receipt")
+    __slots__ = ("protocol_version", "client_name", "client_version", "robot_id", "embodiment", "policy", "policy_digest", "state", "action", "control_hz", "cameras", "instruction", "resume_session_id", "want_iterations")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
     CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -465,7 +465,7 @@ class Hello(_message.Message):
     CAMERAS_FIELD_NUMBER: _ClassVar[int]
     INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
     RESUME_SESSION_ID_FIELD_NUMBER: _ClassVar[int]
-    WANT_RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    WANT_ITERATIONS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     client_name: str
     client_version: str
@@ -479,8 +479,8 @@ class Hello(_message.Message):
     cameras: _containers.RepeatedCompositeFieldContainer[Camera]
     instruction: str
     resume_session_id: str
-    want_receipt: bool
-    def __init__(self, protocol_version: _Optional[int] = ..., client_name: _Optional[str] = ..., client_version: _Optional[str] = ..., robot_id: _Optional[str] = ..., embodiment: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., state: _Optional[_Union[Vector, _Mapping]] = ..., action: _Optional[_Union[Vector, _Mapping]] = ..., control_hz: _Optional[float] = ..., cameras: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., instruction: _Optional[str] = ..., resume_session_id: _Optional[str] = ..., want_receipt: _Optional[bool] = ...) -> None: ...
+    want_iterations: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., client_name: _Optional[str] = ..., client_version: _Optional[str] = ..., robot_id: _Optional[str] = ..., embodiment: _Optional[str] = ..., policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., state: _Optional[_Union[Vector, _Mapping]] = ..., action: _Optional[_Union[Vector, _Mapping]] = ..., control_hz: _Optional[float] = ..., cameras: _Optional[_Iterable[_Union[Camera, _Mapping]]] = ..., instruction: _Optional[str] = ..., resume_session_id: _Optional[str] = ..., want_iterations: _Optional[bool] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("protocol_version", "session_id", "epoch", "server_version", "policy", "dt_ns", "max_in_flight", "ping_interval_ms", "resumed", "next_sequence", "resume_within_ms")

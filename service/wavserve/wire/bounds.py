@@ -6,7 +6,9 @@ over the fields of the request and of its images, and reads only their lengths. 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from wavserve.core.errors import InvalidRequest, TooLarge
 from wavserve.pb import wavserve_pb2 as pb
@@ -14,9 +16,10 @@ from wavserve.wire import MAX_ELEMENTS, MAX_IMAGES, MAX_OUTLINE_BYTES, MAX_TEXT_
 
 _FIXED_BYTES = {1: 8, 5: 4}
 _MAX_VARINT_BYTES = 10
-_IMAGES = pb.PlanRequest.IMAGES_FIELD_NUMBER
 _DATA = pb.Image.DATA_FIELD_NUMBER
-_REQUEST_NAMES = {field.number: field.name for field in pb.PlanRequest.DESCRIPTOR.fields}
+_PLAN_REQUEST = pb.PlanRequest.DESCRIPTOR.full_name
+_OBSERVATION = pb.ClientMessage.OBSERVATION_FIELD_NUMBER
+_CLIENT_NAMES = {field.number: field.name for field in pb.ClientMessage.DESCRIPTOR.fields}
 _IMAGE_NAMES = {field.number: field.name for field in pb.Image.DESCRIPTOR.fields}
 
 Span = tuple[int, int, int]
@@ -25,21 +28,53 @@ Span = tuple[int, int, int]
 
 def check_plan_request(raw: bytes) -> None:
     """Raises TooLarge or InvalidRequest for a PlanRequest that is larger than any good one."""
-    num_images, num_fields, data_bytes = 0, 0, 0
-    for number, start, end in _fields(raw, 0, len(raw)):
+    _check_request(raw, 0, len(raw), pb.PlanRequest)
+
+
+def check_client_message(raw: bytes) -> None:
+    """Raises TooLarge or InvalidRequest for a message of a control stream that is larger than any good one.
+
+    It has exactly one field, because protobuf merges repeated ones: two observations would become one.
+    """
+    name = pb.ClientMessage.DESCRIPTOR.full_name
+    fields = [*islice(_fields(raw, 0, len(raw), name), 2)]
+    if len(fields) != 1:
+        raise InvalidRequest("message", f"one of {', '.join(_CLIENT_NAMES.values())}", "several" if fields else "none")
+    [(number, start, end)] = fields
+    if number == _OBSERVATION:
+        _check_request(raw, start, end, pb.Observation)
+    else:
+        _check_length(_CLIENT_NAMES, fields[0])
+
+
+def sequence_of(raw: bytes) -> int | None:
+    """The sequence of the observation in a client's message that was refused; None where it has none."""
+    with contextlib.suppress(InvalidRequest):
+        for number, start, end in _fields(raw, 0, len(raw)):
+            for inner, at, _ in _fields(raw, start, end) if number == _OBSERVATION else ():
+                if inner == pb.Observation.SEQUENCE_FIELD_NUMBER:
+                    return _varint(raw, at, end)[0]
+    return None
+
+
+def _check_request(raw: bytes, at: int, end: int, message: type[pb.PlanRequest | pb.Observation]) -> None:
+    """Checks the message that lies between two positions."""
+    names = {field.number: field.name for field in message.DESCRIPTOR.fields}
+    num_images, num_fields, data_bytes, size = 0, 0, 0, end - at
+    for number, start, stop in _fields(raw, at, end, message.DESCRIPTOR.full_name):
         num_fields += 1
-        if number == _IMAGES:
+        if number == message.IMAGES_FIELD_NUMBER:
             num_images += 1
-            fields = list(_fields(raw, start, end))
+            fields = list(_fields(raw, start, stop, message.DESCRIPTOR.full_name))
             num_fields += len(fields)
             data_bytes += sum(_check_length(_IMAGE_NAMES, field, _DATA) for field in fields)
         else:
-            _check_length(_REQUEST_NAMES, (number, start, end))
+            _check_length(names, (number, start, stop))
         if num_images > MAX_IMAGES:
             raise InvalidRequest("images", f"at most {MAX_IMAGES} images", "more")
         if num_fields > MAX_ELEMENTS:
             raise _too_many_fields()
-    check_outline(len(raw) - data_bytes)
+    check_outline(size - data_bytes)
 
 
 def check_outline(num_bytes: int, max_bytes: int = MAX_OUTLINE_BYTES) -> None:
@@ -58,30 +93,30 @@ def _check_length(names: Mapping[int, str], field: Span, long_field: int | None 
     return 0
 
 
-def _fields(raw: bytes, at: int, end: int) -> Iterator[Span]:
-    """The fields of a serialized message. Raises InvalidRequest for what is no such message, groups included."""
+def _fields(raw: bytes, at: int, end: int, name: str = _PLAN_REQUEST) -> Iterator[Span]:
+    """The fields of a serialized message. Raises InvalidRequest for what is no message `name`, groups included."""
     for _ in range(MAX_ELEMENTS):
         if at == end:
             return
-        tag, at = _varint(raw, at, end)
+        tag, at = _varint(raw, at, end, name)
         start = at
         match tag & 7:  # the wire type
             case 0:
-                _, at = _varint(raw, at, end)
+                _, at = _varint(raw, at, end, name)
             case 2:
-                length, start = _varint(raw, at, end)
+                length, start = _varint(raw, at, end, name)
                 at = start + length
             case (1 | 5) as kind:
                 at += _FIXED_BYTES[kind]
             case _:
-                raise malformed(raw)
+                raise malformed(raw, name)
         if at > end:
-            raise malformed(raw)
+            raise malformed(raw, name)
         yield tag >> 3, start, at
     raise _too_many_fields()
 
 
-def _varint(raw: bytes, at: int, end: int) -> tuple[int, int]:
+def _varint(raw: bytes, at: int, end: int, name: str = _PLAN_REQUEST) -> tuple[int, int]:
     """A variable-length integer at `at`, and the position after it."""
     value = 0
     for index in range(_MAX_VARINT_BYTES):
@@ -91,10 +126,10 @@ def _varint(raw: bytes, at: int, end: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
             return value, at + index + 1
-    raise malformed(raw)
+    raise malformed(raw, name)
 
 
-def malformed(raw: bytes, message: str = pb.PlanRequest.DESCRIPTOR.full_name) -> InvalidRequest:
+def malformed(raw: bytes, message: str = _PLAN_REQUEST) -> InvalidRequest:
     """The error of bytes that are no `message`."""
     expected = f"a {message} with text in UTF-8"
     return InvalidRequest("request", expected, f"{len(raw)} bytes that do not parse")
