@@ -30,7 +30,8 @@ _OTHER_FRAMES = {
 }
 _CHANNELS = {2: "2 channels", 4: "4 channels (CMYK)"}
 _FILL = re.compile(rb"\xff*")
-_END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_MARKER = re.compile(rb"\xff[\x01-\xfe]")
+_END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # at any marker other than a restart marker
 _WINDOW = 2**18  # a search holds the interpreter's lock: short searches let the event loop run in between
 _NUM_COEFFICIENTS = 64
 
@@ -156,20 +157,21 @@ def _end_of_scan(data: bytes, segment: _Segment, frame: _Frame) -> int:
     first, last, accuracy = struct.unpack_from("3B", segment.body, 1 + 2 * num_channels)
     if not frame.progressive:
         first, last, accuracy = 0, _NUM_COEFFICIENTS - 1, 0
+    if last >= _NUM_COEFFICIENTS:
+        raise ImageRefused("JPEG data", "a broken JPEG header")
     for component in components:
-        _note_scan(component, range(first, last + 1), had=accuracy >> 4, left=accuracy & 15)
+        _note_scan(component, slice(first, last + 1), had=accuracy >> 4, left=accuracy & 15)
     interval = frame.restart_interval
     num_restarts = ceil(_num_units(frame, components) / interval) - 1 if interval else 0
     return _check_restarts(data, segment.end, num_restarts)
 
 
-def _note_scan(component: _Component, coefficients: range, had: int, left: int) -> None:
+def _note_scan(component: _Component, coefficients: slice, had: int, left: int) -> None:
     """A scan brings coefficients to all but `left` of their bits. A refinement adds one bit: `had` were left before."""
-    for coefficient in coefficients:
-        known = component.bits[coefficient]
-        if (known is None) != (had == 0) or (known is not None and not known == had == left + 1):
-            raise broken("JPEG", "a scan that does not continue the ones before it")
-        component.bits[coefficient] = left
+    known = component.bits[coefficients]
+    if (had and had != left + 1) or known.count(had or None) != len(known):
+        raise broken("JPEG", "a scan that does not continue the ones before it")
+    component.bits[coefficients] = [left] * len(known)
 
 
 def _num_units(frame: _Frame, components: list[_Component]) -> int:
@@ -185,7 +187,10 @@ def _num_units(frame: _Frame, components: list[_Component]) -> int:
 
 def _check_restarts(data: bytes, start: int, num_restarts: int) -> int:
     """Where the scan that begins at `start` ends. Raises ImageRefused unless it has these restart markers in order."""
-    end = _next_marker(data, start)
+    end = _next_marker(_MARKER, data, start)
+    if not num_restarts and data[end + 1] not in _RST:
+        return end
+    end = _next_marker(_END_OF_SCAN, data, end)
     scan = np.frombuffer(data, np.uint8, end - start, start)
     places = np.flatnonzero((scan[:-1] == 0xFF) & (scan[1:] & 0xF8 == _RST[0]))
     if len(places) != num_restarts:
@@ -195,10 +200,10 @@ def _check_restarts(data: bytes, start: int, num_restarts: int) -> int:
     return end
 
 
-def _next_marker(data: bytes, start: int) -> int:
-    """Where the entropy-coded data from `start` on ends: at a marker other than a restart marker."""
+def _next_marker(pattern: re.Pattern[bytes], data: bytes, start: int) -> int:
+    """Where the next marker of a pattern begins, in entropy-coded data from `start` on."""
     for window in range(start, len(data), _WINDOW):
-        if (found := _END_OF_SCAN.search(data, window, window + _WINDOW + 1)) is not None:
+        if (found := pattern.search(data, window, window + _WINDOW + 1)) is not None:
             return found.start()
     raise broken("JPEG", "no end marker")
 
@@ -206,6 +211,5 @@ def _next_marker(data: bytes, start: int) -> int:
 def _check_complete(frame: _Frame) -> None:
     if not frame.components:
         raise ImageRefused("JPEG data", "a broken JPEG header")
-    bits = [bits for component in frame.components.values() for bits in component.bits]
-    if any(each != 0 for each in bits):
+    if any(component.bits.count(0) != _NUM_COEFFICIENTS for component in frame.components.values()):
         raise broken("JPEG", f"not all scans, {frame.num_scans} found")
