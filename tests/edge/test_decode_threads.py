@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -134,3 +135,47 @@ async def test_errors_reach_the_caller_and_free_the_thread() -> None:
     for work, kind in ((failing, InvalidRequest), (late, TimeoutError), (failing, InvalidRequest)):
         with pytest.raises(kind):
             await threads.run(work, "a", None)
+
+
+async def test_one_thread_does_works_in_turn() -> None:
+    def thread() -> int:
+        return threading.get_ident()
+
+    first, second, number = await DecodeThreads(4).run_in_turn((thread, thread, lambda: 7), "a", None)
+    assert first == second != thread()
+    assert number == 7
+
+
+async def test_works_in_turn_end_with_the_first_that_fails() -> None:
+    began: list[str] = []
+
+    def failing() -> None:
+        began.append("failing")
+        raise InvalidRequest("images.top.data", "a complete JPEG", "half of one")
+
+    with pytest.raises(InvalidRequest):
+        await DecodeThreads(1).run_in_turn((failing, lambda: began.append("next")), "a", None)
+    assert began == ["failing"]
+
+
+async def test_no_work_in_turn_begins_once_its_caller_has_left(blocker: Blocker) -> None:
+    threads = DecodeThreads(1)
+    works = [partial(blocker.work, name) for name in ("a1", "a2")]
+    left = asyncio.create_task(threads.run_in_turn(works, "a", None))
+    await blocker.until_began("a1")
+    left.cancel()
+    await asyncio.wait([left])
+    blocker.released.set()
+    assert await ask(threads, blocker, "b1") == "b1"
+    assert blocker.began == ["a1", "b1"]
+
+
+async def test_no_work_in_turn_begins_after_the_deadline(blocker: Blocker) -> None:
+    clock = ManualClock()
+    threads = DecodeThreads(1, clock)
+    works = [partial(blocker.work, name) for name in ("a1", "a2")]
+    with pytest.raises(DeadlineExceeded):
+        await threads.run_in_turn(works, "a", clock.now + 0.05)
+    blocker.released.set()
+    assert await ask(threads, blocker, "b1") == "b1"
+    assert blocker.began in (["a1", "b1"], ["b1"])  # a busy machine may not begin the first in time

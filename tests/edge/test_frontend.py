@@ -6,15 +6,23 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import monotonic, monotonic_ns
+from typing import TypeVar
 
 import pytest
 from starlette.requests import Request
 
 from tests.clock import yield_to_loop
-from tests.edge.fakes import PICTURES, RecordingPolicy, example_image, example_limits, example_observation
+from tests.edge.fakes import (
+    PICTURES,
+    RecordingPolicy,
+    example_image,
+    example_limits,
+    example_observation,
+    example_spec,
+)
 from tests.edge.robots import Robot
 from tests.edge.served import Served
 from wavserve.core.errors import DeadlineExceeded
@@ -23,6 +31,9 @@ from wavserve.edge.decode_threads import DecodeThreads
 from wavserve.edge.frontend import Arrival, Frontend
 from wavserve.edge.grpc.plan import sender_of as grpc_sender_of
 from wavserve.edge.http.api import sender_of
+from wavserve.edge.limits import EdgeLimits
+
+T = TypeVar("T")
 
 LARGE_BODY = bytes(200_000)
 
@@ -94,6 +105,29 @@ async def test_a_sender_whose_share_is_taken_delays_nobody_else(
     release.set()
     await busy
     assert len(policy.requests) == 1
+
+
+class NotedThreads(DecodeThreads):
+    """Notes how many works each thread was given."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.given: list[int] = []
+
+    async def run_in_turn(self, works: Sequence[Callable[[], T]], sender: str, deadline: float | None) -> Sequence[T]:
+        self.given.append(len(works))
+        return await super().run_in_turn(works, sender, deadline)
+
+
+@pytest.mark.parametrize(("side", "given"), [(128, [2]), (400, [1, 1])])
+async def test_one_thread_decodes_images_that_are_small(policy: RecordingPolicy, side: int, given: list[int]) -> None:
+    policy.spec = example_spec("area")
+    threads = NotedThreads()
+    frontend = Frontend(policy, EdgeLimits(10**6, 10**6, 10**6), threads=threads)
+    images = tuple(example_image(camera, "png", (side, side)) for camera in ("agentview", "wrist"))
+    await frontend.plan(example_observation(images=images), arrival("a"))
+    assert threads.given == given
+    assert all(image.shape == (128, 128, 3) for image in policy.requests[0].images.values())
 
 
 async def test_images_are_hashed_where_they_are_decoded(policy: RecordingPolicy) -> None:

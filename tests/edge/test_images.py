@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.edge.fakes import example_bytes, example_image, example_limits, example_pixels
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.messages import ENCODINGS, EncodedImage
 from wavserve.core.spec import CameraSpec
 from wavserve.edge.images.decode import decode
+from wavserve.edge.images.resize import resize
 
 CAMERA = CameraSpec("agentview", 128, 128)
 ANY_SIZE = replace(CAMERA, resize="bilinear")
@@ -40,6 +42,24 @@ def test_a_filter_keeps_a_uniform_image_uniform(encoding: str) -> None:
     decoded = decode(image, ANY_SIZE, example_limits()).pixels
     assert decoded.shape == (128, 128, 3)
     assert np.abs(decoded.astype(int) - flat[0, 0]).max() <= 3
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (480, 640), (2, 2), (6, 10), (254, 1000), (640, 480)])
+def test_halving_by_area_gives_the_pixels_of_pillow(height: int, width: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = np.array(Image.fromarray(pixels).resize((width // 2, height // 2), Image.Resampling.BOX))
+    halved = resize(pixels, height // 2, width // 2, "area")
+    assert np.array_equal(halved, expected)
+    assert halved.flags.writeable
+    assert halved.flags.c_contiguous
+
+
+def test_halving_rounds_every_pair_of_values_as_pillow_does() -> None:
+    first, second = np.divmod(np.arange(65536, dtype=np.uint32), 256)
+    rows = np.stack([first, second], axis=1).astype(np.uint8).reshape(256, 512)
+    pixels = np.repeat(np.stack([rows, rows[::-1]], axis=1).reshape(512, 512)[..., None], 3, axis=2)
+    expected = np.array(Image.fromarray(pixels).resize((256, 256), Image.Resampling.BOX))
+    assert np.array_equal(resize(pixels, 256, 256, "area"), expected)
 
 
 def test_area_is_the_mean_of_the_pixels_under_it() -> None:

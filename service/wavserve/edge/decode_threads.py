@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
@@ -27,9 +27,9 @@ _MIN_THREADS = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """Work that waits or runs. `answer` is done early when its caller has left."""
+    """Works that wait or run. `answer` is done early when its caller has left or its deadline has passed."""
 
-    work: Callable[[], Any]
+    works: Sequence[Callable[[], Any]]
     sender: str
     deadline: float | None
     answer: asyncio.Future[Any]
@@ -52,14 +52,22 @@ class DecodeThreads:
 
         Raises what `work` raises, and DeadlineExceeded at the deadline whether the work waits or runs.
         """
+        (result,) = await self.run_in_turn((work,), sender, deadline)
+        return result
+
+    async def run_in_turn(self, works: Sequence[Callable[[], T]], sender: str, deadline: float | None) -> Sequence[T]:
+        """The results of works that one thread does in turn. `sender`, `deadline` and errors are those of `run`.
+
+        A work that fails is the last. None begins once the caller has left or the deadline has passed.
+        """
         loop = asyncio.get_running_loop()
-        job = _Job(work, sender, deadline, loop.create_future())
+        job = _Job(works, sender, deadline, loop.create_future())
         timer = None if deadline is None else loop.call_later(deadline - self._clock(), _expire, job)
         self._waiting.append(job)
         self._begin_next()
         try:
-            answer: T = await job.answer
-            return answer
+            results: Sequence[T] = await job.answer
+            return results
         finally:
             job.answer.cancel()
             if timer is not None:
@@ -85,19 +93,24 @@ class DecodeThreads:
 
     def _work(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
         """Runs on a thread. The loop hears of the end at once, without a future of the executor in between."""
-        result, error = None, None
+        results, error = [], None
         try:
-            result = job.work()
+            for work in job.works:
+                if job.answer.done():
+                    break  # nobody reads the results
+                results.append(work())
         except BaseException as raised:  # noqa: BLE001  # the caller gets it, whatever it is
             error = raised
         with contextlib.suppress(RuntimeError):  # the loop is closed, and its callers are gone
-            loop.call_soon_threadsafe(self._on_done, job, result, error)
+            loop.call_soon_threadsafe(self._on_done, job, results, error)
 
-    def _on_done(self, job: _Job, result: Any, error: BaseException | None) -> None:
-        self._running -= Counter((job.sender,))  # drops a sender without jobs
+    def _on_done(self, job: _Job, results: list[Any], error: BaseException | None) -> None:
+        self._running[job.sender] -= 1
+        if not self._running[job.sender]:
+            del self._running[job.sender]
         if not job.answer.done():
             if error is None:
-                job.answer.set_result(result)
+                job.answer.set_result(results)
             else:
                 job.answer.set_exception(error)
         self._begin_next()

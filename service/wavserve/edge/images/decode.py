@@ -13,23 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from wavserve.core.errors import InvalidRequest, TooLarge, UnsupportedMedia
 from wavserve.core.messages import ENCODINGS, EncodedImage
 from wavserve.core.spec import CameraSpec
 from wavserve.edge.images import jpeg, jpeg_structure, png
 from wavserve.edge.images.refusal import ImageRefused
+from wavserve.edge.images.resize import resize
 from wavserve.edge.limits import EdgeLimits
 from wavserve.policy.digests import image_digest
 
 Pixels = NDArray[np.uint8]
 
-_FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "area": Image.Resampling.BOX,
-}
 _RAW_ENCODINGS = ("raw_rgb8", "raw_bgr8")
 _SIGNATURES = {
     b"\xff\xd8\xff": "JPEG data",
@@ -82,8 +77,7 @@ def decode(encoded: EncodedImage, camera: CameraSpec, limits: EdgeLimits) -> Dec
     except ImageRefused as error:
         raise InvalidRequest(f"{field}.data", error.expected, error.actual) from None
     if pixels.shape[:2] != (camera.height, camera.width):
-        resized = Image.fromarray(pixels).resize((camera.width, camera.height), _FILTERS[camera.resize])
-        pixels = np.array(resized)
+        pixels = resize(pixels, camera.height, camera.width, camera.resize)
     return DecodedImage(pixels, image_digest(pixels))
 
 
