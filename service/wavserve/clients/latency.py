@@ -1,0 +1,35 @@
+"""The latency of chunks, as a robot's program uses it to ask for the next one in time. Knows no clock."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from wavserve.core.errors import InvalidRequest
+
+
+class LatencyWindow:
+    """How long a chunk takes: the 95th percentile of the latest ones. The first is cold and does not count."""
+
+    def __init__(self, max_samples: int = 64) -> None:
+        self._samples: deque[float] = deque(maxlen=max_samples)
+        self._is_cold = True
+
+    def add(self, seconds: float) -> None:
+        """Adds the time from an observation to its chunk. Raises InvalidRequest for a time that is none."""
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise InvalidRequest("seconds", "a duration", seconds)
+        if self._is_cold:
+            self._is_cold = False
+        else:
+            self._samples.append(seconds)
+
+    @property
+    def p95_s(self) -> float | None:
+        """None: not known yet."""
+        ranked = sorted(self._samples)
+        return ranked[math.ceil(0.95 * len(ranked)) - 1] if ranked else None
+
+    def steps(self, dt_s: float) -> int | None:
+        """The same in control steps, rounded up."""
+        return None if self.p95_s is None else math.ceil(self.p95_s / dt_s)
