@@ -1,0 +1,69 @@
+"""Reads a TOML table into a frozen dataclass, strictly: unknown keys, missing keys and wrong types are refused.
+
+The dataclass is the schema, and holds each default once. Knows no field of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from wavserve.core.errors import SettingsError, shown
+
+T = TypeVar("T")
+
+_KINDS = {str: "a text", int: "an integer", float: "a number", bool: "true or false"}
+
+
+def read(kind: type[T], table: object, path: str = "") -> T:
+    """The dataclass that the table describes. Raises SettingsError with the dotted key, expected and actual."""
+    if not isinstance(table, Mapping):
+        raise SettingsError(f"{path}: expected a table, got {shown(table)}")
+    hints = get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise SettingsError(f"{_dotted(path, key)}: unknown key{hint} Known: {', '.join(fields)}")
+    for name, field in fields.items():
+        if name not in table and field.default is field.default_factory is dataclasses.MISSING:
+            raise SettingsError(f"{_dotted(path, name)}: missing")
+    return kind(**{name: _value(hints[name], table[name], _dotted(path, name)) for name in fields if name in table})
+
+
+def _value(hint: Any, value: object, path: str) -> object:
+    if dataclasses.is_dataclass(hint):
+        return read(hint, value, path)  # type: ignore[arg-type]
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise SettingsError(f"{path}: expected {' or '.join(map(str, get_args(hint)))}, got {shown(value)}")
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise SettingsError(f"{path}: expected a list, got {shown(value)}")
+        return tuple(_value(get_args(hint)[0], each, f"{path}[{i}]") for i, each in enumerate(value))
+    if get_origin(hint) is types.UnionType:
+        [inner] = [each for each in get_args(hint) if each is not type(None)]
+        return _value(inner, value, path)
+    if get_origin(hint) is Mapping:
+        if not isinstance(value, Mapping):
+            raise SettingsError(f"{path}: expected a table, got {shown(value)}")
+        return dict(value)
+    return _plain(hint, value, path)
+
+
+def _plain(hint: Any, value: object, path: str) -> object:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not hint or (isinstance(value, float) and not math.isfinite(value)):
+        raise SettingsError(f"{path}: expected {_KINDS[hint]}, got {shown(value)}")
+    return value
+
+
+def _dotted(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)
