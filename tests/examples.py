@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wavserve.core.spec import ActionSpec, NormSpec, PolicySpec, VectorSpec
+from wavserve.core.spec import ActionSpec, NormSpec, PolicySpec, RtcSpec, VectorSpec
 
 
 def example_vector(dim: int) -> VectorSpec:
@@ -15,6 +15,7 @@ def example_vector(dim: int) -> VectorSpec:
 
 def example_policy(state_dim: int, action_dim: int, **own: Any) -> PolicySpec:
     """An untrained policy named `example`; `own`: the fields of `PolicySpec` that each test folder chooses."""
+    own.setdefault("rtc", RtcSpec(execution_horizon=min(10, own["chunk"])))
     return PolicySpec(
         name="example",
         untrained=True,

@@ -13,7 +13,7 @@ from tests.examples import example_vector
 from tests.planning.rig import MakeRig, RigOptions, example_request, example_spec
 from wavserve.bundle.checks import check_spec
 from wavserve.core.errors import BundleError
-from wavserve.core.spec import ActionSpec, NormSpec, PlannerConfig, PolicySpec
+from wavserve.core.spec import ActionSpec, NormSpec, PlannerConfig, PolicySpec, RtcSpec
 
 Change = Callable[[PolicySpec], PolicySpec]
 
@@ -82,7 +82,7 @@ EDGES: dict[str, Change] = {
     "constant state": constant_state,
     "smallest latent": smallest_latent,
     "shortest prompt": own(max_prompt_tokens=1, max_instruction_bytes=1),
-    "shortest chunk": own(chunk=1, value_chunk=2),
+    "shortest chunk": own(chunk=1, value_chunk=2, rtc=RtcSpec(execution_horizon=1)),
     "two value tokens": own(value_chunk=2),
 }
 

@@ -1,6 +1,6 @@
 """A policy bundle on disk: its layout, its spec, its digest. Free of torch.
 
-    policy.json                                        PolicySpec, and "format": 1
+    policy.json                                        PolicySpec, and "format": 2
     transformer/diffusion_pytorch_model.safetensors    or shards beside `...safetensors.index.json`, official key names
     vae/ text_encoder/ tokenizer/                      diffusers and transformers layout
 
@@ -11,19 +11,24 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from wavserve.bundle.checks import check_spec, entry_error
+from wavserve.bundle.declared import check_declared
 from wavserve.bundle.files import digest_files, files_below, read_header, read_json, refuse_pickles
 from wavserve.core.errors import BundleError
-from wavserve.core.spec import PolicySpec
+from wavserve.core.spec import LimitsSpec, PolicySpec, RtcSpec
 
-FORMAT = 1
+FORMAT = 2
+FORMATS = (1, FORMAT)
+"""Format 1 declares nothing for motion: no embodiment, orientation, limits or real-time chunking."""
 POLICY = "policy.json"
+T = TypeVar("T")
+
 TRANSFORMER, VAE, TEXT_ENCODER, TOKENIZER = PARTS = ("transformer", "vae", "text_encoder", "tokenizer")
 
 
@@ -44,15 +49,19 @@ def parse(document: dict[str, Any]) -> PolicySpec:
     """The checked spec of a `policy.json`'s content, from disk or from a model's host. Raises as `load_spec` does."""
     document = dict(document)
     stated = document.pop("format", "nothing")
-    if stated != FORMAT:
-        raise entry_error("format", FORMAT, stated)
-    try:
-        # pydantic's strict mode accepts a list for a tuple only in JSON text; it never accepts a text for a number
-        spec = _adapter().validate_json(json.dumps(document), strict=True)
-    except ValidationError as error:
-        raise _entries_error(error) from error
+    if type(stated) is not int or stated not in FORMATS:
+        raise entry_error("format", " or ".join(map(str, FORMATS)), stated)
+    check_declared(document, stated)
+    spec = _validated(TypeAdapter(PolicySpec), document, POLICY)
+    if stated == 1:
+        spec = replace(spec, rtc=RtcSpec(execution_horizon=min(RtcSpec().execution_horizon, spec.chunk)))
     check_spec(spec)
     return spec
+
+
+def load_limits(path: Path) -> LimitsSpec:
+    """Limits from a JSON file, as `action.limits` of `policy.json` has them. Raises BundleError naming the entry."""
+    return _validated(TypeAdapter(LimitsSpec), read_json(path), path.name)
 
 
 def save_spec(folder: Path, spec: PolicySpec) -> None:
@@ -69,7 +78,7 @@ def document(spec: PolicySpec) -> dict[str, Any]:
 
 def spec_as_dict(spec: PolicySpec) -> dict[str, Any]:
     """The spec as plain JSON data."""
-    plain: dict[str, Any] = _adapter().dump_python(spec, mode="json")
+    plain: dict[str, Any] = TypeAdapter(PolicySpec).dump_python(spec, mode="json")
     return plain
 
 
@@ -112,18 +121,23 @@ def inspect(folder: Path) -> dict[str, Any]:
     }
 
 
-def _adapter() -> TypeAdapter[PolicySpec]:
-    return TypeAdapter(PolicySpec)
+def _validated(adapter: TypeAdapter[T], document: dict[str, Any], file: str) -> T:
+    """A document's content. Raises BundleError naming every wrong entry of the file."""
+    try:
+        # pydantic's strict mode accepts a list for a tuple only in JSON text; it never accepts a text for a number
+        return adapter.validate_json(json.dumps(document), strict=True)
+    except ValidationError as error:
+        raise _entries_error(error, file) from error
 
 
-def _entries_error(error: ValidationError) -> BundleError:
+def _entries_error(error: ValidationError, file: str) -> BundleError:
     lines = []
     for entry in error.errors(include_url=False):
         path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in entry["loc"]).lstrip(".")
         actual = "nothing" if entry["type"] == "missing" else repr(entry["input"])[:80]
         expected = entry.get("ctx", {}).get("expected") or _EXPECTED.get(entry["type"], entry["msg"])
         lines.append(f"{path}: expected {expected}, got {actual}")
-    return BundleError("policy.json: " + "; ".join(lines))
+    return BundleError(f"{file}: " + "; ".join(lines))
 
 
 _EXPECTED = {

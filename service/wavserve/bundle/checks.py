@@ -27,6 +27,8 @@ def check_spec(spec: PolicySpec) -> None:
     _check_vector("state", spec.state)
     _check_vector("action.vector", spec.action.vector)
     _check_action(spec)
+    _check_limits(spec.action, spec.chunk)
+    _check_rtc(spec)
     _check_model(spec)
     _check_cameras(spec)
     _check_planner(spec)
@@ -101,6 +103,35 @@ def _check_offsets(action: ActionSpec, state: VectorSpec) -> None:
             raise entry_error(
                 f"action.vector.units[{d}]", f"{state.units[d]!r} as in the state", repr(action.vector.units[d])
             )
+
+
+def _check_limits(action: ActionSpec, chunk: int) -> None:
+    limits, names = action.limits, action.vector.names
+    for kind in ("position", "velocity", "jerk"):
+        entries: tuple[object, ...] = getattr(limits, kind)
+        if len(entries) not in (0, len(names)):
+            raise entry_error(f"action.limits.{kind}", f"no entry, or {len(names)}, one per name", len(entries))
+    for i, bounds in enumerate(limits.position):
+        if bounds is not None and not (all(map(math.isfinite, bounds)) and bounds[0] < bounds[1]):
+            raise entry_error(f"action.limits.position[{i}]", "two finite numbers, the lower first", list(bounds))
+    for kind in ("velocity", "jerk"):
+        for i, bound in enumerate(getattr(limits, kind)):
+            if bound is not None:
+                _positive(f"action.limits.{kind}[{i}]", bound)
+    _within("action.limits.min_horizon", limits.min_horizon, 1, chunk)
+
+
+def _check_rtc(spec: PolicySpec) -> None:
+    _positive("rtc.max_guidance_weight", spec.rtc.max_guidance_weight)
+    _within("rtc.execution_horizon", spec.rtc.execution_horizon, 1, spec.chunk)
+    _within("max_trained_delay", spec.max_trained_delay, 0, spec.chunk - 1)
+    if spec.rtc.mode not in spec.rtc_modes:
+        raise entry_error("rtc.mode", "another mode while max_trained_delay is 0", spec.rtc.mode)
+
+
+def _within(path: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise entry_error(path, f"{low} to {high}", value)
 
 
 def _check_model(spec: PolicySpec) -> None:

@@ -20,6 +20,8 @@ _ASSETS = "folder with vae/, text_encoder/ and tokenizer/"
 _DOMAIN = "dataset name in the statistics file; required if the configuration lists several"
 _ABSOLUTE_DIMS = "action indices that are never deltas or offsets (default: grippers of a 14-dim two-arm vector)"
 _MEMORY_THRESHOLD = "executed steps before a frame enters the memory (default: the configuration's, else 1)"
+_ROTATED = "cameras whose images were rotated by 180 degrees in training (default: none)"
+_LIMITS = "the action's limits: an object as action.limits of policy.json has it (default: no limits)"
 _RESIZE = "filter for images of another size (default: exact, which refuses them)"
 
 
@@ -81,6 +83,11 @@ def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     optional.add_argument("--absolute-dims", type=_numbers, metavar="I,I,...", help=_ABSOLUTE_DIMS)
     optional.add_argument("--memory-threshold", type=int, metavar="STEPS", help=_MEMORY_THRESHOLD)
     optional.add_argument("--resize", choices=get_args(Resize), help=_RESIZE)
+    optional.add_argument(
+        "--embodiment", metavar="NAME", help="kind of robot, such as piper_dual (default: undeclared)"
+    )
+    optional.add_argument("--rotated-cameras", type=_texts, metavar="N,N,...", help=_ROTATED)
+    optional.add_argument("--limits", type=Path, metavar="JSON", help=_LIMITS)
     importing.set_defaults(run=_import)
 
 

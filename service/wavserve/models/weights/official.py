@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from wavserve.bundle.bundle import load_limits
 from wavserve.bundle.files import read_json
 from wavserve.core.errors import BundleError
 from wavserve.core.spec import (
+    ActionKind,
     ActionSpec,
     CameraSpec,
     LatentSpec,
+    LimitsSpec,
     NormSpec,
     PlannerBounds,
     PlannerConfig,
@@ -29,7 +32,6 @@ from wavserve.models.weights.official_model import read_model
 from wavserve.models.weights.sections import Section, read_yaml
 
 NormKind = Literal["minmax", "meanstd"]
-ActionKind = Literal["absolute", "delta", "relative"]
 
 _GRIPPERS = {14: (6, 13)}  # the released two-arm vector: left arm, its gripper, right arm, its gripper
 _AGREE = (
@@ -63,6 +65,12 @@ class ImportOptions:
     memory_threshold: int | None = None
     """None: the configuration's `threshold`, or 1, the value of the released servers"""
     resize: Resize = "exact"
+    embodiment: str = ""
+    """the kind of robot; empty: not declared"""
+    rotated_cameras: tuple[str, ...] = ()
+    """cameras whose images were rotated by 180 degrees in training"""
+    limits: Path | None = None
+    """JSON file with the action's kinematic limits; None: no limit is declared"""
     max_instruction_bytes: int = 1024
     max_prompt_tokens: int = 128
 
@@ -82,7 +90,7 @@ def read_spec(config: Path, stats: Path, options: ImportOptions) -> PolicySpec:
     return PolicySpec(
         name=options.name,
         untrained=False,
-        cameras=tuple(CameraSpec(name, height, width, options.resize) for name in train.items("valid_cam", str)),
+        cameras=_cameras(train, height, width, options),
         state=state,
         action=action,
         chunk=train.count("action_chunk"),
@@ -95,6 +103,7 @@ def read_spec(config: Path, stats: Path, options: ImportOptions) -> PolicySpec:
         planner=planner,
         bounds=bounds,
         pad_prompt=True,  # the released code runs the text encoder without a padding mask
+        embodiment=options.embodiment,
         notes=f"imported from {config.name} and {stats.name} (domain {_domain(train, options)}, {options.norm})",
     )
 
@@ -157,6 +166,16 @@ def _sample_size(train: Section) -> tuple[int, int]:
     return size[0], size[1]
 
 
+def _cameras(train: Section, height: int, width: int, options: ImportOptions) -> tuple[CameraSpec, ...]:
+    names, rotated = train.items("valid_cam", str), options.rotated_cameras
+    if unknown := set(rotated).difference(names):
+        raise BundleError(f"--rotated-cameras: expected names of {', '.join(names)}, got {', '.join(sorted(unknown))}")
+    return tuple(
+        CameraSpec(name, height, width, options.resize, "rotated_180" if name in rotated else "as_captured")
+        for name in names
+    )
+
+
 def _latent(train: Section, height: int, width: int) -> LatentSpec:
     latent = LatentSpec(train.count("n_previous"), 1, height // 32, width // 32)
     if height % latent.spatial_ratio or width % latent.spatial_ratio:
@@ -187,7 +206,8 @@ def _vectors(root: Section, stats: Path, options: ImportOptions) -> tuple[Vector
     action_norm = _norm(table, key, options.norm, _valid_dim(data, "valid_act_dim"))
     state = _vector("state", state_norm, options.state_names, options.state_units)
     action = _vector("action", action_norm, options.action_names, options.action_units)
-    return state, ActionSpec(action, kind, _absolute_dims(kind, action.dim, options))
+    limits = LimitsSpec() if options.limits is None else load_limits(options.limits)
+    return state, ActionSpec(action, kind, _absolute_dims(kind, action.dim, options), limits)
 
 
 def _one_of(section: Section, key: str, choices: tuple[str, ...]) -> Any:
