@@ -87,6 +87,7 @@ class RigOptions:
     max_plans: int = 16
     max_bytes: float = math.inf
     clock: Clock = time.monotonic
+    unix_clock: Clock = time.time
     before: Callable[[str], Awaitable[None]] = at_once
     ready: bool = True
     keep: Keep | None = None
@@ -149,6 +150,7 @@ async def rigged(options: RigOptions) -> AsyncIterator[Rig]:
         max_bytes=options.max_bytes,
         keep=options.keep,
         clock=options.clock,
+        unix_clock=options.unix_clock,
     )
     policy = Policy(parts)
     policy.warm = options.ready

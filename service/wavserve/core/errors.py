@@ -6,7 +6,10 @@
     │   ├── TooLarge              body, image or instruction over its limit
     │   ├── UnknownSession        the session does not exist or has expired
     │   ├── UnknownPolicy         this server serves another policy
-    │   └── SequenceConflict      stale, reused or overlapping sequence number
+    │   ├── SequenceConflict      stale, reused or overlapping sequence number
+    │   ├── StaleEpoch            a newer stream or a reset has begun another epoch of the session
+    │   └── ContractMismatch      the client assumes something else of the policy than it declares
+    ├── RobotBusy             another living stream has the robot id
     ├── Overloaded            the server refuses the request; retry later
     ├── DeadlineExceeded      no action could be produced in time
     ├── NotReady              the server is starting, draining or without a healthy backend
@@ -100,6 +103,18 @@ class UnknownPolicy(InvalidRequest):
 
 class SequenceConflict(InvalidRequest):
     pass
+
+
+class StaleEpoch(InvalidRequest):
+    pass
+
+
+class ContractMismatch(InvalidRequest):
+    pass
+
+
+class RobotBusy(WavserveError):
+    retryable = True
 
 
 class Overloaded(WavserveError):

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from wavserve.core.errors import WavserveError
 from wavserve.core.messages import ActionChunk
+from wavserve.core.types import Clock
 from wavserve.policy.execution import Outcome
 from wavserve.policy.inflight import ResolvedRequest
 from wavserve.policy.sessions import CommitResult, LastPlan, Session, SessionStore
@@ -40,14 +42,15 @@ def advanced(session: Session, resolved: ResolvedRequest, chunk: ActionChunk, ou
     return replace(session, memory=outcome.memory, last=last, last_sequence=resolved.request.sequence)
 
 
-async def commit(store: SessionStore, session: Session, deadline: float) -> CommitResult:
-    """Commits a session. Its task must not be cancelled: a commit that is broken off could be stored or not.
+async def commit(store: SessionStore, session: Session, deadline: float, unix_clock: Clock = time.time) -> CommitResult:
+    """Commits a session and notes the time.
 
+    Its task must not be cancelled: a commit that is broken off could be stored or not.
     Raises Overloaded, as the store does. Any other failure of the store leaves the outcome unknown.
     """
     try:
         async with asyncio.timeout(COMMIT_S):
-            return await store.commit(session, deadline)
+            return await store.commit(replace(session, committed_s=unix_clock()), deadline)
     except WavserveError:
         raise
     except Exception as error:

@@ -173,6 +173,7 @@ def action_chunk(
     content = f"{session_id}/{request.sequence}/{receipt.seed}/".encode() + actions.tobytes()
     return ActionChunk(
         session_id=session_id,
+        epoch=request.epoch or 0,
         sequence=request.sequence,
         first_control_step=request.control_step,
         dt_ns=round(1e9 / spec.control_hz),

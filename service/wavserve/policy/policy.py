@@ -36,6 +36,7 @@ from wavserve.planning.device import Device
 from wavserve.planning.timings import Progress
 from wavserve.policy import digests
 from wavserve.policy.commits import advanced, commit, uninterrupted
+from wavserve.policy.epochs import Epochs, OpenedSession, check_epoch, next_epoch
 from wavserve.policy.execution import PlanExecutor
 from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_retry
 from wavserve.policy.placement import Placement
@@ -74,6 +75,7 @@ class PolicyParts:
     on_refused: Callable[[], None] = lambda: None
     """called for every request that is refused because there is no place, no room or no time for its plan"""
     clock: Clock = time.monotonic
+    unix_clock: Clock = time.time
 
 
 class Policy:
@@ -86,6 +88,7 @@ class Policy:
         self._parts = parts
         self._executor = PlanExecutor(parts.spec, parts.digest, parts.version, parts.placement, Normaliser(parts.spec))
         self._warm_up = WarmUp(parts.placement, self._make_warm_up_plans)
+        self._epochs = Epochs(parts.sessions, parts.digest, parts.unix_clock)
         self._keeping_warm: asyncio.Task[None] | None = None
         self._permits = Permits(parts.max_plans, lambda: self.plans_in_flight, self._soonest_s, parts.max_bytes)
         self._running = RunningPlans(self._run, self._permits.take_over, parts.on_plan, parts.clock)
@@ -134,14 +137,34 @@ class Policy:
             yield permit
 
     async def reset(self, session_id: str) -> None:
-        """Forgets the session's frame memory; a plan that runs in it is answered with SequenceConflict."""
-        session = await self._load_session(session_id)
-        match await uninterrupted(commit(self._parts.sessions, session.forget(), math.inf)):
+        """Forgets the session's frame memory; a plan that runs in it is answered with SequenceConflict.
+
+        A robot's stream that uses the session ends with StaleEpoch.
+        """
+        session = next_epoch(await self._load_session(session_id))
+        match await uninterrupted(self._commit(session.forget(), math.inf)):
             case CommitResult.UNKNOWN:
                 raise OutcomeUnknown(_UNKNOWN.format("the reset"))
             case CommitResult.CHANGED:
                 actual = "another plan was committed in the meantime; retry"
                 raise SequenceConflict("session_id", "an unchanged session", actual)
+
+    async def open_session(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:
+        """Opens the session of a robot's stream in a new epoch: `resume` if it can be resumed, otherwise a fresh one.
+
+        `silent_s` and errors as in `Epochs.open`; NotReady as well.
+        """
+        self._check_ready()
+        opened = await self._epochs.open(robot_id, resume, silent_s)
+        await self._running.settled(opened.session_id)
+        return opened
+
+    async def reset_epoch(self, session_id: str, epoch: int) -> OpenedSession:
+        """Forgets the session's memory and begins its next epoch. Errors as in `Epochs.reset`; NotReady as well."""
+        self._check_ready()
+        opened = await self._epochs.reset(session_id, epoch)
+        await self._running.settled(session_id)
+        return opened
 
     async def warm_up(self) -> None:
         """Plans for real on every device that is up, so that the first robot finds all warm and timed.
@@ -208,14 +231,15 @@ class Policy:
         await self._executor.warm_up(device, [self._resolve(request, math.inf) for request in requests])
 
     async def _run(self, in_flight: InFlightPlan) -> ActionChunk:
-        resolved, sessions = in_flight.resolved, self._parts.sessions
+        resolved = in_flight.resolved
         session = await self._open_session(resolved.request)
+        check_epoch(session, resolved.request.epoch)
         if (answer := answer_of_retry(session, resolved)) is not None:
             in_flight.counted = True
             return answer
         chunk, outcome = await self._executor.execute(resolved, session)
         in_flight.committing = True  # from now on nobody cancels this task
-        match await commit(sessions, advanced(session, resolved, chunk, outcome), resolved.deadline):
+        match await self._commit(advanced(session, resolved, chunk, outcome), resolved.deadline):
             case CommitResult.COMMITTED:
                 if self._parts.keep is not None:
                     self._running.in_background(self._keep(self._parts.keep, resolved.request, session, chunk))
@@ -230,13 +254,19 @@ class Policy:
     async def _committed_elsewhere(self, session_id: str, in_flight: InFlightPlan) -> ActionChunk:
         """The answer when the same request was committed meanwhile: by another gateway, or by an earlier attempt.
 
-        Raises SequenceConflict when the session was changed by anything else, UnknownSession when it has expired.
+        Raises StaleEpoch when another epoch has begun, SequenceConflict when the session was changed by anything else,
+        UnknownSession when it has expired.
         """
-        answer = answer_of_retry(await self._load_session(session_id), in_flight.resolved)
+        session = await self._load_session(session_id)
+        check_epoch(session, in_flight.resolved.request.epoch)
+        answer = answer_of_retry(session, in_flight.resolved)
         if answer is None:
             raise SequenceConflict("session_id", "an unchanged session", _SESSION_CHANGED)
         in_flight.counted = True
         return answer
+
+    async def _commit(self, session: Session, deadline: float) -> CommitResult:
+        return await commit(self._parts.sessions, session, deadline, self._parts.unix_clock)
 
     @contextlib.contextmanager
     def _counting_errors(self) -> Iterator[None]:

@@ -61,6 +61,12 @@ class RunningPlans:
             finally:
                 self._leave(key, plan)
 
+    async def settled(self, key: str) -> None:
+        """Waits for a plan of the session that is being committed. A plan that is not keeps nobody waiting."""
+        plan = self._plans.get(key)
+        if plan is not None and plan.committing:
+            await asyncio.wait((plan.task,))
+
     def in_background(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
         """Runs work that `drain` waits for."""
         task = asyncio.create_task(work)

@@ -75,6 +75,12 @@ class Session:
     last: LastPlan | None = None
     last_sequence: int = -1
     """a reset keeps it, so a request from before the reset is refused as stale"""
+    epoch: int = 0
+    """raised by each stream and each reset of a stream; 0: no stream has used the session"""
+    robot_id: str = ""
+    """the robot whose stream opened the session; empty: none"""
+    committed_s: float = 0.0
+    """seconds since 1970 at the last commit"""
 
     @staticmethod
     def fresh(policy_digest: str) -> Session:
