@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from tests.planning.rig import Rig
 from tests.policy.requests import first, follow
 from wavserve.core.errors import BackendError, Overloaded, SequenceConflict, UnknownSession
 from wavserve.core.types import PlanRequest
+from wavserve.policy.digests import memory_digest
 
 
 async def test_a_session_remembers_its_frames(rig: Rig) -> None:
@@ -21,6 +25,26 @@ async def test_a_session_remembers_its_frames(rig: Rig) -> None:
     fresh = await rig.policy.plan(first(2, sequence=1))
     assert later.receipt.digests["memory"] != fresh.receipt.digests["memory"]
     assert not np.array_equal(later.actions, fresh.actions)
+
+
+class NotedExecutor(ThreadPoolExecutor):
+    """Notes what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[object] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.given.append(fn)
+        return super().submit(fn, *args, **kwargs)
+
+
+async def test_the_memory_is_hashed_on_a_thread(rig: Rig) -> None:
+    executor = NotedExecutor()
+    asyncio.get_running_loop().set_default_executor(executor)
+    opened = await rig.policy.plan(first())
+    await rig.policy.plan(follow(opened, 2, sequence=1, executed_steps=2))
+    assert executor.given.count(memory_digest) == 2
 
 
 async def test_a_reset_forgets_the_frames_and_keeps_the_sequence_number(rig: Rig) -> None:
