@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from tests.examples import example_policy
-from wavserve.core.errors import WavserveError
+from wavserve.core.errors import BrokenLimit, WavserveError
 from wavserve.core.messages import ActionChunk, EncodedImage, Observation
 from wavserve.core.spec import (
     CameraSpec,
@@ -139,7 +139,8 @@ def example_chunk_of(spec: PolicySpec, request: PlanRequest) -> ActionChunk:
     cameras = spec.cameras if request.imagine_chunks else ()
     imagined = {c.name: tuple(encode_png(c.name, example_pixels(16, 16, seed)) for seed in (5, 6)) for c in cameras}
     session_id = request.session_id or "session-of-the-fake"
-    return action_chunk(spec, session_id, request, actions, example_receipt(spec, request), imagined)
+    chunk = action_chunk(spec, session_id, request, actions, example_receipt(spec, request), imagined)
+    return replace(chunk, cut=BrokenLimit(CHUNK, 2, "x2", "velocity", 1.5, -1.75), fresh_memory=True)
 
 
 @dataclass

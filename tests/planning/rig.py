@@ -13,6 +13,7 @@ import numpy as np
 
 from tests.examples import example_policy
 from wavserve.backends.fake import FakeBackend
+from wavserve.core.errors import BrokenLimit
 from wavserve.core.spec import CameraSpec, ExpertConfig, LatentSpec, ModelConfig, PlannerConfig, PolicySpec, VideoConfig
 from wavserve.core.types import Clock, PlanRequest, TextEmbedding
 from wavserve.models.arena.book import ArenaBook
@@ -93,6 +94,7 @@ class RigOptions:
     keep: Keep | None = None
     store: Callable[[MemorySessions], SessionStore] = lambda sessions: sessions
     """wraps the store that the policy sees"""
+    on_broken: Callable[[str, BrokenLimit], None] = lambda *_: None
     spec: PolicySpec = field(default_factory=example_spec)
 
 
@@ -149,6 +151,7 @@ async def rigged(options: RigOptions) -> AsyncIterator[Rig]:
         "0",
         max_bytes=options.max_bytes,
         keep=options.keep,
+        on_broken=options.on_broken,
         clock=options.clock,
         unix_clock=options.unix_clock,
     )

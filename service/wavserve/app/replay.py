@@ -5,6 +5,7 @@ An in-process service is assembled around the bundle, with the session as it was
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,13 +21,16 @@ from wavserve.policy.sessions import Session
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The actions of a recorded plan and of its replay, both `[T, A]`."""
+    """The actions of a recorded plan and of its replay, each `[T, A]`."""
 
     recorded: Array
     replayed: Array
 
     @property
     def max_error(self) -> float:
+        """Infinite when the two have different numbers of steps."""
+        if self.recorded.shape != self.replayed.shape:
+            return math.inf
         return float(np.abs(self.recorded - self.replayed).max())
 
     @property

@@ -178,4 +178,5 @@ def _parts(
         on_plan=observe,
         on_missed=metrics.observe_missed,
         on_refused=metrics.observe_refused,
+        on_broken=lambda outcome, broken: metrics.observe_gate(outcome, broken.limit, broken.name),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,6 +137,8 @@ def _describe(chunk: ActionChunk) -> str:
         ("deadline", receipt.deadline.value),
         ("stages", ", ".join(f"{stage} {seconds * 1e3:.1f} ms" for stage, seconds in receipt.stage_s.items())),
     ]
+    if chunk.cut is not None:
+        facts.append(("CUT", f"before {chunk.cut}"))
     if receipt.untrained:
         facts.append(("UNTRAINED", "random weights: never run these actions on a robot"))
     rows = [(chunk.first_control_step + i, *(f"{x:+.4f}" for x in row)) for i, row in enumerate(chunk.actions.tolist())]
@@ -150,8 +153,14 @@ def _replay(args: argparse.Namespace) -> int:
     flags = [Given("bundle.path", str(args.bundle), "flag --bundle")] if args.bundle else []
     result = asyncio.run(replay(args.replay, load_from_process(None, flags).settings))
     same = result.max_error <= REPLAY_TOLERANCE
-    facts = {"same": same, "identical": result.identical, "max_abs_error": result.max_error, "actions": result.replayed}
-    exactly = "bit for bit" if result.identical else f"max abs error {result.max_error:.1e}"
+    error = result.max_error if math.isfinite(result.max_error) else None
+    facts = {"same": same, "identical": result.identical, "max_abs_error": error, "actions": result.replayed}
+    other = (
+        f"max abs error {error:.1e}"
+        if error is not None
+        else f"{len(result.replayed)} steps, not {len(result.recorded)}"
+    )
+    exactly = "bit for bit" if result.identical else other
     text = f"{args.replay}: {'the same chunk' if same else 'a DIFFERENT chunk'}, {exactly}"
     output.write(output.as_json(facts) if args.json else text)
     return 0 if same else 1

@@ -16,6 +16,7 @@
     ├── OutcomeUnknown        whether the plan was committed is not known; the same request again resolves it
     ├── Cancelled             the caller cancelled the request or disconnected
     │   └── ClientClosed          the robot's own client is closed; never sent
+    ├── UnsafeChunk           the plan breaks a limit of the policy; another seed may give one that does not
     ├── Unsupported           declared in the contract, not implemented yet
     ├── InvalidAnswer         the server's answer does not fit the contract of this client; never sent
     ├── BundleError           a policy bundle, a record or a fixture that cannot be used
@@ -52,6 +53,28 @@ class MissedDeadline:
     """N of each iteration"""
     num_value_samples: int
     """M of each video sample"""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenLimit:
+    """The first step of a plan that breaks a kinematic limit of the policy."""
+
+    step: int
+    """index in the plan"""
+    dimension: int
+    """index in an action"""
+    name: str
+    """of the dimension"""
+    limit: str
+    """position, velocity or jerk"""
+    bound: float
+    """in the dimension's unit (position), per s (velocity) or per s^3 (jerk). The last two bound absolute values"""
+    value: float
+    """what the step has, in the same unit"""
+
+    def __str__(self) -> str:
+        what = f"{self.limit} {self.value:g} of {self.name} (dimension {self.dimension})"
+        return f"step {self.step} of the plan: {what} is beyond {self.bound:g}"
 
 
 class WavserveError(Exception):
@@ -164,6 +187,16 @@ class ClientClosed(Cancelled):
 
 class InvalidAnswer(WavserveError):
     pass
+
+
+class UnsafeChunk(WavserveError):
+    """No action is returned, and the session is as it was. `broken` is None when the server did not tell it."""
+
+    retryable = True
+
+    def __init__(self, message: str, broken: BrokenLimit | None = None) -> None:
+        super().__init__(message)
+        self.broken = broken
 
 
 class Unsupported(WavserveError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from wavserve.core.errors import BrokenLimit
 from wavserve.core.spec import ActionKind, CameraSpec, LimitsSpec, PlannerBounds, PlannerConfig, RtcMode, RtcSpec
 from wavserve.core.types import Array, Receipt, RequestFields
 
@@ -85,6 +86,10 @@ class ActionChunk:
     chunk_id: str
     """a retry has the same id"""
     warnings: tuple[str, ...] = ()
+    cut: BrokenLimit | None = None
+    """the step at which the server cut the chunk, because it breaks a limit of the policy; None: the chunk is whole"""
+    fresh_memory: bool = False
+    """whether the plan saw no earlier frame of this session"""
     captured_mono_ns: int = 0
     """capture time of the oldest image, as the robot sent it; 0: none was given"""
     server_recv_ns: int = 0

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from wavserve.core.errors import (
+    BrokenLimit,
     DeadlineExceeded,
     InvalidRequest,
     MissedDeadline,
     Overloaded,
+    UnsafeChunk,
     WavserveError,
     error_kinds,
     error_name,
@@ -57,6 +59,8 @@ def facts_of(error: WavserveError) -> dict[str, str | float]:
         return {"retry_after_s": error.retry_after_s, **predicted}
     if isinstance(error, DeadlineExceeded) and error.missed is not None:
         return asdict(error.missed)
+    if isinstance(error, UnsafeChunk) and error.broken is not None:
+        return asdict(error.broken)
     return {}
 
 
@@ -71,6 +75,8 @@ def rebuild(name: str, message: str, facts: Mapping[str, object]) -> WavserveErr
         return cls(message, 1.0 if retry_after is None else max(retry_after, 0.0), _number(facts, "predicted_s"))
     if issubclass(cls, DeadlineExceeded):
         return cls(message, _missed(facts))
+    if issubclass(cls, UnsafeChunk):
+        return cls(message, _broken(facts))
     return cls(message)
 
 
@@ -85,6 +91,13 @@ def _missed(facts: Mapping[str, object]) -> MissedDeadline | None:
     if slack_ms is None or None in counts:
         return None
     return MissedDeadline(slack_ms, *(int(count) for count in counts if count is not None))
+
+
+def _broken(facts: Mapping[str, object]) -> BrokenLimit | None:
+    step, dimension, bound, value = (_number(facts, name) for name in ("step", "dimension", "bound", "value"))
+    if step is None or dimension is None or bound is None or value is None:
+        return None
+    return BrokenLimit(int(step), int(dimension), str(facts.get("name", "")), str(facts.get("limit", "")), bound, value)
 
 
 def _number(facts: Mapping[str, object], name: str) -> float | None:

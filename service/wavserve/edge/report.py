@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from dataclasses import field as field_of
 
-from wavserve.core.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded, WavserveError
+from wavserve.core.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded, UnsafeChunk, WavserveError
 from wavserve.edge.status import INTERNAL, ErrorStatus, http_status, name_of, status_of
 from wavserve.system.texts import printable
 
@@ -37,7 +37,7 @@ class ErrorReport:
     expected: str | None = None
     actual: str | None = None
     facts: Mapping[str, str | float] = field_of(default_factory=dict)
-    """facts of this kind of error only: the prediction of a refusal, or how a plan missed its deadline"""
+    """facts of this kind of error only: what a refusal predicts, how a plan missed its deadline, the limit it breaks"""
 
     def all_facts(self) -> dict[str, bool | str | float]:
         """The facts under their public names. A fact that does not apply is left out."""
@@ -111,4 +111,6 @@ def _facts(error: WavserveError) -> dict[str, str | float]:
         return {"predicted_s": error.predicted_s}
     if isinstance(error, DeadlineExceeded) and error.missed is not None:
         return {"deadline": "missed", **asdict(error.missed)}
+    if isinstance(error, UnsafeChunk) and error.broken is not None:
+        return asdict(error.broken) | {"name": safe_text(error.broken.name)}
     return {}

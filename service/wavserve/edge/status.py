@@ -39,6 +39,8 @@ STATUSES: dict[type[errors.WavserveError], ErrorStatus] = {
     errors.NotReady: ErrorStatus(503, StatusCode.UNAVAILABLE, "Not ready"),
     errors.OutcomeUnknown: ErrorStatus(503, StatusCode.UNAVAILABLE, "Outcome unknown"),
     errors.Cancelled: ErrorStatus(499, StatusCode.CANCELLED, "Cancelled"),
+    # of a bad answer of the models; ABORTED: no channel repeats the call by itself, a robot asks with a new observation
+    errors.UnsafeChunk: ErrorStatus(502, StatusCode.ABORTED, "Unsafe chunk"),
     errors.Unsupported: ErrorStatus(501, StatusCode.UNIMPLEMENTED, "Unsupported"),
     errors.BackendError: ErrorStatus(503, StatusCode.UNAVAILABLE, "Model call failed"),
 }

@@ -37,6 +37,7 @@ def advanced(session: Session, resolved: ResolvedRequest, chunk: ActionChunk, ou
         video=outcome.plan.video,
         value=outcome.plan.value,
         content=resolved.content,
+        actions=chunk.actions,
         chunk=kept,
     )
     return replace(session, memory=outcome.memory, last=last, last_sequence=resolved.request.sequence)

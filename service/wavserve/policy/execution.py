@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from wavserve.core.errors import ModelDown
 from wavserve.core.messages import ActionChunk, EncodedImage
@@ -22,6 +22,7 @@ from wavserve.planning.model_calls import PlanJob
 from wavserve.planning.perception import Perception
 from wavserve.planning.proposal import NamedNoise, Proposal
 from wavserve.policy import digests
+from wavserve.policy.gate import Gate
 from wavserve.policy.imagined import imagine_frames
 from wavserve.policy.inflight import ResolvedRequest
 from wavserve.policy.placement import Placement
@@ -38,7 +39,7 @@ class Outcome:
     """A plan with everything that goes to the robot or into the session."""
 
     actions: Array
-    """`[T, A]`, in the policy's units"""
+    """`[T, A]`, in the policy's units, before the gate"""
     plan: Plan
     memory: FrameMemory
     """with this observation in it"""
@@ -56,12 +57,13 @@ class PlanExecutor:
     version: str
     placement: Placement
     normaliser: Normaliser
+    gate: Gate
 
     async def execute(self, resolved: ResolvedRequest, session: Session) -> tuple[ActionChunk, Outcome]:
         """One plan. When its models go down it starts again from the beginning: same seed, same plan.
 
         Raises Overloaded or DeadlineExceeded when it would be late (an admitted plan is not judged again),
-        InvalidRequest when the instruction has too many tokens, NotReady and BackendError.
+        InvalidRequest when the instruction has too many tokens, UnsafeChunk, NotReady and BackendError.
         """
         with resolved.progress.measure("total"):
             resolved.permit.release()  # the time that was held for it; `_registered` admits the plan itself
@@ -76,11 +78,12 @@ class PlanExecutor:
             else:
                 raise failure
         receipt = self._receipt(resolved, outcome)
-        chunk = action_chunk(self.spec, session.id, resolved.request, outcome.actions, receipt, outcome.imagined)
-        return chunk, outcome
+        actions, cut = self.gate.passed(outcome.actions, session.last, resolved.request)
+        chunk = action_chunk(self.spec, session.id, resolved.request, actions, receipt, outcome.imagined)
+        return replace(chunk, cut=cut, fresh_memory=session.memory is None), outcome
 
     async def warm_up(self, device: Device, requests: Iterable[ResolvedRequest]) -> None:
-        """Executes plans without an answer and outside the device's schedule."""
+        """Executes plans without an answer, outside the device's schedule and without the gate."""
         for resolved in requests:
             await self._execute_on(device, resolved, Session.fresh(self.digest), Ticket())
 

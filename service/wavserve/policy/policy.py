@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 from wavserve.core.errors import (
+    BrokenLimit,
     DeadlineExceeded,
     NotReady,
     OutcomeUnknown,
@@ -38,6 +40,7 @@ from wavserve.policy import digests
 from wavserve.policy.commits import advanced, commit, uninterrupted
 from wavserve.policy.epochs import Epochs, OpenedSession, check_epoch, next_epoch
 from wavserve.policy.execution import PlanExecutor
+from wavserve.policy.gate import Gate
 from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_retry
 from wavserve.policy.placement import Placement
 from wavserve.policy.running import RunningPlans
@@ -74,6 +77,8 @@ class PolicyParts:
     """called for every request whose plan was admitted and was not ready by the deadline"""
     on_refused: Callable[[], None] = lambda: None
     """called for every request that is refused because there is no place, no room or no time for its plan"""
+    on_broken: Callable[[Literal["cut", "refused"], BrokenLimit], None] = lambda *_: None
+    """called for every plan that breaks a limit of the policy, and whose chunk is cut or refused"""
     clock: Clock = time.monotonic
     unix_clock: Clock = time.time
 
@@ -86,7 +91,8 @@ class Policy:
         self.digest = parts.digest
         self.warm = False
         self._parts = parts
-        self._executor = PlanExecutor(parts.spec, parts.digest, parts.version, parts.placement, Normaliser(parts.spec))
+        normaliser, gate = Normaliser(parts.spec), Gate(parts.spec, parts.on_broken)
+        self._executor = PlanExecutor(parts.spec, parts.digest, parts.version, parts.placement, normaliser, gate)
         self._warm_up = WarmUp(parts.placement, self._make_warm_up_plans)
         self._epochs = Epochs(parts.sessions, parts.digest, parts.unix_clock)
         self._keeping_warm: asyncio.Task[None] | None = None
@@ -110,8 +116,8 @@ class Policy:
         from `reserve`, is released once the plan has a place of its own.
 
         Raises UnknownPolicy, InvalidRequest (planner options, instruction), UnknownSession, SequenceConflict,
-        Overloaded, NotReady, DeadlineExceeded and BackendError; in each case the session is as it was. Raises
-        OutcomeUnknown when that is not known.
+        Overloaded, NotReady, DeadlineExceeded, UnsafeChunk and BackendError; in each case the session is as it was.
+        Raises OutcomeUnknown when that is not known.
         """
         self._check_ready()
         key = request.session_id or f"new-{secrets.token_hex(8)}"

@@ -33,7 +33,7 @@ class Record:
     request: PlanRequest
     memory: FrameMemory | None
     last: LastPlan | None
-    """where a warm start began; None: no warm start"""
+    """the session's last plan: a warm start begins there, and the gate measures from its actions"""
     policy_digest: str
     actions: Array
     """`[T, A]` as answered"""
@@ -64,9 +64,10 @@ def save(path: Path, request: PlanRequest, before: Session, chunk: ActionChunk, 
     tensors |= {"state": request.state, "actions": chunk.actions}
     if before.memory is not None:
         tensors["memory"] = before.memory.frames
-    receipt, last = chunk.receipt, before.last if chunk.receipt.warm_start else None
+    receipt, last = chunk.receipt, before.last
     if last is not None:
         tensors |= {"last.video": last.video.mean, "last.value": last.value.mean}
+        tensors |= {} if last.actions is None else {"last.actions": last.actions}
     facts = {
         "format": FORMAT,
         "request": {name: value for name, value in asdict(request).items() if name not in _NOT_FACTS},
@@ -99,11 +100,11 @@ def load(path: Path) -> Record:
 
 
 def _last(facts: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> LastPlan | None:
-    """Only the means matter: a warm start resets the spread."""
+    """Of the Gaussians only the means matter: a warm start resets the spread."""
     if facts["last"] is None:
         return None
     video, value = (Gaussian(tensors[name], np.ones_like(tensors[name])) for name in ("last.video", "last.value"))
-    return LastPlan(**facts["last"], video=video, value=value)
+    return LastPlan(**facts["last"], video=video, value=value, actions=tensors.get("last.actions"))
 
 
 def _request(facts: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> PlanRequest:

@@ -60,6 +60,8 @@ class LastPlan:
     value: Gaussian
     content: str = ""
     """digest of the request"""
+    actions: Array | None = None
+    """`[T, A]` as answered: those of the chunk. None in a record of an older version"""
     chunk: ActionChunk | None = None
     """None in a replayed session, which answers no retry"""
 

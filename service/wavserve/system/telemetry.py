@@ -57,6 +57,13 @@ class Metrics:
         """A request for which there was no place, no room or no time. No plan was made."""
         self._deadlines.labels("refused").inc()
 
+    def observe_gate(self, outcome: str, limit: str, dimension: str) -> None:
+        """A plan that breaks a limit of the policy, so that its chunk was `cut` or `refused`.
+
+        `limit`: position, velocity or jerk. `dimension`: of the action, by name. Both are of its first bad step.
+        """
+        self._gated.labels(outcome, limit, dimension).inc()
+
     def observe_stage(self, stage: str, seconds: float) -> None:
         """The time that one plan spent in a stage. The stages are the keys of a receipt's `stage_s`."""
         self._stage_seconds.labels(stage).observe(seconds)
@@ -112,6 +119,12 @@ class Metrics:
     def _describe_plans(self) -> None:
         self._deadlines = Counter(
             "wavserve_plans", "Plans finished or refused, by deadline result.", ("deadline",), registry=self.registry
+        )
+        self._gated = Counter(
+            "wavserve_gated_plans",
+            "Plans that break a limit of the policy, by what became of the chunk.",
+            ("outcome", "limit", "dimension"),
+            registry=self.registry,
         )
         self._iterations = self._histogram("plan_iterations", "Planning iterations of a plan.", (), _ITERATIONS)
         self._stage_seconds = self._histogram("plan_stage_seconds", "Time of a plan's stage.", ("stage",), _SECONDS)

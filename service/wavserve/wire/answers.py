@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from wavserve.core.errors import InvalidAnswer, shown
+from wavserve.core.errors import BrokenLimit, InvalidAnswer, shown
 from wavserve.core.messages import ActionChunk, PolicyInfo
 from wavserve.core.spec import PREFIX_SCHEDULES, RTC_MODES, CameraSpec, PlannerBounds, PlannerConfig, RtcSpec
 from wavserve.core.types import Array, DeadlineResult, IterationRecord, Receipt, Stop
@@ -40,7 +40,8 @@ def chunk_fields(chunk: ActionChunk) -> dict[str, Any]:
     """A chunk's fields under the contract's names. Each wire adds `actions`, `receipt` and `imagined` itself."""
     horizon, action_dim = chunk.actions.shape
     same = {each.name: getattr(chunk, each.name) for each in fields(chunk) if each.name not in _ENCODED_BY_WIRE}
-    return {**same, "horizon": horizon, "action_dim": action_dim}
+    cut = None if chunk.cut is None else asdict(chunk.cut)
+    return {**same, "cut": cut, "horizon": horizon, "action_dim": action_dim}
 
 
 def receipt_fields(receipt: Receipt) -> dict[str, Any]:
@@ -85,12 +86,18 @@ def chunk_from(message: pb.ActionChunk) -> ActionChunk:
     names = [each.name for each in fields(ActionChunk) if each.name not in _ENCODED_BY_WIRE]
     same = {name: getattr(message, name) for name in names}
     return ActionChunk(
-        **{**same, "warnings": tuple(message.warnings)},
+        **{**same, "warnings": tuple(message.warnings), "cut": _cut_from(message)},
         actions=actions,
         epoch=message.epoch,
         receipt=receipt_from(message.receipt),
         imagined={entry.camera: tuple(parts.image_from(frame) for frame in entry.frames) for entry in message.imagined},
     )
+
+
+def _cut_from(message: pb.ActionChunk) -> BrokenLimit | None:
+    if not message.HasField("cut"):
+        return None
+    return BrokenLimit(**{each.name: getattr(message.cut, each.name) for each in fields(BrokenLimit)})
 
 
 def receipt_message(receipt: Receipt) -> pb.Receipt:

@@ -185,13 +185,24 @@ class FramesAnswer(Body):
     frames: list[FrameAnswer] = Field(description="PNG images in time order.")
 
 
+class CutAnswer(Body):
+    """The step at which a chunk was cut, because it breaks a limit of the policy."""
+
+    step: int = Field(description="Index of the first step that was cut.")
+    dimension: int = Field(description="Index of the action's dimension.")
+    name: str = Field(description="Name of the dimension.")
+    limit: Literal["position", "velocity", "jerk"]
+    bound: float = Field(description="In the dimension's unit, per second (velocity) or per second cubed (jerk).")
+    value: float = Field(description="What the step would have had, in the same unit.")
+
+
 class ChunkAnswer(Body):
     """A chunk of actions: action i belongs to control step first_control_step + i."""
 
     session_id: str
     sequence: Answered
     first_control_step: Answered
-    horizon: int = Field(description="Number of actions.")
+    horizon: int = Field(description="Number of actions; fewer than the policy's where the chunk was cut.")
     action_dim: int = Field(description="Numbers in one action.")
     dt_ns: Answered = Field(description="Nanoseconds between two control steps.")
     actions: list[list[float]] = Field(description="[horizon, action_dim], in the policy's order and units.")
@@ -205,6 +216,11 @@ class ChunkAnswer(Body):
     server_recv_ns: Answered = Field(description="When the request arrived, on the server's monotonic clock.")
     server_send_ns: Answered = Field(description="When the answer was ready, on the server's monotonic clock.")
     warnings: list[str] = Field(description="Texts for people.")
+    cut: CutAnswer | None = Field(
+        description="Null when the chunk is whole. Else the server cut it before its first step that breaks a limit of "
+        "the policy."
+    )
+    fresh_memory: bool = Field(description="Whether the plan saw no earlier frame of this session.")
 
 
 class CameraAnswer(Body):
@@ -328,6 +344,18 @@ class Problem(Body):
     iterations_done: int | None = Field(default=None, description="Planning iterations (K) that were done.")
     num_video_samples: int | None = Field(default=None, description="Video samples (N) of each iteration.")
     num_value_samples: int | None = Field(default=None, description="Value samples (M) of each video sample.")
+    step: int | None = Field(
+        default=None,
+        description="Index of the planned step that breaks a limit of the policy. Present in unsafe-chunk, with the "
+        "next five fields.",
+    )
+    dimension: int | None = Field(default=None, description="Index of the action's dimension.")
+    name: str | None = Field(default=None, description="Name of the dimension.")
+    limit: Literal["position", "velocity", "jerk"] | None = None
+    bound: float | None = Field(
+        default=None, description="In the dimension's unit, per second (velocity) or per second cubed (jerk)."
+    )
+    value: float | None = Field(default=None, description="What the step has, in the same unit.")
     field: str | None = Field(default=None, description="Dotted path of the refused field.")
     expected: str | None = Field(default=None, description="What the field must be.")
     actual: str | None = Field(default=None, description="What the request has there.")
