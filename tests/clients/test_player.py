@@ -221,6 +221,7 @@ def test_the_next_observation_is_wanted_while_there_is_something_to_blend_with()
     played(player, 0, 40)
     assert player.wants_next(40, 6)
     assert player.left_over(40)[:, 0].tolist() == list(range(40, 54))
+    player.begin_epoch("s", 2)
     assert player.executed_steps == 40
 
 

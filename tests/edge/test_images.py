@@ -13,9 +13,9 @@ from PIL import Image
 from tests.edge.fakes import example_bytes, example_image, example_limits, example_pixels
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.messages import ENCODINGS, EncodedImage
+from wavserve.core.resize import resize
 from wavserve.core.spec import CameraSpec
 from wavserve.edge.images.decode import decode
-from wavserve.edge.images.resize import resize
 
 CAMERA = CameraSpec("agentview", 128, 128)
 ANY_SIZE = replace(CAMERA, resize="bilinear")

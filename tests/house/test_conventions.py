@@ -74,9 +74,9 @@ def test_a_module_has_a_docstring_and_keeps_the_rules(path: Path) -> None:
         "a module docstring says the role, and what the module may not know"
     )
     assert ("print" in called(module)) <= (name(path) in PRINTING), "only the command line prints"
-    assert bool(re.search(r"\bos\.environ|getenv|putenv|import environ\b", text)) <= (name(path) == "app/environment.py"), (
-        "only app/environment.py uses the environment"
-    )
+    assert bool(re.search(r"\bos\.environ|getenv|putenv|import environ\b", text)) <= (
+        name(path) == "app/environment.py"
+    ), "only app/environment.py uses the environment"
     assert not imports(module) & {"pickle", "pdb", "dill", "shelve"}
 
 

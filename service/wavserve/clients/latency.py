@@ -14,6 +14,7 @@ class LatencyWindow:
     def __init__(self, max_samples: int = 64) -> None:
         self._samples: deque[float] = deque(maxlen=max_samples)
         self._is_cold = True
+        self.p95_s: float | None = None  # None: not known yet; another thread may read it
 
     def add(self, seconds: float) -> None:
         """Adds the time from an observation to its chunk. Raises InvalidRequest for a time that is none."""
@@ -21,15 +22,12 @@ class LatencyWindow:
             raise InvalidRequest("seconds", "a duration", seconds)
         if self._is_cold:
             self._is_cold = False
-        else:
-            self._samples.append(seconds)
-
-    @property
-    def p95_s(self) -> float | None:
-        """None: not known yet."""
+            return
+        self._samples.append(seconds)
         ranked = sorted(self._samples)
-        return ranked[math.ceil(0.95 * len(ranked)) - 1] if ranked else None
+        self.p95_s = ranked[math.ceil(0.95 * len(ranked)) - 1]
 
     def steps(self, dt_s: float) -> int | None:
-        """The same in control steps, rounded up."""
-        return None if self.p95_s is None else math.ceil(self.p95_s / dt_s)
+        """The percentile in control steps, rounded up; None: not known yet."""
+        p95_s = self.p95_s
+        return None if p95_s is None else math.ceil(p95_s / dt_s)

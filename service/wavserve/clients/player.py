@@ -113,6 +113,7 @@ class ActionPlayer:
         self._velocity: Commands = np.zeros(action_dim)
         self._ramp: deque[Commands] | None = None  # in a hold: the commands until the robot rests
         self._next_step: int | None = None
+        self._num_executed = 0
         self.begin_epoch("", 0)
 
     def begin_epoch(self, session_id: str, epoch: int) -> None:
@@ -150,8 +151,8 @@ class ActionPlayer:
 
     @property
     def executed_steps(self) -> int:
-        """Actions of chunks that were executed since the observation of the latest chunk."""
-        return len(self._consumed)
+        """Actions of chunks that were executed so far, in all epochs."""
+        return self._num_executed
 
     def expect(self, step: int) -> None:
         """Says that the next chunk must be there at `step`. If it is not, `max_open_loop_steps` actions follow at most.
@@ -205,6 +206,7 @@ class ActionPlayer:
         action, clamped = self._send(rows[0])
         self._consumed.append(step)
         self._has_played = True
+        self._num_executed += 1
         return Command(
             action,
             "blend" if row < path.num_blended else "chunk",

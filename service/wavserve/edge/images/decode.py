@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from wavserve.core.errors import InvalidRequest, TooLarge, UnsupportedMedia
 from wavserve.core.messages import ENCODINGS, EncodedImage
+from wavserve.core.resize import resize
 from wavserve.core.spec import CameraSpec
 from wavserve.edge.images import jpeg, jpeg_structure, png
 from wavserve.edge.images.refusal import ImageRefused
-from wavserve.edge.images.resize import resize
 from wavserve.edge.limits import EdgeLimits
 from wavserve.policy.digests import image_digest
 

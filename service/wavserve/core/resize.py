@@ -1,28 +1,35 @@
-"""Resizes images with Pillow's filters. Halving by area has a faster way of its own, with the same pixels."""
+"""Resizes images with Pillow's filters, at the server and at the robot: equal input gives equal pixels.
+
+Halving by area has a faster way of its own, with the same pixels. Pillow is imported when it is needed, because a
+robot's base install may lack it.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from wavserve.core.spec import Resize
 
 Pixels = NDArray[np.uint8]
+"""`[height, width, 3]` RGB"""
 
-_FILTERS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "area": Image.Resampling.BOX,
-}
+_FILTERS = {"bilinear": "BILINEAR", "bicubic": "BICUBIC", "area": "BOX"}
 _NUM_CHANNELS = 3
 
 
-def resize(pixels: Pixels, height: int, width: int, name: str) -> Pixels:
-    """`[height, width, 3]` of an image `[h, w, 3]` by the filter of this name."""
+def resize(pixels: Pixels, height: int, width: int, name: Resize) -> Pixels:
+    """`[height, width, 3]` of an image `[h, w, 3]` by the filter of this name.
+
+    Raises ModuleNotFoundError without Pillow, and KeyError for `exact`, which is no filter.
+    """
     old_height, old_width, _ = pixels.shape
     # Pillow begins with the rows of a tall image, which rounds otherwise
     if name == "area" and (old_height, old_width) == (2 * height, 2 * width) and width >= height:
         return _halved(pixels)
-    return np.array(Image.fromarray(pixels).resize((width, height), _FILTERS[name]))
+    from PIL import Image
+
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling[_FILTERS[name]]))
 
 
 def _halved(pixels: Pixels) -> Pixels:
