@@ -18,6 +18,7 @@ import pytest
 
 from wavserve.cli import main
 from wavserve.commands.output import as_json
+from wavserve.core.errors import BrokenLimit
 from wavserve.core.messages import ActionChunk
 from wavserve.core.spec import PlannerConfig
 from wavserve.core.types import DeadlineResult, Receipt, Stop
@@ -79,10 +80,11 @@ class Server(pb_grpc.PlanServiceServicer):
     def __init__(self) -> None:
         self.requests: list[pb.PlanRequest] = []
         self.address = ""
+        self.chunk = example_chunk()
 
     def Plan(self, request: pb.PlanRequest, context: object) -> pb.ActionChunk:
         self.requests.append(request)
-        return action_chunk(example_chunk())
+        return action_chunk(self.chunk)
 
 
 @pytest.fixture
@@ -141,6 +143,14 @@ def test_plan_prints_chunk_and_receipt(server: Server, picture: Path, capsys: py
     chunk = json.loads(capsys.readouterr().out)
     assert chunk["actions"] == [[0.5, -0.25], [1.0, 2.0]]
     assert (chunk["receipt"]["seed"], chunk["receipt"]["deadline"]) == (7, "met_degraded")
+
+
+def test_plan_prints_where_the_chunk_was_cut(server: Server, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server.chunk = replace(server.chunk, cut=BrokenLimit(2, 1, "joint_1", "velocity", 3.0, -4.5))
+    assert main(plan_arguments(server, picture)) == 0
+    assert "before step 2 of the plan: velocity -4.5 of joint_1 (dimension 1) is beyond 3" in capsys.readouterr().out
+    assert main(plan_arguments(server, picture, "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["cut"]["name"] == "joint_1"
 
 
 @pytest.mark.parametrize(

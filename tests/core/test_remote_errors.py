@@ -7,11 +7,13 @@ import pytest
 from wavserve.core import remote_errors
 from wavserve.core.errors import (
     BackendError,
+    BrokenLimit,
     DeadlineExceeded,
     InvalidRequest,
     MissedDeadline,
     Overloaded,
     SettingsError,
+    UnsafeChunk,
     WavserveError,
     error_kinds,
 )
@@ -40,6 +42,7 @@ def test_other_text_is_not_taken_for_one_of_our_errors(text: str) -> None:
         Overloaded("full", 0.0),
         DeadlineExceeded("late", MissedDeadline(-5.5, 1, 2, 3)),
         DeadlineExceeded("refused"),
+        UnsafeChunk("unsafe", BrokenLimit(3, 2, "joint_2", "jerk", 1.5, -2e9)),
     ],
 )
 def test_an_errors_facts_survive(error: WavserveError) -> None:
@@ -60,6 +63,16 @@ def test_facts_that_cannot_be_read_are_left_out(facts: str) -> None:
     back = remote_errors.decode(f'wavserve-error:{{"error": "overloaded", "message": "full", {facts}}}')
     assert isinstance(back, Overloaded)
     assert (back.message, back.retry_after_s) == ("full", 1.0)
+
+
+@pytest.mark.parametrize("fact", ["step", "dimension", "bound", "value"])
+@pytest.mark.parametrize("sent", ['"much"', "NaN", "null", "[1]"])
+def test_an_unsafe_chunk_whose_facts_do_not_parse_is_one_without_facts(fact: str, sent: str) -> None:
+    facts = {"step": "3", "dimension": "2", "name": '"a"', "limit": '"jerk"', "bound": "1.5", "value": "2"}
+    text = ", ".join(f'"{name}": {value}' for name, value in (facts | {fact: sent}).items())
+    back = remote_errors.decode(f'wavserve-error:{{"error": "unsafe-chunk", "message": "m", {text}}}')
+    assert isinstance(back, UnsafeChunk)
+    assert (back.message, back.broken) == ("m", None)
 
 
 @pytest.mark.parametrize("letter", ["x", "日", "🤖", "\x00", '"'])

@@ -47,6 +47,16 @@ def test_a_plan_is_counted_with_iterations_deadline_and_stages() -> None:
     assert sample(metrics, "wavserve_plan_stage_seconds_sum", stage="imagine") == 1.5
 
 
+def test_a_plan_that_breaks_a_limit_is_counted_by_dimension_and_by_what_became_of_it() -> None:
+    metrics = Metrics()
+    metrics.observe_gate("cut", "velocity", "joint_2")
+    metrics.observe_gate("refused", "velocity", "joint_2")
+    metrics.observe_gate("refused", "velocity", "joint_2")
+    for outcome, count in (("cut", 1), ("refused", 2)):
+        labels = {"outcome": outcome, "limit": "velocity", "dimension": "joint_2"}
+        assert sample(metrics, "wavserve_gated_plans_total", **labels) == count
+
+
 def test_a_call_is_counted_with_groups_rows_and_seconds_by_verb() -> None:
     metrics = Metrics()
     metrics.observe_call("score", 2, 10, 0.125)

@@ -94,7 +94,9 @@ def example_chunk(**changes: object) -> ActionChunk:
 @pytest.mark.parametrize("absent", [False, True])
 def test_a_chunk_survives_the_wire(deadline: DeadlineResult, absent: bool, stopped: Stop) -> None:
     receipt = replace(example_chunk().receipt, deadline=deadline, stopped=stopped, warm_start=absent)
-    sent = example_chunk(receipt=replace(receipt, slack_s=None, value_estimate=None) if absent else receipt)
+    sent = example_chunk(receipt=receipt)
+    if absent:
+        sent = replace(sent, receipt=replace(receipt, slack_s=None, value_estimate=None), cut=None, fresh_memory=False)
     got = answers.chunk_from(pb.ActionChunk.FromString(answers.action_chunk(sent).SerializeToString()))
     assert got.actions.tobytes() == sent.actions.tobytes()
     assert got.actions.shape == sent.actions.shape
