@@ -93,6 +93,14 @@ def test_a_chunk_exactly_at_its_bound_passes_and_one_beyond_it_does_not(limit: s
     assert found.value == pytest.approx(sign * bound * 1.001, rel=1e-3)
 
 
+@pytest.mark.parametrize("limit", WEIGHTS)
+def test_rounding_excuses_less_than_a_millionth(limit: str) -> None:
+    order = len(WEIGHTS[limit]) - 1
+    beyond = column(*[0.0] * order, 0.7 * (1 + 1e-6) / HZ**order)
+    assert broken(one_limit(limit, 0.7), beyond) is not None
+    assert broken(one_limit(limit, 0.7), (beyond / np.float32(1 + 1e-6)).astype(np.float32)) is None
+
+
 @pytest.mark.parametrize("limit", ["position", "velocity"])
 def test_a_bound_of_zero_is_a_bound(limit: str) -> None:
     spec = one_limit(limit, 0.0)

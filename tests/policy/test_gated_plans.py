@@ -246,3 +246,17 @@ async def test_a_plan_says_whether_it_saw_an_earlier_frame(rig: Rig) -> None:
     assert not (await rig.policy.plan(follow(opened, sequence=3))).fresh_memory
     rig.policy.digest = "another policy"
     assert (await rig.policy.plan(follow(opened, sequence=4))).fresh_memory
+
+
+async def test_a_warm_start_continues_the_whole_plan_of_which_only_a_part_was_sent(gated: GatedRig) -> None:
+    warm = {"options": {"warm_start": True}}
+    step, bound = fastest_step(await gated.actions(1))
+    free = await gated.make(LimitsSpec())
+    opened = await free.policy.plan(first(1, **warm))
+    expected = await free.policy.plan(follow(opened, 1, sequence=1, executed_steps=step, control_step=step, **warm))
+    rig = await gated.make(LimitsSpec(velocity=(bound, None)), RigOptions(store=lambda _: free.sessions))
+    opened = await rig.policy.plan(first(1, **warm))
+    assert len(opened.actions) == step
+    continued = await free.policy.plan(follow(opened, 1, sequence=1, executed_steps=step, control_step=step, **warm))
+    assert continued.receipt.warm_start
+    np.testing.assert_array_equal(continued.actions, expected.actions)
