@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from wavserve.bundle.bundle import TRANSFORMER, Bundle
-from wavserve.core.errors import DeadlineExceeded, UnknownSession
+from wavserve.core.errors import DeadlineExceeded, UnknownSession, Unsupported
 from wavserve.core.messages import ActionChunk
 from wavserve.core.noise import FINAL, Stream, draw, draw_many
 from wavserve.core.normalise import Normaliser
@@ -31,13 +31,24 @@ from wavserve.edge.frontend import PolicyProtocol
 from wavserve.models.networks.encoder import Encoder, Pixels
 from wavserve.models.networks.plain import Draws, Plain, Scene, plain_plan
 from wavserve.models.weights import weights
+from wavserve.policy.epochs import OpenedSession
 from wavserve.policy.execution import action_chunk
 from wavserve.policy.sessions import FrameMemory
 from wavserve.scheduling.permits import Permit
 
 
+class UnaryOnly:
+    """A policy without streams."""
+
+    async def open_session(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:
+        raise Unsupported("this baseline has no streams")
+
+    async def reset_epoch(self, session_id: str, epoch: int) -> OpenedSession:
+        raise Unsupported("this baseline has no streams")
+
+
 @dataclass(slots=True)
-class SerialPolicy:
+class SerialPolicy(UnaryOnly):
     """A policy that makes one plan at a time, first come, first served."""
 
     policy: PolicyProtocol
@@ -72,7 +83,7 @@ class SerialPolicy:
         await self.policy.reset(session_id)
 
 
-class PlainPolicy:
+class PlainPolicy(UnaryOnly):
     """Plans on the plain path, in a thread. It never drops a session and always runs all K iterations."""
 
     ready = True

@@ -29,6 +29,7 @@ from wavserve.core.spec import (
 )
 from wavserve.core.types import DeadlineResult, IterationRecord, PlanRequest, Receipt, Stop
 from wavserve.edge.limits import EdgeLimits
+from wavserve.policy.epochs import OpenedSession
 from wavserve.policy.execution import action_chunk
 from wavserve.policy.imagined import encode_png
 from wavserve.scheduling.permits import Permit
@@ -181,6 +182,12 @@ class RecordingPolicy:
         self.resets.append(session_id)
         if self.error is not None:
             raise self.error
+
+    async def open_session(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:
+        return OpenedSession("session-of-the-fake", 1, 0, False)
+
+    async def reset_epoch(self, session_id: str, epoch: int) -> OpenedSession:
+        return OpenedSession(session_id, epoch + 1, 0, False)
 
     async def _until_cancelled(self) -> None:
         try:

@@ -29,7 +29,7 @@ from wavserve.core.errors import DeadlineExceeded
 from wavserve.core.messages import EncodedImage, Observation
 from wavserve.edge.decode_threads import DecodeThreads
 from wavserve.edge.frontend import Arrival, Frontend
-from wavserve.edge.grpc.plan import sender_of as grpc_sender_of
+from wavserve.edge.grpc.calls import sender_of as grpc_sender_of
 from wavserve.edge.http.api import sender_of
 from wavserve.edge.limits import EdgeLimits
 

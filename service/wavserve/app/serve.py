@@ -22,6 +22,7 @@ from wavserve.app.listeners import allow_restart, bind, hand_over, max_connectio
 from wavserve.app.settings import Settings
 from wavserve.core.address import Address
 from wavserve.core.messages import ActionChunk
+from wavserve.edge.grpc.control.robots import Robots
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
 from wavserve.edge.http.connections import ConnectionLimits
@@ -48,6 +49,7 @@ class Service:
     sessions: MemorySessions
     metrics: Metrics
     fleet: Fleet
+    robots: Robots
 
     async def close(self) -> None:
         await self.fleet.close()
@@ -91,7 +93,9 @@ async def assemble(
     metrics.watch_arena(lambda: fleet.slots()[0], lambda: fleet.slots()[1])
     metrics.watch_sessions(lambda: len(sessions))
     metrics.watch_plans(lambda: policy.plans_in_flight)
-    return Service(policy, sessions, metrics, fleet)
+    robots = Robots()
+    metrics.watch_robots(lambda: len(robots))
+    return Service(policy, sessions, metrics, fleet, robots)
 
 
 async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> None:
@@ -139,6 +143,7 @@ async def _serve(settings: Settings, service: Service, listening: _Listening, en
         log.info("stopping: %d plans under way", policy.plans_in_flight)
     finally:
         service.fleet.stop_repairs()
+        service.robots.drain()
         await policy.drain(settings.limits.drain_s if ending.died is None else 0.0)
         http.should_exit = True
         await asyncio.gather(grpc_server.stop(grace=GRACE_S), *(edge.join() for edge in edges))
@@ -154,7 +159,7 @@ def _edges(settings: Settings, service: Service, listening: _Listening) -> tuple
     connections = ConnectionLimits(most, settings.limits.max_connections_per_address)
     app = create_http_app(service.policy, limits, service.metrics)
     most_on_each = max(1, most // len(listening.grpc))  # gRPC counts those of each socket
-    rpc = create_grpc_server(service.policy, limits, service.metrics, most_on_each)
+    rpc = create_grpc_server(service.policy, limits, service.metrics, most_on_each, service.robots)
     return create_http_server(app, connections, GRACE_S), rpc
 
 

@@ -139,6 +139,9 @@ class ObservationDropped:
     by_sequence: int = 0
     """of the newer observation; 0: none"""
     epoch: int = 0
+    """of the observation"""
+    retry_after_ms: int = 0
+    """when a new one may be planned; 0: not known"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from wavserve.edge.decode_threads import DecodeThreads
 from wavserve.edge.images.decode import DecodedImage, decode, match_cameras
 from wavserve.edge.limits import EdgeLimits
 from wavserve.planning.gather import gather
+from wavserve.policy.epochs import OpenedSession
 from wavserve.scheduling.permits import Permit
 
 _SMALL_BODY_BYTES = 128 * 1024
@@ -62,6 +63,14 @@ class PolicyProtocol(Protocol):
 
     async def reset(self, session_id: str) -> None:
         """Forgets a session's frame memory. Raises UnknownSession."""
+        ...
+
+    async def open_session(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:
+        """Opens or resumes the session of a robot's stream in a new epoch, as `Epochs.open`."""
+        ...
+
+    async def reset_epoch(self, session_id: str, epoch: int) -> OpenedSession:
+        """Forgets a session's memory and begins its next epoch, as `Epochs.reset`."""
         ...
 
 
@@ -146,6 +155,16 @@ class Frontend:
         self.check_ready()
         validate.check_session_id(session_id)
         await self.policy.reset(session_id)
+
+    async def open_session(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:
+        """Opens the session of a robot's stream. Raises NotReady, Overloaded, OutcomeUnknown and SequenceConflict."""
+        if resume is not None:
+            validate.check_session_id(resume)
+        return await self.policy.open_session(robot_id, resume, silent_s)
+
+    async def reset_epoch(self, session_id: str, epoch: int) -> OpenedSession:
+        """Begins a new epoch without memory. Raises StaleEpoch, UnknownSession, NotReady and OutcomeUnknown."""
+        return await self.policy.reset_epoch(session_id, epoch)
 
     def info(self, policy: str | None = None) -> PolicyInfo:
         """The facts about the served policy. Raises UnknownPolicy when `policy` names another one."""

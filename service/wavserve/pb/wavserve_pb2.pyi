@@ -581,7 +581,7 @@ class ExecutionReport(_message.Message):
     def __init__(self, chunk_id: _Optional[str] = ..., executed_from_step: _Optional[int] = ..., executed_to_step: _Optional[int] = ..., clamped_steps: _Optional[int] = ..., hold_reason: _Optional[_Union[ExecutionReport.HoldReason, str]] = ..., faults: _Optional[_Iterable[str]] = ..., tracking_error: _Optional[float] = ..., chunk_age_ms: _Optional[float] = ..., seam_jump: _Optional[float] = ..., starved_steps: _Optional[int] = ...) -> None: ...
 
 class ObservationDropped(_message.Message):
-    __slots__ = ("sequence", "reason", "by_sequence", "epoch")
+    __slots__ = ("sequence", "reason", "by_sequence", "epoch", "retry_after_ms")
     class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         REASON_UNSPECIFIED: _ClassVar[ObservationDropped.Reason]
@@ -600,11 +600,13 @@ class ObservationDropped(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     BY_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     reason: ObservationDropped.Reason
     by_sequence: int
     epoch: int
-    def __init__(self, sequence: _Optional[int] = ..., reason: _Optional[_Union[ObservationDropped.Reason, str]] = ..., by_sequence: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
+    retry_after_ms: int
+    def __init__(self, sequence: _Optional[int] = ..., reason: _Optional[_Union[ObservationDropped.Reason, str]] = ..., by_sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("name", "sequence", "epoch", "message", "field", "expected", "actual", "retryable", "retry_after_ms", "fatal", "error_id")

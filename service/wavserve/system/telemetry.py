@@ -15,6 +15,7 @@ from typing import TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from wavserve.system.control_metrics import ControlMetrics
 from wavserve.system.texts import printable
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -31,6 +32,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.control = ControlMetrics(self.registry)
         self._describe_requests()
         self._describe_plans()
         self._describe_calls()
@@ -99,6 +101,10 @@ class Metrics:
     def watch_sessions(self, count: Reading) -> None:
         """Sessions kept."""
         self._watch("sessions", "Robot sessions kept.", count)
+
+    def watch_robots(self, connected: Reading) -> None:
+        """Robots with a living stream."""
+        self._watch("robots", "Robots with a living stream.", connected)
 
     def watch_plans(self, in_flight: Reading) -> None:
         """Plans admitted and not answered yet."""

@@ -93,7 +93,9 @@ def _dropped_from(message: pb.ObservationDropped) -> ObservationDropped:
     if message.reason not in reasons:
         known = ", ".join(each.value for each in DropReason)
         raise InvalidAnswer(f"dropped.reason: expected one of {known}, got number {message.reason}")
-    return ObservationDropped(message.sequence, reasons[message.reason], message.by_sequence, message.epoch)
+    return ObservationDropped(
+        message.sequence, reasons[message.reason], message.by_sequence, message.epoch, message.retry_after_ms
+    )
 
 
 def _welcome_from(message: pb.Welcome) -> Welcome:

@@ -1,4 +1,4 @@
-"""What only gRPC has: health, reflection, Control, its own deadlines and cancellation, and malformed messages."""
+"""What only gRPC has: health, reflection, its own deadlines and cancellation, and malformed messages."""
 
 from __future__ import annotations
 
@@ -63,13 +63,6 @@ def test_a_health_watch_sends_changes_only(grpc_robot: GrpcRobot, served: Served
     served.policy.ready = False
     assert next(watch).status == Serving.NOT_SERVING
     watch.cancel()
-
-
-def test_control_is_unimplemented(grpc_robot: GrpcRobot) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        next(grpc_robot.stub.Control(iter([pb.ClientMessage(hello=pb.Hello())]), timeout=30))
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED  # type: ignore[attr-defined]
-    assert facts_of(caught.value)["detail"] == "Control is in the contract but not implemented yet; use Plan"
 
 
 def test_the_earlier_deadline_counts(grpc_robot: GrpcRobot, served: Served) -> None:

@@ -9,24 +9,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
-from urllib.parse import unquote
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from wavserve.core.errors import Cancelled, TooLarge, Unsupported
+from wavserve.core.errors import Cancelled, TooLarge
 from wavserve.core.messages import DEADLINE_KEY
 from wavserve.edge.frontend import Frontend, PolicyProtocol
+from wavserve.edge.grpc.calls import Context, abort, sender_of
+from wavserve.edge.grpc.control.robots import Robots
+from wavserve.edge.grpc.control.service import ControlService
 from wavserve.edge.limits import MAX_CONNECTIONS, EdgeLimits
-from wavserve.edge.report import ErrorReport, report, safe_text
+from wavserve.edge.report import report, safe_text
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.system.telemetry import Metrics
 from wavserve.wire import answers, requests
-from wavserve.wire.errors import DETAILS_KEY, pack_details, status_text
+from wavserve.wire.errors import status_text
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
 Behaviour = Callable[[bytes, Context], Awaitable[bytes]]
 
 SERVICE = pb.DESCRIPTOR.services_by_name["PlanService"].full_name
@@ -36,11 +37,20 @@ _HANDSHAKE_MS = 10_000
 
 
 def create_grpc_server(
-    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, max_connections: int = MAX_CONNECTIONS
+    policy: PolicyProtocol,
+    limits: EdgeLimits,
+    metrics: Metrics,
+    max_connections: int = MAX_CONNECTIONS,
+    robots: Robots | None = None,
 ) -> grpc.aio.Server:
-    """The server over a policy, without a port and not started. `max_connections`: on each of its addresses."""
+    """The server over a policy, without a port and not started. `max_connections`: on each of its addresses.
+
+    `robots`: those with a living stream; None: nobody else needs to know them.
+    """
     server = grpc.aio.server(options=_options(limits, max_connections))
-    service = _PlanService(Frontend(policy, limits, metrics.observe_refused), metrics)
+    frontend = Frontend(policy, limits, metrics.observe_refused)
+    control = ControlService(frontend, Robots() if robots is None else robots, metrics.control)
+    service = _PlanService(frontend, metrics, control)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, service.handlers()),))
     health_pb2_grpc.add_HealthServicer_to_server(_Health(policy, (SERVICE, "")), server)
     reflection.enable_server_reflection((SERVICE, _HEALTH, reflection.SERVICE_NAME), server)
@@ -70,9 +80,10 @@ def _options(limits: EdgeLimits, max_connections: int) -> list[tuple[str, int]]:
 class _PlanService:
     """The service's methods, from raw request bytes to raw answer bytes."""
 
-    def __init__(self, frontend: Frontend, metrics: Metrics) -> None:
+    def __init__(self, frontend: Frontend, metrics: Metrics, control: ControlService) -> None:
         self._frontend = frontend
         self._metrics = metrics
+        self._control = control
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
         """Method name -> handler. Without (de)serialisers gRPC passes the raw bytes."""
@@ -80,7 +91,8 @@ class _PlanService:
         handlers: dict[str, Any] = {
             name: grpc.unary_unary_rpc_method_handler(self._guarded(method)) for name, method in unary.items()
         }
-        handlers["Control"] = grpc.stream_stream_rpc_method_handler(self._control)
+        handlers["Control"] = grpc.stream_stream_rpc_method_handler(self._control.control)
+        handlers["Watch"] = grpc.unary_stream_rpc_method_handler(self._control.watch)
         return handlers
 
     async def _plan(self, raw: bytes, context: Context) -> bytes:
@@ -103,11 +115,6 @@ class _PlanService:
     async def _get_policy(self, raw: bytes, _context: Context) -> bytes:
         return answers.policy_message(self._frontend.info(requests.parse_get_policy_request(raw))).SerializeToString()
 
-    async def _control(self, _messages: AsyncIterator[bytes], context: Context) -> None:
-        error = Unsupported("Control is in the contract but not implemented yet; use Plan")
-        self._metrics.observe_request("grpc", "unsupported", 0.0)
-        await _abort(context, report(error, "grpc"))
-
     def _guarded(self, method: Behaviour) -> Behaviour:
         """Wraps a method: checks the size, counts and times the call, answers a failure with a status and details."""
 
@@ -124,7 +131,7 @@ class _PlanService:
             except Exception as error:  # noqa: BLE001  # every failure gets a status; `report` logs the unexpected
                 problem = report(error, "grpc")
                 outcome = problem.name
-                await _abort(context, problem)
+                await abort(context, problem)
             finally:
                 self._metrics.observe_request("grpc", outcome, time.monotonic() - began)
 
@@ -134,25 +141,6 @@ class _PlanService:
         limit = self._frontend.limits.max_body_bytes
         if len(raw) > limit:
             raise TooLarge("body", f"at most {limit} bytes", f"{len(raw)} bytes")
-
-
-def sender_of(context: Context) -> str:
-    """The client's address without its port: `peer` is `ipv4:10.0.0.7:51234` or `ipv6:%5B::1%5D:51234`.
-
-    A connection without an address, such as of a Unix socket, is a sender of its own.
-    """
-    peer = str(context.peer())
-    kind, _, address = peer.partition(":")
-    return unquote(address.rpartition(":")[0]).strip("[]") if kind in ("ipv4", "ipv6") else peer
-
-
-async def _abort(context: Context, problem: ErrorReport) -> NoReturn:
-    """Ends the call with the status and the details from which a client rebuilds the error."""
-    facts = {"error_id": problem.error_id, **problem.all_facts(), "retryable": str(problem.retryable).lower()}
-    metadata = {name: str(value) for name, value in facts.items()}
-    code = problem.status.grpc
-    details = pack_details(code.value[0], problem.detail, problem.name, metadata)
-    await context.abort(code, status_text(problem.detail), trailing_metadata=((DETAILS_KEY, details),))
 
 
 class _Health(health_pb2_grpc.HealthServicer):

@@ -1,0 +1,79 @@
+"""The messages that wait to be written to one robot. It is bounded: a robot that does not read is cut off.
+
+Knows no gRPC: `write` is a coroutine that ends when the message has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from wavserve.core.control import ServerMessage
+from wavserve.core.errors import Overloaded
+from wavserve.core.messages import ActionChunk
+from wavserve.wire.control_answers import server_message
+
+MAX_UNREAD_CHUNKS = 2
+"""With so many chunks unread no further plan begins."""
+MAX_MESSAGES = 256
+"""Messages that may wait: chunks, drops, errors and answers to pings."""
+STALL_S = 1.0
+"""A write that takes longer, while the most chunks are unread, ends the stream."""
+
+
+class Outbox:
+    """Writes messages in their order, one at a time."""
+
+    def __init__(self, write: Callable[[bytes], Awaitable[object]], stall_s: float = STALL_S) -> None:
+        self._write = write
+        self._stall_s = stall_s
+        self._messages: deque[ServerMessage] = deque()
+        self._unread = 0  # chunks that wait or are being written
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    def put(self, message: ServerMessage) -> None:
+        """Adds a message. Raises Overloaded when too many wait."""
+        if len(self._messages) >= MAX_MESSAGES:
+            raise Overloaded(f"the client does not read its stream: {MAX_MESSAGES} messages wait")
+        self._messages.append(message)
+        self._unread += isinstance(message, ActionChunk)
+        self._changed.set()
+
+    def close(self) -> None:
+        """`write_all` ends once everything is written."""
+        self._closed = True
+        self._changed.set()
+
+    async def has_room(self) -> None:
+        """Waits until another chunk may be made."""
+        while self._unread >= MAX_UNREAD_CHUNKS:
+            await self._change()
+
+    async def write_all(self) -> None:
+        """Writes until `close`. Raises Overloaded when the client does not read, and what `write` raises."""
+        while self._messages or not self._closed:
+            if not self._messages:
+                await self._change()
+                continue
+            message = self._messages.popleft()
+            await self._write_one(server_message(message).SerializeToString())
+            self._unread -= isinstance(message, ActionChunk)
+            self._changed.set()
+
+    async def _write_one(self, raw: bytes) -> None:
+        writing = asyncio.ensure_future(self._write(raw))
+        try:
+            while not writing.done():
+                await asyncio.wait((writing,), timeout=self._stall_s)
+                if not writing.done() and self._unread >= MAX_UNREAD_CHUNKS:
+                    problem = f"{self._unread} chunks were unread for {self._stall_s:g} s"
+                    raise Overloaded(f"the client does not read its stream: {problem}")
+            writing.result()
+        finally:
+            writing.cancel()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
