@@ -98,11 +98,12 @@ class Arm:
         """
         return tuple(self._joint_limit(motor, timeout_s) for motor in range(1, NUM_JOINTS + 1))
 
-    def enable(self) -> None:
-        """Asks the drivers to hold the arm. `latest().is_enabled` tells when they do."""
+    def enable(self) -> bool:
+        """Asks the drivers to hold the arm; `latest().is_enabled` tells when they do. False: the arm is stopped."""
         with self._lock:
-            self._refuse_when_stopped()
-            self._sdk.EnableArm(7)
+            if not self._stopped:
+                self._sdk.EnableArm(7)
+            return not self._stopped
 
     def command(self, axes: Sequence[float]) -> bool:
         """Sends a target `[7]`: six joints in rad, the gripper in m. False: the arm is stopped, and nothing was sent.
@@ -138,10 +139,6 @@ class Arm:
         with self._lock:
             if self._sdk is not None:
                 self._sdk.DisconnectPort()
-
-    def _refuse_when_stopped(self) -> None:
-        if self._stopped:
-            raise NotReady(f"arm {self.name} is stopped")
 
     def _share_virtual_bus(self) -> None:
         """One virtual bus for both directions, as the SDK itself has on other systems.

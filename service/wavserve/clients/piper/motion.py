@@ -1,11 +1,11 @@
-"""How a robot stops and how it approaches a pose, step by step. Pure numpy: no clock, no bus.
+"""The slow way to the first command: a straight line, with a speed that rises and falls evenly. Pure numpy.
 
-`A` are the axes; every step is the change of a command from one control step to the next.
+`[A]` are axes in any unit. It knows no clock: it counts control steps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,48 +13,39 @@ from numpy.typing import NDArray
 Axes = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the client lets through, whatever asks. All `[A]`."""
+class Approach:
+    """Goes from one pose to another. All axes arrive together; the slowest one sets the pace.
 
-    low: Axes
-    high: Axes
-    max_step: Axes
-    braking: Axes
-    """the most by which a step may shrink from one step to the next while the robot stops"""
+    `max_step [A]`: the largest change in one step, reached after `ramp_steps`.
+    """
 
-    def apply(self, wanted: Axes, last: Axes) -> tuple[Axes, tuple[int, ...]]:
-        """The nearest command that is in range and within `max_step` of the last one, and the axes it changed."""
-        within = np.clip(np.clip(wanted, self.low, self.high), last - self.max_step, last + self.max_step)
-        changed = np.flatnonzero(np.abs(within - wanted) > 1e-9)
-        return within, tuple(int(axis) for axis in changed)
-
-
-class Braking:
-    """Brings a motion to rest: each step is smaller than the one before, by at most `limits.braking`."""
-
-    def __init__(self, last: Axes, step: Axes, limits: Limits) -> None:
-        self._position = last
-        self._step = np.clip(step, -limits.max_step, limits.max_step)
-        self._limits = limits
+    def __init__(self, start: Axes, target: Axes, max_step: Axes, ramp_steps: int) -> None:
+        self._start, self._way = start, target - start
+        self._length = float(np.max(np.abs(self._way) / max_step))
+        """in steps at full speed"""
+        self._acceleration = 1.0 / ramp_steps
+        self._done = 0.0
+        self._speed = 0.0
+        self._is_stopping = False
 
     @property
-    def is_at_rest(self) -> bool:
-        return not self._step.any()
+    def is_over(self) -> bool:
+        """At the target, or at rest after `stop`."""
+        return self._done >= self._length or (self._is_stopping and self._speed <= 0.0)
+
+    def stop(self) -> None:
+        """Comes to rest on the line."""
+        self._is_stopping = True
 
     def next(self) -> Axes:
-        """The next command; at rest, the last one again."""
-        shrunk = np.maximum(np.abs(self._step) - self._limits.braking, 0.0)
-        self._step = np.copysign(shrunk, self._step) * (shrunk > 0)
-        if self._step.any():
-            # A start outside the range stays where it is: the range never pulls while the robot stops.
-            low, high = np.minimum(self._limits.low, self._position), np.maximum(self._limits.high, self._position)
-            self._position = np.clip(self._position + self._step, low, high)
-        return self._position
-
-
-def approach(last: Axes, target: Axes, max_step: Axes) -> Axes:
-    """One step on the straight line to the target; no axis moves more than its `max_step`, and all arrive together."""
-    distance = target - last
-    ratio = float(np.max(np.abs(distance) / max_step))
-    return target.copy() if ratio <= 1.0 else last + distance / ratio
+        """The next command `[A]`; once it is over, the same again."""
+        rest = self._length - self._done
+        # The fastest speed from which even braking ends at the target, with the step that is taken now.
+        braking = self._acceleration * (math.sqrt(0.25 + 2.0 * rest / self._acceleration) - 0.5)
+        wanted = 0.0 if self._is_stopping else min(1.0, max(braking, self._acceleration * 0.1))
+        change = min(max(wanted - self._speed, -self._acceleration), self._acceleration)
+        self._speed = max(0.0, self._speed + change)
+        self._done = min(self._length, self._done + self._speed)
+        share = self._done / self._length if self._length > 0 else 1.0
+        position: Axes = self._start + share * self._way
+        return position

@@ -1,0 +1,364 @@
+"""The control of one robot, one step at a time: what each arm is sent, and why.
+
+It plays chunks, holds when the robot is blind or cut off, and stops on a fault. A hold repeats the last command, and
+never a measured pose. Nothing moves before the operator arms the robot. It knows no network, no camera and no terminal:
+those post to the mailbox and give orders.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+from wavserve.clients.piper import vectors, watch
+from wavserve.clients.piper.accounts import Accounts, Tick
+from wavserve.clients.piper.config import PiperConfig
+from wavserve.clients.piper.feedback import Feedback
+from wavserve.clients.piper.limits import AXIS_RANGES
+from wavserve.clients.piper.log import RunLog
+from wavserve.clients.piper.mailbox import Arrived, Asked, Mailbox, Moment
+from wavserve.clients.piper.playback import Playback
+from wavserve.clients.piper.vectors import Axes, Units
+from wavserve.clients.player import Command
+from wavserve.core.control import HoldReason
+from wavserve.core.errors import WavserveError
+from wavserve.core.messages import PolicyInfo
+from wavserve.core.types import Clock
+
+ENABLE_WITHIN_S = 3.0
+
+
+class Phase(Enum):
+    DISARMED = "disarmed"
+    """nothing is sent"""
+    ENABLING = "enabling"
+    READY = "ready"
+    """plays chunks, approaches a first command, or holds"""
+    STOPPED = "stopped"
+    """by a fault or an emergency stop; latched"""
+    LEFT = "left"
+
+
+class Order(Enum):
+    """What the operator wants."""
+
+    ARM = "arm"
+    HOLD = "hold"
+    RECOVER = "recover"
+    LEAVE = "leave"
+
+
+class ArmPort(Protocol):
+    """What control needs of an arm; `arm.Arm` is the real one."""
+
+    name: str
+
+    @property
+    def num_failed_sends(self) -> int: ...
+    @property
+    def is_stopped(self) -> bool: ...
+    def latest(self) -> Feedback: ...
+    def enable(self) -> bool: ...
+    def command(self, axes: Sequence[float]) -> bool: ...
+    def emergency_stop(self) -> None: ...
+    def reset_and_drop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """For the operator's screen."""
+
+    phase: Phase
+    hold: str
+    """why the robot holds; empty: it does not"""
+    command: tuple[float, ...]
+    """in the policy's units; empty: none"""
+
+
+@dataclass(frozen=True, slots=True)
+class Robot:
+    """What control acts on."""
+
+    arms: Sequence[ArmPort]
+    mailbox: Mailbox
+    log: RunLog
+    is_dry: bool = False
+    """everything is decided and logged, and nothing is sent to the arms"""
+    clock: Clock = time.monotonic
+
+
+class Control:
+    """`tick` is called once for each control step, by one thread. `order` and `emergency_stop`: by any thread."""
+
+    def __init__(
+        self,
+        config: PiperConfig,
+        policy: PolicyInfo,
+        robot: Robot,
+    ) -> None:
+        arms = robot.arms
+        self._arms, self._mailbox, self._log = arms, robot.mailbox, robot.log
+        self._clock, self._is_dry = robot.clock, robot.is_dry
+        self._max_age_s = config.watch.max_feedback_age_ms / 1e3
+        self._max_clamped_steps = config.motion.max_clamped_steps
+        self._units = Units(config)
+        self._playback = Playback(config, policy)
+        self._accounts = Accounts(config, robot.log)
+        self.counts = self._accounts.counts
+        self.status = Status(Phase.DISARMED, "", ())
+        self._phase = Phase.DISARMED
+        self._hold = ""  # why the robot may not play
+        self._operator_hold = ""  # the same, until the operator arms the robot again
+        self._orders: deque[Order] = deque()
+        self._stop_wanted = ""
+        self._num_clamped = 0  # in a row
+        self._enabling_since = 0.0
+        self._leaves_in: int | None = None  # ticks
+        self._failed_sends = [arm.num_failed_sends for arm in arms]
+        self._targets: list[tuple[float, ...] | None] = [None] * len(arms)
+
+    def order(self, order: Order) -> None:
+        """Obeyed at the next tick."""
+        self._orders.append(order)
+
+    def emergency_stop(self, why: str) -> None:
+        """Stops every arm at once, also from a signal handler; latched."""
+        self._stop_wanted = why
+        if not self._is_dry:
+            for arm in self._arms:
+                arm.emergency_stop()
+
+    def tick(self, late_s: float = 0.0) -> None:
+        """One control step. `late_s`: how late it begins, for the log."""
+        now = self._clock()
+        feedback = [arm.latest() for arm in self._arms]
+        measured = self._measured(feedback)
+        self._obey(feedback, measured, now)
+        self._look_for_faults(feedback, now)
+        self._update_hold()
+        self._take_mail()
+        command = self._next(feedback, now)
+        self._send(command)
+        tick = Tick(now, late_s, self._phase.value, self._hold, self._playback.step, command, measured)
+        self._tell(tick)
+
+    def _measured(self, feedback: Sequence[Feedback]) -> Axes | None:
+        """`[A]` in the policy's units; None until every arm has told its pose."""
+        axes = [each.axes for each in feedback if each.axes is not None]
+        return self._units.to_policy(np.array(axes).reshape(-1)) if len(axes) == len(feedback) else None
+
+    # Orders
+
+    def _obey(self, feedback: Sequence[Feedback], measured: Axes | None, now: float) -> None:
+        if self._stop_wanted:
+            why, self._stop_wanted = self._stop_wanted, ""
+            self._log.write("emergency_stop", why=why)
+            self._stop(f"emergency stop: {why}")
+        while self._orders:
+            order = self._orders.popleft()
+            self._log.write("order", order=order.value, phase=self._phase.value)
+            match order:
+                case Order.ARM if self._phase is Phase.DISARMED:
+                    self._arm(feedback, measured, now)
+                case Order.ARM if self._phase is Phase.READY and self._leaves_in is None:
+                    self._operator_hold, self._num_clamped = "", 0
+                case Order.HOLD:
+                    self._operator_hold = "operator"
+                case Order.RECOVER if self._phase is Phase.STOPPED:
+                    self._recover()
+                case Order.LEAVE if self._leaves_in is None:
+                    self._operator_hold = "leaving"
+                    moves = self._phase in {Phase.READY, Phase.STOPPED}
+                    self._leaves_in = self._playback.stop_steps + 2 if moves else 0
+                case _:
+                    self._log.write("refused", order=order.value, why=self._phase.value)
+
+    def _arm(self, feedback: Sequence[Feedback], measured: Axes | None, now: float) -> None:
+        """An arm that still holds begins at its last target, any other one where it is measured."""
+        stale = [arm.name for arm, each in zip(self._arms, feedback, strict=True) if each.age_s(now) > self._max_age_s]
+        if stale or measured is None:
+            self._log.write("refused", order="arm", why=f"no feedback of {', '.join(stale)}")
+            return
+        where = vectors.split(self._units.from_policy(measured))
+        holds = [each.is_enabled and each.takes_commands for each in feedback]
+        self._targets = [
+            target if target and held else in_range(pose)
+            for target, held, pose in zip(self._targets, holds, where, strict=True)
+        ]
+        self._playback.start_at(self._units.to_policy(np.array(self._targets).reshape(-1)))
+        self._failed_sends = [arm.num_failed_sends for arm in self._arms]
+        self._operator_hold, self._enabling_since, self._num_clamped = "", now, 0
+        self._phase = Phase.READY if self._is_dry else Phase.ENABLING
+        self._log.write("armed", pose=measured)
+
+    def _recover(self) -> None:
+        """The stopped arms fall; the operator holds them. The others keep their last target."""
+        for i, arm in enumerate(self._arms):
+            if arm.is_stopped:
+                arm.reset_and_drop()
+                self._targets[i] = None
+        self._phase, self._hold = Phase.DISARMED, ""
+        self._log.write("recovered")
+
+    # Faults and holds
+
+    def _look_for_faults(self, feedback: Sequence[Feedback], now: float) -> None:
+        if self._is_dry or self._phase in {Phase.DISARMED, Phase.LEFT}:
+            return
+        for i, (arm, each) in enumerate(zip(self._arms, feedback, strict=True)):
+            failed, self._failed_sends[i] = arm.num_failed_sends - self._failed_sends[i], arm.num_failed_sends
+            if arm.is_stopped:
+                continue
+            found = watch.faults(each, failed, now, self._max_age_s)
+            found += [] if self._phase is Phase.ENABLING else watch.lost_control(each)
+            if found:
+                self._fault(arm, found)
+
+    def _fault(self, arm: ArmPort, faults: Sequence[str]) -> None:
+        arm.emergency_stop()
+        self.counts.faults += 1
+        self._log.write("fault", arm=arm.name, faults=faults)
+        self._stop(f"arm {arm.name}: {faults[0]}")
+
+    def _stop(self, why: str) -> None:
+        """Latched. Arms that are not stopped themselves come to rest and hold."""
+        if self._phase is Phase.READY:
+            self._playback.interrupt()
+        if self._phase is not Phase.LEFT:
+            self._phase = Phase.STOPPED
+        self.counts.holds += not self._hold
+        self._hold = self._hold or why
+
+    def _update_hold(self) -> None:
+        """Begins or ends a hold for another reason than the lack of a chunk."""
+        link = self._mailbox.link
+        self._playback.begin_epoch(link.session_id, link.epoch)
+        if self._phase is not Phase.READY:
+            return
+        why = self._operator_hold or ("link lost" if link.is_lost else "") or link.trouble
+        if why and not self._hold:
+            self.counts.holds += 1
+            self._playback.interrupt()
+        if why != self._hold:
+            self._log.write("hold", why=why, before=self._hold, step=self._playback.step)
+        self._hold = why
+
+    def _hold_reason(self, command: Command) -> HoldReason | None:
+        if self._phase is Phase.STOPPED:
+            return HoldReason.ARM_FAULT
+        if self._operator_hold or self._phase is not Phase.READY:
+            return HoldReason.LIMIT if self._operator_hold.startswith("limit") else HoldReason.OPERATOR
+        if self._mailbox.link.is_lost:
+            return HoldReason.LINK_LOST
+        return HoldReason.NO_CHUNK if command.source == "hold" else None
+
+    # Chunks and commands
+
+    def _take_mail(self) -> None:
+        while self._mailbox.to_control:
+            message = self._mailbox.to_control.popleft()
+            if isinstance(message, Asked):
+                self._log.write("asked", sequence=message.sequence, step=message.control_step, ages_ms=message.ages_ms)
+                latency = self._mailbox.link.latency_steps
+                if latency is not None:
+                    self._playback.expect(message.control_step, latency)
+            else:
+                self._take_chunk(message)
+
+    def _take_chunk(self, arrived: Arrived) -> None:
+        chunk = arrived.chunk
+        may_play = self._phase is Phase.READY and not self._hold
+        refused = self._playback.take(chunk) if may_play else self._hold or self._phase.value
+        self.counts.chunks += not refused
+        self.counts.refused_chunks += bool(refused)
+        self._log.write(
+            "chunk",
+            id=chunk.chunk_id,
+            sequence=chunk.sequence,
+            epoch=chunk.epoch,
+            refused=refused,
+            approach=self._playback.is_approaching,
+            first_step=chunk.first_control_step,
+            step=self._playback.step,
+            latency_s=arrived.latency_s,
+            actions=np.round(chunk.actions.astype(np.float64), 6),
+            warnings=chunk.warnings,
+        )
+
+    def _next(self, feedback: Sequence[Feedback], now: float) -> Command:
+        command = Command(None, "hold")
+        if self._phase is Phase.ENABLING:
+            self._enable(feedback, now)
+            command = Command(self._playback.last_command, "hold")
+        elif self._phase in {Phase.READY, Phase.STOPPED}:
+            command = self._playback.next()
+            self._watch_clamps(command)
+        if self._leaves_in is not None:
+            self._leaves_in -= 1
+            if self._leaves_in < 0:
+                self._phase = Phase.LEFT
+        return command
+
+    def _enable(self, feedback: Sequence[Feedback], now: float) -> None:
+        if all(each.is_enabled and each.takes_commands for each in feedback):
+            self._phase = Phase.READY
+            self._log.write("enabled", after_s=round(now - self._enabling_since, 3))
+        elif now - self._enabling_since > ENABLE_WITHIN_S:
+            self._phase = Phase.DISARMED
+            self._log.write("refused", order="arm", why=f"not enabled within {ENABLE_WITHIN_S:g} s")
+        else:
+            for arm, each in zip(self._arms, feedback, strict=True):
+                if not each.is_enabled:
+                    arm.enable()
+
+    def _watch_clamps(self, command: Command) -> None:
+        self._num_clamped = self._num_clamped + 1 if command.clamped and command.source != "hold" else 0
+        if self._num_clamped > self._max_clamped_steps:
+            self._operator_hold = f"limit: {self._num_clamped} clamped steps in a row"
+
+    def _send(self, command: Command) -> None:
+        if command.action is None:
+            return
+        for i, axes in enumerate(vectors.split(self._units.from_policy(command.action))):
+            arm = self._arms[i]
+            if arm.is_stopped:
+                continue
+            self._targets[i] = target = in_range(axes)
+            try:
+                if not self._is_dry:
+                    arm.command(target)
+            except WavserveError as error:
+                self._fault(arm, [error.message])
+
+    def _tell(self, tick: Tick) -> None:
+        action, link, playback = tick.command.action, self._mailbox.link, self._playback
+        self.status = Status(self._phase, self._hold, () if action is None else tuple(action.tolist()))
+        may_play = self._phase is Phase.READY and not self._hold
+        self._accounts.add(tick, waits=may_play)
+        report = self._accounts.report(tick, self._hold_reason(tick.command))
+        if report is not None:
+            self._mailbox.reports.append(report)
+        if tick.measured is None:
+            return
+        playing = playback.playing
+        self._mailbox.moment = Moment(
+            control_step=playback.step,
+            state=tuple(tick.measured.tolist()),
+            executed_steps=playback.executed_steps,
+            left_over=playback.left_over(),
+            chunk_id=playing.chunk_id,
+            next_index=playing.index + 1 if playing.source != "hold" else 0,
+            wants_chunk=may_play and playback.wants_next(link.latency_steps),
+            at_s=tick.at_s,
+        )
+
+
+def in_range(axes: Sequence[float]) -> tuple[float, ...]:
+    """Inside the arm's own ranges: a measured pose may lie a hair outside of them."""
+    return tuple(min(max(value, low), high) for value, (low, high) in zip(axes, AXIS_RANGES, strict=True))

@@ -1,0 +1,41 @@
+"""What is wrong with an arm, in words: stale feedback, its status, its drivers, frames that did not leave.
+
+Pure: it judges what it is given. Knows neither the SDK nor the control thread.
+"""
+
+from __future__ import annotations
+
+from wavserve.clients.piper.feedback import Feedback
+from wavserve.clients.piper.limits import STATUS_OK, STATUS_TEXTS, driver_faults
+
+MAX_DRIVERS_AGE_S = 0.5
+"""The drivers report 40 times a second."""
+
+
+def faults(feedback: Feedback, num_failed_sends: int, now: float, max_age_s: float) -> list[str]:
+    """The faults of an arm that may move. `num_failed_sends`: since the last look."""
+    found = []
+    age_s = feedback.age_s(now)
+    if age_s > max_age_s:
+        found.append(f"no feedback for {age_s * 1e3:.0f} ms")
+    if feedback.drivers_age_s(now) > MAX_DRIVERS_AGE_S:
+        found.append(f"no feedback of the drivers for {feedback.drivers_age_s(now):.1f} s")
+    status = feedback.status
+    if status is not None and status.arm_status != STATUS_OK:
+        found.append(f"arm status {status.arm_status}: {STATUS_TEXTS.get(status.arm_status, 'unknown')}")
+    if status is not None and status.error_code:
+        found.append(f"error code {status.error_code:#06x}")
+    for motor, flags in enumerate(feedback.drivers, 1):
+        found += [f"motor {motor}: {text}" for text in driver_faults(flags)]
+    if num_failed_sends:
+        found.append(f"{num_failed_sends} frames could not be sent")
+    return found
+
+
+def lost_control(feedback: Feedback) -> list[str]:
+    """The faults of an arm that was enabled and obeyed."""
+    found = [] if feedback.is_enabled else ["a driver is disabled"]
+    if not feedback.takes_commands:
+        mode = None if feedback.status is None else feedback.status.control_mode
+        found.append(f"another controller has the arm: control mode {mode}")
+    return found
