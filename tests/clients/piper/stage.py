@@ -1,4 +1,4 @@
-"""A robot on a stage: two simulated arms, the real SDK, the control loop in real time, and a scripted link to a policy."""
+"""A robot on a stage: simulated arms, the real SDK, the control loop in real time, a scripted link to a policy."""
 
 from __future__ import annotations
 

@@ -1,0 +1,202 @@
+"""Parts of the control that need no bus: the approach, the loop's deadlines, the preflight's judgement."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.clients.piper.stage import config, policy
+from wavserve.clients.piper.config import UnitsConfig
+from wavserve.clients.piper.feedback import Feedback, Gripper, Pose, Status
+from wavserve.clients.piper.limits import JOINT_RANGES
+from wavserve.clients.piper.loop import RateLoop
+from wavserve.clients.piper.motion import Approach
+from wavserve.clients.piper.preflight import Check, Demands, arm_checks, contract_checks, told_checks
+from wavserve.clients.piper.vectors import Units
+from wavserve.core.messages import PolicyInfo
+from wavserve.core.spec import LimitsSpec
+
+angles = st.floats(-3, 3, allow_nan=False)
+
+
+@given(st.lists(st.tuples(angles, angles), min_size=1, max_size=14), st.integers(1, 20))
+def test_an_approach_is_slow_smooth_and_ends_exactly_at_its_target(ways: list[tuple[float, float]], ramp: int) -> None:
+    start, target = np.array(ways).T
+    step = np.full(len(ways), 0.01)
+    approach, path = Approach(start, target, step, ramp), [start]
+    while not approach.is_over:
+        path.append(approach.next())
+        assert len(path) < 2000
+    changes = np.abs(np.diff(np.array(path), axis=0))
+    assert np.array_equal(path[-1], start + (target - start)) or len(path) == 1
+    assert changes.max(initial=0) <= 0.01 + 1e-9
+    assert np.abs(np.diff(changes, axis=0)).max(initial=0) <= 1.5 * 0.01 / ramp + 1e-9
+
+
+@given(st.integers(0, 60), st.integers(1, 12))
+def test_an_approach_that_is_stopped_rests_on_its_line(before: int, ramp: int) -> None:
+    approach = Approach(np.zeros(2), np.array([0.5, -0.25]), np.full(2, 0.01), ramp)
+    for _ in range(before):
+        position = approach.next()
+    approach.stop()
+    for _ in range(ramp + 1):
+        position = approach.next()
+    assert approach.is_over
+    assert np.array_equal(approach.next(), position)
+    assert position[1] == pytest.approx(-position[0] / 2)
+
+
+class Steps:
+    """A clock that only sleeps and ticks move."""
+
+    def __init__(self, durations: list[float]) -> None:
+        self.now, self.begins, self.lates = 50.0, list[float](), list[float]()
+        self._durations = durations
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def tick(self, late_s: float) -> bool:
+        self.begins.append(round(self.now - 50.0, 6))
+        self.lates.append(round(late_s, 6))
+        self.now += self._durations.pop(0)
+        return not self._durations
+
+
+def test_ticks_keep_absolute_deadlines() -> None:
+    time = Steps([0.01, 0.06, 0.02, 0.0])
+    loop = RateLoop(time.tick, 0.1, time, time.sleep)
+    loop.run()
+    assert time.begins == [0.0, 0.1, 0.2, 0.3]
+    assert (loop.num_dropped, loop.failure) == (0, "")
+
+
+def test_an_overrun_drops_ticks_and_never_bursts() -> None:
+    time = Steps([0.35, 0.12, 0.0, 0.0])
+    loop = RateLoop(time.tick, 0.1, time, time.sleep)
+    loop.run()
+    assert time.begins == [0.0, 0.4, 0.52, 0.6]
+    assert loop.num_dropped == 3
+    assert min(np.diff(time.begins)) > 0.05
+
+
+def test_an_exception_ends_the_loop_and_is_kept() -> None:
+    loop = RateLoop(lambda late: 1 / 0 > 0, 0.1)  # type: ignore[arg-type]
+    loop.start()
+    assert loop.join(10)
+    assert "ZeroDivisionError" in loop.failure
+
+
+def red(checks: list[Check]) -> list[tuple[str, str, str]]:
+    return [(check.name, check.expected, check.actual) for check in checks if not check.is_ok]
+
+
+REAL, VIRTUAL = Demands(is_virtual=False), Demands(is_virtual=True)
+
+
+def test_a_policy_that_fits_has_no_red_line() -> None:
+    robot = config()
+    for demands in (REAL, VIRTUAL, Demands(True, True)):
+        assert red(contract_checks(robot, policy(robot), demands)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"name": "other"}, "name"),
+        ({"embodiment": "aloha"}, "embodiment"),
+        ({"embodiment": ""}, "embodiment"),
+        ({"control_hz": 20.0}, "control rate"),
+        ({"untrained": True}, "training"),
+        ({"golden_digest": ""}, "golden plan"),
+    ],
+)
+def test_a_real_bus_refuses_a_policy_that_does_not_fit(changes: dict[str, object], name: str) -> None:
+    robot = config()
+    assert [each[0] for each in red(contract_checks(robot, policy(robot, **changes), REAL))] == [name]
+
+
+def test_no_flag_lets_an_untrained_policy_or_one_without_golden_plan_onto_a_real_bus() -> None:
+    robot = config()
+    info = policy(robot, untrained=True, golden_digest="")
+    found = red(contract_checks(robot, info, Demands(is_virtual=False, allow_untrained=True)))
+    assert [each[0] for each in found] == ["training", "golden plan"]
+    assert [each[0] for each in red(contract_checks(robot, info, VIRTUAL))] == ["training"]
+    assert red(contract_checks(robot, info, Demands(is_virtual=True, allow_untrained=True))) == []
+
+
+def changed(info: PolicyInfo, part: str, **fields: object) -> PolicyInfo:
+    return replace(info, **{part: replace(getattr(info, part), **fields)})  # type: ignore[arg-type]
+
+
+def test_names_units_order_and_cameras_are_compared_entry_by_entry() -> None:
+    robot = config()
+    info = policy(robot)
+    swapped = (info.state.names[7:], info.state.names[:7])
+    names = red(contract_checks(robot, changed(info, "state", names=swapped[0] + swapped[1]), REAL))
+    assert names == [("state names", "[0] left_joint_1", "[0] right_joint_1")]
+    units = red(contract_checks(robot, changed(info, "action", units=("deg",) * 14), REAL))
+    assert units == [("action units", "[0] rad", "[0] deg")]
+    fewer = red(contract_checks(robot, changed(info, "action", names=info.action.names[:7]), REAL))
+    assert fewer == [("action names", "14 entries", "7 entries")]
+    blind = red(contract_checks(robot, replace(info, cameras=info.cameras[:2]), REAL))
+    assert blind == [("cameras", "3 entries", "2 entries")]
+
+
+def test_limits_that_leave_an_axis_no_room_are_red() -> None:
+    robot = config()
+    limits = LimitsSpec(position=((3.0, 3.1), *((None,) * 13)))
+    assert red(contract_checks(robot, changed(policy(robot), "action", limits=limits), REAL)) == [
+        ("limits", "a range for every axis", "left_joint_1")
+    ]
+
+
+def feedback(now: float, joints: tuple[float, ...], status: int = 0, age_s: float = 0.0) -> Feedback:
+    at = now - age_s
+    return Feedback(Pose(joints, at), Gripper(0.01, at), Status(0, status, 0, at), (0,) * 6, at, 100, 0)
+
+
+def test_an_arm_without_feedback_with_zeros_or_a_fault_is_red() -> None:
+    import time
+
+    robot, now = config(), time.monotonic()
+    good = (0.1, 0.2, -0.3, 0.0, 0.0, 0.0)
+    assert red(arm_checks(robot, "left", feedback(now, good), 199.0)) == []
+    assert red(arm_checks(robot, "left", feedback(now, good), 60.0)) == [("feedback", "at least 150 Hz", "60 Hz")]
+    assert [each[0] for each in red(arm_checks(robot, "left", feedback(now, (0.0,) * 6), 199.0))] == ["pose"]
+    assert [each[0] for each in red(arm_checks(robot, "left", feedback(now, good, age_s=1.0), 199.0))] == ["status"]
+    [stopped] = red(arm_checks(robot, "left", feedback(now, good, status=1), 199.0))
+    assert "emergency stop" in stopped[2]
+    outside = (0.1, -0.2, -0.3, 0.0, 0.0, 0.0)
+    assert red(arm_checks(robot, "left", feedback(now, outside), 199.0)) == [
+        ("range", "every axis inside", "axis 2: -0.200")
+    ]
+    nothing = Feedback(None, None, None, (), None, 0, 0)
+    assert [each[0] for each in red(arm_checks(robot, "left", nothing, 0.0))] == ["feedback", "status", "pose", "range"]
+
+
+def test_old_firmware_and_narrower_limits_are_red() -> None:
+    assert red(told_checks("left", "S-V1.8-2", JOINT_RANGES)) == []
+    assert red(told_checks("left", "S-V1.10-1", JOINT_RANGES)) == []
+    assert red(told_checks("left", "S-V1.5-1", JOINT_RANGES)) == [("firmware", "S-V1.5-2 or newer", "S-V1.5-1")]
+    assert red(told_checks("left", None, JOINT_RANGES)) == [("firmware", "S-V1.5-2 or newer", "no answer")]
+    narrow = ((-1.0, 1.0), *JOINT_RANGES[1:5], None)
+    assert red(told_checks("left", "S-V1.8-2", narrow)) == [
+        ("limits", "as in our table", "joint 1: -57 to 57 deg; joint 6: no answer")
+    ]
+
+
+def test_units_convert_both_ways() -> None:
+    units = Units(replace(config(), units=UnitsConfig("deg", "mm")))
+    axes = np.array([math.pi, 0.0, 0.0, 0.0, 0.0, 0.0, 0.05] * 2)
+    values = units.to_policy(axes)
+    assert values[[0, 6, 7, 13]] == pytest.approx([180.0, 50.0, 180.0, 50.0])
+    assert units.from_policy(values) == pytest.approx(axes)
