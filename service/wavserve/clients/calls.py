@@ -57,7 +57,7 @@ def plan_call(observation: Observation) -> Call[ActionChunk]:
     message = requests.plan_request(observation)
     has_deadline = message.HasField("deadline_ms")
     return Call(
-        _path("Plan"),
+        method_path("Plan"),
         message.SerializeToString(),
         lambda raw: answers.chunk_from(read_message(pb.ActionChunk(), raw)),
         metadata=((DEADLINE_KEY, str(message.deadline_ms)),) if has_deadline else (),
@@ -69,7 +69,7 @@ def reset_call(session_id: str) -> Call[None]:
     """`Reset`. Raises InvalidRequest."""
     request = pb.ResetRequest()
     parts.assign(request, "session_id", session_id)
-    return Call(_path("Reset"), request.SerializeToString(), lambda raw: None, timeout_s=RESET_TIMEOUT_S)
+    return Call(method_path("Reset"), request.SerializeToString(), lambda raw: None, timeout_s=RESET_TIMEOUT_S)
 
 
 def policy_call(name: str | None) -> Call[PolicyInfo]:
@@ -78,7 +78,7 @@ def policy_call(name: str | None) -> Call[PolicyInfo]:
     if name is not None:
         parts.assign(request, "policy", name)
     return Call(
-        _path("GetPolicy"),
+        method_path("GetPolicy"),
         request.SerializeToString(),
         lambda raw: answers.policy_from(read_message(pb.PolicyInfo(), raw)),
         timeout_s=POLICY_TIMEOUT_S,
@@ -111,5 +111,6 @@ def typed_error(
     return _TRANSPORT.get(code, errors.WavserveError)(text)
 
 
-def _path(method: str) -> str:
+def method_path(method: str) -> str:
+    """The full gRPC path of a method."""
     return f"/{_SERVICE}/{method}"

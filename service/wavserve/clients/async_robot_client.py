@@ -1,0 +1,312 @@
+"""The robot's client of the control stream, for an event loop. `robot_client` is the same one on a thread of its own.
+
+All waiting is here; what to say and when is in `robot_core`. Pictures are encoded on a thread, so that pings go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+import grpc.aio
+import numpy as np
+
+from wavserve.clients.calls import MAX_MESSAGE_BYTES, method_path, policy_call, read_message, typed_error
+from wavserve.clients.channels import Link, channel_options
+from wavserve.clients.images import ImageEncoder
+from wavserve.clients.latency import LatencyWindow
+from wavserve.clients.robot import Event, LinkState, RobotDescription, RobotObservation, RobotOptions
+from wavserve.clients.robot_core import RobotCore
+from wavserve.core.control import ClientMessage, ExecutionReport, ServerMessage, Welcome
+from wavserve.core.errors import Cancelled, DeadlineExceeded, NotReady, WavserveError
+from wavserve.core.messages import PolicyInfo
+from wavserve.pb import wavserve_pb2 as pb
+from wavserve.wire.control import client_message
+from wavserve.wire.control_answers import server_message_from
+
+_log = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT_S = 1.0
+"""How long `close` may wait for the stream to end in order."""
+
+Stream = grpc.aio.StreamStreamCall[bytes, bytes]
+Answer = TypeVar("Answer")
+
+
+class AsyncRobotClient:
+    """A robot's stream to a server (`host:port`, no TLS). Make it inside a running loop. An async context manager.
+
+    It connects again by itself. Each stream is a new epoch: give it to the player. Only `connect` and `close` wait; any
+    thread may use the rest.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        robot: RobotDescription,
+        options: RobotOptions | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        """`on_event` is called on the loop for each event; `poll` then gives none. Raises InvalidRequest."""
+        self._options = options or RobotOptions()
+        channel = channel_options(target, MAX_MESSAGE_BYTES, self._options.proxy)
+        self._target, self._on_event = target, on_event
+        self._link = Link(target, lambda: grpc.aio.insecure_channel(target, options=channel))
+        self._core = RobotCore(robot, self._options)
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._welcome: Welcome | None = None
+        self._error: WavserveError = NotReady(f"{target}: no server answered yet")
+        self._encoder = ThreadPoolExecutor(1, "wavserve-encode")
+        self._running: asyncio.Task[None] | None = None
+
+    async def connect(self, timeout_s: float = 10.0) -> Welcome:
+        """Asks for the policy, compares it with the robot, and opens the stream. Returns once the server welcomes it.
+
+        Raises ContractMismatch naming field, expected and actual, another error that a new attempt does not mend, and
+        after `timeout_s` what the last attempt met. The client then goes on trying until it is closed.
+        """
+        self._link.check_open()
+        if self._running is None:
+            self._running = asyncio.create_task(self._run())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(lambda: self._welcome is not None or self._core.stopped is not None)
+        if self._core.stopped is not None:
+            raise self._core.stopped
+        if self._welcome is None:
+            raise self._error
+        return self._welcome
+
+    def observe(self, observation: RobotObservation) -> int | None:
+        """Hands over an observation, and returns its sequence number. The newest wins: it replaces one that waits.
+
+        Returns None, and the observation is gone, when no stream is open, the server stops, or a reset is under way.
+        The pictures are copied.
+        """
+        images = {name: np.copy(picture) for name, picture in observation.images.items()}
+        captured_ns = observation.captured_mono_ns or time.monotonic_ns()
+        sequence = self._core.observe(replace(observation, images=images, captured_mono_ns=captured_ns))
+        self._wake_soon()
+        return sequence
+
+    def report(self, report: ExecutionReport) -> None:
+        """Tells the server and its onlookers what the robot executed. Raises InvalidRequest."""
+        client_message(report)  # refuses what the contract does not have, here and not on the network's side
+        self._core.report(report)
+        self._wake_soon()
+
+    def reset(self) -> None:
+        """Makes the server forget the frame memory. No chunk from before is given any more; `ResetAck` follows."""
+        self._core.reset()
+        self._wake_soon()
+
+    def poll(self) -> Event | None:
+        """The oldest event that the program has not had; None: nothing happened."""
+        return self._core.poll()
+
+    @property
+    def link(self) -> LinkState:
+        """The link at this moment."""
+        return self._core.link
+
+    @property
+    def latency(self) -> LatencyWindow:
+        """How long it takes from an observation to its chunk."""
+        return self._core.latency
+
+    @property
+    def stopped(self) -> WavserveError | None:
+        """Why the client connects no more; None: it does."""
+        return self._core.stopped
+
+    async def close(self) -> None:
+        """Ends the stream in order, within 2 s. Harmless when called again."""
+        self._core.leave()
+        self._wake.set()
+        if self._running is not None:
+            await asyncio.wait([self._running], timeout=CLOSE_TIMEOUT_S)
+            self._running.cancel()
+            await asyncio.wait([self._running], timeout=CLOSE_TIMEOUT_S)
+        for channel in self._link.close():
+            await channel.close()
+        self._encoder.shutdown(wait=False, cancel_futures=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # ------------------------------------------------------------------------------------------------------- attempts
+
+    async def _run(self) -> None:
+        """One stream after another, until the client is closed or stops."""
+        while not self._core.leaving:
+            channel = self._link.channel()
+            try:
+                await self._one_stream(channel)
+                error: WavserveError = NotReady(f"{self._target}: the server ended the stream")
+            except WavserveError as caught:
+                self._link.failed(channel, caught)
+                error = caught
+            except Exception as unexpected:  # noqa: BLE001  # a bug of ours must not end the robot's link in silence
+                _log.exception("the stream failed")
+                error = WavserveError(f"{type(unexpected).__name__}: {unexpected}")
+            pause_s = self._core.ended(error)
+            self._welcome, self._error = None, error
+            await self._tell()
+            if pause_s is None or self._core.leaving:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._leave_asked(), pause_s)
+
+    async def _one_stream(self, channel: grpc.aio.Channel) -> None:
+        """Opens a stream and keeps it until it ends. Raises what ended it."""
+        timeout_s = self._options.attempt_timeout_s
+        policy = await self._policy(channel, timeout_s)
+        call: Stream = channel.stream_stream(method_path("Control"))()
+        try:
+            await self._or_error(call.write(_bytes(self._core.hello(policy))), call, timeout_s)
+            self._welcome = self._core.opened(await self._read(call, timeout_s))
+            encoder = _encoder(self._welcome.policy, self._core.robot, self._options)
+            await self._tell()
+            await _first_of(self._reader(call), self._writer(call, encoder), self._watch())
+        finally:
+            call.cancel()
+
+    async def _policy(self, channel: grpc.aio.Channel, timeout_s: float) -> PolicyInfo:
+        question = policy_call(None)
+        invoke: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(question.method)
+        call = invoke(question.request, timeout=timeout_s)
+        return question.read(await self._or_error(call, call, timeout_s))
+
+    async def _reader(self, call: Stream) -> None:
+        while True:
+            self._core.received(await self._read(call, None))
+            await self._tell()
+
+    async def _writer(self, call: Stream, encoder: ImageEncoder) -> None:
+        """Writes one message at a time. While a write is pending, the slot keeps the newest observation only."""
+        while True:
+            self._wake.clear()
+            while (message := self._next_control() or await self._next_observation(encoder)) is not None:
+                await self._or_error(call.write(message), call, None)
+            if self._core.leaving:
+                await call.done_writing()
+                return
+            await self._wake.wait()
+
+    def _next_control(self) -> bytes | None:
+        message = self._core.next_control()
+        return None if message is None else _bytes(message)
+
+    async def _next_observation(self, encoder: ImageEncoder) -> bytes | None:
+        """The observation in the slot as bytes. One that cannot be sent is told to the program."""
+        raw, waiting = None, self._core.take()
+        if waiting is not None:
+            try:
+                seen = waiting.observation
+                work = self._loop.run_in_executor(self._encoder, encoder.encode, seen.images, seen.captured_mono_ns)
+                message = self._core.encoded(waiting, await work)
+                raw = None if message is None else _bytes(message)
+            except WavserveError as error:
+                self._core.failed(waiting, error)
+        await self._tell()
+        return raw
+
+    async def _watch(self) -> None:
+        """Pings, and ends the stream when the server is silent at two looks: one may be the fault of a busy loop."""
+        was_silent = False
+        while True:
+            await asyncio.sleep(self._options.ping_interval_s)
+            if self._core.is_silent and was_silent:
+                raise NotReady(f"{self._target}: no message for {self._options.link_timeout_s:g} s")
+            was_silent = self._core.is_silent
+            self._core.ping()
+            self._wake.set()
+
+    # --------------------------------------------------------------------------------------------------------- within
+
+    async def _read(self, call: Stream, timeout_s: float | None) -> ServerMessage | None:
+        """The next message. Raises NotReady at the end of the stream."""
+        raw = await self._or_error(call.read(), call, timeout_s)
+        if not isinstance(raw, bytes):  # EOF
+            raise await self._ending(call)
+        return server_message_from(read_message(pb.ServerMessage(), raw))
+
+    async def _or_error(self, work: Awaitable[Answer], call: Any, timeout_s: float | None) -> Answer:
+        """The result of a part of a call. Raises typed errors."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await work
+        except TimeoutError:
+            raise DeadlineExceeded(f"{self._target}: no answer within {timeout_s} s") from None
+        except grpc.aio.AioRpcError as error:
+            trailing = tuple(error.trailing_metadata())
+            raise typed_error(self._target, error.code(), error.details(), trailing) from None
+        except (grpc.aio.UsageError, asyncio.InvalidStateError):  # the stream ended before the write
+            raise await self._ending(call) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Cancelled(f"{self._target}: the stream was cancelled") from None
+
+    async def _ending(self, call: Any) -> WavserveError:
+        """Why a call ended."""
+        code = await call.code()
+        if code is grpc.StatusCode.OK:
+            return NotReady(f"{self._target}: the server ended the stream")
+        return typed_error(self._target, code, await call.details(), tuple(await call.trailing_metadata() or ()))
+
+    async def _tell(self) -> None:
+        """Gives the events to the program, and wakes those who wait for the connection."""
+        async with self._changed:
+            self._changed.notify_all()
+        while self._on_event is not None and (event := self._core.poll()) is not None:
+            try:
+                self._on_event(event)
+            except Exception:  # noqa: BLE001  # the link goes on
+                _log.exception("the program failed at %s", type(event).__name__)
+
+    async def _leave_asked(self) -> None:
+        while not self._core.leaving:
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _wake_soon(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+
+def _bytes(message: ClientMessage) -> bytes:
+    return client_message(message).SerializeToString()
+
+
+def _encoder(policy: PolicyInfo, robot: RobotDescription, options: RobotOptions) -> ImageEncoder:
+    return ImageEncoder(policy.cameras, {each.name: each.orientation for each in robot.cameras}, options.jpeg_quality)
+
+
+async def _first_of(*works: Coroutine[Any, Any, None]) -> None:
+    """Runs all until one ends, and raises what it raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

@@ -1,0 +1,124 @@
+"""What a robot tells its client, and what the client tells the robot's program. Data only: no link, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wavserve.clients.images import JPEG_QUALITY
+from wavserve.core.control import GoAway, ObservationDropped, ResetAck, StreamError, Welcome
+from wavserve.core.errors import WavserveError
+from wavserve.core.messages import ActionChunk, Vector
+from wavserve.core.resize import Pixels
+from wavserve.core.rtc import RtcRequest
+from wavserve.core.spec import Orientation
+from wavserve.core.types import Array
+
+
+@dataclass(frozen=True, slots=True)
+class CameraDescription:
+    """A camera of the robot, by the name that the policy has for it."""
+
+    name: str
+    orientation: Orientation = "as_captured"
+    """of the pictures that the program gives. The client turns them by 180 degrees where the policy wants the other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RobotDescription:
+    """What the robot is. The client compares it with the policy before anything moves."""
+
+    robot_id: str
+    embodiment: str
+    """the kind of robot, such as `piper_dual`"""
+    state: Vector
+    """names and units of what it measures, in the order in which it gives them; a statistics digest is compared too"""
+    action: Vector
+    """the same of what it executes"""
+    control_hz: float
+    cameras: tuple[CameraDescription, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RobotOptions:
+    """How the client works."""
+
+    policy_digest: str = ""
+    """the only policy that may move the robot; empty: the one that the server has at the first connection"""
+    jpeg_quality: int | None = JPEG_QUALITY
+    """None: raw pixels"""
+    deadline_ms: int | None = None
+    """of each plan, from the receipt of its observation; None: no deadline"""
+    planner: Mapping[str, object] = field(default_factory=dict)
+    """planner options by name, instead of the policy's defaults"""
+    rtc: RtcRequest | None = None
+    """real-time chunking; the delay and the left-over come with each observation"""
+    backoff_s: tuple[float, float] = (0.25, 5.0)
+    """the longest pause before the first and before the last attempts to connect again"""
+    ping_interval_s: float = 0.1
+    link_timeout_s: float = 0.5
+    """without a byte of the server for this long, the link is lost"""
+    attempt_timeout_s: float = 5.0
+    """how long one attempt to connect may take"""
+    proxy: bool = False
+    """connect through the HTTP proxy of the environment; see `PlanClient`"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RobotObservation:
+    """What the robot sees, has and does. The client adds session, epoch, sequence and deadline."""
+
+    images: Mapping[str, Pixels]
+    """camera -> `[height, width, 3]` RGB"""
+    state: tuple[float, ...]
+    """`[S]`"""
+    control_step: int
+    """index of the next command when the images were captured"""
+    executed_steps: int
+    """actions of chunks that were executed so far, in all epochs (`ActionPlayer.executed_steps`)"""
+    instruction: str = ""
+    """the task; empty: unchanged"""
+    left_over: Array | None = None
+    """`[n, A]` for real-time chunking: the actions from `control_step` on (`ActionPlayer.left_over`)"""
+    inference_delay: int = 0
+    """for real-time chunking: steps that will be executed before the chunk arrives"""
+    captured_mono_ns: int = 0
+    """0: now"""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """The stream ended, or no attempt to connect succeeded. The client tries again after the pause."""
+
+    error: WavserveError
+    pause_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The client connects no more: the error needs a decision of the program. Another policy is `ContractMismatch`."""
+
+    error: WavserveError
+
+
+Event = Welcome | ActionChunk | ObservationDropped | StreamError | ResetAck | GoAway | LinkDown | Stopped
+"""What happened. `Welcome` and `ResetAck` begin an epoch: give it to `ActionPlayer.begin_epoch`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """The link at this moment."""
+
+    connected: bool
+    """whether a stream is open"""
+    session_id: str
+    """empty before the first `Welcome`"""
+    epoch: int
+    silent_s: float
+    """seconds since the server's last message; infinity without a stream"""
+    link_timeout_s: float
+
+    @property
+    def lost(self) -> bool:
+        """The stream ended, or the server has been silent for too long: hold."""
+        return not self.connected or self.silent_s > self.link_timeout_s

@@ -1,0 +1,106 @@
+"""The robot's client of the control stream, for programs without an event loop: `async_robot_client` on a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from wavserve.clients.async_robot_client import CLOSE_TIMEOUT_S, AsyncRobotClient
+from wavserve.clients.latency import LatencyWindow
+from wavserve.clients.robot import Event, LinkState, RobotDescription, RobotObservation, RobotOptions
+from wavserve.core.control import ExecutionReport, Welcome
+from wavserve.core.errors import ClientClosed, WavserveError
+
+Answer = TypeVar("Answer")
+
+
+class RobotClient:
+    """A robot's stream to a server (`host:port`, no TLS). A context manager.
+
+    All network work is on a thread of its own. Only `connect` and `close` wait; any thread may call everything else.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        robot: RobotDescription,
+        options: RobotOptions | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        """`on_event` is called on the network's thread for each event; `poll` then gives none."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="wavserve-robot", daemon=True)
+        self._thread.start()
+        try:
+            self._client = self._wait(_made(target, robot, options, on_event))
+        except BaseException:
+            self._end()
+            raise
+
+    def connect(self, timeout_s: float = 10.0) -> Welcome:
+        """Opens the stream; see `AsyncRobotClient.connect`."""
+        return self._wait(self._client.connect(timeout_s))
+
+    def observe(self, observation: RobotObservation) -> int | None:
+        """Hands over an observation; see `AsyncRobotClient.observe`. The newest wins."""
+        return self._client.observe(observation)
+
+    def report(self, report: ExecutionReport) -> None:
+        """Tells the server and its onlookers what the robot executed. Raises InvalidRequest."""
+        self._client.report(report)
+
+    def reset(self) -> None:
+        """Makes the server forget the frame memory. No chunk from before is given any more; `ResetAck` follows."""
+        self._client.reset()
+
+    def poll(self) -> Event | None:
+        """The oldest event that the program has not had; None: nothing happened."""
+        return self._client.poll()
+
+    @property
+    def link(self) -> LinkState:
+        """The link at this moment."""
+        return self._client.link
+
+    @property
+    def latency(self) -> LatencyWindow:
+        """How long it takes from an observation to its chunk."""
+        return self._client.latency
+
+    @property
+    def stopped(self) -> WavserveError | None:
+        """Why the client connects no more; None: it does."""
+        return self._client.stopped
+
+    def close(self) -> None:
+        """Ends the stream in order, within a few seconds. Harmless when called again."""
+        if not self._loop.is_closed():
+            self._wait(self._client.close())
+            self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _wait(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        if self._loop.is_closed():
+            work.close()
+            raise ClientClosed("this client is closed; make another one")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSE_TIMEOUT_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+async def _made(
+    target: str, robot: RobotDescription, options: RobotOptions | None, on_event: Callable[[Event], None] | None
+) -> AsyncRobotClient:
+    return AsyncRobotClient(target, robot, options, on_event)

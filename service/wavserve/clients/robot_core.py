@@ -1,0 +1,349 @@
+"""A robot's stream without its network: session, epoch, sequence, the slot of the newest observation, pings, back-off.
+
+The async client drives it and does all I/O. Time comes from a clock that is given. Any thread may call any method.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wavserve.clients.latency import LatencyWindow
+from wavserve.clients.robot import Event, LinkDown, LinkState, RobotDescription, RobotObservation, RobotOptions, Stopped
+from wavserve.clients.robot_contract import check_policy, hello
+from wavserve.core.control import (
+    Bye,
+    ClientMessage,
+    ControlObservation,
+    DropReason,
+    ExecutionReport,
+    GoAway,
+    Hello,
+    ObservationDropped,
+    Ping,
+    Pong,
+    ResetAck,
+    ResetStream,
+    ServerMessage,
+    StreamError,
+    Welcome,
+)
+from wavserve.core.errors import (
+    InvalidAnswer,
+    InvalidRequest,
+    UnknownSession,
+    Unsupported,
+    WavserveError,
+    error_name,
+)
+from wavserve.core.messages import ActionChunk, EncodedImage, PolicyInfo
+from wavserve.core.rtc import RtcRequest
+from wavserve.core.types import Clock
+
+MAX_EVENTS = 256
+"""Events that wait for the program. A program that never asks loses the oldest."""
+_MAX_REPORTS = 16
+"""Reports that wait while nothing can be written."""
+_STOPPING = (InvalidRequest, InvalidAnswer, Unsupported)
+"""Errors that another attempt does not mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An observation in the slot, or being encoded."""
+
+    sequence: int
+    epoch: int
+    observation: RobotObservation
+    arrived_at: float
+    """on the core's clock"""
+
+
+class RobotCore:
+    """The state of a robot's client. Everything that happens becomes an event, in order."""
+
+    def __init__(
+        self,
+        robot: RobotDescription,
+        options: RobotOptions,
+        clock: Clock = time.monotonic,
+        draw: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """`draw`: gives a number between two others."""
+        self.robot, self.options = robot, options
+        self.latency = LatencyWindow()
+        """from an observation to its chunk"""
+        self._clock, self._draw = clock, draw
+        self._lock = threading.RLock()
+        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._digest = options.policy_digest
+        self._welcome: Welcome | None = None  # of the open stream
+        self._session_id: str | None = None
+        self._epoch = 0
+        self._next_sequence = 0
+        self._instruction = ""
+        self._sent: dict[int, int] = {}  # sequence -> `executed_steps` of observations without an answer, oldest first
+        self._accepted_at: int | None = None  # `executed_steps` of the latest observation that the memory has
+        self._slot: Waiting | None = None
+        self._controls: deque[ClientMessage] = deque()
+        self._pinged = False  # a ping waits to be written
+        self._resetting = False
+        self._draining = False
+        self._not_before = -math.inf
+        self._heard_at = -math.inf
+        self._welcomed_at = -math.inf
+        self._attempts = 0
+        self.leaving = False
+        """whether the program closes the client"""
+        self.stopped: WavserveError | None = None
+        """why the client connects no more; None: it does"""
+
+    # ------------------------------------------------------------------------------------------------ for the program
+
+    def observe(self, observation: RobotObservation) -> int | None:
+        """Puts an observation into the slot and returns its sequence number. It replaces one that was not sent yet.
+
+        Returns None when it cannot be sent: no stream is open, the server stops, or a reset is under way.
+        """
+        with self._lock:
+            if self._welcome is None or self._draining or self._resetting:
+                return None
+            sequence = self._next_sequence
+            self._next_sequence += 1
+            self._drop_slot(DropReason.SUPERSEDED, sequence)
+            self._slot = Waiting(sequence, self._epoch, observation, self._clock())
+            return sequence
+
+    def report(self, report: ExecutionReport) -> None:
+        """Queues a report. While nothing can be written, the oldest reports are lost."""
+        with self._lock:
+            if self._welcome is None:
+                return
+            reports = [each for each in self._controls if isinstance(each, ExecutionReport)]
+            if len(reports) >= _MAX_REPORTS:
+                self._controls.remove(reports[0])
+            self._controls.append(report)
+
+    def reset(self) -> None:
+        """Forgets the frame memory. Chunks of before are dropped; `ResetAck` begins the new epoch."""
+        with self._lock:
+            self._drop_slot(DropReason.RESET)
+            if self._welcome is not None and not self._resetting:
+                self._resetting = True
+                self._controls.append(ResetStream(self._epoch))
+            self._session_id = self._session_id if self._welcome is not None else None
+
+    def poll(self) -> Event | None:
+        """The oldest event that the program has not had; None: nothing happened."""
+        with self._lock:
+            return self._events.popleft() if self._events else None
+
+    @property
+    def link(self) -> LinkState:
+        """The link at this moment."""
+        with self._lock:
+            connected = self._welcome is not None
+            silent_s = self._clock() - self._heard_at if connected else math.inf
+            return LinkState(connected, self._session_id or "", self._epoch, silent_s, self.options.link_timeout_s)
+
+    # ------------------------------------------------------------------------------------------------ for the network
+
+    def hello(self, policy: PolicyInfo) -> Hello:
+        """The first message of a stream. Raises ContractMismatch when the robot or the first policy was another."""
+        with self._lock:
+            check_policy(policy, self.robot, self._digest)
+            return hello(policy, self.robot, self._instruction, self._session_id)
+
+    def opened(self, message: ServerMessage | None) -> Welcome:
+        """Takes the server's first message and begins an epoch. Raises the server's error, and InvalidAnswer."""
+        if isinstance(message, StreamError):
+            raise message.error()
+        if not isinstance(message, Welcome):
+            raise InvalidAnswer(f"the first message: expected a Welcome, got {type(message).__name__}")
+        with self._lock:
+            check_policy(message.policy, self.robot, self._digest)
+            self._digest = message.policy.digest
+            self._accepted_at = self._accepted_before(message.next_sequence) if message.resumed else None
+            self._welcome, self._session_id = message, message.session_id
+            self._draining, self._welcomed_at = False, self._clock()
+            self._begin_epoch(message.epoch, message.next_sequence)
+            self._heard_at = self._clock()
+            self._events.append(message)
+            return message
+
+    def received(self, message: ServerMessage | None) -> None:
+        """Takes a message of the server; None: one of a kind that this version does not know.
+
+        Raises the server's error when it is fatal.
+        """
+        with self._lock:
+            self._heard_at = self._clock()
+            match message:
+                case ActionChunk():
+                    self._take_chunk(message)
+                case ObservationDropped():
+                    self._sent.pop(message.sequence, None)
+                    self._events.append(message)
+                case StreamError():
+                    self._take_error(message)
+                case ResetAck():
+                    self._accepted_at = None
+                    self._begin_epoch(message.epoch, message.next_sequence)
+                    self._events.append(message)
+                case GoAway():
+                    self._draining = True
+                    self._drop_slot(DropReason.DRAINING)
+                    self._events.append(message)
+                case Pong() | Welcome() | None:
+                    pass
+
+    def ping(self) -> None:
+        """Queues a ping, unless one waits to be written."""
+        with self._lock:
+            if not self._pinged:
+                self._pinged = True
+                now_ns = round(self._clock() * 1e9)
+                self._controls.append(Ping(now_ns, now_ns))
+
+    def leave(self) -> None:
+        """Queues the last message of the stream. No other stream follows."""
+        with self._lock:
+            self.leaving = True
+            self._drop_slot(DropReason.RESET)
+            self._controls.append(Bye("closed"))
+
+    def next_control(self) -> ClientMessage | None:
+        """The next message to write that is no observation."""
+        with self._lock:
+            if not self._controls:
+                return None
+            message = self._controls.popleft()
+            if isinstance(message, Ping):
+                self._pinged = False
+            return message
+
+    def take(self) -> Waiting | None:
+        """The observation to encode and write next. One whose deadline has passed in the slot is dropped."""
+        with self._lock:
+            waiting, now = self._slot, self._clock()
+            if waiting is None or now < self._not_before:
+                return None
+            deadline_ms = self.options.deadline_ms
+            if deadline_ms is not None and (now - waiting.arrived_at) * 1e3 > deadline_ms:
+                self._drop_slot(DropReason.TOO_OLD)
+                return None
+            self._slot = None
+            return waiting
+
+    def encoded(self, waiting: Waiting, images: tuple[EncodedImage, ...]) -> ControlObservation | None:
+        """The message of an observation; None when its epoch ended while it was encoded."""
+        with self._lock:
+            if waiting.epoch != self._epoch or self._resetting or self._welcome is None:
+                self._events.append(ObservationDropped(waiting.sequence, DropReason.RESET, epoch=waiting.epoch))
+                return None
+            seen, options = waiting.observation, self.options
+            since = next(iter(self._sent.values()), self._accepted_at)  # the oldest without an answer is being planned
+            self._sent[waiting.sequence] = seen.executed_steps
+            self._instruction = seen.instruction or self._instruction
+            return ControlObservation(
+                images=images,
+                state=seen.state,
+                instruction=seen.instruction,
+                sequence=waiting.sequence,
+                epoch=waiting.epoch,
+                control_step=seen.control_step,
+                executed_steps=0 if since is None else max(seen.executed_steps - since, 0),
+                options=options.planner,
+                deadline_ms=options.deadline_ms,
+                rtc=_rtc(seen, options.rtc),
+                sent_mono_ns=round(self._clock() * 1e9),
+            )
+
+    def failed(self, waiting: Waiting, error: WavserveError) -> None:
+        """An observation that cannot be encoded: an error of it, as if the server had refused it."""
+        name, message = error_name(type(error)), error.message
+        refusal = StreamError(name=name, message=message, sequence=waiting.sequence, epoch=waiting.epoch)
+        if isinstance(error, InvalidRequest):
+            refusal = replace(refusal, field=error.field, expected=error.expected, actual=error.actual)
+        with self._lock:
+            self._sent.pop(waiting.sequence, None)
+            self._events.append(refusal)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether an open stream has been silent for too long."""
+        return self.link.silent_s > self.options.link_timeout_s
+
+    def ended(self, error: WavserveError) -> float | None:
+        """Notes that the stream ended or an attempt failed. The seconds until the next attempt; None: none follows."""
+        with self._lock:
+            lived_s = self._clock() - self._welcomed_at if self._welcome is not None else 0.0
+            if self._resetting or isinstance(error, UnknownSession):
+                self._session_id = None  # a resumed session would keep the memory
+            self._welcome, self._resetting, self._not_before = None, False, -math.inf
+            self._controls.clear()
+            self._pinged = False
+            self._drop_slot(DropReason.RESET)
+            if isinstance(error, _STOPPING) and not isinstance(error, UnknownSession):
+                self.stopped = error
+                self._events.append(Stopped(error))
+                return None
+            first, longest = self.options.backoff_s
+            self._attempts = 0 if lived_s >= longest else self._attempts
+            pause_s = self._draw(0.0, min(longest, first * 2**self._attempts))
+            self._attempts = min(self._attempts + 1, 16)
+            self._events.append(LinkDown(error, pause_s))
+            return pause_s
+
+    # -------------------------------------------------------------------------------------------------------- within
+
+    def _take_chunk(self, chunk: ActionChunk) -> None:
+        if chunk.epoch != self._epoch or self._resetting:
+            self._events.append(ObservationDropped(chunk.sequence, DropReason.RESET, epoch=chunk.epoch))
+            return
+        if chunk.sequence in self._sent:
+            self._accepted_at = self._sent[chunk.sequence]
+        self._sent = {sequence: at for sequence, at in self._sent.items() if sequence > chunk.sequence}
+        latency_s = self._clock() - chunk.captured_mono_ns / 1e9
+        if chunk.captured_mono_ns and latency_s >= 0:
+            self.latency.add(latency_s)
+        self._events.append(chunk)
+
+    def _take_error(self, message: StreamError) -> None:
+        if message.sequence is not None:
+            self._sent.pop(message.sequence, None)
+        if message.retry_after_ms:
+            self._not_before = self._clock() + message.retry_after_ms / 1e3
+        self._events.append(message)
+        if message.fatal:
+            raise message.error()
+
+    def _begin_epoch(self, epoch: int, next_sequence: int) -> None:
+        self._epoch, self._resetting = epoch, False
+        self._next_sequence = max(self._next_sequence, next_sequence)
+        self._sent.clear()
+        self._drop_slot(DropReason.RESET)
+
+    def _accepted_before(self, next_sequence: int) -> int | None:
+        """`executed_steps` of the latest observation that the server committed, as its next sequence number tells."""
+        committed = [at for sequence, at in self._sent.items() if sequence < next_sequence]
+        return committed[-1] if committed else self._accepted_at
+
+    def _drop_slot(self, reason: DropReason, by_sequence: int = 0) -> None:
+        if self._slot is not None:
+            self._events.append(ObservationDropped(self._slot.sequence, reason, by_sequence, self._slot.epoch))
+            self._slot = None
+
+
+def _rtc(seen: RobotObservation, wish: RtcRequest | None) -> RtcRequest | None:
+    if seen.left_over is None:
+        return wish
+    rows = np.asarray(seen.left_over, np.float32)
+    return replace(wish or RtcRequest(), inference_delay=seen.inference_delay, prev_chunk_left_over=rows)
