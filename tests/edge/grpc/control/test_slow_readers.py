@@ -1,0 +1,127 @@
+"""A robot that does not read: nothing piles up for it, and it is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.edge.fakes import RecordingPolicy, example_chunk_of, example_limits, example_observation
+from tests.edge.grpc.control.links import Gate, Link, serving_policy
+from wavserve.core.control import Ping, Pong
+from wavserve.core.errors import Overloaded
+from wavserve.core.messages import ActionChunk
+from wavserve.core.types import PlanRequest
+from wavserve.edge.grpc.control.outbox import MAX_MESSAGES, Outbox
+from wavserve.pb import wavserve_pb2 as pb
+from wavserve.scheduling.permits import Permit
+
+PONG = Pong(1, 2, 3, 4)
+
+
+def example_chunk() -> ActionChunk:
+    policy = RecordingPolicy()
+    return example_chunk_of(policy.spec, PlanRequest(instruction="x", images={}, state=np.zeros(8, np.float32)))
+
+
+class Wire:
+    """Takes messages only while it is open."""
+
+    def __init__(self) -> None:
+        self.written: list[pb.ServerMessage] = []
+        self.open = asyncio.Event()
+
+    async def write(self, raw: bytes) -> None:
+        await self.open.wait()
+        self.written.append(pb.ServerMessage.FromString(raw))
+
+
+async def test_two_unread_chunks_and_a_write_that_stalls_end_the_stream() -> None:
+    wire = Wire()
+    outbox = Outbox(wire.write, stall_s=0.01)
+    writing = asyncio.create_task(outbox.write_all())
+    outbox.put(example_chunk())
+    outbox.put(PONG)
+    await asyncio.sleep(0.05)
+    assert not writing.done()  # one unread chunk is no fault: the link may be slow
+    outbox.put(example_chunk())
+    with pytest.raises(Overloaded, match="2 chunks were unread for"):
+        await asyncio.wait_for(writing, 15)
+    assert wire.written == []
+
+
+async def test_a_reader_that_catches_up_gets_every_message_in_order() -> None:
+    wire = Wire()
+    outbox = Outbox(wire.write, stall_s=60.0)
+    writing = asyncio.create_task(outbox.write_all())
+    for message in (example_chunk(), PONG, example_chunk()):
+        outbox.put(message)
+    room = asyncio.create_task(outbox.has_room())
+    await asyncio.sleep(0.01)
+    assert not room.done()
+    wire.open.set()
+    await asyncio.wait_for(room, 15)
+    outbox.close()
+    await asyncio.wait_for(writing, 15)
+    assert [each.WhichOneof("message") for each in wire.written] == ["chunk", "pong", "chunk"]
+
+
+async def test_small_messages_do_not_pile_up_either() -> None:
+    outbox = Outbox(Wire().write)
+    for _ in range(MAX_MESSAGES):
+        outbox.put(PONG)
+    with pytest.raises(Overloaded, match="256 messages wait"):
+        outbox.put(PONG)
+
+
+class LongPlans(RecordingPolicy):
+    """Its chunks are so long that no buffer between server and robot takes two."""
+
+    async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> ActionChunk:
+        chunk = await super().plan(request, deadline, permit)
+        return replace(chunk, actions=np.ones((1_000_000, 7), np.float32))
+
+
+async def test_a_robot_that_does_not_read_is_cut_off() -> None:
+    """Only the server's side of the stream is looked at: the robot reads nothing."""
+    policy = LongPlans()
+    async with serving_policy(policy, Gate(), example_limits()) as server:
+        link = server.link()
+        await link.open()
+        for sequence in range(12):
+            await link.send(robot_observation(sequence))
+            await asyncio.sleep(0.02)
+        await server.until(lambda: len(server.robots) == 0)
+        await server.until(lambda: server.counted("control_streams_ended_total", outcome="overloaded") == 1)
+        assert len(policy.requests) < 12
+        assert (await server.link().open()).session_id  # its id is free
+
+
+async def test_a_flood_of_pings_of_a_robot_that_does_not_read_ends_its_stream() -> None:
+    policy = LongPlans()
+    async with serving_policy(policy, Gate(), example_limits()) as server:
+        link = server.link()
+        await link.open()
+        await link.send(robot_observation(0), robot_observation(1))
+        await server.until(lambda: len(policy.requests) == 1 or not server.robots)
+        flood = asyncio.create_task(send_pings(link))
+        await server.until(lambda: len(server.robots) == 0)
+        flood.cancel()
+        await asyncio.gather(flood, return_exceptions=True)
+
+
+async def send_pings(link: Link) -> None:
+    for number in range(5_000):
+        await link.send(Ping(number))
+
+
+def robot_observation(sequence: int) -> Any:
+    """An observation for the recording policy, whose spec is another one than the rig's."""
+    plain = example_observation()
+    observation = pb.Observation(sequence=sequence, epoch=1, state=plain.state, instruction="pick")
+    for image in plain.images:
+        observation.images.add(camera=image.camera, encoding=image.encoding.upper(), data=image.data)
+    return pb.ClientMessage(observation=observation)
