@@ -50,10 +50,18 @@ def last_plan(actions: Array, next_step: int = STEP) -> LastPlan:
 
 
 def passed(
-    spec: PolicySpec, actions: Array, last: LastPlan | None = None, state: Sequence[float] | None = None
+    spec: PolicySpec,
+    actions: Array,
+    last: LastPlan | None = None,
+    state: Sequence[float] | None = None,
+    executed: int | None = None,
 ) -> tuple[Array, BrokenLimit | None]:
+    """`executed`: steps since the last plan; None: as many as passed."""
     measured = np.zeros(spec.state.dim, np.float32) if state is None else np.array(state, np.float32)
-    request = PlanRequest(images={}, state=measured, instruction="go", control_step=STEP)
+    num_executed = (STEP - last.control_step if last else 0) if executed is None else executed
+    request = PlanRequest(
+        images={}, state=measured, instruction="go", control_step=STEP, executed_steps=max(num_executed, 0)
+    )
     return Gate(spec).passed(actions, last, request)
 
 
@@ -179,8 +187,7 @@ def test_the_first_step_is_measured_from_the_last_committed_action_and_not_from_
         (STEP - 5, 5, 0.4),
         (STEP - 1, 5, 0.0),
         (STEP - 5, 4, None),  # the chunk ended a step before
-        (STEP, 5, None),  # a plan for the same step
-        (STEP + 1, 5, None),  # the steps are counted anew
+        (STEP, 5, None),  # a plan for the same step: nothing was executed since
         (STEP - 5, 0, None),
     ],
 )
@@ -191,6 +198,42 @@ def test_the_last_chunk_is_aligned_by_control_step(starts: int, num_actions: int
     found = broken(one_limit("velocity", 0.0), column(8), last, state=[7])
     assert found is not None
     assert found.value == pytest.approx((8 - (7 if previous is None else previous)) * HZ)
+
+
+@pytest.mark.parametrize(
+    ("executed", "state", "previous"),
+    [
+        (3, 0.1, 0.2),  # the first chunk came late: the robot goes on from its third action
+        (3, 7.0, 7.0),  # it rests at 7, or a person moved it
+        (9, 0.1, 0.1),  # more than the chunk had
+        (0, 0.1, 0.1),
+    ],
+)
+@pytest.mark.parametrize("starts", [STEP - 8, STEP - 1, STEP + 3])
+def test_after_a_pause_the_nearer_of_the_last_executed_action_and_the_state_counts(
+    starts: int, executed: int, state: float, previous: float
+) -> None:
+    """Action `i` of the last chunk is `i / 10`. The steps that passed are not those that were executed."""
+    last = replace(last_plan(column(0, 0.1, 0.2, 0.3, 0.4, 0.5)), control_step=starts)
+    found = broken(one_limit("velocity", 0.0), column(8), last, [state], executed)
+    assert found is not None
+    assert found.value == pytest.approx((8 - previous) * HZ)
+
+
+def test_after_a_pause_nothing_is_known_of_the_jerk_of_the_first_steps() -> None:
+    last = replace(last_plan(column(0, 9, 0, 9)), control_step=STEP - 8)
+    assert broken(one_limit("jerk", 1.0), column(0, 0, 0), last, [0], 4) is None
+    found = broken(one_limit("jerk", 1.0), column(0, 0, 0), last_plan(column(0, 9, 0, 9)), [0])
+    assert found is not None
+    assert found.step == 0
+
+
+def test_after_a_pause_a_dimension_that_no_state_measures_goes_on_from_the_action() -> None:
+    spec = one_limit("velocity", 3.0)
+    spec = replace(spec, state=replace(spec.state, names=("elsewhere",)))
+    last = replace(last_plan(column(0.5, 9, 9)), control_step=STEP - 8)
+    assert broken(spec, column(0.6), last, [0.6], 1) is None
+    assert broken(spec, column(0.7), last, [0.7], 1) is not None
 
 
 @pytest.mark.parametrize(("num_before", "step"), [(0, 3), (1, 2), (2, 1), (3, 0), (5, 0)])
@@ -282,30 +325,33 @@ def exact_excess(spec: PolicySpec, limit: str, dim: int, window: Sequence[float]
 
 
 def excesses(
-    spec: PolicySpec, actions: Array, before: Array, state: Array, step: int
+    spec: PolicySpec, actions: Array, before: Array, state: Array, paused: bool, step: int
 ) -> list[tuple[Fraction, Fraction]]:
     """`exact_excess` of every limit at a step, from a plain reading of the rules."""
     found = []
     for dim in range(actions.shape[1]):
-        commands = [*before[:, dim].tolist(), *actions[: step + 1, dim].tolist()]
-        measured = commands if len(before) else [float(state[dim]), *commands]
+        planned = actions[: step + 1, dim].tolist()
+        commands = planned if paused else [*before[:, dim].tolist(), *planned]
+        starts = [*before[-1:, dim].tolist(), float(state[dim])]
+        nearest = min(starts, key=lambda start: abs(Fraction(start) - Fraction(planned[0])))
+        measured = [nearest, *planned] if paused or not len(before) else commands
         for limit, window in (("position", commands), ("velocity", measured), ("jerk", commands)):
             found.append(exact_excess(spec, limit, dim, window))
     return found
 
 
-@given(limits=limits, actions=rows(8, min_size=1), before=rows(4), state=rows(1, min_size=1))
+@given(limits=limits, actions=rows(8, min_size=1), before=rows(4), state=rows(1, min_size=1), paused=st.booleans())
 def test_what_leaves_breaks_no_limit_and_the_step_after_it_does(
-    limits: LimitsSpec, actions: Array, before: Array, state: Array
+    limits: LimitsSpec, actions: Array, before: Array, state: Array, paused: bool
 ) -> None:
     spec = policy(limits, 2)
-    last = last_plan(before) if len(before) else None
+    last = last_plan(before, STEP - 9 if paused else STEP) if len(before) else None
     unchanged = actions.copy()
-    answer, found = gated(spec, actions, last, state[0].tolist())
+    answer, found = gated(spec, actions, last, state[0].tolist(), len(before))
     num_safe = len(actions) if found is None else found.step
     for step in range(num_safe):
-        assert all(excess <= rounding for excess, rounding in excesses(spec, actions, before, state[0], step))
+        assert all(excess <= rounding for excess, rounding in excesses(spec, actions, before, state[0], paused, step))
     if found is not None:
-        assert max(excess for excess, _ in excesses(spec, actions, before, state[0], found.step)) > 0
+        assert max(excess for excess, _ in excesses(spec, actions, before, state[0], paused, found.step)) > 0
     assert (answer is None) == (found is not None and num_safe < max(limits.min_horizon, 1))
     assert answer is None or answer.tobytes() == unchanged[:num_safe].tobytes()

@@ -183,7 +183,7 @@ async def test_the_first_step_is_measured_from_the_last_committed_action(gated: 
         await rig.policy.plan(second())
     assert refused.value.broken is not None
     assert refused.value.broken.value == pytest.approx((whole[0, 0] - 5.0) * SPEC.control_hz)
-    late = await rig.policy.plan(second(control_step=CHUNK + 1))  # the last chunk has no action for the step before
+    late = await rig.policy.plan(second(executed_steps=CHUNK + 1))  # more than the last chunk had
     assert late.actions.shape == whole.shape
 
 

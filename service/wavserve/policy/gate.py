@@ -30,9 +30,10 @@ _Wide = NDArray[np.float64]
 class Gate:
     """Checks the chunks of one policy.
 
-    Step 0 is measured from the action that the session committed for the control step before it. Where there is none,
-    its velocity is measured from the state, in dimensions in which state and action are the same quantity. Jerk is that
-    of commands alone, because a measured state lags behind its command.
+    Step 0 is measured from the last action of the session's last chunk that the robot executed, or else from the state,
+    in dimensions in which state and action are the same quantity. When the robot paused since the last plan (it did not
+    execute as many steps as passed), it rests at the state or goes on from the action, and the nearer one counts.
+    Jerk is that of commands without a pause, because a measured state lags behind its command.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Gate:
         if not np.isfinite(actions).all():
             step, dim = np.argwhere(~np.isfinite(actions))[0]
             raise BackendError(f"step {step} of the plan: {self._names[dim]} is not finite")
-        broken = self._first_broken(actions, self._committed(last, request.control_step), request.state)
+        broken = self._first_broken(actions, *self._before(last, request, actions[0]))
         if broken is None:
             return actions, None
         if broken.step < self._min_horizon:
@@ -66,23 +67,26 @@ class Gate:
         self._on_broken("cut", broken)
         return actions[: broken.step], broken
 
-    def _committed(self, last: LastPlan | None, control_step: int) -> Array:
-        """The actions `[0..3, A]` that the last chunk has for the steps before `control_step`, the oldest first.
+    def _before(self, last: LastPlan | None, request: PlanRequest, first: Array) -> tuple[_Wide, _Wide]:
+        """What precedes the action `first` `[A]`: commands `[3, A]` for its jerk, and one `[A]` for its velocity.
 
-        None when it has no action for the step just before.
+        NaN for what is not known.
         """
-        if last is not None and last.actions is not None:
-            next_index = control_step - last.control_step
-            if 1 <= next_index <= len(last.actions):
-                return last.actions[max(next_index - _NUM_BEFORE, 0) : next_index]
-        return np.zeros((0, len(self._names)), np.float32)
+        unknown = np.full((_NUM_BEFORE, len(self._names)), np.nan)
+        measured, num_executed = self._measured(request.state), request.executed_steps
+        if last is None or last.actions is None or not 1 <= num_executed <= len(last.actions):
+            return unknown, measured
+        executed = last.actions[max(num_executed - _NUM_BEFORE, 0) : num_executed].astype(np.float64)
+        if request.control_step - last.control_step == num_executed:
+            return np.concatenate([unknown[len(executed) :], executed]), executed[-1]
+        nearer = np.isnan(measured) | (abs(first - executed[-1]) <= abs(first - measured))
+        return unknown, np.where(nearer, executed[-1], measured)
 
-    def _first_broken(self, actions: Array, committed: Array, state: Array) -> BrokenLimit | None:
-        """The first broken limit of the first bad step; None when there is none."""
-        unknown = np.full((_NUM_BEFORE - len(committed), len(self._names)), np.nan)
-        commands = np.concatenate([unknown, committed, actions]).astype(np.float64)
-        measured = commands if len(committed) else _with_row(commands, _NUM_BEFORE - 1, self._measured(state))
-        paths = {"position": commands, "velocity": measured, "jerk": commands}
+    def _first_broken(self, actions: Array, before: _Wide, previous: _Wide) -> BrokenLimit | None:
+        """The first broken limit of the first bad step; None when there is none. `_before` gives the last two."""
+        commands = np.concatenate([before, actions.astype(np.float64)])
+        continued = np.concatenate([before[:-1], previous[None], commands[_NUM_BEFORE:]])
+        paths = {"position": commands, "velocity": continued, "jerk": commands}
         differences = [_differences(paths[limit], weights, len(actions)) for limit, weights in _LIMITS]
         values, rounding = (np.stack(each, axis=1) for each in zip(*differences, strict=True))  # [T, limits, A]
         # NaN, for what is not known, is not beyond a bound
@@ -105,12 +109,6 @@ class Gate:
         if not np.isfinite(state).all():  # would be taken for what is not known
             raise InvalidRequest("state", "finite numbers", state.tolist())
         return np.append(state.astype(np.float64), np.nan)[self._measured_dims]
-
-
-def _with_row(rows: _Wide, index: int, row: _Wide) -> _Wide:
-    changed = rows.copy()
-    changed[index] = row
-    return changed
 
 
 def _differences(commands: _Wide, weights: tuple[int, ...], num_steps: int) -> tuple[_Wide, _Wide]:
