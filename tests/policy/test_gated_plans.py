@@ -220,6 +220,19 @@ async def test_a_replay_is_cut_where_the_recorded_plan_was(gated: GatedRig, memo
     assert again.cut == chunk.cut
 
 
+async def test_a_plan_of_a_stream_replays_in_a_session_without_epochs(
+    gated: GatedRig, memory: Session, tmp_path: Path
+) -> None:
+    rig = await gated.make(LimitsSpec())
+    await rig.sessions.commit(replace(memory, id="s", version=0, epoch=3))
+    chunk = await rig.policy.plan(second(epoch=3))
+    records.save(tmp_path / "record.safetensors", second(epoch=3), memory, chunk, "float32")
+    record = records.load(tmp_path / "record.safetensors")
+    await rig.sessions.commit(Session("replayed", "fake", memory=record.memory, last=record.last))
+    again = await rig.policy.plan(replace(record.request, session_id="replayed"))
+    assert Replay(record.actions, again.actions).identical
+
+
 def test_a_replay_with_other_steps_is_no_error_of_a_number() -> None:
     assert Replay(np.zeros((3, 2), np.float32), np.zeros((1, 2), np.float32)).max_error == np.inf
 

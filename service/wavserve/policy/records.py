@@ -23,7 +23,7 @@ from wavserve.core.types import Array, Gaussian, PlanRequest
 from wavserve.policy.sessions import FrameMemory, LastPlan, Session
 
 FORMAT = "wavserve-record-2"
-_NOT_FACTS = ("images", "image_digests", "state")  # tensors of their own, and what a replay makes again
+_NOT_FACTS = ("images", "image_digests", "state", "epoch")  # tensors of their own, and what a replay has anew
 
 
 @dataclass(frozen=True, slots=True)
