@@ -205,6 +205,7 @@ class AsyncRobotClient:
                 await self._or_error(call.write(message), call, None)
             if self._core.leaving:
                 await call.done_writing()
+                await asyncio.sleep(CLOSE_TIMEOUT_S)  # the server ends the stream; a cancellation may outrun the Bye
                 return
             await self._wake.wait()
 

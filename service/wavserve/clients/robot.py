@@ -45,6 +45,8 @@ class RobotOptions:
 
     policy_digest: str = ""
     """the only policy that may move the robot; empty: the one that the server has at the first connection"""
+    resume_session_id: str = ""
+    """the session of an earlier run of this program, which may have ended a few seconds ago; empty: a new session"""
     jpeg_quality: int | None = JPEG_QUALITY
     """None: raw pixels"""
     deadline_ms: int | None = None

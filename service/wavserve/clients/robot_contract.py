@@ -5,7 +5,6 @@ Nothing is repaired: another order of the joints is a difference like any other.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -51,8 +50,7 @@ def _pairs(policy: PolicyInfo, robot: RobotDescription) -> Iterator[tuple[str, o
     yield "embodiment", policy.embodiment, robot.embodiment
     yield from _vector_pairs("state", policy.state, robot.state)
     yield from _vector_pairs("action", policy.action, robot.action)
-    same_rate = math.isclose(policy.control_hz, robot.control_hz, rel_tol=1e-6)
-    yield "control_hz", policy.control_hz, policy.control_hz if same_rate else robot.control_hz
+    yield "control_hz", policy.control_hz, robot.control_hz
     yield "cameras", sorted(c.name for c in policy.cameras), sorted(c.name for c in robot.cameras)
 
 

@@ -85,7 +85,7 @@ class RobotCore:
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._digest = options.policy_digest
         self._welcome: Welcome | None = None  # of the open stream
-        self._session_id: str | None = None
+        self._session_id: str | None = options.resume_session_id or None
         self._epoch = 0
         self._next_sequence = 0
         self._instruction = ""
@@ -190,6 +190,7 @@ class RobotCore:
                     self._take_chunk(message)
                 case ObservationDropped():
                     self._sent.pop(message.sequence, None)
+                    self._leave_alone(message.retry_after_ms)
                     self._events.append(message)
                 case StreamError():
                     self._take_error(message)
@@ -319,11 +320,15 @@ class RobotCore:
     def _take_error(self, message: StreamError) -> None:
         if message.sequence is not None:
             self._sent.pop(message.sequence, None)
-        if message.retry_after_ms:
-            self._not_before = self._clock() + message.retry_after_ms / 1e3
+        self._leave_alone(message.retry_after_ms)
         self._events.append(message)
         if message.fatal:
             raise message.error()
+
+    def _leave_alone(self, for_ms: int) -> None:
+        """Sends no observation for a while: the server asked for it."""
+        if for_ms:
+            self._not_before = self._clock() + for_ms / 1e3
 
     def _begin_epoch(self, epoch: int, next_sequence: int) -> None:
         self._epoch, self._resetting = epoch, False
