@@ -63,8 +63,16 @@ class SerialPolicy(UnaryOnly):
         return self.policy.digest
 
     @property
+    def golden_digest(self) -> str:
+        return self.policy.golden_digest
+
+    @property
     def ready(self) -> bool:
         return self.policy.ready
+
+    @property
+    def fault(self) -> str | None:
+        return self.policy.fault
 
     def reserve(self, deadline: float | None, num_bytes: int = 0) -> AbstractContextManager[Permit]:
         """Admits every request: no plan is refused before its turn."""
@@ -86,7 +94,9 @@ class SerialPolicy(UnaryOnly):
 class PlainPolicy(UnaryOnly):
     """Plans on the plain path, in a thread. It never drops a session and always runs all K iterations."""
 
+    golden_digest = ""
     ready = True
+    fault = None
 
     def __init__(self, bundle: Bundle, digest: str) -> None:
         self.spec = bundle.spec

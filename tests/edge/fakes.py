@@ -150,7 +150,9 @@ class RecordingPolicy:
 
     spec: PolicySpec = field(default_factory=example_spec)
     digest: str = "d" * 64
+    golden_digest: str = "9" * 64
     ready: bool = True
+    fault: str | None = None
     error: BaseException | None = None
     reserve_error: WavserveError | None = None
     hold: bool = False

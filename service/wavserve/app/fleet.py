@@ -21,6 +21,7 @@ from wavserve.app.policy_bundle import open_bundle
 from wavserve.app.settings import Settings, TritonSettings
 from wavserve.backends.base import Backend
 from wavserve.bundle import bundle
+from wavserve.bundle.golden import Golden, unpack
 from wavserve.core.errors import SettingsError, WavserveError
 from wavserve.core.spec import PolicySpec
 from wavserve.core.verbs import ARENA_OWNER
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 
 CONNECT_RETRY_S = 1.0
 """Pause before a Triton that has not answered yet is asked again."""
+GOLDEN_S = 30.0
+"""Seconds within which a Triton must send its golden plan."""
 MODELS_AT_ONCE_ON_CPU = 2
 """Models of one Triton that compute at the same time on a CPU, each in its own process. On a GPU it is one."""
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
@@ -62,6 +65,7 @@ class Fleet:
 
     spec: PolicySpec
     digest: str
+    golden: Golden | None
     dtype: str
     """numeric type of the models"""
     placement: Placement
@@ -134,6 +138,7 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
     return Fleet(
         spec=opened.spec,
         digest=digest,
+        golden=opened.golden,
         dtype=settings.backend.dtype,
         placement=placement,
         slots=lambda: (book.used, book.num_slots),
@@ -188,6 +193,7 @@ async def _behind_triton(
     try:
         about = await _first_up(supervisors, settings.triton.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
+        golden = await _golden(supervisors, about, spec)
         num_slots = min(each.models.num_slots for each in supervisors if each.models.num_slots is not None)
         workers = settings.backend.workers or (MODELS_AT_ONCE_ON_CPU if about.device == "cpu" else 1)
         size = BackendCapacity(num_slots, workers, one_call_per_model=True)
@@ -197,6 +203,7 @@ async def _behind_triton(
         raise
     for device, watched in zip(devices, supervisors, strict=True):
         watched.models.expect(digest, device.planner.forecast.max_slice)
+        device.name = watched.name
         device.health = partial(_health, watched)
         device.generation = partial(_generation, watched)
         device.batcher.on_stuck = watched.on_stuck
@@ -206,6 +213,7 @@ async def _behind_triton(
     return Fleet(
         spec=spec,
         digest=digest,
+        golden=golden,
         dtype=about.dtype,
         placement=placement,
         slots=lambda: _slots(supervisors),
@@ -273,6 +281,15 @@ async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About
         each.watch()
     assert answered is not None
     return answered
+
+
+async def _golden(supervisors: Sequence[Supervisor], about: About, spec: PolicySpec) -> Golden | None:
+    """The golden plan of the models that gave this description."""
+    for each in supervisors:
+        known = each.models.about.get(ARENA_OWNER)
+        if known is not None and known.golden_digest == about.golden_digest != "":
+            return unpack(await each.backend.golden(GOLDEN_S), spec)
+    return None
 
 
 def _stop_repairs(supervisors: Sequence[Supervisor]) -> None:

@@ -28,6 +28,7 @@ from wavserve.edge.http.api import create_http_app
 from wavserve.edge.http.connections import ConnectionLimits
 from wavserve.edge.http.server import HttpServer, create_http_server, throttle_accept_errors
 from wavserve.edge.limits import EdgeLimits
+from wavserve.policy.golden import TOLERANCES, GoldenCheck
 from wavserve.policy.policy import Policy, PolicyParts
 from wavserve.policy.records import Recorder
 from wavserve.policy.sessions import MemorySessions
@@ -137,6 +138,7 @@ async def _serve(settings: Settings, service: Service, listening: _Listening, en
         if policy.warm:
             gc.collect()
             gc.freeze()  # keeps loaded objects out of later collections, which would block the loop
+        if policy.ready:
             untrained = "; its weights are random: never run its actions on a robot" if policy.spec.untrained else ""
             log.info("ready: policy %s%s", policy.spec.name, untrained)
         await ending.wait()
@@ -178,6 +180,7 @@ def _parts(
         sessions=sessions,
         max_plans=settings.limits.max_concurrent_plans,
         max_bytes=settings.limits.max_inflight_bytes,
+        golden=_golden_check(fleet),
         version=version("wavserve"),
         keep=None if recorder is None else partial(recorder.keep, dtype=fleet.dtype),
         on_plan=observe,
@@ -185,3 +188,10 @@ def _parts(
         on_refused=metrics.observe_refused,
         on_broken=lambda outcome, broken: metrics.observe_gate(outcome, broken.limit, broken.name),
     )
+
+
+def _golden_check(fleet: Fleet) -> GoldenCheck | None:
+    if fleet.golden is None:
+        log.warning("the bundle has no golden plan, so the models' plans are not checked: see wavserve bundle golden")
+        return None
+    return GoldenCheck(fleet.spec, fleet.golden, TOLERANCES[fleet.dtype])

@@ -3,6 +3,7 @@
     policy.json                                        PolicySpec, and "format": 2
     transformer/diffusion_pytorch_model.safetensors    or shards beside `...safetensors.index.json`, official key names
     vae/ text_encoder/ tokenizer/                      diffusers and transformers layout
+    golden.safetensors                                 the golden plan; optional, and not part of the digest
 
 Weights are safetensors only. A pickle in the folder is an error, so that nobody can load it by mistake.
 """
@@ -11,15 +12,17 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from wavserve.bundle import golden
 from wavserve.bundle.checks import check_spec, entry_error
 from wavserve.bundle.declared import check_declared
 from wavserve.bundle.files import digest_files, files_below, read_header, read_json, refuse_pickles
+from wavserve.bundle.golden import Golden
 from wavserve.core.errors import BundleError
 from wavserve.core.spec import LimitsSpec, PolicySpec, RtcSpec
 
@@ -38,6 +41,8 @@ class Bundle:
 
     folder: Path
     spec: PolicySpec
+    golden: Golden | None = field(repr=False)
+    """the plan that a server checks before it is ready"""
 
 
 def load_spec(folder: Path) -> PolicySpec:
@@ -85,8 +90,8 @@ def spec_as_dict(spec: PolicySpec) -> dict[str, Any]:
 def load(folder: Path) -> Bundle:
     """Opens a bundle without loading its weights.
 
-    Checks the spec, that every part is present, that the VAE and the text encoder agree with the spec, and that there
-    are no pickles. Raises BundleError naming the file.
+    Checks the spec, that every part is present, that the VAE, the text encoder and the golden plan agree with the spec,
+    and that there are no pickles. Raises BundleError naming the file.
     """
     spec = load_spec(folder)
     refuse_pickles(folder)
@@ -96,7 +101,7 @@ def load(folder: Path) -> Bundle:
             raise BundleError(f"{folder / part}: expected safetensors weights, got none")
     _check_vae(folder / VAE / "config.json", spec)
     _check_text(folder / TEXT_ENCODER / "config.json", spec)
-    return Bundle(folder, spec)
+    return Bundle(folder, spec, golden.read(folder, spec))
 
 
 def digest(folder: Path) -> str:
@@ -116,6 +121,7 @@ def inspect(folder: Path) -> dict[str, Any]:
         "untrained": bundle.spec.untrained,
         "notes": bundle.spec.notes,
         "digest": digest(folder),
+        "golden_digest": "" if bundle.golden is None else bundle.golden.digest,
         "parts": {part: _part_summary(folder / part) for part in PARTS},
         "spec": spec_as_dict(bundle.spec),
     }

@@ -1,4 +1,4 @@
-"""`wavserve bundle create | inspect | import`: makes policy bundles, shows them, and imports the authors' files.
+"""`wavserve bundle create | inspect | import | golden`: makes policy bundles, shows them, imports the authors' files.
 
 Knows nothing of a bundle's content: `wavserve.bundle` and `wavserve.models` define and check it.
 """
@@ -22,11 +22,12 @@ _ABSOLUTE_DIMS = "action indices that are never deltas or offsets (default: grip
 _MEMORY_THRESHOLD = "executed steps before a frame enters the memory (default: the configuration's, else 1)"
 _ROTATED = "cameras whose images were rotated by 180 degrees in training (default: none)"
 _LIMITS = "the action's limits: an object as action.limits of policy.json has it (default: no limits)"
+_NO_GOLDEN = "make no golden plan; real robots refuse such a bundle"
 _RESIZE = "filter for images of another size (default: exact, which refuses them)"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`wavserve bundle` and its three actions."""
+    """`wavserve bundle` and its actions."""
     bundle = commands.add_parser(
         "bundle", help="create, inspect or import a policy bundle", description="Work with policy bundles."
     )
@@ -34,6 +35,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_create(actions)
     _add_inspect(actions)
     _add_import(actions)
+    _add_golden(actions)
 
 
 def _add_create(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,6 +47,7 @@ def _add_create(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     create.add_argument("--preset", required=True, metavar="NAME", help="tiny, tiny-piper, libero or piper")
     create.add_argument("--out", type=Path, metavar="FOLDER", help=_OUT)
     create.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: %(default)s)")
+    create.add_argument("--no-golden", action="store_true", help=_NO_GOLDEN)
     create.set_defaults(run=_create)
 
 
@@ -88,7 +91,19 @@ def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     optional.add_argument("--rotated-cameras", type=_texts, metavar="N,N,...", help=_ROTATED)
     optional.add_argument("--limits", type=Path, metavar="JSON", help=_LIMITS)
+    optional.add_argument("--no-golden", dest="with_golden", action="store_false", help=_NO_GOLDEN)
     importing.set_defaults(run=_import)
+
+
+def _add_golden(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    golden = actions.add_parser(
+        "golden",
+        help="add the golden plan to a bundle that has none",
+        description="Plan an example observation by the reference path, and store it with its actions in the bundle. A "
+        "server takes no requests while its own plan differs.",
+    )
+    golden.add_argument("folder", type=Path, help="the bundle's folder")
+    golden.set_defaults(run=_golden)
 
 
 def _create(args: argparse.Namespace) -> int:
@@ -96,7 +111,8 @@ def _create(args: argparse.Namespace) -> int:
     from wavserve.models.weights import presets
 
     folder = args.out or load_from_process(None).settings.bundle.presets / args.preset
-    presets.create(args.preset, folder, args.seed, _progress_printer(f"making {folder}"))
+    progress = _progress_printer(f"making {folder}")
+    presets.create(args.preset, folder, args.seed, progress, with_golden=not args.no_golden)
     output.write(str(folder))
     return 0
 
@@ -105,6 +121,13 @@ def _inspect(args: argparse.Namespace) -> int:
     from wavserve.bundle import bundle
 
     output.write(output.as_json(bundle.inspect(args.folder)))
+    return 0
+
+
+def _golden(args: argparse.Namespace) -> int:
+    from wavserve.models.golden import add_golden
+
+    output.write(add_golden(args.folder).digest)
     return 0
 
 

@@ -170,7 +170,9 @@ ARENA_OWNER = next(verb.model for verb in VERBS.values() if verb.allocates)
 DESCRIBE = "describe"
 """The request that every hosted model answers besides its verbs: its identity and whether it works."""
 ABOUT = "about"
-"""The output of DESCRIBE: JSON bytes."""
+"""The output of DESCRIBE and of GOLDEN: JSON bytes, and safetensors bytes."""
+GOLDEN = "golden"
+"""The request for the golden plan that the policy's bundle has. ARENA_OWNER answers it."""
 
 
 def fingerprints(model: str) -> dict[str, str]:

@@ -48,7 +48,17 @@ class PolicyProtocol(Protocol):
     def digest(self) -> str: ...
 
     @property
+    def golden_digest(self) -> str:
+        """SHA-256 of the golden plan; empty: the policy has none."""
+        ...
+
+    @property
     def ready(self) -> bool: ...
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the plans of a device; None: nothing is known."""
+        ...
 
     def reserve(self, deadline: float | None, num_bytes: int) -> AbstractContextManager[Permit]:
         """Reserves a place for a request whose body is not read yet. `num_bytes`: of the body, as stated; 0: unknown.
@@ -190,7 +200,7 @@ class Frontend:
             rtc=spec.rtc,
             rtc_modes=spec.rtc_modes,
             max_trained_delay=spec.max_trained_delay,
-            golden_digest="",
+            golden_digest=self.policy.golden_digest,
         )
 
     async def receive(self, body: Awaitable[bytes], arrival: Arrival) -> bytes:
@@ -217,7 +227,7 @@ class Frontend:
     def check_ready(self) -> None:
         """Raises NotReady unless the policy accepts requests."""
         if not self.policy.ready:
-            raise NotReady(NOT_READY)
+            raise NotReady(self.policy.fault or NOT_READY)
 
     @contextmanager
     def _counting_late(self) -> Iterator[None]:

@@ -30,6 +30,8 @@ class Health(Enum):
     """its models are under repair"""
     WRONG_POLICY = "wrong_policy"
     """it serves another policy than this service"""
+    WRONG_PLAN = "wrong_plan"
+    """its plan for the golden observation is not the golden plan"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +52,19 @@ class Device:
     """A device; `plans` counts the plans that run on it.
 
     `health` is what its supervisor reports, and `generation` changes when one of its models is another process.
-    `warmed` is the generation of the last warm-up plan. A device that reports no generations is never cold.
+    `warmed` is the generation of the last warm-up plan. A device that reports no generations is never cold. `fault`
+    says what is wrong with the plans of generation `faulty`; None: nothing is.
     """
 
     batcher: Batcher
     planner: Planner
     perception: Perception
+    name: str = "the device"
     health: Callable[[], Health] = lambda: Health.UP
     generation: Callable[[], object] = lambda: None
     warmed: object = None
+    fault: str | None = None
+    faulty: object = None
     plans: int = 0
 
     @classmethod
@@ -81,8 +87,12 @@ class Device:
     @property
     def state(self) -> Health:
         """Whether the device takes plans."""
-        health = self.health()
-        return Health.COLD if health is Health.UP and self.generation() != self.warmed else health
+        if (health := self.health()) is not Health.UP:
+            return health
+        generation = self.generation()
+        if self.fault is not None and generation == self.faulty:
+            return Health.WRONG_PLAN
+        return Health.UP if generation == self.warmed else Health.COLD
 
     @property
     def load(self) -> tuple[float, int]:

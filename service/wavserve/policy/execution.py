@@ -82,10 +82,11 @@ class PlanExecutor:
         chunk = action_chunk(self.spec, session.id, resolved.request, actions, receipt, outcome.imagined)
         return replace(chunk, cut=cut, fresh_memory=session.memory is None), outcome
 
-    async def warm_up(self, device: Device, requests: Iterable[ResolvedRequest]) -> None:
-        """Executes plans without an answer, outside the device's schedule and without the gate."""
-        for resolved in requests:
-            await self._execute_on(device, resolved, Session.fresh(self.digest), Ticket())
+    async def warm_up(self, device: Device, requests: Iterable[ResolvedRequest]) -> list[Array]:
+        """Executes plans without a session, outside the device's schedule and without the gate. Returns the actions
+        `[T, A]` of each."""
+        fresh = Session.fresh(self.digest)
+        return [(await self._execute_on(device, resolved, fresh, Ticket())).actions for resolved in requests]
 
     async def _execute_on(self, device: Device, resolved: ResolvedRequest, session: Session, ticket: Ticket) -> Outcome:
         """One plan on a device, under a ticket."""

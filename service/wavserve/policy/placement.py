@@ -30,6 +30,11 @@ class Placement:
         states = [device.state for device in self.devices]
         return Health.UP in states and Health.WRONG_POLICY not in states
 
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the plans of a device that therefore gets none; None: nothing is known."""
+        return next((each.fault for each in self.devices if each.state is Health.WRONG_PLAN), None)
+
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Device]:
         """The device for one plan. Raises NotReady when none is healthy within `wait_s`, or at once when draining."""

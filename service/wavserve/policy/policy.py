@@ -41,6 +41,7 @@ from wavserve.policy.commits import advanced, commit, uninterrupted
 from wavserve.policy.epochs import Epochs, OpenedSession, check_epoch, next_epoch
 from wavserve.policy.execution import PlanExecutor
 from wavserve.policy.gate import Gate
+from wavserve.policy.golden import GoldenCheck
 from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_retry
 from wavserve.policy.placement import Placement
 from wavserve.policy.running import RunningPlans
@@ -71,6 +72,8 @@ class PolicyParts:
     version: str
     max_bytes: float = math.inf
     """bytes that requests under way hold; more are refused"""
+    golden: GoldenCheck | None = None
+    """a device that fails it gets no plans"""
     keep: Keep | None = None
     on_plan: Callable[[ActionChunk], None] = lambda chunk: None
     on_missed: Callable[[], None] = lambda: None
@@ -89,6 +92,7 @@ class Policy:
     def __init__(self, parts: PolicyParts) -> None:
         self.spec = parts.spec
         self.digest = parts.digest
+        self.golden_digest = "" if parts.golden is None else parts.golden.golden.digest
         self.warm = False
         self._parts = parts
         normaliser, gate = Normaliser(parts.spec), Gate(parts.spec, parts.on_broken)
@@ -104,6 +108,11 @@ class Policy:
     def ready(self) -> bool:
         """Whether plans are taken."""
         return self.warm and self._parts.placement.ready
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the plans of a device; None: nothing is known."""
+        return self._parts.placement.fault
 
     @property
     def plans_in_flight(self) -> int:
@@ -173,7 +182,8 @@ class Policy:
         return opened
 
     async def warm_up(self) -> None:
-        """Plans for real on every device that is up, so that the first robot finds all warm and timed.
+        """Plans for real on every device that is up, so that the first robot finds all warm and timed. A device whose
+        plan is not the golden one gets no plans.
 
         From then on until `drain` it does so on each device that comes up later. Raises what such a plan raises when it
         fails on every device.
@@ -202,7 +212,7 @@ class Policy:
         if self.ready:
             return
         if self.warm:
-            raise NotReady("the models are being repaired")
+            raise NotReady(self.fault or "the models are being repaired")
         draining = self._parts.placement.draining
         raise NotReady("the service is draining: use another server" if draining else "the service is starting")
 
@@ -232,9 +242,14 @@ class Policy:
         content, progress = digests.content_digest(request, inputs), Progress(self._parts.clock)
         return ResolvedRequest(request, config, seed, inputs, content, deadline, robot, permit or Permit(), progress)
 
-    async def _make_warm_up_plans(self, device: Device) -> None:
-        requests = warm_up_requests(self.spec, device.planner.forecast.max_slice)
-        await self._executor.warm_up(device, [self._resolve(request, math.inf) for request in requests])
+    async def _make_warm_up_plans(self, device: Device) -> str | None:
+        """Warms a device. Returns how its golden plan differs; None: not more than it may, or there is none."""
+        requests = [*warm_up_requests(self.spec, device.planner.forecast.max_slice)]
+        golden = self._parts.golden
+        if golden is not None:
+            requests.append(golden.request)  # the last: then it takes the paths that robots' plans take
+        plans = await self._executor.warm_up(device, [self._resolve(request, math.inf) for request in requests])
+        return None if golden is None else golden.difference(plans[-1])
 
     async def _run(self, in_flight: InFlightPlan) -> ActionChunk:
         resolved = in_flight.resolved

@@ -52,8 +52,8 @@ def warm_up_requests(spec: PolicySpec, max_slice: int) -> Iterator[PlanRequest]:
 class WarmUp:
     """Keeps the devices of a service warm."""
 
-    def __init__(self, placement: Placement, plan_on: Callable[[Device], Awaitable[None]]) -> None:
-        """`plan_on` makes the warm-up plans on a device."""
+    def __init__(self, placement: Placement, plan_on: Callable[[Device], Awaitable[str | None]]) -> None:
+        """`plan_on` makes the warm-up plans on a device, and returns what is wrong with them; None: nothing is."""
         self._placement = placement
         self._plan_on = plan_on
 
@@ -82,6 +82,8 @@ class WarmUp:
 
     async def _warm(self, device: Device) -> None:
         generation = device.generation()  # models that are replaced meanwhile leave the device cold
-        await self._plan_on(device)
-        device.warmed = generation
+        device.fault = await self._plan_on(device)
+        device.warmed = device.faulty = generation
+        if device.fault is not None:
+            log.error("%s gets no plans: %s", device.name, device.fault)
         self._placement.note_change()

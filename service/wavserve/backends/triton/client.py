@@ -33,7 +33,7 @@ from wavserve.core.errors import (
 )
 from wavserve.core.tensor_cache import Sender
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import ABOUT, DESCRIBE, VERBS, Verb, fingerprints
+from wavserve.core.verbs import ABOUT, ARENA_OWNER, DESCRIBE, GOLDEN, VERBS, Verb, fingerprints
 
 _CHANNEL = (
     ("grpc.max_send_message_length", -1),
@@ -62,6 +62,8 @@ class About:
     policy: dict[str, Any]
     arena: dict[str, int] | None
     """number of slots `used`, and of all `slots`; None unless the model owns the arena"""
+    golden_digest: str = ""
+    """of the golden plan that the bundle has; empty: none"""
     verbs: dict[str, str] = field(default_factory=dict)
     """fingerprints of the verbs it answers; empty in versions before this field"""
 
@@ -135,6 +137,11 @@ class TritonBackend:
             return About.read(json.loads(text))
         except (ValueError, TypeError) as error:
             raise BackendError(f"{model}: expected the description of a hosted model, got {text[:80]!r}") from error
+
+    async def golden(self, timeout_s: float) -> bytes:
+        """The policy's golden plan as safetensors. Raises BackendError when the bundle has none, and as `describe`."""
+        result = await self._infer(ARENA_OWNER, GOLDEN, {}, (ABOUT,), timeout_s)
+        return _outputs(result, (ABOUT,))[ABOUT].tobytes()
 
     async def load(self, model: str, timeout_s: float) -> None:
         """Loads a model, or reloads a loaded one. Raises the model's own error, or BackendError."""

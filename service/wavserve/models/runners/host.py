@@ -15,10 +15,11 @@ import torch
 
 from wavserve.bundle import bundle
 from wavserve.bundle.bundle import Bundle
+from wavserve.bundle.golden import Golden, pack
 from wavserve.core.errors import BackendError
 from wavserve.core.tensor_cache import Receiver
 from wavserve.core.types import Tensors
-from wavserve.core.verbs import ABOUT, ARENA_OWNER, DESCRIBE, VERBS, fingerprints
+from wavserve.core.verbs import ABOUT, ARENA_OWNER, DESCRIBE, GOLDEN, VERBS, fingerprints
 from wavserve.models.arena.arena import ArenaFinder, SlotShape
 from wavserve.models.arena.shared import ArenaConfig, AttachedArenas, SharedArena
 from wavserve.models.runners.calls import CancelCheck, Runner
@@ -35,6 +36,7 @@ class Host:
     facts: dict[str, Any]
     """the constant part of `describe`: model, digest, device, dtype, policy, verbs"""
     device: torch.device
+    golden: Golden | None
     arena: SharedArena | None
     """the arena that the video model owns; None in other models"""
     received: Receiver
@@ -43,6 +45,8 @@ class Host:
         """The outputs of one call. Raises TensorMiss, Cancelled, and the runner's errors."""
         if verb == DESCRIBE:
             return {ABOUT: np.frombuffer(json.dumps(self.about()).encode(), np.uint8)}
+        if verb == GOLDEN and self.model == ARENA_OWNER and self.golden is not None:
+            return {ABOUT: np.frombuffer(pack(self.golden), np.uint8)}
         if verb not in VERBS or VERBS[verb].model != self.model:
             raise BackendError(f"verb: expected one of model {self.model}, got {verb!r}")
         whole = self.received.unfold(inputs, VERBS[verb].cached)
@@ -79,6 +83,7 @@ def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
             "digest": bundle.digest(opened.folder),
             "device": device.type,
             "dtype": config.dtype,
+            "golden_digest": "" if opened.golden is None else opened.golden.digest,
             "policy": bundle.document(opened.spec),
             "verbs": fingerprints(model),
         }
@@ -86,4 +91,4 @@ def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
         if arena is not None:
             arena.close()
         raise
-    return Host(model, runner, facts, device, arena, Receiver())
+    return Host(model, runner, facts, device, opened.golden, arena, Receiver())

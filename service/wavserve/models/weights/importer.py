@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wavserve.bundle import bundle
 from wavserve.bundle.files import atomic_folder, files_below, refuse_pickles
+from wavserve.models.golden import add_golden
 from wavserve.models.weights import weights
 from wavserve.models.weights.checkpoint import FILE, INDEX, files
 from wavserve.models.weights.official import ImportOptions, read_spec
@@ -39,6 +40,8 @@ def import_policy(
         for part in encoders:
             for source in files_below(assets / part):
                 _copy(source, partial / part / source.relative_to(assets / part))
+        if options.with_golden:
+            add_golden(partial)
         bundle.load(partial)
     return bundle.load(out)
 

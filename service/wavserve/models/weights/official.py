@@ -71,6 +71,8 @@ class ImportOptions:
     """cameras whose images were rotated by 180 degrees in training"""
     limits: Path | None = None
     """JSON file with the action's kinematic limits; None: no limit is declared"""
+    with_golden: bool = True
+    """whether the bundle gets a golden plan"""
     max_instruction_bytes: int = 1024
     max_prompt_tokens: int = 128
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from wavserve.bundle import bundle
 from wavserve.bundle.files import atomic_folder
 from wavserve.core.errors import BundleError
+from wavserve.models.golden import add_golden
 from wavserve.models.weights import weights
 from wavserve.models.weights.preset_specs import PRESETS, Preset
 from wavserve.models.weights.standins import write_text_encoder, write_tokenizer, write_vae
@@ -25,15 +26,19 @@ _NOTES = (
 )
 
 
-def create(preset: str, folder: Path, seed: int = 0, progress: Progress | None = None) -> bundle.Bundle:
-    """Makes the bundle of a preset at `folder`. The same seed gives the same digest.
+def create(
+    preset: str, folder: Path, seed: int = 0, progress: Progress | None = None, with_golden: bool = True
+) -> bundle.Bundle:
+    """Makes the bundle of a preset at `folder`, with a golden plan. The same seed gives the same digest.
 
     `libero` and `piper` take a minute and 5 GB. Raises BundleError when the preset is unknown or `folder` exists.
     """
-    return make(find(preset), folder, seed, progress)
+    return make(find(preset), folder, seed, progress, with_golden)
 
 
-def make(preset: Preset, folder: Path, seed: int = 0, progress: Progress | None = None) -> bundle.Bundle:
+def make(
+    preset: Preset, folder: Path, seed: int = 0, progress: Progress | None = None, with_golden: bool = True
+) -> bundle.Bundle:
     """Like `create`, from a preset that is given. Raises BundleError when `folder` exists."""
     with atomic_folder(folder) as partial:
         for part in bundle.PARTS:
@@ -43,6 +48,8 @@ def make(preset: Preset, folder: Path, seed: int = 0, progress: Progress | None 
         write_tokenizer(partial / bundle.TOKENIZER)
         weights.save_random(preset.spec.model, partial / bundle.TRANSFORMER, seed, preset.dtype, progress)
         bundle.save_spec(partial, replace(preset.spec, notes=_NOTES.format(seed=seed)))
+        if with_golden:
+            add_golden(partial)
         bundle.load(partial)
     return bundle.load(folder)
 
