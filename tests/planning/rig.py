@@ -95,6 +95,7 @@ class RigOptions:
     store: Callable[[MemorySessions], SessionStore] = lambda sessions: sessions
     """wraps the store that the policy sees"""
     on_broken: Callable[[str, BrokenLimit], None] = lambda *_: None
+    on_unusual: Callable[[str], None] = lambda name: None
     spec: PolicySpec = field(default_factory=example_spec)
 
 
@@ -152,6 +153,7 @@ async def rigged(options: RigOptions) -> AsyncIterator[Rig]:
         max_bytes=options.max_bytes,
         keep=options.keep,
         on_broken=options.on_broken,
+        on_unusual=options.on_unusual,
         clock=options.clock,
         unix_clock=options.unix_clock,
     )

@@ -187,6 +187,7 @@ def _parts(
         on_missed=metrics.observe_missed,
         on_refused=metrics.observe_refused,
         on_broken=lambda outcome, broken: metrics.observe_gate(outcome, broken.limit, broken.name),
+        on_unusual=metrics.observe_unusual,
     )
 
 

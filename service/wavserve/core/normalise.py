@@ -92,6 +92,18 @@ def accepted_range(norm: NormSpec) -> tuple[_Wide, _Wide]:
     return offset - _MAX_DEVIATIONS * scale, offset + _MAX_DEVIATIONS * scale
 
 
+def usual_range(norm: NormSpec) -> tuple[_Wide, _Wide]:
+    """Lowest and highest value `[dim]` that resembles the training's, in declared units.
+
+    minmax: one span of q01 to q99 beyond either end. meanstd: six deviations from the mean.
+    """
+    low, high = np.array(norm.low, dtype=np.float64), np.array(norm.high, dtype=np.float64)
+    if norm.kind == "meanstd":
+        return low - 6 * high - _EPSILON, low + 6 * high + _EPSILON
+    span = high - low + _EPSILON
+    return low - span, high + span
+
+
 def action_range(norm: NormSpec) -> _Wide:
     """The span `[dim]` that a dimension's statistics cover, in declared units: q01 to q99, or four deviations."""
     low, high = np.array(norm.low, dtype=np.float64), np.array(norm.high, dtype=np.float64)

@@ -27,6 +27,7 @@ from wavserve.policy.imagined import imagine_frames
 from wavserve.policy.inflight import ResolvedRequest
 from wavserve.policy.placement import Placement
 from wavserve.policy.sessions import FrameMemory, Session
+from wavserve.policy.unusual import UsualStates
 from wavserve.policy.warm_start import continued
 from wavserve.scheduling.ledger import Ticket
 
@@ -58,6 +59,7 @@ class PlanExecutor:
     placement: Placement
     normaliser: Normaliser
     gate: Gate
+    usual: UsualStates
 
     async def execute(self, resolved: ResolvedRequest, session: Session) -> tuple[ActionChunk, Outcome]:
         """One plan. When its models go down it starts again from the beginning: same seed, same plan.
@@ -80,7 +82,8 @@ class PlanExecutor:
         receipt = self._receipt(resolved, outcome)
         actions, cut = self.gate.passed(outcome.actions, session.last, resolved.request)
         chunk = action_chunk(self.spec, session.id, resolved.request, actions, receipt, outcome.imagined)
-        return replace(chunk, cut=cut, fresh_memory=session.memory is None), outcome
+        warnings = (*chunk.warnings, *self.usual.warnings(resolved.request.state))
+        return replace(chunk, cut=cut, fresh_memory=session.memory is None, warnings=warnings), outcome
 
     async def warm_up(self, device: Device, requests: Iterable[ResolvedRequest]) -> list[Array]:
         """Executes plans without a session, outside the device's schedule and without the gate. Returns the actions

@@ -46,6 +46,7 @@ from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_re
 from wavserve.policy.placement import Placement
 from wavserve.policy.running import RunningPlans
 from wavserve.policy.sessions import CommitResult, Session, SessionStore
+from wavserve.policy.unusual import UsualStates
 from wavserve.policy.warm_up import WarmUp, warm_up_requests
 from wavserve.scheduling.permits import Permit, Permits
 
@@ -82,6 +83,8 @@ class PolicyParts:
     """called for every request that is refused because there is no place, no room or no time for its plan"""
     on_broken: Callable[[Literal["cut", "refused"], BrokenLimit], None] = lambda *_: None
     """called for every plan that breaks a limit of the policy, and whose chunk is cut or refused"""
+    on_unusual: Callable[[str], None] = lambda name: None
+    """called for every dimension of a state that is far outside its statistics, with its name"""
     clock: Clock = time.monotonic
     unix_clock: Clock = time.time
 
@@ -95,8 +98,15 @@ class Policy:
         self.golden_digest = "" if parts.golden is None else parts.golden.golden.digest
         self.warm = False
         self._parts = parts
-        normaliser, gate = Normaliser(parts.spec), Gate(parts.spec, parts.on_broken)
-        self._executor = PlanExecutor(parts.spec, parts.digest, parts.version, parts.placement, normaliser, gate)
+        self._executor = PlanExecutor(
+            parts.spec,
+            parts.digest,
+            parts.version,
+            parts.placement,
+            Normaliser(parts.spec),
+            Gate(parts.spec, parts.on_broken),
+            UsualStates(parts.spec.state, parts.on_unusual),
+        )
         self._warm_up = WarmUp(parts.placement, self._make_warm_up_plans)
         self._epochs = Epochs(parts.sessions, parts.digest, parts.unix_clock)
         self._keeping_warm: asyncio.Task[None] | None = None

@@ -66,6 +66,10 @@ class Metrics:
         """
         self._gated.labels(outcome, limit, dimension).inc()
 
+    def observe_unusual(self, dimension: str) -> None:
+        """A dimension of a planned state, by name, that is far outside the policy's statistics."""
+        self._unusual.labels(dimension).inc()
+
     def observe_stage(self, stage: str, seconds: float) -> None:
         """The time that one plan spent in a stage. The stages are the keys of a receipt's `stage_s`."""
         self._stage_seconds.labels(stage).observe(seconds)
@@ -130,6 +134,12 @@ class Metrics:
             "wavserve_gated_plans",
             "Plans that break a limit of the policy, by what became of the chunk.",
             ("outcome", "limit", "dimension"),
+            registry=self.registry,
+        )
+        self._unusual = Counter(
+            "wavserve_unusual_states",
+            "Planned states far outside the policy's statistics, by dimension.",
+            ("dimension",),
             registry=self.registry,
         )
         self._iterations = self._histogram("plan_iterations", "Planning iterations of a plan.", (), _ITERATIONS)
