@@ -259,9 +259,23 @@ def test_bundle_create_then_inspect(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["bundle", "create", "--preset=tiny", f"--out={folder}", "--seed=3"]) == 0
     assert capsys.readouterr().out.splitlines() == [str(folder)]
     assert main(["bundle", "inspect", str(folder)]) == 0
-    spec = json.loads(capsys.readouterr().out)["spec"]
-    assert spec["untrained"] is True
-    assert "seed 3" in spec["notes"]
+    told = json.loads(capsys.readouterr().out)
+    assert told["spec"]["untrained"] is True
+    assert "seed 3" in told["spec"]["notes"]
+    assert len(told["golden_digest"]) == 64
+
+
+def test_a_golden_plan_is_added_later_and_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tiny"
+    assert main(["bundle", "create", "--preset=tiny", f"--out={folder}", "--no-golden"]) == 0
+    assert main(["bundle", "inspect", str(folder)]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["golden_digest"] == ""
+    assert main(["bundle", "golden", str(folder)]) == 0
+    (digest,) = capsys.readouterr().out.split()
+    assert main(["bundle", "inspect", str(folder)]) == 0
+    assert json.loads(capsys.readouterr().out)["golden_digest"] == digest
+    assert main(["bundle", "golden", str(folder)]) == 1
+    assert "delete it first" in capsys.readouterr().err
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:

@@ -57,6 +57,13 @@ def test_a_plan_that_breaks_a_limit_is_counted_by_dimension_and_by_what_became_o
         assert sample(metrics, "wavserve_gated_plans_total", **labels) == count
 
 
+def test_a_state_far_from_the_trainings_is_counted_by_dimension() -> None:
+    metrics = Metrics()
+    metrics.observe_unusual("joint_2")
+    metrics.observe_unusual("joint_2")
+    assert sample(metrics, "wavserve_unusual_states_total", dimension="joint_2") == 2
+
+
 def test_a_call_is_counted_with_groups_rows_and_seconds_by_verb() -> None:
     metrics = Metrics()
     metrics.observe_call("score", 2, 10, 0.125)
