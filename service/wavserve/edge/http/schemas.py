@@ -291,7 +291,9 @@ class PolicyAnswer(Body):
     max_trained_delay: int = Field(
         description="Longest delay of `rtc_trained`, in steps. 0: the policy was not trained for it."
     )
-    golden_digest: str = Field(description="SHA-256 of the plan that the server checks before it is ready.")
+    golden_digest: str = Field(
+        description="SHA-256 of the plan that the server checks before it is ready. Empty: none."
+    )
 
 
 class PoliciesAnswer(Body):

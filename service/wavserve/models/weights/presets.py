@@ -31,7 +31,8 @@ def create(
 ) -> bundle.Bundle:
     """Makes the bundle of a preset at `folder`, with a golden plan. The same seed gives the same digest.
 
-    `libero` and `piper` take a minute and 5 GB. Raises BundleError when the preset is unknown or `folder` exists.
+    `libero` and `piper` take some minutes and 5 GB, and 10 GB of memory for the golden plan. Raises BundleError when
+    the preset is unknown or `folder` exists.
     """
     return make(find(preset), folder, seed, progress, with_golden)
 
