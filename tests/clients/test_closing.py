@@ -14,12 +14,15 @@ from tests.edge.served import Served
 from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.core.errors import ClientClosed
 
+WIRES = ("grpc", "http")
+
 Kind = type[BlockingRobot] | type[AwaitingRobot]
 
 
+@pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_call_after_the_end_is_refused(kind: Kind, served: Served) -> None:
-    robot = kind(served.address.grpc)
+def test_a_call_after_the_end_is_refused(kind: Kind, wire: str, served: Served) -> None:
+    robot = kind(getattr(served.address, wire))
     robot.reset("s")
     robot.close()
     robot.close()  # harmless
@@ -29,11 +32,12 @@ def test_a_call_after_the_end_is_refused(kind: Kind, served: Served) -> None:
     robot.end()
 
 
+@pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_call_under_way_ends_with_the_client(kind: Kind, served: Served) -> None:
+def test_a_call_under_way_ends_with_the_client(kind: Kind, wire: str, served: Served) -> None:
     started = threading.Event()
     served.policy.hold, served.policy.started = True, started.set
-    robot = kind(served.address.grpc)
+    robot = kind(getattr(served.address, wire))
     with ThreadPoolExecutor(1) as pool:
         planning = pool.submit(robot.plan, example_observation())
         assert started.wait(30)
@@ -43,10 +47,11 @@ def test_a_call_under_way_ends_with_the_client(kind: Kind, served: Served) -> No
     robot.end()
 
 
-async def test_a_cancelled_task_stays_cancelled(served: Served) -> None:
+@pytest.mark.parametrize("wire", WIRES)
+async def test_a_cancelled_task_stays_cancelled(wire: str, served: Served) -> None:
     started, cancelled = threading.Event(), threading.Event()
     served.policy.hold, served.policy.started, served.policy.cancelled = True, started.set, cancelled.set
-    async with AsyncPlanClient(served.address.grpc) as client:
+    async with AsyncPlanClient(getattr(served.address, wire)) as client:
         planning = asyncio.create_task(client.plan(example_observation()))
         assert await asyncio.to_thread(started.wait, 30)
         planning.cancel()

@@ -19,12 +19,13 @@ SOON_S = 5.0
 """Generous for a loaded machine. Without a timeout the call waits 15 to 20 s."""
 
 
+@pytest.mark.parametrize("scheme", ["", "http://"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_robot_with_a_deadline_does_not_wait_for_a_black_hole(
-    kind: type[BlockingRobot] | type[AwaitingRobot],
+    kind: type[BlockingRobot] | type[AwaitingRobot], scheme: str
 ) -> None:
     with black_hole() as address:
-        robot = kind(address)
+        robot = kind(f"{scheme}{address}")
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             robot.plan(example_observation(deadline_ms=200))
@@ -67,7 +68,7 @@ def test_a_call_may_take_its_deadline_and_half_a_second() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "target", ["http://127.0.0.1:8001", "127.0.0.1", "", ":8001", "::1:8001", "127.0.0.1:99999", "127.0.0.1:0"]
+    "target", ["ftp://127.0.0.1:8001", "127.0.0.1", "", ":8001", "::1:8001", "127.0.0.1:99999", "127.0.0.1:0"]
 )
 def test_a_target_that_is_no_address_is_refused(target: str, kind: type[BlockingRobot] | type[AwaitingRobot]) -> None:
     with pytest.raises(InvalidRequest, match="target: expected HOST:PORT"):

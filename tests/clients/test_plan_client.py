@@ -27,9 +27,15 @@ from wavserve.core.errors import (
 )
 
 
+@pytest.fixture(params=["grpc", "http"])
+def target(request: pytest.FixtureRequest, served: Served) -> str:
+    address: str = getattr(served.address, request.param)
+    return address
+
+
 @pytest.fixture
-def client(served: Served) -> Iterator[PlanClient]:
-    with PlanClient(served.address.grpc) as connected:
+def client(target: str) -> Iterator[PlanClient]:
+    with PlanClient(target) as connected:
         yield connected
 
 
@@ -106,8 +112,8 @@ def test_the_client_needs_the_base_install_only() -> None:
     assert run.stdout == ""
 
 
-async def test_the_async_client_returns_answers_and_raises_refusals(served: Served) -> None:
-    async with AsyncPlanClient(served.address.grpc) as client:
+async def test_the_async_client_returns_answers_and_raises_refusals(target: str, served: Served) -> None:
+    async with AsyncPlanClient(target) as client:
         chunk = await client.plan(example_observation(sequence=4, deadline_ms=60_000))
         assert (chunk.sequence, chunk.receipt.sequence) == (4, 4)
         served.policy.error = Overloaded("full", 0.25)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
-from wavserve.clients.async_robot_client import CLOSE_TIMEOUT_S, AsyncRobotClient
+from wavserve.clients.async_robot_client import AsyncRobotClient
 from wavserve.clients.latency import LatencyWindow
+from wavserve.clients.loop_thread import LoopThread
 from wavserve.clients.robot import Event, LinkState, RobotDescription, RobotObservation, RobotOptions
 from wavserve.core.control import ExecutionReport, Welcome
-from wavserve.core.errors import ClientClosed, WavserveError
-
-Answer = TypeVar("Answer")
+from wavserve.core.errors import WavserveError
 
 
 class RobotClient:
@@ -31,18 +28,16 @@ class RobotClient:
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """`on_event` is called on the network's thread for each event; `poll` then gives none."""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="wavserve-robot", daemon=True)
-        self._thread.start()
+        self._thread = LoopThread("wavserve-robot")
         try:
-            self._client = self._wait(_made(target, robot, options, on_event))
+            self._client = self._thread.run(_made(target, robot, options, on_event))
         except BaseException:
-            self._end()
+            self._thread.end(_nothing)
             raise
 
     def connect(self, timeout_s: float = 10.0) -> Welcome:
         """Opens the stream; see `AsyncRobotClient.connect`."""
-        return self._wait(self._client.connect(timeout_s))
+        return self._thread.run(self._client.connect(timeout_s))
 
     def observe(self, observation: RobotObservation) -> int | None:
         """Hands over an observation; see `AsyncRobotClient.observe`. The newest wins."""
@@ -77,9 +72,7 @@ class RobotClient:
 
     def close(self) -> None:
         """Ends the stream in order, within a few seconds. Harmless when called again."""
-        if not self._loop.is_closed():
-            self._wait(self._client.close())
-            self._end()
+        self._thread.end(self._client.close)
 
     def __enter__(self) -> Self:
         return self
@@ -87,20 +80,12 @@ class RobotClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _wait(self, work: Coroutine[Any, Any, Answer]) -> Answer:
-        if self._loop.is_closed():
-            work.close()
-            raise ClientClosed("this client is closed; make another one")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(CLOSE_TIMEOUT_S)
-        if not self._thread.is_alive():
-            self._loop.close()
-
 
 async def _made(
     target: str, robot: RobotDescription, options: RobotOptions | None, on_event: Callable[[Event], None] | None
 ) -> AsyncRobotClient:
     return AsyncRobotClient(target, robot, options, on_event)
+
+
+async def _nothing() -> None:
+    """There is nothing to end."""

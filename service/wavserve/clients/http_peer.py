@@ -1,0 +1,136 @@
+"""A server over HTTP: one pool of connections, awaited or from any thread. Knows no call by name."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from types import MappingProxyType
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from wavserve.clients.http_calls import HttpCall, read_answer, typed_error
+from wavserve.clients.loop_thread import LoopThread
+from wavserve.core.channels import MAX_BACKOFF_S, is_local
+from wavserve.core.errors import ClientClosed, DeadlineExceeded, InvalidAnswer, InvalidRequest, NotReady, shown
+
+Answer = TypeVar("Answer")
+
+MAX_CONNECTIONS = 100
+_URL = "http://HOST:PORT or https://HOST:PORT, without a path"
+_KEEPALIVE = MappingProxyType({"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 1})
+"""A dead link is found within 15 s. Names that this system does not have are left out."""
+
+
+def is_url(target: str) -> bool:
+    """Whether a target is for HTTP."""
+    return target.partition("://")[0] in ("http", "https") and "://" in target
+
+
+class AsyncHttpPeer:
+    """The connections to one server. Make it inside a running loop."""
+
+    def __init__(self, target: str, max_bytes: int, proxy: bool) -> None:
+        """Connects with the first call. Raises InvalidRequest for a target that is no URL of a server."""
+        self._target = _checked(target)
+        self._max_bytes = max_bytes
+        through_proxy = proxy and not is_local(urlsplit(target).netloc)
+        limits = httpx.Limits(max_connections=MAX_CONNECTIONS)
+        transport = httpx.AsyncHTTPTransport(limits=limits, socket_options=_socket_options())
+        self._client = httpx.AsyncClient(
+            base_url=self._target,
+            transport=None if through_proxy else transport,
+            trust_env=through_proxy,
+            timeout=httpx.Timeout(None, connect=MAX_BACKOFF_S),
+        )
+        self._closed = False
+        self._calls: set[asyncio.Task[tuple[int, bytes]]] = set()
+
+    async def call(self, call: HttpCall[Answer], timeout_s: float | None) -> Answer:
+        """One call. Raises the server's error, NotReady, DeadlineExceeded, InvalidAnswer and ClientClosed."""
+        if self._closed:
+            raise self._refusal()
+        exchange = asyncio.create_task(self._exchange(call))
+        self._calls.add(exchange)
+        try:
+            async with asyncio.timeout(call.timeout_s if timeout_s is None else timeout_s):
+                status, body = await exchange
+        except TimeoutError:
+            raise DeadlineExceeded(f"{self._target}: no answer in time") from None
+        except httpx.TransportError as error:
+            raise NotReady(f"{self._target}: {type(error).__name__}: {error}") from None
+        except asyncio.CancelledError:
+            if self._closed:
+                raise self._refusal() from None
+            raise
+        finally:
+            self._calls.discard(exchange)
+            exchange.cancel()
+        if not 200 <= status < 300:
+            raise typed_error(self._target, status, body)
+        return read_answer(call, body)
+
+    async def close(self) -> None:
+        """Ends the calls under way, and refuses later ones, with ClientClosed."""
+        self._closed = True
+        for exchange in self._calls:
+            exchange.cancel()
+        await self._client.aclose()
+
+    async def _exchange(self, call: HttpCall[Answer]) -> tuple[int, bytes]:
+        """Status and body."""
+        pieces, num_bytes = [], 0
+        request = {"files": call.files, "headers": dict(call.headers)}
+        async with self._client.stream(call.method, call.path, **request) as response:  # type: ignore[arg-type]
+            async for piece in response.aiter_bytes():
+                num_bytes += len(piece)
+                if num_bytes > self._max_bytes:
+                    raise InvalidAnswer(f"answer: expected at most {self._max_bytes} bytes, got more")
+                pieces.append(piece)
+        return response.status_code, b"".join(pieces)
+
+    def _refusal(self) -> ClientClosed:
+        return ClientClosed(f"{self._target}: this client is closed; make another one")
+
+
+class HttpPeer:
+    """The same from any thread: the connections are on a thread of their own, so that `close` ends every call."""
+
+    def __init__(self, target: str, max_bytes: int, proxy: bool) -> None:
+        """Raises InvalidRequest for a target that is no URL of a server."""
+        _checked(target)
+        self._thread = LoopThread("wavserve-http")
+        self._peer = self._thread.run(_made(target, max_bytes, proxy))
+
+    def call(self, call: HttpCall[Answer], timeout_s: float | None) -> Answer:
+        """As `AsyncHttpPeer.call`."""
+        return self._thread.run(self._peer.call(call, timeout_s))
+
+    def close(self) -> None:
+        """As `AsyncHttpPeer.close`. Harmless when called again."""
+        self._thread.end(self._peer.close)
+
+
+async def _made(target: str, max_bytes: int, proxy: bool) -> AsyncHttpPeer:
+    return AsyncHttpPeer(target, max_bytes, proxy)
+
+
+def _checked(target: str) -> str:
+    """The URL without a slash at its end."""
+    try:
+        url = urlsplit(target)
+        is_server = bool(url.hostname) and url.port != 0 and url.path in ("", "/")
+    except ValueError:
+        is_server = False
+    if not is_server or url.query or url.fragment or url.username is not None:
+        raise InvalidRequest("target", _URL, shown(target))
+    return target.rstrip("/")
+
+
+def _socket_options() -> list[tuple[int, int, int]]:
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    return options
