@@ -21,6 +21,14 @@ def write(text: str) -> None:
     print(text)
 
 
+def page(text: str) -> None:
+    """Shows a page in place of the last one on a terminal; elsewhere one page after another."""
+    if sys.stdout.isatty():
+        print(f"\x1b[H\x1b[2J{text}", flush=True)
+    else:
+        print(f"{text}\n", flush=True)
+
+
 def progress(text: str) -> None:
     """Writes a line about progress, which is never part of the result."""
     print(text, file=sys.stderr, flush=True)
