@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -314,6 +315,24 @@ def test_an_observation_that_cannot_be_encoded_is_an_error_of_it() -> None:
     rig.core.failed(waiting, ContractMismatch("images.wrist", "a", "b"))
     [event] = rig.events()
     assert (event.name, event.field, event.fatal) == ("contract-mismatch", "images.wrist", False)
+
+
+def test_the_program_knows_whether_the_latest_observation_has_an_answer() -> None:
+    rig = Rig()
+    answers: list[Callable[[], object]] = [
+        lambda: rig.answer(1),
+        lambda: rig.core.received(ObservationDropped(2, DropReason.TOO_OLD, 0, 1)),
+        lambda: rig.core.received(StreamError(name="not-ready", message="", sequence=3)),
+        lambda: rig.core.received(ResetAck(0, 2, 0)),
+        lambda: rig.core.ended(NotReady("cut")),
+    ]
+    rig.core.observe(observation_at(0))
+    for answer in answers:
+        rig.core.observe(observation_at(0))
+        rig.written()
+        assert rig.core.is_waiting
+        answer()
+        assert not rig.core.is_waiting
 
 
 def test_the_latency_is_from_capture_to_chunk() -> None:

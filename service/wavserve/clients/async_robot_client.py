@@ -120,6 +120,11 @@ class AsyncRobotClient:
         return self._core.link
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether the latest observation has no answer yet: no chunk, no drop and no error."""
+        return self._core.is_waiting
+
+    @property
     def latency(self) -> LatencyWindow:
         """How long it takes from an observation to its chunk."""
         return self._core.latency

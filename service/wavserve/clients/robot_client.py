@@ -61,6 +61,11 @@ class RobotClient:
         return self._client.link
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether the latest observation has no answer yet: no chunk, no drop and no error."""
+        return self._client.is_waiting
+
+    @property
     def latency(self) -> LatencyWindow:
         """How long it takes from an observation to its chunk."""
         return self._client.latency

@@ -92,6 +92,7 @@ class RobotCore:
         self._sent: dict[int, int] = {}  # sequence -> `executed_steps` of observations without an answer, oldest first
         self._accepted_at: int | None = None  # `executed_steps` of the latest observation that the memory has
         self._slot: Waiting | None = None
+        self._asked: int | None = None  # sequence of the latest observation, until it has an answer
         self._controls: deque[ClientMessage] = deque()
         self._pinged = False  # a ping waits to be written
         self._resetting = False
@@ -118,6 +119,7 @@ class RobotCore:
             sequence = self._next_sequence
             self._next_sequence += 1
             self._drop_slot(DropReason.SUPERSEDED, sequence)
+            self._asked = sequence
             self._slot = Waiting(sequence, self._epoch, observation, self._clock())
             return sequence
 
@@ -144,6 +146,12 @@ class RobotCore:
         """The oldest event that the program has not had; None: nothing happened."""
         with self._lock:
             return self._events.popleft() if self._events else None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the latest observation has no answer yet: no chunk, no drop and no error."""
+        with self._lock:
+            return self._asked is not None
 
     @property
     def link(self) -> LinkState:
@@ -189,9 +197,8 @@ class RobotCore:
                 case ActionChunk():
                     self._take_chunk(message)
                 case ObservationDropped():
-                    self._sent.pop(message.sequence, None)
                     self._leave_alone(message.retry_after_ms)
-                    self._events.append(message)
+                    self._drop(message)
                 case StreamError():
                     self._take_error(message)
                 case ResetAck():
@@ -247,7 +254,7 @@ class RobotCore:
         """The message of an observation; None when its epoch ended while it was encoded."""
         with self._lock:
             if waiting.epoch != self._epoch or self._resetting or self._welcome is None:
-                self._events.append(ObservationDropped(waiting.sequence, DropReason.RESET, epoch=waiting.epoch))
+                self._drop(ObservationDropped(waiting.sequence, DropReason.RESET, epoch=waiting.epoch))
                 return None
             seen, options = waiting.observation, self.options
             since = next(iter(self._sent.values()), self._accepted_at)  # the oldest without an answer is being planned
@@ -274,7 +281,7 @@ class RobotCore:
         if isinstance(error, InvalidRequest):
             refusal = replace(refusal, field=error.field, expected=error.expected, actual=error.actual)
         with self._lock:
-            self._sent.pop(waiting.sequence, None)
+            self._answered(waiting.sequence)
             self._events.append(refusal)
 
     @property
@@ -290,7 +297,7 @@ class RobotCore:
                 self._session_id = None  # a resumed session would keep the memory
             self._welcome, self._resetting, self._not_before = None, False, -math.inf
             self._controls.clear()
-            self._pinged = False
+            self._pinged, self._asked = False, None
             self._drop_slot(DropReason.RESET)
             if isinstance(error, _STOPPING) and not isinstance(error, UnknownSession):
                 self.stopped = error
@@ -307,10 +314,11 @@ class RobotCore:
 
     def _take_chunk(self, chunk: ActionChunk) -> None:
         if chunk.epoch != self._epoch or self._resetting:
-            self._events.append(ObservationDropped(chunk.sequence, DropReason.RESET, epoch=chunk.epoch))
+            self._drop(ObservationDropped(chunk.sequence, DropReason.RESET, epoch=chunk.epoch))
             return
         if chunk.sequence in self._sent:
             self._accepted_at = self._sent[chunk.sequence]
+        self._answered(chunk.sequence)
         self._sent = {sequence: at for sequence, at in self._sent.items() if sequence > chunk.sequence}
         latency_s = self._clock() - chunk.captured_mono_ns / 1e9
         if chunk.captured_mono_ns and latency_s >= 0:
@@ -319,7 +327,7 @@ class RobotCore:
 
     def _take_error(self, message: StreamError) -> None:
         if message.sequence is not None:
-            self._sent.pop(message.sequence, None)
+            self._answered(message.sequence)
         self._leave_alone(message.retry_after_ms)
         self._events.append(message)
         if message.fatal:
@@ -335,6 +343,7 @@ class RobotCore:
         self._next_sequence = max(self._next_sequence, next_sequence)
         self._sent.clear()
         self._drop_slot(DropReason.RESET)
+        self._asked = None
 
     def _accepted_before(self, next_sequence: int) -> int | None:
         """`executed_steps` of the latest observation that the server committed, as its next sequence number tells."""
@@ -343,8 +352,17 @@ class RobotCore:
 
     def _drop_slot(self, reason: DropReason, by_sequence: int = 0) -> None:
         if self._slot is not None:
-            self._events.append(ObservationDropped(self._slot.sequence, reason, by_sequence, self._slot.epoch))
+            self._drop(ObservationDropped(self._slot.sequence, reason, by_sequence, self._slot.epoch))
             self._slot = None
+
+    def _drop(self, dropped: ObservationDropped) -> None:
+        self._answered(dropped.sequence)
+        self._events.append(dropped)
+
+    def _answered(self, sequence: int) -> None:
+        self._sent.pop(sequence, None)
+        if sequence == self._asked:
+            self._asked = None
 
 
 def _rtc(seen: RobotObservation, wish: RtcRequest | None) -> RtcRequest | None:
