@@ -247,7 +247,9 @@ def test_a_stream_that_another_one_took_over_is_not_taken_back(served: Gateway, 
     """Two clients would otherwise take the session from each other without end."""
     taken = StreamError(name="stale-epoch", message="x", field="epoch", expected="2", actual="1", fatal=True)
     served.stream.send(taken)
-    assert isinstance(next_event(robot, Stopped).error, StaleEpoch)
+    assert isinstance(next_event(robot, LinkDown).error, StaleEpoch)
+    assert next_event(robot, Welcome).session_id == "session-2"
+    assert served.stream.hello.resume_session_id is None
 
 
 def test_a_drained_server_is_left_and_its_successor_resumed(served: Gateway, robot: RobotClient) -> None:

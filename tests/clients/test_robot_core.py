@@ -263,7 +263,7 @@ def test_pauses_grow_and_begin_anew_after_a_stream_that_lived() -> None:
         (WavserveError("x"), False),
         (UnknownSession("session_id", "a session", "s"), False),
         (ContractMismatch("embodiment", "a", "b"), True),
-        (StaleEpoch("epoch", 2, 1), True),
+        (StaleEpoch("epoch", 2, 1), False),
         (SequenceConflict("sequence", 2, 1), True),
         (InvalidAnswer("x"), True),
     ],
@@ -273,6 +273,8 @@ def test_an_error_that_needs_a_decision_stops_the_client(error: WavserveError, s
     assert (rig.core.ended(error) is None) == stops
     assert (rig.core.stopped is error) == stops
     assert [type(event) for event in rig.events()] == [Stopped if stops else LinkDown]
+    resumes = rig.core.hello(POLICY).resume_session_id
+    assert resumes == (None if isinstance(error, StaleEpoch | UnknownSession) else "s")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from tests.planning.rig import RigOptions, example_request, rigged
 from wavserve.clients.async_robot_client import AsyncRobotClient
 from wavserve.clients.player import ActionPlayer
 from wavserve.clients.player_config import PlayerConfig
-from wavserve.clients.robot import CameraDescription, Event, RobotDescription, RobotObservation, RobotOptions, Stopped
+from wavserve.clients.robot import CameraDescription, Event, LinkDown, RobotDescription, RobotObservation, RobotOptions
 from wavserve.core.control import ExecutionReport, GoAway, ObservationDropped, ResetAck, StreamError, Welcome
 from wavserve.core.errors import RobotBusy, StaleEpoch
 from wavserve.core.messages import ActionChunk
@@ -185,5 +185,7 @@ async def test_the_session_of_a_stream_that_still_lives_is_taken_over(service: S
         async with service.client(resume_session_id=welcome.session_id) as (_, others):
             assert (await the_next(others, Welcome)).epoch == 2
             assert (await the_next(events, StreamError)).fatal
-            assert isinstance((await the_next(events, Stopped)).error, StaleEpoch)
+            assert isinstance((await the_next(events, LinkDown)).error, StaleEpoch)
+            assert isinstance((await the_next(events, LinkDown)).error, RobotBusy)
             assert client.observe(service.observation(0)) is None
+        assert (await the_next(events, Welcome)).session_id != welcome.session_id

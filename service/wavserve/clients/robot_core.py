@@ -38,6 +38,7 @@ from wavserve.core.control import (
 from wavserve.core.errors import (
     InvalidAnswer,
     InvalidRequest,
+    StaleEpoch,
     UnknownSession,
     Unsupported,
     WavserveError,
@@ -52,7 +53,9 @@ MAX_EVENTS = 256
 _MAX_REPORTS = 16
 """Reports that wait while nothing can be written."""
 _STOPPING = (InvalidRequest, InvalidAnswer, Unsupported)
-"""Errors that another attempt does not mend."""
+"""Errors that another attempt does not mend, except those of a lost session."""
+_LOST_SESSION = (StaleEpoch, UnknownSession)
+"""Another stream has the session, it was reset, or it expired. The next stream opens a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,13 +296,13 @@ class RobotCore:
         """Notes that the stream ended or an attempt failed. The seconds until the next attempt; None: none follows."""
         with self._lock:
             lived_s = self._clock() - self._welcomed_at if self._welcome is not None else 0.0
-            if self._resetting or isinstance(error, UnknownSession):
+            if self._resetting or isinstance(error, _LOST_SESSION):
                 self._session_id = None  # a resumed session would keep the memory
             self._welcome, self._resetting, self._not_before = None, False, -math.inf
             self._controls.clear()
             self._pinged, self._asked = False, None
             self._drop_slot(DropReason.RESET)
-            if isinstance(error, _STOPPING) and not isinstance(error, UnknownSession):
+            if isinstance(error, _STOPPING) and not isinstance(error, _LOST_SESSION):
                 self.stopped = error
                 self._events.append(Stopped(error))
                 return None

@@ -1,0 +1,68 @@
+"""The Python examples of docs/api.md run as they are written, against a gateway of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.clients.test_robot_service import Service
+from tests.edge.fakes import RecordingPolicy, example_limits, example_spec
+from tests.edge.robots import serving
+from tests.planning.rig import RigOptions, rigged
+from wavserve.system.telemetry import Metrics
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def example_with(text: str) -> str:
+    [program] = [each for each in EXAMPLES if text in each]
+    return program
+
+
+def test_pictures_as_arrays_are_planned_over_http() -> None:
+    policy = RecordingPolicy(spec=example_spec("area"))
+    with serving(policy, example_limits(), Metrics()) as address:
+        ran = run(example_with("encode_images").replace("http://127.0.0.1:8000", address.http))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("session-of-the-fake [[")
+    [request] = policy.requests
+    assert {name: pixels.shape for name, pixels in request.images.items()} == {
+        "agentview": (128, 128, 3),
+        "wrist": (128, 128, 3),
+    }
+
+
+async def test_a_robot_moves_by_the_example_of_the_stream() -> None:
+    async with rigged(RigOptions()) as rig:
+        service = Service(rig.policy)
+        await service.start()
+        camera = rig.policy.spec.cameras[0]
+        program = example_with("RobotClient(SERVER, robot)")
+        for old, new in (
+            ("127.0.0.1:8001", f"127.0.0.1:{service.port}"),
+            ("(480, 640, 3)", f"({camera.height}, {camera.width}, 3)"),
+            ("range(100)", "range(30)"),
+        ):
+            assert old in program
+            program = program.replace(old, new)
+        ran = await asyncio.to_thread(run, f"{program}\nprint(player.executed_steps, command.action)")
+        await service.rpc.stop(None)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    executed, _, action = ran.stdout.partition(" ")
+    assert int(executed) > 10
+    assert action.startswith("[")
