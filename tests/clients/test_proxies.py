@@ -78,6 +78,20 @@ def test_a_channel_to_this_machine_ignores_proxies(program: str, asked_for: str)
         assert proxy.connections == []
 
 
+@pytest.mark.parametrize("program", [BLOCKING, AWAITING], ids=["blocking", "awaiting"])
+@pytest.mark.parametrize("asked_for", ["False", "True"])
+def test_a_plan_client_over_http_uses_a_proxy_only_when_asked_for(program: str, asked_for: str, served: Served) -> None:
+    """And never to this machine."""
+    program = program.replace("PROXY", asked_for)
+    with closing() as proxy:
+        done = run_behind(proxy.address, program, served.address.http)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert proxy.connections == []
+        done = run_behind(proxy.address, program, "http://robot.invalid:8000")
+        assert "NotReady" in done.stderr
+        assert bool(proxy.connections) == (asked_for == "True")
+
+
 @pytest.mark.parametrize("program", [BLOCKING, AWAITING, TRITON], ids=["blocking", "awaiting", "triton"])
 @pytest.mark.parametrize(("asked_for", "used"), [("False", False), ("True", True)])
 def test_a_channel_to_another_machine_uses_a_proxy_only_when_asked_for(

@@ -11,13 +11,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from wavserve.clients.latency import LatencyWindow
 from wavserve.clients.robot import Event, LinkDown, LinkState, RobotDescription, RobotObservation, RobotOptions, Stopped
 from wavserve.clients.robot_contract import check_policy, hello
+from wavserve.clients.robot_observations import Observations, Waiting
 from wavserve.core.control import (
     Bye,
     ClientMessage,
@@ -58,17 +59,6 @@ _LOST_SESSION = (StaleEpoch, UnknownSession)
 """Another stream has the session, it was reset, or it expired. The next stream opens a new one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An observation in the slot, or being encoded."""
-
-    sequence: int
-    epoch: int
-    observation: RobotObservation
-    arrived_at: float
-    """on the core's clock"""
-
-
 class RobotCore:
     """The state of a robot's client. Everything that happens becomes an event, in order."""
 
@@ -90,12 +80,8 @@ class RobotCore:
         self._welcome: Welcome | None = None  # of the open stream
         self._session_id: str | None = options.resume_session_id or None
         self._epoch = 0
-        self._next_sequence = 0
         self._instruction = ""
-        self._sent: dict[int, int] = {}  # sequence -> `executed_steps` of observations without an answer, oldest first
-        self._accepted_at: int | None = None  # `executed_steps` of the latest observation that the memory has
-        self._slot: Waiting | None = None
-        self._asked: int | None = None  # sequence of the latest observation, until it has an answer
+        self._observations = Observations()
         self._controls: deque[ClientMessage] = deque()
         self._pinged = False  # a ping waits to be written
         self._resetting = False
@@ -119,11 +105,9 @@ class RobotCore:
         with self._lock:
             if self._welcome is None or self._draining or self._resetting:
                 return None
-            sequence = self._next_sequence
-            self._next_sequence += 1
-            self._drop_slot(DropReason.SUPERSEDED, sequence)
-            self._asked = sequence
-            self._slot = Waiting(sequence, self._epoch, observation, self._clock())
+            sequence, older = self._observations.put(observation, self._epoch, self._clock())
+            if older is not None:
+                self._drop(older.dropped(DropReason.SUPERSEDED, sequence))
             return sequence
 
     def report(self, report: ExecutionReport) -> None:
@@ -154,7 +138,7 @@ class RobotCore:
     def is_waiting(self) -> bool:
         """Whether the latest observation has no answer yet: no chunk, no drop and no error."""
         with self._lock:
-            return self._asked is not None
+            return self._observations.asked is not None
 
     @property
     def link(self) -> LinkState:
@@ -181,7 +165,10 @@ class RobotCore:
         with self._lock:
             check_policy(message.policy, self.robot, self._digest)
             self._digest = message.policy.digest
-            self._accepted_at = self._accepted_before(message.next_sequence) if message.resumed else None
+            if message.resumed:
+                self._observations.resumed(message.next_sequence)
+            else:
+                self._observations.forgotten()
             self._welcome, self._session_id = message, message.session_id
             self._draining, self._welcomed_at = False, self._clock()
             self._begin_epoch(message.epoch, message.next_sequence)
@@ -205,7 +192,7 @@ class RobotCore:
                 case StreamError():
                     self._take_error(message)
                 case ResetAck():
-                    self._accepted_at = None
+                    self._observations.forgotten()
                     self._begin_epoch(message.epoch, message.next_sequence)
                     self._events.append(message)
                 case GoAway():
@@ -243,25 +230,22 @@ class RobotCore:
     def take(self) -> Waiting | None:
         """The observation to encode and write next. One whose deadline has passed in the slot is dropped."""
         with self._lock:
-            waiting, now = self._slot, self._clock()
+            waiting, now = self._observations.slot, self._clock()
             if waiting is None or now < self._not_before:
                 return None
             deadline_ms = self.options.deadline_ms
             if deadline_ms is not None and (now - waiting.arrived_at) * 1e3 > deadline_ms:
                 self._drop_slot(DropReason.TOO_OLD)
                 return None
-            self._slot = None
-            return waiting
+            return self._observations.clear_slot()
 
     def encoded(self, waiting: Waiting, images: tuple[EncodedImage, ...]) -> ControlObservation | None:
         """The message of an observation; None when its epoch ended while it was encoded."""
         with self._lock:
             if waiting.epoch != self._epoch or self._resetting or self._welcome is None:
-                self._drop(ObservationDropped(waiting.sequence, DropReason.RESET, epoch=waiting.epoch))
+                self._drop(waiting.dropped(DropReason.RESET))
                 return None
             seen, options = waiting.observation, self.options
-            since = next(iter(self._sent.values()), self._accepted_at)  # the oldest without an answer is being planned
-            self._sent[waiting.sequence] = seen.executed_steps
             self._instruction = seen.instruction or self._instruction
             return ControlObservation(
                 images=images,
@@ -270,7 +254,7 @@ class RobotCore:
                 sequence=waiting.sequence,
                 epoch=waiting.epoch,
                 control_step=seen.control_step,
-                executed_steps=0 if since is None else max(seen.executed_steps - since, 0),
+                executed_steps=self._observations.sent(waiting),
                 options=options.planner,
                 deadline_ms=options.deadline_ms,
                 rtc=_rtc(seen, options.rtc),
@@ -284,7 +268,7 @@ class RobotCore:
         if isinstance(error, InvalidRequest):
             refusal = replace(refusal, field=error.field, expected=error.expected, actual=error.actual)
         with self._lock:
-            self._answered(waiting.sequence)
+            self._observations.answered(waiting.sequence)
             self._events.append(refusal)
 
     @property
@@ -300,7 +284,7 @@ class RobotCore:
                 self._session_id = None  # a resumed session would keep the memory
             self._welcome, self._resetting, self._not_before = None, False, -math.inf
             self._controls.clear()
-            self._pinged, self._asked = False, None
+            self._pinged, self._observations.asked = False, None
             self._drop_slot(DropReason.RESET)
             if isinstance(error, _STOPPING) and not isinstance(error, _LOST_SESSION):
                 self.stopped = error
@@ -319,10 +303,7 @@ class RobotCore:
         if chunk.epoch != self._epoch or self._resetting:
             self._drop(ObservationDropped(chunk.sequence, DropReason.RESET, epoch=chunk.epoch))
             return
-        if chunk.sequence in self._sent:
-            self._accepted_at = self._sent[chunk.sequence]
-        self._answered(chunk.sequence)
-        self._sent = {sequence: at for sequence, at in self._sent.items() if sequence > chunk.sequence}
+        self._observations.accepted(chunk.sequence)
         latency_s = self._clock() - chunk.captured_mono_ns / 1e9
         if chunk.captured_mono_ns and latency_s >= 0:
             self.latency.add(latency_s)
@@ -330,7 +311,7 @@ class RobotCore:
 
     def _take_error(self, message: StreamError) -> None:
         if message.sequence is not None:
-            self._answered(message.sequence)
+            self._observations.answered(message.sequence)
         self._leave_alone(message.retry_after_ms)
         self._events.append(message)
         if message.fatal:
@@ -343,29 +324,17 @@ class RobotCore:
 
     def _begin_epoch(self, epoch: int, next_sequence: int) -> None:
         self._epoch, self._resetting = epoch, False
-        self._next_sequence = max(self._next_sequence, next_sequence)
-        self._sent.clear()
         self._drop_slot(DropReason.RESET)
-        self._asked = None
+        self._observations.begin_epoch(next_sequence)
 
-    def _accepted_before(self, next_sequence: int) -> int | None:
-        """`executed_steps` of the latest observation that the server committed, as its next sequence number tells."""
-        committed = [at for sequence, at in self._sent.items() if sequence < next_sequence]
-        return committed[-1] if committed else self._accepted_at
-
-    def _drop_slot(self, reason: DropReason, by_sequence: int = 0) -> None:
-        if self._slot is not None:
-            self._drop(ObservationDropped(self._slot.sequence, reason, by_sequence, self._slot.epoch))
-            self._slot = None
+    def _drop_slot(self, reason: DropReason) -> None:
+        waiting = self._observations.clear_slot()
+        if waiting is not None:
+            self._drop(waiting.dropped(reason))
 
     def _drop(self, dropped: ObservationDropped) -> None:
-        self._answered(dropped.sequence)
+        self._observations.answered(dropped.sequence)
         self._events.append(dropped)
-
-    def _answered(self, sequence: int) -> None:
-        self._sent.pop(sequence, None)
-        if sequence == self._asked:
-            self._asked = None
 
 
 def _rtc(seen: RobotObservation, wish: RtcRequest | None) -> RtcRequest | None:

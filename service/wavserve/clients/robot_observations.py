@@ -1,0 +1,87 @@
+"""The observations of a robot's stream: the newest one in the slot, those that were sent, and what was executed since.
+
+Knows no link. It is not thread-safe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wavserve.clients.robot import RobotObservation
+from wavserve.core.control import DropReason, ObservationDropped
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An observation in the slot, or being encoded."""
+
+    sequence: int
+    epoch: int
+    observation: RobotObservation
+    arrived_at: float
+    """on the core's clock"""
+
+    def dropped(self, reason: DropReason, by_sequence: int = 0) -> ObservationDropped:
+        return ObservationDropped(self.sequence, reason, by_sequence, self.epoch)
+
+
+class Observations:
+    """Numbers observations and counts what was executed since the one that the server's memory has."""
+
+    def __init__(self) -> None:
+        self.slot: Waiting | None = None
+        self.asked: int | None = None
+        """sequence of the latest observation, until it has an answer"""
+        self._next_sequence = 0
+        self._sent: dict[int, int] = {}  # sequence -> `executed_steps` of those without an answer, oldest first
+        self._accepted_at: int | None = None  # `executed_steps` of the latest one that the memory has
+
+    def put(self, observation: RobotObservation, epoch: int, now: float) -> tuple[int, Waiting | None]:
+        """Puts the newest observation into the slot. Returns its sequence number, and the one that gives way."""
+        older, sequence = self.slot, self._next_sequence
+        self._next_sequence += 1
+        self.asked = sequence
+        self.slot = Waiting(sequence, epoch, observation, now)
+        return sequence, older
+
+    def clear_slot(self) -> Waiting | None:
+        """Takes the waiting observation out."""
+        waiting, self.slot = self.slot, None
+        return waiting
+
+    def sent(self, waiting: Waiting) -> int:
+        """Notes that an observation is written. Returns the steps executed since the previous accepted one.
+
+        Of those without an answer the oldest is being planned, and counts as accepted.
+        """
+        total = waiting.observation.executed_steps
+        since = next(iter(self._sent.values()), self._accepted_at)
+        self._sent[waiting.sequence] = total
+        return 0 if since is None else max(total - since, 0)
+
+    def answered(self, sequence: int) -> None:
+        """An observation got its answer."""
+        self._sent.pop(sequence, None)
+        if sequence == self.asked:
+            self.asked = None
+
+    def accepted(self, sequence: int) -> None:
+        """An observation got a chunk: the memory has it."""
+        self._accepted_at = self._sent.get(sequence, self._accepted_at)
+        self.answered(sequence)
+        self._sent = {each: at for each, at in self._sent.items() if each > sequence}
+
+    def resumed(self, next_sequence: int) -> None:
+        """The memory goes on. The server's next sequence number tells which observations it has."""
+        for each in [each for each in self._sent if each < next_sequence]:
+            self.accepted(each)
+
+    def forgotten(self) -> None:
+        """The memory is fresh: no observation is in it."""
+        self._accepted_at = None
+
+    def begin_epoch(self, next_sequence: int) -> None:
+        """No observation of before gets an answer any more."""
+        self._next_sequence = max(self._next_sequence, next_sequence)
+        self._sent.clear()
+        self.asked = None
