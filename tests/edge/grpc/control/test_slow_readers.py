@@ -6,11 +6,13 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
 from tests.edge.fakes import RecordingPolicy, example_chunk_of, example_limits, example_observation
 from tests.edge.grpc.control.links import Gate, Link, serving_policy
+from tests.edge.robots import facts_of
 from wavserve.core.control import Ping, Pong
 from wavserve.core.errors import Overloaded
 from wavserve.core.messages import ActionChunk
@@ -78,15 +80,14 @@ async def test_small_messages_do_not_pile_up_either() -> None:
 
 
 class LongPlans(RecordingPolicy):
-    """Its chunks are so long that no buffer between server and robot takes two."""
+    """Its chunks are as long as a message may be, so that the buffers between server and robot take few."""
 
     async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> ActionChunk:
         chunk = await super().plan(request, deadline, permit)
-        return replace(chunk, actions=np.ones((1_000_000, 7), np.float32))
+        return replace(chunk, actions=np.ones((140_000, 7), np.float32))
 
 
 async def test_a_robot_that_does_not_read_is_cut_off() -> None:
-    """Only the server's side of the stream is looked at: the robot reads nothing."""
     policy = LongPlans()
     async with serving_policy(policy, Gate(), example_limits()) as server:
         link = server.link()
@@ -98,6 +99,16 @@ async def test_a_robot_that_does_not_read_is_cut_off() -> None:
         await server.until(lambda: server.counted("control_streams_ended_total", outcome="overloaded") == 1)
         assert len(policy.requests) < 12
         assert (await server.link().open()).session_id  # its id is free
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await read_chunks(link)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert facts_of(caught.value)["type"] == "overloaded"
+
+
+async def read_chunks(link: Link) -> None:
+    """Reads what waits, until the stream ends with an error."""
+    while True:
+        await link.receive(ActionChunk)
 
 
 async def test_a_flood_of_pings_of_a_robot_that_does_not_read_ends_its_stream() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.clock import yield_to_loop
 from tests.edge.grpc.control.links import Link, Server
 from tests.planning.rig import example_request
 from wavserve.core.control import (
@@ -178,6 +179,20 @@ async def test_a_client_that_goes_away_cancels_its_plan(server: Server) -> None:
     again = server.link()
     welcome = await again.open(resume_session_id=link.welcome.session_id)  # type: ignore[union-attr]
     assert (welcome.resumed, welcome.next_sequence) == (True, 0)
+
+
+async def test_links_that_break_at_any_moment_are_no_internal_errors(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    for turns in range(24):
+        link = server.link(f"arm-{turns}")
+        await link.send(link.hello, *(Ping(number) for number in range(turns % 3)), link.observation(0))
+        await yield_to_loop(turns * 5)
+        await link.hang_up()
+    await server.until(lambda: len(server.robots) == 0)
+    await server.until(lambda: server.counted("control_streams_ended_total", outcome="cancelled") > 0)
+    assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
+    await server.link().open()
 
 
 async def test_a_client_that_sends_no_more_gets_what_is_under_way(server: Server) -> None:
