@@ -123,6 +123,8 @@ class FakeBackend:
         status = self._status(handles)
         features = self._read(self._slot_features, handles) + self._read(self._slot_values, handles)
         actions = np.tanh(draws * 0.1 + inputs["history"][:, None] + features[:, :1, None] * 0.1)
+        if "left_over" in inputs:
+            _pull(actions, inputs)
         self.book.release(handles, ArenaRole.ACTION)
         return {"actions": actions.astype(np.float32), "status": status}
 
@@ -146,3 +148,12 @@ class FakeBackend:
 
     def _read(self, table: dict[int, float], handles: NDArray[Any]) -> NDArray[np.float64]:
         return np.array([[table.get(int(slot), 0.0) for slot, _ in group] for group in handles])
+
+
+def _pull(actions: NDArray[Any], inputs: Tensors) -> None:
+    """Moves actions to the left-over where it has weight, all the way where the weight is 1."""
+    left_over = inputs["left_over"]
+    steps = np.arange(left_over.shape[1])
+    weights = inputs["weights"] if "weights" in inputs else (steps < inputs["num_frozen"]).astype(np.float32)
+    own = actions[..., : left_over.shape[2]]
+    own += (left_over - own) * weights[..., None]

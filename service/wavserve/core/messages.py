@@ -90,6 +90,8 @@ class ActionChunk:
     """the step at which the server cut the chunk, because it breaks a limit of the policy; None: the chunk is whole"""
     fresh_memory: bool = False
     """whether the plan saw no earlier frame of this session"""
+    frozen_prefix_steps: int = 0
+    """first actions that equal those of the request's left-over, bit for bit"""
     captured_mono_ns: int = 0
     """capture time of the oldest image, as the robot sent it; 0: none was given"""
     server_recv_ns: int = 0

@@ -61,6 +61,31 @@ class Normaliser:
         values = output[:, : self._action.vector.dim].astype(np.float64)
         return self._commands(values, self._checked(state)).astype(np.float32)
 
+    def outputs(self, commands: Array, state: Array) -> Array:
+        """The inverse of `actions`: commands `[n, A]` in declared units -> model output `[n, A]`, seen from `state`.
+
+        Raises InvalidRequest for field `rtc.prev_chunk_left_over` when a command is far outside the statistics.
+        """
+        values = self._outputs(commands.astype(np.float64), self._checked(state))
+        for step, dim in np.argwhere(np.abs(values) > _MAX_DEVIATIONS)[:1]:
+            field, expected = f"rtc.prev_chunk_left_over[{step}][{dim}]", "a command within reach of the statistics"
+            raise InvalidRequest(field, expected, commands[step, dim])
+        return values.astype(np.float32)
+
+    def _outputs(self, commands: _Wide, state: _Wide) -> _Wide:
+        moving = self._moving
+        match self._action.kind:
+            case "absolute":
+                return self._normalise(commands)
+            case "delta":
+                before = np.concatenate([state[None, moving], commands[:-1, moving]])
+                commands[:, moving] -= before
+                return self._normalise(commands)
+            case "relative":
+                values = self._normalise(commands)
+                values[:, moving] -= self._normalise_state(state)[moving]
+                return values
+
     def _commands(self, values: _Wide, state: _Wide) -> _Wide:
         moving = self._moving
         match self._action.kind:
@@ -76,6 +101,9 @@ class Normaliser:
 
     def _denormalise(self, values: _Wide) -> _Wide:
         return values * self._scale + self._offset
+
+    def _normalise(self, commands: _Wide) -> _Wide:
+        return (commands - self._offset) / self._scale
 
     def _normalise_state(self, state: _Wide) -> _Wide:
         return (state - self._state_offset) / self._state_scale

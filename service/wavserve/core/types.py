@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wavserve.core.rtc import RtcRequest
+from wavserve.core.rtc import AppliedRtc, RtcRequest
 from wavserve.core.spec import PlannerConfig
 
 Array = NDArray[np.float32]
@@ -183,6 +183,11 @@ class Receipt:
     """seconds by stage, with the whole plan as `total`; stages overlap, so their sum may exceed `total`"""
     value_estimate: float | None
     digests: Mapping[str, str]
-    """sha256 of each camera's image, the state, the instruction and the frame memory that the plan used"""
+    """sha256 of each camera's image, the state, the instruction, the left-over and the frame memory of the plan"""
     version: str
     """version of wavserve"""
+    rtc: AppliedRtc | None = None
+    """real-time chunking as applied; None: off"""
+    seam_jump: float | None = None
+    """largest difference of chunk and left-over at step `inference_delay`, in fractions of the action's range; None
+    where the left-over has no such step"""

@@ -148,7 +148,13 @@ VERBS: dict[str, Verb] = {
             "noise_key": ("int64", "2"),
             "noise_name": ("int64", "2"),
         },
-        {"noise": ("float32", "T Caction")},
+        {
+            "noise": ("float32", "T Caction"),
+            "left_over": ("float32", "T A"),
+            "weights": ("float32", "T"),
+            "max_weight": ("float32", "1"),
+            "num_frozen": ("int64", "1"),
+        },
         {"actions": ("float32", "T Caction"), **_STATUS},
         ("flow_steps",),
         steps_param="flow_steps",
@@ -159,6 +165,8 @@ VERBS: dict[str, Verb] = {
 
 `value_features` runs the value expert once at the noisiest timestep and leaves its features in the slot for `decode`.
 `release` frees slots that no later call reads. The arena's owner answers it, because slots do not outlive their owner.
+`decode` with `left_over` continues a chunk: by guidance with `weights` and `max_weight`, or with the first `num_frozen`
+steps as a clean prefix (`core/rtc`).
 `noise_name` is `(iteration, sample)`. `noise`, where given, replaces the named draw (parity tests)."""
 
 MODELS = tuple(dict.fromkeys(verb.model for verb in VERBS.values()))

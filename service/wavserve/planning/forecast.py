@@ -30,16 +30,16 @@ class Forecast:
         kinds = _imagine(config), _score(config)
         return min(self.costs.rows_within(kind, self.call_s, self.max_slice) for kind in kinds)
 
-    def floor(self, config: PlannerConfig, imagine_chunks: int) -> Work:
+    def floor(self, config: PlannerConfig, imagine_chunks: int, guided: bool = False) -> Work:
         """A plan without iterations: image encoding, the decode, and imagined frames.
 
         The instruction is not counted: its embedding is nearly always cached.
         """
-        return self._work(CallKind("encode_images"), 1) + self.final(config, imagine_chunks)
+        return self._work(CallKind("encode_images"), 1) + self.final(config, imagine_chunks, guided)
 
-    def least_s(self, config: PlannerConfig, imagine_chunks: int) -> float:
+    def least_s(self, config: PlannerConfig, imagine_chunks: int, guided: bool = False) -> float:
         """Device seconds of `floor` with every call at its lowest cost so far."""
-        kinds = [CallKind("encode_images"), *_final(config, imagine_chunks)]
+        kinds = [CallKind("encode_images"), *_final(config, imagine_chunks, guided)]
         return sum(self.costs.least_seconds(kind, 1) for kind in kinds)
 
     def iteration(self, config: PlannerConfig) -> Work:
@@ -51,9 +51,9 @@ class Forecast:
         work = self._slice(config, size) * whole + (self._slice(config, rest) if rest else Work())
         return replace(work, wall_s=work.wall_s / min(self.slices_in_flight, whole + bool(rest)))
 
-    def final(self, config: PlannerConfig, imagine_chunks: int) -> Work:
-        """The last draw, its decoding into actions, and the imagined frames."""
-        return sum((self._work(kind, 1) for kind in _final(config, imagine_chunks)), start=Work())
+    def final(self, config: PlannerConfig, imagine_chunks: int, guided: bool = False) -> Work:
+        """The last draw, its decoding into actions (`guided`: by a left-over), and the imagined frames."""
+        return sum((self._work(kind, 1) for kind in _final(config, imagine_chunks, guided)), start=Work())
 
     def _slice(self, config: PlannerConfig, rows: int) -> Work:
         return self._work(_imagine(config), rows) + self._work(_score(config), rows)
@@ -62,8 +62,8 @@ class Forecast:
         return Work(self.costs.seconds(kind, rows), self.costs.wall_s(kind))
 
 
-def _final(config: PlannerConfig, imagine_chunks: int) -> list[CallKind]:
-    decode = [_imagine(config), CallKind("value_features"), CallKind("decode", config.num_flow_steps)]
+def _final(config: PlannerConfig, imagine_chunks: int, guided: bool) -> list[CallKind]:
+    decode = [_imagine(config), CallKind("value_features"), CallKind("decode", config.num_flow_steps, guided=guided)]
     estimate = [_score(config)] if config.estimate_value else []
     frames = [CallKind("denoise", config.num_flow_steps), CallKind("decode_video"), CallKind("encode_images")]
     return decode + estimate + imagine_chunks * frames

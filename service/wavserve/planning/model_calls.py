@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from wavserve.core.errors import StaleHandle, TextMiss
 from wavserve.core.noise import FINAL, Stream
+from wavserve.core.rtc import Continuation
 from wavserve.core.spec import PlannerConfig, PolicySpec
 from wavserve.core.types import Array, Gaussian, Handles, Tensors, TextEmbedding
 from wavserve.planning.proposal import NoiseSource, Proposal
@@ -44,8 +45,15 @@ class PlanJob:
     """where planning begins; None: the standard Gaussians"""
     imagine_chunks: int = 0
     """chunks of imagined frames that are asked for once the plan is made"""
+    continuation: Continuation | None = None
+    """what the decode continues; None: nothing"""
     ticket: Ticket = field(default_factory=Ticket)
     progress: Progress = field(default_factory=Progress)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the decode is guided, which costs more."""
+        return self.continuation is not None and self.continuation.guided
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,4 +175,12 @@ class ModelCalls:
         if job.noise.explicit:
             shape = (self.spec.chunk, self.spec.model.action.in_channels)
             tensors["noise"] = job.noise.draw(Stream.ACTION, FINAL, [0], shape)[0]
-        return tensors
+        return tensors | ({} if job.continuation is None else _continuation_tensors(job.continuation))
+
+
+def _continuation_tensors(continuation: Continuation) -> dict[str, NDArray[Any]]:
+    """The optional inputs of `decode`: those of a guided decode, or those of one with a clean prefix."""
+    if continuation.guided:
+        max_weight = np.array([continuation.max_weight], np.float32)
+        return {"left_over": continuation.left_over, "weights": continuation.weights, "max_weight": max_weight}
+    return {"left_over": continuation.left_over, "num_frozen": np.array([continuation.num_frozen], np.int64)}

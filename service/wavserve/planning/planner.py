@@ -20,6 +20,7 @@ from wavserve.planning.gather import gather
 from wavserve.planning.model_calls import ModelCalls, PlanJob
 from wavserve.planning.proposal import CONTROL_MODES, Proposal, snr, value_rows
 from wavserve.scheduling.admission import Admission, Demand
+from wavserve.scheduling.ledger import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +57,21 @@ class Planner:
         """Where a plan starts unless it continues another."""
         return Proposal.standard(self.calls.video_shape, self.calls.value_shape, config)
 
-    def demand(self, robot: str, config: PlannerConfig, imagine_chunks: int) -> Demand:
-        """The cost of a plan, from its frames to its last imagined frame."""
-        floor = self.forecast.floor(config, imagine_chunks)
+    def demand(self, robot: str, config: PlannerConfig, imagine_chunks: int, guided: bool = False) -> Demand:
+        """The cost of a plan, from its frames to its last imagined frame. `guided`: its decode is guided."""
+        floor = self.forecast.floor(config, imagine_chunks, guided)
         whole = floor + self.forecast.iteration(config) * config.num_iterations
-        return Demand(robot, floor, whole, self.forecast.least_s(config, imagine_chunks))
+        return Demand(robot, floor, whole, self.forecast.least_s(config, imagine_chunks, guided))
 
     def _may_iterate(self, job: PlanJob, iteration: int) -> bool:
         """Asks admission for one more iteration; the work after it is needed in any case."""
-        work, rest = self.forecast.iteration(job.config), self.forecast.final(job.config, job.imagine_chunks)
+        work, rest = self.forecast.iteration(job.config), self._final(job)
         if not job.ticket.bounded:  # it gets every iteration
             rest += work * (job.config.num_iterations - iteration - 1)
         return self.admission.grant(job.ticket, work, rest)
+
+    def _final(self, job: PlanJob) -> Work:
+        return self.forecast.final(job.config, job.imagine_chunks, job.guided)
 
     async def _explore(self, job: PlanJob, proposal: Proposal, iteration: int) -> Array | None:
         """Value tokens `[N, M, T]` of every sample, as computed on each video sample; None for control modes."""
@@ -98,7 +102,7 @@ class Planner:
 
     async def _decode(self, job: PlanJob, proposal: Proposal) -> tuple[Array, float | None]:
         """The action chunk of one last draw, and its value estimate when the request asks for it."""
-        self.admission.begin_final(job.ticket, self.forecast.final(job.config, job.imagine_chunks))
+        self.admission.begin_final(job.ticket, self._final(job))
 
         async def act(handles: Handles) -> tuple[Array, float | None]:
             # before `decode`, which frees the slot

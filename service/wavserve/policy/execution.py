@@ -82,8 +82,14 @@ class PlanExecutor:
         receipt = self._receipt(resolved, outcome)
         actions, cut = self.gate.passed(outcome.actions, session.last, resolved.request)
         chunk = action_chunk(self.spec, session.id, resolved.request, actions, receipt, outcome.imagined)
-        warnings = (*chunk.warnings, *self.usual.warnings(resolved.request.state))
-        return replace(chunk, cut=cut, fresh_memory=session.memory is None, warnings=warnings), outcome
+        answer = replace(
+            chunk,
+            cut=cut,
+            fresh_memory=session.memory is None,
+            warnings=(*chunk.warnings, *self.usual.warnings(resolved.request.state)),
+            frozen_prefix_steps=min(resolved.left_over.num_frozen, len(actions)),
+        )
+        return answer, outcome
 
     async def warm_up(self, device: Device, requests: Iterable[ResolvedRequest]) -> list[Array]:
         """Executes plans without a session, outside the device's schedule and without the gate. Returns the actions
@@ -106,11 +112,12 @@ class PlanExecutor:
             noise=NamedNoise((resolved.seed, request.sequence)),
             start=start,
             imagine_chunks=request.imagine_chunks,
+            continuation=resolved.left_over.continuation,
             ticket=ticket,
             progress=resolved.progress,
         )
         plan = await planner.plan(job)
-        actions = self.normaliser.actions(plan.actions, request.state)
+        actions = resolved.left_over.continued(plan.actions, self.normaliser, request.state)
         imagined = await imagine_frames(planner.calls, device.perception, job, plan) if job.imagine_chunks else {}
         return Outcome(actions, plan, memory, await hashing, start is not None, imagined)
 
@@ -118,7 +125,8 @@ class PlanExecutor:
     def _registered(self, device: Device, resolved: ResolvedRequest) -> Iterator[Ticket]:
         """The plan's place in the device's schedule, for as long as it runs there."""
         admission = device.planner.admission
-        demand = device.planner.demand(resolved.robot, resolved.config, resolved.request.imagine_chunks)
+        imagine_chunks, guided = resolved.request.imagine_chunks, resolved.left_over.guided
+        demand = device.planner.demand(resolved.robot, resolved.config, imagine_chunks, guided)
         enter = admission.register if resolved.progress.admitted else admission.admit
         ticket = enter(demand, resolved.deadline)
         resolved.progress.admitted = True
@@ -151,7 +159,7 @@ class PlanExecutor:
         return text, session.memory.observe(latents, request.executed_steps, threshold)
 
     def _receipt(self, resolved: ResolvedRequest, outcome: Outcome) -> Receipt:
-        plan = outcome.plan
+        plan, left_over = outcome.plan, resolved.left_over
         return Receipt(
             policy=self.spec.name,
             policy_digest=self.digest,
@@ -169,6 +177,8 @@ class PlanExecutor:
             value_estimate=plan.value_estimate,
             digests={**resolved.inputs, "memory": outcome.memory_digest},
             version=self.version,
+            rtc=None if left_over.settings.mode == "off" else left_over.settings,
+            seam_jump=left_over.seam_jump(outcome.actions, self.spec),
         )
 
 

@@ -14,6 +14,7 @@ from wavserve.core.messages import ActionChunk
 from wavserve.core.spec import PlannerConfig
 from wavserve.core.types import DeadlineResult, PlanRequest, Stop
 from wavserve.planning.timings import Progress
+from wavserve.policy.left_over import LeftOver
 from wavserve.policy.sessions import Session
 from wavserve.scheduling.permits import Permit
 
@@ -25,8 +26,9 @@ class ResolvedRequest:
     request: PlanRequest
     config: PlannerConfig
     seed: int
+    left_over: LeftOver
     inputs: dict[str, str]
-    """digests of images, state and instruction"""
+    """digests of images, state, instruction and left-over"""
     content: str
     """digest of everything that makes two requests the same"""
     deadline: float

@@ -43,6 +43,7 @@ from wavserve.policy.execution import PlanExecutor
 from wavserve.policy.gate import Gate
 from wavserve.policy.golden import GoldenCheck
 from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_retry
+from wavserve.policy.left_over import LeftOver
 from wavserve.policy.placement import Placement
 from wavserve.policy.running import RunningPlans
 from wavserve.policy.sessions import CommitResult, Session, SessionStore
@@ -247,10 +248,12 @@ class Policy:
         if request.policy not in (None, self.spec.name):
             raise UnknownPolicy("policy", self.spec.name, shown(request.policy))
         config = merge_options(self.spec.planner, self.spec.bounds, dict(request.options))
+        left_over = LeftOver.of(request, self.spec, self._executor.normaliser)
         inputs = digests.input_digests(request)
         seed = secrets.randbits(53) if request.seed is None else request.seed
         content, progress = digests.content_digest(request, inputs), Progress(self._parts.clock)
-        return ResolvedRequest(request, config, seed, inputs, content, deadline, robot, permit or Permit(), progress)
+        place = permit or Permit()
+        return ResolvedRequest(request, config, seed, left_over, inputs, content, deadline, robot, place, progress)
 
     async def _make_warm_up_plans(self, device: Device) -> str | None:
         """Warms a device. Returns how its golden plan differs; None: not more than it may, or there is none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from safetensors.numpy import save_file
 
 from wavserve.core.errors import BundleError, SettingsError
 from wavserve.core.messages import ActionChunk
+from wavserve.core.rtc import RtcRequest
 from wavserve.core.types import Array, Gaussian, PlanRequest
+from wavserve.policy.digests import rtc_facts
 from wavserve.policy.sessions import FrameMemory, LastPlan, Session
 
 FORMAT = "wavserve-record-2"
-_NOT_FACTS = ("images", "image_digests", "state", "epoch")  # tensors of their own, and what a replay has anew
+_NOT_FACTS = ("images", "image_digests", "state", "rtc", "epoch")  # tensors of their own, and what a replay has anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,16 @@ def save(path: Path, request: PlanRequest, before: Session, chunk: ActionChunk, 
     tensors |= {"state": request.state, "actions": chunk.actions}
     if before.memory is not None:
         tensors["memory"] = before.memory.frames
+    if (rtc := request.rtc) is not None:
+        tensors["left_over"] = rtc.prev_chunk_left_over
     receipt, last = chunk.receipt, before.last
     if last is not None:
         tensors |= {"last.video": last.video.mean, "last.value": last.value.mean}
         tensors |= {} if last.actions is None else {"last.actions": last.actions}
     facts = {
         "format": FORMAT,
-        "request": {name: value for name, value in asdict(request).items() if name not in _NOT_FACTS},
+        "request": {each.name: getattr(request, each.name) for each in fields(request) if each.name not in _NOT_FACTS},
+        "rtc": None if rtc is None else rtc_facts(rtc),
         "memory_steps": 0 if before.memory is None else before.memory.steps,
         "last": None if last is None else {"instruction": last.instruction, "control_step": last.control_step},
         "policy_digest": receipt.policy_digest,
@@ -109,5 +114,7 @@ def _last(facts: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Last
 
 def _request(facts: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> PlanRequest:
     images = {name.removeprefix("images."): image for name, image in tensors.items() if name.startswith("images.")}
-    request = PlanRequest(images=images, state=tensors["state"], **facts["request"])
+    stated = facts.get("rtc")  # an older record has none
+    rtc = None if stated is None else RtcRequest(**stated, prev_chunk_left_over=tensors["left_over"])
+    request = PlanRequest(images=images, state=tensors["state"], rtc=rtc, **facts["request"])
     return replace(request, seed=facts["seed"], options=facts["config"])

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import numpy as np
 
 from wavserve.core.normalise import accepted_range
+from wavserve.core.rtc import RtcRequest
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import PlanRequest
 from wavserve.planning.device import Device, Health
@@ -28,7 +29,8 @@ RETRY_S = 1.0
 def warm_up_requests(spec: PolicySpec, max_slice: int) -> Iterator[PlanRequest]:
     """Requests within the policy's bounds, with black frames and the mean state.
 
-    They make every call of a plan, with iterations where the bounds allow any, and have one slice of samples.
+    They make every call of a plan, with iterations where the bounds allow any, and have one slice of samples. The last
+    two have a guided decode.
     """
     bounds = spec.bounds
     iterations = min(1, bounds.max_iterations) if bounds.max_video_samples > 1 else 0
@@ -44,9 +46,12 @@ def warm_up_requests(spec: PolicySpec, max_slice: int) -> Iterator[PlanRequest]:
         options["num_value_samples"] = 2
     images = {c.name: np.zeros((c.height, c.width, 3), np.uint8) for c in spec.cameras}
     state = np.mean(accepted_range(spec.state.norm), axis=0).astype(np.float32)
-    for num_iterations in (iterations, iterations, 0):
+    # guided with weight 0: it costs what guidance costs, and the left-over does not matter
+    left_over = np.zeros((1, spec.action.vector.dim), np.float32)
+    guided = RtcRequest(mode="rtc_guided", max_guidance_weight=0.0, execution_horizon=1, prev_chunk_left_over=left_over)
+    for num_iterations, rtc in ((iterations, None), (iterations, None), (0, None), (0, guided), (0, guided)):
         merged = {**options, "num_iterations": num_iterations}
-        yield PlanRequest(images=images, state=state, instruction="a", seed=0, options=merged)
+        yield PlanRequest(images=images, state=state, instruction="a", seed=0, options=merged, rtc=rtc)
 
 
 class WarmUp:

@@ -25,6 +25,8 @@ FIRST_DEVIATION = 0.25
 """Mean deviation, as a share of the estimate, before anything is known of it."""
 OUTLIER = 4.0
 """A call counts as at most this many times its estimate: one slow call is no trend, several are."""
+GUIDED_WORK = 3
+"""Work of a guided step over that of a plain one, until calls were measured: forward, and backward to the input."""
 HALF_LIFE_S = 2.0
 """How fast an estimate falls back to the lowest one while nothing is measured.
 
@@ -33,16 +35,18 @@ Without this, an estimate from a slow moment could refuse every plan and would n
 
 @dataclass(frozen=True, slots=True)
 class CallKind:
-    """Calls whose times are comparable: same verb, same number of steps, same value samples `M` of a row."""
+    """Calls whose times are comparable: same verb, steps and value samples `M` of a row, guided or not."""
 
     verb: str
     steps: int = 1
     value_samples: int = 1
+    guided: bool = False
+    """whether a left-over guides the flow, which needs derivatives of the model"""
 
     @property
     def work(self) -> int:
         """Work of one row, relative to other kinds of the same verb."""
-        return self.steps * self.value_samples
+        return self.steps * self.value_samples * (GUIDED_WORK if self.guided else 1)
 
 
 @dataclass(slots=True)

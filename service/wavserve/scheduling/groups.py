@@ -55,7 +55,8 @@ class SampleGroup:
     def kind(self) -> CallKind:
         steps = self.params.get(self.verb_info.steps_param, 1)
         names = self.tensors.get("noise_name")
-        return CallKind(self.verb, steps, names.shape[1] if names is not None and names.ndim == 3 else 1)
+        value_samples = names.shape[1] if names is not None and names.ndim == 3 else 1
+        return CallKind(self.verb, steps, value_samples, guided="weights" in self.tensors)
 
     @property
     def dispatch_order(self) -> tuple[bool, Rank, bool, int]:

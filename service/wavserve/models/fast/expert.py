@@ -20,6 +20,7 @@ from wavserve.models.fast.fused import BlockFunction, KeyValue, block, key_value
 from wavserve.models.fast.graphs import Capture, Contexts, Graphs
 from wavserve.models.networks import flow
 from wavserve.models.networks.expert import ExpertDiT
+from wavserve.models.networks.guidance import Prefix
 from wavserve.models.networks.layers import Block
 from wavserve.models.networks.maths import token_rotary
 
@@ -90,17 +91,19 @@ class FastExpert(ABC):
         contexts: Contexts,
         history: Tensor | None = None,
         sink: Callable[[Tensor], None] | None = None,
+        is_clean: Tensor | None = None,
     ) -> Tensor:
         """Velocity of `samples [R, M, T, C]` at noise level `sigma`, on the keys and values `contexts`.
 
         `history [R, C]` becomes the first token, with timestep 0. `sink` is called with `x [(R M), T(+1), A]` after
-        each block.
+        each block. `is_clean [(R M), T(+1)]`: tokens with timestep 0; None: only the history token.
         """
         tokens = samples.to(self._dtype)
         if history is not None:
             first = history.to(self._dtype)[:, None, None].expand(-1, samples.shape[1], 1, -1)
             tokens = torch.cat([first, tokens], dim=2)
-        temb, embedded = self._times(sigma, history is not None)
+        times = self._times(sigma, history is not None) if is_clean is None else modulation(self._dit, sigma, is_clean)
+        temb, embedded = times
         x = self._dit.proj_in(tokens.flatten(0, 1))
         if self._graphs is not None and sink is None:
             self._graphs(x, temb, contexts)
@@ -122,10 +125,15 @@ class FastExpert(ABC):
 
     def _embed_times(self, sigma: float, history: bool) -> tuple[Tensor, Tensor]:
         """Modulation `[S, 6, A]` and the samples' head embedding `[A]`. S is 1, or T + 1 with a history token."""
-        timestep = torch.tensor([sigma, 0.0], device=self._rotary.device) * flow.TIMESTEPS
-        temb, embedded = self._dit.time_embed(timestep)
-        modulation = temb[[1] + [0] * self._length] if history else temb[:1]
-        return rearrange(modulation, "s (t a) -> s t a", t=6), embedded[0]
+        is_clean = torch.tensor([True] + [False] * self._length if history else [False])
+        return modulation(self._dit, sigma, is_clean)
+
+
+def modulation(dit: ExpertDiT, sigma: float, is_clean: Tensor) -> tuple[Tensor, Tensor]:
+    """Modulation `[..., 6, A]` and the samples' head embedding `[A]`. Tokens with `is_clean [...]` have timestep 0."""
+    timestep = torch.tensor([sigma, 0.0], device=dit.scale_shift_table.device) * flow.TIMESTEPS
+    temb, embedded = dit.time_embed(timestep)
+    return rearrange(temb, "s (t a) -> s t a", t=6)[is_clean.long()], embedded[0]
 
 
 class FastValue(FastExpert):
@@ -188,6 +196,28 @@ class FastAction(FastExpert):
         """
         contexts = [video_kv] if value_kv is None else [video_kv, value_kv]
         return self._velocity(samples.unsqueeze(1), sigma, contexts, history).squeeze(1)
+
+    def integrate_after(
+        self,
+        prefix: Prefix,
+        noise: Tensor,
+        history: Tensor,
+        contexts: tuple[Sequence[KeyValue], Sequence[KeyValue]],
+        num_steps: int,
+        on_step: flow.OnStep | None = None,
+    ) -> Tensor:
+        """Actions `[R, T, C]` that continue a clean prefix, integrated from `noise [R, T, C]` (arXiv 2512.05964).
+
+        `contexts`: the keys and values of the video features and of the value features.
+        """
+        first = torch.ones_like(prefix.is_frozen[:, :1])  # the history token
+        is_clean = torch.cat([first, prefix.is_frozen], dim=1)
+
+        def velocity(x: Tensor, sigma: float) -> Tensor:
+            samples = prefix.put_into(x).unsqueeze(1)
+            return self._velocity(samples, sigma, contexts, history, is_clean=is_clean).squeeze(1)
+
+        return prefix.put_into(flow.integrate(velocity, noise, num_steps, on_step))
 
     def integrate(
         self,

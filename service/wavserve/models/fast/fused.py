@@ -81,6 +81,18 @@ def block(
     updated.addcmul_(_feed_forward(layer.ff, n), _from(gate2, first))
 
 
+def differentiable_block(layer: Block, x: Tensor, temb: Tensor, rotary: Tensor, contexts: Sequence[KeyValue]) -> Tensor:
+    """`block` on `x [B, L, D]` with all tokens, out of place: autograd needs every intermediate value unchanged."""
+    shift1, scale1, gate1, shift2, scale2, gate2 = (layer.scale_shift_table + temb).unbind(-2)
+    n = torch.addcmul(shift1, F.rms_norm(x, x.shape[-1:], eps=layer.eps), 1 + scale1)
+    x = torch.addcmul(x, _self_attention(layer.attn1, n, rotary, joint=True, first=0), gate1)
+    layers = [each for each in (layer.attn2, layer.attn3) if each is not None]
+    for update in [_cross_attention(each, x, context) for each, context in zip(layers, contexts, strict=True)]:
+        x = x + update
+    n = torch.addcmul(shift2, F.rms_norm(x, x.shape[-1:], eps=layer.eps), 1 + scale2)
+    return torch.addcmul(x, _feed_forward(layer.ff, n), gate2)
+
+
 def key_value(layer: Attention, tokens: Tensor) -> KeyValue:
     """Keys and values of context `tokens [R, L, C]`. They depend on nothing else, so they can be computed once."""
     key, value = layer.norm_k(layer.to_k(tokens)), layer.to_v(tokens)
@@ -160,10 +172,10 @@ def apply_rotary(x: Tensor, rotary: Tensor) -> Tensor:
     May overwrite `x`.
     """
     pairs = x.float().view(*x.shape[:-1], -1, 2)
-    if not torch.compiler.is_compiling():
+    if not (torch.compiler.is_compiling() or x.requires_grad):
         torch.view_as_complex(pairs).mul_(torch.view_as_complex(rotary))
         return pairs.view(x.shape).to(x.dtype)
-    # the compiler does not fuse complex numbers
+    # the compiler does not fuse complex numbers, and autograd needs `x` unchanged
     first, second, cos, sin = pairs[..., 0], pairs[..., 1], rotary[..., 0], rotary[..., 1]
     rotated = torch.stack((first * cos - second * sin, first * sin + second * cos), -1)
     return rotated.flatten(-2).to(x.dtype)

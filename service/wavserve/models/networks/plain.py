@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wavserve.core.spec import LatentSpec, ModelConfig, PlannerConfig
 from wavserve.models.networks import flow
+from wavserve.models.networks.guidance import Guidance, Prefix, guided
 from wavserve.models.networks.layers import Context
 from wavserve.models.networks.maths import pack, unpack, video_rotary
 from wavserve.models.networks.video import VideoOutput
@@ -135,16 +136,25 @@ class Plain:
         noise: Tensor,
         num_steps: int,
         on_step: Callable[[Tensor], None] | None = None,
+        continued: Guidance | Prefix | None = None,
     ) -> Tensor:
-        """Actions `[R, T, C]`, integrated from `noise` on fixed `(video features, value features)`."""
+        """Actions `[R, T, C]`, integrated from `noise` on fixed `(video features, value features)`.
+
+        `continued`: the left-over that guides them, or the clean prefix that they continue.
+        """
         history = scene.history.expand(len(noise), 1, -1)
 
         def velocity(x: Tensor, sigma: float) -> Tensor:
             timestep = torch.full(x.shape[:2], sigma * flow.TIMESTEPS, device=x.device)
+            if isinstance(continued, Prefix):
+                x, timestep = continued.put_into(x), timestep.masked_fill(continued.is_frozen, 0.0)
             out: Tensor = self.models.action(x, timestep, *features, history=history).velocity
             return out
 
-        return flow.integrate(velocity, noise, num_steps, on_step)
+        if isinstance(continued, Guidance):
+            return flow.integrate(guided(velocity, continued), noise, num_steps, on_step)
+        actions = flow.integrate(velocity, noise, num_steps, on_step)
+        return actions if continued is None else continued.put_into(actions)
 
 
 def snr(values: Tensor) -> Tensor:

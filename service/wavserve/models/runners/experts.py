@@ -6,10 +6,13 @@ and they release slots in their own cells of the book. They draw each noise from
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from einops import rearrange
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wavserve.core import noise
 from wavserve.core.noise import Stream
@@ -17,8 +20,14 @@ from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Tensors
 from wavserve.models.arena.arena import Arena, ArenaFinder
 from wavserve.models.arena.book import ArenaRole
-from wavserve.models.fast.expert import FastAction, FastValue
+from wavserve.models.fast.expert import FastAction, FastValue, Read
+from wavserve.models.fast.guided import GuidedAction
+from wavserve.models.networks.flow import OnStep
+from wavserve.models.networks.guidance import Guidance, Prefix
 from wavserve.models.runners.calls import CancelCheck, not_cancelled, on_slots, release, stop_if
+
+_CONTINUED = {"history", "left_over", "weights", "max_weight", "num_frozen"}
+"""The inputs of `decode` that become torch tensors."""
 
 
 class ValueRunner:
@@ -62,11 +71,14 @@ class ValueRunner:
 
 
 class ActionRunner:
-    """`decode` returns the action chunk for one video sample and its value features, and releases the slot."""
+    """`decode` returns the action chunk for one video sample and its value features, and releases the slot.
 
-    def __init__(self, model: FastAction, spec: PolicySpec, arenas: ArenaFinder) -> None:
+    A chunk that continues a left-over under guidance is computed by `guided`, every other one by `model`.
+    """
+
+    def __init__(self, model: FastAction, guided: GuidedAction, spec: PolicySpec, arenas: ArenaFinder) -> None:
         self._noise_shape = (spec.chunk, spec.model.action.in_channels)
-        self._model = model
+        self._model, self._guided = model, guided
         self._arenas = arenas
 
     def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = not_cancelled) -> Tensors:
@@ -75,17 +87,27 @@ class ActionRunner:
 
         def compute(arena: Arena, own: Tensors, slots: NDArray[np.int64], live: NDArray[np.intp]) -> None:
             initial = torch.from_numpy(noise.call_noise(own, Stream.ACTION, self._noise_shape)).to(arena.device)
-            history = torch.from_numpy(own["history"]).to(arena.device)
-            video_kv = self._model.cross_kv(lambda layer: arena.read_video(layer, slots))
-            value_kv = self._model.value_kv(lambda layer: arena.read_value(layer, slots))
-            decoded = self._model.integrate(
-                initial, history, video_kv, value_kv, _flow_steps(own), lambda _: stop_if(cancelled)
-            )
+            reads = partial(arena.read_video, slots=slots), partial(arena.read_value, slots=slots)
+            decoded = self._decode(own, initial, reads, lambda _: stop_if(cancelled))
             actions[live] = decoded.float().cpu().numpy()
 
         status = on_slots(self._arenas, ArenaRole.ACTION, inputs, compute)
         release(self._arenas, ArenaRole.ACTION, inputs["handles"])
         return {"actions": actions, "status": status}
+
+    def _decode(self, own: Tensors, initial: Tensor, reads: tuple[Read, Read], on_step: OnStep) -> Tensor:
+        """Actions `[R, T, C]`, integrated from `initial`: free, guided, or after a clean prefix."""
+        own_tensors = {name: torch.from_numpy(own[name]).to(initial.device) for name in _CONTINUED & own.keys()}
+        history, num_steps = own_tensors.pop("history"), _flow_steps(own)
+        if "weights" in own_tensors:
+            weights, max_weight = own_tensors["weights"], own_tensors["max_weight"][:, 0]
+            guidance = Guidance(own_tensors["left_over"], weights, max_weight)
+            return self._guided.integrate(initial, history, reads, num_steps, guidance, on_step)
+        contexts = self._model.cross_kv(reads[0]), self._model.value_kv(reads[1])
+        if "num_frozen" in own_tensors:
+            prefix = Prefix(own_tensors["left_over"], own_tensors["num_frozen"][:, 0])
+            return self._model.integrate_after(prefix, initial, history, contexts, num_steps, on_step)
+        return self._model.integrate(initial, history, *contexts, num_steps, on_step)
 
 
 def _flow_steps(inputs: Tensors) -> int:

@@ -23,6 +23,7 @@ from wavserve.models.arena.book import ArenaBook
 from wavserve.models.fast.expert import FastAction, FastValue
 from wavserve.models.fast.fused import block
 from wavserve.models.fast.graphs import cuda_capture
+from wavserve.models.fast.guided import GuidedAction
 from wavserve.models.fast.video import FastVideo
 from wavserve.models.networks.expert import ExpertDiT
 from wavserve.models.networks.video import VideoDiT
@@ -165,7 +166,8 @@ def _action_runner(
 ) -> Runner:
     shape = SlotShape.of(spec)
     make = partial(FastAction, dit, spec.model, spec.chunk, contexts=[shape.video_tokens, shape.value_tokens])
-    return ActionRunner(_expert("action_dit", make, compile_mode, cuda_graphs, arenas.device), spec, arenas)
+    model = _expert("action_dit", make, compile_mode, cuda_graphs, arenas.device)
+    return ActionRunner(model, GuidedAction(dit, spec.chunk), spec, arenas)
 
 
 def _expert(
