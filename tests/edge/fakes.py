@@ -15,6 +15,7 @@ from PIL import Image
 from tests.examples import example_policy
 from wavserve.core.errors import BrokenLimit, WavserveError
 from wavserve.core.messages import ActionChunk, EncodedImage, Observation
+from wavserve.core.rtc import AppliedRtc
 from wavserve.core.spec import (
     CameraSpec,
     ExpertConfig,
@@ -131,6 +132,8 @@ def example_receipt(spec: PolicySpec, request: PlanRequest) -> Receipt:
         value_estimate=0.75,
         digests={"state": "a" * 64, "images.wrist": "b" * 64},
         version="0.0.0",
+        rtc=AppliedRtc(mode="rtc_guided", execution_horizon=8, inference_delay=2),
+        seam_jump=0.25,
     )
 
 
@@ -141,7 +144,9 @@ def example_chunk_of(spec: PolicySpec, request: PlanRequest) -> ActionChunk:
     imagined = {c.name: tuple(encode_png(c.name, example_pixels(16, 16, seed)) for seed in (5, 6)) for c in cameras}
     session_id = request.session_id or "session-of-the-fake"
     chunk = action_chunk(spec, session_id, request, actions, example_receipt(spec, request), imagined)
-    return replace(chunk, cut=BrokenLimit(CHUNK, 2, "x2", "velocity", 1.5, -1.75), fresh_memory=True)
+    return replace(
+        chunk, cut=BrokenLimit(CHUNK, 2, "x2", "velocity", 1.5, -1.75), fresh_memory=True, frozen_prefix_steps=2
+    )
 
 
 @dataclass

@@ -10,18 +10,20 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 from google.protobuf import any_pb2
 from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2, status_pb2
 from starlette.types import ASGIApp
 
 from wavserve.core.messages import EncodedImage, Observation, json_integer
+from wavserve.core.rtc import RtcRequest
 from wavserve.edge.frontend import PolicyProtocol
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
@@ -107,8 +109,14 @@ def body_of(observation: Observation, with_data: bool = True) -> dict[str, Any]:
     body |= {name: json_integer(body[name]) for name in ("sequence", "control_step", "seed") if body[name] is not None}
     return body | {
         "planner": dict(observation.options),
+        "rtc": None if observation.rtc is None else _rtc_of(observation.rtc),
         "images": [_image_of(image, with_data) for image in observation.images],
     }
+
+
+def _rtc_of(rtc: RtcRequest) -> dict[str, Any]:
+    same = {each.name: getattr(rtc, each.name) for each in fields(rtc)}
+    return same | {"prev_chunk_left_over": np.asarray(rtc.prev_chunk_left_over).tolist()}
 
 
 def _image_of(image: EncodedImage, with_data: bool) -> dict[str, Any]:

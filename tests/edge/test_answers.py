@@ -11,10 +11,19 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.edge.fakes import CHUNK, example_chunk_of, example_image, example_observation, example_pixels, example_spec
+from tests.edge.fakes import (
+    ACTION_DIM,
+    CHUNK,
+    example_chunk_of,
+    example_image,
+    example_observation,
+    example_pixels,
+    example_spec,
+)
 from tests.edge.robots import ROBOTS, GrpcRobot, JsonRobot, Robot
 from tests.edge.served import Served
 from wavserve.core.normalise import statistics_digest
+from wavserve.core.rtc import RtcRequest
 from wavserve.core.types import PlanRequest
 from wavserve.edge.http.schemas import ChunkAnswer, PoliciesAnswer
 from wavserve.pb import wavserve_pb2 as pb
@@ -29,6 +38,14 @@ FULL = example_observation(
     seed=0,
     deadline_ms=60_000,
     imagine_chunks=1,
+    rtc=RtcRequest(
+        mode="rtc_guided",
+        prefix_attention_schedule="EXP",
+        max_guidance_weight=4.5,
+        execution_horizon=6,
+        inference_delay=2,
+        prev_chunk_left_over=np.linspace(-0.7, 0.7, 5 * ACTION_DIM, dtype=np.float32).reshape(5, ACTION_DIM),
+    ),
 )
 # Protobuf's JSON differs from ours: 64-bit integers are text, and enums have names.
 DEADLINES = {"NONE": "none", "MET": "met", "MET_DEGRADED": "met_degraded"}
@@ -69,12 +86,16 @@ def test_every_edge_builds_the_same_request(served: Served) -> None:
     assert first.options == FULL.options
     assert (first.session_id, first.sequence, first.control_step) == ("s1", 2**63 - 1, 24)
     assert (first.executed_steps, first.policy, first.seed, first.imagine_chunks) == (8, "example", 0, 1)
+    assert first.rtc is not None
+    assert (first.rtc.mode, first.rtc.prefix_attention_schedule, first.rtc.inference_delay) == ("rtc_guided", "EXP", 2)
+    assert first.rtc.prev_chunk_left_over.tobytes() == FULL.rtc.prev_chunk_left_over.tobytes()
 
 
 def test_omitted_fields_are_none(robot: Robot, served: Served) -> None:
     robot.plan(example_observation())
     (request,) = served.policy.requests
     assert (request.session_id, request.policy, request.seed, request.options) == (None, None, None, {})
+    assert request.rtc is None
     assert robot.kind == "grpc" or served.policy.deadlines == [None]  # the gRPC robot has a timeout of its own
 
 
@@ -95,6 +116,12 @@ def test_the_answer_contains_the_plan(robot: Robot, served: Served) -> None:
     assert receipt["stage_ms"] == {"imagine": 500.0, "score": 250.0}
     assert receipt["planner"]["num_video_samples"] == 6
     assert receipt["iterations"][1]["value_elites"] == [7, 2, 11]
+    assert (receipt["rtc"]["execution_horizon"], receipt["rtc"]["inference_delay"], receipt["seam_jump"]) == (
+        8,
+        2,
+        0.25,
+    )
+    assert reply["frozen_prefix_steps"] == 2
 
 
 def test_both_edges_answer_the_same(served: Served) -> None:
@@ -105,8 +132,7 @@ def test_both_edges_answer_the_same(served: Served) -> None:
     for answer in answers:
         assert answer.pop("server_recv_ns")
         assert answer.pop("server_send_ns")
-    only_control = {name: answers[1].pop(name) for name in ("epoch", "frozen_prefix_steps")}
-    assert set(only_control.values()) == {0}
+    assert answers[1].pop("epoch") == 0  # of Control only
     assert same(answers[0], answers[1])
     assert answers[0]["chunk_id"] == answers[1]["chunk_id"]
 
@@ -118,7 +144,7 @@ def test_json_fields_are_named_as_in_protobuf(served: Served) -> None:
     http.close()
     ChunkAnswer.model_validate(reply)
     PoliciesAnswer.model_validate(policies)
-    assert reply.keys() == {field.name for field in pb.ActionChunk.DESCRIPTOR.fields} - {"epoch", "frozen_prefix_steps"}
+    assert reply.keys() == {field.name for field in pb.ActionChunk.DESCRIPTOR.fields} - {"epoch"}
     assert reply["receipt"].keys() == {field.name for field in pb.Receipt.DESCRIPTOR.fields}
     assert policies["policies"][0].keys() == {field.name for field in pb.PolicyInfo.DESCRIPTOR.fields}
     assert [entry["camera"] for entry in reply["imagined"]] == ["agentview", "wrist"]

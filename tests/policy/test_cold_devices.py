@@ -155,7 +155,7 @@ async def test_models_that_are_replaced_during_the_warm_up_stay_cold(service: Se
     calls = len(late.backend.calls)
     go_on.set()
     await service.until(lambda: late.device.state is Health.UP)
-    assert [verb for verb, _, _ in late.backend.calls[calls:]].count("encode_images") == 6  # three plans, twice
+    assert [verb for verb, _, _ in late.backend.calls[calls:]].count("encode_images") == 10  # five plans, twice
 
 
 async def test_one_endpoint_that_fails_at_the_start_does_not_stop_the_service(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""Checks an observation's texts, numbers, planner options and state against the policy, for both edges.
+"""Checks an observation's texts, numbers, options, left-over and state against the policy, for both edges.
 
 `images` checks the images, and the encoder checks the number of prompt tokens. Each refusal names field, expected and
 actual. Nothing is repaired or guessed.
@@ -14,6 +14,7 @@ from wavserve.core.errors import InvalidRequest, TooLarge, UnknownPolicy
 from wavserve.core.messages import DEADLINE_KEY, MAX_INT64, Observation
 from wavserve.core.normalise import accepted_range
 from wavserve.core.options import merge_options
+from wavserve.core.rtc_options import merge_rtc
 from wavserve.core.spec import PolicySpec, VectorSpec
 from wavserve.core.types import Array
 from wavserve.wire import MAX_MILLISECONDS
@@ -40,6 +41,7 @@ def check(observation: Observation, spec: PolicySpec) -> Array:
     for image in observation.images:
         _check_range(f"images.{image.camera}.captured_mono_ns", image.captured_mono_ns, 0, MAX_INT64)
     merge_options(spec.planner, spec.bounds, dict(observation.options))
+    merge_rtc(spec, observation.rtc, observation.executed_steps)
     return _state(observation.state, spec.state)
 
 

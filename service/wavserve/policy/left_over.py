@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wavserve.core.normalise import Normaliser, action_range
-from wavserve.core.rtc import AppliedRtc, Continuation, merge_rtc, no_actions, prefix_weights
+from wavserve.core.rtc import AppliedRtc, Continuation, no_actions, prefix_weights
+from wavserve.core.rtc_options import merge_rtc
 from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Array, PlanRequest
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from wavserve.core.errors import BrokenLimit, InvalidAnswer, shown
 from wavserve.core.messages import ActionChunk, PolicyInfo
+from wavserve.core.rtc import AppliedRtc
 from wavserve.core.spec import PREFIX_SCHEDULES, RTC_MODES, CameraSpec, PlannerBounds, PlannerConfig, RtcSpec
 from wavserve.core.types import Array, DeadlineResult, IterationRecord, Receipt, Stop
 from wavserve.pb import wavserve_pb2 as pb
@@ -32,7 +33,7 @@ INT64_FIELDS = frozenset(
 """Fields whose integers may exceed what JSON carries exactly."""
 _ENCODED_BY_WIRE = {"actions", "receipt", "imagined", "epoch"}
 """Fields of a chunk that each wire encodes in its own way."""
-_RENAMED = {"config", "stopped", "deadline", "slack_s", "stage_s", "iterations", "value_estimate"}
+_RENAMED = {"config", "stopped", "deadline", "slack_s", "stage_s", "iterations", "value_estimate", "rtc", "seam_jump"}
 """Fields of a receipt that have another name or form on a wire, or that a wire may omit."""
 
 
@@ -56,6 +57,8 @@ def receipt_fields(receipt: Receipt) -> dict[str, Any]:
         "slack_ms": None if receipt.slack_s is None else receipt.slack_s * 1e3,
         "stage_ms": {stage: seconds * 1e3 for stage, seconds in receipt.stage_s.items()},
         "iterations": [iteration_fields(record) for record in receipt.iterations],
+        "rtc": None if receipt.rtc is None else asdict(receipt.rtc),
+        "seam_jump": receipt.seam_jump,
     }
 
 
@@ -105,6 +108,7 @@ def receipt_message(receipt: Receipt) -> pb.Receipt:
     values = receipt_fields(receipt)
     values |= {name: values[name].upper() for name in ("stopped", "deadline")}
     values["iterations"] = [_iteration(record) for record in values["iterations"]]
+    values["rtc"] = None if receipt.rtc is None else _rtc_message(receipt.rtc)
     return pb.Receipt(**values)
 
 
@@ -121,6 +125,8 @@ def receipt_from(message: pb.Receipt) -> Receipt:
         value_estimate=message.value_estimate if message.HasField("value_estimate") else None,
         iterations=tuple(_iteration_from(entry, config) for entry in message.iterations),
         stage_s={stage: ms / 1e3 for stage, ms in message.stage_ms.items()},
+        rtc=_applied_rtc_from(message.rtc) if message.HasField("rtc") else None,
+        seam_jump=message.seam_jump if message.HasField("seam_jump") else None,
     )
 
 
@@ -138,7 +144,7 @@ def policy_message(info: PolicyInfo) -> pb.PolicyInfo:
             "state": vectors.vector_message(info.state),
             "action": vectors.vector_message(info.action),
             "defaults": parts.options(same["defaults"]),
-            "rtc": pb.RealTimeChunking(**same["rtc"] | {"mode": info.rtc.mode.upper()}),
+            "rtc": _rtc_message(info.rtc),
             "rtc_modes": [mode.upper() for mode in info.rtc_modes],
         }
     )
@@ -175,8 +181,16 @@ def policy_from(message: pb.PolicyInfo) -> PolicyInfo:
     )
 
 
+def _rtc_message(settings: RtcSpec) -> pb.RealTimeChunking:
+    return pb.RealTimeChunking(**asdict(settings) | {"mode": settings.mode.upper()})
+
+
+def _applied_rtc_from(message: pb.RealTimeChunking) -> AppliedRtc:
+    return AppliedRtc(**asdict(_rtc_from(message)), inference_delay=message.inference_delay)
+
+
 def _rtc_from(message: pb.RealTimeChunking) -> RtcSpec:
-    """The defaults of real-time chunking. Raises InvalidAnswer for a default that we do not know."""
+    """The settings of real-time chunking. Raises InvalidAnswer for a setting that we do not know."""
     modes = {pb.RealTimeChunking.Mode.Value(mode.upper()): mode for mode in RTC_MODES}
     schedules = {pb.RealTimeChunking.Schedule.Value(schedule): schedule for schedule in PREFIX_SCHEDULES}
     return RtcSpec(

@@ -8,7 +8,7 @@ from typing import Any
 from wavserve.core.errors import InvalidRequest, shown
 from wavserve.core.messages import EMPTY_IS_NONE, OPTIONAL_FIELDS, PLAIN_FIELDS, EncodedImage, Observation
 from wavserve.pb import wavserve_pb2 as pb
-from wavserve.wire import MAX_STATE_NUMBERS, MAX_TEXT_BYTES, bounds, parts
+from wavserve.wire import MAX_STATE_NUMBERS, MAX_TEXT_BYTES, bounds, parts, rtc
 
 
 def parse_plan_request(raw: bytes) -> Observation:
@@ -33,6 +33,7 @@ def parse_plan_request(raw: bytes) -> Observation:
         images=tuple(parts.image_from(image) for image in message.images),
         state=tuple(message.state),
         options=parts.options_from(message.planner),
+        rtc=rtc.rtc_from(message.rtc) if message.HasField("rtc") else None,
         **header,
     )
 
@@ -59,6 +60,8 @@ def plan_request(observation: Observation) -> pb.PlanRequest:
     _extend(message.state, "state", observation.state)
     if observation.options:
         message.planner.CopyFrom(parts.options(observation.options))
+    if observation.rtc is not None:
+        message.rtc.CopyFrom(rtc.rtc_message(observation.rtc))
     for name in (*PLAIN_FIELDS, *EMPTY_IS_NONE, *OPTIONAL_FIELDS):
         value = getattr(observation, name)
         if value is not None or name in PLAIN_FIELDS:

@@ -19,6 +19,7 @@ from tests.edge.robots import reply_of
 from tests.edge.served import Served
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.options import merge_options
+from wavserve.core.spec import PolicySpec
 from wavserve.edge.http.api import create_http_app
 from wavserve.system.telemetry import Metrics
 
@@ -81,12 +82,25 @@ def complete(body: dict[str, Any], running: Served) -> None:
     if isinstance(fields.get("deadline_ms"), int):
         fields["deadline_ms"] = max(fields["deadline_ms"], A_MINUTE_MS)
     spec = running.policy.spec
+    if fields.get("rtc"):
+        make_consistent(fields["rtc"], fields.get("executed_steps", 0), spec)
     try:
         merge_options(spec.planner, spec.bounds, dict(fields.get("planner", {})))
     except InvalidRequest as error:
         if "elites" not in error.expected:
             raise
         del fields["planner"]
+
+
+def make_consistent(rtc: dict[str, Any], executed_steps: int, spec: PolicySpec) -> None:
+    """Corrects the numbers of real-time chunking whose range depends on other fields."""
+    if executed_steps > spec.chunk:
+        rtc["prev_chunk_left_over"] = []
+    num_left = len(rtc.get("prev_chunk_left_over", ()))
+    most = min(num_left, executed_steps, spec.chunk - executed_steps) if num_left else 0
+    if rtc.get("mode") == "rtc_trained":
+        most = min(most, spec.max_trained_delay)
+    rtc["inference_delay"] = min(rtc.get("inference_delay", 0), most)
 
 
 def without_points(tree: Any) -> Any:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import binascii
 from typing import Any, TypeVar
 
+import numpy as np
 from pydantic import ValidationError
 
 from wavserve.core.errors import InvalidRequest, UnsupportedMedia, shown
 from wavserve.core.messages import EMPTY_IS_NONE, OPTIONAL_FIELDS, PLAIN_FIELDS, EncodedImage, Observation
+from wavserve.core.rtc import RtcRequest, no_actions
 from wavserve.edge.http import bounded_json
 from wavserve.edge.http.headers import HeaderValue
 from wavserve.edge.http.multipart import Part, parse_parts
-from wavserve.edge.http.schemas import Body, ImageBody, ImageFields, PlanBody, PlanFields
+from wavserve.edge.http.schemas import Body, ImageBody, ImageFields, PlanBody, PlanFields, RtcFields
 
 Model = TypeVar("Model", bound=Body)
 
@@ -69,7 +71,21 @@ def invalid_request_from(problem: Any, field: str) -> InvalidRequest:
 def _observation(plan: PlanFields, images: tuple[EncodedImage, ...]) -> Observation:
     header: dict[str, Any] = {name: getattr(plan, name) for name in (*PLAIN_FIELDS, *OPTIONAL_FIELDS)}
     header |= {name: getattr(plan, name) or None for name in EMPTY_IS_NONE}
-    return Observation(images=images, state=tuple(plan.state), options=plan.planner, **header)
+    rtc = None if plan.rtc is None else _rtc(plan.rtc)
+    return Observation(images=images, state=tuple(plan.state), options=plan.planner, rtc=rtc, **header)
+
+
+def _rtc(sent: RtcFields) -> RtcRequest:
+    """What a request asks of real-time chunking, unchecked. Raises InvalidRequest for a left-over that is no matrix."""
+    rows = sent.prev_chunk_left_over
+    for step, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            field = f"rtc.prev_chunk_left_over[{step}]"
+            raise InvalidRequest(field, f"{len(rows[0])} numbers, as in the first action", f"{len(row)} numbers")
+    same = {name: getattr(sent, name) for name in RtcFields.model_fields if name != "prev_chunk_left_over"}
+    with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, and the policy refuses it
+        left_over = np.array(rows, np.float32) if rows else no_actions()
+    return RtcRequest(**same, prev_chunk_left_over=left_over)
 
 
 def _image_from_json(image: ImageBody) -> EncodedImage:

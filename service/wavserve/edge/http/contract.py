@@ -18,7 +18,8 @@ from pydantic.json_schema import models_json_schema
 from wavserve.core.messages import DEADLINE_KEY, ENCODINGS
 from wavserve.core.normalise import accepted_range
 from wavserve.core.options import option_ranges
-from wavserve.core.spec import MODES, CameraSpec, PolicySpec, VectorSpec
+from wavserve.core.rtc_options import MAX_GUIDANCE_WEIGHT
+from wavserve.core.spec import MODES, PREFIX_SCHEDULES, CameraSpec, PolicySpec, VectorSpec
 from wavserve.edge.http import schemas
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.validate import MAX_EXECUTED_STEPS, MAX_SESSION_ID_CHARS
@@ -120,6 +121,7 @@ def _narrow(defined: dict[str, Schema], spec: PolicySpec, limits: EdgeLimits) ->
         properties["channels"]["enum"] = [0, 3]
         for side in ("height", "width"):
             properties[side] |= sizes
+    _narrow_rtc(defined["RtcFields"]["properties"], spec)
     defined["PlanBody"]["properties"]["images"] |= _images(spec)
     defined["PlanFields"]["properties"]["images"]["maxItems"] = len(spec.cameras)
 
@@ -140,6 +142,18 @@ def _narrow_fields(properties: Schema, spec: PolicySpec) -> None:
         options[name] |= {"minimum": low, "maximum": high}
     for name, default in asdict(spec.planner).items():
         options[name]["default"] = default
+
+
+def _narrow_rtc(properties: Schema, spec: PolicySpec) -> None:
+    for name, names in (("mode", spec.rtc_modes), ("prefix_attention_schedule", PREFIX_SCHEDULES)):
+        properties[name] |= {"anyOf": [{"type": "string", "enum": list(names)}, {"type": "null"}]}
+    weight = {"type": "number", "minimum": 0, "maximum": MAX_GUIDANCE_WEIGHT}
+    horizon = {"type": "integer", "minimum": 1, "maximum": spec.chunk}
+    for name, range_ in (("max_guidance_weight", weight), ("execution_horizon", horizon)):
+        properties[name] |= {"anyOf": [range_, {"type": "null"}]}
+    properties["inference_delay"] |= {"minimum": 0, "maximum": spec.chunk}
+    action = {"type": "array", **_vector(spec.action.vector)}
+    properties["prev_chunk_left_over"] |= {"maxItems": spec.chunk, "items": action}
 
 
 def _vector(vector: VectorSpec) -> Schema:

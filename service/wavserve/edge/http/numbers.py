@@ -28,8 +28,8 @@ def _decimal_pattern(most: int) -> str:
     return f"^(?:0|{shorter}|{'|'.join(below)}|{digits})$"
 
 
-def _schema(most: int) -> dict[str, Any]:
-    text = {"type": "string", "pattern": _decimal_pattern(MAX_INT64)}
+def _schema(most: int, most_in_text: int = MAX_INT64) -> dict[str, Any]:
+    text = {"type": "string", "pattern": _decimal_pattern(most_in_text)}
     return {"anyOf": [{"type": "integer", "minimum": 0, "maximum": most}, text]}
 
 
@@ -49,8 +49,8 @@ def _exact(value: object) -> object:
 Int64 = Annotated[int, BeforeValidator(_exact), WithJsonSchema(_schema(MAX_JSON_INTEGER))]
 """An integer that decides about a plan. A number that a library of the sender may have rounded is refused."""
 
-Answered = Annotated[int | str, WithJsonSchema(_schema(MAX_JSON_INTEGER))]
-"""An integer of an answer."""
+Answered = Annotated[int | str, WithJsonSchema(_schema(MAX_JSON_INTEGER, 2 * MAX_INT64))]
+"""An integer of an answer. `valid_until_step` may exceed the largest control step of a request."""
 
 Nanoseconds = Annotated[int, BeforeValidator(_from_text), WithJsonSchema(_schema(MAX_INT64))]
 """A time. A number of any size is accepted: a clock passes 2^53 ns after 104 days, and rounding does no harm."""

@@ -69,6 +69,36 @@ class ImageBody(ImageFields):
     data: Base64 = Field(description="The image's bytes in base64.")
 
 
+class RtcFields(Body):
+    """Real-time chunking: the new chunk continues the actions that the robot executes while the plan is made.
+
+    inference_delay <= executed_steps <= horizon - inference_delay.
+    """
+
+    mode: str | None = Field(default=None, description="One of the policy's rtc_modes. Null: the policy's default.")
+    prefix_attention_schedule: str | None = Field(
+        default=None,
+        description="Weights of the left-over between inference_delay and execution_horizon. Null: the policy's "
+        "default.",
+    )
+    max_guidance_weight: float | None = Field(
+        default=None, description="Largest weight of the guidance. Null: the policy's default."
+    )
+    execution_horizon: int | None = Field(
+        default=None, description="In steps: up to here the left-over guides the flow. Null: the policy's default."
+    )
+    inference_delay: int = Field(
+        default=0,
+        description="In consumed steps: the actions that the robot executes between the observation and the arrival "
+        "of its chunk. At most as many as prev_chunk_left_over has.",
+    )
+    prev_chunk_left_over: Annotated[list[Numbers], FailFast(), Field(max_length=MAX_STATE_NUMBERS)] = Field(
+        default_factory=list,
+        description="[n, action_dim], in the policy's order and units: the actions of the previous chunk from "
+        "control_step on. Empty at the first chunk.",
+    )
+
+
 class PlanFields(Body):
     """The `request` part of a multipart request: everything but the images' bytes."""
 
@@ -103,6 +133,7 @@ class PlanFields(Body):
         default=None, description="Deadline in milliseconds from receipt. Null means no deadline."
     )
     imagine_chunks: int = Field(default=0, description="Also return this many chunks of imagined future frames.")
+    rtc: RtcFields | None = Field(default=None, description="Real-time chunking. Null: the policy's default.")
 
 
 class PlanBody(PlanFields):
@@ -125,6 +156,21 @@ class IterationAnswer(Body):
     moved: float = Field(
         description="Root mean square change of mean and standard deviation, of the Gaussian that changed more."
     )
+
+
+class RtcAnswer(Body):
+    """Settings of real-time chunking: the new chunk continues the actions that run while the plan is made."""
+
+    mode: Literal["off", "rtc_guided", "rtc_trained"]
+    prefix_attention_schedule: Literal["LINEAR", "EXP", "ONES", "ZEROS"]
+    max_guidance_weight: float
+    execution_horizon: int = Field(description="In steps: up to here the left-over guides the new chunk.")
+
+
+class AppliedRtcAnswer(RtcAnswer):
+    """The settings of one plan."""
+
+    inference_delay: int = Field(description="In consumed steps.")
 
 
 class ReceiptAnswer(Body):
@@ -161,9 +207,17 @@ class ReceiptAnswer(Body):
         description="Highest SNR among M value samples of the chosen plan. Null unless estimate_value is set."
     )
     digests: dict[str, str] = Field(
-        description="SHA-256 by input: `images.CAMERA` (decoded), `state`, `instruction`, `memory`."
+        description="SHA-256 by input: `images.CAMERA` (decoded), `state`, `instruction`, `left_over` (where one was "
+        "sent), `memory`."
     )
     version: str = Field(description="Version of wavserve.")
+    rtc: AppliedRtcAnswer | None = Field(
+        description="Real-time chunking as applied, with the policy's defaults filled in. Null: off."
+    )
+    seam_jump: float | None = Field(
+        description="Largest difference, in fractions of the action's range, between the new chunk and the left-over "
+        "at step inference_delay. Null where the left-over has no such step."
+    )
 
 
 class FrameAnswer(Body):
@@ -221,6 +275,9 @@ class ChunkAnswer(Body):
         "the policy."
     )
     fresh_memory: bool = Field(description="Whether the plan saw no earlier frame of this session.")
+    frozen_prefix_steps: int = Field(
+        description="The first actions that equal those of prev_chunk_left_over, bit for bit."
+    )
 
 
 class CameraAnswer(Body):
@@ -256,15 +313,6 @@ class VectorAnswer(Body):
     limits: LimitsAnswer = Field(description="Of an action. A state has none.")
 
 
-class RtcAnswer(Body):
-    """Defaults of real-time chunking: the new chunk continues the actions that run while the plan is made."""
-
-    mode: Literal["off", "rtc_guided", "rtc_trained"]
-    prefix_attention_schedule: Literal["LINEAR", "EXP", "ONES", "ZEROS"]
-    max_guidance_weight: float
-    execution_horizon: int = Field(description="In steps: up to here the left-over guides the new chunk.")
-
-
 class PolicyAnswer(Body):
     """The facts about a policy that a robot needs before its first request."""
 
@@ -286,7 +334,7 @@ class PolicyAnswer(Body):
     action_kind: Literal["absolute", "delta", "relative"] = Field(
         description="How commands are made of the model's output. Answers have commands in every kind."
     )
-    rtc: RtcAnswer
+    rtc: RtcAnswer = Field(description="The defaults.")
     rtc_modes: list[str] = Field(description="Modes of real-time chunking that a request may ask for.")
     max_trained_delay: int = Field(
         description="Longest delay of `rtc_trained`, in steps. 0: the policy was not trained for it."
