@@ -64,6 +64,25 @@ def action_inputs(spec: PolicySpec, handles: np.ndarray) -> Tensors:
     }
 
 
+def guided_inputs(spec: PolicySpec, handles: np.ndarray) -> Tensors:
+    """A decode that a left-over guides; every group has weights of its own."""
+    groups, action_dim = len(handles), spec.action.vector.dim
+    weights = np.stack([np.linspace(1, 0, spec.chunk, dtype=np.float32) ** (1 + g) for g in range(groups)])
+    return {
+        **action_inputs(spec, handles),
+        "left_over": seeded((groups, spec.chunk, action_dim), 11),
+        "weights": weights,
+        "max_weight": np.full((groups, 1), 10, np.float32),
+    }
+
+
+def prefix_inputs(spec: PolicySpec, handles: np.ndarray) -> Tensors:
+    """A decode after a clean prefix; every group has a prefix of its own length, the first has none."""
+    inputs = dict(guided_inputs(spec, handles))
+    del inputs["weights"], inputs["max_weight"]
+    return {**inputs, "num_frozen": np.arange(len(handles))[:, None]}
+
+
 def denoise_inputs(spec: PolicySpec) -> Tensors:
     video, latent = spec.model.video, spec.latent
     frame = (video.in_channels, latent.num_future_frames, latent.height, latent.width)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from tests.backends.calls import M, N, action_inputs, example_inputs, value_inputs
+from tests.backends.calls import M, N, action_inputs, example_inputs, guided_inputs, prefix_inputs, value_inputs
 from tests.backends.rig import SLOTS, TIMEOUT_S, Subject
 from wavserve.core import noise
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.noise import Stream
+from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import VERBS, GroupStatus
 
@@ -95,6 +97,51 @@ async def test_scores_and_actions_do_not_depend_on_neighbours(subject: Subject) 
     await subject.run("value_features", {**inspecting, "handles": handles})
     together = (await subject.run("decode", {**acting, "handles": handles}))["actions"]
     np.testing.assert_allclose(together, np.concatenate([first, rest]), atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [action_inputs, guided_inputs, prefix_inputs])
+async def test_a_decode_follows_the_table_and_does_not_depend_on_its_neighbours(
+    subject: Subject, make: Callable[[PolicySpec, np.ndarray], Tensors]
+) -> None:
+    answers = []
+    for chosen in (slice(0, 3), slice(0, 1), slice(1, 3)):
+        handles = await subject.imagine(groups=3, samples=1)
+        await subject.run("value_features", value_inputs(subject.spec, handles, 1))
+        inputs = {name: tensor[chosen] for name, tensor in make(subject.spec, handles).items()}
+        answers.append(await subject.run("decode", inputs))
+        assert_outputs(subject, "decode", answers[-1], len(inputs["handles"]), 1)
+        rest = np.concatenate([handles[: chosen.start], handles[chosen.stop :]])
+        if len(rest):
+            await subject.run("release", {"handles": rest})
+    together, first, others = (each["actions"] for each in answers)
+    np.testing.assert_allclose(together, np.concatenate([first, others]), atol=1e-5)
+    assert await subject.used() == 0
+
+
+async def test_a_left_over_draws_the_actions_near(subject: Subject) -> None:
+    actions = {}
+    for name, make in (("free", action_inputs), ("guided", guided_inputs), ("after a prefix", prefix_inputs)):
+        handles = await subject.imagine(groups=3, samples=1)
+        await subject.run("value_features", value_inputs(subject.spec, handles, 1))
+        actions[name] = (await subject.run("decode", make(subject.spec, handles)))["actions"]
+    left_over = guided_inputs(subject.spec, handles)["left_over"]
+    dim = left_over.shape[2]
+    distance = {name: np.abs(each[:, :1, :dim] - left_over[:, :1]).mean() for name, each in actions.items()}
+    assert distance["guided"] < 0.7 * distance["free"]
+    np.testing.assert_array_equal(actions["after a prefix"][2, :2, :dim], left_over[2, :2])
+    np.testing.assert_allclose(actions["after a prefix"][0], actions["free"][0], atol=1e-5)
+
+
+async def test_every_backend_with_models_continues_the_same(reference: Subject, subject: Subject) -> None:
+    if subject.kind == "fake":
+        return
+    for make in (guided_inputs, prefix_inputs):
+        results = []
+        for backend in (reference, subject):
+            handles = await backend.imagine(groups=2, samples=1)
+            await backend.run("value_features", value_inputs(backend.spec, handles, 1))
+            results.append((await backend.run("decode", make(backend.spec, handles)))["actions"])
+        np.testing.assert_allclose(results[1], results[0], atol=1e-5)
 
 
 async def test_explicit_noise_replaces_the_named_draw(subject: Subject) -> None:

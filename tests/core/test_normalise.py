@@ -65,6 +65,33 @@ def test_relative_commands_are_offsets_to_the_state_except_in_absolute_dims() ->
     np.testing.assert_allclose(normaliser.actions(steps, STATE), [[2, 10], [0, 20], [1, 30]], atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["absolute", "delta", "relative"])
+@pytest.mark.parametrize("absolute_dims", [(), (1,)])
+@pytest.mark.parametrize("norm", [MINMAX, MEANSTD], ids=lambda norm: norm.kind)
+def test_outputs_are_the_inverse_of_actions(norm: NormSpec, kind: str, absolute_dims: tuple[int, ...]) -> None:
+    normaliser = Normaliser(spec(norm, kind, absolute_dims))
+    steps = output((-0.25, 0.5), (0.75, -1.5), (0.1, 0.2))
+    commands = normaliser.actions(steps, STATE)
+    kept = commands.copy()
+    outputs = normaliser.outputs(commands, STATE)
+    assert outputs.dtype == np.float32
+    np.testing.assert_allclose(outputs, steps[:, :2], atol=1e-5)
+    np.testing.assert_array_equal(commands, kept)
+
+
+def test_a_repeated_command_of_kind_delta_is_no_increment() -> None:
+    norm = NormSpec("meanstd", (0.0, 0.0), (0.5, 2.0))
+    outputs = Normaliser(spec(norm, "delta", (1,))).outputs(np.array([[1.5, 4.0]] * 3, np.float32), STATE)
+    np.testing.assert_allclose(outputs, [[1.0, 2.0], [0.0, 2.0], [0.0, 2.0]], atol=1e-5)
+
+
+def test_a_left_over_far_outside_the_statistics_is_refused() -> None:
+    normaliser = Normaliser(spec(NormSpec("meanstd", (0.0, 0.0), (1e-9, 1.0)), "delta"))
+    with pytest.raises(InvalidRequest) as refused:
+        normaliser.outputs(np.array([[1.0, 0.0], [1e8, 0.0]], np.float32), STATE)
+    assert refused.value.field == "rtc.prev_chunk_left_over[1][0]"
+
+
 def test_the_inputs_are_not_modified() -> None:
     steps, state = output((0, 0), (0.5, 0), (1, 1)), STATE.copy()
     for kind in ("absolute", "delta", "relative"):

@@ -28,13 +28,13 @@ def merge_rtc(spec: PolicySpec, request: RtcRequest | None, executed_steps: int)
     request = request or RtcRequest()
     stated = {each.name: value for each in fields(RtcSpec) if (value := getattr(request, each.name)) is not None}
     applied = AppliedRtc(**{**asdict(spec.rtc), **stated}, inference_delay=request.inference_delay)
-    _check_settings(applied, spec, stated)
+    _check_settings(applied, spec)
     _check_left_over(request.prev_chunk_left_over, spec)
     _check_delay(applied, spec, len(request.prev_chunk_left_over), executed_steps)
     return applied
 
 
-def _check_settings(applied: AppliedRtc, spec: PolicySpec, stated: dict[str, object]) -> None:
+def _check_settings(applied: AppliedRtc, spec: PolicySpec) -> None:
     if applied.mode not in RTC_MODES:
         raise InvalidRequest("rtc.mode", f"one of {', '.join(RTC_MODES)}", shown(applied.mode))
     if applied.mode not in spec.rtc_modes:
@@ -45,7 +45,7 @@ def _check_settings(applied: AppliedRtc, spec: PolicySpec, stated: dict[str, obj
         raise InvalidRequest("rtc.prefix_attention_schedule", expected, shown(applied.prefix_attention_schedule))
     if not 0 <= applied.max_guidance_weight <= MAX_GUIDANCE_WEIGHT:  # also true for NaN
         raise InvalidRequest("rtc.max_guidance_weight", f"0 to {MAX_GUIDANCE_WEIGHT:g}", applied.max_guidance_weight)
-    if "execution_horizon" in stated and not 1 <= applied.execution_horizon <= spec.chunk:
+    if not 1 <= applied.execution_horizon <= spec.chunk:
         raise InvalidRequest("rtc.execution_horizon", f"1 to {spec.chunk}, the horizon", applied.execution_horizon)
 
 
