@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,5 +71,8 @@ def form(sent: Observation) -> dict[str, Any]:
     for name in ("session_id", "deadline_ms", "policy"):
         if getattr(sent, name) is not None:
             facts[name] = getattr(sent, name)
+    if (rtc := sent.rtc) is not None:
+        facts["rtc"] = {each.name: getattr(rtc, each.name) for each in fields(rtc)}
+        facts["rtc"]["prev_chunk_left_over"] = rtc.prev_chunk_left_over.tolist()
     files: dict[str, Any] = {"request": (None, json.dumps(facts), "application/json")}
     return files | {image.camera: (image.camera, image.data, f"image/{image.encoding}") for image in sent.images}

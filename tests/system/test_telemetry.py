@@ -47,6 +47,14 @@ def test_a_plan_is_counted_with_iterations_deadline_and_stages() -> None:
     assert sample(metrics, "wavserve_plan_stage_seconds_sum", stage="imagine") == 1.5
 
 
+def test_a_seam_is_observed_by_mode() -> None:
+    metrics = Metrics()
+    metrics.observe_seam("rtc_guided", 0.02)
+    metrics.observe_seam("off", 0.5)
+    assert sample(metrics, "wavserve_seam_jump_sum", mode="rtc_guided") == 0.02
+    assert sample(metrics, "wavserve_seam_jump_count", mode="off") == 1
+
+
 def test_a_plan_that_breaks_a_limit_is_counted_by_dimension_and_by_what_became_of_it() -> None:
     metrics = Metrics()
     metrics.observe_gate("cut", "velocity", "joint_2")

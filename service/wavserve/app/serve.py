@@ -169,8 +169,11 @@ def _parts(
     settings: Settings, fleet: Fleet, sessions: MemorySessions, metrics: Metrics, recorder: Recorder | None
 ) -> PolicyParts:
     def observe(chunk: ActionChunk) -> None:
-        metrics.observe_plan(chunk.receipt.iterations_done, chunk.receipt.deadline.value)
-        for stage, seconds in chunk.receipt.stage_s.items():
+        receipt = chunk.receipt
+        metrics.observe_plan(receipt.iterations_done, receipt.deadline.value)
+        if receipt.seam_jump is not None:
+            metrics.observe_seam("off" if receipt.rtc is None else receipt.rtc.mode, receipt.seam_jump)
+        for stage, seconds in receipt.stage_s.items():
             metrics.observe_stage(stage, seconds)
 
     return PolicyParts(

@@ -20,6 +20,7 @@ from wavserve.system.texts import printable
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ITERATIONS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
+_JUMPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _GROUPS = (1, 2, 4, 8, 16, 32)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -69,6 +70,10 @@ class Metrics:
     def observe_unusual(self, dimension: str) -> None:
         """A dimension of a planned state, by name, that is far outside the policy's statistics."""
         self._unusual.labels(dimension).inc()
+
+    def observe_seam(self, mode: str, jump: float) -> None:
+        """A plan that had a left-over: its mode of real-time chunking, and its receipt's `seam_jump`."""
+        self._seam_jump.labels(mode).observe(jump)
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """The time that one plan spent in a stage. The stages are the keys of a receipt's `stage_s`."""
@@ -141,6 +146,12 @@ class Metrics:
             "Planned states far outside the policy's statistics, by dimension.",
             ("dimension",),
             registry=self.registry,
+        )
+        self._seam_jump = self._histogram(
+            "seam_jump",
+            "Jump from a left-over to its next chunk, in fractions of the action's range.",
+            ("mode",),
+            _JUMPS,
         )
         self._iterations = self._histogram("plan_iterations", "Planning iterations of a plan.", (), _ITERATIONS)
         self._stage_seconds = self._histogram("plan_stage_seconds", "Time of a plan's stage.", ("stage",), _SECONDS)
