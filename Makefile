@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/.installed
 CODE := service tests examples loadtest model_repository
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test test-system lint format type protos loadtest bench bench-exact bench-plan bench-triton bench-serving gpu-report
+.PHONY: help install serve demo test test-system lint format type protos loadtest bench bench-exact bench-plan bench-rtc bench-triton bench-serving gpu-report
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ bench-exact: install ## compare the plain path with the fast one: time, memory, 
 
 bench-triton: install ## compare models on Triton with models in process: time, bytes, memory, recovery
 	$(BIN)/python -m loadtest.bench.on_triton $(ARGS)
+
+bench-rtc: install ## compare decodes that continue a left-over with plain ones
+	$(BIN)/python -m loadtest.bench.rtc $(ARGS)
 
 bench-plan: install ## measure a plan, and the edges' own cost
 	$(BIN)/python -m loadtest.bench.plan $(ARGS)

@@ -7,7 +7,7 @@ from typing import Any
 
 from loadtest.aims import Aim
 from loadtest.bench import all as every
-from loadtest.bench import exact, gpu_aims, on_triton, plan, serving
+from loadtest.bench import exact, gpu_aims, on_triton, plan, rtc, serving
 
 
 def results(output: dict[str, Any]) -> dict[str, bool | None]:
@@ -22,6 +22,14 @@ def example_case(compiled: float, difference: float) -> dict[str, Any]:
     return {
         "ratio": {"plain": 1.0, "fast": 0.4, "compiled": compiled, "bfloat16": 0.14},
         "action_difference": {path: {"max": each, "mean": each} for path, each in differences.items()},
+    }
+
+
+def test_rtc_has_aims_for_time_and_difference() -> None:
+    output = rtc.report({"tiny": {"ratio": {"guided": 4.5}, "guided_difference": 2e-6}})
+    assert results(output) == {
+        "tiny: time of a guided decode over a plain one's": False,
+        "tiny: largest difference of a guided action from the plain path": True,
     }
 
 
