@@ -1,4 +1,4 @@
-"""The command line: `wavserve serve | plan | watch | bundle | parity | config`.
+"""The command line: `wavserve serve | plan | piper | watch | bundle | parity | config`.
 
 Parses the arguments, runs one command, and turns errors into one line and an exit code: 0 success, 1 failure, 2 wrong
 usage, 130 interrupt, 141 broken pipe (the last two as in a shell). Imports the commands' modules but not the code
@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from wavserve.app import environment
-from wavserve.commands import bundle, configuration, parity, plan, serve, watch
+from wavserve.commands import bundle, configuration, parity, piper, plan, serve, watch
 from wavserve.core.errors import WavserveError
 
-_COMMANDS = (serve, plan, watch, bundle, parity, configuration)
+_COMMANDS = (serve, plan, piper, watch, bundle, parity, configuration)
 _DESCRIPTION = "Serve a World-Value-Action policy, or request plans from one."
 
 
@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == __package__:
             raise  # our own bug, not a missing extra
-        return _fail(f"`wavserve {args.command}` needs {error.name}: run pip install '.[server]' in the source folder")
+        extra = getattr(args, "extra", "server")
+        return _fail(f"`wavserve {args.command}` needs {error.name}: run pip install '.[{extra}]' in the source folder")
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader closed the pipe; without this, the flush at interpreter exit fails too

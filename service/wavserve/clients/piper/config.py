@@ -160,6 +160,20 @@ class PiperConfig:
         return (*(self.units.joint,) * NUM_JOINTS, self.units.gripper) * len(self.arms)
 
 
+def virtual_robot() -> PiperConfig:
+    """Two simulated arms and synthetic cameras for the preset `tiny-piper`: a robot for which no file is written."""
+    return PiperConfig(
+        robot_id="piper-virtual",
+        embodiment="piper_dual",
+        instruction="put the cup on the plate",
+        server=ServerConfig("127.0.0.1:8001"),
+        policy=PolicyConfig("tiny-piper"),
+        units=UnitsConfig(joint="rad", gripper="m"),
+        arms=(ArmConfig("left", "can_left"), ArmConfig("right", "can_right")),
+        cameras=tuple(CameraConfig(name, "synthetic") for name in ("top", "left_wrist", "right_wrist")),
+    )
+
+
 def load(file: Path) -> PiperConfig:
     """Reads and checks a file. Raises SettingsError naming the key, expected and actual."""
     try:

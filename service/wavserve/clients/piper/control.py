@@ -117,11 +117,17 @@ class Control:
         self._operator_hold = ""  # the same, until the operator arms the robot again
         self._orders: deque[Order] = deque()
         self._stop_wanted = ""
+        self._was_stopped = False
         self._num_clamped = 0  # in a row
         self._enabling_since = 0.0
         self._leaves_in: int | None = None  # ticks
         self._failed_sends = [arm.num_failed_sends for arm in arms]
         self._targets: list[tuple[float, ...] | None] = [None] * len(arms)
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether a fault or an emergency stop has happened in this run."""
+        return self._was_stopped
 
     def order(self, order: Order) -> None:
         """Obeyed at the next tick."""
@@ -228,6 +234,7 @@ class Control:
 
     def _stop(self, why: str) -> None:
         """Latched. Arms that are not stopped themselves come to rest and hold."""
+        self._was_stopped = True
         if self._phase is Phase.READY:
             self._playback.interrupt()
         if self._phase is not Phase.LEFT:
@@ -346,14 +353,10 @@ class Control:
             self._mailbox.reports.append(report)
         if tick.measured is None:
             return
-        playing = playback.playing
         self._mailbox.moment = Moment(
             control_step=playback.step,
             state=tuple(tick.measured.tolist()),
             executed_steps=playback.executed_steps,
-            left_over=playback.left_over(),
-            chunk_id=playing.chunk_id,
-            next_index=playing.index + 1 if playing.source != "hold" else 0,
             wants_chunk=may_play and playback.wants_next(link.latency_steps),
             at_s=tick.at_s,
         )

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from wavserve.core.control import ExecutionReport
 from wavserve.core.messages import ActionChunk
-from wavserve.core.types import Array
 
 MAX_WAITING = 64
 
@@ -26,12 +25,7 @@ class Moment:
     state: tuple[float, ...]
     """`[S]`, measured, in the policy's units"""
     executed_steps: int
-    """actions executed since the observation of the latest chunk"""
-    left_over: Array
-    """`[n, A]`: what will be executed while the next plan is made"""
-    chunk_id: str
-    next_index: int
-    """first action of that chunk that is not executed"""
+    """actions of chunks executed so far"""
     wants_chunk: bool
     at_s: float
 

@@ -17,7 +17,6 @@ from wavserve.clients.piper.vectors import Axes, Units
 from wavserve.clients.player import ActionPlayer, Command
 from wavserve.clients.player_config import PlayerConfig
 from wavserve.core.messages import ActionChunk, PolicyInfo
-from wavserve.core.types import Array
 
 NEAR_STEPS = 2.0
 """A first command at most this many full steps away is near: the player blends to it. Others are approached."""
@@ -53,12 +52,8 @@ class Playback:
 
     @property
     def executed_steps(self) -> int:
-        """Actions that were executed since the observation of the latest chunk."""
+        """Actions of chunks that were executed so far."""
         return self._player.executed_steps
-
-    def left_over(self) -> Array:
-        """`[n, A]`: the actions from the next step on."""
-        return self._player.left_over(self.step)
 
     def wants_next(self, latency_steps: int | None) -> bool:
         return not self.is_approaching and self._player.wants_next(self.step, latency_steps)

@@ -47,24 +47,25 @@ class Demands:
     allow_untrained: bool = False
 
 
-def run(
-    config: PiperConfig, arms: Sequence[Arm], cameras: Sequence[Camera], policy: PolicyInfo, demands: Demands,
+def hardware_checks(
+    config: PiperConfig,
+    arms: Sequence[Arm],
+    cameras: Sequence[Camera],
     sleep: Callable[[float], None] = time.sleep,
-) -> list[Check]:  # fmt: skip
-    """Every check, in the order of the table. Takes a little more than RATE_OVER_S."""
-    before = [arm.latest().num_poses for arm in arms]
+) -> list[Check]:
+    """The checks of arms and cameras. They take a little more than RATE_OVER_S."""
+    began, before = time.monotonic(), [arm.latest().num_poses for arm in arms]
     sleep(RATE_OVER_S)
-    found: list[Check] = []
+    checks: list[Check] = []
     for arm, count in zip(arms, before, strict=True):
-        rate = (arm.latest().num_poses - count) / RATE_OVER_S
-        found += arm_checks(config, arm.name, arm.latest(), rate)
-        found += told_checks(arm.name, arm.firmware(), arm.joint_limits())
-    found += [
-        Check(f"camera {camera.config.name}", "pictures", "new ones", problem or "new ones", problem is None)
-        for camera in cameras
-        for problem in (camera.problem(),)
-    ]
-    return found + contract_checks(config, policy, demands)
+        rate_hz = (arm.latest().num_poses - count) / (time.monotonic() - began)
+        checks += arm_checks(config, arm.name, arm.latest(), rate_hz)
+        checks += told_checks(arm.name, arm.firmware(), arm.joint_limits())
+    for camera in cameras:
+        problem = camera.problem()
+        subject = f"camera {camera.config.name}"
+        checks.append(Check(subject, "pictures", "new ones", problem or "new ones", problem is None))
+    return checks
 
 
 def arm_checks(config: PiperConfig, name: str, feedback: Feedback, rate_hz: float) -> list[Check]:

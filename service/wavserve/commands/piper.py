@@ -1,0 +1,229 @@
+"""`wavserve piper`: moves AgileX Piper arms with a policy, under an operator's keys. `piper report`: a run's page.
+
+Needs the extra `piper`. Decides nothing about motion: `clients/piper` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import queue
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wavserve.commands import output
+from wavserve.core.errors import InvalidRequest, WavserveError
+
+if TYPE_CHECKING:
+    from wavserve.clients.piper.preflight import Check
+    from wavserve.clients.piper.run import PiperRun
+
+KEYS = "a: arm   h: hold   space or e: emergency stop   r: recover   q: hold and leave"
+DROP_WARNING = "RECOVERING: stopped arms LOSE POWER AND FALL. Hold them, then press r again within 10 s."
+CONFIRM_WITHIN_S = 10.0
+STATUS_EVERY_S = 5.0
+
+_CONFIG = "the robot's TOML file; without it, --bus virtual takes two simulated arms for the preset tiny-piper"
+_BUS = "socketcan: real arms. virtual: simulated arms in this process (default: %(default)s)"
+_UNTRAINED = "on the virtual bus: accept a policy with random weights"
+_DRY = "decide and log every command, and send none"
+_ARMED = "arm without a key; only on the virtual bus or in a dry run"
+_DURATION = "leave after this many armed seconds"
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`wavserve piper` and `wavserve piper report`."""
+    piper = commands.add_parser(
+        "piper",
+        help="move AgileX Piper arms with a policy",
+        description="Move one or two AgileX Piper arms with a policy. Nothing moves before every check is green and "
+        "the operator arms the robot.",
+    )
+    piper.add_argument("--config", type=Path, metavar="FILE", help=_CONFIG)
+    piper.add_argument("--bus", choices=("socketcan", "virtual"), default="socketcan", help=_BUS)
+    piper.add_argument("--server", metavar="HOST:PORT", help="the service's gRPC address (default: the file's)")
+    piper.add_argument("--log", type=Path, metavar="FILE", help="the run's log (default: the file's)")
+    piper.add_argument("--allow-untrained", action="store_true", help=_UNTRAINED)
+    piper.add_argument("--dry-run", action="store_true", help=_DRY)
+    piper.add_argument("--armed", action="store_true", help=_ARMED)
+    piper.add_argument("--duration", type=float, metavar="S", help=_DURATION)
+    piper.set_defaults(run=_piper, extra="piper")
+    actions = piper.add_subparsers(dest="action", metavar="report")
+    report = actions.add_parser("report", help="make a page of a run's log", description="Make a page of a run's log.")
+    report.add_argument("file", type=Path, metavar="LOG")
+    report.add_argument("--out", type=Path, metavar="FILE", help="the page (default: LOG with the ending .html)")
+    report.set_defaults(run=_report)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from wavserve.clients.piper import figures
+    from wavserve.clients.piper.report import html
+
+    run = figures.read(args.file)
+    page = args.out or args.file.with_suffix(".html")
+    try:
+        page.write_text(html(run), encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequest("--out", "a file that can be written", error) from error
+    output.write(output.table(("figure", "value"), figures.rows(figures.figures(run))))
+    output.progress(f"page: {page}")
+    return 0
+
+
+def _piper(args: argparse.Namespace) -> int:
+    _refuse_flags(args)
+    from wavserve.clients.piper import config as configs
+    from wavserve.clients.piper.run import PiperRun, RunOptions
+
+    config = configs.load(args.config) if args.config else configs.virtual_robot()
+    if args.server:
+        config = dataclasses.replace(config, server=dataclasses.replace(config.server, address=args.server))
+    if args.log:
+        config = dataclasses.replace(config, log=dataclasses.replace(config.log, path=str(args.log)))
+    configs.check(config)
+    options = RunOptions(args.bus == "virtual", args.allow_untrained, args.dry_run)
+    sys.setswitchinterval(0.001)  # the control thread waits less for the others
+    with PiperRun(config, options) as run:
+        checks = run.check()
+        if not _show(checks):
+            return 1
+        run.start(checks)
+        code = Operator(run, args).attend()
+    return _conclude(Path(config.log.path), code)
+
+
+def _refuse_flags(args: argparse.Namespace) -> None:
+    is_virtual = args.bus == "virtual"
+    if args.config is None and not is_virtual:
+        raise InvalidRequest("--config", "the robot's file, or --bus virtual", "neither")
+    if args.allow_untrained and not is_virtual:
+        raise InvalidRequest("--allow-untrained", "only with --bus virtual", f"--bus {args.bus}")
+    if args.armed and not (is_virtual or args.dry_run):
+        raise InvalidRequest("--armed", "only with --bus virtual or --dry-run", f"--bus {args.bus}")
+    if args.duration is not None and not args.duration > 0:
+        raise InvalidRequest("--duration", "seconds above 0", args.duration)
+    if not args.armed and not sys.stdin.isatty():
+        raise InvalidRequest("standard input", "a terminal for the operator's keys, or --armed", "no terminal")
+
+
+def _show(checks: list[Check]) -> bool:
+    """Prints the table. Whether every line is green."""
+    rows = [("ok" if c.is_ok else "RED", c.subject, c.name, c.expected, c.actual) for c in checks]
+    output.write(output.table(("", "of", "check", "expected", "found"), rows))
+    num_red = sum(not check.is_ok for check in checks)
+    if num_red:
+        output.progress(f"{num_red} red lines: nothing moves")
+    return not num_red
+
+
+def _conclude(log: Path, code: int) -> int:
+    from wavserve.clients.piper import figures
+
+    try:
+        rows = figures.rows(figures.figures(figures.read(log)))
+    except (WavserveError, OSError) as error:  # the log is an aid; a disk that is full must not hide the exit code
+        output.progress(f"no figures: {error}")
+        return code
+    output.write(output.table(("figure", "value"), rows))
+    output.progress(f"a page of this run: wavserve piper report {log}")
+    return code
+
+
+class Operator:
+    """Turns keys, signals and flags into orders until the robot has left. An emergency stop goes the shortest way."""
+
+    def __init__(self, run: PiperRun, args: argparse.Namespace) -> None:
+        self._run, self._args = run, args
+        self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._leaves_at: float | None = None
+        self._may_recover_until = 0.0
+        self._shown: tuple[object, ...] = ()
+        self._shown_at = 0.0
+
+    def attend(self) -> int:
+        """The exit code: 1 after a fault or an emergency stop, else 0."""
+        before = {number: signal.signal(number, self._on_signal) for number in _signals()}
+        try:
+            if self._args.armed:
+                self._wishes.put("a")
+                self._watch()
+            else:
+                from wavserve.clients.piper.keys import Keys
+
+                output.progress(KEYS)
+                with Keys(sys.stdin.fileno(), self._pressed):
+                    self._watch()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return 1 if self._run.failure or self._run.control.was_stopped else 0
+
+    def _pressed(self, key: str) -> None:
+        """On the keys' own thread."""
+        if key in {" ", "e", "E"}:
+            self._run.control.emergency_stop("key")
+        self._wishes.put(key.lower())
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if number == signal.SIGUSR1:
+            self._run.control.emergency_stop("signal")
+        else:
+            self._wishes.put("q")
+
+    def _watch(self) -> None:
+        while self._run.is_running:
+            with contextlib.suppress(queue.Empty):
+                self._obey(self._wishes.get(timeout=0.1))
+            self._show_status()
+            if self._leaves_at is not None and time.monotonic() >= self._leaves_at:
+                self._leaves_at = None
+                self._obey("q")
+        if self._run.failure:
+            output.progress(f"the control ended by a bug; the arms keep their last target:\n{self._run.failure}")
+
+    def _obey(self, key: str) -> None:
+        from wavserve.clients.piper.control import Order, Phase
+
+        control = self._run.control
+        phase = control.status.phase
+        if key == "a" and phase is Phase.DISARMED:
+            if self._args.duration is not None and self._leaves_at is None:
+                self._leaves_at = time.monotonic() + self._args.duration
+            if self._args.armed or _show(self._run.check()):
+                control.order(Order.ARM)
+        elif key == "a":
+            control.order(Order.ARM)
+        elif key == "h":
+            control.order(Order.HOLD)
+        elif key == "q":
+            control.order(Order.LEAVE)
+        elif key == "r" and phase is Phase.STOPPED:
+            now = time.monotonic()
+            if now <= self._may_recover_until:
+                control.order(Order.RECOVER)
+                self._may_recover_until = 0.0
+            else:
+                self._may_recover_until = now + CONFIRM_WITHIN_S
+                output.progress(DROP_WARNING)
+
+    def _show_status(self) -> None:
+        status, counts, now = self._run.control.status, self._run.control.counts, time.monotonic()
+        state = (status.phase, status.hold)
+        every_s = 1.0 if self._args.dry_run else STATUS_EVERY_S
+        if state == self._shown and now - self._shown_at < every_s:
+            return
+        self._shown, self._shown_at = state, now
+        text = f"{status.phase.value:9} {counts.executed} steps, {counts.chunks} chunks, {counts.clamped} clamped"
+        text += f"; holds: {status.hold}" if status.hold else ""
+        if self._args.dry_run and status.command:
+            text += "; would send " + " ".join(f"{value:.3f}" for value in status.command)
+        output.progress(text)
+
+
+def _signals() -> tuple[signal.Signals, ...]:
+    """Hold and leave, except for the last one: the emergency stop."""
+    return signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
