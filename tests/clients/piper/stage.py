@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.clients.chunks import chunk_of
 from tests.clients.piper.rig import Listener, channel, eventually
 from wavserve.clients.piper import config as configs
 from wavserve.clients.piper.arm import Arm
@@ -64,17 +65,7 @@ def policy(robot: PiperConfig, **changes: object) -> PolicyInfo:
 
 
 def chunk(actions: Array, moment: Moment, sequence: int, epoch: int = 1, session: str = SESSION) -> ActionChunk:
-    return ActionChunk(
-        session_id=session,
-        epoch=epoch,
-        sequence=sequence,
-        first_control_step=moment.control_step,
-        dt_ns=round(1e9 / 30),
-        actions=actions.astype(np.float32),
-        valid_until_step=moment.control_step + len(actions),
-        receipt=None,  # type: ignore[arg-type]  # nobody reads it here
-        chunk_id=f"{epoch}-{sequence}",
-    )
+    return chunk_of(actions.astype(np.float32), moment.control_step, sequence, epoch=epoch, session_id=session)
 
 
 Motion = Callable[[Moment, int], Array]

@@ -248,7 +248,7 @@ class Control:
         self._playback.begin_epoch(link.session_id, link.epoch)
         if self._phase is not Phase.READY:
             return
-        why = self._operator_hold or ("link lost" if link.is_lost else "") or link.trouble
+        why = self._operator_hold or link.trouble or ("link lost" if link.is_lost else "")
         if why and not self._hold:
             self.counts.holds += 1
             self._playback.interrupt()

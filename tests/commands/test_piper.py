@@ -1,0 +1,163 @@
+"""`wavserve piper` as a user starts it: what is refused, and the operator's keys in a real terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.clients.gateways import gateway
+from tests.clients.piper.rig import eventually
+from tests.clients.piper.stage import EXAMPLE, policy
+from tests.clients.piper.test_run import answer
+from wavserve.cli import main
+from wavserve.clients.piper import config as configs
+from wavserve.clients.piper import figures
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "--config: expected the robot's file, or --bus virtual, got neither"),
+        (["--config=x.toml", "--allow-untrained"], "--allow-untrained: expected only with --bus virtual"),
+        (["--config=x.toml", "--armed"], "--armed: expected only with --bus virtual or --dry-run"),
+        (["--bus=virtual", "--armed", "--duration=0"], "--duration: expected seconds above 0"),
+        (["--config=nowhere.toml", "--armed", "--dry-run"], "nowhere.toml"),
+        (["--bus=virtual", "--armed", "--server=here"], "server.address: expected HOST:PORT"),
+        (["report", "nowhere.jsonl"], "a log of `wavserve piper`"),
+    ],
+)
+def test_what_cannot_be_is_refused(flags: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["piper", *flags]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_without_a_terminal_nobody_could_stop_the_robot(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["piper", "--bus=virtual", "--allow-untrained"]) == 1
+    assert "a terminal for the operator's keys, or --armed" in capsys.readouterr().err
+
+
+def test_a_channel_that_does_not_exist_is_an_error_and_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["piper", f"--config={EXAMPLE}", "--armed", "--dry-run", f"--log={tmp_path / 'log'}"]) == 1
+    assert "arm left: CAN channel can_left cannot be opened" in capsys.readouterr().err
+
+
+class Terminal:
+    """`wavserve piper` in a terminal of its own, as an operator has it."""
+
+    def __init__(self, *flags: str) -> None:
+        self._master, slave = pty.openpty()
+        command = [sys.executable, "-m", "wavserve.cli", "piper", *flags]
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        os.close(slave)
+        self.text = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            while data := os.read(self._master, 4096):
+                self.text += data.decode("utf-8", errors="replace")
+        except OSError:  # the program has ended
+            pass
+
+    def press(self, key: str) -> None:
+        os.write(self._master, key.encode())
+
+    def shows(self, words: str) -> None:
+        eventually(lambda: words in self.text or self.process.poll() is not None, within_s=60)
+        assert words in self.text, self.text[-3000:]
+
+    def ends(self) -> int:
+        code = self.process.wait(60)
+        self._reader.join(10)
+        return code
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(10)
+        os.close(self._master)
+
+
+@contextmanager
+def terminal(log: Path, *flags: str) -> Iterator[Terminal]:
+    with gateway() as served:
+        robot = configs.virtual_robot()
+        served.policy, served.answer = policy(robot), answer
+        shown = Terminal("--bus=virtual", f"--server={served.address}", f"--log={log}", *flags)
+        try:
+            yield shown
+        finally:
+            shown.close()
+
+
+def test_the_operator_arms_holds_stops_and_leaves_with_keys(tmp_path: Path) -> None:
+    log = tmp_path / "run.jsonl"
+    with terminal(log) as operator:
+        operator.shows("q: hold and leave")
+        operator.press("a")
+        operator.shows("ready")
+        operator.press("h")
+        operator.shows("holds: operator")
+        operator.press("a")
+        eventually(lambda: '"source":"chunk"' in log.read_text(encoding="utf-8"))
+        operator.press(" ")
+        operator.shows("holds: emergency stop: key")
+        operator.press("r")
+        operator.shows("LOSE POWER AND FALL")
+        operator.press("r")
+        eventually(lambda: '"kind":"recovered"' in log.read_text(encoding="utf-8"))
+        operator.press("q")
+        assert operator.ends() == 1, "an emergency stop happened"
+        operator.shows("emergency stops")
+    orders = [line["order"] for line in figures.read(log).of("order")]
+    assert orders == ["arm", "hold", "arm", "recover", "leave"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGHUP, 0)])
+def test_signals_hold_and_leave(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    log = tmp_path / "run.jsonl"
+    with terminal(log) as operator:
+        operator.shows("q: hold and leave")
+        operator.press("a")
+        operator.shows("ready")
+        eventually(lambda: '"source":"chunk"' in log.read_text(encoding="utf-8"))
+        operator.process.send_signal(number)
+        assert operator.ends() == code
+    run = figures.read(log)
+    commands = [line["command"] for line in run.of("tick") if line["command"]]
+    assert commands[-1] == commands[-2], "it came to rest"
+    assert run.of("emergency_stop") == []
+
+
+def test_a_signal_is_an_emergency_stop(tmp_path: Path) -> None:
+    with terminal(tmp_path / "run.jsonl") as operator:
+        operator.shows("q: hold and leave")
+        operator.press("a")
+        operator.shows("ready")
+        operator.process.send_signal(signal.SIGUSR1)
+        operator.shows("holds: emergency stop: signal")
+        operator.press("q")
+        assert operator.ends() == 1
+
+
+def test_a_dry_run_prints_commands_and_a_report_can_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "run.jsonl"
+    with terminal(log, "--dry-run", "--armed", "--duration=3") as operator:
+        operator.shows("would send")
+        assert operator.ends() == 0
+    assert main(["piper", "report", str(log)]) == 0
+    assert "from chunks" in capsys.readouterr().out
+    assert "(dry run)" in log.with_suffix(".html").read_text(encoding="utf-8")
