@@ -94,9 +94,13 @@ class Terminal:
 @contextmanager
 def terminal(log: Path, *flags: str) -> Iterator[Terminal]:
     with gateway() as served:
-        robot = configs.virtual_robot()
-        served.policy, served.answer = policy(robot), answer
-        shown = Terminal("--bus=virtual", f"--server={served.address}", f"--log={log}", *flags)
+        served.policy, served.answer = policy(configs.load(EXAMPLE)), answer
+        file = log.with_name("robot.toml")
+        text = EXAMPLE.read_text(encoding="utf-8")
+        for key, value in (("max_feedback_age_ms = 100.0", 200.0), ("min_feedback_hz = 150.0", 20.0)):  # a busy machine
+            text = text.replace(key, f"{key.split()[0]} = {value}")
+        file.write_text(text, encoding="utf-8")
+        shown = Terminal("--bus=virtual", f"--config={file}", f"--server={served.address}", f"--log={log}", *flags)
         try:
             yield shown
         finally:

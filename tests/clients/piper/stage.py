@@ -31,8 +31,9 @@ HORIZON = 54
 
 
 def config(**changes: object) -> PiperConfig:
-    """The example's, on new virtual channels."""
+    """The example's, on new virtual channels, for a busy machine."""
     read = configs.load(EXAMPLE)
+    read = replace(read, watch=replace(read.watch, max_feedback_age_ms=200.0, min_feedback_hz=20.0))
     arms = tuple(ArmConfig(arm.name, channel()) for arm in read.arms)
     return replace(read, arms=arms, **changes)  # type: ignore[arg-type]
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.clients.piper.stage import config, policy
+from tests.clients.piper.stage import EXAMPLE, config, policy
+from wavserve.clients.piper import config as configs
 from wavserve.clients.piper.config import UnitsConfig
 from wavserve.clients.piper.feedback import Feedback, Gripper, Pose, Status
 from wavserve.clients.piper.limits import JOINT_RANGES
@@ -167,12 +168,14 @@ def feedback(now: float, joints: tuple[float, ...], status: int = 0, age_s: floa
 def test_an_arm_without_feedback_with_zeros_or_a_fault_is_red() -> None:
     import time
 
-    robot, now = config(), time.monotonic()
+    robot, now = configs.load(EXAMPLE), time.monotonic()
     good = (0.1, 0.2, -0.3, 0.0, 0.0, 0.0)
     assert red(arm_checks(robot, "left", feedback(now, good), 199.0)) == []
     assert red(arm_checks(robot, "left", feedback(now, good), 60.0)) == [("feedback", "at least 150 Hz", "60 Hz")]
     assert [each[0] for each in red(arm_checks(robot, "left", feedback(now, (0.0,) * 6), 199.0))] == ["pose"]
     assert [each[0] for each in red(arm_checks(robot, "left", feedback(now, good, age_s=1.0), 199.0))] == ["status"]
+    assert red(arm_checks(robot, "left", feedback(now, good, age_s=0.05), 199.0)) == []
+    assert "no feedback for" in red(arm_checks(robot, "left", feedback(now, good, age_s=0.101), 199.0))[0][2]
     [stopped] = red(arm_checks(robot, "left", feedback(now, good, status=1), 199.0))
     assert "emergency stop" in stopped[2]
     outside = (0.1, -0.2, -0.3, 0.0, 0.0, 0.0)
