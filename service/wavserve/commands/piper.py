@@ -212,13 +212,14 @@ class Operator:
 
     def _show_status(self) -> None:
         status, counts, now = self._run.control.status, self._run.control.counts, time.monotonic()
-        state = (status.phase, status.hold)
+        state = (status.phase, status.hold, status.waits)
         every_s = 1.0 if self._args.dry_run else STATUS_EVERY_S
         if state == self._shown and now - self._shown_at < every_s:
             return
         self._shown, self._shown_at = state, now
         text = f"{status.phase.value:9} {counts.executed} steps, {counts.chunks} chunks, {counts.clamped} clamped"
         text += f"; holds: {status.hold}" if status.hold else ""
+        text += f"; no chunk: {status.waits}" if status.waits else ""
         if self._args.dry_run and status.command:
             text += "; would send " + " ".join(f"{value:.3f}" for value in status.command)
         output.progress(text)

@@ -133,10 +133,27 @@ def test_after_any_answer_the_next_observation_waits_for_a_newer_moment(
     bench.link.step()
     if event is not down:
         assert len(bench.client.seen) == 1, "the moment is from before the answer"
-    bench.passes(0.01)
+    bench.passes(0.6)
     bench.moment(3)
     bench.link.step()
     assert len(bench.client.seen) == 2
+
+
+def test_after_a_refusal_the_next_observation_waits_and_the_operator_is_told_why(bench: Bench) -> None:
+    bench.moment(0)
+    bench.link.step()
+    bench.client.events.append(StreamError(name="overloaded", message="busy", sequence=0, retry_after_ms=900))
+    bench.link.step()
+    assert bench.mailbox.link.refusal == "overloaded: busy"
+    for _ in range(2):
+        assert len(bench.client.seen) == 1
+        bench.passes(0.46)
+        bench.moment(1)
+        bench.link.step()
+    assert len(bench.client.seen) == 2
+    bench.client.events.append(answered(bench))
+    bench.link.step()
+    assert bench.mailbox.link.refusal == ""
 
 
 def test_a_chunk_comes_with_its_latency(bench: Bench) -> None:

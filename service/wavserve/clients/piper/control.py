@@ -76,7 +76,9 @@ class Status:
 
     phase: Phase
     hold: str
-    """why the robot holds; empty: it does not"""
+    """why the robot may not play; empty: it may"""
+    waits: str
+    """why there is no chunk, if the service told it"""
     command: tuple[float, ...]
     """in the policy's units; empty: none"""
 
@@ -111,7 +113,7 @@ class Control:
         self._playback = Playback(config, policy)
         self._accounts = Accounts(config, robot.log)
         self.counts = self._accounts.counts
-        self.status = Status(Phase.DISARMED, "", ())
+        self.status = Status(Phase.DISARMED, "", "", ())
         self._phase = Phase.DISARMED
         self._hold = ""  # why the robot may not play
         self._operator_hold = ""  # the same, until the operator arms the robot again
@@ -345,7 +347,7 @@ class Control:
 
     def _tell(self, tick: Tick) -> None:
         action, link, playback = tick.command.action, self._mailbox.link, self._playback
-        self.status = Status(self._phase, self._hold, () if action is None else tuple(action.tolist()))
+        self.status = Status(self._phase, self._hold, link.refusal, () if action is None else tuple(action.tolist()))
         may_play = self._phase is Phase.READY and not self._hold
         self._accounts.add(tick, waits=may_play)
         report = self._accounts.report(tick, self._hold_reason(tick.command))

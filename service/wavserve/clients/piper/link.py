@@ -32,6 +32,8 @@ from wavserve.core.messages import ActionChunk
 from wavserve.core.types import Clock
 
 POLL_S = 0.004
+RETRY_S = 0.5
+"""between an observation that was refused and the next one"""
 GIVE_UP_AFTER_S = 1.0
 """beyond the deadline; an observation without any answer is then forgotten"""
 MAX_MOMENT_AGE_S = 0.25
@@ -85,6 +87,8 @@ class PolicyLink:
         self._mailbox, self._log, self._clock = mailbox, log, clock
         self._under_way: tuple[int, float] | None = None  # sequence, and when it was sent
         self._settled_s = 0.0  # moments up to here do not know the last answer yet
+        self._not_before = 0.0
+        self._refusal = ""  # why the latest observation has no chunk
         self._was_lost = True
         self._ended = threading.Event()
         self.failure = ""
@@ -121,6 +125,7 @@ class PolicyLink:
     def _take(self, event: Event) -> None:
         match event:
             case ActionChunk():
+                self._refusal = ""
                 self._mailbox.to_control.append(Arrived(event, self._settle(event.sequence)))
             case ObservationDropped():
                 self._settle(event.sequence)
@@ -128,6 +133,8 @@ class PolicyLink:
             case StreamError():
                 if event.sequence is not None:
                     self._settle(event.sequence)
+                self._refusal = f"{event.name}: {event.message}"
+                self._not_before = self._clock() + max(RETRY_S, event.retry_after_ms / 1e3)
                 self._log.write("link", error=event.name, message=event.message, fatal=event.fatal)
             case Welcome():
                 self._under_way = None
@@ -162,7 +169,7 @@ class PolicyLink:
             self._was_lost = link.lost
             self._log.write("link", lost=link.lost, silent_s=round(min(link.silent_s, 1e6), 3))
         latency = self._client.latency.steps(self._config.dt_s)
-        self._mailbox.link = LinkView(link.lost, link.session_id, link.epoch, latency, trouble)
+        self._mailbox.link = LinkView(link.lost, link.session_id, link.epoch, latency, trouble, self._refusal)
 
     def _may_observe(self, moment: Moment) -> bool:
         """Whether the control thread wants a chunk, knows the last answer, and none is under way."""
@@ -174,7 +181,7 @@ class PolicyLink:
             self._log.write("dropped", sequence=self._under_way[0], reason="no_answer")
             self._under_way = None
         fresh = moment.at_s > self._settled_s and now - moment.at_s <= MAX_MOMENT_AGE_S
-        return moment.wants_chunk and fresh and not link.lost
+        return moment.wants_chunk and fresh and not link.lost and now >= self._not_before
 
     def _observe(self, moment: Moment) -> None:
         frames = {camera.config.name: camera.latest() for camera in self._cameras}

@@ -41,6 +41,8 @@ class LinkView:
     """from an observation to its chunk; None: not known yet"""
     trouble: str = ""
     """why the robot is blind or cut off; empty: nothing is wrong"""
+    refusal: str = ""
+    """why the latest observation has no chunk; empty: it has, or waits for it"""
 
 
 @dataclass(frozen=True, slots=True)
