@@ -27,6 +27,7 @@ from wavserve.core.errors import (
     UnsupportedMedia,
     WavserveError,
 )
+from wavserve.core.rtc import RtcRequest
 from wavserve.core.types import PlanRequest
 from wavserve.edge.http.answers import chunk_json
 from wavserve.wire.json_answers import chunk_from_json
@@ -90,6 +91,17 @@ def test_both_wires_send_the_policy_the_same_request(served: Served) -> None:
         assert dict(over_grpc.image_digests) == dict(over_http.image_digests)
         same = {"state": None, "images": {}, "image_digests": {}}
         assert replace(over_grpc, **same) == replace(over_http, **same)
+
+
+def test_a_left_over_arrives_over_both_wires(served: Served) -> None:
+    rows = np.linspace(-0.1, 0.1, 21, dtype=np.float32).reshape(3, 7)
+    wish = RtcRequest(mode="rtc_guided", inference_delay=1, execution_horizon=4, prev_chunk_left_over=rows)
+    for target in (served.address.grpc, served.address.http):
+        with PlanClient(target) as client:
+            client.plan(example_observation(rtc=wish, executed_steps=4))
+    for request in served.policy.requests[-2:]:
+        assert request.rtc.prev_chunk_left_over.tobytes() == rows.tobytes()
+        assert (request.rtc.mode, request.rtc.inference_delay, request.rtc.execution_horizon) == ("rtc_guided", 1, 4)
 
 
 def test_an_answer_is_the_same_over_both_wires(served: Served) -> None:

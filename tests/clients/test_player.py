@@ -143,6 +143,17 @@ def test_a_blend_goes_on_from_a_blend() -> None:
     assert second < third == player.last_command
 
 
+def test_a_blend_begins_after_the_actions_that_are_continued_bit_for_bit() -> None:
+    player = player_of(PlayerConfig(blend_steps=3))
+    player.offer(chunk_of(line(0, 0, 20)), 0)
+    played(player, 0, 2)
+    rows = np.concatenate([line(0, 0, 4), line(8, 0, 16)])
+    player.offer(chunk_of(rows, first_step=0, sequence=1), 2)
+    commands = [player.command(step) for step in range(2, 8)]
+    assert [float(c.action[0]) for c in commands if c.action is not None] == [0, 0, 2, 4, 6, 8]
+    assert commands[0].seam_jump == 8
+
+
 def test_an_average_takes_half_of_each_over_the_whole_overlap() -> None:
     player = player_of(PlayerConfig(blend="average"))
     player.offer(chunk_of(line(0, 0, 6)), 0)

@@ -74,7 +74,8 @@ class Command:
     """a hold after actions of this epoch were executed"""
     seam_jump: float | None = None
     """set at the first command of a chunk: the largest difference between the chunk and what the robot would have done
-    without it, without the dimensions in `blend_excluded`; None also where the robot had no command before"""
+    without it, at the chunk's first action that differs, without the dimensions in `blend_excluded`; None also where the
+    robot had no command before"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,14 +247,23 @@ class ActionPlayer:
         new = chunk.actions[index:].astype(np.float64)
         if self._last is None:
             return _Path(new, step, chunk.chunk_id, index, 0, None)
-        weights = self._weights(step, len(new))
-        old = first_rows(self._without_chunk(step), max(len(weights), 1))
-        jump = float(np.max(np.abs(new[0] - old[0])[self._faded] / self._range[self._faded], initial=0.0))
+        same = self._num_same(step, new)
+        weights = np.concatenate([np.ones(same), self._weights(step + same, len(new) - same)])
+        seam = min(same, len(new) - 1)
+        old = first_rows(self._without_chunk(step), max(len(weights), seam + 1))
+        differs = np.abs(new[seam] - old[seam]) / self._range
+        jump = float(np.max(differs[self._faded], initial=0.0))
         mixed = blend(old[: len(weights)], new, weights, self._replaced)
         return _Path(mixed, step, chunk.chunk_id, index, len(weights), jump)
 
+    def _num_same(self, step: int, new: Commands) -> int:
+        """The first new actions that continue the present ones bit for bit: real-time chunking freezes them."""
+        old = self.left_over(step)[: len(new)]
+        differs = (new[: len(old)].astype(np.float32) != old).any(axis=1)
+        return int(differs.argmax()) if differs.any() else len(old)
+
     def _weights(self, step: int, num_new: int) -> Commands:
-        """The weights of the new chunk's first actions in the blend."""
+        """The weights in the blend of the new chunk's actions from `step` on."""
         match self._config.blend:
             case "replace":
                 return np.zeros(0)
