@@ -74,8 +74,8 @@ class Command:
     """a hold after actions of this epoch were executed"""
     seam_jump: float | None = None
     """set at the first command of a chunk: the largest difference between the chunk and what the robot would have done
-    without it, at the chunk's first action that differs, without the dimensions in `blend_excluded`; None also where the
-    robot had no command before"""
+    without it, at the chunk's first action that differs, without the dimensions in `blend_excluded`; None also where
+    the robot had no command before"""
 
 
 @dataclass(frozen=True, slots=True)
