@@ -168,8 +168,6 @@ class Frontend:
 
     async def open_session(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:
         """Opens the session of a robot's stream. Raises NotReady, Overloaded, OutcomeUnknown and SequenceConflict."""
-        if resume is not None:
-            validate.check_session_id(resume)
         return await self.policy.open_session(robot_id, resume, silent_s)
 
     async def reset_epoch(self, session_id: str, epoch: int) -> OpenedSession:

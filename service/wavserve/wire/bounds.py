@@ -19,6 +19,7 @@ _MAX_VARINT_BYTES = 10
 _DATA = pb.Image.DATA_FIELD_NUMBER
 _PLAN_REQUEST = pb.PlanRequest.DESCRIPTOR.full_name
 _OBSERVATION = pb.ClientMessage.OBSERVATION_FIELD_NUMBER
+_SEQUENCE = pb.Observation.SEQUENCE_FIELD_NUMBER
 _CLIENT_NAMES = {field.number: field.name for field in pb.ClientMessage.DESCRIPTOR.fields}
 _IMAGE_NAMES = {field.number: field.name for field in pb.Image.DESCRIPTOR.fields}
 
@@ -51,9 +52,9 @@ def sequence_of(raw: bytes) -> int | None:
     """The sequence of the observation in a client's message that was refused; None where it has none."""
     with contextlib.suppress(InvalidRequest):
         for number, start, end in _fields(raw, 0, len(raw)):
-            for inner, at, _ in _fields(raw, start, end) if number == _OBSERVATION else ():
-                if inner == pb.Observation.SEQUENCE_FIELD_NUMBER:
-                    return _varint(raw, at, end)[0]
+            if number == _OBSERVATION:
+                of_sequence = (each for each in _fields(raw, start, end) if each[0] == _SEQUENCE)
+                return next((_varint(raw, at, stop)[0] for _, at, stop in of_sequence), 0)  # protobuf does not send 0
     return None
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import grpc
 
 from tests.clock import ManualClock
+from tests.edge.fakes import example_observation
 from tests.edge.robots import facts_of
 from tests.planning.rig import Rig, RigOptions, example_request, rigged
 from wavserve.core.control import ControlObservation, Hello, ServerMessage, Welcome
@@ -178,3 +179,12 @@ async def serving_rig(options: RigOptions | None = None) -> AsyncIterator[tuple[
     gate = Gate()
     async with rigged(replace(options or RigOptions(), before=gate)) as rig, serving_policy(rig.policy, gate) as server:
         yield server, rig
+
+
+def example_message(sequence: int) -> pb.ClientMessage:
+    """An observation for the recording policy, whose spec is another one than the rig's."""
+    plain = example_observation()
+    observation = pb.Observation(sequence=sequence, epoch=1, state=plain.state, instruction="pick")
+    for image in plain.images:
+        observation.images.add(camera=image.camera, encoding=image.encoding.upper(), data=image.data)
+    return pb.ClientMessage(observation=observation)

@@ -99,7 +99,7 @@ async def test_a_wrong_assumption_ends_the_stream(
         (plain(robot_id="arm\n1"), "robot_id"),
         (plain(client_name="x" * 129), "client_name"),
         (plain(client_version="\x1b[2J"), "client_version"),
-        (plain(resume_session_id="x" * 129), "session_id"),
+        (plain(resume_session_id="x" * 129), "resume_session_id"),
     ],
 )
 async def test_a_text_that_is_no_name_ends_the_stream(server: Server, change: Change, field: str) -> None:

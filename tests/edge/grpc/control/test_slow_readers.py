@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
-from tests.edge.fakes import RecordingPolicy, example_chunk_of, example_limits, example_observation
-from tests.edge.grpc.control.links import Gate, Link, serving_policy
+from tests.edge.fakes import RecordingPolicy, example_chunk_of, example_limits
+from tests.edge.grpc.control.links import Gate, Link, example_message, serving_policy
 from tests.edge.robots import facts_of
 from wavserve.core.control import Ping, Pong
 from wavserve.core.errors import Overloaded
@@ -93,7 +92,7 @@ async def test_a_robot_that_does_not_read_is_cut_off() -> None:
         link = server.link()
         await link.open()
         for sequence in range(12):
-            await link.send(robot_observation(sequence))
+            await link.send(example_message(sequence))
             await asyncio.sleep(0.02)
         await server.until(lambda: len(server.robots) == 0)
         await server.until(lambda: server.counted("control_streams_ended_total", outcome="overloaded") == 1)
@@ -116,7 +115,7 @@ async def test_a_flood_of_pings_of_a_robot_that_does_not_read_ends_its_stream() 
     async with serving_policy(policy, Gate(), example_limits()) as server:
         link = server.link()
         await link.open()
-        await link.send(robot_observation(0), robot_observation(1))
+        await link.send(example_message(0), example_message(1))
         await server.until(lambda: len(policy.requests) == 1 or not server.robots)
         flood = asyncio.create_task(send_pings(link))
         await server.until(lambda: len(server.robots) == 0)
@@ -127,12 +126,3 @@ async def test_a_flood_of_pings_of_a_robot_that_does_not_read_ends_its_stream() 
 async def send_pings(link: Link) -> None:
     for number in range(5_000):
         await link.send(Ping(number))
-
-
-def robot_observation(sequence: int) -> Any:
-    """An observation for the recording policy, whose spec is another one than the rig's."""
-    plain = example_observation()
-    observation = pb.Observation(sequence=sequence, epoch=1, state=plain.state, instruction="pick")
-    for image in plain.images:
-        observation.images.add(camera=image.camera, encoding=image.encoding.upper(), data=image.data)
-    return pb.ClientMessage(observation=observation)

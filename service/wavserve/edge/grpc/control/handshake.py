@@ -18,8 +18,11 @@ MAX_NAME_CHARS = 128
 def check_hello(hello: Hello, policy: PolicyInfo) -> None:
     """Raises ContractMismatch for the first field that differs, and InvalidRequest for a text that is no name."""
     _expect("protocol_version", PROTOCOL_VERSION, hello.protocol_version)
-    for field in ("robot_id", "client_name", "client_version"):
-        _check_name(field, getattr(hello, field), least=1 if field == "robot_id" else 0)
+    for field in ("client_name", "client_version"):
+        _check_name(field, getattr(hello, field), least=0)
+    _check_name("robot_id", hello.robot_id, least=1)
+    if hello.resume_session_id is not None:
+        _check_name("resume_session_id", hello.resume_session_id, least=1)
     _expect("policy", policy.name, hello.policy)
     _expect("policy_digest", policy.digest, hello.policy_digest)
     _expect("embodiment", policy.embodiment, hello.embodiment)

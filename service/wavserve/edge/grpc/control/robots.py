@@ -10,13 +10,15 @@ from dataclasses import replace
 from time import monotonic
 
 from wavserve.core.control import ExecutionReport, Hello, RobotStatus
-from wavserve.core.errors import RobotBusy, StaleEpoch
+from wavserve.core.errors import Overloaded, RobotBusy, StaleEpoch
 from wavserve.core.messages import ActionChunk
 from wavserve.core.types import Clock
 from wavserve.policy.epochs import RESUME_WITHIN_S
 
 GONE_S = 5.0
 """How long a stream may take to end after another has taken its session over."""
+MAX_ROBOTS = 1024
+"""Robots that may be connected at a time."""
 _WINDOW = 100
 """Plans whose times count in a status."""
 
@@ -80,9 +82,10 @@ class Robot:
 class Robots:
     """Every robot that is connected to this server."""
 
-    def __init__(self, clock: Clock = monotonic) -> None:
+    def __init__(self, clock: Clock = monotonic, max_robots: int = MAX_ROBOTS) -> None:
         self.draining = asyncio.Event()
         self._clock = clock
+        self._max_robots = max_robots
         self._living: dict[str, Robot] = {}  # by robot id
         self._ended: dict[str, float] = {}  # session id -> when its stream ended, oldest first
 
@@ -97,9 +100,12 @@ class Robots:
     async def enter(self, hello: Hello, peer: str) -> AsyncIterator[Robot]:
         """Registers a robot for as long as its stream lives.
 
-        Raises RobotBusy when another living stream has its id. A stream that resumes that one's session ends it.
+        Raises RobotBusy when another living stream has its id, Overloaded when too many robots are connected. A stream
+        that resumes the session of the living one ends that.
         """
         older = self._living.get(hello.robot_id)
+        if older is None and len(self._living) >= self._max_robots:
+            raise Overloaded(f"{self._max_robots} robots are connected, and no more are taken")
         if older is not None and (older.session_id is None or older.session_id != hello.resume_session_id):
             raise RobotBusy("another living stream has this robot id: end that one, or resume its session")
         robot = self._living[hello.robot_id] = Robot(hello, peer, self._clock)
