@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 
 from tests.service.rig import LONG, Server, observation, start
 from wavserve.clients.plan_client import PlanClient
@@ -83,8 +84,9 @@ def test_a_signal_answers_what_runs_and_sends_robots_away(tmp_path: Path, server
     robot = Robot(running, "arm")
     welcome = robot.receive()
     robot.send(seen(0, welcome.epoch, options={**LONG, "num_iterations": 4}))
-    robot.send(Ping(1))
-    assert isinstance(robot.receive(), Pong)  # the plan runs, or is about to
+    while "wavserve_plans_in_flight 1.0" not in httpx.get(f"{running.http}/metrics").text:
+        robot.send(Ping(1))
+        assert isinstance(robot.receive(), Pong)  # and no answer yet
     stopping = threading.Thread(target=running.stop)
     stopping.start()
     received = [robot.receive() for _ in range(2)]
