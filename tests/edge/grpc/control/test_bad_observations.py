@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.edge.grpc.control.links import Link, Server
 from wavserve.core.control import DropReason, ExecutionReport, ObservationDropped, StreamError
 from wavserve.core.messages import ActionChunk, EncodedImage
+from wavserve.core.rtc import RtcRequest
+from wavserve.wire.control import client_message
+
+
+def left_over(*shape: int) -> RtcRequest:
+    return RtcRequest(mode="rtc_guided", prev_chunk_left_over=np.zeros(shape, np.float32))
+
 
 BIG = 2**63
 CASES: list[tuple[dict[str, Any], str, str]] = [
@@ -41,6 +49,16 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
         "invalid-request",
         "images.top",
     ),
+    ({"rtc": left_over(7, 2)}, "invalid-request", "rtc.prev_chunk_left_over"),
+    ({"rtc": left_over(3, 3)}, "invalid-request", "rtc.prev_chunk_left_over"),
+    ({"rtc": RtcRequest(mode="rtc_trained")}, "invalid-request", "rtc.mode"),
+    ({"rtc": RtcRequest(mode="rtc_guided", inference_delay=1)}, "invalid-request", "rtc.inference_delay"),
+    (
+        {"rtc": RtcRequest(mode="rtc_guided", max_guidance_weight=math.nan)},
+        "invalid-request",
+        "rtc.max_guidance_weight",
+    ),
+    ({"rtc": RtcRequest(mode="rtc_guided", execution_horizon=99)}, "invalid-request", "rtc.execution_horizon"),
 ]
 
 
@@ -62,6 +80,19 @@ async def test_a_wrong_field_is_an_error_of_its_observation(
     await link.send(link.observation(11))
     assert (await link.receive(ActionChunk)).sequence == 11
     assert server.counted("control_observations_total", outcome=name) == 1
+
+
+@pytest.mark.parametrize("name", ["mode", "prefix_attention_schedule"])
+async def test_an_unknown_number_of_real_time_chunking_is_refused(server: Server, name: str) -> None:
+    link = server.link()
+    await link.open()
+    message = client_message(link.observation(0, rtc=RtcRequest(mode="rtc_guided")))
+    setattr(message.observation.rtc, name, 9)
+    await link.send(message)
+    error = await link.receive(StreamError)
+    assert (error.name, error.field, error.sequence) == ("invalid-request", f"rtc.{name}", 0)
+    assert error.actual.endswith("9'")
+    await planned(link, 1)
 
 
 async def test_an_observation_of_before_a_reset_is_dropped(server: Server) -> None:

@@ -185,6 +185,21 @@ async def test_a_stream_that_says_nothing_is_ended() -> None:
     assert context.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+class Gone(Silent):
+    """The context of a call that has ended, before gRPC cancels its method."""
+
+    async def write(self, raw: bytes) -> None:
+        raise grpc.aio.UsageError("RPC already finished.")
+
+
+async def test_a_client_that_is_gone_when_it_is_answered_is_no_internal_error(caplog: pytest.LogCaptureFixture) -> None:
+    frontend, context, metrics = Frontend(RecordingPolicy(), example_limits()), Gone(), Metrics()
+    service = ControlService(frontend, Robots(), metrics.control, hello_s=0.05)
+    await service.control(None, context)  # type: ignore[arg-type]  # all that is asked of them
+    await service.watch(b"", context)  # type: ignore[arg-type]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_nobody_is_welcomed_while_the_service_is_not_ready() -> None:
     async with serving_rig(RigOptions(ready=False)) as (server, _):
         link = server.link()

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from functools import partial
 from importlib.metadata import version
 
+import grpc
+
 from wavserve.core.control import Hello, Welcome
 from wavserve.core.errors import DeadlineExceeded, InvalidRequest
 from wavserve.edge.frontend import Frontend
@@ -34,6 +36,10 @@ MAX_IN_FLIGHT = 1
 _WATCH_S = (0.1, 60.0)
 
 
+class ClientGone(Exception):
+    """The call has ended, and gRPC takes no further message."""
+
+
 class ControlService:
     """Serves robots' streams over one frontend."""
 
@@ -45,7 +51,7 @@ class ControlService:
 
     async def control(self, _messages: AsyncIterator[bytes], context: Context) -> None:
         """One robot's stream. A failure that ends it is told as a fatal Error and as the call's status."""
-        outbox, outcome = Outbox(context.write), "ok"
+        outbox, outcome = Outbox(partial(_write, context)), "ok"
         writing = asyncio.create_task(outbox.write_all())
         try:
             await self._serve(context, outbox, writing)
@@ -53,6 +59,8 @@ class ControlService:
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
+        except ClientGone:
+            outcome = "cancelled"
         except Exception as error:  # noqa: BLE001  # every stream gets a status; `report` logs the unexpected
             problem = report(error, "grpc")
             outcome = problem.name
@@ -70,8 +78,12 @@ class ControlService:
                 raise InvalidRequest("interval_s", f"0, or {_WATCH_S[0]:g} to {_WATCH_S[1]:g}", interval_s)
         except InvalidRequest as error:
             await abort(context, report(error, "grpc"))
+        with contextlib.suppress(ClientGone):
+            await self._tell(context, interval_s)
+
+    async def _tell(self, context: Context, interval_s: float) -> None:
         while not self._robots.draining.is_set():
-            await context.write(watch_update(self._robots.statuses()).SerializeToString())
+            await _write(context, watch_update(self._robots.statuses()).SerializeToString())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):
                     await self._robots.draining.wait()
@@ -129,6 +141,14 @@ async def _read(context: Context) -> bytes | None:
     """The next message; None at the end, for which gRPC has an object of its own."""
     raw = await context.read()
     return raw if isinstance(raw, bytes) else None
+
+
+async def _write(context: Context, raw: bytes) -> None:
+    """Sends a message. Raises ClientGone when the call has ended: gRPC may say so before it cancels the method."""
+    try:
+        await context.write(raw)
+    except grpc.aio.BaseError as error:
+        raise ClientGone from error
 
 
 async def _flush(outbox: Outbox, writing: asyncio.Task[None]) -> None:
