@@ -94,7 +94,7 @@ def test_a_safe_text_is_utf8_and_no_longer_than_allowed(text: str) -> None:
         ({"state": [0.0] * 5_000}, "state", f"at most {MAX_STATE_NUMBERS} items", "5000 items"),
         ({"images": GOOD["images"][:1] * 17}, "images", f"at most {MAX_IMAGES} items", "17 items"),
         ({"images": [1] * 9_000}, "images[0]", "an object", "1"),
-        ({"images": [1] * 10_000}, "body", "at most 10000 list items and object members", "10021"),
+        ({"images": [1] * 10_000}, "body", "at most 10000 list items and object members", "10022"),
         ({"images": {}}, "images", "a valid list", "{}"),
         ({f"key{i}": 1 for i in range(100)}, "body", "at most 64 keys in an object", f"{100 + len(GOOD)} keys"),
     ],
