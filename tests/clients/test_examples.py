@@ -1,4 +1,4 @@
-"""The Python examples of docs/api.md run as they are written, against a gateway of this process."""
+"""The Python examples of README.md and docs/api.md run as they are written, against a gateway of this process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import asyncio
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from tests.clients.test_robot_service import Service
 from tests.edge.fakes import RecordingPolicy, example_limits, example_spec
@@ -15,7 +18,10 @@ from tests.planning.rig import RigOptions, rigged
 from wavserve.system.telemetry import Metrics
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs/api.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def examples(document: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL)
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
@@ -30,14 +36,16 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 
 
 def example_with(text: str) -> str:
-    [program] = [each for each in EXAMPLES if text in each]
+    [program] = [each for each in examples("docs/api.md") if text in each]
     return program
 
 
-def test_pictures_as_arrays_are_planned_over_http() -> None:
+@pytest.mark.parametrize("document", ["README.md", "docs/api.md"])
+def test_a_first_plan_is_made_by_the_first_example(document: str) -> None:
     policy = RecordingPolicy(spec=example_spec("area"))
-    with serving(policy, example_limits(), Metrics()) as address:
-        ran = run(example_with("encode_images").replace("http://127.0.0.1:8000", address.http))
+    program = next(each for each in examples(document) if "import PlanClient" in each)
+    with serving(policy, replace(example_limits(), max_body_bytes=2_000_000), Metrics()) as address:
+        ran = run(program.replace("http://127.0.0.1:8000", address.http).replace("127.0.0.1:8001", address.grpc))
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.startswith("session-of-the-fake [[")
     [request] = policy.requests
