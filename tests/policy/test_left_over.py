@@ -200,8 +200,12 @@ async def test_a_record_has_the_left_over_and_replays_to_the_same_actions(make_r
 
     rig = await make_rig(RigOptions(keep=keep))
     chunk = await second(rig, rtc(delay=2))
+    await rig.policy.plan(follow(chunk, 3, sequence=2, executed_steps=1, rtc=RtcRequest(mode="rtc_guided")))
     await rig.policy.drain()
     rig.policy.warm = True
+    empty = records.load(tmp_path / "2").request.rtc
+    assert empty is not None
+    assert (empty.mode, empty.prev_chunk_left_over.size) == ("rtc_guided", 0)
     record = records.load(tmp_path / "1")
     assert record.request.rtc is not None
     assert record.request.rtc.prev_chunk_left_over.tobytes() == ROWS.tobytes()

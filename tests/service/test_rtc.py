@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from tests.service.rig import Server, observation, post
+from tests.service.test_control import Robot, seen
 from wavserve.clients.plan_client import PlanClient
+from wavserve.core.control import StreamError
 from wavserve.core.messages import ActionChunk, Observation
 from wavserve.core.rtc import RtcRequest
 
@@ -74,3 +76,22 @@ def test_robots_with_and_without_a_left_over_at_once_get_the_same_plans_as_alone
     for robot, one in enumerate(together):
         alone = client.plan(sent(begun(robot), robot))
         np.testing.assert_allclose(one.actions, alone.actions, atol=1e-4)
+
+
+def test_a_stream_continues_its_chunks(server: Server) -> None:
+    robot = Robot(server, "continuing arm")
+    welcome = robot.receive()
+    robot.send(seen(0, welcome.epoch, options=NO_PLANNING))
+    begun = robot.receive()
+    left_over = begun.actions[EXECUTED:]
+    wish = RtcRequest(mode="rtc_guided", inference_delay=DELAY, prev_chunk_left_over=left_over)
+    robot.send(seen(1, welcome.epoch, options=NO_PLANNING, control_step=EXECUTED, executed_steps=EXECUTED, rtc=wish))
+    chunk = robot.receive()
+    assert isinstance(chunk, ActionChunk)
+    assert chunk.actions[:DELAY].tobytes() == left_over[:DELAY].tobytes()
+    assert chunk.frozen_prefix_steps == DELAY
+    robot.send(seen(2, welcome.epoch, options=NO_PLANNING, executed_steps=2, rtc=wish))
+    refused = robot.receive()
+    assert isinstance(refused, StreamError)
+    assert (refused.field, refused.fatal) == ("rtc.inference_delay", False)
+    robot.close()
