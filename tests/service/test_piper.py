@@ -152,6 +152,6 @@ def test_a_second_robot_with_the_same_id_is_refused_while_the_first_one_moves(se
         command = [sys.executable, "-m", "wavserve.cli", "piper", *flags]
         second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert second.returncode == 1
-        assert "piper-1" in second.stderr
+        assert "another living stream has this robot id" in second.stderr
         robot.moves(20)
         robot.assert_no_jump()
