@@ -6,10 +6,12 @@ import math
 import threading
 import time
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
 from tests.clients.piper.rig import ENABLE_FRAME, STOP_FRAME, connected, enable, eventually
+from wavserve.clients.piper.arm import Arm, channel_problem
 from wavserve.clients.piper.limits import AXIS_RANGES, JOINT_RANGES
 from wavserve.clients.piper.simulated import REST_POSE
 from wavserve.core.errors import InvalidRequest, NotReady
@@ -158,10 +160,17 @@ def test_closing_neither_disables_nor_stops_the_arm() -> None:
 
 
 def test_a_channel_that_does_not_exist_is_refused() -> None:
-    from wavserve.clients.piper.arm import Arm
-
-    with pytest.raises(NotReady, match="can_nowhere"):
+    with pytest.raises(NotReady, match="can_nowhere cannot be opened: there is no such channel"):
         Arm("left", "can_nowhere").connect()
+
+
+def test_a_channel_that_is_down_says_how_to_bring_it_up(tmp_path: Path) -> None:
+    (tmp_path / "can_left").mkdir()
+    (tmp_path / "can_left" / "operstate").write_text("down\n")
+    assert channel_problem("can_left", tmp_path).startswith("it is down; `ip link set can_left up type can bitrate")
+    (tmp_path / "can_left" / "operstate").write_text("up\n")
+    assert channel_problem("can_left", tmp_path) == ""
+    assert channel_problem("../can_left", tmp_path / "can_left") != ""
 
 
 def test_the_table_of_ranges_is_our_own_and_fits_the_arms() -> None:

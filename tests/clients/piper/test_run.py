@@ -15,6 +15,7 @@ from tests.clients.gateways import Gateway, Stream, gateway
 from tests.clients.piper.rig import STOP_FRAME, TARGET_FRAMES, Listener, eventually
 from tests.clients.piper.stage import chunk, config, policy, swing
 from wavserve.clients.piper import figures
+from wavserve.clients.piper.cameras import Synthetic
 from wavserve.clients.piper.config import PiperConfig
 from wavserve.clients.piper.control import Order, Phase
 from wavserve.clients.piper.mailbox import Moment
@@ -149,6 +150,28 @@ def test_a_gateway_that_drains_is_left_without_a_jump(robot: Robot) -> None:
     robot.rests()
     robot.served.restart()
     robot.moves(30)
+    robot.assert_no_jump()
+
+
+def test_a_camera_that_freezes_holds_the_robot_until_it_gives_pictures_again(robot: Robot) -> None:
+    robot.moves(30)
+    frozen = robot.run.cameras[1]
+    frozen.close()
+    eventually(lambda: robot.run.control.status.hold.startswith("camera left_wrist: no picture for"))
+    robot.rests()
+    seen = len(robot.served.stream.observations)
+    robot.rests(ticks=15)
+    assert len(robot.served.stream.observations) == seen, "a blind robot asks for nothing"
+    feeding = Synthetic(frozen.config)
+    executed = robot.run.control.counts.executed
+
+    def goes_on() -> bool:
+        picture = feeding.read()
+        assert picture is not None
+        frozen.take(picture)
+        return robot.run.control.counts.executed > executed + 20
+
+    eventually(goes_on)
     robot.assert_no_jump()
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from piper_sdk import C_PiperInterface_V2, LogLevel
@@ -57,6 +58,8 @@ class Arm:
         Raises NotReady when the channel cannot be opened.
         """
         real = self._interface == "socketcan"
+        if real and (problem := channel_problem(self.channel)):
+            raise NotReady(f"arm {self.name}: CAN channel {self.channel} cannot be opened: {problem}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # the SDK passes python-can an old argument
             try:
@@ -176,6 +179,17 @@ class Arm:
                 return math.radians(answer.min_angle_limit / 10), math.radians(answer.max_angle_limit / 10)
             time.sleep(0.002)
         return None
+
+
+def channel_problem(channel: str, devices: Path = Path("/sys/class/net")) -> str:
+    """Why a CAN channel of this machine cannot be used; empty: it can. The SDK itself would only log the reason."""
+    device = devices / channel
+    if "/" in channel or not device.exists():
+        return "there is no such channel; `ip link` lists them"
+    state = (device / "operstate").read_text(encoding="ascii").strip()
+    if state != "up":
+        return f"it is {state}; `ip link set {channel} up type can bitrate {BITRATE}` brings it up"
+    return ""
 
 
 def _check(name: str, axes: Sequence[float]) -> None:

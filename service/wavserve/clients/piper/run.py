@@ -53,7 +53,7 @@ class PiperRun:
         self._stack = ExitStack()
         self._mailbox = Mailbox()
         self._arms = [Arm(arm.name, arm.channel, _interface(options)) for arm in config.arms]
-        self._cameras = [Camera(camera, config.watch) for camera in config.cameras]
+        self.cameras = [Camera(camera, config.watch) for camera in config.cameras]
         self._policy: PolicyInfo | None = None
         self._control: Control | None = None
         self._loop: RateLoop | None = None
@@ -75,7 +75,7 @@ class PiperRun:
     def check(self) -> list[Check]:
         """The table of checks. The policy's part is one red line while no service answers."""
         demands = Demands(self._options.is_virtual, self._options.allow_untrained)
-        checks = preflight.hardware_checks(self._config, self._arms, self._cameras)
+        checks = preflight.hardware_checks(self._config, self._arms, self.cameras)
         try:
             with PlanClient(self._config.server.address) as client:
                 self._policy = client.policy(timeout_s=5.0)
@@ -106,7 +106,7 @@ class PiperRun:
         )
         self._stack.callback(client.close)
         welcome = client.connect()
-        self._link = PolicyLink(config, client, self._cameras, self._mailbox, log)
+        self._link = PolicyLink(config, client, self.cameras, self._mailbox, log)
         self._control = control = Control(
             config, welcome.policy, Robot(self._arms, self._mailbox, log, self._options.is_dry)
         )
@@ -159,14 +159,14 @@ class PiperRun:
         for each in self._arms:
             each.connect()
             self._stack.callback(each.close)
-        for camera in self._cameras:
+        for camera in self.cameras:
             camera.start()
             self._stack.callback(camera.close)
         _wait(FEEDBACK_WITHIN_S, self._sees)
 
     def _sees(self) -> bool:
         ready = (each.latest().drivers_at_s is not None and each.firmware() is not None for each in self._arms)
-        return all(ready) and all(camera.problem() is None for camera in self._cameras)
+        return all(ready) and all(camera.problem() is None for camera in self.cameras)
 
     def _facts(self, policy: PolicyInfo) -> dict[str, object]:
         config, player = self._config, player_config(self._config, policy)

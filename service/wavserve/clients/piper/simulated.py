@@ -25,8 +25,8 @@ from wavserve.clients.piper.limits import (
     STATUS_EMERGENCY_STOP,
 )
 
-REST_POSE = (0.05, 0.35, -0.45, 0.02, 0.3, 0.01, 0.02)
-"""six joints in rad and the gripper in m: folded over its base, and no zero in it"""
+REST_POSE = (0.05, 1.0, -1.0, 0.05, 0.1, 0.05, 0.02)
+"""six joints in rad and the gripper in m: far from the ends of every joint, and no zero in it"""
 FIRMWARE = b"S-V1.8-2"
 
 _PERIOD_S = 1 / 200
