@@ -139,10 +139,23 @@ def test_an_observation_has_what_the_options_and_the_player_say() -> None:
         "open the drawer",
     )
     assert message.rtc is not None
-    assert (message.rtc.mode, message.rtc.inference_delay) == ("rtc_guided", 2)
+    assert (message.rtc.mode, message.rtc.inference_delay) == ("rtc_guided", 0)
     assert message.rtc.prev_chunk_left_over.tolist() == rows.tolist()
     rig.core.ended(NotReady("cut"))
     assert rig.core.hello(POLICY).instruction == "open the drawer"
+
+
+def test_a_delay_is_at_most_what_is_left_and_what_was_executed() -> None:
+    """The server refuses more. After a pause nothing is left, and nothing is continued."""
+    rig = Rig()
+    delays = []
+    for total, left in ((0, 3), (2, 9), (9, 3), (20, 9), (30, 0)):
+        rig.core.observe(observation_at(total, total, left_over=np.ones((left, 7), np.float32), inference_delay=5))
+        message = rig.written()
+        assert message.rtc is not None
+        delays.append(message.rtc.inference_delay)
+        rig.answer(message.sequence)
+    assert delays == [0, 2, 3, 5, 0]
 
 
 def test_no_observation_is_taken_without_a_stream() -> None:

@@ -170,12 +170,14 @@ async def test_what_the_gateway_refuses_of_an_observation_is_told_and_the_stream
 
 
 async def test_jpeg_and_real_time_chunking_reach_the_policy(service: Service) -> None:
-    async with service.client(rtc=RtcRequest(mode="off"), jpeg_quality=95) as (client, events):
+    async with service.client(rtc=RtcRequest(mode="rtc_guided"), jpeg_quality=95) as (client, events):
         client.observe(service.observation(0))
         chunk = await the_next(events, ActionChunk)
         rows = np.asarray(chunk.actions[2:])
         client.observe(service.observation(2, 2, left_over=rows, inference_delay=1))
-        assert (await the_next(events, ActionChunk)).sequence == 1
+        second = await the_next(events, ActionChunk)
+        assert (second.sequence, second.frozen_prefix_steps) == (1, 1)
+        assert second.actions[0].tobytes() == rows[0].tobytes()
 
 
 async def test_the_session_of_a_stream_that_still_lives_is_taken_over(service: Service) -> None:

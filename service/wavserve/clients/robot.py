@@ -83,7 +83,8 @@ class RobotObservation:
     left_over: Array | None = None
     """`[n, A]` for real-time chunking: the actions from `control_step` on (`ActionPlayer.left_over`)"""
     inference_delay: int = 0
-    """for real-time chunking: steps that will be executed before the chunk arrives"""
+    """for real-time chunking: steps that will be executed before the chunk arrives. The client sends at most as many as
+    are left and as were executed since the previous observation: more cannot be continued."""
     captured_mono_ns: int = 0
     """0: now"""
 

@@ -246,6 +246,7 @@ class RobotCore:
                 self._drop(waiting.dropped(DropReason.RESET))
                 return None
             seen, options = waiting.observation, self.options
+            executed = self._observations.sent(waiting)
             self._instruction = seen.instruction or self._instruction
             return ControlObservation(
                 images=images,
@@ -254,10 +255,10 @@ class RobotCore:
                 sequence=waiting.sequence,
                 epoch=waiting.epoch,
                 control_step=seen.control_step,
-                executed_steps=self._observations.sent(waiting),
+                executed_steps=executed,
                 options=options.planner,
                 deadline_ms=options.deadline_ms,
-                rtc=_rtc(seen, options.rtc),
+                rtc=_rtc(seen, executed, options.rtc),
                 sent_mono_ns=round(self._clock() * 1e9),
             )
 
@@ -337,8 +338,10 @@ class RobotCore:
         self._events.append(dropped)
 
 
-def _rtc(seen: RobotObservation, wish: RtcRequest | None) -> RtcRequest | None:
+def _rtc(seen: RobotObservation, executed: int, wish: RtcRequest | None) -> RtcRequest | None:
+    """The server takes no delay above what is left, or above what was executed since the previous observation."""
     if seen.left_over is None:
         return wish
     rows = np.asarray(seen.left_over, np.float32)
-    return replace(wish or RtcRequest(), inference_delay=seen.inference_delay, prev_chunk_left_over=rows)
+    delay = min(seen.inference_delay, len(rows), executed)
+    return replace(wish or RtcRequest(), inference_delay=delay, prev_chunk_left_over=rows)
