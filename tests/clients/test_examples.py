@@ -55,6 +55,17 @@ def test_a_first_plan_is_made_by_the_first_example(document: str) -> None:
     }
 
 
+def test_a_session_goes_on_after_the_readmes_example() -> None:
+    policy = RecordingPolicy(spec=example_spec("area"))
+    first = next(each for each in examples("README.md") if "import PlanClient" in each)
+    program = first + example_with("sequence=1")
+    with serving(policy, replace(example_limits(), max_body_bytes=2_000_000), Metrics()) as address:
+        ran = run(program.replace("http://127.0.0.1:8000", address.http).replace("127.0.0.1:8001", address.grpc))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert [(each.sequence, each.executed_steps) for each in policy.requests] == [(0, 0), (1, 8)]
+    assert policy.requests[1].session_id == "session-of-the-fake"
+
+
 async def test_a_robot_moves_by_the_example_of_the_stream() -> None:
     async with rigged(RigOptions()) as rig:
         service = Service(rig.policy)
