@@ -71,7 +71,7 @@ def test_chunks_are_played_without_a_jump(robot: Stage) -> None:
     assert_no_jump(robot)
     largest = np.abs(robot.steps(0)[-80:]).max()
     # A pause, on a machine that is too busy for a chunk in time, is made up for in a blend.
-    assert largest <= 0.02 + UNIT or robot.control.counts.pauses, "seams of chunks that agree cannot be seen"
+    assert largest <= 0.02 + 2 * UNIT or robot.control.counts.pauses, "seams of chunks that agree cannot be seen"
     moved = max(target.joints[0] for target in robot.listeners[0].targets())
     assert moved > REST_POSE[0] + 0.3
 
