@@ -74,7 +74,7 @@ Motion = Callable[[Moment, int], Array]
 
 
 def swing(moment: Moment, sequence: int) -> Array:
-    """Joint 1 of both arms swings by 0.4 rad, with steps of 0.02 rad at most. All chunks agree on the way, to 0.01 mrad."""
+    """Joint 1 of both arms swings by 0.4 rad, in steps of 0.02 rad at most. All chunks agree, to 0.01 mrad."""
     actions = np.repeat(np.array(moment.state)[None], HORIZON, axis=0)
     steps = moment.control_step + np.arange(HORIZON)
     actions[:, (0, 7)] = REST_POSE[0] + 1e-5 * (sequence % 2) + 0.4 * np.sin(0.05 * steps)[:, None]
