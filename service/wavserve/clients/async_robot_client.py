@@ -8,37 +8,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import grpc
 import grpc.aio
 import numpy as np
 
-from wavserve.clients.calls import MAX_MESSAGE_BYTES, method_path, policy_call, read_message, typed_error
+from wavserve.clients.calls import MAX_MESSAGE_BYTES
 from wavserve.clients.channels import Link, channel_options
 from wavserve.clients.images import ImageEncoder
 from wavserve.clients.latency import LatencyWindow
 from wavserve.clients.robot import Event, LinkState, RobotDescription, RobotObservation, RobotOptions
 from wavserve.clients.robot_core import RobotCore
-from wavserve.core.control import ClientMessage, ExecutionReport, ServerMessage, Welcome
-from wavserve.core.errors import Cancelled, DeadlineExceeded, NotReady, WavserveError
+from wavserve.clients.robot_stream import RobotStream, ask_policy
+from wavserve.core.control import ClientMessage, ExecutionReport, Welcome
+from wavserve.core.errors import NotReady, WavserveError
 from wavserve.core.messages import PolicyInfo
-from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire.control import client_message
-from wavserve.wire.control_answers import server_message_from
 
 _log = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 1.0
 """How long `close` may wait for the stream to end in order."""
-
-Stream = grpc.aio.StreamStreamCall[bytes, bytes]
-Answer = TypeVar("Answer")
 
 
 class AsyncRobotClient:
@@ -180,36 +176,30 @@ class AsyncRobotClient:
     async def _one_stream(self, channel: grpc.aio.Channel) -> None:
         """Opens a stream and keeps it until it ends. Raises what ended it."""
         timeout_s = self._options.attempt_timeout_s
-        policy = await self._policy(channel, timeout_s)
-        call: Stream = channel.stream_stream(method_path("Control"))()
+        policy = await ask_policy(self._target, channel, timeout_s)
+        stream = RobotStream(self._target, channel)
         try:
-            await self._or_error(call.write(_bytes(self._core.hello(policy))), call, timeout_s)
-            self._welcome = self._core.opened(await self._read(call, timeout_s))
+            await stream.write(_bytes(self._core.hello(policy)), timeout_s)
+            self._welcome = self._core.opened(await stream.read(timeout_s))
             encoder = _encoder(self._welcome.policy, self._core.robot, self._options)
             await self._tell()
-            await _first_of(self._reader(call), self._writer(call, encoder), self._watch())
+            await _first_of(self._reader(stream), self._writer(stream, encoder), self._watch())
         finally:
-            call.cancel()
+            stream.cancel()
 
-    async def _policy(self, channel: grpc.aio.Channel, timeout_s: float) -> PolicyInfo:
-        question = policy_call(None)
-        invoke: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(question.method)
-        call = invoke(question.request, timeout=timeout_s)
-        return question.read(await self._or_error(call, call, timeout_s))
-
-    async def _reader(self, call: Stream) -> None:
+    async def _reader(self, stream: RobotStream) -> None:
         while True:
-            self._core.received(await self._read(call, None))
+            self._core.received(await stream.read())
             await self._tell()
 
-    async def _writer(self, call: Stream, encoder: ImageEncoder) -> None:
+    async def _writer(self, stream: RobotStream, encoder: ImageEncoder) -> None:
         """Writes one message at a time. While a write is pending, the slot keeps the newest observation only."""
         while True:
             self._wake.clear()
             while (message := self._next_control() or await self._next_observation(encoder)) is not None:
-                await self._or_error(call.write(message), call, None)
+                await stream.write(message)
             if self._core.leaving:
-                await call.done_writing()
+                await stream.done_writing()
                 await asyncio.sleep(CLOSE_TIMEOUT_S)  # the server ends the stream; a cancellation may outrun the Bye
                 return
             await self._wake.wait()
@@ -244,38 +234,6 @@ class AsyncRobotClient:
             self._wake.set()
 
     # --------------------------------------------------------------------------------------------------------- within
-
-    async def _read(self, call: Stream, timeout_s: float | None) -> ServerMessage | None:
-        """The next message. Raises NotReady at the end of the stream."""
-        raw = await self._or_error(call.read(), call, timeout_s)
-        if not isinstance(raw, bytes):  # EOF
-            raise await self._ending(call)
-        return server_message_from(read_message(pb.ServerMessage(), raw))
-
-    async def _or_error(self, work: Awaitable[Answer], call: Any, timeout_s: float | None) -> Answer:
-        """The result of a part of a call. Raises typed errors."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await work
-        except TimeoutError:
-            raise DeadlineExceeded(f"{self._target}: no answer within {timeout_s} s") from None
-        except grpc.aio.AioRpcError as error:
-            trailing = tuple(error.trailing_metadata())
-            raise typed_error(self._target, error.code(), error.details(), trailing) from None
-        except (grpc.aio.UsageError, asyncio.InvalidStateError):  # the stream ended before the write
-            raise await self._ending(call) from None
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise Cancelled(f"{self._target}: the stream was cancelled") from None
-
-    async def _ending(self, call: Any) -> WavserveError:
-        """Why a call ended."""
-        code = await call.code()
-        if code is grpc.StatusCode.OK:
-            return NotReady(f"{self._target}: the server ended the stream")
-        return typed_error(self._target, code, await call.details(), tuple(await call.trailing_metadata() or ()))
 
     async def _tell(self) -> None:
         """Gives the events to the program, and wakes those who wait for the connection."""
