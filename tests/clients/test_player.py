@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tests.clients.chunks import DT_S, chunk_of, line
+from wavserve.clients.chunk_order import Refusal
 from wavserve.clients.latency import LatencyWindow
-from wavserve.clients.player import ActionPlayer, Refusal
+from wavserve.clients.player import ActionPlayer
 from wavserve.clients.player_config import PlayerConfig
 from wavserve.core.errors import InvalidRequest
 

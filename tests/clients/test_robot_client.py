@@ -15,7 +15,8 @@ import pytest
 from tests.clients.gateways import DT_S, POLICY, ROBOT, Gateway, Stream, gateway, observation_at
 from tests.clients.servers import black_hole, resetting
 from wavserve.clients.async_robot_client import AsyncRobotClient
-from wavserve.clients.player import ActionPlayer, Refusal
+from wavserve.clients.chunk_order import Refusal
+from wavserve.clients.player import ActionPlayer
 from wavserve.clients.player_config import PlayerConfig
 from wavserve.clients.robot import Event, LinkDown, RobotOptions, Stopped
 from wavserve.clients.robot_client import RobotClient

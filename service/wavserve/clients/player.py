@@ -10,11 +10,11 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Literal
 
 import numpy as np
 
+from wavserve.clients.chunk_order import ChunkOrder, Refusal
 from wavserve.clients.player_config import PlayerConfig, check_config
 from wavserve.clients.trajectory import Commands, blend, first_rows, limited, stop_ramp
 from wavserve.core.errors import InvalidRequest, shown
@@ -22,26 +22,6 @@ from wavserve.core.messages import ActionChunk
 from wavserve.core.types import Array
 
 Source = Literal["chunk", "blend", "hold"]
-
-
-class Refusal(Enum):
-    """Why the player takes no action from a chunk."""
-
-    OTHER_SESSION = "other_session"
-    OTHER_EPOCH = "other_epoch"
-    OLDER = "older"
-    """it answers an older observation than a chunk that was offered, or one from before `hold_from`"""
-    DUPLICATE = "duplicate"
-    AHEAD = "ahead"
-    """it begins after the next step"""
-    DIMENSION = "dimension"
-    NOT_FINITE = "not_finite"
-    RATE = "rate"
-    """its steps have another duration"""
-    EXPIRED = "expired"
-    """the robot has executed steps since the observation, and the chunk is no longer valid or has no action left"""
-    NO_POSE = "no_pose"
-    """`max_step` is set and there is no last command: call `hold_from` with the measured pose first"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +102,8 @@ class ActionPlayer:
 
         Call it for each `Welcome` and each `ResetAck`. Without a stream the epoch is 0.
         """
-        self._session_id, self._epoch = session_id, epoch
+        self._order = ChunkOrder(session_id, epoch)
         self._path: _Path | None = None
-        self._sequence = -1  # of the latest chunk that was offered
-        self._chunk_id = ""
-        self._oldest_step = 0  # chunks of observations before it are out of date
-        self._consumed: list[int] = []  # the steps that executed an action since that chunk's observation
         self._has_played = False
         self._due: int | None = None
         self._next_step = None
@@ -143,7 +119,7 @@ class ActionPlayer:
             raise InvalidRequest("measured", f"{self._action_dim} finite numbers", shown(pose.tolist()))
         self._last, self._velocity = pose, np.zeros(self._action_dim)
         self._path, self._ramp = None, None
-        self._oldest_step = max(self._oldest_step, self._next_step or 0)
+        self._order.refuse_before(self._next_step or 0)
 
     @property
     def last_command(self) -> Commands | None:
@@ -181,17 +157,13 @@ class ActionPlayer:
     def offer(self, chunk: ActionChunk, next_step: int) -> Offer:
         """Takes a chunk, or says why not. `next_step`: the step that the next `command` is for."""
         self._check_step(next_step)
-        refusal = self._judge_origin(chunk, next_step)
+        refusal = self._order.take(chunk, next_step) or self._judge_actions(chunk, next_step)
         if refusal is not None:
             return Offer(refusal)
-        self._sequence, self._chunk_id, self._oldest_step = chunk.sequence, chunk.chunk_id, chunk.first_control_step
-        self._consumed = [step for step in self._consumed if step >= chunk.first_control_step]
-        refusal = self._judge_actions(chunk, next_step)
-        if refusal is not None:
-            return Offer(refusal)
-        self._path = self._continue(chunk, next_step, len(self._consumed))
+        index = self._order.num_consumed
+        self._path = self._continue(chunk, next_step, index)
         self._ramp, self._due = None, None
-        return Offer(None, len(self._consumed))
+        return Offer(None, index)
 
     def command(self, step: int) -> Command:
         """The command for a step. Each call is for the step after the last call's: steps count commands, not time.
@@ -205,7 +177,7 @@ class ActionPlayer:
             return self._hold()
         row = step - path.first_step
         action, clamped = self._send(rows[0])
-        self._consumed.append(step)
+        self._order.consumed(step)
         self._has_played = True
         self._num_executed += 1
         return Command(
@@ -217,18 +189,6 @@ class ActionPlayer:
             seam_jump=path.seam_jump if row == 0 else None,
         )
 
-    def _judge_origin(self, chunk: ActionChunk, next_step: int) -> Refusal | None:
-        """Whether the chunk answers a newer observation of this epoch than the last one did."""
-        if chunk.session_id != self._session_id:
-            return Refusal.OTHER_SESSION
-        if chunk.epoch != self._epoch:
-            return Refusal.OTHER_EPOCH
-        if chunk.sequence == self._sequence and chunk.chunk_id == self._chunk_id:
-            return Refusal.DUPLICATE
-        if chunk.sequence <= self._sequence or chunk.first_control_step < self._oldest_step:
-            return Refusal.OLDER
-        return Refusal.AHEAD if chunk.first_control_step > next_step else None
-
     def _judge_actions(self, chunk: ActionChunk, next_step: int) -> Refusal | None:
         """Whether the chunk has an action for the next step."""
         if chunk.actions.ndim != 2 or chunk.actions.shape[1] != self._action_dim:
@@ -237,7 +197,7 @@ class ActionPlayer:
             return Refusal.NOT_FINITE
         if not math.isclose(chunk.dt_ns / 1e9, self._dt_s, rel_tol=1e-3):
             return Refusal.RATE
-        skipped = len(self._consumed)
+        skipped = self._order.num_consumed
         if skipped >= len(chunk.actions) or (skipped and next_step >= chunk.valid_until_step):
             return Refusal.EXPIRED
         return Refusal.NO_POSE if self._last is None and self._config.max_step is not None else None
