@@ -326,6 +326,8 @@ def test_a_refused_observation_is_known_by_its_sequence() -> None:
     assert bounds.sequence_of(with_unknown("observation.rtc")) == OBSERVATION.sequence
     assert bounds.sequence_of(HELLO_BYTES) is None
     assert bounds.sequence_of(b"\x12\x05ab") is None
+    of_70_bits = b"\x08" + b"\xff" * 9 + b"\x7f"
+    assert bounds.sequence_of(b"\x12\x0b" + of_70_bits) == pb.Observation.FromString(of_70_bits).sequence
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from wavserve.wire import MAX_ELEMENTS, MAX_IMAGES, MAX_OUTLINE_BYTES, MAX_TEXT_
 
 _FIXED_BYTES = {1: 8, 5: 4}
 _MAX_VARINT_BYTES = 10
+_MAX_UINT64 = 2**64 - 1
 _DATA = pb.Image.DATA_FIELD_NUMBER
 _PLAN_REQUEST = pb.PlanRequest.DESCRIPTOR.full_name
 _OBSERVATION = pb.ClientMessage.OBSERVATION_FIELD_NUMBER
@@ -54,7 +55,8 @@ def sequence_of(raw: bytes) -> int | None:
         for number, start, end in _fields(raw, 0, len(raw)):
             if number == _OBSERVATION:
                 of_sequence = (each for each in _fields(raw, start, end) if each[0] == _SEQUENCE)
-                return next((_varint(raw, at, stop)[0] for _, at, stop in of_sequence), 0)  # protobuf does not send 0
+                sequence = next((_varint(raw, at, stop)[0] for _, at, stop in of_sequence), 0)  # 0 is not sent
+                return sequence & _MAX_UINT64  # a varint has up to 70 bits, and protobuf takes the lowest 64
     return None
 
 
