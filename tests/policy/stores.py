@@ -28,8 +28,8 @@ class RemoteStore:
     async def load(self, session_id: str) -> Session | None:
         return await self.sessions.load(session_id)
 
-    async def ensure_room(self) -> None:
-        await self.sessions.ensure_room()
+    async def ensure_room(self, robot_id: str = "") -> None:
+        await self.sessions.ensure_room(robot_id)
 
     async def commit(self, session: Session, deadline: float = math.inf) -> CommitResult:
         self.began.set()

@@ -150,8 +150,8 @@ class DisturbedStore:
     async def load(self, session_id: str) -> Session | None:
         return await self._sessions.load(session_id)
 
-    async def ensure_room(self) -> None:
-        await self._sessions.ensure_room()
+    async def ensure_room(self, robot_id: str = "") -> None:
+        await self._sessions.ensure_room(robot_id)
 
     async def commit(self, session: Session, deadline: float = math.inf) -> CommitResult:
         if self._silent:

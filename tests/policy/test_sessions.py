@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -116,3 +117,40 @@ async def test_a_full_store_evicts_sessions_that_were_never_continued() -> None:
         await store.commit(other)
     stored = [await store.load(session.id) is not None for session in (robot, *others)]
     assert stored == [True, False, True, True]
+
+
+async def test_a_robot_that_starts_again_and_again_locks_nobody_out() -> None:
+    """Each start opens a session and plans a few times. No stream has the sessions of before any more."""
+    store = MemorySessions(10.0, 3)
+    other = await _streamed(store, "other", num_plans=2)
+    starts = [await _streamed(store, "arm", num_plans=2) for _ in range(5)]
+    assert [await store.load(session.id) is not None for session in (other, *starts)] == [True, *[False] * 4, True]
+
+
+async def test_a_full_store_has_room_for_a_robot_that_is_in_it() -> None:
+    store = MemorySessions(10.0, 2)
+    for robot_id in ("arm", "other"):
+        await _streamed(store, robot_id, num_plans=2)
+    await store.ensure_room("arm")
+    await _streamed(store, "arm", num_plans=2)
+    with pytest.raises(Overloaded):
+        await store.ensure_room("third")
+
+
+@pytest.mark.parametrize(("num_plans", "evicted"), [(0, True), (1, True), (2, False)])
+async def test_epochs_are_no_plans(num_plans: int, evicted: bool) -> None:
+    store = MemorySessions(10.0, 1)
+    await _streamed(store, "arm", num_plans)
+    with nullcontext() if evicted else pytest.raises(Overloaded):
+        await store.ensure_room()
+
+
+async def _streamed(store: MemorySessions, robot_id: str, num_plans: int) -> Session:
+    """A stored session that a stream has opened, resumed once, and planned in."""
+    session = replace(Session.fresh("p"), robot_id=robot_id)
+    for epoch in (1, 2, *[2] * num_plans):
+        await store.commit(replace(session, epoch=epoch))
+        stored = await store.load(session.id)
+        assert stored is not None
+        session = stored
+    return session

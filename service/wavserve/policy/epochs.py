@@ -50,7 +50,7 @@ class Epochs:
         for _ in range(_MAX_ATTEMPTS):
             found = await self._resumable(robot_id, resume, silent_s)
             if found is None:
-                await self._sessions.ensure_room()
+                await self._sessions.ensure_room(robot_id)
             session = found or replace(Session.fresh(self._digest), robot_id=robot_id)
             if (opened := await self._raise(session, resumed=found is not None)) is not None:
                 return opened

@@ -78,11 +78,16 @@ class Session:
     last_sequence: int = -1
     """a reset keeps it, so a request from before the reset is refused as stale"""
     epoch: int = 0
-    """raised by each stream and each reset of a stream; 0: no stream has used the session"""
+    """raised by each stream and each reset of a stream, in a commit of its own; 0: no stream has used the session"""
     robot_id: str = ""
     """the robot whose stream opened the session; empty: none"""
     committed_s: float = 0.0
     """seconds since 1970 at the last commit"""
+
+    @property
+    def num_plans(self) -> int:
+        """Commits that began no epoch: plans, and resets where no stream has used the session."""
+        return self.version - self.epoch
 
     @staticmethod
     def fresh(policy_digest: str) -> Session:
@@ -118,11 +123,13 @@ class SessionStore(Protocol):
 
         The store judges both at the moment at which it stores. It may take time and may be cancelled; then its outcome
         is unknown. Raises Overloaded when there is no room for a new session.
+
+        A new session of a robot takes the place of the robot's older one, which no stream has any more.
         """
         ...
 
-    async def ensure_room(self) -> None:
-        """Raises Overloaded when there is no room for a new session."""
+    async def ensure_room(self, robot_id: str = "") -> None:
+        """Raises Overloaded when there is no room for a new session. `robot_id`: as in `Session`."""
         ...
 
 
@@ -130,7 +137,8 @@ class MemorySessions:
     """Sessions in this process. They expire `ttl_s` after their last use.
 
     A full store evicts the session that was used least recently among those with a single plan. It refuses new
-    sessions when every session has more than one.
+    sessions when every session has more than one. A robot has one session at a time: a robot whose program starts again
+    and again locks nobody out.
     """
 
     def __init__(self, ttl_s: float, max_sessions: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -156,21 +164,28 @@ class MemorySessions:
         if self._clock() > deadline:
             return CommitResult.TOO_LATE
         if entry is None:
-            await self.ensure_room()
+            await self.ensure_room(session.robot_id)
+            for older in self._of_robot(session.robot_id):
+                del self._sessions[older]
             if len(self._sessions) >= self._max_sessions:
                 del self._sessions[self._evictable()[0]]
         self._keep(replace(session, version=session.version + 1))
         return CommitResult.COMMITTED
 
-    async def ensure_room(self) -> None:
+    async def ensure_room(self, robot_id: str = "") -> None:
         self._expire()
-        if len(self._sessions) >= self._max_sessions and not self._evictable():
+        if len(self._sessions) >= self._max_sessions and not (self._of_robot(robot_id) or self._evictable()):
             oldest, _ = next(iter(self._sessions.values()))
             raise Overloaded(f"all {self._max_sessions} sessions are in use", max(oldest - self._clock(), 0.1))
 
     def _evictable(self) -> list[str]:
-        """Sessions with a single plan, least recently used first."""
-        return [session_id for session_id, (_, session) in self._sessions.items() if session.version == 1]
+        """Sessions with at most one plan, least recently used first."""
+        return [session_id for session_id, (_, session) in self._sessions.items() if session.num_plans <= 1]
+
+    def _of_robot(self, robot_id: str) -> list[str]:
+        """The sessions that streams of a robot opened; none for the empty id."""
+        stored = self._sessions.items()
+        return [session_id for session_id, (_, session) in stored if robot_id and session.robot_id == robot_id]
 
     def _keep(self, session: Session) -> Session:
         self._sessions.pop(session.id, None)
