@@ -22,7 +22,7 @@ INSTALLED := $(VENV)/.installed
 CODE := service tests examples loadtest model_repository
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test test-system lint format type protos loadtest bench bench-exact bench-plan bench-rtc bench-triton bench-serving gpu-report
+.PHONY: help install serve demo test test-system lint format type protos loadtest bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control gpu-report
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,7 +75,7 @@ loadtest: install ## run simulated robots: SCENARIO=smoke, steady, burst, soak, 
 	$(BIN)/python -m loadtest.load $(SCENARIO) $(if $(URL),--url $(URL)) $(if $(GRPC),--grpc $(GRPC)) $(ARGS)
 
 # Progress goes to standard error. The last line of standard output is one JSON object of figures and aims.
-bench: install ## run every benchmark (about 35 minutes on two cores)
+bench: install ## run every benchmark (about 45 minutes on two cores)
 	$(BIN)/python -m loadtest.bench.all
 
 bench-exact: install ## compare the plain path with the fast one: time, memory, differences
@@ -95,3 +95,6 @@ gpu-report: install ## check and time the models on a GPU; writes to docs/benchm
 
 bench-serving: install ## compare the service with servers that make one plan at a time
 	$(BIN)/python -m loadtest.bench.serving $(ARGS)
+
+bench-control: install ## compare the control stream with unary requests: time, jitter, bytes, processor time
+	$(BIN)/python -m loadtest.bench.control $(ARGS)

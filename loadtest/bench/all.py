@@ -18,7 +18,7 @@ from typing import Any
 
 from loadtest.aims import Aim, prefixed
 
-BENCHMARKS = ("plan", "on_triton", "exact", "rtc", "serving")
+BENCHMARKS = ("plan", "on_triton", "exact", "rtc", "serving", "control")
 PACKAGES = ("wavserve", "torch", "numpy", "grpcio", "tritonclient", "nvidia-pytriton", "fastapi", "uvicorn")
 
 
