@@ -95,10 +95,11 @@ def main() -> None:
 
 
 def measured(folder: Path, backends: Sequence[str], robots: Sequence[int], seconds: float) -> dict[str, Any]:
-    bundle = presets.create(PRESET, folder / PRESET)
     pictures, results, load = Pictures.recorded(), {}, os.getloadavg()
     for backend in backends:
         note(f"starting {backend}")
+        # A fake backend does not make the golden plan of the models.
+        bundle = presets.create(PRESET, folder / backend, with_golden=backend != "fake")
         flags, command = SERVICES[backend]
         flags = ["--bundle", str(bundle.folder), *flags]
         with serve_process.running(folder / f"{backend}.log", flags, command) as service:
