@@ -28,6 +28,8 @@ GRIPPER_EFFORT = 1000
 MOVE_SPEED_PERCENT = 100
 """The arm's own speed limit. The steps of the commands are smaller, and are what limits the speed."""
 
+ASK_AGAIN_S = 0.3
+
 _UNITS_PER_RAD = 1e3 * 180.0 / math.pi
 _UNITS_PER_M = 1e6
 _MOVE_J, _NO_MIT, _CAN_CONTROL = 1, 0, 1
@@ -94,7 +96,7 @@ class Arm:
         text = self._sdk.GetPiperFirmwareVersion()
         return text if isinstance(text, str) else None
 
-    def joint_limits(self, timeout_s: float = 0.2) -> tuple[tuple[float, float] | None, ...]:
+    def joint_limits(self, timeout_s: float = 2.0) -> tuple[tuple[float, float] | None, ...]:
         """The range of each joint as the arm itself has it; None where it did not answer. Takes up to 6 timeouts.
 
         Each motor is asked alone: the SDK's table of all motors may show one motor's answer for all.
@@ -170,10 +172,12 @@ class Arm:
         self._port.callback_function, self._port.SendCanMessage = receive, counted
 
     def _joint_limit(self, motor: int, timeout_s: float) -> tuple[float, float] | None:
-        with self._lock:
-            self._sdk.SearchMotorMaxAngleSpdAccLimit(motor, 1)
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+        began, asked_s = time.monotonic(), -math.inf
+        while (now := time.monotonic()) - began < timeout_s:
+            if now - asked_s > ASK_AGAIN_S:  # a frame may be lost
+                asked_s = now
+                with self._lock:
+                    self._sdk.SearchMotorMaxAngleSpdAccLimit(motor, 1)
             answer = self._sdk.GetCurrentMotorAngleLimitMaxVel().current_motor_angle_limit_max_vel
             if answer.motor_num == motor:
                 return math.radians(answer.min_angle_limit / 10), math.radians(answer.max_angle_limit / 10)
