@@ -12,22 +12,19 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
 
 import numpy as np
 
-from wavserve.clients.piper import vectors, watch
 from wavserve.clients.piper.accounts import Accounts, Tick
+from wavserve.clients.piper.arms import ArmPort, Arms
 from wavserve.clients.piper.config import PiperConfig
 from wavserve.clients.piper.feedback import Feedback
-from wavserve.clients.piper.limits import AXIS_RANGES
 from wavserve.clients.piper.log import RunLog
 from wavserve.clients.piper.mailbox import Arrived, Asked, Mailbox, Moment
 from wavserve.clients.piper.playback import Playback
-from wavserve.clients.piper.vectors import Axes, Units
+from wavserve.clients.piper.vectors import Axes
 from wavserve.clients.player import Command
 from wavserve.core.control import HoldReason
-from wavserve.core.errors import WavserveError
 from wavserve.core.messages import PolicyInfo
 from wavserve.core.types import Clock
 
@@ -52,22 +49,6 @@ class Order(Enum):
     HOLD = "hold"
     RECOVER = "recover"
     LEAVE = "leave"
-
-
-class ArmPort(Protocol):
-    """What control needs of an arm; `arm.Arm` is the real one."""
-
-    name: str
-
-    @property
-    def num_failed_sends(self) -> int: ...
-    @property
-    def is_stopped(self) -> bool: ...
-    def latest(self) -> Feedback: ...
-    def enable(self) -> bool: ...
-    def command(self, axes: Sequence[float]) -> bool: ...
-    def emergency_stop(self) -> None: ...
-    def reset_and_drop(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +85,10 @@ class Control:
         policy: PolicyInfo,
         robot: Robot,
     ) -> None:
-        arms = robot.arms
-        self._arms, self._mailbox, self._log = arms, robot.mailbox, robot.log
+        self._arms = Arms(robot.arms, config, robot.is_dry)
+        self._mailbox, self._log = robot.mailbox, robot.log
         self._clock, self._is_dry = robot.clock, robot.is_dry
-        self._max_age_s = config.watch.max_feedback_age_ms / 1e3
         self._max_clamped_steps = config.motion.max_clamped_steps
-        self._units = Units(config)
         self._playback = Playback(config, policy)
         self._accounts = Accounts(config, robot.log)
         self.counts = self._accounts.counts
@@ -123,8 +102,6 @@ class Control:
         self._num_clamped = 0  # in a row
         self._enabling_since = 0.0
         self._leaves_in: int | None = None  # ticks
-        self._failed_sends = [arm.num_failed_sends for arm in arms]
-        self._targets: list[tuple[float, ...] | None] = [None] * len(arms)
 
     @property
     def was_stopped(self) -> bool:
@@ -138,15 +115,13 @@ class Control:
     def emergency_stop(self, why: str) -> None:
         """Stops every arm at once, also from a signal handler; latched."""
         self._stop_wanted = why
-        if not self._is_dry:
-            for arm in self._arms:
-                arm.emergency_stop()
+        self._arms.emergency_stop()
 
     def tick(self, late_s: float = 0.0) -> None:
         """One control step. `late_s`: how late it begins, for the log."""
         now = self._clock()
-        feedback = [arm.latest() for arm in self._arms]
-        measured = self._measured(feedback)
+        feedback = self._arms.latest()
+        measured = self._arms.measured(feedback)
         self._obey(feedback, measured, now)
         self._look_for_faults(feedback, now)
         self._update_hold()
@@ -155,11 +130,6 @@ class Control:
         self._send(command)
         tick = Tick(now, late_s, self._phase.value, self._hold, self._playback.step, command, measured)
         self._tell(tick)
-
-    def _measured(self, feedback: Sequence[Feedback]) -> Axes | None:
-        """`[A]` in the policy's units; None until every arm has told its pose."""
-        axes = [each.axes for each in feedback if each.axes is not None]
-        return self._units.to_policy(np.array(axes).reshape(-1)) if len(axes) == len(feedback) else None
 
     # Orders
 
@@ -188,29 +158,19 @@ class Control:
                     self._log.write("refused", order=order.value, why=self._phase.value)
 
     def _arm(self, feedback: Sequence[Feedback], measured: Axes | None, now: float) -> None:
-        """An arm that still holds begins at its last target, any other one where it is measured."""
-        stale = [arm.name for arm, each in zip(self._arms, feedback, strict=True) if each.age_s(now) > self._max_age_s]
+        """Begins with the enabling, at the pose of `Arms.begin`."""
+        stale = self._arms.stale(feedback, now)
         if stale or measured is None:
             self._log.write("refused", order="arm", why=f"no feedback of {', '.join(stale)}")
             return
-        where = vectors.split(self._units.from_policy(measured))
-        holds = [each.is_enabled and each.takes_commands for each in feedback]
-        self._targets = [
-            target if target and held else in_range(pose)
-            for target, held, pose in zip(self._targets, holds, where, strict=True)
-        ]
-        self._playback.start_at(self._units.to_policy(np.array(self._targets).reshape(-1)))
-        self._failed_sends = [arm.num_failed_sends for arm in self._arms]
+        self._playback.start_at(self._arms.begin(feedback, measured))
         self._operator_hold, self._enabling_since, self._num_clamped = "", now, 0
         self._phase = Phase.READY if self._is_dry else Phase.ENABLING
         self._log.write("armed", pose=measured)
 
     def _recover(self) -> None:
         """The stopped arms fall; the operator holds them. The others keep their last target."""
-        for i, arm in enumerate(self._arms):
-            if arm.is_stopped:
-                arm.reset_and_drop()
-                self._targets[i] = None
+        self._arms.reset_and_drop_stopped()
         self._phase, self._hold = Phase.DISARMED, ""
         self._log.write("recovered")
 
@@ -219,14 +179,8 @@ class Control:
     def _look_for_faults(self, feedback: Sequence[Feedback], now: float) -> None:
         if self._is_dry or self._phase in {Phase.DISARMED, Phase.LEFT}:
             return
-        for i, (arm, each) in enumerate(zip(self._arms, feedback, strict=True)):
-            failed, self._failed_sends[i] = arm.num_failed_sends - self._failed_sends[i], arm.num_failed_sends
-            if arm.is_stopped:
-                continue
-            found = watch.faults(each, failed, now, self._max_age_s)
-            found += [] if self._phase is Phase.ENABLING else watch.lost_control(each)
-            if found:
-                self._fault(arm, found)
+        for arm, faults in self._arms.faults(feedback, now, may_be_disabled=self._phase is Phase.ENABLING):
+            self._fault(arm, faults)
 
     def _fault(self, arm: ArmPort, faults: Sequence[str]) -> None:
         arm.emergency_stop()
@@ -322,9 +276,7 @@ class Control:
             self._phase = Phase.DISARMED
             self._log.write("refused", order="arm", why=f"not enabled within {ENABLE_WITHIN_S:g} s")
         else:
-            for arm, each in zip(self._arms, feedback, strict=True):
-                if not each.is_enabled:
-                    arm.enable()
+            self._arms.enable(feedback)
 
     def _watch_clamps(self, command: Command) -> None:
         self._num_clamped = self._num_clamped + 1 if command.clamped and command.source != "hold" else 0
@@ -332,18 +284,9 @@ class Control:
             self._operator_hold = f"limit: {self._num_clamped} clamped steps in a row"
 
     def _send(self, command: Command) -> None:
-        if command.action is None:
-            return
-        for i, axes in enumerate(vectors.split(self._units.from_policy(command.action))):
-            arm = self._arms[i]
-            if arm.is_stopped:
-                continue
-            self._targets[i] = target = in_range(axes)
-            try:
-                if not self._is_dry:
-                    arm.command(target)
-            except WavserveError as error:
-                self._fault(arm, [error.message])
+        if command.action is not None:
+            for arm, fault in self._arms.send(command.action):
+                self._fault(arm, [fault])
 
     def _tell(self, tick: Tick) -> None:
         action, link, playback = tick.command.action, self._mailbox.link, self._playback
@@ -362,8 +305,3 @@ class Control:
             wants_chunk=may_play and playback.wants_next(link.latency_steps),
             at_s=tick.at_s,
         )
-
-
-def in_range(axes: Sequence[float]) -> tuple[float, ...]:
-    """Inside the arm's own ranges: a measured pose may lie a hair outside of them."""
-    return tuple(min(max(value, low), high) for value, (low, high) in zip(axes, AXIS_RANGES, strict=True))
