@@ -144,7 +144,7 @@ class Stage:
     def moves(self, at_least: int = 15) -> None:
         """Waits until that many more steps of chunks were executed."""
         goal = self.control.counts.executed + at_least
-        eventually(lambda: self.control.counts.executed >= goal)
+        eventually(lambda: self.control.counts.executed >= goal, within_s=90.0)
 
     def steps(self, arm: int = 0) -> np.ndarray:
         """`[n-1, 6]`: changes between the targets that reached the bus."""

@@ -213,7 +213,7 @@ def test_a_latency_that_no_chunk_covers_pauses_the_arm_at_rest_between_chunks(ro
     robot.link.motion = lambda moment, sequence: swing(moment, sequence)[:20]
     robot.link.connect()
     robot.arm()
-    robot.moves(60)
+    robot.moves(45)
     assert robot.control.counts.pauses >= 2
     assert_no_jump(robot)
 

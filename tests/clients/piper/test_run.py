@@ -42,7 +42,7 @@ class Robot:
 
     def moves(self, at_least: int = 20) -> None:
         goal = self.run.control.counts.executed + at_least
-        eventually(lambda: self.run.control.counts.executed >= goal)
+        eventually(lambda: self.run.control.counts.executed >= goal, within_s=90.0)
 
     def rests(self, ticks: int = 6) -> None:
         def still() -> bool:
