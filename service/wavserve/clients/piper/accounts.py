@@ -6,7 +6,7 @@ It changes nothing. Knows neither arms nor threads.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,8 +16,10 @@ from wavserve.clients.piper.log import RunLog
 from wavserve.clients.piper.vectors import Axes, Units
 from wavserve.clients.player import Command
 from wavserve.core.control import ExecutionReport, HoldReason
+from wavserve.core.messages import ActionChunk
 
 REPORT_EVERY_S = 1.0
+"""The longest time between two reports."""
 
 
 @dataclass(slots=True)
@@ -55,6 +57,15 @@ class Tick:
     measured: Axes | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Playing:
+    """The chunk of the latest command; its age and seam at its first command."""
+
+    chunk_id: str = ""
+    age_ms: float = 0.0
+    seam_jump: float = 0.0
+
+
 class Accounts:
     """Counts and tells each tick."""
 
@@ -64,8 +75,15 @@ class Accounts:
         spans = np.array([high - low for low, high in AXIS_RANGES] * len(config.arms))
         self._spans = Units(config).to_policy(spans)
         self._starves = False
-        self._reported_s = -math.inf
-        self._reported_step = 0
+        self._accepted: tuple[str, int] = ("", 0)  # the latest chunk, and when its images were captured
+        self._playing = _Playing()
+        self._reported = Counts()  # as of the last report
+        self._reported_s, self._reported_step = -math.inf, 0
+        self._reported_state: tuple[str, HoldReason | None] = ("", None)  # chunk and hold
+
+    def accepted(self, chunk: ActionChunk) -> None:
+        """The robot will execute this chunk."""
+        self._accepted = (chunk.chunk_id, chunk.captured_mono_ns)
 
     def add(self, tick: Tick, waits: bool) -> None:
         """`waits`: the robot may move, and nothing but the lack of a chunk holds it."""
@@ -78,6 +96,8 @@ class Accounts:
         counts.pauses += starves and not self._starves
         self._starves = starves
         counts.clamped += bool(command.clamped) and command.source != "hold"
+        if command.chunk_id != self._playing.chunk_id:
+            self._playing = self._began(tick)
         counts.max_seam_jump = max(counts.max_seam_jump, command.seam_jump or 0.0)
         self._log.write(
             "tick",
@@ -97,25 +117,42 @@ class Accounts:
         )
 
     def report(self, tick: Tick, reason: HoldReason | None) -> ExecutionReport | None:
-        """For the service, once a second; None in between."""
-        if tick.at_s - self._reported_s < REPORT_EVERY_S:
+        """For the service, of the steps since the last report; None when there is nothing new.
+
+        One is made for each chunk, at the beginning and the end of a hold, and every second.
+        """
+        state = (tick.command.chunk_id, reason)
+        if tick.at_s - self._reported_s < REPORT_EVERY_S and state == self._reported_state:
             return None
-        self._reported_s = tick.at_s
-        action, measured, error = tick.command.action, tick.measured, 0.0
-        if action is not None and measured is not None:
-            error = float(np.max(np.abs(action - measured) / self._spans))
-        before, self._reported_step = self._reported_step, tick.step
+        counts, before, first_step = self.counts, self._reported, self._reported_step
+        self._reported, self._reported_s, self._reported_step = replace(counts), tick.at_s, tick.step
+        self._reported_state = state
         return ExecutionReport(
             chunk_id=tick.command.chunk_id,
-            executed_from_step=before,
+            executed_from_step=first_step,
             executed_to_step=tick.step,
-            clamped_steps=self.counts.clamped,
+            clamped_steps=counts.clamped - before.clamped,
             hold_reason=reason,
             faults=(tick.hold,) if tick.hold else (),
-            tracking_error=error,
-            seam_jump=self.counts.max_seam_jump,
-            starved_steps=self.counts.starved,
+            tracking_error=self._tracking_error(tick),
+            chunk_age_ms=self._playing.age_ms,
+            seam_jump=self._playing.seam_jump,
+            starved_steps=counts.starved - before.starved,
         )
+
+    def _began(self, tick: Tick) -> _Playing:
+        """The first command of a chunk, or of a hold."""
+        chunk_id, captured_ns = self._accepted
+        known = chunk_id == tick.command.chunk_id and captured_ns > 0
+        age_ms = max(0.0, (tick.at_s - captured_ns / 1e9) * 1e3) if known else 0.0
+        return _Playing(tick.command.chunk_id, age_ms, tick.command.seam_jump or 0.0)
+
+    def _tracking_error(self, tick: Tick) -> float:
+        """Largest distance of an axis from its command, as a fraction of its range; 0 without either."""
+        action, measured = tick.command.action, tick.measured
+        if action is None or measured is None:
+            return 0.0
+        return float(np.max(np.abs(action - measured) / self._spans))
 
 
 def _rounded(axes: Axes | None) -> list[float] | None:

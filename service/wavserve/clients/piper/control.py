@@ -238,6 +238,8 @@ class Control:
         chunk = arrived.chunk
         may_play = self._phase is Phase.READY and not self._hold
         refused = self._playback.take(chunk) if may_play else self._hold or self._phase.value
+        if not refused:
+            self._accounts.accepted(chunk)
         self.counts.chunks += not refused
         self.counts.refused_chunks += bool(refused)
         self._log.write(
