@@ -47,7 +47,7 @@ ROBOTS_PER_PROCESS = 4
 REST_S = 2.0
 """How long the robots are connected before their loops begin."""
 MIN_SECONDS = 4.0
-"""With less, a robot of the loops gets fewer than two chunks."""
+"""With less, the robots of the loops get fewer than two chunks."""
 
 
 class Usage:

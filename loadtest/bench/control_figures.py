@@ -58,11 +58,16 @@ def parts(answers: Sequence[Answer]) -> dict[str, float]:
 
 
 def loop_figures(turns: Sequence[LoopRun]) -> dict[str, Any]:
-    """The figures of some turns of control loops. Times are in milliseconds, processor time is per observation."""
+    """The figures of some turns of control loops. Times are in milliseconds, processor time is per observation.
+
+    Raises RuntimeError when every robot starved.
+    """
     outputs = [output for turn in turns for output in turn.outputs]
     periods, chunks = (
         [each for output in outputs for each in output[key]] for key in ("periods_s", "frame_to_chunk_s")
     )
+    if not chunks:
+        raise RuntimeError("no robot got a second chunk")
     gateway_s, client_s = sum(turn.gateway_s for turn in turns), sum(output["cpu_s"] for output in outputs)
     wall_s, observations = sum(turn.wall_s for turn in turns), len(chunks)
     return {

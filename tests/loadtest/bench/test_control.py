@@ -62,6 +62,12 @@ def test_jitter_and_processor_time_are_over_all_turns_and_processes() -> None:
     assert figures["counts"] == {"chunk": 27, "hold": 3}
 
 
+def test_a_run_in_which_every_robot_starved_has_no_figures() -> None:
+    output = {"cpu_s": 0.2, "periods_s": [0.03], "dropped_ticks": 0, "frame_to_chunk_s": [], "counts": {}}
+    with pytest.raises(RuntimeError, match="no robot got a second chunk"):
+        loop_figures([LoopRun([output], 0.0, 0.1, 1.0)])
+
+
 def test_steps_of_the_first_second_do_not_count() -> None:
     ticks = [5.0, 5.9, 5.0 + SETTLE_S, 6.1, 6.3]
     assert periods(ticks) == pytest.approx([0.1, 0.2])
