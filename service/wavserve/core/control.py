@@ -1,7 +1,7 @@
-"""The messages of the control stream, independent of their encoding, and what onlookers see of a robot.
+"""The messages of a robot's stream, independent of their encoding, and what onlookers see of a robot.
 
-The robot sends `ClientMessage`s and the server `ServerMessage`s. Nothing in a client's message is checked. A chunk is
-`messages.ActionChunk`, as everywhere. Knows neither gRPC nor protobuf.
+The robot sends `ClientMessage`s, and the server sends `ServerMessage`s. A client's messages are unchecked. A chunk is
+`messages.ActionChunk`. This module knows neither gRPC nor protobuf.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Welcome:
 class ControlObservation(Observation):
     """An observation on a stream. `session_id` and `policy` are None: the stream has them.
 
-    A blank `instruction` means that the task has not changed.
+    An empty `instruction` keeps the current one.
     """
 
     sent_mono_ns: int = 0
@@ -95,14 +95,14 @@ class HoldReason(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionReport:
-    """What the robot executed. The server counts it and shows it to onlookers; it changes no plan."""
+    """What the robot executed since its last report. The server counts it and shows it to onlookers. It changes no plan."""
 
     chunk_id: str = ""
     executed_from_step: int = 0
     executed_to_step: int = 0
     """exclusive"""
     clamped_steps: int = 0
-    """steps that the client's own limits changed"""
+    """of these steps: those that the client's own limits changed"""
     hold_reason: HoldReason | None = None
     """None: the robot does not hold"""
     faults: tuple[str, ...] = ()
@@ -113,7 +113,7 @@ class ExecutionReport:
     seam_jump: float = 0.0
     """at the change of chunks, in fractions of the action's range"""
     starved_steps: int = 0
-    """steps without an action of a chunk"""
+    """steps since the last report without an action of a chunk"""
 
 
 class DropReason(Enum):
@@ -122,10 +122,11 @@ class DropReason(Enum):
     SUPERSEDED = "superseded"
     """a newer observation came before its plan began"""
     TOO_OLD = "too_old"
-    """its deadline passed before its plan began"""
+    """its deadline passed before its plan began, or no plan could meet it"""
     OVERLOADED = "overloaded"
+    """the server has no capacity for it"""
     RESET = "reset"
-    """the stream was reset"""
+    """a reset came after it, or its epoch is an older one"""
     DRAINING = "draining"
     """the server stops"""
 
