@@ -102,6 +102,34 @@ async def test_a_request_of_an_older_epoch_is_refused_before_it_is_planned(rig: 
     assert rig.backend.calls == []
 
 
+async def test_a_retry_on_a_stream_has_the_epoch_of_the_stream(rig: Rig) -> None:
+    """A robot refuses the chunk of another epoch."""
+    opened = await rig.policy.open_session("arm", None, None)
+    unary = await rig.policy.plan(request(opened, epoch=None))
+    streamed = await rig.policy.plan(request(opened))
+    assert (unary.epoch, streamed.epoch) == (0, 1)
+    assert streamed.chunk_id == unary.chunk_id
+
+
+async def test_a_request_of_an_older_epoch_joins_no_plan(make_rig: MakeRig) -> None:
+    go_on, began = asyncio.Event(), asyncio.Event()
+
+    async def hold(_verb: str) -> None:
+        began.set()
+        await go_on.wait()
+
+    rig = await make_rig(RigOptions(before=hold))
+    opened = await rig.policy.open_session("arm", None, None)
+    running = asyncio.create_task(rig.policy.plan(request(opened, epoch=None)))
+    await began.wait()
+    await rig.policy.reset_epoch(opened.session_id, opened.epoch)
+    with pytest.raises(SequenceConflict, match="one plan at a time"):
+        await asyncio.wait_for(rig.policy.plan(request(opened)), 15)
+    go_on.set()
+    with pytest.raises(SequenceConflict):
+        await running
+
+
 async def test_a_reset_begins_an_epoch_without_memory(rig: Rig) -> None:
     opened = await rig.policy.open_session("arm", None, None)
     await rig.policy.plan(request(opened))

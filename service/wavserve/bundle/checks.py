@@ -11,7 +11,11 @@ from dataclasses import fields
 
 from wavserve.core.errors import BundleError, InvalidRequest
 from wavserve.core.options import merge_options
+from wavserve.core.rtc_options import MAX_GUIDANCE_WEIGHT
 from wavserve.core.spec import ActionSpec, ExpertConfig, LatentSpec, NormSpec, PolicySpec, VectorSpec
+
+_CONTROL_HZ = (0.001, 100_000.0)
+"""The time between two steps is sent in whole nanoseconds."""
 
 
 def entry_error(path: str, expected: object, actual: object) -> BundleError:
@@ -49,6 +53,7 @@ def _check_scalars(spec: PolicySpec) -> None:
         raise entry_error("name", "a name", repr(spec.name))
     for name in ("chunk", "control_hz", "memory_threshold", "max_instruction_bytes", "max_prompt_tokens"):
         _positive(name, getattr(spec, name))
+    _within("control_hz", spec.control_hz, *_CONTROL_HZ)
     for entry in fields(LatentSpec):
         _positive(f"latent.{entry.name}", getattr(spec.latent, entry.name))
 
@@ -123,15 +128,16 @@ def _check_limits(action: ActionSpec, chunk: int) -> None:
 
 def _check_rtc(spec: PolicySpec) -> None:
     _positive("rtc.max_guidance_weight", spec.rtc.max_guidance_weight)
+    _within("rtc.max_guidance_weight", spec.rtc.max_guidance_weight, 0, MAX_GUIDANCE_WEIGHT)
     _within("rtc.execution_horizon", spec.rtc.execution_horizon, 1, spec.chunk)
     _within("max_trained_delay", spec.max_trained_delay, 0, spec.chunk - 1)
     if spec.rtc.mode not in spec.rtc_modes:
         raise entry_error("rtc.mode", "another mode while max_trained_delay is 0", spec.rtc.mode)
 
 
-def _within(path: str, value: int, low: int, high: int) -> None:
+def _within(path: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise entry_error(path, f"{low} to {high}", value)
+        raise entry_error(path, f"{low:g} to {high:g}", value)
 
 
 def _check_model(spec: PolicySpec) -> None:

@@ -59,6 +59,8 @@ def unpack(packed: bytes, spec: PolicySpec) -> Golden:
         tensors = load(packed)
     except SafetensorError as error:
         raise BundleError(f"{FILE}: expected a safetensors file: {error}") from error
+    except KeyError as error:  # numpy has no such type
+        raise BundleError(f"{FILE}: expected numbers of types that numpy has, got {error}") from error
     cameras = {_IMAGES + c.name: ("uint8", (c.height, c.width, 3)) for c in spec.cameras}
     numbers = {"state": ("float32", (spec.state.dim,)), "actions": ("float32", (spec.chunk, spec.action.vector.dim))}
     _check(tensors, {**cameras, **numbers, "instruction": ("uint8", None), "seed": ("int64", ())})
@@ -77,6 +79,8 @@ def read(folder: Path, spec: PolicySpec) -> Golden | None:
         return unpack((folder / FILE).read_bytes(), spec)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise BundleError(f"{FILE}: expected a file that can be read: {error.strerror}") from error
 
 
 def _tensors(golden: Golden) -> dict[str, NDArray[Any]]:

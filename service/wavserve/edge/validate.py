@@ -29,7 +29,7 @@ def check(observation: Observation, spec: PolicySpec) -> Array:
     check_policy(observation.policy, spec)
     if observation.session_id is not None:
         check_session_id(observation.session_id)
-    _check_instruction(observation.instruction, spec.max_instruction_bytes)
+    check_instruction(observation.instruction, spec.max_instruction_bytes)
     _check_range("sequence", observation.sequence, 0, MAX_INT64)
     _check_range("control_step", observation.control_step, 0, MAX_INT64)
     _check_range("executed_steps", observation.executed_steps, 0, MAX_EXECUTED_STEPS)
@@ -69,7 +69,8 @@ def check_session_id(session_id: str) -> None:
         raise InvalidRequest("session_id", f"1 to {MAX_SESSION_ID_CHARS} characters", f"{len(session_id)} characters")
 
 
-def _check_instruction(instruction: str, max_bytes: int) -> None:
+def check_instruction(instruction: str, max_bytes: int) -> None:
+    """Raises InvalidRequest for a blank text, and TooLarge for a long one."""
     try:
         num_bytes = len(instruction.encode())
     except UnicodeEncodeError:

@@ -43,6 +43,11 @@ class ResolvedRequest:
         """Whether it has a deadline."""
         return self.deadline < math.inf
 
+    @property
+    def identity(self) -> tuple[int, str, int | None]:
+        """What a retry has in common with the request while its plan runs."""
+        return self.request.sequence, self.content, self.request.epoch
+
 
 @dataclass(slots=True)
 class InFlightPlan:
@@ -67,8 +72,11 @@ class InFlightPlan:
         return DeadlineExceeded(message or passed, missed)
 
 
-def answer_to(chunk: ActionChunk, deadline: float, now: float) -> ActionChunk:
-    """The answer to one caller: the receipt has the deadline result and the slack of the caller's own deadline."""
+def answer_to(chunk: ActionChunk, resolved: ResolvedRequest, now: float) -> ActionChunk:
+    """The answer to one caller: it has the caller's own epoch, and its receipt the deadline result and the slack of the
+    caller's own deadline."""
+    deadline = resolved.deadline
+    chunk = replace(chunk, epoch=resolved.request.epoch or 0)
     if deadline == math.inf:
         return chunk
     in_time = DeadlineResult.MET_DEGRADED if chunk.receipt.stopped is Stop.OUT_OF_TIME else DeadlineResult.MET

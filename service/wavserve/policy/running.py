@@ -57,7 +57,7 @@ class RunningPlans:
                 if not by_another or self._clock() >= resolved.deadline:
                     raise  # else the loop starts the plan again: another caller's earlier deadline ended it
             else:
-                return self._answer_to(plan, chunk, resolved.deadline)
+                return self._answer_to(plan, chunk, resolved)
             finally:
                 self._leave(key, plan)
 
@@ -93,7 +93,7 @@ class RunningPlans:
         plan, request = self._plans.get(key), resolved.request
         if plan is None or plan.task.done():
             plan = self._start(key, resolved)
-        elif (plan.resolved.request.sequence, plan.resolved.content) != (request.sequence, resolved.content):
+        elif plan.resolved.identity != resolved.identity:
             running = under_way(plan.resolved.request)
             raise SequenceConflict("sequence", "one plan at a time in a session", running)
         if plan.resolved is not resolved:
@@ -142,9 +142,9 @@ class RunningPlans:
                 raise
             raise NotReady("the service stopped before the plan was made") from None
 
-    def _answer_to(self, plan: InFlightPlan, chunk: ActionChunk, deadline: float) -> ActionChunk:
+    def _answer_to(self, plan: InFlightPlan, chunk: ActionChunk, resolved: ResolvedRequest) -> ActionChunk:
         """The chunk as one caller gets it, by the caller's own deadline. Each plan is counted once."""
-        answer = answer_to(chunk, deadline, self._clock())
+        answer = answer_to(chunk, resolved, self._clock())
         if not plan.counted:
             plan.counted = True
             self._on_plan(answer)

@@ -160,6 +160,7 @@ async def test_a_robot_executes_one_of_the_last_eight_chunks(server: Server) -> 
         (ExecutionReport(tracking_error=math.nan), "tracking_error"),
         (ExecutionReport(chunk_age_ms=-1.0), "chunk_age_ms"),
         (ExecutionReport(seam_jump=math.inf), "seam_jump"),
+        (ExecutionReport(seam_jump=1e308), "seam_jump"),
         (ExecutionReport(executed_from_step=3, executed_to_step=2), "executed_to_step"),
         (ExecutionReport(starved_steps=2_000_000), "starved_steps"),
         (ExecutionReport(clamped_steps=2_000_000), "clamped_steps"),

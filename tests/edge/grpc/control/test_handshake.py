@@ -100,6 +100,7 @@ async def test_a_wrong_assumption_ends_the_stream(
         (plain(client_name="x" * 129), "client_name"),
         (plain(client_version="\x1b[2J"), "client_version"),
         (plain(resume_session_id="x" * 129), "resume_session_id"),
+        (plain(instruction=" "), "instruction"),
     ],
 )
 async def test_a_text_that_is_no_name_ends_the_stream(server: Server, change: Change, field: str) -> None:

@@ -12,6 +12,7 @@ from tests.edge.grpc.control.links import ANSWER_S, Server
 from tests.edge.robots import facts_of
 from wavserve.core.control import DropReason, ExecutionReport, HoldReason, ObservationDropped, Ping, Pong, StreamError
 from wavserve.core.messages import ActionChunk
+from wavserve.edge.grpc.control.service import MAX_WATCHERS
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire.control_answers import watch_update_from
 
@@ -82,3 +83,29 @@ async def test_another_interval_is_refused(server: Server, interval_s: float) ->
         await watching.read()
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert facts_of(caught.value)["field"] == "interval_s"
+
+
+async def test_so_many_may_watch(server: Server) -> None:
+    """Robots need the event loop's time. An onlooker that goes makes room."""
+    watching: list[Any] = [server.stub.Watch(pb.WatchRequest(interval_s=60)) for _ in range(MAX_WATCHERS)]
+    for each in watching:
+        await update_of(each)
+    with pytest.raises(grpc.aio.AioRpcError, match="onlookers") as caught:
+        await server.stub.Watch(pb.WatchRequest()).read()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    watching.pop().cancel()
+    async with asyncio.timeout(ANSWER_S):
+        while await _is_refused(server):
+            pass
+    for each in watching:
+        each.cancel()
+
+
+async def _is_refused(server: Server) -> bool:
+    another: Any = server.stub.Watch(pb.WatchRequest())
+    try:
+        await another.read()
+    except grpc.aio.AioRpcError:
+        return True
+    another.cancel()
+    return False

@@ -11,12 +11,14 @@ from wavserve.core.control import PROTOCOL_VERSION, Hello
 from wavserve.core.errors import ContractMismatch, InvalidRequest, shown
 from wavserve.core.messages import PolicyInfo, Vector
 from wavserve.core.spec import CameraSpec
+from wavserve.edge.validate import check_instruction
 
 MAX_NAME_CHARS = 128
 
 
 def check_hello(hello: Hello, policy: PolicyInfo) -> None:
-    """Raises ContractMismatch for the first field that differs, and InvalidRequest for a text that is no name."""
+    """Raises ContractMismatch for the first field that differs, and InvalidRequest or a child of it for a text that is
+    no name or no task."""
     _expect("protocol_version", PROTOCOL_VERSION, hello.protocol_version)
     for field in ("client_name", "client_version"):
         _check_name(field, getattr(hello, field), least=0)
@@ -30,6 +32,8 @@ def check_hello(hello: Hello, policy: PolicyInfo) -> None:
     _check_vector("state", policy.state, hello.state)
     _check_vector("action", policy.action, hello.action)
     _check_cameras(policy.cameras, hello.cameras)
+    if hello.instruction:
+        check_instruction(hello.instruction, policy.max_instruction_bytes)
 
 
 def _expect(field: str, expected: object, actual: object) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from wavserve.core.control import ExecutionReport
 from wavserve.core.errors import InvalidRequest
 from wavserve.edge.grpc.control.robots import Robot
@@ -12,6 +10,8 @@ from wavserve.system.control_metrics import ControlMetrics
 
 MAX_FAULT_CHARS = 200
 _NUMBERS = ("tracking_error", "chunk_age_ms", "seam_jump")
+_MAX_NUMBER = 1e9
+"""Sums of larger numbers lose the others in a metric, or become infinite for good."""
 _MAX_STEPS = 1_000_000
 
 
@@ -36,8 +36,8 @@ class Reports:
 def _check(report: ExecutionReport) -> None:
     for name in _NUMBERS:
         number = getattr(report, name)
-        if not (math.isfinite(number) and number >= 0):
-            raise InvalidRequest(name, "a finite number, at least 0", number)
+        if not 0 <= number <= _MAX_NUMBER:  # also true for NaN
+            raise InvalidRequest(name, f"0 to {_MAX_NUMBER:g}", number)
     for name in ("clamped_steps", "starved_steps"):
         if getattr(report, name) > _MAX_STEPS:
             raise InvalidRequest(name, f"0 to {_MAX_STEPS}", getattr(report, name))

@@ -11,7 +11,7 @@ from importlib.metadata import version
 import grpc
 
 from wavserve.core.control import Hello, Welcome
-from wavserve.core.errors import DeadlineExceeded, InvalidRequest
+from wavserve.core.errors import DeadlineExceeded, InvalidRequest, Overloaded, WavserveError
 from wavserve.edge.frontend import Frontend
 from wavserve.edge.grpc.calls import Context, abort, sender_of
 from wavserve.edge.grpc.control.handshake import check_hello
@@ -33,6 +33,8 @@ FLUSH_S = 1.0
 """How long the last messages of a stream, and its status, may take to leave."""
 PING_INTERVAL_MS = 100
 MAX_IN_FLIGHT = 1
+MAX_WATCHERS = 64
+"""Onlookers at a time. What they are told takes time of the event loop, which robots need."""
 _WATCH_S = (0.1, 60.0)
 
 
@@ -48,6 +50,7 @@ class ControlService:
         self._robots = robots
         self._metrics = metrics
         self._hello_s = hello_s
+        self._watchers = 0
 
     async def control(self, _messages: AsyncIterator[bytes], context: Context) -> None:
         """One robot's stream. A failure that ends it is told as a fatal Error and as the call's status."""
@@ -76,10 +79,17 @@ class ControlService:
             interval_s = watch_interval_s(raw) or 1.0
             if not _WATCH_S[0] <= interval_s <= _WATCH_S[1]:  # also true for NaN
                 raise InvalidRequest("interval_s", f"0, or {_WATCH_S[0]:g} to {_WATCH_S[1]:g}", interval_s)
-        except InvalidRequest as error:
+            if self._watchers >= MAX_WATCHERS:
+                raise Overloaded(f"{MAX_WATCHERS} onlookers watch, and no more are taken")
+        except WavserveError as error:
             await abort(context, report(error, "grpc"))
-        with contextlib.suppress(ClientGone):
+        self._watchers += 1
+        try:
             await self._tell(context, interval_s)
+        except ClientGone:
+            return
+        finally:
+            self._watchers -= 1
 
     async def _tell(self, context: Context, interval_s: float) -> None:
         while not self._robots.draining.is_set():
