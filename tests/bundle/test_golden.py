@@ -73,11 +73,11 @@ def test_another_file_is_refused(packed: bytes, tiny_piper: Bundle) -> None:
 
 def test_a_type_that_numpy_does_not_have_is_refused(tiny_piper: Bundle) -> None:
     header = json.dumps({"actions": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
-    with pytest.raises(BundleError, match="golden.safetensors: expected numbers of types that numpy has, got 'BF16'"):
+    with pytest.raises(BundleError, match=r"golden\.safetensors: expected numbers of types that numpy has, got 'BF16'"):
         golden.unpack(len(header).to_bytes(8, "little") + header + bytes(2), tiny_piper.spec)
 
 
 def test_a_folder_is_no_golden_plan(tmp_path: Path, tiny_piper: Bundle) -> None:
     (tmp_path / golden.FILE).mkdir()
-    with pytest.raises(BundleError, match="golden.safetensors: expected a file that can be read: Is a directory"):
+    with pytest.raises(BundleError, match=r"golden\.safetensors: expected a file that can be read: Is a directory"):
         golden.read(tmp_path, tiny_piper.spec)

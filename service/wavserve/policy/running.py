@@ -90,7 +90,7 @@ class RunningPlans:
 
     def _join_or_start(self, key: str, resolved: ResolvedRequest) -> InFlightPlan:
         """The running plan that a request is a retry of, or its own. Raises SequenceConflict and Overloaded."""
-        plan, request = self._plans.get(key), resolved.request
+        plan = self._plans.get(key)
         if plan is None or plan.task.done():
             plan = self._start(key, resolved)
         elif plan.resolved.identity != resolved.identity:

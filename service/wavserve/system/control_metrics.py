@@ -43,7 +43,7 @@ class ControlMetrics:
         self._streams.labels(outcome).inc()
 
     def observation(self, outcome: str) -> None:
-        """`outcome`: `planned`, the value of a `DropReason`, or the public name of an error."""
+        """`outcome`: `planned`, the value of a `DropReason`, the public name of an error, or `unanswered`."""
         self._observations.labels(outcome).inc()
 
     def executed(self, clamped_steps: int, starved_steps: int, hold: str | None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.edge.fakes import RecordingPolicy, example_chunk_of, example_limits
-from tests.edge.grpc.control.links import Gate, Link, example_message, serving_policy
+from tests.edge.grpc.control.links import Gate, Link, Server, example_message, serving_policy
 from tests.edge.robots import facts_of
 from wavserve.core.control import Ping, Pong
 from wavserve.core.errors import Overloaded
@@ -126,3 +126,27 @@ async def test_a_flood_of_pings_of_a_robot_that_does_not_read_ends_its_stream() 
 async def send_pings(link: Link) -> None:
     for number in range(5_000):
         await link.send(Ping(number))
+
+
+async def test_a_robot_that_reads_may_send_as_fast_as_it_can(server: Server) -> None:
+    """Pings that a stalled network delivers at once are all answered."""
+    link = server.link()
+    await link.open()
+    for number in range(1_000):
+        await link.send(Ping(number))
+    assert [(await link.receive(Pong)).id for _ in range(1_000)] == list(range(1_000))
+
+
+async def test_messages_that_are_not_read_stop_the_reading() -> None:
+    wire = Wire()
+    outbox = Outbox(wire.write, stall_s=0.05)
+    writing = asyncio.create_task(outbox.write_all())
+    for _ in range(MAX_MESSAGES // 2 + 1):  # one of them is being written
+        outbox.put(PONG)
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match=f"{MAX_MESSAGES // 2} messages were unread for 0.05 s"):
+        await outbox.has_space()
+    wire.open.set()
+    await asyncio.wait_for(outbox.has_space(), 15)
+    outbox.close()
+    await asyncio.wait_for(writing, 15)

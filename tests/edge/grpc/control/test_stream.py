@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +27,8 @@ from wavserve.core.control import (
 )
 from wavserve.core.messages import ActionChunk
 from wavserve.pb import wavserve_pb2 as pb
+
+OUTCOMES = ("planned", "superseded", "invalid-request", "unanswered")
 
 
 async def held(server: Server, link: Link, sequence: int) -> None:
@@ -269,3 +272,40 @@ async def test_a_message_that_is_none_is_an_error_and_the_stream_goes_on(server:
     assert (first.field, first.sequence, first.fatal) == ("message", None, False)
     assert (second.field, second.sequence, second.fatal) == ("rtc", 3, False)
     assert (await link.receive(ActionChunk)).sequence == 4
+
+
+async def hang_up(_server: Server, link: Link) -> None:
+    await link.hang_up()
+
+
+async def say_bye(_server: Server, link: Link) -> None:
+    await link.send(Bye())
+
+
+async def lose_session(server: Server, link: Link) -> None:
+    assert link.welcome is not None
+    await server.policy.reset(link.welcome.session_id)
+    server.gate.open()
+
+
+@pytest.mark.parametrize("end", [hang_up, say_bye, lose_session])
+async def test_every_observation_is_counted_once(
+    server: Server, end: Callable[[Server, Link], Awaitable[None]]
+) -> None:
+    link = server.link()
+    await link.open()
+    bad = pb.ClientMessage(observation=pb.Observation(sequence=1))
+    bad.observation.MergeFromString(b"\xf8\x06\x01")
+    await link.send(link.observation(0))
+    await link.receive(ActionChunk)
+    await link.send(bad, link.observation(2, state=()))
+    assert [(await link.receive(StreamError)).sequence for _ in range(2)] == [1, 2]
+    await held(server, link, 3)
+    await link.send(link.observation(4), link.observation(5))
+    assert (await link.receive(ObservationDropped)).by_sequence == 5
+    [robot] = server.robots.statuses()
+    assert (robot.observations, robot.chunks, robot.errors, robot.dropped) == (6, 1, 2, 1)
+    await end(server, link)
+    await server.until(lambda: len(server.robots) == 0)
+    counted = {name: server.counted("control_observations_total", outcome=name) for name in OUTCOMES}
+    assert counted == {"planned": 1, "superseded": 1, "invalid-request": 2, "unanswered": 2}

@@ -36,8 +36,8 @@ async def test_onlookers_see_the_robots_that_are_connected(server: Server) -> No
     await link.receive(StreamError)
     await link.receive(Pong)
     server.clock.now += 2.5
-    while len((update := await update_of(watching)).robots) < 2:
-        pass
+    while len((update := await update_of(watching)).robots) < 2 or update.robots[1].connected_s == 0:
+        pass  # of before
     first, second = watch_update_from(update)
     assert (first.robot_id, first.chunks, first.last_chunk, first.plan_ms_p50) == ("a", 0, None, 0.0)
     assert (second.robot_id, second.client, second.peer, second.epoch) == ("b", "tests 1", "127.0.0.1", 1)

@@ -51,6 +51,16 @@ class Outbox:
         while self._unread >= MAX_UNREAD_CHUNKS:
             await self._change()
 
+    async def has_space(self) -> None:
+        """Waits while half of the messages wait that may. Raises Overloaded when none of them leaves for `stall_s`."""
+        while len(self._messages) >= MAX_MESSAGES // 2:
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    await self._change()
+            except TimeoutError:
+                problem = f"{len(self._messages)} messages were unread for {self._stall_s:g} s"
+                raise Overloaded(f"the client does not read its stream: {problem}") from None
+
     async def write_all(self) -> None:
         """Writes until `close`. Raises Overloaded when the client does not read, and what `write` raises."""
         while self._messages or not self._closed:

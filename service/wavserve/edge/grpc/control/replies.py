@@ -24,6 +24,10 @@ class Replies:
         """Sends a message that is not counted. Raises Overloaded when the robot does not read."""
         self._outbox.put(message)
 
+    async def has_space(self) -> None:
+        """Waits until the robot has read what it was told. Raises Overloaded when it does not read."""
+        await self._outbox.has_space()
+
     def chunk(self, chunk: ActionChunk) -> None:
         """The plan of an observation."""
         self._metrics.observation("planned")
@@ -39,6 +43,10 @@ class Replies:
         self._robot.dropped += 1
         dropped = ObservationDropped(observation.sequence, reason, by_sequence, observation.epoch or 0)
         self._outbox.put(replace(dropped, retry_after_ms=round(1e3 * retry_after_s)))
+
+    def unanswered(self) -> None:
+        """The stream ends before the observation is answered. It is counted, and the robot is not told."""
+        self._metrics.observation("unanswered")
 
     def failed(self, error: Exception, sequence: int | None = None) -> None:
         """A message was refused, or its plan failed. The stream goes on."""

@@ -83,14 +83,20 @@ class Stream:
             for task in own:
                 task.cancel()
             await asyncio.gather(*own, return_exceptions=True)
+            if self._work.mailbox.clear() is not None:
+                self._replies.unanswered()
 
     async def _read_all(self, read: Read) -> bool:
-        """Sorts messages until the client sends no more. False: it said Bye, and waits for nothing."""
+        """Sorts messages until the client sends no more. False: it said Bye, and waits for nothing.
+
+        A robot that sends faster than it is answered waits for its answers.
+        """
         while (raw := await read()) is not None:
+            await self._replies.has_space()
             try:
                 message = parse(raw, self._max_bytes)
             except WavserveError as error:
-                self._replies.failed(error, sequence_of(raw))
+                self._refuse(error, sequence_of(raw))
                 continue
             match message:
                 case Bye():
@@ -107,6 +113,11 @@ class Stream:
                 case Hello():
                     raise InvalidRequest("message", "hello once, as the first message", "another hello")
         return True
+
+    def _refuse(self, error: WavserveError, sequence: int | None) -> None:
+        """Answers a message that is none. `sequence`: of an observation; None: it is another message."""
+        self._robot.observations += sequence is not None
+        self._replies.failed(error, sequence)
 
     def _observe(self, observation: ControlObservation, num_bytes: int) -> None:
         """Puts an observation into the mailbox, or says why it is not planned."""

@@ -73,6 +73,8 @@ class Work:
         except asyncio.CancelledError:
             planning.cancel()
             await asyncio.gather(planning, return_exceptions=True)
+            if planning.cancelled():
+                self._replies.unanswered()
             raise
         finally:
             self._planning = None
@@ -92,6 +94,7 @@ class Work:
                 arrival.permit.take_bytes(num_bytes)
                 chunk = await self._frontend.plan(observation, arrival)
         except _FATAL:
+            self._replies.unanswered()
             raise
         except Overloaded as error:
             self._replies.dropped(observation, DropReason.OVERLOADED, retry_after_s=error.retry_after_s)
