@@ -75,8 +75,9 @@ class InFlightPlan:
 def answer_to(chunk: ActionChunk, resolved: ResolvedRequest, now: float) -> ActionChunk:
     """The answer to one caller: it has the caller's own epoch, and its receipt the deadline result and the slack of the
     caller's own deadline."""
-    deadline = resolved.deadline
-    chunk = replace(chunk, epoch=resolved.request.epoch or 0)
+    deadline, epoch = resolved.deadline, resolved.request.epoch or 0
+    if chunk.epoch != epoch:
+        chunk = replace(chunk, epoch=epoch)
     if deadline == math.inf:
         return chunk
     in_time = DeadlineResult.MET_DEGRADED if chunk.receipt.stopped is Stop.OUT_OF_TIME else DeadlineResult.MET
