@@ -13,12 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from wavserve.clients.latency import LatencyWindow
 from wavserve.clients.robot import Event, LinkDown, LinkState, RobotDescription, RobotObservation, RobotOptions, Stopped
 from wavserve.clients.robot_contract import check_policy, hello
-from wavserve.clients.robot_observations import Observations, Waiting
+from wavserve.clients.robot_outbox import Controls, Observations, Waiting, observation_message
 from wavserve.core.control import (
     Bye,
     ClientMessage,
@@ -46,13 +44,10 @@ from wavserve.core.errors import (
     error_name,
 )
 from wavserve.core.messages import ActionChunk, EncodedImage, PolicyInfo
-from wavserve.core.rtc import RtcRequest
 from wavserve.core.types import Clock
 
 MAX_EVENTS = 256
 """Events that wait for the program. A program that never asks loses the oldest."""
-_MAX_REPORTS = 16
-"""Reports that wait while nothing can be written."""
 _STOPPING = (InvalidRequest, InvalidAnswer, Unsupported)
 """Errors that another attempt does not mend, except those of a lost session."""
 _LOST_SESSION = (StaleEpoch, UnknownSession)
@@ -82,8 +77,7 @@ class RobotCore:
         self._epoch = 0
         self._instruction = ""
         self._observations = Observations()
-        self._controls: deque[ClientMessage] = deque()
-        self._pinged = False  # a ping waits to be written
+        self._controls = Controls()
         self._resetting = False
         self._draining = False
         self._not_before = -math.inf
@@ -113,12 +107,8 @@ class RobotCore:
     def report(self, report: ExecutionReport) -> None:
         """Queues a report. While nothing can be written, the oldest reports are lost."""
         with self._lock:
-            if self._welcome is None:
-                return
-            reports = [each for each in self._controls if isinstance(each, ExecutionReport)]
-            if len(reports) >= _MAX_REPORTS:
-                self._controls.remove(reports[0])
-            self._controls.append(report)
+            if self._welcome is not None:
+                self._controls.put(report)
 
     def reset(self) -> None:
         """Forgets the frame memory. Chunks of before are dropped; `ResetAck` begins the new epoch."""
@@ -126,7 +116,7 @@ class RobotCore:
             self._drop_slot(DropReason.RESET)
             if self._welcome is not None and not self._resetting:
                 self._resetting = True
-                self._controls.append(ResetStream(self._epoch))
+                self._controls.put(ResetStream(self._epoch))
             self._session_id = self._session_id if self._welcome is not None else None
 
     def poll(self) -> Event | None:
@@ -205,27 +195,20 @@ class RobotCore:
     def ping(self) -> None:
         """Queues a ping, unless one waits to be written."""
         with self._lock:
-            if not self._pinged:
-                self._pinged = True
-                now_ns = round(self._clock() * 1e9)
-                self._controls.append(Ping(now_ns, now_ns))
+            now_ns = round(self._clock() * 1e9)
+            self._controls.put(Ping(now_ns, now_ns))
 
     def leave(self) -> None:
         """Queues the last message of the stream. No other stream follows."""
         with self._lock:
             self.leaving = True
             self._drop_slot(DropReason.RESET)
-            self._controls.append(Bye("closed"))
+            self._controls.put(Bye("closed"))
 
     def next_control(self) -> ClientMessage | None:
         """The next message to write that is no observation."""
         with self._lock:
-            if not self._controls:
-                return None
-            message = self._controls.popleft()
-            if isinstance(message, Ping):
-                self._pinged = False
-            return message
+            return self._controls.take()
 
     def take(self) -> Waiting | None:
         """The observation to encode and write next. One whose deadline has passed in the slot is dropped."""
@@ -245,22 +228,10 @@ class RobotCore:
             if waiting.epoch != self._epoch or self._resetting or self._welcome is None:
                 self._drop(waiting.dropped(DropReason.RESET))
                 return None
-            seen, options = waiting.observation, self.options
             executed = self._observations.sent(waiting)
-            self._instruction = seen.instruction or self._instruction
-            return ControlObservation(
-                images=images,
-                state=seen.state,
-                instruction=seen.instruction,
-                sequence=waiting.sequence,
-                epoch=waiting.epoch,
-                control_step=seen.control_step,
-                executed_steps=executed,
-                options=options.planner,
-                deadline_ms=options.deadline_ms,
-                rtc=_rtc(seen, executed, options.rtc),
-                sent_mono_ns=round(self._clock() * 1e9),
-            )
+            self._instruction = waiting.observation.instruction or self._instruction
+            sent_ns = round(self._clock() * 1e9)
+            return observation_message(waiting, images, executed, self.options, sent_ns)
 
     def failed(self, waiting: Waiting, error: WavserveError) -> None:
         """An observation that cannot be encoded: an error of it, as if the server had refused it."""
@@ -285,7 +256,7 @@ class RobotCore:
                 self._session_id = None  # a resumed session would keep the memory
             self._welcome, self._resetting, self._not_before = None, False, -math.inf
             self._controls.clear()
-            self._pinged, self._observations.asked = False, None
+            self._observations.asked = None
             self._drop_slot(DropReason.RESET)
             if isinstance(error, _STOPPING) and not isinstance(error, _LOST_SESSION):
                 self.stopped = error
@@ -336,12 +307,3 @@ class RobotCore:
     def _drop(self, dropped: ObservationDropped) -> None:
         self._observations.answered(dropped.sequence)
         self._events.append(dropped)
-
-
-def _rtc(seen: RobotObservation, executed: int, wish: RtcRequest | None) -> RtcRequest | None:
-    """The server takes no delay above what is left, or above what was executed since the previous observation."""
-    if seen.left_over is None:
-        return wish
-    rows = np.asarray(seen.left_over, np.float32)
-    delay = min(seen.inference_delay, len(rows), executed)
-    return replace(wish or RtcRequest(), inference_delay=delay, prev_chunk_left_over=rows)

@@ -95,7 +95,7 @@ class HoldReason(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionReport:
-    """What the robot executed since its last report. The server counts it and shows it to onlookers. It changes no plan."""
+    """What the robot executed since its last report. The server counts it and shows it; it changes no plan."""
 
     chunk_id: str = ""
     executed_from_step: int = 0
