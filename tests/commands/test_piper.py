@@ -83,12 +83,18 @@ class Terminal:
         self._reader.join(10)
         return code
 
+    def hang_up(self) -> None:
+        """The terminal is closed. The program is not told by a signal: it is in a session of its own."""
+        os.close(self._master)
+        self._master = -1
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
         self._reader.join(10)
-        os.close(self._master)
+        if self._master >= 0:
+            os.close(self._master)
 
 
 @contextmanager
@@ -130,7 +136,9 @@ def test_the_operator_arms_holds_stops_and_leaves_with_keys(tmp_path: Path) -> N
     assert orders == ["arm", "hold", "arm", "recover", "leave"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGHUP, 0)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGQUIT, 0)]
+)
 def test_signals_hold_and_leave(tmp_path: Path, number: signal.Signals, code: int) -> None:
     log = tmp_path / "run.jsonl"
     with terminal(log) as operator:
@@ -144,6 +152,43 @@ def test_signals_hold_and_leave(tmp_path: Path, number: signal.Signals, code: in
     commands = [line["command"] for line in run.of("tick") if line["command"]]
     assert commands[-1] == commands[-2], "it came to rest"
     assert run.of("emergency_stop") == []
+
+
+def test_a_terminal_that_is_gone_has_nobody_who_could_stop_the_robot(tmp_path: Path) -> None:
+    log = tmp_path / "run.jsonl"
+    with terminal(log) as operator:
+        operator.shows("q: hold and leave")
+        operator.press("a")
+        operator.shows("ready")
+        eventually(lambda: '"source":"chunk"' in log.read_text(encoding="utf-8"))
+        operator.hang_up()
+        assert operator.process.wait(60) == 1
+    run = figures.read(log)
+    commands = [line["command"] for line in run.of("tick") if line["command"]]
+    assert commands[-1] == commands[-2], "it came to rest"
+    assert [line["order"] for line in run.of("order")] == ["arm", "leave"]
+
+
+def test_ctrl_z_holds_and_does_not_suspend_the_control(tmp_path: Path) -> None:
+    with terminal(tmp_path / "run.jsonl") as operator:
+        operator.shows("q: hold and leave")
+        operator.press("a")
+        operator.shows("ready")
+        operator.process.send_signal(signal.SIGTSTP)
+        operator.shows("holds: operator")
+        operator.press("q")
+        assert operator.ends() == 0
+
+
+def test_a_hold_during_the_checks_is_newer_than_the_wish_to_arm(tmp_path: Path) -> None:
+    log = tmp_path / "run.jsonl"
+    with terminal(log) as operator:
+        operator.shows("q: hold and leave")
+        operator.press("ah")
+        eventually(lambda: log.read_text(encoding="utf-8").count('"kind":"check"') > 30, within_s=60)
+        operator.press("q")
+        assert operator.ends() == 0
+    assert [line["order"] for line in figures.read(log).of("order")] == ["hold", "leave"]
 
 
 def test_a_signal_is_an_emergency_stop(tmp_path: Path) -> None:

@@ -138,7 +138,9 @@ class Operator:
 
     def __init__(self, run: PiperRun, args: argparse.Namespace) -> None:
         self._run, self._args = run, args
-        self._wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._wishes: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+        self._num_holds = 0  # wishes to hold, to leave or to stop; an older wish to arm is void
+        self._is_alone = False  # the terminal is gone
         self._leaves_at: float | None = None
         self._may_recover_until = 0.0
         self._shown: tuple[object, ...] = ()
@@ -149,58 +151,77 @@ class Operator:
         before = {number: signal.signal(number, self._on_signal) for number in _signals()}
         try:
             if self._args.armed:
-                self._wishes.put("a")
+                self._wishes.put(("a", 0))
                 self._watch()
             else:
                 from wavserve.clients.piper.keys import Keys
 
                 output.progress(KEYS)
-                with Keys(sys.stdin.fileno(), self._pressed):
+                with Keys(sys.stdin.fileno(), self._pressed, self._left_alone):
                     self._watch()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        return 1 if self._run.failure or self._run.control.was_stopped else 0
+        return 1 if self._run.failure or self._run.control.was_stopped or self._is_alone else 0
 
     def _pressed(self, key: str) -> None:
-        """On the keys' own thread."""
-        if key in {" ", "e", "E"}:
+        """On the keys' own thread. What stops or holds waits for nothing, not even for a screen that is blocked."""
+        key = key.lower()
+        if key in {" ", "e"}:
+            self._num_holds += 1
             self._run.control.emergency_stop("key")
-        self._wishes.put(key.lower())
+        elif key == "h":
+            self._give("hold")
+        elif key == "q":
+            self._give("leave")
+        self._wishes.put((key, self._num_holds))
+
+    def _left_alone(self) -> None:
+        """The terminal is gone, and nobody could stop the robot."""
+        self._is_alone = True
+        self._give("leave")
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if number == signal.SIGUSR1:
+            self._num_holds += 1
             self._run.control.emergency_stop("signal")
         else:
-            self._wishes.put("q")
+            self._give("hold" if number == signal.SIGTSTP else "leave")
+
+    def _give(self, order: str) -> None:
+        from wavserve.clients.piper.control import Order
+
+        self._num_holds += 1
+        self._run.control.order(Order(order))
 
     def _watch(self) -> None:
         while self._run.is_running:
             with contextlib.suppress(queue.Empty):
-                self._obey(self._wishes.get(timeout=0.1))
+                self._obey(*self._wishes.get(timeout=0.1))
             self._show_status()
             if self._leaves_at is not None and time.monotonic() >= self._leaves_at:
                 self._leaves_at = None
-                self._obey("q")
+                self._give("leave")
         if self._run.failure:
             output.progress(f"the control ended by a bug; the arms keep their last target:\n{self._run.failure}")
 
-    def _obey(self, key: str) -> None:
+    def _obey(self, key: str, num_holds: int) -> None:
+        """A key that does not stop or hold. `num_holds`: as it was when the key was pressed."""
         from wavserve.clients.piper.control import Order, Phase
 
         control = self._run.control
         phase = control.status.phase
-        if key == "a" and phase is Phase.DISARMED:
+        if key in {" ", "e"}:
+            self._may_recover_until = 0.0
+        elif num_holds != self._num_holds:
+            return
+        elif key == "a" and phase is Phase.DISARMED:
             if self._args.duration is not None and self._leaves_at is None:
                 self._leaves_at = time.monotonic() + self._args.duration
-            if self._args.armed or _show(self._run.check()):
+            if (self._args.armed or _show(self._run.check())) and num_holds == self._num_holds:
                 control.order(Order.ARM)
         elif key == "a":
             control.order(Order.ARM)
-        elif key == "h":
-            control.order(Order.HOLD)
-        elif key == "q":
-            control.order(Order.LEAVE)
         elif key == "r" and phase is Phase.STOPPED:
             now = time.monotonic()
             if now <= self._may_recover_until:
@@ -226,5 +247,5 @@ class Operator:
 
 
 def _signals() -> tuple[signal.Signals, ...]:
-    """Hold and leave, except for the last one: the emergency stop."""
-    return signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
+    """Hold and leave, except for the last two: hold (Ctrl-Z must not suspend the control), and emergency stop."""
+    return signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGUSR1

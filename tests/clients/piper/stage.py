@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ class ScriptedLink:
     def connect(self, epoch: int | None = None) -> None:
         self.epoch = epoch or self.epoch
         steps = None if self.latency_s is None else int(self.latency_s * 30) + 2
-        self.mailbox.link = LinkView(False, SESSION, self.epoch, steps)
+        self.mailbox.link = LinkView(False, SESSION, self.epoch, steps, at_s=math.inf)
 
     def lose(self) -> None:
         self.mailbox.link = replace(self.mailbox.link, is_lost=True)

@@ -7,11 +7,13 @@ import threading
 import time
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.clients.piper.rig import ENABLE_FRAME, STOP_FRAME, connected, enable, eventually
 from wavserve.clients.piper.arm import Arm, channel_problem
+from wavserve.clients.piper.feedback import FeedbackReader
 from wavserve.clients.piper.limits import AXIS_RANGES, JOINT_RANGES
 from wavserve.clients.piper.simulated import REST_POSE
 from wavserve.core.errors import InvalidRequest, NotReady
@@ -118,6 +120,22 @@ def test_a_silent_arm_shows_by_the_age_of_its_feedback() -> None:
         assert arm.latest().axes == pytest.approx(REST_POSE, abs=2e-5), "the last pose, and never zeros"
         simulated.silent = False
         eventually(lambda: arm.latest().age_s(time.monotonic()) < 0.1)
+
+
+def test_the_rest_of_a_sweep_never_joins_the_beginning_of_the_next_one() -> None:
+    """One lost frame must not shift every later pose by a frame."""
+    sdk = SimpleNamespace(GetArmJointMsgs=lambda: message)
+    reader, now = FeedbackReader(lambda: now), 10.0
+    for number in range(1, 5):
+        state = SimpleNamespace(**{f"joint_{i}": number for i in range(1, 7)})
+        for frame_id in (0x2A5, 0x2A6, 0x2A7):
+            now += 0.001
+            if (number, frame_id) != (1, 0x2A5):
+                message = SimpleNamespace(time_stamp=now, joint_state=state)
+                reader.received(frame_id, now, sdk)
+                pose = reader.latest().pose
+                assert pose is None or len(set(pose.joints)) == 1
+    assert reader.latest().num_poses == 3
 
 
 def test_a_pose_whose_frames_are_missing_is_never_shown() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import pytest
 from tests.clients.piper.rig import ENABLE_FRAME, STOP_FRAME, TARGET_FRAMES, eventually
 from tests.clients.piper.stage import HORIZON, Stage, chunk, config, stage, swing
 from wavserve.clients.piper.control import Order, Phase
+from wavserve.clients.piper.limits import STATUS_EMERGENCY_STOP
 from wavserve.clients.piper.mailbox import Arrived, Moment
 from wavserve.clients.piper.simulated import REST_POSE
 from wavserve.core.control import HoldReason
@@ -287,6 +290,96 @@ def test_an_emergency_stop_stops_both_arms_from_any_thread_and_is_latched(robot:
     robot.control.order(Order.ARM)
     time.sleep(0.2)
     assert robot.phase is Phase.STOPPED
+
+
+def test_a_stop_that_does_not_reach_the_arm_is_sent_until_the_arm_tells_that_it_is_stopped(robot: Stage) -> None:
+    robot.arm()
+    robot.moves(20)
+    unplugged = robot.simulated[0]
+    unplugged.silent = unplugged.deaf = True
+    eventually(lambda: robot.phase is Phase.STOPPED)
+    unplugged.silent = unplugged.deaf = False
+
+    def is_stopped() -> bool:
+        status = robot.arms[0].latest().status
+        return status is not None and status.arm_status == STATUS_EMERGENCY_STOP
+
+    eventually(is_stopped)
+    time.sleep(0.1)
+    sent = len(robot.listeners[0].of(STOP_FRAME))
+    time.sleep(0.3)
+    assert len(robot.listeners[0].of(STOP_FRAME)) == sent, "and no longer"
+
+
+def test_an_emergency_stop_outlives_a_recovery_that_was_ordered_before_it(robot: Stage) -> None:
+    robot.arm()
+    robot.control.emergency_stop("key")
+    eventually(lambda: robot.phase is Phase.STOPPED)
+    robot.control.order(Order.RECOVER)
+    robot.control.emergency_stop("key")
+    time.sleep(0.2)
+    assert robot.phase is Phase.STOPPED
+    assert [frame.data[0] for frame in robot.listeners[0].of(STOP_FRAME)][-1] == 1
+    assert all(arm.is_stopped for arm in robot.arms)
+
+
+def stalled(robot: Stage, seconds: float) -> float:
+    """The whole process stands still, as under a debugger or on a computer that sleeps. When it goes on."""
+    script = f"kill -STOP {os.getpid()}; sleep {seconds}; kill -CONT {os.getpid()}"
+    with subprocess.Popen(["sh", "-c", script]):
+        pass
+    return time.monotonic()
+
+
+def test_a_process_that_stood_still_stops_no_arm_and_goes_on_with_a_new_chunk(robot: Stage) -> None:
+    """What it has read is as old as its pause. That is no fault of the arms, which stand at their last target."""
+    robot.arm()
+    robot.moves(40)
+    robot.link.answers = False
+    before = robot.listeners[0].targets()[-1].at_s
+    stalled(robot, 2.0)
+    eventually(lambda: robot.listeners[0].targets()[-1].at_s > before + 2.4)
+    assert robot.phase is Phase.READY
+    assert all(listener.of(STOP_FRAME) == [] for listener in robot.listeners)
+    targets = robot.listeners[0].targets()
+    gap = max(range(1, len(targets)), key=lambda i: targets[i].at_s - targets[i - 1].at_s)
+    later = targets[gap + 1 :]
+    assert len(later) <= (later[-1].at_s - later[0].at_s) * 30 + 3, "no burst"
+    assert {each.joints for each in later} == {later[0].joints}, "chunks of before are not played"
+    assert any(str(line["why"]).startswith("the process stood still") for line in lines(robot, "hold"))
+    robot.link.answers = True
+    robot.moves(40)
+    assert_no_jump(robot)
+
+
+def test_an_arm_that_is_silent_after_a_standstill_is_stopped(robot: Stage) -> None:
+    robot.arm()
+    robot.moves(20)
+    robot.simulated[1].silent = True
+    stalled(robot, 0.5)
+    eventually(lambda: robot.phase is Phase.STOPPED)
+    assert len(robot.listeners[1].of(STOP_FRAME)) >= 1
+    assert robot.listeners[0].of(STOP_FRAME) == []
+
+
+def test_a_link_thread_that_stands_still_is_a_lost_link(robot: Stage) -> None:
+    robot.arm()
+    robot.moves(20)
+    robot.link.answers = False
+    robot.mailbox.link = replace(robot.mailbox.link, at_s=time.monotonic())
+    eventually(lambda: robot.control.status.hold == "link lost")
+    robot.rests()
+
+
+def test_an_arm_whose_pose_is_outside_of_its_range_by_more_than_a_step_is_not_armed(robot: Stage) -> None:
+    """The first target lies in the range: the arm would go there at once."""
+    robot.simulated[0]._axes[1] = -STEP * 1.5
+    eventually(lambda: (robot.arms[0].latest().axes or (0, 1))[1] < 0)
+    robot.control.order(Order.ARM)
+    eventually(lambda: lines(robot, "refused") != [])
+    assert robot.phase is Phase.DISARMED
+    assert [listener.frames for listener in robot.listeners] == [[], []]
+    assert "left_joint_2" in str(lines(robot, "refused")[0]["why"])
 
 
 def test_after_the_operators_recovery_the_arms_begin_where_they_are(robot: Stage) -> None:

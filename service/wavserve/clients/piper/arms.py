@@ -13,7 +13,7 @@ import numpy as np
 from wavserve.clients.piper import vectors, watch
 from wavserve.clients.piper.config import PiperConfig
 from wavserve.clients.piper.feedback import Feedback
-from wavserve.clients.piper.limits import AXIS_RANGES
+from wavserve.clients.piper.limits import AXIS_RANGES, STATUS_EMERGENCY_STOP
 from wavserve.clients.piper.vectors import Axes, Units
 from wavserve.core.errors import WavserveError
 
@@ -45,6 +45,8 @@ class Arms:
         self._units = Units(config)
         self._max_age_s = config.watch.max_feedback_age_ms / 1e3
         self._failed_sends = [arm.num_failed_sends for arm in arms]
+        self._max_steps = vectors.split(vectors.max_steps(config))
+        self._axis_names = [arm.axis_names for arm in config.arms]
         self._targets: list[tuple[float, ...] | None] = [None] * len(arms)
 
     def latest(self) -> list[Feedback]:
@@ -65,14 +67,26 @@ class Arms:
         is measured. Failed sends of before do not count any more.
         """
         where = vectors.split(self._units.from_policy(measured))
-        holds = [each.is_enabled and each.takes_commands for each in feedback]
-        targets = [
-            target if target and held else _in_range(pose)
-            for target, held, pose in zip(self._targets, holds, where, strict=True)
-        ]
+        held = self._held(feedback)
+        targets = [target or _in_range(pose) for target, pose in zip(held, where, strict=True)]
         self._targets = [*targets]
         self._failed_sends = [arm.num_failed_sends for arm in self._arms]
         return self._units.to_policy(np.array(targets).reshape(-1))
+
+    def outside(self, feedback: Sequence[Feedback], measured: Axes) -> list[str]:
+        """Axes that are measured more than a step outside of their range: they would go into it at once."""
+        poses = zip(self._held(feedback), vectors.split(self._units.from_policy(measured)), strict=True)
+        wide = []
+        for (held, pose), names, steps in zip(poses, self._axis_names, self._max_steps, strict=True):
+            if held is None:
+                axes = zip(names, pose, _in_range(pose), steps, strict=True)
+                wide += [name for name, value, nearest, step in axes if abs(nearest - value) > step]
+        return wide
+
+    def _held(self, feedback: Sequence[Feedback]) -> list[tuple[float, ...] | None]:
+        """The last target of each arm that still holds it."""
+        holds = (each.is_enabled and each.takes_commands for each in feedback)
+        return [target if hold else None for target, hold in zip(self._targets, holds, strict=True)]
 
     def enable(self, feedback: Sequence[Feedback]) -> None:
         """Asks the arms that are not enabled to hold themselves."""
@@ -113,6 +127,13 @@ class Arms:
         """Stops every arm, from any thread and from a signal handler."""
         if not self._is_dry:
             for arm in self._arms:
+                arm.emergency_stop()
+
+    def repeat_stops(self, feedback: Sequence[Feedback]) -> None:
+        """A stop may be lost: a cable is out, the bus is full. It is sent until the arm reports that it is stopped."""
+        for arm, each in zip(self._arms, feedback, strict=True):
+            is_told = each.status is not None and each.status.arm_status == STATUS_EMERGENCY_STOP
+            if arm.is_stopped and not is_told:
                 arm.emergency_stop()
 
     def reset_and_drop_stopped(self) -> None:

@@ -15,6 +15,7 @@ from enum import Enum
 
 import numpy as np
 
+from wavserve.clients.piper import watch
 from wavserve.clients.piper.accounts import Accounts, Tick
 from wavserve.clients.piper.arms import ArmPort, Arms
 from wavserve.clients.piper.config import PiperConfig
@@ -88,6 +89,8 @@ class Control:
         self._arms = Arms(robot.arms, config, robot.is_dry)
         self._mailbox, self._log = robot.mailbox, robot.log
         self._clock, self._is_dry = robot.clock, robot.is_dry
+        self._max_view_age_s = config.server.link_timeout_s
+        self._standstill = watch.Standstill(config.watch.max_feedback_age_ms / 1e3)
         self._max_clamped_steps = config.motion.max_clamped_steps
         self._playback = Playback(config, policy)
         self._accounts = Accounts(config, robot.log)
@@ -123,8 +126,10 @@ class Control:
         feedback = self._arms.latest()
         measured = self._arms.measured(feedback)
         self._obey(feedback, measured, now)
+        self._notice_standstill(now)
         self._look_for_faults(feedback, now)
-        self._update_hold()
+        self._arms.repeat_stops(feedback)
+        self._update_hold(now)
         self._take_mail()
         command = self._next(feedback, now)
         self._send(command)
@@ -134,10 +139,12 @@ class Control:
     # Orders
 
     def _obey(self, feedback: Sequence[Feedback], measured: Axes | None, now: float) -> None:
-        if self._stop_wanted:
+        stops = bool(self._stop_wanted)
+        if stops:
             why, self._stop_wanted = self._stop_wanted, ""
             self._log.write("emergency_stop", why=why)
             self._stop(f"emergency stop: {why}")
+            self._arms.emergency_stop()  # once more: a recovery may have crossed it
         while self._orders:
             order = self._orders.popleft()
             self._log.write("order", order=order.value, phase=self._phase.value)
@@ -148,7 +155,7 @@ class Control:
                     self._operator_hold, self._num_clamped = "", 0
                 case Order.HOLD:
                     self._operator_hold = "operator"
-                case Order.RECOVER if self._phase is Phase.STOPPED:
+                case Order.RECOVER if self._phase is Phase.STOPPED and not stops:
                     self._recover()
                 case Order.LEAVE if self._leaves_in is None:
                     self._operator_hold = "leaving"
@@ -163,6 +170,11 @@ class Control:
         if stale or measured is None:
             self._log.write("refused", order="arm", why=f"no feedback of {', '.join(stale)}")
             return
+        outside = self._arms.outside(feedback, measured)
+        if outside:
+            why = f"outside of its range by more than a step: {', '.join(outside)}"
+            self._log.write("refused", order="arm", why=why)
+            return
         self._playback.start_at(self._arms.begin(feedback, measured))
         self._operator_hold, self._enabling_since, self._num_clamped = "", now, 0
         self._phase = Phase.READY if self._is_dry else Phase.ENABLING
@@ -176,8 +188,18 @@ class Control:
 
     # Faults and holds
 
+    def _notice_standstill(self, now: float) -> None:
+        """The arms rest at their last target by now. They hold there until a chunk of a new observation comes."""
+        gap_s = self._standstill.passed(now)
+        if not gap_s or self._phase not in {Phase.READY, Phase.STOPPED}:
+            return
+        self._playback.stood_still()
+        self.counts.holds += not self._hold
+        why = f"the process stood still for {gap_s:.2f} s"
+        self._log.write("hold", why=why, before=self._hold, step=self._playback.step)
+
     def _look_for_faults(self, feedback: Sequence[Feedback], now: float) -> None:
-        if self._is_dry or self._phase in {Phase.DISARMED, Phase.LEFT}:
+        if self._is_dry or self._phase in {Phase.DISARMED, Phase.LEFT} or self._standstill.excuses(now):
             return
         for arm, faults in self._arms.faults(feedback, now, may_be_disabled=self._phase is Phase.ENABLING):
             self._fault(arm, faults)
@@ -193,18 +215,23 @@ class Control:
         self._was_stopped = True
         if self._phase is Phase.READY:
             self._playback.interrupt()
+        self.counts.holds += not self._hold
+        self._hold = self._hold if self._phase is Phase.STOPPED else why
         if self._phase is not Phase.LEFT:
             self._phase = Phase.STOPPED
-        self.counts.holds += not self._hold
-        self._hold = self._hold or why
 
-    def _update_hold(self) -> None:
+    def _is_link_lost(self, now: float) -> bool:
+        """The link thread says so, or says nothing any more."""
+        link = self._mailbox.link
+        return link.is_lost or now - link.at_s > self._max_view_age_s
+
+    def _update_hold(self, now: float) -> None:
         """Begins or ends a hold for another reason than the lack of a chunk."""
         link = self._mailbox.link
         self._playback.begin_epoch(link.session_id, link.epoch)
         if self._phase is not Phase.READY:
             return
-        why = self._operator_hold or link.trouble or ("link lost" if link.is_lost else "")
+        why = self._operator_hold or link.trouble or ("link lost" if self._is_link_lost(now) else "")
         if why and not self._hold:
             self.counts.holds += 1
             self._playback.interrupt()
@@ -212,12 +239,12 @@ class Control:
             self._log.write("hold", why=why, before=self._hold, step=self._playback.step)
         self._hold = why
 
-    def _hold_reason(self, command: Command) -> HoldReason | None:
+    def _hold_reason(self, command: Command, now: float) -> HoldReason | None:
         if self._phase is Phase.STOPPED:
             return HoldReason.ARM_FAULT
         if self._operator_hold or self._phase is not Phase.READY:
             return HoldReason.LIMIT if self._operator_hold.startswith("limit") else HoldReason.OPERATOR
-        if self._mailbox.link.is_lost:
+        if self._is_link_lost(now):
             return HoldReason.LINK_LOST
         return HoldReason.NO_CHUNK if command.source == "hold" else None
 
@@ -295,7 +322,7 @@ class Control:
         self.status = Status(self._phase, self._hold, link.refusal, () if action is None else tuple(action.tolist()))
         may_play = self._phase is Phase.READY and not self._hold
         self._accounts.add(tick, waits=may_play)
-        report = self._accounts.report(tick, self._hold_reason(tick.command))
+        report = self._accounts.report(tick, self._hold_reason(tick.command, tick.at_s))
         if report is not None:
             self._mailbox.reports.append(report)
         if tick.measured is None:

@@ -17,6 +17,7 @@ MAX_SWEEP_S = 0.02
 """The three frames of a pose come within this time. The arm sends 200 poses a second."""
 
 _STATUS_FRAME = 0x2A1
+_FIRST_JOINT_FRAME = 0x2A5
 _JOINT_FRAMES = {0x2A5: (1, 2), 0x2A6: (3, 4), 0x2A7: (5, 6)}
 _GRIPPER_FRAME = 0x2A8
 _DRIVER_FRAMES = {0x261 + i: i for i in range(NUM_JOINTS)}
@@ -61,7 +62,7 @@ class Feedback:
     num_poses: int
     """whole poses since the start"""
     num_torn: int
-    """sweeps that were dropped because a frame was missing or late"""
+    """sweeps that were dropped because a frame was missing, late or out of order"""
 
     @property
     def axes(self) -> tuple[float, ...] | None:
@@ -136,8 +137,10 @@ class FeedbackReader:
         if message.time_stamp != timestamp:  # the SDK refused the frame, and its object still holds the one before
             self._drop_sweep()
             return
-        if frame_id in self._sweep or now - self._sweep_began > MAX_SWEEP_S:
+        if frame_id != _FIRST_JOINT_FRAME + len(self._sweep) or now - self._sweep_began > MAX_SWEEP_S:
             self._drop_sweep()
+            if frame_id != _FIRST_JOINT_FRAME:  # the rest of a sweep would join the beginning of the next one
+                return
         if not self._sweep:
             self._sweep_began = now
         state, (first, second) = message.joint_state, _JOINT_FRAMES[frame_id]

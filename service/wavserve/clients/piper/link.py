@@ -169,7 +169,8 @@ class PolicyLink:
             self._was_lost = link.lost
             self._log.write("link", lost=link.lost, silent_s=round(min(link.silent_s, 1e6), 3))
         latency = self._client.latency.steps(self._config.dt_s)
-        self._mailbox.link = LinkView(link.lost, link.session_id, link.epoch, latency, trouble, self._refusal)
+        now = self._clock()
+        self._mailbox.link = LinkView(link.lost, link.session_id, link.epoch, latency, trouble, self._refusal, now)
 
     def _may_observe(self, moment: Moment) -> bool:
         """Whether the control thread wants a chunk, knows the last answer, and none is under way."""

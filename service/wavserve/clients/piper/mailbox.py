@@ -6,6 +6,7 @@ has one writer and is replaced whole.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class LinkView:
     """why the robot is blind or cut off; empty: nothing is wrong"""
     refusal: str = ""
     """why the latest observation has no chunk; empty: it has, or waits for it"""
+    at_s: float = -math.inf
+    """when the link thread said this; an old view means that the thread stands still"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,11 @@ class Playback:
         self._player.hold_from(pose)
         self.interrupt()
 
+    def stood_still(self) -> None:
+        """No command was sent for so long that the robot rests at the last one. Nothing of before is executed."""
+        if self.last_command is not None:
+            self.start_at(self.last_command)
+
     def begin_epoch(self, session_id: str, epoch: int) -> None:
         """A new stream, or a reset. Nothing of before is executed."""
         if (session_id, epoch) != self._epoch:

@@ -47,6 +47,8 @@ class SimulatedArm:
         """arm status that it reports, such as 7 for a collision"""
         self.driver_flags = 0
         """fault bits that each driver reports"""
+        self.deaf = False
+        """gets nothing, as when its cable is pulled"""
         self.torn = False
         """leaves out the second frame of each pose"""
         self.taken_over = False
@@ -85,7 +87,8 @@ class SimulatedArm:
         next_at, tick = time.monotonic(), 0
         while not self._ended.is_set():
             while (frame := self._bus.recv(max(0.0, next_at - time.monotonic()))) is not None:
-                self._take(frame.arbitration_id, bytes(frame.data))
+                if not self.deaf:
+                    self._take(frame.arbitration_id, bytes(frame.data))
                 if time.monotonic() >= next_at:
                     break
             self._move(_PERIOD_S)

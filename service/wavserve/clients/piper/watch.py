@@ -5,11 +5,39 @@ Pure: it judges what it is given. Knows neither the SDK nor the control thread.
 
 from __future__ import annotations
 
+import math
+
 from wavserve.clients.piper.feedback import Feedback
 from wavserve.clients.piper.limits import STATUS_OK, STATUS_TEXTS, driver_faults
 
 MAX_DRIVERS_AGE_S = 0.5
 """The drivers report 40 times a second."""
+MIN_AWAKE_S = 1.0
+"""A process that stands still more often than this is no excuse for old feedback."""
+
+
+class Standstill:
+    """Notices that the whole process stood still: what it knows of the arms is then old by its own fault."""
+
+    def __init__(self, max_gap_s: float) -> None:
+        self._max_gap_s = max_gap_s
+        self._last_s = math.inf
+        self._awake_since = -math.inf
+        self._excused_until = -math.inf
+
+    def passed(self, now: float) -> float:
+        """Call it at each tick. The seconds of a standstill that has just ended; 0: there was none."""
+        gap_s, self._last_s = now - self._last_s, now
+        if gap_s <= self._max_gap_s:
+            return 0.0
+        if now - gap_s - self._awake_since >= MIN_AWAKE_S:
+            self._excused_until = now + self._max_gap_s
+        self._awake_since = now
+        return gap_s
+
+    def excuses(self, now: float) -> bool:
+        """Whether old feedback is no fault of an arm yet: the threads that read have just begun to catch up."""
+        return now < self._excused_until
 
 
 def faults(feedback: Feedback, num_failed_sends: int, now: float, max_age_s: float) -> list[str]:
