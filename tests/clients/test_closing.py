@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.clients.gateways import ROBOT
 from tests.clients.robots import KINDS, AwaitingRobot, BlockingRobot
 from tests.edge.fakes import example_observation
 from tests.edge.served import Served
 from wavserve.clients.async_client import AsyncPlanClient
+from wavserve.clients.robot_client import RobotClient
 from wavserve.core.errors import ClientClosed
 
 WIRES = ("grpc", "http")
@@ -58,3 +61,16 @@ async def test_a_cancelled_task_stays_cancelled(wire: str, served: Served) -> No
         with pytest.raises(asyncio.CancelledError):
             await planning
         assert await asyncio.to_thread(cancelled.wait, 30)
+
+
+def test_a_robot_that_waits_for_its_first_connection_ends_with_its_client() -> None:
+    """The server accepts connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as pool:
+        client = RobotClient(f"127.0.0.1:{silent.getsockname()[1]}", ROBOT)
+        connecting = pool.submit(client.connect, 60.0)
+        silent.settimeout(30)
+        accepted, _ = silent.accept()
+        client.close()
+        with pytest.raises(ClientClosed, match="closed"):
+            connecting.result(30)
+        accepted.close()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,9 +58,11 @@ class Terminal:
 
     def __init__(self, *flags: str) -> None:
         self._master, slave = pty.openpty()
+        self._keyboard, keys = pty.openpty()
         command = [sys.executable, "-m", "wavserve.cli", "piper", *flags]
-        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        self.process = subprocess.Popen(command, stdin=keys, stdout=slave, stderr=slave, start_new_session=True)
         os.close(slave)
+        os.close(keys)
         self.text = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -72,7 +75,7 @@ class Terminal:
             pass
 
     def press(self, key: str) -> None:
-        os.write(self._master, key.encode())
+        os.write(self._keyboard, key.encode())
 
     def shows(self, words: str) -> None:
         eventually(lambda: words in self.text or self.process.poll() is not None, within_s=60)
@@ -84,17 +87,18 @@ class Terminal:
         return code
 
     def hang_up(self) -> None:
-        """The terminal is closed. The program is not told by a signal: it is in a session of its own."""
-        os.close(self._master)
-        self._master = -1
+        """No key comes any more, while the screen goes on. No signal tells: the program has a session of its own."""
+        os.close(self._keyboard)
+        self._keyboard = -1
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
         self._reader.join(10)
-        if self._master >= 0:
-            os.close(self._master)
+        os.close(self._master)
+        if self._keyboard >= 0:
+            os.close(self._keyboard)
 
 
 @contextmanager
@@ -162,7 +166,7 @@ def test_a_terminal_that_is_gone_has_nobody_who_could_stop_the_robot(tmp_path: P
         operator.shows("ready")
         eventually(lambda: '"source":"chunk"' in log.read_text(encoding="utf-8"))
         operator.hang_up()
-        assert operator.process.wait(60) == 1
+        assert operator.ends() == 1
     run = figures.read(log)
     commands = [line["command"] for line in run.of("tick") if line["command"]]
     assert commands[-1] == commands[-2], "it came to rest"
@@ -184,8 +188,11 @@ def test_a_hold_during_the_checks_is_newer_than_the_wish_to_arm(tmp_path: Path) 
     log = tmp_path / "run.jsonl"
     with terminal(log) as operator:
         operator.shows("q: hold and leave")
-        operator.press("ah")
-        eventually(lambda: log.read_text(encoding="utf-8").count('"kind":"check"') > 30, within_s=60)
+        checked = log.read_text(encoding="utf-8").count('"kind":"check"')
+        operator.press("a")
+        time.sleep(0.4)  # the checks take more than a second
+        operator.press("h")
+        eventually(lambda: log.read_text(encoding="utf-8").count('"kind":"check"') > checked, within_s=60)
         operator.press("q")
         assert operator.ends() == 0
     assert [line["order"] for line in figures.read(log).of("order")] == ["hold", "leave"]

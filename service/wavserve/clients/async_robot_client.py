@@ -27,7 +27,7 @@ from wavserve.clients.robot import Event, LinkState, RobotDescription, RobotObse
 from wavserve.clients.robot_core import RobotCore
 from wavserve.clients.robot_stream import RobotStream, ask_policy
 from wavserve.core.control import ClientMessage, ExecutionReport, Welcome
-from wavserve.core.errors import NotReady, WavserveError
+from wavserve.core.errors import ClientClosed, NotReady, WavserveError
 from wavserve.core.messages import PolicyInfo
 from wavserve.wire.control import client_message
 
@@ -68,20 +68,26 @@ class AsyncRobotClient:
     async def connect(self, timeout_s: float = 10.0) -> Welcome:
         """Asks for the policy, compares it with the robot, and opens the stream. Returns once the server welcomes it.
 
-        Raises ContractMismatch naming field, expected and actual, another error that a new attempt does not mend, and
-        after `timeout_s` what the last attempt met. The client then goes on trying until it is closed.
+        Raises ContractMismatch naming field, expected and actual, another error that a new attempt does not mend,
+        ClientClosed when the client is closed meanwhile, and after `timeout_s` what the last attempt met. The client
+        then goes on trying until it is closed.
         """
         self._link.check_open()
         if self._running is None:
             self._running = asyncio.create_task(self._run())
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(lambda: self._welcome is not None or self._core.stopped is not None)
+                await self._changed.wait_for(self._is_decided)
+        if self._core.leaving:
+            raise ClientClosed(f"{self._target}: this client is closed; make another one")
         if self._core.stopped is not None:
             raise self._core.stopped
         if self._welcome is None:
             raise self._error
         return self._welcome
+
+    def _is_decided(self) -> bool:
+        return self._welcome is not None or self._core.stopped is not None or self._core.leaving
 
     def observe(self, observation: RobotObservation) -> int | None:
         """Hands over an observation, and returns its sequence number. The newest wins: it replaces one that waits.
@@ -134,6 +140,8 @@ class AsyncRobotClient:
         """Ends the stream in order, within 2 s. Harmless when called again."""
         self._core.leave()
         self._wake.set()
+        async with self._changed:
+            self._changed.notify_all()
         if self._running is not None:
             await asyncio.wait([self._running], timeout=CLOSE_TIMEOUT_S)
             self._running.cancel()

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.clients.piper.rig import eventually
 from wavserve.clients.piper.cameras import Camera, OpenCvSource, Synthetic
@@ -85,7 +86,41 @@ def test_a_camera_without_new_pictures_is_frozen() -> None:
     time.now += 0.29
     assert camera.problem() is None
     time.now += 0.02
-    assert camera.problem() == "no picture for 310 ms"
+    assert camera.problem() == "no picture for more than 300 ms"
+    time.now += 1.0
+    assert camera.problem() == "no picture for more than 300 ms", "one text for one trouble: it is told once"
+
+
+class Failing:
+    """A device whose driver fails at the third picture, each time that it is opened."""
+
+    def __init__(self) -> None:
+        self._num_read, self.is_closed = 0, False
+
+    def read(self) -> NDArray[np.uint8]:
+        self._num_read += 1
+        if self._num_read == 3:
+            raise RuntimeError("the driver failed")
+        return np.full((48, 64, 3), self._num_read, np.uint8)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_camera_whose_driver_fails_is_told_and_opened_again() -> None:
+    opened: list[Failing] = []
+
+    def opener(config: CameraConfig) -> Failing:
+        opened.append(Failing())
+        return opened[-1]
+
+    camera = Camera(SMALL, WATCH, opener=opener)
+    camera.start()
+    eventually(lambda: camera.problem() is not None and len(opened) == 1)
+    assert "RuntimeError: the driver failed" in str(camera.problem())
+    eventually(lambda: len(opened) > 1)
+    assert opened[0].is_closed
+    camera.close()
 
 
 def test_a_camera_that_repeats_one_picture_is_frozen_until_it_changes() -> None:
@@ -95,6 +130,6 @@ def test_a_camera_that_repeats_one_picture_is_frozen_until_it_changes() -> None:
     for _ in range(12):
         camera.take(picture)
         time.now += 0.1
-    assert camera.problem() == "the same picture for 1.2 s"
+    assert camera.problem() == "the same picture for more than 1 s"
     camera.take(picture + 1)
     assert camera.problem() is None

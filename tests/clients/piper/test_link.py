@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.clients.piper.rig import eventually
 from tests.clients.piper.stage import chunk, config, swing
 from wavserve.clients.latency import LatencyWindow
 from wavserve.clients.piper.cameras import Camera
@@ -180,13 +181,24 @@ def test_an_observation_that_nobody_answers_is_forgotten_after_its_deadline(benc
     assert len(bench.client.seen) == 2
 
 
+def test_a_link_that_fails_by_a_bug_tells_the_control_why(bench: Bench) -> None:
+    def fail() -> Event | None:
+        raise KeyError("bug")
+
+    bench.client.poll = fail  # type: ignore[method-assign]
+    bench.link.start()
+    eventually(lambda: bench.link.failure != "")
+    assert bench.mailbox.link.trouble == "the link failed by a bug: KeyError: 'bug'; restart"
+    bench.link.close()
+
+
 def test_a_frozen_camera_blinds_the_robot_until_it_sees_again(bench: Bench) -> None:
     bench.time.now += 0.5
     for camera in bench.cameras[:2]:
         camera.take(np.zeros((48, 64, 3), np.uint8))
     bench.moment(0)
     bench.link.step()
-    assert bench.mailbox.link.trouble == "camera right_wrist: no picture for 500 ms"
+    assert bench.mailbox.link.trouble == "camera right_wrist: no picture for more than 300 ms"
     assert bench.client.seen == []
     bench.look()
     bench.link.step()

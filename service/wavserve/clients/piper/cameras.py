@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,8 +47,12 @@ class Frame:
 class Camera:
     """Reads its source until `close`, and opens it again when it ends."""
 
-    def __init__(self, config: CameraConfig, watch: WatchConfig, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, config: CameraConfig, watch: WatchConfig, clock: Clock = time.monotonic,
+        opener: Callable[[CameraConfig], Source] | None = None,
+    ) -> None:  # fmt: skip
         self.config = config
+        self._opener = opener or open_source
         self._watch = watch
         self._clock = clock
         self._latest: Frame | None = None
@@ -64,16 +68,17 @@ class Camera:
         return self._latest
 
     def problem(self) -> str | None:
-        """Why the camera cannot be trusted now; None: it can."""
+        """Why the camera cannot be trusted now; None: it can. One trouble has one text, however long it lasts."""
         frame = self._latest
         if frame is None:
             return self._failure
         now = self._clock()
         age_ms, same_s = (now - frame.captured_s) * 1e3, now - frame.changed_s
         if age_ms > self._watch.max_frame_age_ms:
-            return f"no picture for {age_ms:.0f} ms"
+            why = f": {self._failure}" if self._failure else ""
+            return f"no picture for more than {self._watch.max_frame_age_ms:g} ms{why}"
         if same_s > self._watch.max_same_frame_s:
-            return f"the same picture for {same_s:.1f} s"
+            return f"the same picture for more than {self._watch.max_same_frame_s:g} s"
         return None
 
     def close(self) -> None:
@@ -86,25 +91,28 @@ class Camera:
         """Makes a picture the newest one."""
         now, digest = self._clock(), zlib.crc32(picture.tobytes())
         changed = digest != self._digest
-        self._digest = digest
+        self._digest, self._failure = digest, ""
         before = self._latest
         self._latest = Frame(picture, now, now if changed or before is None else before.changed_s)
 
     def _run(self) -> None:
         while not self._ended.is_set():
             try:
-                source = open_source(self.config)
+                self._read(self._opener(self.config))
+                self._failure = "the camera gave no picture"
             except NotReady as error:
                 self._failure = error.message
-                self._ended.wait(RETRY_S)
-                continue
-            try:
-                while not self._ended.is_set() and (picture := source.read()) is not None:
-                    self.take(picture)
-            finally:
-                source.close()
-            self._failure = "the camera gave no picture"
+            except Exception as error:  # noqa: BLE001  a driver may raise anything; the robot holds, and is told why
+                self._failure = f"{type(error).__name__}: {error}"
             self._ended.wait(RETRY_S)
+
+    def _read(self, source: Source) -> None:
+        """Until the source has no picture."""
+        try:
+            while not self._ended.is_set() and (picture := source.read()) is not None:
+                self.take(picture)
+        finally:
+            source.close()
 
 
 def open_source(config: CameraConfig) -> Source:

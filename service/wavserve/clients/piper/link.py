@@ -118,7 +118,8 @@ class PolicyLink:
                 self.step()
             except Exception as error:  # noqa: BLE001  the robot holds, and the operator is told
                 self.failure = f"{type(error).__name__}: {error}"
-                self._mailbox.link = LinkView(is_lost=True)
+                trouble = f"the link failed by a bug: {self.failure}; restart"
+                self._mailbox.link = LinkView(is_lost=True, trouble=trouble)
                 self._log.write("link", failure=self.failure)
                 return
 
