@@ -1,4 +1,4 @@
-"""The latency of chunks, as a robot's program uses it to ask for the next one in time. Knows no clock."""
+"""The latency of chunks, which says how early a robot asks for the next one. Knows no clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Follows the robots that are connected to a server (`Watch`): for people, it moves nothing. Knows no terminal."""
+"""Follows the robots that are connected to a server (`Watch`). It moves nothing and knows no terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plays chunks: the next command for a control step, whatever chunks arrive, late, twice, in any order or not at all.
+"""Plays chunks: gives the command for each control step. Chunks may come late, twice, in any order or not at all.
 
 It counts steps and consumed actions, never time. It knows no link, no robot and no clock. It is not thread-safe: the
 thread that sends the commands owns it.

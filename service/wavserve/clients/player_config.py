@@ -1,4 +1,4 @@
-"""How the action player makes commands of chunks. Knows no robot: every number about one is given here."""
+"""The numbers by which the action player makes commands of chunks. It knows no robot."""
 
 from __future__ import annotations
 

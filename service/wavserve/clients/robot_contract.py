@@ -1,4 +1,4 @@
-"""Compares a robot with the policy that a server has. The server compares again; here nothing is sent before.
+"""Compares a robot with a server's policy before the stream begins. The server compares again.
 
 Nothing is repaired: another order of the joints is a difference like any other.
 """

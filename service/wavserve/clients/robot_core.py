@@ -1,4 +1,4 @@
-"""A robot's stream without its network: session, epoch, sequence, the slot of the newest observation, pings, back-off.
+"""A robot's stream without its network: session, epoch, sequence, pings, back-off, and what may be written when.
 
 The async client drives it and does all I/O. Time comes from a clock that is given. Any thread may call any method.
 """

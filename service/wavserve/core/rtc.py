@@ -1,7 +1,7 @@
 """Real-time chunking without a model: what a request asks for, what a plan does, and the weights of the left-over.
 
-The left-over is what remains of the robot's chunk at the observation; the robot executes it while the next chunk is
-made. The next chunk continues it (arXiv 2506.07339, 2512.05964). Knows the spec's types and numpy only.
+The left-over is what remains of the robot's chunk at the observation. The robot executes it while the next chunk is
+made, and the next chunk continues it (arXiv 2506.07339, 2512.05964). Knows the spec's types and numpy only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Epochs of a session: a robot's stream begins one at its Hello and at each reset.
 
 An epoch is raised by compare-and-set, as a plan is committed. So no gateway that shares the store can commit a plan of
-an older epoch any more. Knows no stream and no wire.
+an older epoch. Knows no stream and no wire.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The gate: no actions leave that break a kinematic limit which the policy declares, or that are not finite.
+"""The gate: no action leaves that breaks a kinematic limit of the policy or is not finite.
 
 A chunk that breaks a limit is cut before its first bad step, or refused when too few steps would remain. Position,
-velocity and jerk are those of the commands. Knows numpy and the spec; knows neither models nor the wire.
+velocity and jerk are those of the commands. Knows numpy and the spec, and neither models nor the wire.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The check of the golden plan: whether a device makes the actions that the bundle says it must make.
+"""Compares the actions that a device makes with the golden plan of the bundle.
 
 Knows plans and numbers, and nothing of when a device is checked.
 """

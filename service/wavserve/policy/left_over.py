@@ -1,4 +1,4 @@
-"""The left-over of a robot's chunk around one plan: in the model's units before it, and in its chunk after it.
+"""The left-over of a robot's chunk in one plan: in the model's units before it, and as the frozen part of the new chunk.
 
 Pure numpy. Knows requests and statistics, and neither models nor sessions.
 """

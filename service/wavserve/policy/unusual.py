@@ -1,4 +1,4 @@
-"""States far outside the statistics that a policy was trained with: they are served, and the robot is warned.
+"""Warns of states that are far outside the statistics of the policy's training. Their plans are made all the same.
 
 Knows numbers and names, and nothing of plans.
 """

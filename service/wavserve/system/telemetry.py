@@ -1,6 +1,7 @@
 """What the service reports about itself: Prometheus metrics in a registry of their own, and log lines.
 
-Every layer reports through the methods of `Metrics`. Only this file knows the metrics' names, labels and meanings.
+Every layer reports through the methods of `Metrics`. Only this file and `control_metrics`
+know the metrics' names, labels and meanings.
 Base units throughout: seconds, counts.
 """
 

@@ -1,4 +1,4 @@
-"""Real-time chunking from protobuf and to protobuf. Knows no policy: `core/rtc` checks the values."""
+"""Real-time chunking from protobuf and to protobuf. Knows no policy: `core/rtc_options` checks the values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors and their limits, under the contract's names and as protobuf, and back.
+"""Converts vectors and their limits to the contract's field names and to protobuf, and back.
 
 A dimension without a limit is None in our data and in JSON, and NaN in protobuf, whose lists have no None.
 """

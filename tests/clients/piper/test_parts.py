@@ -17,7 +17,7 @@ from wavserve.clients.piper.feedback import Feedback, Gripper, Pose, Status
 from wavserve.clients.piper.limits import JOINT_RANGES
 from wavserve.clients.piper.loop import RateLoop
 from wavserve.clients.piper.motion import Approach
-from wavserve.clients.piper.preflight import Check, Demands, arm_checks, contract_checks, told_checks
+from wavserve.clients.piper.preflight import Check, Demands, answer_checks, arm_checks, contract_checks
 from wavserve.clients.piper.vectors import Units
 from wavserve.core.messages import PolicyInfo
 from wavserve.core.spec import LimitsSpec
@@ -187,12 +187,12 @@ def test_an_arm_without_feedback_with_zeros_or_a_fault_is_red() -> None:
 
 
 def test_old_firmware_and_narrower_limits_are_red() -> None:
-    assert red(told_checks("left", "S-V1.8-2", JOINT_RANGES)) == []
-    assert red(told_checks("left", "S-V1.10-1", JOINT_RANGES)) == []
-    assert red(told_checks("left", "S-V1.5-1", JOINT_RANGES)) == [("firmware", "S-V1.5-2 or newer", "S-V1.5-1")]
-    assert red(told_checks("left", None, JOINT_RANGES)) == [("firmware", "S-V1.5-2 or newer", "no answer")]
+    assert red(answer_checks("left", "S-V1.8-2", JOINT_RANGES)) == []
+    assert red(answer_checks("left", "S-V1.10-1", JOINT_RANGES)) == []
+    assert red(answer_checks("left", "S-V1.5-1", JOINT_RANGES)) == [("firmware", "S-V1.5-2 or newer", "S-V1.5-1")]
+    assert red(answer_checks("left", None, JOINT_RANGES)) == [("firmware", "S-V1.5-2 or newer", "no answer")]
     narrow = ((-1.0, 1.0), *JOINT_RANGES[1:5], None)
-    assert red(told_checks("left", "S-V1.8-2", narrow)) == [
+    assert red(answer_checks("left", "S-V1.8-2", narrow)) == [
         ("limits", "as in our table", "joint 1: -57 to 57 deg; joint 6: no answer")
     ]
 

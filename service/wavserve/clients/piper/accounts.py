@@ -1,4 +1,4 @@
-"""What a run tells others: counts, the line of each tick, the report to the service, the operator's status.
+"""What a run reports: counts for the operator, a log line for each tick, reports to the service.
 
 It changes nothing. Knows neither arms nor threads.
 """
@@ -35,7 +35,7 @@ class Counts:
     starved: int = 0
     """of those, the ones that waited for a chunk after motion"""
     pauses: int = 0
-    """times that the robot came to rest so"""
+    """times that the robot began to wait for a chunk after motion"""
     chunks: int = 0
     refused_chunks: int = 0
     holds: int = 0
@@ -67,7 +67,7 @@ class _Playing:
 
 
 class Accounts:
-    """Counts and tells each tick."""
+    """Counts, logs and reports each tick."""
 
     def __init__(self, config: PiperConfig, log: RunLog) -> None:
         self.counts = Counts()

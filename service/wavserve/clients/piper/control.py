@@ -60,7 +60,7 @@ class Status:
     hold: str
     """why the robot may not play; empty: it may"""
     waits: str
-    """why there is no chunk, if the service told it"""
+    """why there is no chunk, if the service gave a reason"""
     command: tuple[float, ...]
     """in the policy's units; empty: none"""
 

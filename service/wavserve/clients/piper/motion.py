@@ -1,4 +1,4 @@
-"""The slow way to the first command: a straight line, with a speed that rises and falls evenly. Pure numpy.
+"""The approach to a first command: a straight line, with a speed that rises and falls evenly. Pure numpy.
 
 `[A]` are axes in any unit. It knows no clock: it counts control steps.
 """

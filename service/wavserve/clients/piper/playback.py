@@ -1,4 +1,4 @@
-"""What a robot does next with its chunks: plays them, goes slowly to a first command that is far, holds without one.
+"""Gives the command of each step: plays chunks, approaches a first command that is far, holds without a chunk.
 
 Everything is in the policy's units. It knows neither arms nor the network, and it counts steps, never time.
 """

@@ -60,7 +60,7 @@ def hardware_checks(
     for arm, count in zip(arms, before, strict=True):
         rate_hz = (arm.latest().num_poses - count) / (time.monotonic() - began)
         checks += arm_checks(config, arm.name, arm.latest(), rate_hz)
-        checks += told_checks(arm.name, arm.firmware(), arm.joint_limits())
+        checks += answer_checks(arm.name, arm.firmware(), arm.joint_limits())
     for camera in cameras:
         problem = camera.problem()
         subject = f"camera {camera.config.name}"
@@ -94,7 +94,7 @@ def arm_checks(config: PiperConfig, name: str, feedback: Feedback, rate_hz: floa
     return checks
 
 
-def told_checks(name: str, firmware: str | None, limits: Sequence[tuple[float, float] | None]) -> list[Check]:
+def answer_checks(name: str, firmware: str | None, limits: Sequence[tuple[float, float] | None]) -> list[Check]:
     """What an arm answers when it is asked. Limits of its own that are narrower than ours would stop it on the way."""
     subject = f"arm {name}"
     told = re.search(r"S-V(\d+)\.(\d+)-(\d+)", firmware or "")

@@ -1,4 +1,4 @@
-"""What is wrong with an arm, in words: stale feedback, its status, its drivers, frames that did not leave.
+"""The faults of an arm, as texts: old feedback, its status, its drivers, frames that could not be sent.
 
 Pure: it judges what it is given. Knows neither the SDK nor the control thread.
 """

@@ -2,8 +2,7 @@
 
 Guidance (arXiv 2506.07339, equations 1 to 4): at noise level `s` the sample `x` implies the data `x - s v(x)`. The
 error of the data towards the left-over goes back through the network to `x`, as a vector-Jacobian product, and corrects
-the velocity.
-This module knows no model.
+the velocity. This module knows no model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a client assumes of the policy, compared with what the policy declares. Every difference is an error.
+"""Compares what a client assumes of the policy with what the policy declares. Every difference is an error.
 
 A robot whose joints are in another order would move wrongly, so nothing is converted or guessed. Pure.
 """

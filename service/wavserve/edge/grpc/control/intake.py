@@ -1,6 +1,6 @@
-"""What of a stream's observations may wait for a plan: their epoch, order and chunk are checked, images are not.
+"""Decides which observations of a stream may wait for a plan, by their epoch, order and chunk. It checks no image.
 
-An observation that is wrong never takes the place of a good one that waits. Knows no plan and no wire.
+A wrong observation never replaces a good one that waits. Knows no plan and no wire.
 """
 
 from __future__ import annotations

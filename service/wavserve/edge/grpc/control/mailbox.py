@@ -1,4 +1,4 @@
-"""The work that waits on one stream: resets, and the newest observation. An older observation gives way to it."""
+"""The work that waits on one stream: resets, and the newest observation, which replaces an older one."""
 
 from __future__ import annotations
 

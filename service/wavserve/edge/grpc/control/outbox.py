@@ -1,4 +1,4 @@
-"""The messages that wait to be written to one robot. It is bounded: a robot that does not read is cut off.
+"""The messages that wait to be written to one robot. It is bounded: the stream of a robot that does not read ends.
 
 Knows no gRPC: `write` is a coroutine that ends when the message has left.
 """

@@ -1,4 +1,4 @@
-"""What a robot is told on its stream, each message counted. Knows nothing of how a plan is made."""
+"""The answers to a robot on its stream: chunks, drops and errors, each counted. Knows nothing of how a plan is made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a robot says that it executed: checked, counted and kept for onlookers. It changes no plan."""
+"""A robot's reports of what it executed: checks and counts them, keeps the last one for onlookers. Changes no plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The robots with a living stream: one stream a robot id, and what onlookers see of it."""
+"""The robots with a living stream: one stream per robot id, and its status for onlookers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One robot's stream after its handshake: it sorts messages, and ends when either side or the service does.
 
-The reading task computes nothing, so it answers pings whatever is being planned.
+The reading task computes nothing, so it answers pings at once, also while a plan runs.
 """
 
 from __future__ import annotations
