@@ -22,10 +22,10 @@ import numpy as np
 from wavserve.clients.calls import MAX_MESSAGE_BYTES
 from wavserve.clients.channels import Link, channel_options
 from wavserve.clients.images import ImageEncoder
-from wavserve.clients.latency import LatencyWindow
-from wavserve.clients.robot import Event, LinkState, RobotDescription, RobotObservation, RobotOptions
+from wavserve.clients.robot import Event, RobotDescription, RobotObservation, RobotOptions
 from wavserve.clients.robot_core import RobotCore
 from wavserve.clients.robot_stream import RobotStream, ask_policy
+from wavserve.clients.robot_view import RobotView
 from wavserve.core.control import ClientMessage, ExecutionReport, Welcome
 from wavserve.core.errors import ClientClosed, NotReady, WavserveError
 from wavserve.core.messages import PolicyInfo
@@ -37,7 +37,7 @@ CLOSE_TIMEOUT_S = 1.0
 """How long `close` may wait for the stream to end in order."""
 
 
-class AsyncRobotClient:
+class AsyncRobotClient(RobotView):
     """A robot's stream to a server (`host:port`, no TLS). Make it inside a running loop. An async context manager.
 
     It connects again by itself. Each stream is a new epoch: give it to the player. Only `connect` and `close` wait; any
@@ -56,7 +56,7 @@ class AsyncRobotClient:
         channel = channel_options(target, MAX_MESSAGE_BYTES, self._options.proxy)
         self._target, self._on_event = target, on_event
         self._link = Link(target, lambda: grpc.aio.insecure_channel(target, options=channel))
-        self._core = RobotCore(robot, self._options)
+        super().__init__(RobotCore(robot, self._options))
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
@@ -78,16 +78,16 @@ class AsyncRobotClient:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._changed:
                 await self._changed.wait_for(self._is_decided)
-        if self._core.leaving:
+        if self.core.leaving:
             raise ClientClosed(f"{self._target}: this client is closed; make another one")
-        if self._core.stopped is not None:
-            raise self._core.stopped
+        if self.core.stopped is not None:
+            raise self.core.stopped
         if self._welcome is None:
             raise self._error
         return self._welcome
 
     def _is_decided(self) -> bool:
-        return self._welcome is not None or self._core.stopped is not None or self._core.leaving
+        return self._welcome is not None or self.core.stopped is not None or self.core.leaving
 
     def observe(self, observation: RobotObservation) -> int | None:
         """Hands over an observation, and returns its sequence number. The newest wins: it replaces one that waits.
@@ -97,48 +97,24 @@ class AsyncRobotClient:
         """
         images = {name: np.copy(picture) for name, picture in observation.images.items()}
         captured_ns = observation.captured_mono_ns or time.monotonic_ns()
-        sequence = self._core.observe(replace(observation, images=images, captured_mono_ns=captured_ns))
+        sequence = self.core.observe(replace(observation, images=images, captured_mono_ns=captured_ns))
         self._wake_soon()
         return sequence
 
     def report(self, report: ExecutionReport) -> None:
         """Tells the server and its onlookers what the robot executed. Raises InvalidRequest."""
         client_message(report)  # refuses what the contract does not have, here and not on the network's side
-        self._core.report(report)
+        self.core.report(report)
         self._wake_soon()
 
     def reset(self) -> None:
         """Makes the server forget the frame memory. No chunk from before is given any more; `ResetAck` follows."""
-        self._core.reset()
+        self.core.reset()
         self._wake_soon()
-
-    def poll(self) -> Event | None:
-        """The oldest event that the program has not had; None: nothing happened."""
-        return self._core.poll()
-
-    @property
-    def link(self) -> LinkState:
-        """The link at this moment."""
-        return self._core.link
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the latest observation has no answer yet: no chunk, no drop and no error."""
-        return self._core.is_waiting
-
-    @property
-    def latency(self) -> LatencyWindow:
-        """How long it takes from an observation to its chunk."""
-        return self._core.latency
-
-    @property
-    def stopped(self) -> WavserveError | None:
-        """Why the client connects no more; None: it does."""
-        return self._core.stopped
 
     async def close(self) -> None:
         """Ends the stream in order, within 2 s. Harmless when called again."""
-        self._core.leave()
+        self.core.leave()
         self._wake.set()
         async with self._changed:
             self._changed.notify_all()
@@ -162,7 +138,7 @@ class AsyncRobotClient:
 
     async def _run(self) -> None:
         """One stream after another, until the client is closed or stops."""
-        while not self._core.leaving:
+        while not self.core.leaving:
             channel = self._link.channel()
             try:
                 await self._one_stream(channel)
@@ -173,10 +149,10 @@ class AsyncRobotClient:
             except Exception as unexpected:  # noqa: BLE001  # a bug of ours must not end the robot's link in silence
                 _log.exception("the stream failed")
                 error = WavserveError(f"{type(unexpected).__name__}: {unexpected}")
-            pause_s = self._core.ended(error)
+            pause_s = self.core.ended(error)
             self._welcome, self._error = None, error
             await self._tell()
-            if pause_s is None or self._core.leaving:
+            if pause_s is None or self.core.leaving:
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._leave_asked(), pause_s)
@@ -187,9 +163,9 @@ class AsyncRobotClient:
         policy = await ask_policy(self._target, channel, timeout_s)
         stream = RobotStream(self._target, channel)
         try:
-            await stream.write(_bytes(self._core.hello(policy)), timeout_s)
-            self._welcome = self._core.opened(await stream.read(timeout_s))
-            encoder = _encoder(self._welcome.policy, self._core.robot, self._options)
+            await stream.write(_bytes(self.core.hello(policy)), timeout_s)
+            self._welcome = self.core.opened(await stream.read(timeout_s))
+            encoder = _encoder(self._welcome.policy, self.core.robot, self._options)
             await self._tell()
             await _first_of(self._reader(stream), self._writer(stream, encoder), self._watch())
         finally:
@@ -197,7 +173,7 @@ class AsyncRobotClient:
 
     async def _reader(self, stream: RobotStream) -> None:
         while True:
-            self._core.received(await stream.read())
+            self.core.received(await stream.read())
             await self._tell()
 
     async def _writer(self, stream: RobotStream, encoder: ImageEncoder) -> None:
@@ -206,27 +182,27 @@ class AsyncRobotClient:
             self._wake.clear()
             while (message := self._next_control() or await self._next_observation(encoder)) is not None:
                 await stream.write(message)
-            if self._core.leaving:
+            if self.core.leaving:
                 await stream.done_writing()
                 await asyncio.sleep(CLOSE_TIMEOUT_S)  # the server ends the stream; a cancellation may outrun the Bye
                 return
             await self._wake.wait()
 
     def _next_control(self) -> bytes | None:
-        message = self._core.next_control()
+        message = self.core.next_control()
         return None if message is None else _bytes(message)
 
     async def _next_observation(self, encoder: ImageEncoder) -> bytes | None:
         """The observation in the slot as bytes. One that cannot be sent is told to the program."""
-        raw, waiting = None, self._core.take()
+        raw, waiting = None, self.core.take()
         if waiting is not None:
             try:
                 seen = waiting.observation
                 work = self._loop.run_in_executor(self._encoder, encoder.encode, seen.images, seen.captured_mono_ns)
-                message = self._core.encoded(waiting, await work)
+                message = self.core.encoded(waiting, await work)
                 raw = None if message is None else _bytes(message)
             except WavserveError as error:
-                self._core.failed(waiting, error)
+                self.core.failed(waiting, error)
         await self._tell()
         return raw
 
@@ -235,10 +211,10 @@ class AsyncRobotClient:
         was_silent = False
         while True:
             await asyncio.sleep(self._options.ping_interval_s)
-            if self._core.is_silent and was_silent:
+            if self.core.is_silent and was_silent:
                 raise NotReady(f"{self._target}: no message for {self._options.link_timeout_s:g} s")
-            was_silent = self._core.is_silent
-            self._core.ping()
+            was_silent = self.core.is_silent
+            self.core.ping()
             self._wake.set()
 
     # --------------------------------------------------------------------------------------------------------- within
@@ -247,14 +223,14 @@ class AsyncRobotClient:
         """Gives the events to the program, and wakes those who wait for the connection."""
         async with self._changed:
             self._changed.notify_all()
-        while self._on_event is not None and (event := self._core.poll()) is not None:
+        while self._on_event is not None and (event := self.core.poll()) is not None:
             try:
                 self._on_event(event)
             except Exception:  # noqa: BLE001  # the link goes on
                 _log.exception("the program failed at %s", type(event).__name__)
 
     async def _leave_asked(self) -> None:
-        while not self._core.leaving:
+        while not self.core.leaving:
             self._wake.clear()
             await self._wake.wait()
 

@@ -7,14 +7,13 @@ from types import TracebackType
 from typing import Self
 
 from wavserve.clients.async_robot_client import AsyncRobotClient
-from wavserve.clients.latency import LatencyWindow
 from wavserve.clients.loop_thread import LoopThread
-from wavserve.clients.robot import Event, LinkState, RobotDescription, RobotObservation, RobotOptions
+from wavserve.clients.robot import Event, RobotDescription, RobotObservation, RobotOptions
+from wavserve.clients.robot_view import RobotView
 from wavserve.core.control import ExecutionReport, Welcome
-from wavserve.core.errors import WavserveError
 
 
-class RobotClient:
+class RobotClient(RobotView):
     """A robot's stream to a server (`host:port`, no TLS). A context manager.
 
     All network work is on a thread of its own. Only `connect` and `close` wait; any thread may call everything else.
@@ -34,6 +33,7 @@ class RobotClient:
         except BaseException:
             self._thread.end(_nothing)
             raise
+        super().__init__(self._client.core)
 
     def connect(self, timeout_s: float = 10.0) -> Welcome:
         """Opens the stream; see `AsyncRobotClient.connect`."""
@@ -50,30 +50,6 @@ class RobotClient:
     def reset(self) -> None:
         """Makes the server forget the frame memory. No chunk from before is given any more; `ResetAck` follows."""
         self._client.reset()
-
-    def poll(self) -> Event | None:
-        """The oldest event that the program has not had; None: nothing happened."""
-        return self._client.poll()
-
-    @property
-    def link(self) -> LinkState:
-        """The link at this moment."""
-        return self._client.link
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the latest observation has no answer yet: no chunk, no drop and no error."""
-        return self._client.is_waiting
-
-    @property
-    def latency(self) -> LatencyWindow:
-        """How long it takes from an observation to its chunk."""
-        return self._client.latency
-
-    @property
-    def stopped(self) -> WavserveError | None:
-        """Why the client connects no more; None: it does."""
-        return self._client.stopped
 
     def close(self) -> None:
         """Ends the stream in order, within a few seconds. Harmless when called again."""

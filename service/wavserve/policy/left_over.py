@@ -1,4 +1,4 @@
-"""The left-over of a robot's chunk in one plan: in the model's units before it, and as the frozen part of the new chunk.
+"""The left-over of a robot's chunk in one plan: in the model's units before it, as the chunk's frozen part after it.
 
 Pure numpy. Knows requests and statistics, and neither models nor sessions.
 """

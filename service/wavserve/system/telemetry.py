@@ -1,8 +1,7 @@
 """What the service reports about itself: Prometheus metrics in a registry of their own, and log lines.
 
-Every layer reports through the methods of `Metrics`. Only this file and `control_metrics`
-know the metrics' names, labels and meanings.
-Base units throughout: seconds, counts.
+Every layer reports through the methods of `Metrics`. Only this file and `control_metrics` know the
+metrics' names, labels and meanings. Base units throughout: seconds, counts.
 """
 
 from __future__ import annotations
