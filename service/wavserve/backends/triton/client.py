@@ -62,10 +62,10 @@ class About:
     policy: dict[str, Any]
     arena: dict[str, int] | None
     """number of slots `used`, and of all `slots`; None unless the model owns the arena"""
-    golden_digest: str = ""
-    """of the golden plan that the bundle has; empty: none"""
     verbs: dict[str, str] = field(default_factory=dict)
     """fingerprints of the verbs it answers; empty in versions before this field"""
+    golden_digest: str = ""
+    """of the golden plan that the bundle has; empty: none"""
 
     @classmethod
     def read(cls, reported: dict[str, Any]) -> About:
