@@ -156,8 +156,8 @@ class Operator:
             else:
                 from wavserve.clients.piper.keys import Keys
 
-                output.progress(KEYS)
                 with Keys(sys.stdin.fileno(), self._pressed, self._left_alone):
+                    output.progress(KEYS)  # keys of before are lost
                     self._watch()
         finally:
             for number, handler in before.items():
@@ -203,7 +203,7 @@ class Operator:
                 self._leaves_at = None
                 self._give("leave")
         if self._run.failure:
-            output.progress(f"the control ended by a bug; the arms keep their last target:\n{self._run.failure}")
+            output.progress(f"a part ended by a bug; the arms keep their last target:\n{self._run.failure}")
 
     def _obey(self, key: str, num_holds: int) -> None:
         """A key that does not stop or hold. `num_holds`: as it was when the key was pressed."""

@@ -36,6 +36,16 @@ def test_files_rotate_and_the_oldest_goes(tmp_path: Path) -> None:
     assert all(file.stat().st_size <= 400 for file in tmp_path.iterdir())
 
 
+def test_a_line_that_cannot_be_written_as_json_is_counted_and_the_log_goes_on(tmp_path: Path) -> None:
+    run = RunLog(tmp_path / "run.jsonl", 10**6, 2)
+    run.write("bad", value={("a", "b"): 1})
+    eventually(lambda: run.num_dropped == 1)
+    run.write("tick", step=1)
+    run.close()
+    assert [line["kind"] for line in lines(tmp_path / "run.jsonl")] == ["log_dropped", "tick"]
+    assert run.num_dropped == 1
+
+
 class FullDisk(io.StringIO):
     """Refuses to write while `full` is set. Keeps its text when it is closed."""
 

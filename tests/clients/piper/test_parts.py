@@ -182,6 +182,12 @@ def test_an_arm_without_feedback_with_zeros_or_a_fault_is_red() -> None:
     assert red(arm_checks(robot, "left", feedback(now, outside), 199.0)) == [
         ("range", "every axis inside", "axis 2: -0.200")
     ]
+    slow = replace(robot, motion=replace(robot.motion, max_joint_speed=0.3))
+    hair = (0.1, -0.02, -0.3, 0.0, 0.0, 0.0)
+    assert red(arm_checks(robot, "left", feedback(now, hair), 199.0)) == []
+    assert [each[2] for each in red(arm_checks(slow, "left", feedback(now, hair), 199.0))] == ["axis 2: -0.020"]
+    closed = replace(feedback(now, good), gripper=Gripper(-0.03, now))
+    assert [each[2] for each in red(arm_checks(robot, "left", closed, 199.0))] == ["axis 7: -0.030"]
     nothing = Feedback(None, None, None, (), None, 0, 0)
     assert [each[0] for each in red(arm_checks(robot, "left", nothing, 0.0))] == ["feedback", "status", "pose", "range"]
 

@@ -74,7 +74,7 @@ class RunLog:
                 self._put_text({"t": line["t"], "kind": "log_dropped", "lines": dropped - self._num_reported})
                 self._num_reported = dropped
             self._put_text(line)
-        except OSError:
+        except Exception:  # noqa: BLE001  a full disk, or a line that is no JSON: the log is an aid, and goes on
             self._num_dropped += 1
             self._abandon()
 

@@ -21,8 +21,6 @@ from wavserve.core.messages import PolicyInfo
 
 RATE_OVER_S = 1.0
 """how long the feedback rate is measured"""
-POSE_TOLERANCE = math.radians(3.0)
-"""rad or m; how far a measured pose may lie outside of a range"""
 LIMIT_TOLERANCE = math.radians(1.0)
 OLDEST_FIRMWARE = (1, 5, 2)
 """of the SDK's second protocol, which this client speaks"""
@@ -84,10 +82,11 @@ def arm_checks(config: PiperConfig, name: str, feedback: Feedback, rate_hz: floa
     degrees = " ".join(f"{math.degrees(joint):.1f}" for joint in joints)
     moved = bool(joints) and any(joints)
     checks.append(Check(subject, "pose", "not all zero", f"{degrees} deg" if joints else "none", moved))
+    steps = vectors.split(vectors.max_steps(config))[0]  # the first target is in the range: at most one step away
     outside = [
         f"axis {i + 1}: {value:.3f}"
-        for i, (value, (low, high)) in enumerate(zip(axes or (), AXIS_RANGES, strict=False))
-        if not low - POSE_TOLERANCE <= value <= high + POSE_TOLERANCE
+        for i, (value, (low, high), step) in enumerate(zip(axes or (), AXIS_RANGES, steps, strict=False))
+        if not low - step <= value <= high + step
     ]
     inside = axes is not None and not outside
     checks.append(Check(subject, "range", "every axis inside", "; ".join(outside) or "inside", inside))
