@@ -6,7 +6,6 @@ Knows sessions and no plan that runs.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Coroutine
@@ -60,9 +59,17 @@ async def commit(store: SessionStore, session: Session, deadline: float, unix_cl
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which runs to its end however often the caller is cancelled meanwhile."""
-    task = asyncio.create_task(work)
+    """The result of `work`, which runs to its end however often the caller is cancelled meanwhile.
+
+    A caller that was cancelled is so once the work has ended.
+    """
+    task, cancelled = asyncio.create_task(work), None
     while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        task.exception()  # nobody else asks for it
+        raise cancelled
     return task.result()

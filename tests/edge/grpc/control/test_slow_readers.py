@@ -110,24 +110,6 @@ async def read_chunks(link: Link) -> None:
         await link.receive(ActionChunk)
 
 
-async def test_a_flood_of_pings_of_a_robot_that_does_not_read_ends_its_stream() -> None:
-    policy = LongPlans()
-    async with serving_policy(policy, Gate(), example_limits()) as server:
-        link = server.link()
-        await link.open()
-        await link.send(example_message(0), example_message(1))
-        await server.until(lambda: len(policy.requests) == 1 or not server.robots)
-        flood = asyncio.create_task(send_pings(link))
-        await server.until(lambda: len(server.robots) == 0)
-        flood.cancel()
-        await asyncio.gather(flood, return_exceptions=True)
-
-
-async def send_pings(link: Link) -> None:
-    for number in range(5_000):
-        await link.send(Ping(number))
-
-
 async def test_a_robot_that_reads_may_send_as_fast_as_it_can(server: Server) -> None:
     """Pings that a stalled network delivers at once are all answered."""
     link = server.link()

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from tests.clock import yield_to_loop
-from tests.edge.grpc.control.links import Link, Server
-from tests.planning.rig import example_request
+from tests.edge.grpc.control.links import Link, Server, serving_rig
+from tests.planning.rig import RigOptions, example_request
+from tests.policy.stores import RemoteStore
 from wavserve.core.control import (
     Bye,
     DropReason,
@@ -27,6 +28,7 @@ from wavserve.core.control import (
 )
 from wavserve.core.messages import ActionChunk
 from wavserve.pb import wavserve_pb2 as pb
+from wavserve.policy.sessions import MemorySessions
 
 OUTCOMES = ("planned", "superseded", "invalid-request", "unanswered")
 
@@ -309,3 +311,44 @@ async def test_every_observation_is_counted_once(
     await server.until(lambda: len(server.robots) == 0)
     counted = {name: server.counted("control_observations_total", outcome=name) for name in OUTCOMES}
     assert counted == {"planned": 1, "superseded": 1, "invalid-request": 2, "unanswered": 2}
+
+
+async def say_hello_again(_server: Server, link: Link) -> None:
+    await link.send(link.hello)
+
+
+@pytest.mark.parametrize("end", [hang_up, say_bye, say_hello_again])
+async def test_a_stream_that_ends_during_a_reset_leaves_no_robot(
+    end: Callable[[Server, Link], Awaitable[None]],
+) -> None:
+    """The reset is stored, and the robot's id is free."""
+    stores: list[SlowStore] = []
+
+    def slow(sessions: MemorySessions) -> SlowStore:
+        stores.append(SlowStore(sessions))
+        return stores[-1]
+
+    async with serving_rig(RigOptions(store=slow)) as (server, _):
+        link, [store] = server.link(), stores
+        welcome = await link.open()
+        store.open.clear()
+        store.began.clear()
+        await link.send(ResetStream())
+        await asyncio.wait_for(store.began.wait(), 15)
+        await end(server, link)
+        await asyncio.sleep(0.1)  # the server ends the stream, and waits for the commit
+        store.open.set()
+        await server.until(lambda: len(server.robots) == 0)
+        assert (await server.link().open(resume_session_id=welcome.session_id)).epoch == 3
+
+
+class SlowStore(RemoteStore):
+    """Commits wait while it is not open."""
+
+    def __init__(self, sessions: MemorySessions) -> None:
+        super().__init__(sessions)
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def arrive(self) -> None:
+        await self.open.wait()
