@@ -27,6 +27,8 @@ class Approach:
         self._done = 0.0
         self._speed = 0.0
         self._is_stopping = False
+        self.position = start
+        """`[A]`: the latest command"""
 
     @property
     def is_over(self) -> bool:
@@ -47,5 +49,5 @@ class Approach:
         self._speed = max(0.0, self._speed + change)
         self._done = min(self._length, self._done + self._speed)
         share = self._done / self._length if self._length > 0 else 1.0
-        position: Axes = self._start + share * self._way
-        return position
+        self.position = self._start + share * self._way
+        return self.position

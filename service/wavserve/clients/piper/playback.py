@@ -48,7 +48,8 @@ class Playback:
 
     @property
     def last_command(self) -> Axes | None:
-        return self._player.last_command
+        """Of the player, or of the approach, which the player does not know."""
+        return self._player.last_command if self._approach is None else self._approach.position
 
     @property
     def executed_steps(self) -> int:
