@@ -12,8 +12,6 @@ from wavserve.clients.piper.limits import STATUS_OK, STATUS_TEXTS, driver_faults
 
 MAX_DRIVERS_AGE_S = 0.5
 """The drivers report 40 times a second."""
-MIN_AWAKE_S = 1.0
-"""A process that stands still more often than this is no excuse for old feedback."""
 
 
 class Standstill:
@@ -30,7 +28,7 @@ class Standstill:
         gap_s, self._last_s = now - self._last_s, now
         if gap_s <= self._max_gap_s:
             return 0.0
-        if now - gap_s - self._awake_since >= MIN_AWAKE_S:
+        if now - gap_s - self._awake_since >= 2 * self._max_gap_s:  # the arms were judged in between
             self._excused_until = now + self._max_gap_s
         self._awake_since = now
         return gap_s
