@@ -209,6 +209,19 @@ def test_a_signal_is_an_emergency_stop(tmp_path: Path) -> None:
         assert operator.ends() == 1
 
 
+def test_a_stop_that_no_key_can_recover_ends_the_run(tmp_path: Path) -> None:
+    with terminal(tmp_path / "run.jsonl", "--armed") as operator:
+        operator.shows("ready")
+        operator.process.send_signal(signal.SIGUSR1)
+        operator.shows("holds: emergency stop: signal")
+        assert operator.ends() == 1
+
+
+def test_a_report_of_no_file_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["piper", "report", str(tmp_path / "nowhere.jsonl")]) == 1
+    assert "got no file" in capsys.readouterr().err
+
+
 def test_a_dry_run_prints_commands_and_a_report_can_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "run.jsonl"
     with terminal(log, "--dry-run", "--armed", "--duration=3") as operator:

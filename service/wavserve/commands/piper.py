@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 KEYS = "a: arm   h: hold   space or e: emergency stop   r: recover   q: hold and leave"
 DROP_WARNING = "RECOVERING: stopped arms LOSE POWER AND FALL. Hold them, then press r again within 10 s."
 CONFIRM_WITHIN_S = 10.0
+_NEXT_KEY = {"disarmed": "; a arms", "stopped": "; r twice recovers, and the stopped arms fall; then a arms"}
+"""What the operator can do next, by phase."""
 STATUS_EVERY_S = 5.0
 
 _CONFIG = "the robot's TOML file; without it, --bus virtual takes two simulated arms for the preset tiny-piper"
 _BUS = "socketcan: real arms. virtual: simulated arms in this process (default: %(default)s)"
 _UNTRAINED = "on the virtual bus: accept a policy with random weights"
 _DRY = "decide and log every command, and send none"
-_ARMED = "arm without a key; only on the virtual bus or in a dry run"
+_ARMED = "arm without a key, and leave after a stop; only on the virtual bus or in a dry run"
 _DURATION = "leave after this many armed seconds"
 
 
@@ -107,7 +109,8 @@ def _refuse_flags(args: argparse.Namespace) -> None:
     if args.duration is not None and not args.duration > 0:
         raise InvalidRequest("--duration", "seconds above 0", args.duration)
     if not args.armed and not sys.stdin.isatty():
-        raise InvalidRequest("standard input", "a terminal for the operator's keys, or --armed", "no terminal")
+        otherwise = ", or --armed" if is_virtual or args.dry_run else ""
+        raise InvalidRequest("standard input", f"a terminal for the operator's keys{otherwise}", "no terminal")
 
 
 def _show(checks: list[Check]) -> bool:
@@ -142,6 +145,7 @@ class Operator:
         self._num_holds = 0  # wishes to hold, to leave or to stop; an older wish to arm is void
         self._is_alone = False  # the terminal is gone
         self._leaves_at: float | None = None
+        self._has_left = False  # after a stop that nobody can recover
         self._may_recover_until = 0.0
         self._shown: tuple[object, ...] = ()
         self._shown_at = 0.0
@@ -199,11 +203,20 @@ class Operator:
             with contextlib.suppress(queue.Empty):
                 self._obey(*self._wishes.get(timeout=0.1))
             self._show_status()
+            self._leave_if_nobody_can_recover()
             if self._leaves_at is not None and time.monotonic() >= self._leaves_at:
                 self._leaves_at = None
                 self._give("leave")
         if self._run.failure:
             output.progress(f"a part ended by a bug; the arms keep their last target:\n{self._run.failure}")
+
+    def _leave_if_nobody_can_recover(self) -> None:
+        """Without keys, a stop ends the run: what is latched stays so."""
+        from wavserve.clients.piper.control import Phase
+
+        if self._args.armed and not self._has_left and self._run.control.status.phase is Phase.STOPPED:
+            self._has_left = True
+            self._give("leave")
 
     def _obey(self, key: str, num_holds: int) -> None:
         """A key that does not stop or hold. `num_holds`: as it was when the key was pressed."""
@@ -241,6 +254,7 @@ class Operator:
         text = f"{status.phase.value:9} {counts.executed} steps, {counts.chunks} chunks, {counts.clamped} clamped"
         text += f"; holds: {status.hold}" if status.hold else ""
         text += f"; no chunk: {status.waits}" if status.waits else ""
+        text += "" if self._args.armed else _NEXT_KEY.get(status.phase.value, "")
         if self._args.dry_run and status.command:
             text += "; would send " + " ".join(f"{value:.3f}" for value in status.command)
         output.progress(text)

@@ -41,7 +41,7 @@ def test_the_order_of_the_arms_is_the_order_of_the_vectors() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('joint = "rad" ', "", "units.joint: missing"),
+        ('joint = "rad" ', "", "units.joint: expected rad or deg, got nothing"),
         ('joint = "rad"', 'joint = "grad"', "units.joint: expected rad or deg, got 'grad'"),
         ('gripper = "m"', "gripper = 3", "units.gripper: expected m or mm, got 3"),
         ("[motion]", "[motion]\nmax_jiont_speed = 1.0", "motion.max_jiont_speed: unknown key; did you mean max_joint"),

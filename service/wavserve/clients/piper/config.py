@@ -17,6 +17,9 @@ from wavserve.core.address import parse_address
 from wavserve.core.errors import SettingsError
 from wavserve.core.spec import Orientation
 
+MAX_FEEDBACK_AGE_MS = 200.0
+"""The longest silence of an arm that a file may allow."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
@@ -171,6 +174,7 @@ def virtual_robot() -> PiperConfig:
         units=UnitsConfig(joint="rad", gripper="m"),
         arms=(ArmConfig("left", "can_left"), ArmConfig("right", "can_right")),
         cameras=tuple(CameraConfig(name, "synthetic") for name in ("top", "left_wrist", "right_wrist")),
+        watch=WatchConfig(max_feedback_age_ms=MAX_FEEDBACK_AGE_MS),  # the simulated arms share this process's processor
     )
 
 
@@ -223,7 +227,7 @@ _BOUNDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("motion.max_clamped_steps", lambda n: n >= 1, "at least 1"),
     ("chunks.blend_steps", lambda n: n >= 0, "at least 0"),
     ("chunks.max_open_loop_steps", lambda n: n >= 1, "at least 1"),
-    ("watch.max_feedback_age_ms", lambda ms: 20 <= ms <= 200, "20 to 200 ms"),
+    ("watch.max_feedback_age_ms", lambda ms: 20 <= ms <= MAX_FEEDBACK_AGE_MS, f"20 to {MAX_FEEDBACK_AGE_MS:.0f} ms"),
     ("watch.min_feedback_hz", lambda hz: hz > 0, "above 0"),
     ("watch.max_frame_age_ms", lambda ms: ms > 0, "above 0"),
     ("watch.max_same_frame_s", lambda s: s > 0, "above 0"),

@@ -72,6 +72,10 @@ def read(file: Path) -> Run:
     while (path := rotated(file, number)).exists():
         files.append(path)
         number += 1
+    if not files:
+        raise InvalidRequest(
+            str(file), "a log of `wavserve piper`, which is written once all checks are green", "no file"
+        )
     for path in reversed(files):
         for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
@@ -85,7 +89,7 @@ def read(file: Path) -> Run:
                 num_bad += 1
     starts = [i for i, line in enumerate(lines) if line["kind"] == "start"]
     if not starts:
-        raise InvalidRequest(str(file), "a log of `wavserve piper`", f"{len(lines)} lines without a start")
+        raise InvalidRequest(str(file), "a log of `wavserve piper`", f"{len(lines)} lines of a log, and no start")
     return Run(lines[starts[-1]], lines[starts[-1] + 1 :], num_bad)
 
 

@@ -32,8 +32,15 @@ def read(kind: type[T], table: object, path: str = "") -> T:
             raise SettingsError(f"{_dotted(path, key)}: unknown key{hint} Known: {', '.join(fields)}")
     for name, field in fields.items():
         if name not in table and field.default is field.default_factory is dataclasses.MISSING:
-            raise SettingsError(f"{_dotted(path, name)}: missing")
+            raise SettingsError(f"{_dotted(path, name)}: expected {_expected(hints[name])}, got nothing")
     return kind(**{name: _value(hints[name], table[name], _dotted(path, name)) for name in fields if name in table})
+
+
+def _expected(hint: Any) -> str:
+    """What a value of this type looks like, in words."""
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    return "a list" if get_origin(hint) is tuple else _KINDS.get(hint, "a table")
 
 
 def _value(hint: Any, value: object, path: str) -> object:
@@ -41,7 +48,7 @@ def _value(hint: Any, value: object, path: str) -> object:
         return read(hint, value, path)  # type: ignore[arg-type]
     if get_origin(hint) is Literal:
         if value not in get_args(hint):
-            raise SettingsError(f"{path}: expected {' or '.join(map(str, get_args(hint)))}, got {shown(value)}")
+            raise SettingsError(f"{path}: expected {_expected(hint)}, got {shown(value)}")
         return value
     if get_origin(hint) is tuple:
         if not isinstance(value, list):

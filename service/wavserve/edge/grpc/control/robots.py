@@ -10,7 +10,7 @@ from dataclasses import replace
 from time import monotonic
 
 from wavserve.core.control import ExecutionReport, Hello, RobotStatus
-from wavserve.core.errors import Overloaded, RobotBusy, StaleEpoch
+from wavserve.core.errors import Overloaded, RobotBusy, StaleEpoch, shown
 from wavserve.core.messages import ActionChunk
 from wavserve.core.types import Clock
 from wavserve.policy.epochs import RESUME_WITHIN_S
@@ -107,7 +107,8 @@ class Robots:
         if older is None and len(self._living) >= self._max_robots:
             raise Overloaded(f"{self._max_robots} robots are connected, and no more are taken")
         if older is not None and (older.session_id is None or older.session_id != hello.resume_session_id):
-            raise RobotBusy("another living stream has this robot id: end that one, or resume its session")
+            text = f"another living stream has this robot id, {shown(hello.robot_id)}: end that one, resume its session"
+            raise RobotBusy(f"{text}, or take another id")
         robot = self._living[hello.robot_id] = Robot(hello, peer, self._clock)
         try:
             if older is not None:
