@@ -172,7 +172,7 @@ def test_endpoints_that_serve_different_policies_make_the_gateway_unready(
     with log.open("w") as written:
         process = subprocess.Popen(command, cwd=tmp_path, stderr=written)
     try:
-        until(lambda: "ready: policy" in log.read_text(), "the gateway has warmed up")
+        until(lambda: "not ready: models" in log.read_text(), "the gateway has warmed up")
         assert not ready(f"http://127.0.0.1:{http}")
     finally:
         process.terminate()
