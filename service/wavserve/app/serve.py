@@ -141,8 +141,8 @@ async def _serve(settings: Settings, service: Service, listening: _Listening, en
         if policy.ready:
             untrained = "; its weights are random: never run its actions on a robot" if policy.spec.untrained else ""
             log.info("ready: policy %s%s", policy.spec.name, untrained)
-        elif policy.warm:
-            log.error("not ready: %s", policy.fault or "models are down or serve another policy; see above")
+        elif policy.warm and policy.fault is None:  # a fault of plans is in the log already
+            log.error("not ready: models are down or serve another policy; see above")
         await ending.wait()
         log.info("stopping: %d plans under way", policy.plans_in_flight)
     finally:
