@@ -25,7 +25,7 @@ from tests.edge.served import Served
 from wavserve.core.normalise import statistics_digest
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.types import PlanRequest
-from wavserve.edge.http.schemas import ChunkAnswer, PoliciesAnswer
+from wavserve.edge.http.answer_schemas import ChunkAnswer, PoliciesAnswer
 from wavserve.pb import wavserve_pb2 as pb
 
 FULL = example_observation(

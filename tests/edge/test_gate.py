@@ -19,8 +19,8 @@ from wavserve.core.errors import BrokenLimit, UnsafeChunk
 from wavserve.core.messages import ActionChunk, EncodedImage, Observation
 from wavserve.core.spec import LimitsSpec
 from wavserve.edge.grpc.plan import create_grpc_server
+from wavserve.edge.http.answer_schemas import ChunkAnswer, Problem
 from wavserve.edge.http.api import create_http_app
-from wavserve.edge.http.schemas import ChunkAnswer, Problem
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.pb.wavserve_pb2_grpc import PlanServiceStub
 from wavserve.system.telemetry import Metrics

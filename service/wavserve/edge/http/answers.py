@@ -43,7 +43,7 @@ def problem_response(problem: ErrorReport, headers: Mapping[str, str] | None = N
 
 
 def chunk_json(chunk: ActionChunk) -> dict[str, Any]:
-    """A chunk of actions, in the form that `schemas.ChunkAnswer` documents."""
+    """A chunk of actions, in the form that `answer_schemas.ChunkAnswer` documents."""
     return {
         **_integers(chunk_fields(chunk)),
         "actions": np.ascontiguousarray(chunk.actions),
@@ -56,14 +56,14 @@ def chunk_json(chunk: ActionChunk) -> dict[str, Any]:
 
 
 def receipt_json(receipt: Receipt) -> dict[str, Any]:
-    """A receipt, in the form that `schemas.ReceiptAnswer` documents."""
+    """A receipt, in the form that `answer_schemas.ReceiptAnswer` documents."""
     fields = _integers(receipt_fields(receipt))
     iterations = [{**each, "snr": np.ascontiguousarray(each["snr"])} for each in fields["iterations"]]
     return {**fields, "iterations": iterations}
 
 
 def policy_json(info: PolicyInfo) -> dict[str, Any]:
-    """A policy's facts, in the form that `schemas.PolicyAnswer` documents."""
+    """A policy's facts, in the form that `answer_schemas.PolicyAnswer` documents."""
     return _integers(policy_fields(info))
 
 

@@ -22,7 +22,7 @@ from starlette.responses import Response
 from wavserve.core.errors import Cancelled
 from wavserve.core.messages import DEADLINE_KEY, ActionChunk, Observation
 from wavserve.edge.frontend import Arrival, Frontend, PolicyProtocol
-from wavserve.edge.http import contract, schemas
+from wavserve.edge.http import answer_schemas, contract, schemas
 from wavserve.edge.http.answers import chunk_json, json_response, policy_json, problem_response
 from wavserve.edge.http.body import invalid_request_from, parse_plan
 from wavserve.edge.http.gate import HttpGate
@@ -52,11 +52,11 @@ def create_http_app(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid_parameter)
     plan_extra = {"requestBody": contract.plan_body(policy.spec), "parameters": [contract.DEADLINE_HEADER]}
-    app.post("/v1/plan", responses=_answer(schemas.ChunkAnswer), openapi_extra=plan_extra)(routes.plan)
-    app.post("/v1/sessions/{session_id}/reset", responses=_answer(schemas.ResetAnswer))(routes.reset)
-    app.get("/v1/policies", responses=_answer(schemas.PoliciesAnswer))(routes.policies)
-    app.get("/healthz", responses=_answer(schemas.HealthAnswer))(routes.healthz)
-    app.get("/readyz", responses=_answer(schemas.HealthAnswer))(routes.readyz)
+    app.post("/v1/plan", responses=_answer(answer_schemas.ChunkAnswer), openapi_extra=plan_extra)(routes.plan)
+    app.post("/v1/sessions/{session_id}/reset", responses=_answer(answer_schemas.ResetAnswer))(routes.reset)
+    app.get("/v1/policies", responses=_answer(answer_schemas.PoliciesAnswer))(routes.policies)
+    app.get("/healthz", responses=_answer(answer_schemas.HealthAnswer))(routes.healthz)
+    app.get("/readyz", responses=_answer(answer_schemas.HealthAnswer))(routes.readyz)
     app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})(routes.metrics)
     return app
 

@@ -20,7 +20,7 @@ from wavserve.core.normalise import accepted_range
 from wavserve.core.options import option_ranges
 from wavserve.core.rtc_options import MAX_GUIDANCE_WEIGHT
 from wavserve.core.spec import MODES, PREFIX_SCHEDULES, CameraSpec, PolicySpec, VectorSpec
-from wavserve.edge.http import schemas
+from wavserve.edge.http import answer_schemas, schemas
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.validate import MAX_EXECUTED_STEPS, MAX_SESSION_ID_CHARS
 from wavserve.policy.imagined import encode_png
@@ -102,7 +102,7 @@ def _document(app: FastAPI, generate: Any, spec: PolicySpec, limits: EdgeLimits)
     """The document with the schemas that FastAPI does not see because the routes parse bodies themselves."""
     if app.openapi_schema is None:
         document = generate()
-        read = [(model, "validation") for model in (schemas.PlanBody, schemas.PlanFields, schemas.Problem)]
+        read = [(model, "validation") for model in (schemas.PlanBody, schemas.PlanFields, answer_schemas.Problem)]
         _, defined = models_json_schema(read, ref_template=_REF)  # type: ignore[arg-type]  # a list of literals
         _narrow(defined["$defs"], spec, limits)
         document["components"]["schemas"] |= defined["$defs"]
