@@ -155,6 +155,14 @@ def test_a_blend_begins_after_the_actions_that_are_continued_bit_for_bit() -> No
     assert commands[0].seam_jump == 8
 
 
+def test_a_chunk_that_continues_all_present_actions_is_played_as_it_is() -> None:
+    player = player_of(PlayerConfig(blend_steps=4))
+    player.offer(chunk_of(line(0, 1, 6)), 0)
+    played(player, 0, 3)
+    player.offer(chunk_of(line(0, 1, 12), first_step=0, sequence=1), 3)
+    assert played(player, 3, 9) == [3, 4, 5, 6, 7, 8, 9, 10, 11]
+
+
 def test_an_average_takes_half_of_each_over_the_whole_overlap() -> None:
     player = player_of(PlayerConfig(blend="average"))
     player.offer(chunk_of(line(0, 0, 6)), 0)

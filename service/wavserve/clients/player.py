@@ -208,7 +208,9 @@ class ActionPlayer:
         if self._last is None:
             return _Path(new, step, chunk.chunk_id, index, 0, None)
         same = self._num_same(step, new)
-        weights = np.concatenate([np.ones(same), self._weights(step + same, len(new) - same)])
+        goes_on = 0 < same == self.remaining(step)  # the chunk begins where the present actions end: nothing to fade
+        fade = np.zeros(0) if goes_on else self._weights(step + same, len(new) - same)
+        weights = np.concatenate([np.ones(same), fade])
         seam = min(same, len(new) - 1)
         old = first_rows(self._without_chunk(step), max(len(weights), seam + 1))
         differs = np.abs(new[seam] - old[seam]) / self._range
