@@ -20,7 +20,7 @@ from wavserve.core.messages import (
     PolicyInfo,
     json_integer,
 )
-from wavserve.core.remote_errors import rebuild
+from wavserve.core.remote_errors import rebuild_served
 from wavserve.core.rtc import RtcRequest
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import parts, requests
@@ -99,13 +99,9 @@ def typed_error(target: str, status: int, body: bytes) -> errors.WavserveError:
     if not isinstance(problem, dict) or not str(kind).startswith(_PROBLEM):
         text = f"{target}: HTTP status {status}, without a problem document"
         return errors.NotReady(text) if status in _GATEWAY_ERRORS else errors.WavserveError(text)
-    error = rebuild(str(kind).removeprefix(_PROBLEM), str(problem.get("detail", "")), problem)
-    error_id = problem.get("instance")
-    if type(error) is errors.WavserveError:
-        error = errors.WavserveError(f"{error.message} ({error_id or 'no id'})")
-        error.retryable = problem.get("retryable") is True
-    error.error_id = None if error_id is None else str(error_id)
-    return error
+    name, detail, error_id = str(kind).removeprefix(_PROBLEM), str(problem.get("detail", "")), problem.get("instance")
+    error_id = None if error_id is None else str(error_id)
+    return rebuild_served(name, detail, problem, error_id, problem.get("retryable") is True)
 
 
 def read_answer(call: HttpCall[Answer], body: bytes) -> Answer:

@@ -11,7 +11,7 @@ from enum import Enum
 
 from wavserve.core.errors import WavserveError
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo, Vector
-from wavserve.core.remote_errors import rebuild
+from wavserve.core.remote_errors import rebuild_served
 from wavserve.core.spec import CameraSpec
 
 PROTOCOL_VERSION = 1
@@ -169,11 +169,7 @@ class StreamError:
         """The failure as an error of the tree. A WavserveError for a name that this version does not know."""
         facts: dict[str, object] = {"retry_after_s": self.retry_after_ms / 1e3}
         facts |= {"field": self.field, "expected": self.expected, "actual": self.actual} if self.field else {}
-        error = rebuild(self.name, self.message, facts)
-        if type(error) is WavserveError:
-            error.retryable = self.retryable
-        error.error_id = self.error_id or None
-        return error
+        return rebuild_served(self.name, self.message, facts, self.error_id or None, self.retryable)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,22 @@ def rebuild(name: str, message: str, facts: Mapping[str, object]) -> WavserveErr
     return cls(message)
 
 
+def rebuild_served(
+    name: str, message: str, facts: Mapping[str, object], error_id: str | None, retryable: bool
+) -> WavserveError:
+    """`rebuild` for a client, with the id under which the server logged the error.
+
+    For an unknown name the text says the id, and the server's word on `retryable` counts.
+    """
+    error = rebuild(name, message, facts)
+    if type(error) is WavserveError:
+        error = WavserveError(f"{message} ({error_id or 'no id'})")
+        error.retryable = retryable
+    if error_id is not None:
+        error.error_id = error_id
+    return error
+
+
 def cut(text: str, max_bytes: int) -> str:
     """The text within a number of bytes of UTF-8, cut between two characters. Lone surrogates are escaped."""
     raw = text[: max_bytes + 1].encode("utf-8", "backslashreplace")

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 from wavserve.core.errors import WavserveError
-from wavserve.core.remote_errors import cut, rebuild
+from wavserve.core.remote_errors import cut, rebuild_served
 
 DETAILS_KEY = "grpc-status-details-bin"
 _DOMAIN = "wavserve"
@@ -61,18 +61,10 @@ def unpack_error(details: bytes) -> WavserveError | None:
         is_ours = any(detail.Unpack(info) and info.domain == _DOMAIN for detail in status.details)
     except DecodeError:
         return None
-    return _rebuild(info.reason, status.message, dict(info.metadata)) if is_ours else None
-
-
-def _rebuild(reason: str, message: str, facts: Mapping[str, str]) -> WavserveError:
-    error_id = facts.get("error_id")
-    error = rebuild(reason.lower().replace("_", "-"), message, facts)
-    if type(error) is WavserveError:
-        error = WavserveError(f"{message} ({error_id or 'no id'})")
-        error.retryable = facts.get("retryable") == "true"
-    if error_id is not None:
-        error.error_id = error_id
-    return error
+    if not is_ours:
+        return None
+    facts, name = dict(info.metadata), info.reason.lower().replace("_", "-")
+    return rebuild_served(name, status.message, facts, facts.get("error_id"), facts.get("retryable") == "true")
 
 
 def _bounded(facts: Mapping[str, str]) -> dict[str, str]:

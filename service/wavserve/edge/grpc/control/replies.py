@@ -7,7 +7,7 @@ from dataclasses import replace
 from wavserve.core.control import ControlObservation, DropReason, ObservationDropped, ServerMessage, StreamError
 from wavserve.core.messages import ActionChunk
 from wavserve.edge.grpc.control.outbox import Outbox
-from wavserve.edge.grpc.control.robots import Robot
+from wavserve.edge.grpc.control.robots import Robot, without_iterations
 from wavserve.edge.report import ErrorReport, report
 from wavserve.system.control_metrics import ControlMetrics
 
@@ -72,8 +72,3 @@ def stream_error(problem: ErrorReport, sequence: int | None = None, epoch: int =
         fatal=fatal,
         error_id=problem.error_id,
     )
-
-
-def without_iterations(chunk: ActionChunk) -> ActionChunk:
-    """The chunk without the long part of its receipt."""
-    return replace(chunk, receipt=replace(chunk.receipt, iterations=()))

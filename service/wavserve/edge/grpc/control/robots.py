@@ -45,8 +45,7 @@ class Robot:
         """Counts a chunk. Onlookers see it without the session's id and its images."""
         self.chunks += 1
         self._plan_ms.append((chunk.server_send_ns - chunk.server_recv_ns) / 1e6)
-        shown = replace(chunk, session_id="", imagined={}, receipt=replace(chunk.receipt, iterations=()))
-        self._last_chunk = (shown, self._clock())
+        self._last_chunk = (replace(without_iterations(chunk), session_id="", imagined={}), self._clock())
 
     async def until_taken_over(self) -> None:
         """Waits until another stream resumes the session. Raises StaleEpoch."""
@@ -77,6 +76,11 @@ class Robot:
     def _percentile(self, share: float) -> float:
         times = sorted(self._plan_ms)
         return times[int(share * (len(times) - 1))] if times else 0.0
+
+
+def without_iterations(chunk: ActionChunk) -> ActionChunk:
+    """The chunk without the long part of its receipt."""
+    return replace(chunk, receipt=replace(chunk.receipt, iterations=()))
 
 
 class Robots:
