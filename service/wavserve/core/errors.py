@@ -21,6 +21,9 @@
     ├── InvalidAnswer         the server's answer does not fit the contract of this client; never sent
     ├── BundleError           a policy bundle, a record or a fixture that cannot be used
     ├── SettingsError         settings that cannot be used
+    ├── SimulationError       the simulator failed
+    │   ├── SimulationUnavailable a package or a library of the simulator is missing; says how to install it
+    │   └── SimulatorDied         the simulator's process ended or stands still; a new environment may run the episode
     └── BackendError          a model call failed
         ├── ArenaFull             not enough free slots for a slice of video features; retryable
         ├── StaleHandle           the features behind a handle no longer exist; imagine again
@@ -209,6 +212,18 @@ class BundleError(WavserveError):
 
 class SettingsError(WavserveError):
     pass
+
+
+class SimulationError(WavserveError):
+    pass
+
+
+class SimulationUnavailable(SimulationError):
+    pass
+
+
+class SimulatorDied(SimulationError):
+    retryable = True
 
 
 class BackendError(WavserveError):

@@ -1,0 +1,1 @@
+"""A simulated robot as an `Environment`: LIBERO in a process of its own."""
