@@ -49,7 +49,7 @@ class Start:
 class Environment(Protocol):
     """One simulated robot in one scene. Every method may raise SimulationError.
 
-    `reset` comes before every method but `tasks` and `close`. Not for several threads at once.
+    `reset` comes before every method but `tasks`, `versions` and `close`. Not for several threads at once.
     """
 
     def tasks(self, suite: str) -> tuple[TaskInfo, ...]:
@@ -81,6 +81,10 @@ class Environment(Protocol):
 
         For pictures only: the episode must not be stepped on from here.
         """
+        ...
+
+    def versions(self) -> dict[str, str]:
+        """What the numbers of an episode depend on besides its start: the simulator's packages and the renderer."""
         ...
 
     def close(self) -> None:
