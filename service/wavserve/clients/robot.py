@@ -87,6 +87,8 @@ class RobotObservation:
     are left and as were executed since the previous observation: more cannot be continued."""
     captured_mono_ns: int = 0
     """0: now"""
+    seed: int | None = None
+    """of the plan; None: the service draws one"""
 
 
 @dataclass(frozen=True, slots=True)

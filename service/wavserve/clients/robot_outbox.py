@@ -141,6 +141,7 @@ def observation_message(
         executed_steps=executed_steps,
         options=options.planner,
         deadline_ms=options.deadline_ms,
+        seed=seen.seed,
         rtc=_rtc(seen, executed_steps, options.rtc),
         sent_mono_ns=sent_ns,
     )

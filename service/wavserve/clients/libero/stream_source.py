@@ -1,0 +1,118 @@
+"""Plans over a robot's stream, by the same client that a robot uses. An episode has a stream of its own."""
+
+from __future__ import annotations
+
+import queue
+
+from wavserve.clients.libero.plan_source import EpisodePlan, SourceConfig, given_orientations
+from wavserve.clients.robot import (
+    CameraDescription,
+    Event,
+    LinkDown,
+    RobotDescription,
+    RobotObservation,
+    RobotOptions,
+    Stopped,
+)
+from wavserve.clients.robot_client import RobotClient
+from wavserve.core.control import GoAway, ObservationDropped, StreamError, Welcome
+from wavserve.core.errors import NotReady
+from wavserve.core.messages import ActionChunk, PolicyInfo, Vector
+from wavserve.core.rtc import RtcRequest
+
+_LINK_TIMEOUT_S = 15.0
+"""As long as a request without a deadline: no motor waits for these answers."""
+
+
+class StreamSource:
+    """A source over `Control`. An interrupted stream ends the episode: its steps may have been lost."""
+
+    def __init__(self, target: str, robot_id: str, policy: PolicyInfo, config: SourceConfig) -> None:
+        """`target`: `host:port`. `robot_id`: of no other source. Connects when an episode begins."""
+        self._target, self._policy = target, policy
+        self._robot = _robot(robot_id, policy, config.rotation)
+        self._options = RobotOptions(
+            policy_digest=policy.digest,
+            jpeg_quality=config.jpeg_quality,
+            planner=config.options,
+            rtc=RtcRequest(mode=config.rtc_mode),
+            link_timeout_s=_LINK_TIMEOUT_S,
+        )
+        self._client: RobotClient | None = None
+
+    def begin(self, instruction: str) -> None:
+        """As `PlanSource.begin`. Raises ContractMismatch when the service has another policy by now."""
+        self.close()
+        self._instruction, self._executed_steps = instruction, 0
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._client = RobotClient(self._target, self._robot, self._options, self._events.put)
+        self._client.connect()
+        while not isinstance(self._events.get(), Welcome):
+            pass
+
+    def plan(self, request: EpisodePlan) -> ActionChunk:
+        """As `PlanSource.plan`."""
+        assert self._client is not None, "begin comes first"
+        self._executed_steps += request.executed_steps
+        rtc = request.rtc
+        sequence = self._client.observe(
+            RobotObservation(
+                images=request.images,
+                state=tuple(request.state.tolist()),
+                control_step=request.control_step,
+                executed_steps=self._executed_steps,
+                instruction=self._instruction,
+                seed=request.seed,
+                left_over=None if rtc is None else rtc.prev_chunk_left_over,
+                inference_delay=0 if rtc is None else rtc.inference_delay,
+            )
+        )
+        if sequence is None:
+            raise NotReady(f"{self._target}: the stream is not open")
+        while True:
+            event = self._events.get()
+            if isinstance(event, ActionChunk) and event.sequence == sequence:
+                return event
+            _raise_if_over(event)
+
+    def policy(self) -> PolicyInfo:
+        """As `PlanSource.policy`."""
+        return self._policy
+
+    def close(self) -> None:
+        """As `PlanSource.close`."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+def _raise_if_over(event: Event) -> None:
+    """Raises what ends an episode: any failure of its stream or of its observation."""
+    match event:
+        case LinkDown() | Stopped():
+            raise event.error
+        case StreamError():
+            raise event.error()
+        case ObservationDropped():
+            raise NotReady(f"the service dropped the observation: {event.reason.value}")
+        case GoAway():
+            raise NotReady(f"the service stops: {event.reason}")
+        case Welcome():
+            raise NotReady("the stream was interrupted")
+
+
+def _robot(robot_id: str, policy: PolicyInfo, rotation: int) -> RobotDescription:
+    """The simulated robot, once `contract` has found that the policy fits it."""
+    orientations = given_orientations(policy.cameras, rotation)
+    return RobotDescription(
+        robot_id=robot_id,
+        embodiment=policy.embodiment,
+        state=_assumed(policy.state),
+        action=_assumed(policy.action),
+        control_hz=policy.control_hz,
+        cameras=tuple(CameraDescription(name, orientation) for name, orientation in orientations.items()),
+    )
+
+
+def _assumed(vector: Vector) -> Vector:
+    return Vector(vector.names, vector.units, vector.statistics_digest)
