@@ -34,6 +34,11 @@ def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def status(text: str) -> None:
+    """Shows a line of progress in place of the last one, on a terminal."""
+    print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A text table; each column is as wide as its widest cell."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]

@@ -94,6 +94,10 @@ class EpisodeRecord:
     """at the changes of chunks, in fractions of the action's range; None: no chunk followed another one"""
     receipt_digests: tuple[str, ...]
     """of each plan"""
+    num_lost: int = 0
+    """plans that were lost on their way"""
+    num_late: int = 0
+    """chunks that arrived when nothing of them could be executed any more"""
     wall: Mapping[str, float] = field(default_factory=dict)
     """what depends on the machine: `episode_s`, and `plan_ms_p50`, `plan_ms_p90`, `plan_ms_p99`, `plan_ms_max`"""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wavserve.clients.piper.limits import MAX_JOINT_SPEED, NUM_AXES, NUM_JOINTS
-from wavserve.clients.piper.tables import read
+from wavserve.clients.tables import read
 from wavserve.core.address import parse_address
 from wavserve.core.errors import SettingsError
 from wavserve.core.spec import Orientation

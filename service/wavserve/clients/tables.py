@@ -1,4 +1,4 @@
-"""Reads a TOML table into a frozen dataclass, strictly: unknown keys, missing keys and wrong types are refused.
+"""Reads a table (TOML, JSON) into a frozen dataclass, strictly: unknown or missing keys and wrong types are refused.
 
 The dataclass is the schema, and holds each default once. Knows no field of it.
 """
@@ -56,7 +56,7 @@ def _value(hint: Any, value: object, path: str) -> object:
         return tuple(_value(get_args(hint)[0], each, f"{path}[{i}]") for i, each in enumerate(value))
     if get_origin(hint) is types.UnionType:
         [inner] = [each for each in get_args(hint) if each is not type(None)]
-        return _value(inner, value, path)
+        return None if value is None else _value(inner, value, path)
     if get_origin(hint) is Mapping:
         if not isinstance(value, Mapping):
             raise SettingsError(f"{path}: expected a table, got {shown(value)}")

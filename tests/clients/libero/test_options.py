@@ -1,0 +1,115 @@
+"""What a user asks for: flags over a file over defaults, and the cells that follow from lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wavserve.clients.libero.cells import Cell
+from wavserve.clients.libero.options import cells_of, read_options
+from wavserve.core.errors import InvalidRequest, SettingsError
+
+SUITE = {"suite": ["libero_object"]}
+
+
+def cells(**flags: Any) -> tuple[Cell, ...]:
+    return cells_of(read_options(SUITE | flags, None))
+
+
+def test_the_defaults_are_the_protocol_of_the_literature() -> None:
+    options = read_options(SUITE, None)
+    assert (options.num_trials_per_task, options.num_steps_wait, options.replan_steps) == (50, 10, 8)
+    assert (options.tasks, options.max_steps, options.rotation, options.clock) == ((), None, None, "lockstep")
+    assert options.address == "127.0.0.1:8001"
+    assert read_options(SUITE | {"transport": "http"}, None).address == "http://127.0.0.1:8000"
+    assert cells() == (Cell(name="policy"),)
+
+
+def test_flags_replace_the_keys_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('suite = ["libero_goal", "libero_10"]\nseed = 3\nk = [0, 5]\nlatency_ms = [0]\n')
+    options = read_options({"seed": 4}, file)
+    assert (options.suite, options.seed, options.k, options.latency_ms) == (
+        ("libero_goal", "libero_10"),
+        4,
+        (0, 5),
+        (0.0,),
+    )
+
+
+def test_every_combination_is_a_cell() -> None:
+    made = cells(planner=["off", "paper", "random_scores"], k=[1, 5], n=[8], rtc=["off", "rtc_guided"])
+    assert [cell.name for cell in made] == [
+        *("off-no-rtc", "off-rtc-guided", "paper-k1-no-rtc", "paper-k1-rtc-guided", "paper-k5-no-rtc"),
+        *("paper-k5-rtc-guided", "random-scores-k1-no-rtc", "random-scores-k1-rtc-guided"),
+        *("random-scores-k5-no-rtc", "random-scores-k5-rtc-guided"),
+    ]
+    assert made[0].planner == {"mode": "off"}
+    assert made[5].planner == {"mode": "paper", "num_iterations": 5, "num_video_samples": 8}
+    assert made[5].rtc == "rtc_guided"
+
+
+def test_latencies_make_cells_on_the_virtual_clock() -> None:
+    made = cells(clock="virtual", latency_ms=[0.0, 100.0, 300.0], jitter_ms=20.0, loss=0.01)
+    assert [(cell.name, cell.latency_ms) for cell in made] == [
+        ("policy-0ms", 0.0),
+        ("policy-100ms", 100.0),
+        ("policy-300ms", 300.0),
+    ]
+    assert {(cell.clock, cell.jitter_ms, cell.loss) for cell in made} == {("virtual", 20.0, 0.01)}
+
+
+def test_a_file_may_state_its_cells(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'suite = ["libero_object"]\n'
+        '[[cells]]\nname = "plain"\nplanner = { mode = "off" }\n'
+        '[[cells]]\nname = "slow"\nclock = "virtual"\nlatency_ms = 250\n'
+    )
+    options = read_options({}, file)
+    assert cells_of(options) == (
+        Cell(name="plain", planner={"mode": "off"}),
+        Cell(name="slow", clock="virtual", latency_ms=250.0),
+    )
+    with pytest.raises(SettingsError, match="planner: expected no such key beside cells"):
+        read_options({"planner": ["off"]}, file)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({}, "suite: expected a list, got nothing"),
+        (SUITE | {"planner": ["papper"]}, r"planner\[0\]: expected paper or published"),
+        (SUITE | {"clock": "virtal"}, "clock: expected lockstep or virtual or wall, got 'virtal'"),
+        (SUITE | {"transport": "tcp"}, "transport: expected stream or grpc or http"),
+        (SUITE | {"cells": [{"name": "a"}, {"name": "a"}]}, "cells.name: expected distinct names"),
+        (SUITE | {"cells": [{"name": "../a"}]}, "cells.name: expected distinct names of letters, digits and -"),
+        (SUITE | {"trials": 3}, "trials: unknown key"),
+    ],
+)
+def test_what_cannot_be_read_is_named(flags: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        read_options(flags, None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"num_trials_per_task": 0}, "--num-trials-per-task: expected at least 1, got 0"),
+        ({"replan_steps": 0}, "--replan-steps"),
+        ({"rotation": 90}, "--rotation: expected 0 or 180, got 90"),
+        ({"num_envs": 0}, "--num-envs"),
+        ({"tasks": [1, 1]}, "--tasks: expected each value once, got 1, 1"),
+        ({"planner": ["off", "off"]}, "--planner: expected each value once"),
+        ({"latency_ms": [100.0]}, "--latency-ms: expected 0, except with --clock virtual, got --clock lockstep"),
+        ({"loss": 0.5, "clock": "wall"}, "--loss: expected 0, except with --clock virtual, got --clock wall"),
+        ({"loss": 1.0, "clock": "virtual"}, "--loss: expected 0, or a share below 1, got 1.0"),
+        ({"jitter_ms": -1.0, "clock": "virtual"}, "--jitter-ms: expected at least 0"),
+        ({"in_process": "bundle", "service": "a:1"}, "--service: expected none beside --in-process"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused(flags: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        read_options(SUITE | flags, None)
