@@ -2,63 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.clients.piper.logs import START, chunk_line, tick, write
+from wavserve.clients.charts import MAX_POINTS, thinned
 from wavserve.clients.piper import figures
-from wavserve.clients.piper.report import MAX_POINTS, html, thinned
+from wavserve.clients.piper.report import html
 from wavserve.core.errors import InvalidRequest
-
-START = {
-    "t": 0.0,
-    "kind": "start",
-    "robot_id": "<b>r</b>",
-    "policy": "p&q",
-    "digest": "d" * 64,
-    "bus": "virtual",
-    "dry_run": False,
-    "instruction": "<script>alert(1)</script>",
-    "version": "0",
-    "when": "2026",
-    "names": ["<i>j1</i>", "grip"],
-    "units": ["rad", "m"],
-    "spans": [4.0, 0.1],
-    "max_steps": [0.05, 0.01],
-}
-
-
-def tick(i: int, **changes: Any) -> dict[str, Any]:
-    line = {
-        "t": i / 30,
-        "kind": "tick",
-        "at": i / 30,
-        "late_ms": 0.1,
-        "phase": "ready",
-        "hold": "",
-        "step": i,
-        "source": "chunk",
-        "chunk": "c",
-        "index": i,
-        "command": [0.01 * i, 0.02],
-        "measured": [0.01 * i, 0.02],
-        "clamped": [],
-        "seam": None,
-        "starved": False,
-    }
-    return line | changes
-
-
-def write(file: Path, lines: list[dict[str, Any]], tail: str = "") -> Path:
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines) + tail, encoding="utf-8")
-    return file
-
-
-def chunk_line(**changes: Any) -> dict[str, Any]:
-    rows = [[0.01 * i, 0.02] for i in range(54)]
-    return {"t": 0.0, "kind": "chunk", "id": "c", "refused": "", "latency_s": 0.2, "actions": rows} | changes
 
 
 def test_figures_count_what_the_lines_say(tmp_path: Path) -> None:
