@@ -1,4 +1,4 @@
-"""The two pages the project makes, each made once by its own command, and a visit to each on every screen."""
+"""The pages the project makes, each made once, and a visit to each on every screen."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.browser.looks import Look, Scheme, Screen, chromium, look
+from tests.clients.libero.runs import example_render, recorded_run
+from tests.clients.piper.logs import example_log
+from wavserve.clients.libero.report.write import write_report
 
 ROOT = Path(__file__).parents[2]
 SHOTS = os.environ.get("SHOTS")
 """A folder for screenshots, if they are wanted: `make test-system SHOTS=FOLDER`."""
-Name = Literal["demo", "loadtest"]
+Name = Literal["demo", "loadtest", "piper", "libero"]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +39,14 @@ def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> dict[Na
     # A busy machine may miss a criterion (exit code 1). The page says so, and is a page all the same.
     run("loadtest.load", "smoke", "--duration=4", f"--out={results}", *service, codes=(0, 1))
     run("examples.demo", f"--out={folder}", *service)
-    return {"demo": folder / "index.html", "loadtest": results.with_suffix(".html")}
+    piper = folder / "piper.html"
+    run("wavserve.cli", "piper", "report", str(example_log(folder / "piper.jsonl")), f"--out={piper}")
+    return {
+        "demo": folder / "index.html",
+        "loadtest": results.with_suffix(".html"),
+        "piper": piper,
+        "libero": write_report(*recorded_run(folder / "libero"), example_render, num_videos=2),
+    }
 
 
 def run(module: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:

@@ -1,5 +1,5 @@
 // What the document on the screen holds, for `looks.py`: elements are named by tag, words and size in pixels.
-() => {
+async () => {
   const all = (selector) => [...document.querySelectorAll(selector)];
   const words = (element) => element.getAttribute("alt") || element.getAttribute("aria-label") || element.textContent;
   const name = (element) => {
@@ -27,6 +27,12 @@
     return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
   };
 
+  const ended = (video) =>
+    video.readyState > 0 || video.error || new Promise((resolve) => {
+      for (const event of ["loadedmetadata", "error"]) video.addEventListener(event, resolve);
+    });
+  await Promise.all(all("video").map(ended));
+
   return {
     width: document.documentElement.scrollWidth,
     lacking: ["html[lang]", "title", "meta[name=viewport]"].filter((selector) => !document.querySelector(selector)),
@@ -34,11 +40,16 @@
     plots: all("svg").length,
     broken: all("img").filter((img) => !img.complete || !img.naturalWidth || !isSeen(img)).map(name),
     blank: all("svg").filter((svg) => !isSeen(svg) || isEmpty(svg.getBBox())).map(name),
+    videos: all("video").length,
+    unplayable: all("video").filter((video) => !video.videoWidth || !isSeen(video)).map(name),
     nameless: [
+      ...all("video").filter((video) => !video.getAttribute("aria-label")),
       ...all("img").filter((img) => !img.hasAttribute("alt")),
       ...all("svg").filter((svg) => !svg.getAttribute("aria-label") && svg.getAttribute("aria-hidden") !== "true"),
     ].map(name),
     headings: all("h1, h2, h3, h4, h5, h6").map((heading) => [Number(heading.localName[1]), heading.textContent]),
-    faint: all("h1, h2, h3, p, td, th, figcaption, code, span").filter((one) => contrast(one) < 4.5).map(name),
+    faint: all("h1, h2, h3, p, td, th, figcaption, code, span")
+      .filter((one) => one.textContent.trim() && contrast(one) < 4.5)
+      .map(name),
   };
 }

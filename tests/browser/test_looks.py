@@ -18,6 +18,7 @@ body { background: #fff; color: #bbb } @media (prefers-color-scheme: dark) { bod
 <img src="http://192.0.2.1/far.png" width="20" height="20">
 <svg width="50" height="50" aria-label="nothing drawn"></svg>
 <svg width="50" height="50"><rect width="9" height="9"/></svg>
+<video src="data:video/mp4;base64,AAAA" width="30" height="30"></video>
 <script>console.error("logged"); throw new Error("thrown")</script></body></html>"""
 
 
@@ -36,7 +37,8 @@ def test_each_fault_is_found(browser: Browser, bad_page: Path) -> None:
     assert seen.held["lacking"] == ["html[lang]", "title"]
     assert seen.held["broken"] == ['img "", 20 x 20']
     assert seen.held["blank"] == ['svg "nothing drawn", 50 x 50']
-    assert seen.held["nameless"] == ['img "", 20 x 20', 'svg "", 50 x 50']
+    assert seen.held["unplayable"] == ['video "", 30 x 30']
+    assert seen.held["nameless"] == ['video "", 30 x 30', 'img "", 20 x 20', 'svg "", 50 x 50']
     assert seen.held["headings"] == [[2, "Pale"]]
     assert [name.split(",")[0] for name in seen.held["faint"]] == ['h2 "Pale"']
 

@@ -1,4 +1,4 @@
-"""The demo's page and the load test's page in a real Chromium: whole, offline, readable, and fit for a phone."""
+"""The project's pages in a real Chromium: whole, offline, readable, and fit for a phone."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ def test_pictures_and_plots_are_there(seen: Look) -> None:
     assert seen.held["images"] + seen.held["plots"] > 0
     assert seen.held["broken"] == []
     assert seen.held["blank"] == []
+
+
+def test_videos_can_be_played(seen: Look, name: str) -> None:
+    assert seen.held["videos"] == (2 if name == "libero" else 0)
+    assert seen.held["unplayable"] == []
 
 
 def test_nothing_is_wider_than_the_screen(seen: Look) -> None:

@@ -116,7 +116,7 @@ class EpisodeKey:
     state_index: int
 
     def states_file(self, folder: Path) -> Path:
-        """Where the simulator's states of the episode are: an npz file with `states`, `values` and `chunks`."""
+        """Where the recording of the episode is: an npz file of what `report.recording.Recording` holds."""
         return folder / STATES_FOLDER / f"{self.cell}-{self.suite}-{self.task}-{self.state_index}.npz"
 
 

@@ -1,0 +1,74 @@
+"""An episode as it was recorded, and how its states become pictures again. Knows no simulator but by its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavserve.core.errors import InvalidRequest
+from wavserve.core.simulation import Environment, Pixels, Start
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """What an episode's file of states holds. P: plans."""
+
+    states: NDArray[np.float64]
+    """`[n, D]`: the simulator's state before each control step, and the last one"""
+    plan_steps: NDArray[np.int64]
+    """`[P]`: the control step of each plan's observation"""
+    values: NDArray[np.float64]
+    """`[P]`: the value that each plan predicts; NaN: the planner told none"""
+    chunks: NDArray[np.float32]
+    """`[P, T, A]`: action i of a chunk belongs to the plan's control step + i"""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What the episode's file holds."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def load(cls, file: Path) -> Recording:
+        """Raises InvalidRequest for a file that is none."""
+        try:
+            with np.load(file) as arrays:
+                return cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise InvalidRequest(str(file), "the recorded states of an episode", error) from error
+
+    def plan_at(self, step: int) -> int | None:
+        """Index of the newest plan at a control step; None: there is none yet."""
+        made = np.flatnonzero(self.plan_steps <= step)
+        return int(made[-1]) if made.size else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shot:
+    """One moment of an episode."""
+
+    images: Mapping[str, Pixels]
+    """by camera, as the policy sees them"""
+    position: NDArray[np.float64]
+    """`[3]`: of the gripper, in m"""
+
+
+Render = Callable[[Start, NDArray[Any]], Iterator[Shot]]
+"""Renders the recorded states `[n, D]` of the episode that began at a start, in order."""
+
+
+def renderer(environment: Environment, rotation: int) -> Render:
+    """Renders by a simulator. `rotation`: degrees by which the policy's pictures are turned against captured ones."""
+
+    def render(start: Start, states: NDArray[Any]) -> Iterator[Shot]:
+        environment.reset(start)
+        for state in states:
+            environment.restore(state)
+            images = {name: np.rot90(pixels, rotation // 90) for name, pixels in environment.images().items()}
+            yield Shot(images, environment.state()[:3])
+
+    return render

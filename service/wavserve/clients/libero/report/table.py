@@ -1,0 +1,87 @@
+"""A run as Markdown, in the layout of the paper's table: a line a cell, a column a suite, and their average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from wavserve.clients.libero.report.statistics import Estimate
+from wavserve.clients.libero.report.summary import Difference, Summary, suite_title
+
+UNTRAINED = "UNTRAINED: the policy's weights are random. Its success says nothing about a trained policy."
+NOTE = (
+    "Success in %, with the 95 % interval (Wilson) and the number of episodes. The average weighs suites equally. "
+    "A difference is in points, over the episodes of both cells that began alike; its 95 % interval is Tango's score "
+    "interval for pairs. Intervals take episodes as independent. The initial states of a task are alike, so the truth "
+    "may lie further away."
+)
+
+
+def markdown(summary: Summary) -> str:
+    """Success of each cell, and the differences between cells."""
+    config = summary.run.config
+    lines = [f"# LIBERO: {config.policy}", ""]
+    if config.untrained:
+        lines += [f"**{UNTRAINED}**", ""]
+    versions = ", ".join(f"{name} {version}" for name, version in config.versions.items())
+    lines += [f"Policy digest `{config.policy_digest[:16]}`; {versions}.", ""]
+    lines += _table(success_header(summary), success_lines(summary))
+    if differences := summary.differences():
+        lines += ["", *_table(difference_header(summary), difference_lines(summary, differences))]
+    lines += ["", NOTE]
+    lines += [
+        f"`{cell.name}` lacks {missing} starts." for cell in summary.cells if (missing := summary.num_missing(cell))
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def success_header(summary: Summary) -> list[str]:
+    return ["cell", *map(suite_title, summary.suites), "average"]
+
+
+def success_lines(summary: Summary) -> list[list[str]]:
+    """Of each cell: its name, success by suite, the average."""
+    return [
+        [
+            cell.name,
+            *(rate_text(summary.rate(cell, suite)) for suite in summary.suites),
+            rate_text(summary.average(cell)),
+        ]
+        for cell in summary.cells
+    ]
+
+
+def difference_header(summary: Summary) -> list[str]:
+    return ["difference", *map(suite_title, summary.suites), "average"]
+
+
+def difference_lines(summary: Summary, differences: Iterable[Difference]) -> list[list[str]]:
+    """Of each pair of cells: their names, differences by suite, the average."""
+    return [
+        [
+            f"{one.cell.name} minus {one.reference.name}",
+            *(difference_text(one.suites[suite]) for suite in summary.suites),
+            difference_text(one.average),
+        ]
+        for one in differences
+    ]
+
+
+def rate_text(rate: Estimate) -> str:
+    """`91.7 (74.2 to 97.7), n 24`."""
+    if math.isnan(rate.value):
+        return "-"
+    return f"{rate.value * 100:.1f} ({rate.low * 100:.1f} to {rate.high * 100:.1f}), n {rate.num}"
+
+
+def difference_text(difference: Estimate) -> str:
+    """`+4.2 (-9.1 to +18.3), n 24`."""
+    if math.isnan(difference.value):
+        return "-"
+    low, high = difference.low * 100, difference.high * 100
+    return f"{difference.value * 100:+.1f} ({low:+.1f} to {high:+.1f}), n {difference.num}"
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    rows = [header, ["---"] * len(header), *lines]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]

@@ -1,0 +1,35 @@
+"""Writes the report of a run into its folder: `report.md`, `index.html` and `videos/`. Knows no simulator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wavserve.clients.libero.records import REPORT_FOLDER, Run
+from wavserve.clients.libero.report.html import html
+from wavserve.clients.libero.report.recording import Render
+from wavserve.clients.libero.report.summary import Summary
+from wavserve.clients.libero.report.table import markdown
+from wavserve.clients.libero.report.video import write_videos
+from wavserve.core.errors import InvalidRequest
+
+TABLE_FILE, PAGE_FILE = "report.md", "index.html"
+
+
+def write_report(run: Run, folder: Path, render: Render | None = None, num_videos: int = 0) -> Path:
+    """Writes the report of a run, finished or not, and returns its page.
+
+    `render` makes pictures of recorded states; without it only videos that are there already are shown. Raises
+    InvalidRequest for a run without an episode, and when a file cannot be written.
+    """
+    if not run.records:
+        raise InvalidRequest(str(folder), "a run with at least one finished episode", "none")
+    summary, report = Summary.of(run), folder / REPORT_FOLDER
+    try:
+        report.mkdir(parents=True, exist_ok=True)
+        videos = write_videos(run, folder, render, num_videos)
+        (report / TABLE_FILE).write_text(markdown(summary), encoding="utf-8")
+        page = report / PAGE_FILE
+        page.write_text(html(summary, videos), encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequest(str(report), "a folder that can be written", error) from error
+    return page
