@@ -70,6 +70,34 @@ async def test_a_reader_that_catches_up_gets_every_message_in_order() -> None:
     assert [each.WhichOneof("message") for each in wire.written] == ["chunk", "pong", "chunk"]
 
 
+async def test_messages_are_written_without_a_task_for_each() -> None:
+    tasks = []
+
+    async def write(raw: bytes) -> None:
+        tasks.append(asyncio.current_task())
+
+    outbox = Outbox(write)
+    for message in (PONG, example_chunk(), PONG):
+        outbox.put(message)
+    outbox.close()
+    await outbox.write_all()
+    assert tasks == [asyncio.current_task()] * 3
+
+
+async def test_a_writer_that_is_cancelled_ends_its_write() -> None:
+    wire = Wire()
+    outbox = Outbox(wire.write)
+    outbox.put(PONG)
+    writing = asyncio.create_task(outbox.write_all())
+    await asyncio.sleep(0)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    wire.open.set()
+    await asyncio.sleep(0)
+    assert wire.written == []
+
+
 async def test_small_messages_do_not_pile_up_either() -> None:
     outbox = Outbox(Wire().write)
     for _ in range(MAX_MESSAGES):

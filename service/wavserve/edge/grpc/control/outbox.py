@@ -30,6 +30,7 @@ class Outbox:
         self._stall_s = stall_s
         self._messages: deque[ServerMessage] = deque()
         self._unread = 0  # chunks that wait or are being written
+        self._writing: asyncio.Timeout | None = None  # of the message that is being written
         self._closed = False
         self._changed = asyncio.Event()
 
@@ -38,8 +39,10 @@ class Outbox:
         if len(self._messages) >= MAX_MESSAGES:
             raise Overloaded(f"the client does not read its stream: {MAX_MESSAGES} messages wait")
         self._messages.append(message)
-        self._unread += isinstance(message, ActionChunk)
         self._changed.set()
+        if isinstance(message, ActionChunk):
+            self._unread += 1
+            self._limit_write()
 
     def close(self) -> None:
         """`write_all` ends once everything is written."""
@@ -48,7 +51,7 @@ class Outbox:
 
     async def has_room(self) -> None:
         """Waits until another chunk may be made."""
-        while self._unread >= MAX_UNREAD_CHUNKS:
+        while self._is_full:
             await self._change()
 
     async def has_space(self) -> None:
@@ -73,16 +76,25 @@ class Outbox:
             self._changed.set()
 
     async def _write_one(self, raw: bytes) -> None:
-        writing = asyncio.ensure_future(self._write(raw))
+        """Writes in this task: a task and a timer for each message would cost more than the message."""
         try:
-            while not writing.done():
-                await asyncio.wait((writing,), timeout=self._stall_s)
-                if not writing.done() and self._unread >= MAX_UNREAD_CHUNKS:
-                    problem = f"{self._unread} chunks were unread for {self._stall_s:g} s"
-                    raise Overloaded(f"the client does not read its stream: {problem}")
-            writing.result()
+            async with asyncio.timeout(self._stall_s if self._is_full else None) as self._writing:
+                await self._write(raw)
+        except TimeoutError:
+            problem = f"{self._unread} chunks were unread for {self._stall_s:g} s"
+            raise Overloaded(f"the client does not read its stream: {problem}") from None
         finally:
-            writing.cancel()
+            self._writing = None
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the most chunks are unread."""
+        return self._unread >= MAX_UNREAD_CHUNKS
+
+    def _limit_write(self) -> None:
+        """From now on the write under way may take `stall_s`, when the most chunks are unread."""
+        if self._is_full and self._writing is not None and self._writing.when() is None:
+            self._writing.reschedule(asyncio.get_running_loop().time() + self._stall_s)
 
     async def _change(self) -> None:
         self._changed.clear()
