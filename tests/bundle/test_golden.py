@@ -51,6 +51,7 @@ def test_the_digest_is_of_all_content(made: Golden) -> None:
         (lambda t: t.update(state=t["state"].astype(np.float64)), r"state: expected float32 \[14\], got float64"),
         (lambda t: t.update(actions=t["actions"][:5]), r"actions: expected float32 \[54, 14\], got float32 \[5, 14\]"),
         (lambda t: t.update(actions=t["actions"] * np.float32("nan")), "actions: expected finite"),
+        (lambda t: t["state"].__setitem__(3, 3e38), r"state: left_joint_4: expected -\S+ to \S+ rad, got 3e\+38"),
         (lambda t: t.update(instruction=np.array([255], np.uint8)), "instruction: expected UTF-8"),
         (lambda t: t.update(instruction=np.array([], np.uint8)), "instruction: expected a text of 1 to 255 bytes"),
         (lambda t: t.update(seed=np.array(-1)), "seed: expected 0 to"),

@@ -19,7 +19,8 @@ from safetensors.numpy import load, save
 
 from wavserve.core.errors import BundleError
 from wavserve.core.messages import MAX_INT64
-from wavserve.core.spec import PolicySpec
+from wavserve.core.normalise import accepted_range
+from wavserve.core.spec import PolicySpec, VectorSpec
 from wavserve.core.types import Array
 
 FILE = "golden.safetensors"
@@ -64,6 +65,7 @@ def unpack(packed: bytes, spec: PolicySpec) -> Golden:
     cameras = {_IMAGES + c.name: ("uint8", (c.height, c.width, 3)) for c in spec.cameras}
     numbers = {"state": ("float32", (spec.state.dim,)), "actions": ("float32", (spec.chunk, spec.action.vector.dim))}
     _check(tensors, {**cameras, **numbers, "instruction": ("uint8", None), "seed": ("int64", ())})
+    _check_state(tensors["state"], spec.state)
     return Golden(
         images={camera.name: tensors[_IMAGES + camera.name] for camera in spec.cameras},
         state=tensors["state"],
@@ -104,6 +106,14 @@ def _check(tensors: Mapping[str, NDArray[Any]], expected: Mapping[str, tuple[str
             raise BundleError(f"{FILE}: {name}: expected {dtype} {'' if shape is None else list(shape)}, got {actual}")
         if dtype == "float32" and not np.isfinite(tensor).all():
             raise BundleError(f"{FILE}: {name}: expected finite numbers, got others")
+
+
+def _check_state(state: Array, vector: VectorSpec) -> None:
+    """The service plans from no state outside of this range."""
+    low, high = accepted_range(vector.norm)
+    for d in np.flatnonzero((state < low) | (state > high)):
+        expected = f"{low[d]:g} to {high[d]:g} {vector.units[d]}"
+        raise BundleError(f"{FILE}: state: {vector.names[d]}: expected {expected}, got {state[d]:g}")
 
 
 def _instruction(raw: bytes, max_bytes: int) -> str:
