@@ -6,7 +6,9 @@ The robot sends `ClientMessage`s, and the server sends `ServerMessage`s. A clien
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as field_of
 from enum import Enum
 
 from wavserve.core.errors import WavserveError
@@ -164,10 +166,12 @@ class StreamError:
     fatal: bool = False
     error_id: str = ""
     """under which the server logged it"""
+    facts: Mapping[str, str] = field_of(default_factory=dict)
+    """what else is known of it, by the names of the error's attributes"""
 
     def error(self) -> WavserveError:
         """The failure as an error of the tree. A WavserveError for a name that this version does not know."""
-        facts: dict[str, object] = {"retry_after_s": self.retry_after_ms / 1e3}
+        facts: dict[str, object] = {**self.facts, "retry_after_s": self.retry_after_ms / 1e3}
         facts |= {"field": self.field, "expected": self.expected, "actual": self.actual} if self.field else {}
         return rebuild_served(self.name, self.message, facts, self.error_id or None, self.retryable)
 

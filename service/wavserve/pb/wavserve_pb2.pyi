@@ -609,7 +609,14 @@ class ObservationDropped(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., reason: _Optional[_Union[ObservationDropped.Reason, str]] = ..., by_sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
 
 class Error(_message.Message):
-    __slots__ = ("name", "sequence", "epoch", "message", "field", "expected", "actual", "retryable", "retry_after_ms", "fatal", "error_id")
+    __slots__ = ("name", "sequence", "epoch", "message", "field", "expected", "actual", "retryable", "retry_after_ms", "fatal", "error_id", "facts")
+    class FactsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -621,6 +628,7 @@ class Error(_message.Message):
     RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     FATAL_FIELD_NUMBER: _ClassVar[int]
     ERROR_ID_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     sequence: int
     epoch: int
@@ -632,7 +640,8 @@ class Error(_message.Message):
     retry_after_ms: int
     fatal: bool
     error_id: str
-    def __init__(self, name: _Optional[str] = ..., sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., message: _Optional[str] = ..., field: _Optional[str] = ..., expected: _Optional[str] = ..., actual: _Optional[str] = ..., retryable: _Optional[bool] = ..., retry_after_ms: _Optional[int] = ..., fatal: _Optional[bool] = ..., error_id: _Optional[str] = ...) -> None: ...
+    facts: _containers.ScalarMap[str, str]
+    def __init__(self, name: _Optional[str] = ..., sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., message: _Optional[str] = ..., field: _Optional[str] = ..., expected: _Optional[str] = ..., actual: _Optional[str] = ..., retryable: _Optional[bool] = ..., retry_after_ms: _Optional[int] = ..., fatal: _Optional[bool] = ..., error_id: _Optional[str] = ..., facts: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Ping(_message.Message):
     __slots__ = ("id", "client_mono_ns")

@@ -10,7 +10,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 
-from wavserve.core.errors import OutcomeUnknown, SequenceConflict, StaleEpoch, UnknownSession
+from wavserve.core.errors import InvalidRequest, OutcomeUnknown, SequenceConflict, StaleEpoch, UnknownSession
 from wavserve.core.types import Clock
 from wavserve.policy.commits import commit, uninterrupted
 from wavserve.policy.sessions import CommitResult, Session, SessionStore
@@ -90,7 +90,13 @@ class Epochs:
 
 
 def check_epoch(session: Session, epoch: int | None) -> None:
-    """Raises StaleEpoch unless the session is in this epoch; None means any."""
+    """Raises StaleEpoch unless the session is in this epoch.
+
+    `epoch` None: the request came on no stream. Raises InvalidRequest for a session that a stream has opened, because
+    its plan would be committed between those of the stream.
+    """
+    if epoch is None and session.epoch:
+        raise InvalidRequest("session_id", "a session that no robot's stream has opened", "one of a stream")
     if epoch is not None and epoch != session.epoch:
         raise StaleEpoch("epoch", f"{session.epoch}, which a newer stream or reset began", epoch)
 

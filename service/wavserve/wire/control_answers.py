@@ -105,7 +105,8 @@ def _welcome_from(message: pb.Welcome) -> Welcome:
 def _error_from(message: pb.Error) -> StreamError:
     names = tuple(each.name for each in fields(StreamError))
     values = _values_of(message, names)
-    return StreamError(**{**values, "sequence": message.sequence if message.HasField("sequence") else None})
+    sequence = message.sequence if message.HasField("sequence") else None
+    return StreamError(**{**values, "sequence": sequence, "facts": dict(message.facts)})
 
 
 _READERS: Mapping[str, Callable[[Any], ServerMessage]] = {

@@ -24,6 +24,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"sequence": 9}, "sequence-conflict", "sequence"),
     ({"sequence": 3}, "sequence-conflict", "sequence"),
     ({"sequence": BIG}, "invalid-request", "sequence"),
+    ({"sequence": BIG - 1}, "invalid-request", "sequence"),
     ({"epoch": 0}, "invalid-request", "epoch"),
     ({"epoch": 2}, "invalid-request", "epoch"),
     ({"control_step": BIG}, "invalid-request", "control_step"),

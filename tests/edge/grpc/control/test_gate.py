@@ -9,6 +9,7 @@ import numpy as np
 from tests.edge.grpc.control.links import serving_rig
 from tests.planning.rig import RigOptions, example_spec
 from wavserve.core.control import StreamError
+from wavserve.core.errors import UnsafeChunk
 from wavserve.core.messages import ActionChunk
 from wavserve.core.spec import LimitsSpec
 
@@ -30,6 +31,12 @@ async def test_a_refused_plan_is_an_error_of_its_observation_and_the_stream_goes
             if isinstance(answer, StreamError):
                 facts = (answer.name, answer.sequence, answer.fatal, answer.retryable)
                 assert facts == ("unsafe-chunk", sequence, False, True)
+                error = answer.error()
+                assert isinstance(error, UnsafeChunk)
+                assert error.broken is not None
+                assert (error.broken.dimension, error.broken.limit, error.broken.bound) == (0, "position", HIGHEST)
+                assert error.broken.step < 3
+                assert error.broken.value > HIGHEST
                 assert "position" in answer.message
                 seen.add("refused")
                 continue

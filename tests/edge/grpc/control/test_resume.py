@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
+import grpc
 import numpy as np
 import pytest
 
 from tests.clock import ManualClock
 from tests.edge.grpc.control.links import Gate, Link, Server, serving_policy, serving_rig
+from tests.edge.robots import facts_of
 from tests.planning.rig import RigOptions
 from wavserve.core.control import Bye, ResetStream, StreamError
 from wavserve.core.messages import ActionChunk
+from wavserve.wire.requests import plan_request
 
 
 async def planned(link: Link, sequence: int, **changes: object) -> ActionChunk:
@@ -39,6 +43,18 @@ async def test_a_robot_that_comes_back_in_time_goes_on_in_a_new_epoch(server: Se
     assert welcome.next_sequence == 5
     chunk = await planned(again, 5, seed=2, executed_steps=2)
     assert (chunk.epoch, chunk.fresh_memory) == (2, False)
+
+
+async def test_a_plan_without_a_stream_cannot_use_the_session_of_a_stream(server: Server) -> None:
+    link = server.link()
+    welcome = await link.open()
+    await planned(link, 0)
+    seen = replace(link.observation(1), session_id=welcome.session_id, instruction="pick", epoch=None)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await server.stub.Plan(plan_request(seen))
+    facts = facts_of(caught.value)
+    assert (facts["type"], facts["field"]) == ("invalid-request", "session_id")
+    assert not (await planned(link, 1)).fresh_memory
 
 
 async def test_a_robot_that_comes_back_late_begins_afresh() -> None:
@@ -70,7 +86,7 @@ async def test_another_gateway_resumes_by_the_last_commit() -> None:
         assert (welcome.resumed, welcome.epoch, welcome.next_sequence) == (True, 2, 1)
         await link.send(link.observation(1))  # the first stream does not know yet
         error = await link.receive(StreamError)
-        assert (error.name, error.fatal) == ("stale-epoch", True)
+        assert (error.name, error.fatal, error.epoch) == ("stale-epoch", True, 1)
         assert (await link.end())[0] == "ABORTED"
         assert (await planned(again, 1)).epoch == 2
 

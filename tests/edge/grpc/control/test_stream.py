@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.clock import yield_to_loop
-from tests.edge.grpc.control.links import Link, Server, serving_rig
-from tests.planning.rig import RigOptions, example_request
+from tests.edge.grpc.control.links import Gate, Link, Server, serving_policy, serving_rig
+from tests.planning.rig import RigOptions, example_request, rigged
 from tests.policy.stores import RemoteStore
 from wavserve.core.control import (
     Bye,
@@ -28,6 +29,7 @@ from wavserve.core.control import (
 )
 from wavserve.core.messages import ActionChunk
 from wavserve.pb import wavserve_pb2 as pb
+from wavserve.policy.policy import Policy
 from wavserve.policy.sessions import MemorySessions
 
 OUTCOMES = ("planned", "superseded", "invalid-request", "unanswered")
@@ -247,9 +249,40 @@ async def test_a_drain_that_ends_a_plan_tells_the_robot(server: Server) -> None:
     server.robots.drain()
     await server.policy.drain(0.05)  # type: ignore[attr-defined]  # as the service does
     await link.receive(GoAway)
-    error = await link.receive(StreamError)
-    assert (error.name, error.sequence, error.fatal, error.retryable) == ("not-ready", 0, False, True)
+    assert await link.receive(ObservationDropped) == ObservationDropped(0, DropReason.DRAINING, 0, 1)
     assert await link.end() == ("OK", {})
+
+
+class SlowDecoding:
+    """A policy that is asked late, as after a long decoding."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self.decoding, self.decoded = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._policy, name)
+
+    async def plan(self, *args: Any) -> ActionChunk:
+        self.decoding.set()
+        await self.decoded.wait()
+        return await self._policy.plan(*args)
+
+
+async def test_an_observation_that_is_decoded_while_the_drain_begins_is_dropped() -> None:
+    async with rigged(RigOptions()) as rig:
+        policy = SlowDecoding(rig.policy)
+        async with serving_policy(policy, Gate()) as server:  # type: ignore[arg-type]  # the rest is the policy's
+            link = server.link()
+            await link.open()
+            await link.send(link.observation(0))
+            await asyncio.wait_for(policy.decoding.wait(), 15)
+            server.robots.drain()
+            await rig.policy.drain(0.05)
+            await link.receive(GoAway)
+            policy.decoded.set()
+            assert await link.receive(ObservationDropped) == ObservationDropped(0, DropReason.DRAINING, 0, 1)
+            assert await link.end() == ("OK", {})
 
 
 async def test_a_report_is_counted(server: Server) -> None:

@@ -15,6 +15,8 @@ from wavserve.core.spec import PolicySpec
 from wavserve.edge import validate
 from wavserve.policy.epochs import OpenedSession
 
+MAX_SEQUENCE = MAX_INT64 - 1
+"""The number after it must be one as well: a stream says which it takes next."""
 KEPT_CHUNKS = 8
 """The latest chunks of a stream. A robot that executes another one has lost track."""
 
@@ -40,8 +42,8 @@ class Intake:
 
     def check(self, observation: ControlObservation) -> ControlObservation:
         """The observation with the session and the task of the stream. Raises InvalidRequest or a child of it."""
-        if observation.sequence > MAX_INT64:
-            raise InvalidRequest("sequence", f"{self.next_sequence} to {MAX_INT64}", observation.sequence)
+        if observation.sequence > MAX_SEQUENCE:
+            raise InvalidRequest("sequence", f"at most {MAX_SEQUENCE}", observation.sequence)
         if observation.sequence < self.next_sequence:
             raise SequenceConflict("sequence", f"at least {self.next_sequence}", observation.sequence)
         self.next_sequence = observation.sequence + 1

@@ -28,6 +28,10 @@ class Replies:
         """Waits until the robot has read what it was told. Raises Overloaded when it does not read."""
         await self._outbox.has_space()
 
+    async def has_room(self) -> None:
+        """Waits until another chunk may be made."""
+        await self._outbox.has_room()
+
     def chunk(self, chunk: ActionChunk) -> None:
         """The plan of an observation."""
         self._metrics.observation("planned")
@@ -71,4 +75,5 @@ def stream_error(problem: ErrorReport, sequence: int | None = None, epoch: int =
         retry_after_ms=round(1e3 * (problem.retry_after_s or 0.0)),
         fatal=fatal,
         error_id=problem.error_id,
+        facts={name: str(fact) for name, fact in problem.facts.items()},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 
@@ -42,6 +43,17 @@ class ClientGone(Exception):
     """The call has ended, and gRPC takes no further message."""
 
 
+@dataclass(slots=True)
+class _Call:
+    """One call of Control. `writing` writes what `outbox` has."""
+
+    context: Context
+    outbox: Outbox
+    writing: asyncio.Task[None]
+    robot: Robot | None = None
+    """None until Hello is accepted"""
+
+
 class ControlService:
     """Serves robots' streams over one frontend."""
 
@@ -55,10 +67,10 @@ class ControlService:
     async def control(self, _messages: AsyncIterator[bytes], context: Context) -> None:
         """One robot's stream. A failure that ends it is told as a fatal Error and as the call's status."""
         outbox, outcome = Outbox(partial(_write, context)), "ok"
-        writing = asyncio.create_task(outbox.write_all())
+        call = _Call(context, outbox, asyncio.create_task(outbox.write_all()))
         try:
-            await self._serve(context, outbox, writing)
-            await _flush(outbox, writing)
+            await self._serve(call)
+            await _flush(call)
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
@@ -67,10 +79,10 @@ class ControlService:
         except Exception as error:  # noqa: BLE001  # every stream gets a status; `report` logs the unexpected
             problem = report(error, "grpc")
             outcome = problem.name
-            await _end(context, outbox, writing, problem)
+            await _end(call, problem)
         finally:
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
+            call.writing.cancel()
+            await asyncio.gather(call.writing, return_exceptions=True)
             self._metrics.stream_ended(outcome)
 
     async def watch(self, raw: bytes, context: Context) -> None:
@@ -98,22 +110,24 @@ class ControlService:
                 async with asyncio.timeout(interval_s):
                     await self._robots.draining.wait()
 
-    async def _serve(self, context: Context, outbox: Outbox, writing: asyncio.Task[None]) -> None:
-        hello = await self._hello(context)
+    async def _serve(self, call: _Call) -> None:
+        hello = await self._hello(call.context)
         self._frontend.check_ready()
         check_hello(hello, self._frontend.info())
-        peer = sender_of(context)
+        peer = sender_of(call.context)
         async with self._robots.enter(hello, peer) as robot:
+            call.robot = robot
             silent_s = self._robots.silent_s(hello.resume_session_id)
             opened = await self._frontend.open_session(hello.robot_id, hello.resume_session_id, silent_s)
             robot.session_id, robot.epoch = opened.session_id, opened.epoch
-            outbox.put(self._welcome(opened))
-            await self._stream(robot, opened, outbox).run(partial(_read, context), writing, self._robots.draining)
+            call.outbox.put(self._welcome(opened))
+            stream = self._stream(robot, opened, call.outbox)
+            await stream.run(partial(_read, call.context), call.writing, self._robots.draining)
 
     def _stream(self, robot: Robot, opened: OpenedSession, outbox: Outbox) -> Stream:
         replies = Replies(outbox, robot, self._metrics)
         intake = Intake(self._frontend.policy.spec, opened, robot.hello.instruction)
-        work = Work(self._frontend, robot, intake, outbox, replies)
+        work = Work(self._frontend, robot, intake, replies, self._robots.draining)
         reports = Reports(robot, self._metrics)
         return Stream(robot, intake, work, replies, reports, self._frontend.limits.max_body_bytes)
 
@@ -161,19 +175,20 @@ async def _write(context: Context, raw: bytes) -> None:
         raise ClientGone from error
 
 
-async def _flush(outbox: Outbox, writing: asyncio.Task[None]) -> None:
+async def _flush(call: _Call) -> None:
     """Lets the last messages leave, unless the client does not read them."""
-    outbox.close()
-    await asyncio.wait((writing,), timeout=FLUSH_S)
+    call.outbox.close()
+    await asyncio.wait((call.writing,), timeout=FLUSH_S)
 
 
-async def _end(context: Context, outbox: Outbox, writing: asyncio.Task[None], problem: ErrorReport) -> None:
+async def _end(call: _Call, problem: ErrorReport) -> None:
     """Ends the stream with an error. The status of a client that does not read waits in gRPC: nobody waits for it."""
-    if not writing.done():
+    if not call.writing.done():
+        epoch = 0 if call.robot is None else call.robot.epoch
         with contextlib.suppress(Exception):
-            outbox.put(stream_error(problem, fatal=True))
-        await _flush(outbox, writing)
-    writing.cancel()
+            call.outbox.put(stream_error(problem, epoch=epoch, fatal=True))
+        await _flush(call)
+    call.writing.cancel()
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FLUSH_S):
-            await abort(context, problem)
+            await abort(call.context, problem)

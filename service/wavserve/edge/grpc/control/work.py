@@ -6,11 +6,10 @@ import asyncio
 from time import monotonic
 
 from wavserve.core.control import DropReason, ResetAck, ResetStream
-from wavserve.core.errors import DeadlineExceeded, Overloaded, StaleEpoch, UnknownSession
+from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, StaleEpoch, UnknownSession
 from wavserve.edge.frontend import Frontend
 from wavserve.edge.grpc.control.intake import Intake
 from wavserve.edge.grpc.control.mailbox import Mailbox, Received
-from wavserve.edge.grpc.control.outbox import Outbox
 from wavserve.edge.grpc.control.replies import Replies
 from wavserve.edge.grpc.control.robots import Robot
 
@@ -21,13 +20,21 @@ _FATAL = (StaleEpoch, UnknownSession)
 class Work:
     """Plans and resets of one stream."""
 
-    def __init__(self, frontend: Frontend, robot: Robot, intake: Intake, outbox: Outbox, replies: Replies) -> None:
+    def __init__(
+        self,
+        frontend: Frontend,
+        robot: Robot,
+        intake: Intake,
+        replies: Replies,
+        draining: asyncio.Event,
+    ) -> None:
+        """`draining`: set when the service stops."""
         self.mailbox = Mailbox()
         self._frontend = frontend
         self._robot = robot
         self._intake = intake
-        self._outbox = outbox
         self._replies = replies
+        self._draining = draining
         self._resets_left = 0
         self._planning: asyncio.Task[None] | None = None
 
@@ -48,7 +55,7 @@ class Work:
     async def run(self) -> None:
         """Works until the mailbox is closed and empty. Raises what ends the stream."""
         while True:
-            await self._outbox.has_room()
+            await self._replies.has_room()
             match await self.mailbox.take():
                 case None:
                     return
@@ -101,6 +108,11 @@ class Work:
         except DeadlineExceeded as error:
             if error.missed is None:
                 self._replies.dropped(observation, DropReason.TOO_OLD)
+            else:
+                self._replies.failed(error, observation.sequence)
+        except NotReady as error:
+            if self._draining.is_set():  # it was being decoded, or the drain ended its plan
+                self._replies.dropped(observation, DropReason.DRAINING)
             else:
                 self._replies.failed(error, observation.sequence)
         except Exception as error:  # noqa: BLE001  # every observation is answered; `report` logs the unexpected
