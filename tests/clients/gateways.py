@@ -66,7 +66,7 @@ class Stream:
     observations: list[ControlObservation] = field(default_factory=list)
     received: list[Any] = field(default_factory=list)
     """all messages after Hello"""
-    out: queue.Queue[ServerMessage | None] = field(default_factory=queue.Queue)
+    out: queue.Queue[ServerMessage | bytes | None] = field(default_factory=queue.Queue)
     mute: bool = False
     """answers nothing any more, not even pings"""
 
@@ -77,7 +77,8 @@ class Stream:
         times = {"captured_mono_ns": seen.images[0].captured_mono_ns}
         return chunk_of(rows, seen.control_step, seen.sequence, **(origin | times | changes))
 
-    def send(self, *messages: ServerMessage) -> None:
+    def send(self, *messages: ServerMessage | bytes) -> None:
+        """Bytes are sent as they are."""
         for message in messages:
             self.out.put(message)
 
@@ -142,7 +143,7 @@ class Gateway:
         threading.Thread(target=self._read, args=(requests, stream), daemon=True).start()
         self.opened.release()
         while (message := stream.out.get()) is not None:
-            yield server_message(message).SerializeToString()
+            yield message if isinstance(message, bytes) else server_message(message).SerializeToString()
 
     def _welcome(self, stream: Stream, resumed: bool) -> Welcome:
         return Welcome(

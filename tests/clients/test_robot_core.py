@@ -278,7 +278,7 @@ def test_pauses_grow_and_begin_anew_after_a_stream_that_lived() -> None:
         (ContractMismatch("embodiment", "a", "b"), True),
         (StaleEpoch("epoch", 2, 1), False),
         (SequenceConflict("sequence", 2, 1), True),
-        (InvalidAnswer("x"), True),
+        (InvalidAnswer("x"), False),
     ],
 )
 def test_an_error_that_needs_a_decision_stops_the_client(error: WavserveError, stops: bool) -> None:
@@ -288,6 +288,23 @@ def test_an_error_that_needs_a_decision_stops_the_client(error: WavserveError, s
     assert [type(event) for event in rig.events()] == [Stopped if stops else LinkDown]
     resumes = rig.core.hello(POLICY).resume_session_id
     assert resumes == (None if isinstance(error, StaleEpoch | UnknownSession) else "s")
+
+
+def test_a_living_stream_of_the_same_robot_id_stops_a_client_that_never_had_one() -> None:
+    fresh = RobotCore(ROBOT, RobotOptions(), ManualClock())
+    assert fresh.ended(RobotBusy("x")) is None
+    for core in (RobotCore(ROBOT, RobotOptions(resume_session_id="s"), ManualClock()), Rig().core):
+        assert core.ended(RobotBusy("x")) is not None
+        events = iter(core.poll, None)
+        [down] = [event for event in events if isinstance(event, LinkDown)]
+        assert "earlier stream of this client" in down.error.message
+
+
+def test_unreadable_messages_are_counted() -> None:
+    rig = Rig()
+    for number in range(1, 4):
+        assert rig.core.ended(InvalidAnswer("x")) is not None
+        assert rig.core.link.num_unreadable == number
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_wrong_plan_arguments_are_reported_in_one_line(
 def test_an_unreachable_server_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--server=127.0.0.1:1", "--state=0", "--instruction=x"]) == 1
     message = capsys.readouterr().err
-    assert message.startswith("wavserve: 127.0.0.1:1: UNAVAILABLE")
+    assert message.startswith("wavserve: 127.0.0.1:1: no service answers: Connection refused")
     assert message.count("\n") == 1
 
 

@@ -32,6 +32,8 @@ _TRANSPORT: Mapping[grpc.StatusCode, type[errors.WavserveError]] = {
     grpc.StatusCode.CANCELLED: errors.Cancelled,
     grpc.StatusCode.UNIMPLEMENTED: errors.Unsupported,
 }
+_UNREACHABLE = "failed to connect to all addresses"
+"""How gRPC's message begins when a connection fails. It goes on with several causes, of which the last one is it."""
 _TOO_LARGE = "larger than max"
 """Part of gRPC's message when it refuses a message of ours, or one of the server's."""
 
@@ -105,10 +107,16 @@ def typed_error(
     for key, value in trailing:
         if key == DETAILS_KEY and isinstance(value, bytes) and (error := unpack_error(value)) is not None:
             return error
-    text = f"{target}: {code.name}: {details}"
+    text = f"{target}: {_cause(code, details or '')}"
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
         return errors.TooLarge("body", "a message within the limit", str(details))
     return _TRANSPORT.get(code, errors.WavserveError)(text)
+
+
+def _cause(code: grpc.StatusCode, details: str) -> str:
+    if code is grpc.StatusCode.UNAVAILABLE and details.startswith(_UNREACHABLE):
+        return f"no service answers: {details.rpartition(': ')[2]}"
+    return f"{code.name}: {details}"
 
 
 def method_path(method: str) -> str:

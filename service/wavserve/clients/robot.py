@@ -122,6 +122,8 @@ class LinkState:
     silent_s: float
     """seconds since the server's last message; infinity without a stream"""
     link_timeout_s: float
+    num_unreadable: int = 0
+    """messages of the server that could not be read; each one ended its stream"""
 
     @property
     def lost(self) -> bool:

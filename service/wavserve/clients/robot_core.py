@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from wavserve.clients.latency import LatencyWindow
+from wavserve.clients.reconnect import LOST_SESSION, Backoff, is_final
 from wavserve.clients.robot import Event, LinkDown, LinkState, RobotDescription, RobotObservation, RobotOptions, Stopped
 from wavserve.clients.robot_contract import check_policy, hello
 from wavserve.clients.robot_outbox import Controls, Observations, Waiting, observation_message
@@ -34,24 +35,12 @@ from wavserve.core.control import (
     StreamError,
     Welcome,
 )
-from wavserve.core.errors import (
-    InvalidAnswer,
-    InvalidRequest,
-    StaleEpoch,
-    UnknownSession,
-    Unsupported,
-    WavserveError,
-    error_name,
-)
+from wavserve.core.errors import InvalidAnswer, InvalidRequest, RobotBusy, WavserveError, error_name
 from wavserve.core.messages import ActionChunk, EncodedImage, PolicyInfo
 from wavserve.core.types import Clock
 
 MAX_EVENTS = 256
 """Events that wait for the program. A program that never asks loses the oldest."""
-_STOPPING = (InvalidRequest, InvalidAnswer, Unsupported)
-"""Errors that another attempt does not mend, except those of a lost session."""
-_LOST_SESSION = (StaleEpoch, UnknownSession)
-"""Another stream has the session, it was reset, or it expired. The next stream opens a new one."""
 
 
 class RobotCore:
@@ -68,7 +57,8 @@ class RobotCore:
         self.robot, self.options = robot, options
         self.latency = LatencyWindow()
         """from an observation to its chunk"""
-        self._clock, self._draw = clock, draw
+        self._clock = clock
+        self._backoff = Backoff(*options.backoff_s, draw)
         self._lock = threading.RLock()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._digest = options.policy_digest
@@ -83,7 +73,7 @@ class RobotCore:
         self._not_before = -math.inf
         self._heard_at = -math.inf
         self._welcomed_at = -math.inf
-        self._attempts = 0
+        self._num_unreadable = 0
         self.leaving = False
         """whether the program closes the client"""
         self.stopped: WavserveError | None = None
@@ -136,7 +126,8 @@ class RobotCore:
         with self._lock:
             connected = self._welcome is not None
             silent_s = self._clock() - self._heard_at if connected else math.inf
-            return LinkState(connected, self._session_id or "", self._epoch, silent_s, self.options.link_timeout_s)
+            session_id, timeout_s = self._session_id or "", self.options.link_timeout_s
+            return LinkState(connected, session_id, self._epoch, silent_s, timeout_s, self._num_unreadable)
 
     # ------------------------------------------------------------------------------------------------ for the network
 
@@ -252,20 +243,21 @@ class RobotCore:
         """Notes that the stream ended or an attempt failed. The seconds until the next attempt; None: none follows."""
         with self._lock:
             lived_s = self._clock() - self._welcomed_at if self._welcome is not None else 0.0
-            if self._resetting or isinstance(error, _LOST_SESSION):
+            had_session = self._welcomed_at > -math.inf or bool(self.options.resume_session_id)
+            self._num_unreadable += isinstance(error, InvalidAnswer)
+            if self._resetting or isinstance(error, LOST_SESSION):
                 self._session_id = None  # a resumed session would keep the memory
             self._welcome, self._resetting, self._not_before = None, False, -math.inf
             self._controls.clear()
             self._observations.asked = None
             self._drop_slot(DropReason.RESET)
-            if isinstance(error, _STOPPING) and not isinstance(error, _LOST_SESSION):
+            if is_final(error, had_session):
                 self.stopped = error
                 self._events.append(Stopped(error))
                 return None
-            first, longest = self.options.backoff_s
-            self._attempts = 0 if lived_s >= longest else self._attempts
-            pause_s = self._draw(0.0, min(longest, first * 2**self._attempts))
-            self._attempts = min(self._attempts + 1, 16)
+            if isinstance(error, RobotBusy):
+                error = RobotBusy(f"{error.message}; it may be an earlier stream of this client, which tries again")
+            pause_s = self._backoff.pause_s(lived_s)
             self._events.append(LinkDown(error, pause_s))
             return pause_s
 
