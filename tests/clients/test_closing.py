@@ -14,6 +14,7 @@ from tests.clients.robots import KINDS, AwaitingRobot, BlockingRobot
 from tests.edge.fakes import example_observation
 from tests.edge.served import Served
 from wavserve.clients.async_client import AsyncPlanClient
+from wavserve.clients.loop_thread import LoopThread
 from wavserve.clients.robot_client import RobotClient
 from wavserve.core.errors import ClientClosed
 
@@ -33,6 +34,18 @@ def test_a_call_after_the_end_is_refused(kind: Kind, wire: str, served: Served) 
         robot.reset("s")
     assert not caught.value.retryable
     robot.end()
+
+
+def test_work_that_stands_still_does_not_keep_a_program_from_ending() -> None:
+    thread = LoopThread("stuck")
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    ending = threading.Thread(target=thread.end, args=(never, 0.1), daemon=True)
+    ending.start()
+    ending.join(20)
+    assert not ending.is_alive()
 
 
 @pytest.mark.parametrize("wire", WIRES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -12,6 +13,8 @@ from wavserve.core.errors import ClientClosed
 Answer = TypeVar("Answer")
 
 _END_S = 2.0
+_LAST_S = 5.0
+"""How long the last work may take. A thread that stands still must not keep its program from ending."""
 
 
 class LoopThread:
@@ -33,15 +36,20 @@ class LoopThread:
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         return future.result()
 
-    def end(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Runs `last`, which ends the work that is under way, and ends the thread. Later calls do nothing."""
+    def end(self, last: Callable[[], Coroutine[Any, Any, None]], last_s: float = _LAST_S) -> None:
+        """Runs `last`, which ends the work that is under way, and ends the thread, within a few seconds.
+
+        Later calls do nothing.
+        """
         with self._lock:
             if self._ended:
                 return
             self._ended = True
             future = asyncio.run_coroutine_threadsafe(last(), self._loop)
-        future.result()
-        asyncio.run_coroutine_threadsafe(_rest(), self._loop).result()
+        with contextlib.suppress(TimeoutError):
+            future.result(last_s)
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_rest(), self._loop).result(last_s)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_END_S)
         if not self._thread.is_alive():
