@@ -9,8 +9,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from tests.clients.test_robot_service import Service
 from tests.edge.fakes import RecordingPolicy, example_limits, example_spec
 from tests.edge.robots import serving
@@ -40,10 +38,9 @@ def example_with(text: str) -> str:
     return program
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/api.md"])
-def test_a_first_plan_is_made_by_the_first_example(document: str) -> None:
+def test_a_first_plan_is_made_by_the_readmes_example() -> None:
     policy = RecordingPolicy(spec=example_spec("area"))
-    program = next(each for each in examples(document) if "import PlanClient" in each)
+    program = next(each for each in examples("README.md") if "import PlanClient" in each)
     with serving(policy, replace(example_limits(), max_body_bytes=2_000_000), Metrics()) as address:
         ran = run(program.replace("http://127.0.0.1:8000", address.http).replace("127.0.0.1:8001", address.grpc))
     assert (ran.returncode, ran.stderr) == (0, "")

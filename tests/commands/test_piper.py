@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pty
 import signal
@@ -22,6 +23,9 @@ from tests.clients.piper.test_run import answer
 from wavserve.cli import main
 from wavserve.clients.piper import config as configs
 from wavserve.clients.piper import figures
+from wavserve.clients.piper.accounts import Counts
+from wavserve.clients.piper.control import Order, Phase, Status
+from wavserve.commands.piper import Operator
 
 
 @pytest.mark.parametrize(
@@ -158,6 +162,52 @@ def test_signals_hold_and_leave(tmp_path: Path, number: signal.Signals, code: in
     assert run.of("emergency_stop") == []
 
 
+class StuckControl:
+    """A control whose thread stands still: it obeys no order."""
+
+    status = Status(Phase.READY, "", "", ())
+    counts = Counts()
+    was_stopped = False
+
+    def __init__(self) -> None:
+        self.orders: list[Order] = []
+
+    def order(self, order: Order) -> None:
+        self.orders.append(order)
+
+
+class StuckRun:
+    failure = ""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.control, self._number = StuckControl(), number
+
+    @property
+    def is_running(self) -> bool:
+        if not self.control.orders:
+            self.control.orders.append(Order.ARM)
+            signal.raise_signal(self._number)
+        return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_ends_the_command_though_the_control_stands_still(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = StuckRun(number)
+    args = argparse.Namespace(armed=True, dry_run=False, duration=None)
+    ended: list[int] = []
+    operator = Operator(run, args, leave_within_s=0.2)  # type: ignore[arg-type]
+    watchdog = threading.Timer(20, lambda: ended or os._exit(70))
+    watchdog.daemon = True
+    watchdog.start()
+    ended.append(operator.attend())
+    watchdog.cancel()
+    assert ended == [1]
+    assert Order.LEAVE in run.control.orders
+    assert "the control did not leave within 0.2 s" in capsys.readouterr().err
+
+
 def test_a_terminal_that_is_gone_has_nobody_who_could_stop_the_robot(tmp_path: Path) -> None:
     log = tmp_path / "run.jsonl"
     with terminal(log) as operator:
@@ -225,7 +275,7 @@ def test_a_report_of_no_file_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_dry_run_prints_commands_and_a_report_can_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "run.jsonl"
     with terminal(log, "--dry-run", "--armed", "--duration=3") as operator:
-        operator.shows("would send")
+        operator.shows("would send left_joint_1 ")
         assert operator.ends() == 0
     assert main(["piper", "report", str(log)]) == 0
     assert "from chunks" in capsys.readouterr().out

@@ -15,7 +15,7 @@ import pytest
 from tests.clients.piper.rig import STOP_FRAME, Listener, eventually
 from tests.clients.piper.stage import config
 from wavserve.clients.piper import figures
-from wavserve.clients.piper.config import PiperConfig, PolicyConfig
+from wavserve.clients.piper.config import PiperConfig, PolicyConfig, RtcConfig
 from wavserve.clients.piper.control import Control, Order
 from wavserve.clients.piper.run import PiperRun, RunOptions
 from wavserve.system import serve_process
@@ -73,12 +73,13 @@ class Robot:
 
 
 @contextmanager
-def moving(service: Service, folder: Path) -> Iterator[Robot]:
+def moving(service: Service, folder: Path, rtc: RtcConfig | None = None) -> Iterator[Robot]:
     base = config()
     robot = replace(
         base,
         server=replace(base.server, address=service.address, deadline_ms=20_000),
         policy=PolicyConfig("tiny-piper", QUICK),
+        rtc=rtc or RtcConfig(),
         log=replace(base.log, path=str(folder / "run.jsonl")),
     )
     listeners = [Listener(arm.channel) for arm in robot.arms]
@@ -105,6 +106,20 @@ def test_two_arms_move_with_the_real_policy(service: Service, tmp_path: Path) ->
     assert told.num_like_chunk >= 0.99 * told.num_executed
     assert told.num_clamped <= 0.01 * told.num_executed
     assert (told.num_faults, told.num_stops) == (0, 0)
+
+
+@pytest.mark.slow
+def test_guided_chunks_continue_the_ones_before(service: Service, tmp_path: Path) -> None:
+    with moving(service, tmp_path, RtcConfig("rtc_guided")) as robot:
+        robot.moves(150)
+        robot.assert_no_jump()
+    run = figures.read(tmp_path / "run.jsonl")
+    told = figures.figures(run)
+    assert (told.rtc_mode, told.num_faults, told.num_stops) == ("rtc_guided", 0, 0)
+    assert told.num_continued > 0
+    assert max(chunk["frozen"] for chunk in run.of("chunk")) > 0
+    assert run.of("dropped") == []
+    assert [line for line in run.of("link") if "error" in line] == []
 
 
 @pytest.mark.slow

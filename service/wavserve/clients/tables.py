@@ -10,7 +10,7 @@ import difflib
 import math
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wavserve.core.errors import SettingsError, shown
 
@@ -54,7 +54,7 @@ def _value(hint: Any, value: object, path: str) -> object:
         if not isinstance(value, list):
             raise SettingsError(f"{path}: expected a list, got {shown(value)}")
         return tuple(_value(get_args(hint)[0], each, f"{path}[{i}]") for i, each in enumerate(value))
-    if get_origin(hint) is types.UnionType:
+    if get_origin(hint) in {types.UnionType, Union}:
         [inner] = [each for each in get_args(hint) if each is not type(None)]
         return None if value is None else _value(inner, value, path)
     if get_origin(hint) is Mapping:

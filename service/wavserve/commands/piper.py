@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import math
 import queue
 import signal
 import sys
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from wavserve.commands import output
 from wavserve.core.errors import InvalidRequest, WavserveError
+from wavserve.core.spec import RTC_MODES
+from wavserve.core.texts import counted
 
 if TYPE_CHECKING:
     from wavserve.clients.piper.preflight import Check
@@ -28,12 +31,15 @@ CONFIRM_WITHIN_S = 10.0
 _NEXT_KEY = {"disarmed": "; a arms", "stopped": "; r twice recovers, and the stopped arms fall; then a arms"}
 """What the operator can do next, by phase."""
 STATUS_EVERY_S = 5.0
+LEAVE_WITHIN_S = 10.0
+"""A control that has not left by then stands still, in a send for example. The command ends without it."""
 
 _CONFIG = "the robot's TOML file; without it, --bus virtual takes two simulated arms for the preset tiny-piper"
 _BUS = "socketcan: real arms. virtual: simulated arms in this process (default: %(default)s)"
 _UNTRAINED = "on the virtual bus: accept a policy with random weights"
 _DRY = "decide and log every command, and send none"
 _ARMED = "arm without a key, and leave after a stop; only on the virtual bus or in a dry run"
+_RTC = "real-time chunking: off, rtc_guided or rtc_trained (default: the file's, else the policy's)"
 _DURATION = "leave after this many armed seconds"
 
 
@@ -49,6 +55,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     piper.add_argument("--bus", choices=("socketcan", "virtual"), default="socketcan", help=_BUS)
     piper.add_argument("--server", metavar="HOST:PORT", help="the service's gRPC address (default: the file's)")
     piper.add_argument("--log", type=Path, metavar="FILE", help="the run's log (default: the file's)")
+    piper.add_argument("--rtc", choices=RTC_MODES, metavar="MODE", help=_RTC)
     piper.add_argument("--allow-untrained", action="store_true", help=_UNTRAINED)
     piper.add_argument("--dry-run", action="store_true", help=_DRY)
     piper.add_argument("--armed", action="store_true", help=_ARMED)
@@ -70,7 +77,7 @@ def _report(args: argparse.Namespace) -> int:
     try:
         page.write_text(html(run), encoding="utf-8")
     except OSError as error:
-        raise InvalidRequest("--out", "a file that can be written", error) from error
+        raise InvalidRequest("--out", "a file that can be written", f"{page}: {error.strerror}") from error
     output.write(output.table(("figure", "value"), figures.rows(figures.figures(run))))
     output.progress(f"page: {page}")
     return 0
@@ -86,6 +93,8 @@ def _piper(args: argparse.Namespace) -> int:
         config = dataclasses.replace(config, server=dataclasses.replace(config.server, address=args.server))
     if args.log:
         config = dataclasses.replace(config, log=dataclasses.replace(config.log, path=str(args.log)))
+    if args.rtc:
+        config = dataclasses.replace(config, rtc=dataclasses.replace(config.rtc, mode=args.rtc))
     configs.check(config)
     options = RunOptions(args.bus == "virtual", args.allow_untrained, args.dry_run)
     sys.setswitchinterval(0.001)  # the control thread waits less for the others
@@ -119,7 +128,7 @@ def _show(checks: list[Check]) -> bool:
     output.write(output.table(("", "of", "check", "expected", "found"), rows))
     num_red = sum(not check.is_ok for check in checks)
     if num_red:
-        output.progress(f"{num_red} red lines: nothing moves")
+        output.progress(f"{counted(num_red, 'red line')}: nothing moves")
     return not num_red
 
 
@@ -139,12 +148,13 @@ def _conclude(log: Path, code: int) -> int:
 class Operator:
     """Turns keys, signals and flags into orders until the robot has left. An emergency stop goes the shortest way."""
 
-    def __init__(self, run: PiperRun, args: argparse.Namespace) -> None:
-        self._run, self._args = run, args
+    def __init__(self, run: PiperRun, args: argparse.Namespace, leave_within_s: float = LEAVE_WITHIN_S) -> None:
+        self._run, self._args, self._leave_within_s = run, args, leave_within_s
         self._wishes: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
         self._num_holds = 0  # wishes to hold, to leave or to stop; an older wish to arm is void
         self._is_alone = False  # the terminal is gone
         self._leaves_at: float | None = None
+        self._left_by = math.inf  # the control has obeyed by then, or never does
         self._has_left = False  # after a stop that nobody can recover
         self._may_recover_until = 0.0
         self._shown: tuple[object, ...] = ()
@@ -166,7 +176,8 @@ class Operator:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        return 1 if self._run.failure or self._run.control.was_stopped or self._is_alone else 0
+        failed = bool(self._run.failure) or self._run.is_running
+        return 1 if failed or self._run.control.was_stopped or self._is_alone else 0
 
     def _pressed(self, key: str) -> None:
         """On the keys' own thread. What stops or holds waits for nothing, not even for a screen that is blocked."""
@@ -196,10 +207,12 @@ class Operator:
         from wavserve.clients.piper.control import Order
 
         self._num_holds += 1
+        if order == "leave":
+            self._left_by = min(self._left_by, time.monotonic() + self._leave_within_s)
         self._run.control.order(Order(order))
 
     def _watch(self) -> None:
-        while self._run.is_running:
+        while self._run.is_running and time.monotonic() < self._left_by:
             with contextlib.suppress(queue.Empty):
                 self._obey(*self._wishes.get(timeout=0.1))
             self._show_status()
@@ -207,6 +220,10 @@ class Operator:
             if self._leaves_at is not None and time.monotonic() >= self._leaves_at:
                 self._leaves_at = None
                 self._give("leave")
+        if self._run.is_running:
+            output.progress(
+                f"the control did not leave within {self._leave_within_s:g} s; the arms keep their last target"
+            )
         if self._run.failure:
             output.progress(f"a part ended by a bug; the arms keep their last target:\n{self._run.failure}")
 
@@ -251,12 +268,15 @@ class Operator:
         if state == self._shown and now - self._shown_at < every_s:
             return
         self._shown, self._shown_at = state, now
-        text = f"{status.phase.value:9} {counts.executed} steps, {counts.chunks} chunks, {counts.clamped} clamped"
+        steps, chunks = counted(counts.executed, "step"), counted(counts.chunks, "chunk")
+        text = f"{status.phase.value:9} {steps}, {chunks}, {counts.clamped} clamped"
         text += f"; holds: {status.hold}" if status.hold else ""
         text += f"; no chunk: {status.waits}" if status.waits else ""
         text += "" if self._args.armed else _NEXT_KEY.get(status.phase.value, "")
         if self._args.dry_run and status.command:
-            text += "; would send " + " ".join(f"{value:.3f}" for value in status.command)
+            config = self._run.config
+            named = zip(config.axis_names, config.axis_units, status.command, strict=True)
+            text += "; would send " + ", ".join(f"{name} {value:.3f} {unit}" for name, unit, value in named)
         output.progress(text)
 
 

@@ -19,6 +19,7 @@ START = {
     "when": "2026",
     "names": ["<i>j1</i>", "grip"],
     "units": ["rad", "m"],
+    "rtc": {"mode": "off"},
     "spans": [4.0, 0.1],
     "max_steps": [0.05, 0.01],
 }
@@ -52,7 +53,8 @@ def write(file: Path, lines: list[dict[str, Any]], tail: str = "") -> Path:
 
 def chunk_line(**changes: Any) -> dict[str, Any]:
     rows = [[0.01 * i, 0.02] for i in range(54)]
-    return {"t": 0.0, "kind": "chunk", "id": "c", "refused": "", "latency_s": 0.2, "actions": rows} | changes
+    line = {"t": 0.0, "kind": "chunk", "id": "c", "sequence": 0, "refused": "", "latency_s": 0.2, "actions": rows}
+    return line | {"first_step": 0, "step": 0, "frozen": 0} | changes
 
 
 def example_log(file: Path) -> Path:

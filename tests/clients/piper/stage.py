@@ -59,7 +59,7 @@ def policy(robot: PiperConfig, **changes: object) -> PolicyInfo:
         embodiment=robot.embodiment,
         action_kind="absolute",
         rtc=RtcSpec(),
-        rtc_modes=("off",),
+        rtc_modes=("off", "rtc_guided"),
         max_trained_delay=0,
         golden_digest="g" * 64,
     )

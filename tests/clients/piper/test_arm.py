@@ -184,11 +184,21 @@ def test_a_channel_that_does_not_exist_is_refused() -> None:
 
 def test_a_channel_that_is_down_says_how_to_bring_it_up(tmp_path: Path) -> None:
     (tmp_path / "can_left").mkdir()
+    (tmp_path / "can_left" / "type").write_text("280\n")
     (tmp_path / "can_left" / "operstate").write_text("down\n")
     assert channel_problem("can_left", tmp_path).startswith("it is down; `ip link set can_left up type can bitrate")
     (tmp_path / "can_left" / "operstate").write_text("up\n")
     assert channel_problem("can_left", tmp_path) == ""
+    (tmp_path / "can_left" / "operstate").write_text("unknown\n")
+    assert channel_problem("can_left", tmp_path) == "", "a virtual channel"
     assert channel_problem("../can_left", tmp_path / "can_left") != ""
+
+
+def test_a_network_that_is_no_can_channel_says_so(tmp_path: Path) -> None:
+    (tmp_path / "lo").mkdir()
+    (tmp_path / "lo" / "type").write_text("772\n")
+    (tmp_path / "lo" / "operstate").write_text("unknown\n")
+    assert channel_problem("lo", tmp_path) == "it is no CAN channel; `ip link show type can` lists those"
 
 
 def test_the_table_of_ranges_is_our_own_and_fits_the_arms() -> None:

@@ -59,6 +59,9 @@ def test_the_order_of_the_arms_is_the_order_of_the_vectors() -> None:
         ("stop_within_s = 0.3", "stop_within_s = 0.9", "motion.stop_within_s: expected 0.05 to 0.5 s, got 0.9"),
         ("robot_id", "robot_id = [", "Invalid value"),
         ("max_feedback_age_ms = 100.0", "max_feedback_age_ms = 5000", "watch.max_feedback_age_ms: expected 20 to 200"),
+        ('# mode = "off"', 'mode = "guided"', "rtc.mode: expected off or rtc_guided or rtc_trained, got 'guided'"),
+        ("# execution_horizon = 10", "execution_horizon = 0", "rtc.execution_horizon: expected at least 1, got 0"),
+        ("# max_guidance_weight = 10.0", "max_guidance_weight = -1", "rtc.max_guidance_weight: expected 0 to 1000"),
         ('channel = "can_left"', 'channel = "can_left"\naxes = 7', "arms[0].axes: expected a list, got 7"),
         ('channel = "can_left"', 'channel = "can_left"\naxes = ["a", "b"]', "expected 7 names, got 2"),
     ],
@@ -70,7 +73,8 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, old: str, new: str, wor
 
 
 def test_a_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"nothing\.toml"):
+    words = r"nothing\.toml: expected a file that can be read: No such file or directory$"
+    with pytest.raises(SettingsError, match=words):
         config.load(tmp_path / "nothing.toml")
 
 

@@ -71,6 +71,36 @@ class PlainArm:
         self._last = self._axes
 
 
+class SlowArm(PlainArm):
+    """An arm whose drivers are not enabled yet."""
+
+    def enable(self) -> bool:
+        return not self.is_stopped
+
+
+def test_a_fault_while_the_arms_are_enabled_stops_no_arm_that_was_not_enabled_yet(tmp_path: Path) -> None:
+    log, time, robot = RunLog(tmp_path / "run.jsonl", 10**6, 1), Time(), config()
+    arms = [SlowArm(arm.name, time, vectors.max_steps(robot)[:7]) for arm in robot.arms]
+    mailbox = Mailbox(link=LinkView(False, "s", 1, 6, at_s=math.inf))
+    control = Control(robot, policy(robot), Robot(arms, mailbox, log, clock=time))
+
+    def ticks(number: int) -> None:
+        for _ in range(number):
+            time.now += 1 / 30
+            for arm in arms:
+                arm.passes()
+            control.tick()
+
+    control.order(Order.ARM)
+    ticks(2)
+    assert control.status.phase is Phase.ENABLING
+    arms[0].fault = 7
+    ticks(5)
+    log.close()
+    assert (arms[0].is_stopped, arms[1].is_stopped) == (True, False)
+    assert (control.status.phase, control.counts.faults) == (Phase.STOPPED, 1)
+
+
 class World:
     """Draws what happens between two ticks."""
 

@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 
 from tests.clients.piper.stage import EXAMPLE, config, policy
 from wavserve.clients.piper import config as configs
-from wavserve.clients.piper.config import UnitsConfig
+from wavserve.clients.piper.config import RtcConfig, UnitsConfig
 from wavserve.clients.piper.feedback import Feedback, Gripper, Pose, Status
 from wavserve.clients.piper.limits import JOINT_RANGES
 from wavserve.clients.piper.loop import RateLoop
 from wavserve.clients.piper.motion import Approach
+from wavserve.clients.piper.playback import Playback
 from wavserve.clients.piper.preflight import Check, Demands, answer_checks, arm_checks, contract_checks
 from wavserve.clients.piper.vectors import Units
 from wavserve.core.messages import PolicyInfo
-from wavserve.core.spec import LimitsSpec
+from wavserve.core.spec import LimitsSpec, RtcSpec
 
 angles = st.floats(-3, 3, allow_nan=False)
 
@@ -125,6 +126,24 @@ def test_a_real_bus_refuses_a_policy_that_does_not_fit(changes: dict[str, object
     assert [each[0] for each in red(contract_checks(robot, policy(robot, **changes), REAL))] == [name]
 
 
+def test_real_time_chunking_that_the_policy_does_not_have_is_red() -> None:
+    robot, modes = config(), "off or rtc_guided"
+    trained = replace(robot, rtc=RtcConfig("rtc_trained"))
+    found = red(contract_checks(trained, policy(robot), REAL))
+    assert found == [("real-time chunking", modes, "rtc_trained")]
+    far = replace(robot, rtc=RtcConfig("rtc_guided", execution_horizon=55))
+    assert red(contract_checks(far, policy(robot), REAL)) == [("execution horizon", "1 to 54 steps", "55 steps")]
+    by_default = policy(robot, rtc=RtcSpec("rtc_guided"))
+    shown = {check.name: check.actual for check in contract_checks(robot, by_default, REAL)}
+    assert (shown["real-time chunking"], shown["execution horizon"]) == ("rtc_guided", "10 steps")
+
+
+def test_the_delay_of_a_trained_policy_is_at_most_the_trained_one() -> None:
+    robot = replace(config(), rtc=RtcConfig("rtc_trained"))
+    info = policy(robot, rtc_modes=("off", "rtc_guided", "rtc_trained"), max_trained_delay=4)
+    assert [Playback(robot, info).inference_delay(steps) for steps in (None, 3, 9)] == [0, 3, 4]
+
+
 def test_no_flag_lets_an_untrained_policy_or_one_without_golden_plan_onto_a_real_bus() -> None:
     robot = config()
     info = policy(robot, untrained=True, golden_digest="")
@@ -145,7 +164,7 @@ def test_names_units_order_and_cameras_are_compared_entry_by_entry() -> None:
     names = red(contract_checks(robot, changed(info, "state", names=swapped[0] + swapped[1]), REAL))
     assert names == [("state names", "[0] left_joint_1", "[0] right_joint_1")]
     units = red(contract_checks(robot, changed(info, "action", units=("deg",) * 14), REAL))
-    assert units == [("action units", "[0] rad", "[0] deg")]
+    assert units == [("action units", "left_joint_1 rad", "left_joint_1 deg")]
     fewer = red(contract_checks(robot, changed(info, "action", names=info.action.names[:7]), REAL))
     assert fewer == [("action names", "14 entries", "7 entries")]
     blind = red(contract_checks(robot, replace(info, cameras=info.cameras[:2]), REAL))
@@ -156,8 +175,17 @@ def test_limits_that_leave_an_axis_no_room_are_red() -> None:
     robot = config()
     limits = LimitsSpec(position=((3.0, 3.1), *((None,) * 13)))
     assert red(contract_checks(robot, changed(policy(robot), "action", limits=limits), REAL)) == [
-        ("limits", "a range for every axis", "left_joint_1")
+        ("limits", "a range for every axis, or none declared", "no range for left_joint_1")
     ]
+
+
+def test_limits_that_are_not_declared_are_no_range_for_every_axis() -> None:
+    robot = config()
+    found = {check.name: check.actual for check in contract_checks(robot, policy(robot), REAL)}
+    assert found["limits"] == "none declared: the arm's own ranges"
+    wide = LimitsSpec(position=(None,) * 14)
+    found = {c.name: c.actual for c in contract_checks(robot, changed(policy(robot), "action", limits=wide), REAL)}
+    assert found["limits"] == "a range for every axis"
 
 
 def feedback(now: float, joints: tuple[float, ...], status: int = 0, age_s: float = 0.0) -> Feedback:

@@ -27,6 +27,17 @@ def test_figures_count_what_the_lines_say(tmp_path: Path) -> None:
     assert told.latency_s == (0.2, 0.2)
 
 
+def test_real_time_chunking_is_told_with_the_chunks_that_came_late(tmp_path: Path) -> None:
+    start = START | {"rtc": {"mode": "rtc_guided"}}
+    asked = [{"t": 0.0, "kind": "asked", "sequence": i, "step": i, "ages_ms": {}, "left_over": i} for i in range(4)]
+    chunks = [chunk_line(sequence=i, frozen=i, step=7, first_step=5) for i in range(4)]
+    chunks.append(chunk_line(sequence=4, refused="expired"))
+    told = figures.figures(figures.read(write(tmp_path / "run.jsonl", [start, *asked, *chunks])))
+    assert (told.rtc_mode, told.num_continued, told.num_late) == ("rtc_guided", 3, 1)
+    words = dict(figures.rows(told))["real-time chunking"]
+    assert words == "rtc_guided: 3 of 4 played chunks continue the one before, 1 of them came later than expected"
+
+
 def test_the_last_run_of_a_log_is_told_over_its_rotated_files(tmp_path: Path) -> None:
     write(tmp_path / "run.jsonl.1", [START, tick(0), START, tick(1), tick(2)])
     write(tmp_path / "run.jsonl", [tick(3)])
@@ -48,7 +59,17 @@ def test_texts_of_a_log_are_no_markup(tmp_path: Path) -> None:
 
 
 def test_a_run_without_ticks_has_a_page(tmp_path: Path) -> None:
-    assert "Figures" in html(figures.read(write(tmp_path / "run.jsonl", [START])))
+    page = html(figures.read(write(tmp_path / "run.jsonl", [START])))
+    assert "Figures" in page
+    assert "nan" not in page
+
+
+def test_numbers_of_one_are_singular(tmp_path: Path) -> None:
+    fault = {"t": 0.1, "kind": "fault", "arm": "left", "faults": ["hot"]}
+    lines = [START, chunk_line(), tick(0, seam=0.1), tick(1), fault]
+    told = dict(figures.rows(figures.figures(figures.read(write(tmp_path / "run.jsonl", lines)))))
+    assert told["faults"] == "1 fault, 0 emergency stops"
+    assert told["seams"].startswith("1 change of chunks, jump p50 10.000%")
 
 
 def test_a_long_line_is_thinned_and_keeps_its_jumps() -> None:

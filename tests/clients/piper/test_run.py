@@ -16,7 +16,7 @@ from tests.clients.piper.rig import STOP_FRAME, TARGET_FRAMES, Listener, eventua
 from tests.clients.piper.stage import chunk, config, policy, swing
 from wavserve.clients.piper import figures
 from wavserve.clients.piper.cameras import Synthetic
-from wavserve.clients.piper.config import PiperConfig
+from wavserve.clients.piper.config import PiperConfig, RtcConfig
 from wavserve.clients.piper.control import Order, Phase
 from wavserve.clients.piper.mailbox import Moment
 from wavserve.clients.piper.report import html
@@ -70,9 +70,9 @@ def robot_for(served: Gateway, folder: Path) -> PiperConfig:
 
 
 @contextmanager
-def moving(folder: Path) -> Iterator[Robot]:
+def moving(folder: Path, **changes: object) -> Iterator[Robot]:
     with gateway() as served:
-        robot = robot_for(served, folder)
+        robot = replace(robot_for(served, folder), **changes)  # type: ignore[arg-type]
         listeners = [Listener(arm.channel) for arm in robot.arms]
         try:
             with PiperRun(robot, RunOptions(is_virtual=True)) as run:
@@ -209,17 +209,63 @@ def test_errors_of_observations_pause_the_robot_and_it_goes_on(robot: Robot) -> 
     robot.assert_no_jump()
 
 
-def test_a_service_that_sends_nan_is_left_for_good_and_the_robot_holds(robot: Robot) -> None:
+def test_a_service_that_sends_nan_is_left_and_the_robot_holds_until_it_sends_numbers(robot: Robot) -> None:
     def broken(stream: Stream, seen: ControlObservation) -> None:
         moment = Moment(seen.control_step, seen.state, seen.executed_steps, True, 0.0)
         actions = swing(moment, 0)
         actions[20] = np.nan
         stream.send(chunk(actions, moment, seen.sequence, stream.epoch, stream.session_id))
 
-    robot.served.answer = broken
-    eventually(lambda: "connects no more" in robot.run.control.status.hold)
+    robot.served.answer, num_streams = broken, len(robot.served.streams)
+    eventually(lambda: len(robot.served.streams) > num_streams)
     robot.rests()
+    robot.served.answer = answer
+    robot.moves(20)
     robot.assert_no_jump()
+
+
+def continues(stream: Stream, seen: ControlObservation) -> None:
+    """A chunk that begins with what the robot executes meanwhile, as real-time chunking makes it."""
+    moment = Moment(seen.control_step, seen.state, seen.executed_steps, True, 0.0)
+    actions = swing(moment, seen.sequence).astype(np.float32)
+    delay = 0 if seen.rtc is None else seen.rtc.inference_delay
+    if seen.rtc is not None:
+        actions[:delay] = seen.rtc.prev_chunk_left_over[:delay]
+    made = chunk(actions, moment, seen.sequence, stream.epoch, stream.session_id)
+    times = {"captured_mono_ns": seen.images[0].captured_mono_ns, "frozen_prefix_steps": delay}
+    stream.send(replace(made, **times))  # type: ignore[arg-type]
+
+
+def test_with_real_time_chunking_each_observation_has_the_actions_that_the_robot_goes_on_to_execute(
+    tmp_path: Path,
+) -> None:
+    with moving(tmp_path, rtc=RtcConfig("rtc_guided", execution_horizon=12)) as robot:
+        robot.served.answer = continues
+        robot.moves(150)
+        robot.assert_no_jump()
+    asked = [each for each in robot.served.stream.observations if each.rtc is not None]
+    assert {(each.rtc.mode, each.rtc.execution_horizon) for each in asked if each.rtc} == {("rtc_guided", 12)}
+    run = figures.read(tmp_path / "run.jsonl")
+    executed = {tick["step"] - 1: tick["command"] for tick in run.of("tick") if tick["source"] != "hold"}
+    compared = 0
+    for each in asked:
+        assert each.rtc is not None
+        left_over, delay = each.rtc.prev_chunk_left_over, each.rtc.inference_delay
+        assert delay <= min(len(left_over), each.executed_steps)
+        for step in range(delay):
+            if each.control_step + step in executed:
+                assert executed[each.control_step + step] == pytest.approx(left_over[step].tolist(), abs=1e-5)
+                compared += 1
+    assert compared > 0
+    told = dict(figures.rows(figures.figures(run)))
+    assert told["real-time chunking"].startswith("rtc_guided: ")
+    assert figures.figures(run).num_continued > 0
+
+
+def test_without_real_time_chunking_no_observation_has_a_left_over(robot: Robot) -> None:
+    robot.moves(60)
+    for each in robot.served.stream.observations:
+        assert each.rtc is None or (each.rtc.mode is None and not len(each.rtc.prev_chunk_left_over))
 
 
 def test_a_run_leaves_a_log_whose_figures_and_page_tell_what_happened(tmp_path: Path) -> None:

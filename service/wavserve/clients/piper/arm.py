@@ -23,12 +23,15 @@ from wavserve.core.errors import InvalidRequest, NotReady
 from wavserve.core.types import Clock
 
 BITRATE = 1_000_000
+CAN_TYPE = "280"
+"""of a network device, as Linux numbers them"""
 GRIPPER_EFFORT = 1000
 """0.001 N m"""
 MOVE_SPEED_PERCENT = 100
 """The arm's own speed limit. The steps of the commands are smaller, and are what limits the speed."""
 
 ASK_AGAIN_S = 0.3
+CLOSE_WITHIN_S = 1.0
 
 _UNITS_PER_RAD = 1e3 * 180.0 / math.pi
 _UNITS_PER_M = 1e6
@@ -140,10 +143,12 @@ class Arm:
             self._stopped = False
 
     def close(self) -> None:
-        """Ends the connection. The arm stays enabled, and keeps its last target."""
-        with self._lock:
-            if self._sdk is not None:
+        """Ends the connection. The arm stays enabled, and keeps its last target. It waits for no stuck send."""
+        if self._sdk is not None and self._lock.acquire(timeout=CLOSE_WITHIN_S):
+            try:
                 self._sdk.DisconnectPort()
+            finally:
+                self._lock.release()
 
     def _share_virtual_bus(self) -> None:
         """One virtual bus for both directions, as the SDK itself has on other systems.
@@ -190,8 +195,10 @@ def channel_problem(channel: str, devices: Path = Path("/sys/class/net")) -> str
     device = devices / channel
     if "/" in channel or not device.exists():
         return "there is no such channel; `ip link` lists them"
+    if (device / "type").read_text(encoding="ascii").strip() != CAN_TYPE:
+        return "it is no CAN channel; `ip link show type can` lists those"
     state = (device / "operstate").read_text(encoding="ascii").strip()
-    if state != "up":
+    if state not in {"up", "unknown"}:  # a virtual CAN channel that is up does not know it
         return f"it is {state}; `ip link set {channel} up type can bitrate {BITRATE}` brings it up"
     return ""
 

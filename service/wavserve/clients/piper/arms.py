@@ -48,6 +48,7 @@ class Arms:
         self._max_steps = vectors.split(vectors.max_steps(config))
         self._axis_names = [arm.axis_names for arm in config.arms]
         self._targets: list[tuple[float, ...] | None] = [None] * len(arms)
+        self._has_obeyed = [False] * len(arms)  # since `begin`
 
     def latest(self) -> list[Feedback]:
         return [arm.latest() for arm in self._arms]
@@ -71,6 +72,7 @@ class Arms:
         targets = [target or _in_range(pose) for target, pose in zip(held, where, strict=True)]
         self._targets = [*targets]
         self._failed_sends = [arm.num_failed_sends for arm in self._arms]
+        self._has_obeyed = [False] * len(self._arms)
         return self._units.to_policy(np.array(targets).reshape(-1))
 
     def outside(self, feedback: Sequence[Feedback], measured: Axes) -> list[str]:
@@ -111,14 +113,18 @@ class Arms:
     def faults(
         self, feedback: Sequence[Feedback], now: float, may_be_disabled: bool
     ) -> list[tuple[ArmPort, list[str]]]:
-        """The arms with new faults. An arm that is stopped has none. `may_be_disabled`: the arms are being enabled."""
+        """The arms with new faults. An arm that is stopped has none.
+
+        `may_be_disabled`: the arms are being enabled. An arm that was not enabled yet when that ended has lost nothing.
+        """
         faulty = []
         for i, (arm, each) in enumerate(zip(self._arms, feedback, strict=True)):
             failed, self._failed_sends[i] = arm.num_failed_sends - self._failed_sends[i], arm.num_failed_sends
+            self._has_obeyed[i] |= each.is_enabled and each.takes_commands
             if arm.is_stopped:
                 continue
             found = watch.faults(each, failed, now, self._max_age_s)
-            found += [] if may_be_disabled else watch.lost_control(each)
+            found += [] if may_be_disabled or not self._has_obeyed[i] else watch.lost_control(each)
             if found:
                 faulty.append((arm, found))
         return faulty

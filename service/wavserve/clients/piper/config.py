@@ -15,7 +15,8 @@ from wavserve.clients.piper.limits import MAX_JOINT_SPEED, NUM_AXES, NUM_JOINTS
 from wavserve.clients.tables import read
 from wavserve.core.address import parse_address
 from wavserve.core.errors import SettingsError
-from wavserve.core.spec import Orientation
+from wavserve.core.rtc_options import MAX_GUIDANCE_WEIGHT
+from wavserve.core.spec import Orientation, PrefixSchedule, RtcMode
 
 MAX_FEEDBACK_AGE_MS = 200.0
 """The longest silence of an arm that a file may allow."""
@@ -108,6 +109,17 @@ class ChunksConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RtcConfig:
+    """Real-time chunking: a new chunk continues the one that the robot executes. None: the policy's default."""
+
+    mode: RtcMode | None = None
+    execution_horizon: int | None = None
+    """in steps"""
+    prefix_attention_schedule: PrefixSchedule | None = None
+    max_guidance_weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WatchConfig:
     """When something counts as broken."""
 
@@ -146,6 +158,7 @@ class PiperConfig:
     control_hz: float = 30.0
     motion: MotionConfig = field(default_factory=MotionConfig)
     chunks: ChunksConfig = field(default_factory=ChunksConfig)
+    rtc: RtcConfig = field(default_factory=RtcConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
@@ -182,8 +195,10 @@ def load(file: Path) -> PiperConfig:
     """Reads and checks a file. Raises SettingsError naming the key, expected and actual."""
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{file}: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"{file}: expected a file that can be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file}: expected TOML: {error}") from error
     config = read(PiperConfig, table)
     check(config)
     return config
@@ -227,6 +242,12 @@ _BOUNDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("motion.max_clamped_steps", lambda n: n >= 1, "at least 1"),
     ("chunks.blend_steps", lambda n: n >= 0, "at least 0"),
     ("chunks.max_open_loop_steps", lambda n: n >= 1, "at least 1"),
+    ("rtc.execution_horizon", lambda n: n is None or n >= 1, "at least 1"),
+    (
+        "rtc.max_guidance_weight",
+        lambda weight: weight is None or 0 <= weight <= MAX_GUIDANCE_WEIGHT,
+        f"0 to {MAX_GUIDANCE_WEIGHT:g}",
+    ),
     ("watch.max_feedback_age_ms", lambda ms: 20 <= ms <= MAX_FEEDBACK_AGE_MS, f"20 to {MAX_FEEDBACK_AGE_MS:.0f} ms"),
     ("watch.min_feedback_hz", lambda hz: hz > 0, "above 0"),
     ("watch.max_frame_age_ms", lambda ms: ms > 0, "above 0"),

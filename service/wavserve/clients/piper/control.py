@@ -254,7 +254,13 @@ class Control:
         while self._mailbox.to_control:
             message = self._mailbox.to_control.popleft()
             if isinstance(message, Asked):
-                self._log.write("asked", sequence=message.sequence, step=message.control_step, ages_ms=message.ages_ms)
+                self._log.write(
+                    "asked",
+                    sequence=message.sequence,
+                    step=message.control_step,
+                    ages_ms=message.ages_ms,
+                    left_over=message.num_left_over,
+                )
                 latency = self._mailbox.link.latency_steps
                 if latency is not None:
                     self._playback.expect(message.control_step, latency)
@@ -278,6 +284,7 @@ class Control:
             approach=self._playback.is_approaching,
             first_step=chunk.first_control_step,
             step=self._playback.step,
+            frozen=chunk.frozen_prefix_steps,
             latency_s=arrived.latency_s,
             actions=np.round(chunk.actions.astype(np.float64), 6),
             warnings=chunk.warnings,
@@ -333,4 +340,6 @@ class Control:
             executed_steps=playback.executed_steps,
             wants_chunk=may_play and playback.wants_next(link.latency_steps),
             at_s=tick.at_s,
+            left_over=playback.left_over(),
+            inference_delay=playback.inference_delay(link.latency_steps),
         )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from wavserve.clients.piper.log import rotated
 from wavserve.core.errors import InvalidRequest
+from wavserve.core.texts import counted
 
 Line = dict[str, Any]
 
@@ -58,6 +59,11 @@ class Figures:
     """count, p50 and largest, in fractions of an axis's range"""
     largest_step: float
     """change of a command, in fractions of what one step may change"""
+    rtc_mode: str
+    num_continued: int
+    """played chunks that continue a left-over"""
+    num_late: int
+    """of them, those that came after more steps than their delay"""
     num_faults: int
     num_stops: int
     num_lost_lines: int
@@ -103,6 +109,7 @@ def figures(run: Run) -> Figures:
     latencies = np.array([chunk["latency_s"] for chunk in chunks if chunk["latency_s"] is not None], dtype=float)
     seams = np.array([tick["seam"] for tick in ticks if tick["seam"] is not None], dtype=float)
     end = run.of("end")
+    continued = _continued(run, chunks)
     return Figures(
         duration_s=float(at[-1] - at[0]) if len(at) else 0.0,
         num_ticks=len(ticks),
@@ -119,6 +126,9 @@ def figures(run: Run) -> Figures:
         num_pauses=sum(bool(b["starved"]) and not a["starved"] for a, b in itertools.pairwise(ticks)),
         seam_jumps=(len(seams), _percentile(seams, 50), float(np.max(seams, initial=0.0))),
         largest_step=_largest_step(ticks, np.array(run.start["max_steps"])),
+        rtc_mode=run.start["rtc"]["mode"],
+        num_continued=len(continued),
+        num_late=sum(chunk["step"] - chunk["first_step"] > chunk["frozen"] for chunk in continued),
         num_faults=len(run.of("fault")),
         num_stops=len(run.of("emergency_stop")),
         num_lost_lines=sum(line["lines"] for line in run.of("log_dropped")) + run.num_unreadable,
@@ -128,27 +138,46 @@ def figures(run: Run) -> Figures:
 def rows(each: Figures) -> list[tuple[str, str]]:
     """The figures in words, for the terminal and the page."""
     return [
-        ("duration", f"{each.duration_s:.1f} s, {each.num_ticks} ticks, {each.num_dropped_ticks} dropped"),
-        ("period", "p50 {:.2f} ms, p99 {:.2f} ms, longest {:.2f} ms".format(*each.period_ms)),
+        ("duration", f"{each.duration_s:.1f} s, {counted(each.num_ticks, 'tick')}, {each.num_dropped_ticks} dropped"),
+        ("period", _told("p50 {:.2f} ms, p99 {:.2f} ms, longest {:.2f} ms", each.period_ms)),
         (
             "steps",
             f"{each.num_executed} of {each.num_armed} from chunks ({_percent(each.num_executed, each.num_armed)}), "
             f"{_percent(each.num_like_chunk, each.num_executed)} of them within 1 % of the chunk",
         ),
-        ("clamped", f"{each.num_clamped} steps; the largest step is {each.largest_step:.0%} of what is allowed"),
-        ("holds", f"{each.num_holds}, and {each.num_pauses} pauses for lack of a chunk"),
         (
-            "seams",
-            "{} changes of chunks, jump p50 {:.3%}, largest {:.3%} of the axis's range".format(*each.seam_jumps),
+            "clamped",
+            f"{counted(each.num_clamped, 'step')}; the largest step is {each.largest_step:.0%} of what is allowed",
         ),
-        (
-            "chunks",
-            f"{each.num_chunks} played, {each.num_refused_chunks} refused, "
-            f"latency p50 {each.latency_s[0] * 1e3:.0f} ms, p95 {each.latency_s[1] * 1e3:.0f} ms",
-        ),
-        ("faults", f"{each.num_faults} faults, {each.num_stops} emergency stops"),
-        ("log", f"{each.num_lost_lines} lines lost"),
+        ("holds", f"{each.num_holds}, and {counted(each.num_pauses, 'pause')} for lack of a chunk"),
+        ("seams", _seams(each)),
+        ("chunks", f"{each.num_chunks} played, {each.num_refused_chunks} refused, latency {_latency(each)}"),
+        ("real-time chunking", _rtc(each)),
+        ("faults", f"{counted(each.num_faults, 'fault')}, {counted(each.num_stops, 'emergency stop')}"),
+        ("log", f"{counted(each.num_lost_lines, 'line')} lost"),
     ]
+
+
+def _told(form: str, values: Sequence[float]) -> str:
+    """The values in a form; none where there was nothing to measure."""
+    return "none" if any(map(math.isnan, values)) else form.format(*values)
+
+
+def _seams(each: Figures) -> str:
+    number, *jumps = each.seam_jumps
+    jump = _told("p50 {:.3%}, largest {:.3%} of the axis's range", jumps)
+    return f"{counted(number, 'change')} of chunks, jump {jump}"
+
+
+def _latency(each: Figures) -> str:
+    return _told("p50 {:.0f} ms, p95 {:.0f} ms", [seconds * 1e3 for seconds in each.latency_s])
+
+
+def _rtc(each: Figures) -> str:
+    if each.rtc_mode == "off":
+        return "off"
+    continued = f"{each.num_continued} of {counted(each.num_chunks, 'played chunk')} continue the one before"
+    return f"{each.rtc_mode}: {continued}, {each.num_late} of them came later than expected"
 
 
 def _like_chunk(played: Sequence[Line], chunks: Iterable[Line], spans: NDArray[Any]) -> int:
@@ -159,6 +188,12 @@ def _like_chunk(played: Sequence[Line], chunks: Iterable[Line], spans: NDArray[A
         if rows is not None and tick["index"] < len(rows):
             near += bool(np.max(np.abs(rows[tick["index"]] - np.array(tick["command"])) / spans) <= 0.01)
     return near
+
+
+def _continued(run: Run, chunks: Iterable[Line]) -> list[Line]:
+    """The played chunks whose observations had a left-over."""
+    asked = {line["sequence"] for line in run.of("asked") if line["left_over"]}
+    return [chunk for chunk in chunks if not chunk["refused"] and chunk["sequence"] in asked]
 
 
 def _largest_step(ticks: Sequence[Line], max_steps: NDArray[Any]) -> float:

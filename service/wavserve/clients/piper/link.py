@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from wavserve.clients.latency import LatencyWindow
+from wavserve.clients.piper import rtc
 from wavserve.clients.piper.cameras import Camera, Frame
 from wavserve.clients.piper.config import PiperConfig
 from wavserve.clients.piper.log import RunLog
@@ -72,6 +73,7 @@ def options(config: PiperConfig, policy_digest: str) -> RobotOptions:
         policy_digest=policy_digest,
         deadline_ms=config.server.deadline_ms,
         planner=config.policy.planner,
+        rtc=rtc.request(config),
         link_timeout_s=config.server.link_timeout_s,
     )
 
@@ -196,6 +198,8 @@ class PolicyLink:
                 control_step=moment.control_step,
                 executed_steps=moment.executed_steps,
                 instruction=self._config.instruction,
+                left_over=moment.left_over,
+                inference_delay=moment.inference_delay,
                 captured_mono_ns=min((round(frame.captured_s * 1e9) for frame in seen.values()), default=0),
             )
         )
@@ -203,4 +207,5 @@ class PolicyLink:
             return
         self._under_way = (sequence, now)
         ages = {name: round((now - frame.captured_s) * 1e3, 1) for name, frame in seen.items()}
-        self._mailbox.to_control.append(Asked(sequence, moment.control_step, ages))
+        num_left_over = 0 if moment.left_over is None else len(moment.left_over)
+        self._mailbox.to_control.append(Asked(sequence, moment.control_step, ages, num_left_over))

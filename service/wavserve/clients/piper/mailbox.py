@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from wavserve.core.control import ExecutionReport
 from wavserve.core.messages import ActionChunk
+from wavserve.core.types import Array
 
 MAX_WAITING = 64
 
@@ -29,6 +30,10 @@ class Moment:
     """actions of chunks executed so far"""
     wants_chunk: bool
     at_s: float
+    left_over: Array | None = None
+    """`[n, A]`: the actions from `control_step` on; None: without real-time chunking"""
+    inference_delay: int = 0
+    """steps that are executed before the chunk arrives, as far as the latency is known"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,8 @@ class Asked:
     control_step: int
     ages_ms: Mapping[str, float]
     """of the pictures"""
+    num_left_over: int = 0
+    """actions that the chunk continues; 0: none"""
 
 
 @dataclass(frozen=True, slots=True)

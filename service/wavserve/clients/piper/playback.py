@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from wavserve.clients.piper import vectors
+from wavserve.clients.piper import rtc, vectors
 from wavserve.clients.piper.config import PiperConfig
 from wavserve.clients.piper.limits import AXIS_RANGES
 from wavserve.clients.piper.motion import Approach
@@ -17,6 +17,7 @@ from wavserve.clients.piper.vectors import Axes, Units
 from wavserve.clients.player import ActionPlayer, Command
 from wavserve.clients.player_config import PlayerConfig
 from wavserve.core.messages import ActionChunk, PolicyInfo
+from wavserve.core.types import Array
 
 NEAR_STEPS = 2.0
 """A first command at most this many full steps away is near: the player blends to it. Others are approached."""
@@ -37,6 +38,8 @@ class Playback:
         self._player = ActionPlayer(player, len(config.axis_names), config.dt_s)
         self._slow_step = units.to_policy(vectors.max_steps(config, config.motion.approach_share))
         self._near = units.to_policy(vectors.max_steps(config)) * NEAR_STEPS
+        self._continues = rtc.settings(config, policy).mode != "off"
+        self._max_delay = rtc.max_delay(config, policy)
         self._low, self._high = np.array(player.limits, dtype=np.float64).T
         self._approach: Approach | None = None
         self._epoch = ("", 0)
@@ -58,6 +61,14 @@ class Playback:
 
     def wants_next(self, latency_steps: int | None) -> bool:
         return not self.is_approaching and self._player.wants_next(self.step, latency_steps)
+
+    def left_over(self) -> Array | None:
+        """`[n, A]`: the actions from the next step on, n is 0 in a hold; None without real-time chunking."""
+        return self._player.left_over(self.step) if self._continues else None
+
+    def inference_delay(self, latency_steps: int | None) -> int:
+        """The delay to state for real-time chunking. A latency that is not known yet counts as 0: nothing is frozen."""
+        return min(latency_steps or 0, self._max_delay)
 
     def expect(self, control_step: int, latency_steps: int) -> None:
         """An observation of this step was sent. If its chunk is late, few actions follow and then a hold."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from wavserve.clients.piper import vectors, watch
+from wavserve.clients.piper import rtc, vectors, watch
 from wavserve.clients.piper.arm import Arm
 from wavserve.clients.piper.cameras import Camera
 from wavserve.clients.piper.config import PiperConfig
@@ -118,12 +118,12 @@ def contract_checks(config: PiperConfig, policy: PolicyInfo, demands: Demands) -
         _same("embodiment", [config.embodiment], [policy.embodiment or "none"]),
         _same("control rate", [f"{config.control_hz:g} Hz"], [f"{policy.control_hz:g} Hz"]),
         _same("state names", config.axis_names, policy.state.names),
-        _same("state units", config.axis_units, policy.state.units),
+        _same("state units", config.axis_units, policy.state.units, config.axis_names),
         _same("action names", config.axis_names, policy.action.names),
-        _same("action units", config.axis_units, policy.action.units),
+        _same("action units", config.axis_units, policy.action.units, config.axis_names),
         _same("cameras", sorted(names), sorted(camera.name for camera in policy.cameras)),
     ]
-    return [*same, *_trust_checks(policy, demands), _limits_check(config, policy)]
+    return [*same, *_trust_checks(policy, demands), _limits_check(config, policy), *_rtc_checks(config, policy)]
 
 
 def _trust_checks(policy: PolicyInfo, demands: Demands) -> list[Check]:
@@ -152,12 +152,28 @@ def _limits_check(config: PiperConfig, policy: PolicyInfo) -> Check:
     if fits:
         low, high = vectors.ranges(config, declared)
         empty = [name for name, a, b in zip(config.axis_names, low, high, strict=True) if not a < b]
-    actual = "as many entries as axes: no" if not fits else "; ".join(empty) or "a range for every axis"
-    return Check("policy", "limits", "a range for every axis", actual, fits and not empty)
+    if not fits:
+        actual = f"{len(declared.position)} entries for {len(config.axis_names)} axes"
+    elif empty:
+        actual = f"no range for {', '.join(empty)}"
+    else:
+        actual = "a range for every axis" if declared.position else "none declared: the arm's own ranges"
+    return Check("policy", "limits", "a range for every axis, or none declared", actual, fits and not empty)
 
 
-def _same(name: str, expected: Sequence[str], actual: Sequence[str]) -> Check:
-    """Shows one text, or the first difference of two lists."""
+def _rtc_checks(config: PiperConfig, policy: PolicyInfo) -> list[Check]:
+    """The service refuses each observation that asks for a mode or a horizon that the policy does not have."""
+    applied = rtc.settings(config, policy)
+    modes = " or ".join(policy.rtc_modes)
+    checks = [Check("policy", "real-time chunking", modes, applied.mode, applied.mode in policy.rtc_modes)]
+    if applied.mode != "off":
+        steps, most = applied.execution_horizon, policy.horizon
+        checks.append(Check("policy", "execution horizon", f"1 to {most} steps", f"{steps} steps", 1 <= steps <= most))
+    return checks
+
+
+def _same(name: str, expected: Sequence[str], actual: Sequence[str], labels: Sequence[str] = ()) -> Check:
+    """Shows one text, or the first difference of two lists. `labels`: what the entries belong to."""
     wanted, got = list(expected), list(actual)
     if wanted == got:
         shown = wanted[0] if len(wanted) == 1 else f"{len(wanted)} as configured"
@@ -165,5 +181,6 @@ def _same(name: str, expected: Sequence[str], actual: Sequence[str]) -> Check:
     if len(wanted) != len(got):
         return Check("policy", name, f"{len(wanted)} entries", f"{len(got)} entries", False)
     i = next(i for i, (a, b) in enumerate(zip(wanted, got, strict=True)) if a != b)
-    at = f"[{i}] " if len(wanted) > 1 else ""
+    label = labels[i] if labels else f"[{i}]"
+    at = f"{label} " if len(wanted) > 1 else ""
     return Check("policy", name, f"{at}{wanted[i]}", f"{at}{got[i]}", False)

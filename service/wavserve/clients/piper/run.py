@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from wavserve.clients.piper import link, preflight, vectors
+from wavserve.clients.piper import link, preflight, rtc, vectors
 from wavserve.clients.piper.arm import Arm
 from wavserve.clients.piper.cameras import Camera
 from wavserve.clients.piper.config import PiperConfig
@@ -49,7 +49,7 @@ class PiperRun:
     """A context manager: inside, arms and cameras are open. `check` first, then `start`."""
 
     def __init__(self, config: PiperConfig, options: RunOptions) -> None:
-        self._config, self._options = config, options
+        self.config, self._options = config, options
         self._stack = ExitStack()
         self._mailbox = Mailbox()
         self._arms = [Arm(arm.name, arm.channel, _interface(options)) for arm in config.arms]
@@ -75,14 +75,14 @@ class PiperRun:
     def check(self) -> list[Check]:
         """The table of checks. The policy's part is one red line while no service answers."""
         demands = Demands(self._options.is_virtual, self._options.allow_untrained)
-        checks = preflight.hardware_checks(self._config, self._arms, self.cameras)
+        checks = preflight.hardware_checks(self.config, self._arms, self.cameras)
         try:
-            with PlanClient(self._config.server.address) as client:
+            with PlanClient(self.config.server.address) as client:
                 self._policy = client.policy(timeout_s=5.0)
         except WavserveError as error:
-            checks.append(Check("service", "answers", self._config.server.address, error.message, False))
+            checks.append(Check("service", "answers", self.config.server.address, error.message, False))
         else:
-            checks += preflight.contract_checks(self._config, self._policy, demands)
+            checks += preflight.contract_checks(self.config, self._policy, demands)
         if self._log is not None:
             for each in checks:
                 self._log.write("check", **dataclasses.asdict(each))
@@ -95,7 +95,7 @@ class PiperRun:
         """
         if self._policy is None or not all(check.is_ok for check in checks):
             raise ValueError("a check is red")
-        config, policy = self._config, self._policy
+        config, policy = self.config, self._policy
         self._log = log = RunLog(Path(config.log.path), round(config.log.max_mb * 1e6), config.log.num_files)
         self._stack.callback(log.close)
         log.write("start", **self._facts(policy))
@@ -154,7 +154,7 @@ class PiperRun:
         if self._options.is_virtual:
             from wavserve.clients.piper.simulated import SimulatedArm
 
-            for arm in self._config.arms:
+            for arm in self.config.arms:
                 self._stack.enter_context(SimulatedArm(arm.channel))
         for each in self._arms:
             each.connect()
@@ -169,7 +169,7 @@ class PiperRun:
         return all(ready) and all(camera.problem() is None for camera in self.cameras)
 
     def _facts(self, policy: PolicyInfo) -> dict[str, object]:
-        config, player = self._config, player_config(self._config, policy)
+        config, player = self.config, player_config(self.config, policy)
         return {
             "robot_id": config.robot_id,
             "policy": policy.name,
@@ -183,6 +183,7 @@ class PiperRun:
             "names": config.axis_names,
             "units": config.axis_units,
             "control_hz": config.control_hz,
+            "rtc": dataclasses.asdict(rtc.settings(config, policy)),
             "spans": player.action_range,
             "max_steps": vectors.Units(config).to_policy(vectors.max_steps(config)),
         }
