@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavserve.clients.images import ImageEncoder
+from wavserve.core.errors import ContractMismatch
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 from wavserve.core.resize import Pixels
 from wavserve.core.rtc import RtcRequest
@@ -95,7 +96,7 @@ class UnarySource:
         self._sequence = 0
 
     def plan(self, request: EpisodePlan) -> ActionChunk:
-        """As `PlanSource.plan`."""
+        """As `PlanSource.plan`. Raises ContractMismatch when the service has another policy by now."""
         chunk = self._planner.plan(
             Observation(
                 images=self._encoder.encode(request.images),
@@ -110,6 +111,8 @@ class UnarySource:
                 rtc=request.rtc or RtcRequest(mode=self._config.rtc_mode),
             )
         )
+        if (digest := chunk.receipt.policy_digest) != self._policy.digest:  # the service was restarted meanwhile
+            raise ContractMismatch("policy_digest", self._policy.digest, digest)
         self._session_id = chunk.session_id
         self._sequence += 1
         return chunk
