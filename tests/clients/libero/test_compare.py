@@ -33,7 +33,10 @@ def test_a_run_equals_itself() -> None:
 def test_what_differs_is_named() -> None:
     slow = dataclasses.replace(PAPER, planner={"mode": "paper", "num_iterations": 9})
     other = dataclasses.replace(SMALL, transport="http", cells=(slow,), versions={**VERSIONS, "mujoco": "3.1.0"})
-    told = compare_runs(example_run(SMALL, always), example_run(other, always))
+    a, b = example_run(SMALL, always), example_run(other, always)
+    b = Run(other, tuple(dataclasses.replace(one, versions={**one.versions, "service": "0.2.0"}) for one in b.records))
+    told = compare_runs(a, b)
+    assert "versions.service: 0.1.0 in A, 0.2.0 in B" in told
     assert "transport: grpc in A, http in B" in told
     assert "cells.paper.planner.num_iterations: 5 in A, 9 in B" in told
     assert "versions.mujoco: 3.3.7 in A, 3.1.0 in B" in told

@@ -6,11 +6,13 @@ import dataclasses
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
+from numpy.typing import NDArray
 
 from tests.clients.libero.runs import (
     OFF,
@@ -30,6 +32,14 @@ from wavserve.clients.libero.report.summary import Summary
 from wavserve.clients.libero.report.video import chosen, encode, filmed, write_videos
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.simulation import Pixels, Start
+
+
+@dataclass(frozen=True)
+class PlannedChunk:
+    control_step: int
+    actions: NDArray[np.float32]
+    value: float | None
+
 
 CONFIG = example_config(suites=("libero_object",), cells=(OFF,))
 RECORD = example_record(CONFIG, OFF, num_steps=24)
@@ -111,6 +121,21 @@ def test_an_episode_without_a_plan_is_drawn() -> None:
     assert len(list(frames(filmed(RECORD, none, example_render)))) == 3
 
 
+def test_a_recording_comes_back_from_its_file(tmp_path: Path) -> None:
+    plans = [
+        PlannedChunk(control_step=8 * i, actions=np.full((16, 7), i, np.float32), value=value)
+        for i, value in enumerate((0.5, None))
+    ]
+    file = tmp_path / "states.npz"
+    np.savez_compressed(file, **Recording.of(np.zeros((9, 3)), plans).arrays())  # type: ignore[arg-type]
+    read = Recording.load(file)
+    assert read.plan_steps.tolist() == [0, 8]
+    assert read.values == pytest.approx([0.5, np.nan], nan_ok=True)
+    assert (read.chunks[1] == 1).all()
+    assert [read.plan_at(step) for step in (0, 7, 8)] == [0, 0, 1]
+    assert Recording.of(np.zeros((9, 3)), []).plan_at(3) is None
+
+
 def test_a_simulator_renders_the_recorded_states_as_the_policy_sees_them() -> None:
     start = Start("fake_reach", 0, 1, 7)
     environment = FakeEnvironment()
@@ -156,25 +181,28 @@ def test_a_renderer_that_fails_leaves_no_video(tmp_path: Path) -> None:
 
 
 def test_a_recorded_episode_becomes_a_video_once(tmp_path: Path) -> None:
+    told: list[str] = []
     run = recorded(tmp_path, example_recording())
-    [video] = write_videos(run, tmp_path, example_render, 4)
+    [video] = write_videos(run, tmp_path, example_render, 4, told.append)
+    assert told == [f"video: {video.words}"]
     assert video.words == "off, libero_object task 0, state 0: success, 24 steps"
     before = video.file.stat().st_mtime_ns
-    assert write_videos(run, tmp_path, example_render, 4) == [video]
-    assert write_videos(run, tmp_path, None, 4) == [video]
+    assert write_videos(run, tmp_path, example_render, 4, told.append) == [video]
+    assert write_videos(run, tmp_path, None, 4, told.append) == [video]
     assert video.file.stat().st_mtime_ns == before
+    assert len(told) == 1
 
 
 def test_states_that_are_no_recording_are_refused(tmp_path: Path) -> None:
     run = recorded(tmp_path, example_recording())
     RECORD.key.states_file(tmp_path).write_bytes(b"no archive")
     with pytest.raises(InvalidRequest, match="the recorded states of an episode"):
-        write_videos(run, tmp_path, example_render, 1)
+        write_videos(run, tmp_path, example_render, 1, print)
 
 
 def test_small_videos_are_inside_of_the_page_and_others_linked(tmp_path: Path) -> None:
     run = recorded(tmp_path, example_recording())
-    [video] = write_videos(run, tmp_path, example_render, 1)
+    [video] = write_videos(run, tmp_path, example_render, 1, print)
     assert 'src="data:video/mp4;base64,' in html(Summary.of(run), [video])
     large = dataclasses.replace(video, file=tmp_path / "videos" / "large.mp4")
     large.file.parent.mkdir()

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from wavserve.clients.libero.cells import Cell
-from wavserve.clients.libero.records import EpisodeRecord, Run, RunConfig
+from wavserve.clients.libero.records import EpisodeRecord, Run
 from wavserve.clients.libero.report.statistics import mean, paired_difference
 from wavserve.clients.libero.report.summary import StartKey, Summary, by_start, pairs_of, suite_title
 from wavserve.clients.libero.report.table import UNTRAINED, difference_text, rate_text
@@ -17,7 +17,7 @@ _SIMULATOR = ("libero", "mujoco", "robosuite", "renderer")
 
 def compare_runs(a: Run, b: Run) -> str:
     """Success of a minus success of b, over the episodes whose cell, suite, task, state and seed are equal."""
-    lines = ["Configurations", *(_indented(_config_differences(a.config, b.config)) or ["  equal"])]
+    lines = ["Configurations", *(_indented(_differences(a, b)) or ["  equal"])]
     lines += _warnings(a, b)
     matched = _matched(a.config.cells, b.config.cells)
     for cell_a, cell_b in matched:
@@ -27,14 +27,20 @@ def compare_runs(a: Run, b: Run) -> str:
     return "\n".join(lines)
 
 
-def _config_differences(a: RunConfig, b: RunConfig) -> list[str]:
-    mine, theirs = dict(_flat(dataclasses.asdict(a))), dict(_flat(dataclasses.asdict(b)))
+def _differences(a: Run, b: Run) -> list[str]:
+    mine, theirs = _facts(a), _facts(b)
     names = sorted(mine.keys() | theirs.keys())
     return [
         f"{name}: {mine.get(name, 'not given')} in A, {theirs.get(name, 'not given')} in B"
         for name in names
         if mine.get(name) != theirs.get(name)
     ]
+
+
+def _facts(run: Run) -> dict[str, object]:
+    """What the numbers of a run depend on, by dotted name."""
+    services = sorted({record.versions.get("service", "unknown") for record in run.records})
+    return {**dict(_flat(dataclasses.asdict(run.config))), "versions.service": ", ".join(services)}
 
 
 def _flat(value: Mapping[str, object], path: str = "") -> Iterator[tuple[str, object]]:

@@ -169,6 +169,13 @@ def _panels(film: Film) -> list[_Panel]:
     last = film.steps[-1]
     return [
         _panel(value_title, values, num_values, [np.zeros((0, 2))] * len(steps), last),
-        _panel("gripper from above, and planned", positions[:, :2], num_shots, [paths[i][:, :2] for i in plans], None),
+        _panel(
+            "gripper from above, and planned", _above(positions), num_shots, [_above(paths[i]) for i in plans], None
+        ),
         _panel("height of the gripper, and planned", heights, num_shots, [tall[i] for i in plans], last),
     ]
+
+
+def _above(points: NDArray[np.float64]) -> Points:
+    """`[n, 2]`: the ground as pictures of `agentview` show it to a policy: x grows downwards, y to the left."""
+    return -points[:, [1, 0]]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -13,6 +14,25 @@ from numpy.typing import NDArray
 
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.simulation import Environment, Pixels, Start
+
+
+class Planned(Protocol):
+    """A plan as an episode got it."""
+
+    @property
+    def control_step(self) -> int:
+        """Of its observation."""
+        ...
+
+    @property
+    def actions(self) -> NDArray[np.float32]:
+        """`[T, A]`"""
+        ...
+
+    @property
+    def value(self) -> float | None:
+        """What the planner predicts; None: it does not say."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,6 +47,17 @@ class Recording:
     """`[P]`: the value that each plan predicts; NaN: the planner told none"""
     chunks: NDArray[np.float32]
     """`[P, T, A]`: action i of a chunk belongs to the plan's control step + i"""
+
+    @classmethod
+    def of(cls, states: NDArray[np.float64], plans: Sequence[Planned]) -> Recording:
+        """Of an episode that has just been run. `states`: `[n, D]`."""
+        chunks = np.array([plan.actions for plan in plans], np.float32)
+        return cls(
+            states=states,
+            plan_steps=np.array([plan.control_step for plan in plans], np.int64),
+            values=np.array([math.nan if plan.value is None else plan.value for plan in plans], np.float64),
+            chunks=chunks if plans else np.zeros((0, 0, 0), np.float32),
+        )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What the episode's file holds."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -23,6 +23,9 @@ from wavserve.core.simulation import Pixels, Start
 VIDEOS_FOLDER = "videos"
 STEPS_PER_FRAME, FRAMES_PER_S = 2, 10
 """in real time: a control step is 50 ms"""
+
+Told = Callable[[str], None]
+"""Hears what takes time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,11 @@ def _spread(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
     return [record for _, _, record in sorted(turns, key=lambda turn: turn[:2])]
 
 
-def write_videos(run: Run, folder: Path, render: Render | None, num: int) -> list[EpisodeVideo]:
+def write_videos(run: Run, folder: Path, render: Render | None, num: int, told: Told) -> list[EpisodeVideo]:
     """Videos of at most `num` episodes whose states were recorded. One that is there already is kept.
 
-    Without `render`: those that are there. Raises InvalidRequest when the states cannot be read or the video cannot be
-    written, and what `render` raises.
+    Without `render`: those that are there. `told` hears of each one that is being made. Raises InvalidRequest when the
+    states cannot be read or the video cannot be written, and what `render` raises.
     """
     recorded = (record for record in run.records if record.key.states_file(folder).exists())
     written = []
@@ -64,6 +67,7 @@ def write_videos(run: Run, folder: Path, render: Render | None, num: int) -> lis
         states = record.key.states_file(folder)
         file = folder / REPORT_FOLDER / VIDEOS_FOLDER / f"{states.stem}.mp4"
         if render is not None and not file.exists():
+            told(f"video: {_words(record)}")
             encode(frames(filmed(record, Recording.load(states), render)), file)
         if file.exists():
             written.append(EpisodeVideo(file, _words(record)))

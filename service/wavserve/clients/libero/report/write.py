@@ -9,16 +9,19 @@ from wavserve.clients.libero.report.html import html
 from wavserve.clients.libero.report.recording import Render
 from wavserve.clients.libero.report.summary import Summary
 from wavserve.clients.libero.report.table import markdown
-from wavserve.clients.libero.report.video import write_videos
+from wavserve.clients.libero.report.video import Told, write_videos
 from wavserve.core.errors import InvalidRequest
 
 TABLE_FILE, PAGE_FILE = "report.md", "index.html"
 
 
-def write_report(run: Run, folder: Path, render: Render | None = None, num_videos: int = 0) -> Path:
+def write_report(
+    run: Run, folder: Path, render: Render | None = None, num_videos: int = 0, told: Told = lambda words: None
+) -> Path:
     """Writes the report of a run, finished or not, and returns its page.
 
-    `render` makes pictures of recorded states; without it only videos that are there already are shown. Raises
+    `render` makes pictures of recorded states; without it only videos that are there already are shown. `told` hears of
+    each video that is being made. Raises
     InvalidRequest for a run without an episode, and when a file cannot be written.
     """
     if not run.records:
@@ -26,7 +29,7 @@ def write_report(run: Run, folder: Path, render: Render | None = None, num_video
     summary, report = Summary.of(run), folder / REPORT_FOLDER
     try:
         report.mkdir(parents=True, exist_ok=True)
-        videos = write_videos(run, folder, render, num_videos)
+        videos = write_videos(run, folder, render, num_videos, told)
         (report / TABLE_FILE).write_text(markdown(summary), encoding="utf-8")
         page = report / PAGE_FILE
         page.write_text(html(summary, videos), encoding="utf-8")
