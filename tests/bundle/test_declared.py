@@ -15,6 +15,7 @@ from wavserve.bundle.bundle import Bundle
 from wavserve.bundle.checks import check_spec
 from wavserve.core.errors import BundleError
 from wavserve.core.spec import LimitsSpec, RtcSpec
+from wavserve.models.weights.preset_specs import PRESETS
 
 DECLARED = ("embodiment", "rtc", "max_trained_delay")
 
@@ -24,7 +25,7 @@ def as_format_1(document: dict[str, Any]) -> dict[str, Any]:
     old = json.loads(json.dumps(document))
     for key in DECLARED:
         del old[key]
-    del old["action"]["limits"]
+    del old["action"]["limits"], old["action"]["hold"]
     for camera in old["cameras"]:
         del camera["orientation"]
     return {**old, "format": 1}
@@ -74,6 +75,37 @@ def test_a_declaration_in_format_1_is_refused(tiny: Bundle) -> None:
     document = as_format_1(bundle.document(tiny.spec)) | {"embodiment": "piper_dual"}
     with pytest.raises(BundleError, match="embodiment: expected no such key in format 1"):
         bundle.parse(document)
+
+
+def test_a_bundle_of_before_hold_was_declared_loads_as_it_was(tiny_piper: Bundle) -> None:
+    document = bundle.document(tiny_piper.spec)
+    del document["action"]["hold"]
+    assert bundle.parse(document).action.hold == ()
+
+
+def test_a_hold_in_format_1_is_refused(tiny: Bundle) -> None:
+    old = as_format_1(bundle.document(tiny.spec))
+    old["action"]["hold"] = []
+    with pytest.raises(BundleError, match=r"action.hold: expected no such key in format 1"):
+        bundle.parse(old)
+
+
+def test_the_presets_with_offsets_say_so(tiny: Bundle) -> None:
+    hold = (*("zero",) * 6, "last")
+    assert tiny.spec.action.hold == PRESETS["libero"]().spec.action.hold == hold
+    assert bundle.parse(bundle.document(tiny.spec)).action.hold == hold
+
+
+@pytest.mark.parametrize(
+    ("hold", "words"),
+    [
+        (("zero",), "action.hold: expected no entry, or 14, one per name, got 1"),
+        ((*("last",) * 13, "stay"), r"action.hold\[13\]: expected last or zero, got 'stay'"),
+    ],
+)
+def test_a_wrong_hold_is_refused(hold: tuple[Any, ...], words: str, tiny_piper: Bundle) -> None:
+    with pytest.raises(BundleError, match=words):
+        check_spec(replace(tiny_piper.spec, action=replace(tiny_piper.spec.action, hold=hold)))
 
 
 @pytest.mark.parametrize("stated", [0, 3, "2", True, 2.0, None])

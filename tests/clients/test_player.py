@@ -181,6 +181,56 @@ def test_a_hold_comes_to_rest_and_repeats_the_last_command() -> None:
     assert [c.starved for c in commands] == [False] * 3 + [True] * 5
 
 
+OFFSETS = PlayerConfig(blend="replace", stop_steps=4, hold=("zero",))
+
+
+def test_a_hold_of_offsets_comes_to_rest_at_zero() -> None:
+    """The robot's way per step falls as it does for positions."""
+    player = player_of(OFFSETS)
+    assert played(player, 0, 2) == [0, 0]
+    player.offer(chunk_of(line(4, 0, 3), first_step=2), 2)
+    assert played(player, 2, 9) == [4, 4, 4, 3, 2, 1, 0, 0, 0]
+
+
+def test_a_hold_of_mixed_commands_repeats_positions_alone() -> None:
+    config = PlayerConfig(blend="replace", stop_steps=0, hold=("zero", "last"))
+    player = player_of(config, action_dim=2)
+    assert player.command(0).action is None
+    player.offer(chunk_of(line(4, 1, 2, action_dim=2)), 1)
+    commands = [player.command(step).action for step in range(1, 5)]
+    assert [each.tolist() for each in commands if each is not None] == [[4, 4], [5, 5], [0, 5], [0, 5]]
+
+
+def test_an_excluded_offset_stops_at_once() -> None:
+    player = player_of(PlayerConfig(stop_steps=4, blend_excluded=(0,), hold=("zero",)))
+    player.offer(chunk_of(line(4, 0, 2)), 0)
+    assert played(player, 0, 4) == [4, 4, 0, 0]
+
+
+def test_offsets_rise_from_zero_and_a_new_chunk_takes_over_from_the_stop() -> None:
+    player = player_of(PlayerConfig(blend_steps=3, stop_steps=4, hold=("zero",)))
+    player.offer(chunk_of(line(4, 0, 4)), 0)
+    assert played(player, 0, 6) == [1, 2, 3, 4, 3, 2]
+    player.offer(chunk_of(line(4, 0, 9), first_step=4, sequence=1), 6)
+    command = player.command(6)
+    assert command.seam_jump == 3  # 4, instead of the 1 that comes after the 2
+    assert command.action == pytest.approx([1 + (4 - 1) / 4])
+    assert played(player, 7, 2) == [0 + 4 / 2, 0 + 3]
+
+
+def test_a_measured_pose_is_no_offset() -> None:
+    player = player_of(PlayerConfig(hold=("zero", "last"), max_step=(1.0, 1.0)), action_dim=2)
+    player.hold_from([0.7, 0.7])
+    assert player.last_command is not None
+    assert player.last_command.tolist() == [0, 0.7]
+
+
+def test_a_limited_offset_falls_as_fast_as_it_may() -> None:
+    player = player_of(PlayerConfig(blend="replace", stop_steps=0, max_step=(2.0,), hold=("zero",)))
+    player.offer(chunk_of(line(5, 0, 3)), 0)
+    assert played(player, 0, 7) == [2, 4, 5, 3, 1, 0, 0]
+
+
 def test_every_hold_slows_down_anew() -> None:
     player = player_of(PlayerConfig(blend="replace", stop_steps=2))
     for sequence in (0, 1):
@@ -264,6 +314,8 @@ def test_steps_count_commands() -> None:
         ({"max_step": (1.0, 1.0)}, "max_step"),
         ({"limits": ((1.0, 0.0),)}, "limits"),
         ({"action_range": (math.nan,)}, "action_range"),
+        ({"hold": ("zero", "last")}, "hold"),
+        ({"hold": ("stay",)}, "hold"),
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused(changes: dict[str, Any], field: str) -> None:

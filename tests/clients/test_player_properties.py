@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from tests.clients.chunks import DT_S, chunk_of
 from wavserve.clients.player import ActionPlayer
 from wavserve.clients.player_config import PlayerConfig
+from wavserve.clients.trajectory import Commands
 from wavserve.core.messages import ActionChunk
+from wavserve.core.spec import Hold
 
 DIM = 2
 MAX_STEP = 0.5
@@ -30,6 +32,7 @@ configs = st.builds(
     stop_steps=st.integers(0, 5),
     max_step=st.sampled_from([None, (MAX_STEP, MAX_STEP)]),
     limits=st.sampled_from([None, ((-1.0, 1.0), None)]),
+    hold=st.sampled_from([(), ("zero", "last"), ("zero", "zero")]),
 )
 
 
@@ -111,9 +114,7 @@ class Robot:
         if self.config.max_step is not None:
             assert np.abs(command.action - before).max() <= MAX_STEP + 1e-9
         if command.source == "hold":
-            self.held += 1
-            if self.held > self.config.stop_steps:
-                assert command.action.tolist() == before.tolist()
+            self._check_hold(command.action, before)
         else:
             self.held = 0
             sent = self.sent[int(command.chunk_id)]
@@ -126,6 +127,16 @@ class Robot:
             self.newest_played = sent.chunk.sequence
             self.consumed += 1
         self.step += 1
+
+    def _check_hold(self, action: Commands, before: Commands) -> None:
+        """A position stays where it is, and an offset falls to 0 as fast as it may."""
+        self.held += 1
+        offsets = np.array(self.config.hold or ("last",) * DIM) == "zero"
+        assert (np.abs(action[offsets]) <= np.abs(before[offsets]) + 1e-9).all()
+        if self.held > self.config.stop_steps:
+            assert action[~offsets].tolist() == before[~offsets].tolist()
+            largest = np.inf if self.config.max_step is None else MAX_STEP
+            assert action[offsets].tolist() == np.clip(0.0, before - largest, before + largest)[offsets].tolist()
 
 
 @settings(deadline=None, max_examples=400)
@@ -149,13 +160,13 @@ def test_the_first_chunk_begins_at_its_first_action(latency: int, blend_steps: i
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.floats(-1, 1), min_size=2, max_size=20), st.integers(0, 8))
-def test_a_hold_slows_down_in_every_step(actions: list[float], stop_steps: int) -> None:
-    player = ActionPlayer(PlayerConfig(stop_steps=stop_steps), 1, DT_S)
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=20), st.integers(0, 8), st.sampled_from(["last", "zero"]))
+def test_a_hold_slows_down_in_every_step(actions: list[float], stop_steps: int, hold: Hold) -> None:
+    player = ActionPlayer(PlayerConfig(stop_steps=stop_steps, hold=(hold,)), 1, DT_S)
     player.begin_epoch("s", 1)
     player.offer(chunk_of(np.array(actions, np.float32)[:, None]), 0)
     commands = [player.command(step).action for step in range(len(actions) + stop_steps + 3)]
-    moves = np.abs(np.diff([float(action[0]) for action in commands if action is not None]))
-    held = moves[len(actions) - 2 :]
+    sent = np.array([float(action[0]) for action in commands if action is not None])
+    held = np.abs(np.diff(sent)[len(actions) - 2 :] if hold == "last" else sent[len(actions) - 1 :])
     assert (np.diff(held) <= 1e-9).all()
     assert (held[-2:] == 0).all()

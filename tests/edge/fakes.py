@@ -19,6 +19,7 @@ from wavserve.core.rtc import AppliedRtc
 from wavserve.core.spec import (
     CameraSpec,
     ExpertConfig,
+    Hold,
     LatentSpec,
     LimitsSpec,
     ModelConfig,
@@ -43,6 +44,7 @@ EXAMPLE_LIMITS = LimitsSpec(
     velocity=(*(60.0,) * (ACTION_DIM - 1), None),
     min_horizon=4,
 )
+EXAMPLE_HOLD: tuple[Hold, ...] = (*("zero",) * (ACTION_DIM - 1), "last")
 INSTRUCTION = "pick up the alphabet soup"
 
 
@@ -64,7 +66,7 @@ def example_spec(resize: Resize = "exact") -> PolicySpec:
         rtc=RtcSpec("rtc_guided", "EXP", 5.0, 8),
         max_trained_delay=3,
     )
-    return replace(policy, action=replace(policy.action, limits=EXAMPLE_LIMITS))
+    return replace(policy, action=replace(policy.action, limits=EXAMPLE_LIMITS, hold=EXAMPLE_HOLD))
 
 
 def example_limits() -> EdgeLimits:

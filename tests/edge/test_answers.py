@@ -177,6 +177,8 @@ def test_a_policy_tells_what_it_declares_for_motion(served: Served) -> None:
         "jerk": [],
         "min_horizon": 4,
     }
+    assert told["action"]["hold"] == [*["zero"] * 6, "last"]
+    assert told["state"]["hold"] == []
 
 
 def test_a_deadline_counts_from_receipt(robot: Robot, served: Served) -> None:

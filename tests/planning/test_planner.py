@@ -16,7 +16,8 @@ from tests.planning.rig import MakeRig, Rig, RigOptions, example_job, example_sp
 from wavserve.core.types import Gaussian, Plan, Stop
 from wavserve.planning.model_calls import PlanJob
 from wavserve.scheduling.admission import Demand
-from wavserve.scheduling.ledger import Work
+from wavserve.scheduling.costs import CallKind
+from wavserve.scheduling.ledger import Ticket, Work
 
 SPEC = example_spec()
 CALL_S = {"imagine": 2.0, "score": 1.0, "value_features": 0.5, "decode": 0.5}
@@ -102,6 +103,36 @@ async def test_groups_of_different_plans_share_calls(make_rig: MakeRig) -> None:
     rig = await make_rig(RigOptions(max_rows=24))
     await plans_on(rig, *(example_job(SPEC, seed) for seed in range(8)))
     assert most(rig, "imagine")[0] == 8
+
+
+async def test_a_plan_of_fixed_shapes_makes_the_same_calls_whatever_they_cost(make_rig: MakeRig) -> None:
+    """Seven samples are a slice of four and one of three. Without the option expensive rows make the slices smaller."""
+    rig = await make_rig(RigOptions(slice_size=7, slice_s=2.0))
+    job = example_job(SPEC, 1)
+    fixed = replace(job, config=replace(job.config, fixed_shapes=True))
+    await plan_on(rig, job)  # the models have the text then
+    assert await slices_of(rig, fixed) == [3, 3, 4, 4]
+    assert await slices_of(rig, job) == [7, 7]
+    for rows in (1, 2, 4) * 20:
+        rig.planner.forecast.costs.measured(CallKind("imagine", job.config.num_video_steps), rows, 1.0 * rows)
+    assert await slices_of(rig, fixed) == [3, 3, 4, 4]
+    assert await slices_of(rig, job) != [7, 7]
+    assert rig.planner.demand("", fixed.config, 0).alone
+    assert not rig.planner.demand("", job.config, 0).alone
+
+
+async def slices_of(rig: Rig, job: PlanJob) -> list[int]:
+    """Samples of each call in which the plan's iterations imagine, from the fewest on."""
+    before = len(rig.backend.calls)
+    await plan_on(rig, job)
+    return sorted(rows for verb, _, rows in rig.backend.calls[before:] if verb == "imagine")[1:]  # one for the decode
+
+
+async def test_plans_of_fixed_shapes_share_no_call(make_rig: MakeRig) -> None:
+    rig = await make_rig(RigOptions(max_rows=24))
+    jobs = [replace(example_job(SPEC, seed), ticket=Ticket(alone=True)) for seed in range(8)]
+    await plans_on(rig, *jobs)
+    assert {groups for _, groups, _ in rig.backend.calls} == {1}
 
 
 async def test_modes_differ_and_off_does_no_iteration(rig: Rig) -> None:

@@ -34,6 +34,16 @@ async def test_instructions_are_encoded_alone(start_batcher: StartBatcher, gated
     assert gated.batches == [[0], [1], [2]]
 
 
+async def test_groups_of_a_lone_ticket_share_no_call(start_batcher: StartBatcher, gated: Echo) -> None:
+    """Not with other plans, and not with each other."""
+    batcher, lone = await start_batcher(gated), Ticket(alone=True)
+    answers = await submit(batcher, group(0))
+    answers += await submit(batcher, group(1), group(2, ticket=lone), group(3), group(4, ticket=lone), group(5))
+    gated.step(9)
+    await asyncio.gather(*answers)
+    assert gated.batches == [[0], [1, 3, 5], [2], [4]]
+
+
 async def test_a_call_is_joined_only_as_far_as_it_stays_short(start_batcher: StartBatcher, gated: Echo) -> None:
     """Whatever `max_rows` allows: here a row takes 10 ms, and a call should take at most 35 ms."""
     costs = Costs(lambda: 0.0)

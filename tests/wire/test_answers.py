@@ -102,6 +102,8 @@ def test_names_without_units_are_an_invalid_answer() -> None:
     [
         (lambda m: m.action.limits.velocity.pop(), "action.limits.velocity: expected 0 or 7 numbers, got 6"),
         (lambda m: m.action.limits.position_low.__setitem__(1, float("nan")), "action.limits.position_high"),
+        (lambda m: m.action.hold.append("zero"), "action.hold: expected 0 or 7 texts, got 8"),
+        (lambda m: m.action.hold.__setitem__(0, "stay"), "action.hold: expected one of last, zero, got 'stay'"),
         (lambda m: setattr(m.rtc, "mode", 99), "rtc.mode: expected one of off, rtc_guided, rtc_trained, got number 99"),
         (lambda m: m.ClearField("rtc"), "rtc.mode: .* number 0"),
         (lambda m: setattr(m.rtc, "prefix_attention_schedule", 99), "rtc.prefix_attention_schedule: .* number 99"),

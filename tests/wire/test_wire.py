@@ -46,6 +46,7 @@ options = st.fixed_dictionaries(
         "per_view_noise": st.booleans(),
         "warm_start": st.booleans(),
         "early_stop": st.floats(allow_nan=False),
+        "fixed_shapes": st.booleans(),
     },
 )
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
@@ -176,7 +177,10 @@ def example_error(cls: type[WavserveError]) -> WavserveError:
     return cls("f", "e", "a") if issubclass(cls, InvalidRequest) else cls("m")
 
 
-NOT_OF_A_REQUEST = {WavserveError, BundleError, errors.SettingsError, errors.InvalidAnswer}
+NOT_OF_A_REQUEST = {
+    *(WavserveError, BundleError, errors.SettingsError, errors.InvalidAnswer),
+    *family(errors.SimulationError),
+}
 
 
 @pytest.mark.parametrize("cls", sorted(set(family(WavserveError)), key=str))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from typing import get_args
 
 from wavserve.core.errors import BundleError, InvalidRequest
 from wavserve.core.options import merge_options
 from wavserve.core.rtc_options import MAX_GUIDANCE_WEIGHT
-from wavserve.core.spec import ActionSpec, ExpertConfig, LatentSpec, NormSpec, PolicySpec, VectorSpec
+from wavserve.core.spec import ActionSpec, ExpertConfig, Hold, LatentSpec, NormSpec, PolicySpec, VectorSpec
 
 _CONTROL_HZ = (0.001, 100_000.0)
 """The time between two steps is sent in whole nanoseconds."""
@@ -124,6 +125,11 @@ def _check_limits(action: ActionSpec, chunk: int) -> None:
             if bound is not None:
                 _positive(f"action.limits.{kind}[{i}]", bound)
     _within("action.limits.min_horizon", limits.min_horizon, 1, chunk)
+    if len(action.hold) not in (0, len(names)):
+        raise entry_error("action.hold", f"no entry, or {len(names)}, one per name", len(action.hold))
+    for i, hold in enumerate(action.hold):
+        if hold not in get_args(Hold):
+            raise entry_error(f"action.hold[{i}]", " or ".join(get_args(Hold)), repr(hold))
 
 
 def _check_rtc(spec: PolicySpec) -> None:

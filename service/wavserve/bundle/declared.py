@@ -10,13 +10,16 @@ from typing import Any
 
 from wavserve.bundle.checks import entry_error
 
+_OPTIONAL = "action.hold"
+"""The first bundles of format 2 do not have it: their commands are positions."""
+
 
 def check_declared(document: dict[str, Any], stated_format: int) -> None:
     """Raises BundleError for a declaration that is missing in format 2 or that format 1 does not have."""
     for path, entry, key in _places(document):
         if stated_format == 1 and key in entry:
             raise entry_error(path, "no such key in format 1", "one")
-        if stated_format != 1 and key not in entry:
+        if stated_format != 1 and key not in entry and path != _OPTIONAL:
             raise entry_error(path, f"a value in format {stated_format}", "nothing")
 
 
@@ -26,6 +29,7 @@ def _places(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str
         yield key, document, key
     if isinstance(action := document.get("action"), dict):
         yield "action.limits", action, "limits"
+        yield _OPTIONAL, action, "hold"
     cameras = document.get("cameras")
     for i, camera in enumerate(cameras if isinstance(cameras, list) else []):
         if isinstance(camera, dict):

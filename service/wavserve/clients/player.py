@@ -16,7 +16,7 @@ import numpy as np
 
 from wavserve.clients.chunk_order import ChunkOrder, Refusal
 from wavserve.clients.player_config import PlayerConfig, check_config
-from wavserve.clients.trajectory import Commands, blend, first_rows, limited, stop_ramp
+from wavserve.clients.trajectory import Commands, Rest, blend, first_rows, limited
 from wavserve.core.errors import InvalidRequest, shown
 from wavserve.core.messages import ActionChunk
 from wavserve.core.types import Array
@@ -77,7 +77,8 @@ class ActionPlayer:
     chunk of an epoch begins at its index 0, however long it took: the robot stood still. After a pause it is the same.
     Later chunks begin after the actions that were executed meanwhile, which are out of date.
 
-    Without an action the player holds: the commands come to rest, then the last one is repeated.
+    Without an action the player holds: the commands come to rest. Then the last one is repeated, or 0 is sent where a
+    command is an offset (`PlayerConfig.hold`).
     """
 
     def __init__(self, config: PlayerConfig, action_dim: int, dt_s: float) -> None:
@@ -90,7 +91,10 @@ class ActionPlayer:
         self._range = np.array(config.action_range or (1.0,) * action_dim)
         self._replaced = list(config.blend_excluded)
         self._faded = [d for d in range(action_dim) if d not in config.blend_excluded]
-        self._last: Commands | None = None
+        offsets = np.array(config.hold or ("last",) * action_dim) == "zero"
+        at_once = np.isin(np.arange(action_dim), config.blend_excluded)
+        self._rest = Rest(config.stop_steps, at_once, offsets)
+        self._last: Commands | None = np.zeros(action_dim) if offsets.all() else None
         self._velocity: Commands = np.zeros(action_dim)
         self._ramp: deque[Commands] | None = None  # in a hold: the commands until the robot rests
         self._next_step: int | None = None
@@ -111,19 +115,21 @@ class ActionPlayer:
     def hold_from(self, measured: Sequence[float] | Commands | Array) -> None:
         """Takes a measured pose `[A]` as the last command: before the first motion, and after a person moved the robot.
 
+        Where a command is an offset, the last command is 0 whatever was measured.
+
         It drops the actions that it has, and refuses chunks of earlier observations. Never call it to stop a motion.
         Raises InvalidRequest.
         """
         pose = np.array(measured, np.float64)
         if pose.shape != (self._action_dim,) or not np.isfinite(pose).all():
             raise InvalidRequest("measured", f"{self._action_dim} finite numbers", shown(pose.tolist()))
-        self._last, self._velocity = pose, np.zeros(self._action_dim)
+        self._last, self._velocity = self._rest.at(pose), np.zeros(self._action_dim)
         self._path, self._ramp = None, None
         self._order.refuse_before(self._next_step or 0)
 
     @property
     def last_command(self) -> Commands | None:
-        """`[A]`: the last command, or the pose of `hold_from`; None: neither was given."""
+        """`[A]`: the last command, or the pose of `hold_from`, or 0 where all commands are offsets; None: not known."""
         return None if self._last is None else self._last.copy()
 
     @property
@@ -240,9 +246,9 @@ class ActionPlayer:
         assert self._last is not None
         rows = self._rows(step)
         if not len(rows):
-            return np.array(self._ramp if self._ramp else self._stop(self._last, self._velocity))
+            return np.array(self._ramp) if self._ramp else self._rest.ramp(self._last, self._velocity)
         before = rows[-2] if len(rows) > 1 else self._last
-        return np.concatenate([rows, self._stop(rows[-1], rows[-1] - before)])
+        return np.concatenate([rows, self._rest.ramp(rows[-1], rows[-1] - before)])
 
     def _rows(self, step: int) -> Commands:
         """`[n, A]`: the actions that may be executed from `step` on."""
@@ -259,14 +265,9 @@ class ActionPlayer:
         if self._last is None:
             return Command(None, "hold")
         if self._ramp is None:
-            self._ramp = deque(self._stop(self._last, self._velocity))
-        action, clamped = self._send(self._ramp.popleft() if self._ramp else self._last)
+            self._ramp = deque(self._rest.ramp(self._last, self._velocity))
+        action, clamped = self._send(self._ramp.popleft() if self._ramp else self._rest.at(self._last))
         return Command(action, "hold", clamped=clamped, starved=self._has_played)
-
-    def _stop(self, last: Commands, velocity: Commands) -> Commands:
-        moving = velocity.copy()
-        moving[self._replaced] = 0.0
-        return stop_ramp(last, moving, self._config.stop_steps)
 
     def _send(self, target: Commands) -> tuple[Commands, tuple[int, ...]]:
         """The command within the limits, and the dimensions that they changed."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from wavserve.core.errors import InvalidRequest, shown
+from wavserve.core.spec import Hold
 
 Blend = Literal["linear", "replace", "average"]
 
@@ -29,6 +30,9 @@ class PlayerConfig:
     """largest change of a command in one step, from the last command; infinity: not limited"""
     limits: tuple[tuple[float, float] | None, ...] | None = None
     """lowest and highest command; None: not limited"""
+    hold: tuple[Hold, ...] = ()
+    """what a robot at rest is sent, as the policy's action declares it (`Vector.hold`). last: the last command again,
+    which is a position. zero: 0, because the command is an offset. Empty: last everywhere"""
     action_range: tuple[float, ...] | None = None
     """what `Command.seam_jump` is a fraction of; None: 1, so that it is in the action's units"""
 
@@ -42,6 +46,10 @@ def check_config(config: PlayerConfig, action_dim: int) -> None:
         raise InvalidRequest("blend", f"one of {', '.join(get_args(Blend))}", shown(config.blend))
     if any(not 0 <= dimension < action_dim for dimension in config.blend_excluded):
         raise InvalidRequest("blend_excluded", f"dimensions from 0 to {action_dim - 1}", config.blend_excluded)
+    if len(config.hold) not in (0, action_dim):
+        raise InvalidRequest("hold", f"no entry, or {action_dim}", f"{len(config.hold)} entries")
+    if any(each not in get_args(Hold) for each in config.hold):
+        raise InvalidRequest("hold", f"entries of {', '.join(get_args(Hold))}", shown(config.hold))
     for name in ("max_step", "limits", "action_range"):
         entries = getattr(config, name)
         if entries is not None and len(entries) != action_dim:

@@ -6,6 +6,7 @@ Pure functions over `[n, A]` arrays of commands, one row per control step. Knows
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +15,32 @@ Commands = NDArray[np.float64]
 """`[n, A]` or `[A]`, in the action's units"""
 
 
-def stop_ramp(last: Commands, velocity: Commands, num_steps: int) -> Commands:
-    """`[num_steps, A]`: the commands after `last [A]` that bring `velocity [A]` (per step) evenly to zero.
+@dataclass(frozen=True, slots=True, eq=False)
+class Rest:
+    """How a robot comes to rest. Positions and offsets slow down alike: the way per step falls evenly to zero."""
 
-    The last row is where the robot rests. It is `last` itself for 0 steps, so at least one row is given.
-    """
-    if num_steps < 1:
-        return last[None]
-    fractions = np.arange(num_steps - 1, -1, -1)[:, None] / num_steps
-    ramp: Commands = last + np.cumsum(fractions * velocity, axis=0)
-    return ramp
+    num_steps: int
+    """in which it comes to rest"""
+    at_once: NDArray[np.bool_]
+    """`[A]`: dimensions that stop at once"""
+    offsets: NDArray[np.bool_]
+    """`[A]`: dimensions whose command is the way itself, so that a robot at rest is sent 0"""
+
+    def at(self, last: Commands) -> Commands:
+        """`[A]`: the command that keeps a robot at rest where `last [A]` brought it."""
+        return np.where(self.offsets, 0.0, last)
+
+    def ramp(self, last: Commands, velocity: Commands) -> Commands:
+        """`[n, A]`: the commands after `last [A]` that bring the robot to rest; `velocity [A]`: of positions, per step.
+
+        The last row is where the robot rests. It is the only one for 0 steps.
+        """
+        if self.num_steps < 1:
+            return self.at(last)[None]
+        fractions = np.arange(self.num_steps - 1, -1, -1)[:, None] / self.num_steps
+        ways = fractions * np.where(self.at_once, 0.0, np.where(self.offsets, last, velocity))
+        ramp: Commands = np.where(self.offsets, ways, last + np.cumsum(ways, axis=0))
+        return ramp
 
 
 def first_rows(rows: Commands, num_rows: int) -> Commands:

@@ -22,6 +22,7 @@ _ABSOLUTE_DIMS = "action indices that are never deltas or offsets (default: grip
 _MEMORY_THRESHOLD = "executed steps before a frame enters the memory (default: the configuration's, else 1)"
 _ROTATED = "cameras whose images were rotated by 180 degrees in training (default: none)"
 _LIMITS = "the action's limits: an object as action.limits of policy.json has it (default: no limits)"
+_HOLD = "what a hold sends in each dimension of the action: last, or zero for offsets (default: last everywhere)"
 _NO_GOLDEN = "make no golden plan; real robots refuse such a bundle"
 _RESIZE = "filter for images of another size (default: exact, which refuses them)"
 
@@ -91,6 +92,7 @@ def _add_import(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     optional.add_argument("--rotated-cameras", type=_texts, metavar="N,N,...", help=_ROTATED)
     optional.add_argument("--limits", type=Path, metavar="JSON", help=_LIMITS)
+    optional.add_argument("--hold", type=_texts, metavar="H,H,...", help=_HOLD)
     optional.add_argument("--no-golden", dest="with_golden", action="store_false", help=_NO_GOLDEN)
     importing.set_defaults(run=_import)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wavserve.core.errors import BrokenLimit
-from wavserve.core.spec import ActionKind, CameraSpec, LimitsSpec, PlannerBounds, PlannerConfig, RtcMode, RtcSpec
+from wavserve.core.spec import ActionKind, CameraSpec, Hold, LimitsSpec, PlannerBounds, PlannerConfig, RtcMode, RtcSpec
 from wavserve.core.types import Array, Receipt, RequestFields
 
 DEADLINE_KEY = "x-deadline-ms"
@@ -110,6 +110,8 @@ class Vector:
     """SHA-256 of the normalisation statistics; empty: not stated"""
     limits: LimitsSpec = field(default_factory=LimitsSpec)
     """of an action; a state has none"""
+    hold: tuple[Hold, ...] = ()
+    """of an action: what a hold sends in each dimension (`ActionSpec.hold`); empty: the last command everywhere"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ Mode = Literal["paper", "published", "off", "random_scores", "fixed_shrink"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 ActionKind = Literal["absolute", "delta", "relative"]
 Orientation = Literal["as_captured", "rotated_180"]
+Hold = Literal["last", "zero"]
 RtcMode = Literal["off", "rtc_guided", "rtc_trained"]
 RTC_MODES: tuple[RtcMode, ...] = get_args(RtcMode)
 PrefixSchedule = Literal["LINEAR", "EXP", "ONES", "ZEROS"]
@@ -106,6 +107,12 @@ class ActionSpec:
     kind: ActionKind = "absolute"
     absolute_dims: tuple[int, ...] = ()
     limits: LimitsSpec = field(default_factory=LimitsSpec)
+    hold: tuple[Hold, ...] = ()
+    """What a robot at rest is sent, one entry per dimension.
+
+    `last`: the command is a position, or the sign of a gripper, and a hold repeats it. `zero`: the command is an
+    offset, and a hold sends 0. Empty: `last` everywhere.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +225,9 @@ class PlannerConfig:
     early_stop: float = 0.0
     """Planning stops after an iteration that changed both Gaussians by less than this; 0: never. The change is the root
     mean square over mean and std, in standard deviations of the noise."""
+    fixed_shapes: bool = False
+    """Make each call of the models for this plan alone and of a fixed size, so that its numbers do not depend on the
+    load. It costs time while other plans run."""
 
     @property
     def num_video_elites(self) -> int:

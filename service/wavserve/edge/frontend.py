@@ -18,7 +18,7 @@ from typing import Protocol
 from wavserve.core.errors import DeadlineExceeded, NotReady
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo, Vector
 from wavserve.core.normalise import statistics_digest
-from wavserve.core.spec import LimitsSpec, PolicySpec, VectorSpec
+from wavserve.core.spec import PolicySpec, VectorSpec
 from wavserve.core.types import PlanRequest, RequestFields
 from wavserve.edge import validate
 from wavserve.edge.decode_threads import DecodeThreads
@@ -184,7 +184,7 @@ class Frontend:
             untrained=spec.untrained,
             cameras=spec.cameras,
             state=_vector(spec.state),
-            action=_vector(spec.action.vector, spec.action.limits),
+            action=replace(_vector(spec.action.vector), limits=spec.action.limits, hold=spec.action.hold),
             horizon=spec.chunk,
             control_hz=spec.control_hz,
             history_frames=spec.latent.num_memory_frames,
@@ -249,8 +249,8 @@ class Frontend:
         return dict(zip(matched, images, strict=True))
 
 
-def _vector(declared: VectorSpec, limits: LimitsSpec | None = None) -> Vector:
-    return Vector(declared.names, declared.units, statistics_digest(declared.norm), limits or LimitsSpec())
+def _vector(declared: VectorSpec) -> Vector:
+    return Vector(declared.names, declared.units, statistics_digest(declared.norm))
 
 
 def _earlier_deadline(received_ns: int, deadline_ms: int | None, other: float | None) -> float | None:

@@ -38,7 +38,7 @@ class Image(_message.Message):
     def __init__(self, camera: _Optional[str] = ..., encoding: _Optional[_Union[Image.Encoding, str]] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., channels: _Optional[int] = ..., data: _Optional[bytes] = ..., captured_mono_ns: _Optional[int] = ...) -> None: ...
 
 class PlannerOptions(_message.Message):
-    __slots__ = ("mode", "num_iterations", "num_video_samples", "num_value_samples", "num_flow_steps", "num_video_steps", "smoothing", "decay", "video_elite_fraction", "value_elite_fraction", "per_view_noise", "estimate_value", "warm_start", "early_stop")
+    __slots__ = ("mode", "num_iterations", "num_video_samples", "num_value_samples", "num_flow_steps", "num_video_steps", "smoothing", "decay", "video_elite_fraction", "value_elite_fraction", "per_view_noise", "estimate_value", "warm_start", "early_stop", "fixed_shapes")
     MODE_FIELD_NUMBER: _ClassVar[int]
     NUM_ITERATIONS_FIELD_NUMBER: _ClassVar[int]
     NUM_VIDEO_SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class PlannerOptions(_message.Message):
     ESTIMATE_VALUE_FIELD_NUMBER: _ClassVar[int]
     WARM_START_FIELD_NUMBER: _ClassVar[int]
     EARLY_STOP_FIELD_NUMBER: _ClassVar[int]
+    FIXED_SHAPES_FIELD_NUMBER: _ClassVar[int]
     mode: str
     num_iterations: int
     num_video_samples: int
@@ -67,7 +68,8 @@ class PlannerOptions(_message.Message):
     estimate_value: bool
     warm_start: bool
     early_stop: float
-    def __init__(self, mode: _Optional[str] = ..., num_iterations: _Optional[int] = ..., num_video_samples: _Optional[int] = ..., num_value_samples: _Optional[int] = ..., num_flow_steps: _Optional[int] = ..., num_video_steps: _Optional[int] = ..., smoothing: _Optional[float] = ..., decay: _Optional[float] = ..., video_elite_fraction: _Optional[float] = ..., value_elite_fraction: _Optional[float] = ..., per_view_noise: _Optional[bool] = ..., estimate_value: _Optional[bool] = ..., warm_start: _Optional[bool] = ..., early_stop: _Optional[float] = ...) -> None: ...
+    fixed_shapes: bool
+    def __init__(self, mode: _Optional[str] = ..., num_iterations: _Optional[int] = ..., num_video_samples: _Optional[int] = ..., num_value_samples: _Optional[int] = ..., num_flow_steps: _Optional[int] = ..., num_video_steps: _Optional[int] = ..., smoothing: _Optional[float] = ..., decay: _Optional[float] = ..., video_elite_fraction: _Optional[float] = ..., value_elite_fraction: _Optional[float] = ..., per_view_noise: _Optional[bool] = ..., estimate_value: _Optional[bool] = ..., warm_start: _Optional[bool] = ..., early_stop: _Optional[float] = ..., fixed_shapes: _Optional[bool] = ...) -> None: ...
 
 class RealTimeChunking(_message.Message):
     __slots__ = ("mode", "prefix_attention_schedule", "max_guidance_weight", "execution_horizon", "inference_delay", "prev_chunk_left_over")
@@ -340,16 +342,18 @@ class Camera(_message.Message):
     def __init__(self, name: _Optional[str] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., resize: _Optional[str] = ..., orientation: _Optional[str] = ...) -> None: ...
 
 class Vector(_message.Message):
-    __slots__ = ("names", "units", "statistics_digest", "limits")
+    __slots__ = ("names", "units", "statistics_digest", "limits", "hold")
     NAMES_FIELD_NUMBER: _ClassVar[int]
     UNITS_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FIELD_NUMBER: _ClassVar[int]
     names: _containers.RepeatedScalarFieldContainer[str]
     units: _containers.RepeatedScalarFieldContainer[str]
     statistics_digest: str
     limits: Limits
-    def __init__(self, names: _Optional[_Iterable[str]] = ..., units: _Optional[_Iterable[str]] = ..., statistics_digest: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+    hold: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., units: _Optional[_Iterable[str]] = ..., statistics_digest: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., hold: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("position_low", "position_high", "velocity", "jerk", "min_horizon")

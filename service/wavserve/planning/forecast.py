@@ -12,6 +12,9 @@ from wavserve.planning.proposal import CONTROL_MODES
 from wavserve.scheduling.costs import CallKind, Costs
 from wavserve.scheduling.ledger import Work
 
+FIXED_SLICE = 4
+"""Video samples in one slice of a plan with fixed shapes, whatever they cost."""
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -26,7 +29,9 @@ class Forecast:
     """slices of one plan that run at once"""
 
     def slice_size(self, config: PlannerConfig) -> int:
-        """Video samples in one slice of a plan: as many as keep each of the slice's calls short."""
+        """Video samples in one slice of a plan: as many as keep each of the slice's calls short, or a fixed number."""
+        if config.fixed_shapes:
+            return min(FIXED_SLICE, self.max_slice)
         kinds = _imagine(config), _score(config)
         return min(self.costs.rows_within(kind, self.call_s, self.max_slice) for kind in kinds)
 

@@ -61,7 +61,8 @@ class Planner:
         """The cost of a plan, from its frames to its last imagined frame. `guided`: its decode is guided."""
         floor = self.forecast.floor(config, imagine_chunks, guided)
         whole = floor + self.forecast.iteration(config) * config.num_iterations
-        return Demand(robot, floor, whole, self.forecast.least_s(config, imagine_chunks, guided))
+        least_s = self.forecast.least_s(config, imagine_chunks, guided)
+        return Demand(robot, floor, whole, least_s, alone=config.fixed_shapes)
 
     def _may_iterate(self, job: PlanJob, iteration: int) -> bool:
         """Asks admission for one more iteration; the work after it is needed in any case."""

@@ -95,7 +95,10 @@ class PlanExecutor:
         """Executes plans without a session, outside the device's schedule and without the gate. Returns the actions
         `[T, A]` of each."""
         fresh = Session.fresh(self.digest)
-        return [(await self._execute_on(device, resolved, fresh, Ticket())).actions for resolved in requests]
+        return [
+            (await self._execute_on(device, resolved, fresh, Ticket(alone=resolved.config.fixed_shapes))).actions
+            for resolved in requests
+        ]
 
     async def _execute_on(self, device: Device, resolved: ResolvedRequest, session: Session, ticket: Ticket) -> Outcome:
         """One plan on a device, under a ticket."""

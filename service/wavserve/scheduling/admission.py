@@ -36,6 +36,8 @@ class Demand:
     """with every iteration that was asked for"""
     least_s: float = 0.0
     """device seconds of `floor` at the lowest cost ever measured"""
+    alone: bool = False
+    """whether it shares no call with other plans"""
 
 
 class Admission:
@@ -85,7 +87,7 @@ class Admission:
 
     def register(self, demand: Demand, deadline: float) -> Ticket:
         """Registers a plan without asking: it was admitted before, here or on another device."""
-        ticket = self._ledger.add(deadline, demand.robot, self._shares.start(demand.robot))
+        ticket = self._ledger.add(deadline, demand.robot, self._shares.start(demand.robot), demand.alone)
         if ticket.bounded:
             self._ledger.schedule(ticket, self._fair(ticket, demand.whole))
         self._set_remaining(ticket, demand.floor if ticket.bounded else demand.whole)

@@ -94,11 +94,12 @@ def choose(
     rows = 0
     chosen: list[SampleGroup] = []
     for group in waiting[waiting.index(first) :]:
-        if chosen and (group.signature != first.signature or not fits(first.kind, rows + group.rows)):
+        joins = group.joinable and group.signature == first.signature and fits(first.kind, rows + group.rows)
+        if chosen and not joins:
             continue
         chosen.append(group)
         rows += group.rows
-        if not first.verb_info.joinable:
+        if not first.joinable:
             break
     return chosen
 

@@ -46,6 +46,11 @@ class SampleGroup:
         return VERBS[self.verb]
 
     @property
+    def joinable(self) -> bool:
+        """Whether it may share a call with other groups."""
+        return self.verb_info.joinable and not self.ticket.alone
+
+    @property
     def signature(self) -> tuple[object, ...]:
         """Groups with equal signatures may share a call."""
         shapes = tuple(sorted((name, tensor.shape) for name, tensor in self.tensors.items()))

@@ -51,6 +51,8 @@ class Ticket:
     robot: str = ""
     number: int = 0
     """order of registration"""
+    alone: bool = False
+    """whether its groups share no call with others: what they compute then does not depend on the load"""
     starts: float = 0.0
     """the moment from which the robot's share is counted"""
     remaining: Work = Work()
@@ -101,9 +103,9 @@ class Ledger:
         """Robots with a plan here."""
         return {ticket.robot for ticket in self._tickets.values()}
 
-    def add(self, deadline: float, robot: str, starts: float) -> Ticket:
+    def add(self, deadline: float, robot: str, starts: float, alone: bool = False) -> Ticket:
         """A new ticket, without work and not yet scheduled."""
-        ticket = Ticket(deadline, robot, next(self._numbers), starts, registered=True)
+        ticket = Ticket(deadline, robot, next(self._numbers), alone, starts, registered=True)
         self._tickets[ticket.number] = ticket
         return ticket
 

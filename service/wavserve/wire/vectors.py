@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
-from wavserve.core.errors import InvalidAnswer
+from wavserve.core.errors import InvalidAnswer, shown
 from wavserve.core.messages import Vector
-from wavserve.core.spec import LimitsSpec
+from wavserve.core.spec import Hold, LimitsSpec
 from wavserve.pb import wavserve_pb2 as pb
 
 
@@ -29,6 +29,7 @@ def vector_fields(vector: Vector) -> dict[str, Any]:
             "jerk": list(limits.jerk),
             "min_horizon": limits.min_horizon,
         },
+        "hold": list(vector.hold),
     }
 
 
@@ -45,7 +46,17 @@ def vector_from(field: str, message: pb.Vector) -> Vector:
     if len(names) != len(units):
         raise InvalidAnswer(f"{field}: expected a unit for each name, got {len(units)} of {len(names)}")
     limits = _limits(f"{field}.limits", message.limits, len(names)) if message.HasField("limits") else LimitsSpec()
-    return Vector(names, units, message.statistics_digest, limits)
+    return Vector(names, units, message.statistics_digest, limits, _hold(f"{field}.hold", message.hold, len(names)))
+
+
+def _hold(field: str, values: Sequence[str], dim: int) -> tuple[Hold, ...]:
+    """A robot must not guess what it sends in a hold, so a value that this version does not know is an error."""
+    if len(values) not in (0, dim):
+        raise InvalidAnswer(f"{field}: expected 0 or {dim} texts, got {len(values)}")
+    for value in values:
+        if value not in get_args(Hold):
+            raise InvalidAnswer(f"{field}: expected one of {', '.join(get_args(Hold))}, got {shown(value)}")
+    return cast(tuple[Hold, ...], tuple(values))
 
 
 def _limits(field: str, message: pb.Limits, dim: int) -> LimitsSpec:

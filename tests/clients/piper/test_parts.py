@@ -167,6 +167,8 @@ def test_names_units_order_and_cameras_are_compared_entry_by_entry() -> None:
     assert units == [("action units", "left_joint_1 rad", "left_joint_1 deg")]
     fewer = red(contract_checks(robot, changed(info, "action", names=info.action.names[:7]), REAL))
     assert fewer == [("action names", "14 entries", "7 entries")]
+    offsets = changed(info, "action", hold=("zero",) * 14)
+    assert red(contract_checks(robot, offsets, REAL)) == [("action at rest", "positions", "offsets")]
     blind = red(contract_checks(robot, replace(info, cameras=info.cameras[:2]), REAL))
     assert blind == [("cameras", "3 entries", "2 entries")]
 

@@ -121,6 +121,7 @@ def contract_checks(config: PiperConfig, policy: PolicyInfo, demands: Demands) -
         _same("state units", config.axis_units, policy.state.units, config.axis_names),
         _same("action names", config.axis_names, policy.action.names),
         _same("action units", config.axis_units, policy.action.units, config.axis_names),
+        _same("action at rest", ["positions"], ["offsets" if "zero" in policy.action.hold else "positions"]),
         _same("cameras", sorted(names), sorted(camera.name for camera in policy.cameras)),
     ]
     return [*same, *_trust_checks(policy, demands), _limits_check(config, policy), *_rtc_checks(config, policy)]

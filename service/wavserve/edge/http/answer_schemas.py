@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, WithJsonSchema
 
-from wavserve.core.spec import PlannerBounds, PrefixSchedule, RtcMode
+from wavserve.core.spec import Hold, PlannerBounds, PrefixSchedule, RtcMode
 from wavserve.edge.http.numbers import Answered
 from wavserve.edge.http.schemas import Body, Options
 
@@ -181,6 +181,11 @@ class VectorAnswer(Body):
     units: list[str]
     statistics_digest: str = Field(description="SHA-256 of the normalisation statistics.")
     limits: LimitsAnswer = Field(description="Of an action. A state has none.")
+    hold: list[Hold] = Field(
+        description="Of an action: what a robot that holds sends in each dimension. `last`: the last command again, "
+        "which is a position or a gripper's sign. `zero`: 0, because the command is an offset. Empty: `last` "
+        "everywhere."
+    )
 
 
 class PolicyAnswer(Body):

@@ -19,6 +19,7 @@ from wavserve.core.spec import (
     ActionKind,
     ActionSpec,
     CameraSpec,
+    Hold,
     LatentSpec,
     LimitsSpec,
     NormSpec,
@@ -71,6 +72,8 @@ class ImportOptions:
     """cameras whose images were rotated by 180 degrees in training"""
     limits: Path | None = None
     """JSON file with the action's kinematic limits; None: no limit is declared"""
+    hold: tuple[Hold, ...] = ()
+    """what a hold sends, for each dimension of the action; empty: the last command"""
     with_golden: bool = True
     """whether the bundle gets a golden plan"""
     max_instruction_bytes: int = 1024
@@ -209,7 +212,7 @@ def _vectors(root: Section, stats: Path, options: ImportOptions) -> tuple[Vector
     state = _vector("state", state_norm, options.state_names, options.state_units)
     action = _vector("action", action_norm, options.action_names, options.action_units)
     limits = LimitsSpec() if options.limits is None else load_limits(options.limits)
-    return state, ActionSpec(action, kind, _absolute_dims(kind, action.dim, options), limits)
+    return state, ActionSpec(action, kind, _absolute_dims(kind, action.dim, options), limits, options.hold)
 
 
 def _one_of(section: Section, key: str, choices: tuple[str, ...]) -> Any:

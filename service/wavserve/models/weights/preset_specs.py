@@ -179,7 +179,8 @@ _LIBERO_ACTION = ActionSpec(
         "0.05 m, 0.05 m, 0.05 m, 0.5 rad, 0.5 rad, 0.5 rad, -1 open +1 close",
         (-1.0,) * 7,
         (1.0,) * 7,
-    )
+    ),
+    hold=(*("zero",) * 6, "last"),  # a gripper keeps its sign
 )
 _PIPER_CAMERAS = ("top", "left_wrist", "right_wrist")
 _GRIPPERS = (6, 13)

@@ -1,0 +1,248 @@
+"""One episode: settles the scene, then plans and executes until the task is solved or the steps are used up.
+
+The chunks go through the same action player as on a robot. An episode knows an environment, a source of plans and a
+clock, and nothing of networks, simulators and files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavserve.clients.chunk_order import Refusal
+from wavserve.clients.libero.clocks import ClockConfig, PlanClock, check_clock, num_steps_of, open_clock
+from wavserve.clients.libero.draws import Draws
+from wavserve.clients.libero.plan_source import EpisodePlan, PlanSource
+from wavserve.clients.libero.receipts import receipt_digest
+from wavserve.clients.player import ActionPlayer
+from wavserve.clients.player_config import PlayerConfig
+from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest
+from wavserve.core.messages import ActionChunk, PolicyInfo
+from wavserve.core.rtc import RtcRequest
+from wavserve.core.simulation import Environment, Start
+from wavserve.core.spec import Hold, RtcMode
+from wavserve.core.types import Array
+
+DT_S = 0.05
+"""One control step of the environment."""
+HOLD: tuple[Hold, ...] = (*("zero",) * 6, "last")
+"""What the environment's commands mean: six offsets of the pose, and the sign of the gripper."""
+STILL = (0.0,) * 6 + (-1.0,)
+"""The command of the settling steps: stand still with an open gripper."""
+PLAYER = PlayerConfig(blend="replace", blend_excluded=(6,), stop_steps=0, hold=HOLD, action_range=(2.0,) * 7)
+"""A new chunk replaces the old one at once, as in the literature, and without an action the robot stands still."""
+_LATE = (Refusal.EXPIRED, Refusal.OLDER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeConfig:
+    """The protocol of an episode."""
+
+    replan_steps: int = 8
+    """control steps from one observation to the next; where a chunk ends before, or its answer takes longer, the next
+    observation follows at once"""
+    num_steps_wait: int = 10
+    """settling steps before the first observation, on top of the limit"""
+    max_steps: int | None = None
+    """control steps of the episode; None: the task's own limit"""
+    clock: ClockConfig = field(default_factory=ClockConfig)
+    rtc_mode: RtcMode = "off"
+    """real-time chunking: each plan continues the actions that are left"""
+    seed: int = 0
+    """of the plans and of the latencies"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlannedChunk:
+    """A plan as the episode got it."""
+
+    control_step: int
+    """at which it was asked for; its first action belongs to this step"""
+    actions: Array
+    """`[T, A]`"""
+    value: float | None
+    """the value that the planner predicts (the receipt's `value_estimate`); None: not estimated"""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class EpisodeResult:
+    """What happened. Only on the wall clock does it depend on the machine."""
+
+    success: bool
+    num_steps: int
+    """control steps until success or the limit, without the settling steps"""
+    num_plans: int
+    """whose answer arrived"""
+    num_holds: int
+    """control steps at which no chunk had an action"""
+    num_lost: int
+    """plans that were lost on their way"""
+    num_late: int
+    """chunks that arrived when nothing of them could be executed any more"""
+    plan_latencies_ms: tuple[float, ...]
+    """of each plan that arrived: drawn on the virtual clock, measured on the wall clock, 0 in lockstep"""
+    seam_jumps: tuple[float, ...]
+    """at each change of chunks, in fractions of the action's range, without the gripper"""
+    receipt_digests: tuple[str, ...]
+    chunks: tuple[PlannedChunk, ...]
+    sim_states: NDArray[np.float64]
+    """`[num_steps + 1, D]`: the simulator's state before each command, and the last one"""
+
+    @property
+    def values(self) -> tuple[tuple[int, float], ...]:
+        """Control step and predicted value of each plan that has one."""
+        return tuple((each.control_step, each.value) for each in self.chunks if each.value is not None)
+
+
+def run_episode(environment: Environment, source: PlanSource, start: Start, config: EpisodeConfig) -> EpisodeResult:
+    """Runs one episode. Raises what the environment and the source raise: the episode then does not count.
+
+    Raises InvalidRequest for a configuration that makes no sense, and ContractMismatch for a policy whose commands mean
+    something else.
+    """
+    check_config(config)
+    check_hold(source.policy())
+    task = environment.reset(start)
+    for _ in range(config.num_steps_wait):
+        environment.step(np.array(STILL))
+    source.begin(task.instruction)
+    max_steps = task.max_steps if config.max_steps is None else config.max_steps
+    draws = Draws(config.seed, start)
+    clock = open_clock(config.clock, draws, DT_S)
+    try:
+        return _Episode(environment, source, clock, draws, config).run(max_steps)
+    finally:
+        clock.close()
+
+
+def check_config(config: EpisodeConfig) -> None:
+    """Raises InvalidRequest naming the field."""
+    check_clock(config.clock)
+    for name, least in (("replan_steps", 1), ("num_steps_wait", 0), ("seed", 0), ("max_steps", 1)):
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise InvalidRequest(name, f"at least {least}", value)
+
+
+def check_hold(policy: PolicyInfo) -> None:
+    """Raises ContractMismatch for a policy whose commands mean something else. An old bundle declares nothing."""
+    if policy.action.hold not in ((), HOLD):
+        raise ContractMismatch("action.hold", ", ".join(HOLD), ", ".join(policy.action.hold))
+
+
+class _Episode:
+    def __init__(
+        self, environment: Environment, source: PlanSource, clock: PlanClock, draws: Draws, config: EpisodeConfig
+    ) -> None:
+        self._environment, self._source, self._clock, self._draws = environment, source, clock, draws
+        self._config = config
+        self._player = ActionPlayer(PLAYER, len(HOLD), DT_S)
+        self._player.hold_from(STILL)
+        self._is_waiting = False
+        self._next_ask = 0
+        self._executed_before = 0  # actions that were executed up to the latest observation
+        self._num_holds = self._num_lost = self._num_late = 0
+        self._latencies_ms: list[float] = []
+        self._seam_jumps: list[float] = []
+        self._digests: list[str] = []
+        self._chunks: list[PlannedChunk] = []
+
+    def run(self, max_steps: int) -> EpisodeResult:
+        states: list[NDArray[np.float64]] = []
+        success = False
+        while not success and len(states) < max_steps:
+            step = len(states)
+            self._receive(step)
+            if self._is_due(step):
+                self._ask(step)
+                self._receive(step)  # without latency it is there already
+            states.append(self._environment.sim_state())
+            success = self._execute(step)
+            self._clock.tick()
+        return EpisodeResult(
+            success=success,
+            num_steps=len(states),
+            num_plans=len(self._chunks),
+            num_holds=self._num_holds,
+            num_lost=self._num_lost,
+            num_late=self._num_late,
+            plan_latencies_ms=tuple(self._latencies_ms),
+            seam_jumps=tuple(self._seam_jumps),
+            receipt_digests=tuple(self._digests),
+            chunks=tuple(self._chunks),
+            sim_states=np.stack([*states, self._environment.sim_state()]),
+        )
+
+    def _is_due(self, step: int) -> bool:
+        return not self._is_waiting and (step >= self._next_ask or not self._player.remaining(step))
+
+    def _ask(self, step: int) -> None:
+        self._is_waiting, self._next_ask = True, step + self._config.replan_steps
+        self._clock.ask(step, partial(self._observe, step), self._source.plan)
+
+    def _observe(self, step: int) -> EpisodePlan:
+        executed = self._player.executed_steps - self._executed_before
+        self._executed_before = self._player.executed_steps
+        return EpisodePlan(
+            images=self._environment.images(),
+            state=self._environment.state(),
+            control_step=step,
+            executed_steps=executed,
+            seed=self._draws.plan_seed(step),
+            rtc=self._continued(step, executed),
+        )
+
+    def _continued(self, step: int, executed: int) -> RtcRequest | None:
+        """What the next plan continues. Its delay is the latency of most plans so far, within what a server takes."""
+        left_over, policy = self._player.left_over(step), self._source.policy()
+        if self._config.rtc_mode == "off" or not len(left_over):
+            return None
+        most = [len(left_over), executed, policy.horizon - executed]
+        if self._config.rtc_mode == "rtc_trained":
+            most.append(policy.max_trained_delay)
+        delay = max(0, min(_delay_steps(self._latencies_ms), *most))
+        return RtcRequest(mode=self._config.rtc_mode, inference_delay=delay, prev_chunk_left_over=left_over)
+
+    def _receive(self, step: int) -> None:
+        reply = self._clock.reply(step)
+        if reply is None:
+            return
+        self._is_waiting = False
+        if reply.chunk is None:
+            self._num_lost += 1
+            self._next_ask = step
+        else:
+            self._latencies_ms.append(reply.latency_ms)
+            self._take(reply.chunk, step)
+
+    def _take(self, chunk: ActionChunk, step: int) -> None:
+        """Offers a chunk to the player. Raises InvalidAnswer for one that is no answer to this episode."""
+        if not self._chunks:
+            self._player.begin_epoch(chunk.session_id, chunk.epoch)
+        refusal = self._player.offer(chunk, step).refusal
+        if refusal is not None and refusal not in _LATE:
+            raise InvalidAnswer(f"chunk of step {chunk.first_control_step}: the player refuses it: {refusal.value}")
+        self._num_late += refusal is not None
+        self._digests.append(receipt_digest(chunk))
+        self._chunks.append(PlannedChunk(chunk.first_control_step, chunk.actions, chunk.receipt.value_estimate))
+
+    def _execute(self, step: int) -> bool:
+        command = self._player.command(step)
+        assert command.action is not None, "the player has the still pose"
+        self._num_holds += command.source == "hold"
+        if command.seam_jump is not None and self._player.executed_steps > 1:
+            self._seam_jumps.append(command.seam_jump)
+        return self._environment.step(command.action)
+
+
+def _delay_steps(latencies_ms: Sequence[float]) -> int:
+    """The latency in control steps that 95 % of the plans keep, rounded up; 0 before the first one."""
+    if not latencies_ms:
+        return 0
+    ranked = sorted(latencies_ms)
+    return num_steps_of(ranked[math.ceil(0.95 * len(ranked)) - 1], DT_S)
