@@ -19,7 +19,7 @@ from wavserve.core.errors import CallStuck
 from wavserve.core.types import Tensors
 from wavserve.models.runners.calls import CancelCheck
 from wavserve.planning.device import Device, DeviceConfig, Health
-from wavserve.scheduling.costs import CallKind
+from wavserve.scheduling.stuck_calls import MIN_CALLS
 
 HANG_S = 0.6
 
@@ -60,10 +60,13 @@ async def hung(request: pytest.FixtureRequest) -> AsyncIterator[Hung]:
     options = RigOptions()
     config = DeviceConfig(replace(limits(), hang_s=60.0), options.slice_size, options.in_flight, max_texts=8)
     device = Device.over(example_spec(), backend, config)
-    for _ in range(2):
-        device.planner.forecast.costs.measured(CallKind(verb), 1, 0.01)
     watch = watch_local(device, backend, HANG_S, deaths.append)
     device.batcher.start()
+    runner.go.set()
+    for _ in range(MIN_CALLS):
+        await device.batcher.run(group(1, verb))
+    runner.go.clear()
+    runner.begun.clear()
     call = asyncio.create_task(device.batcher.run(group(1, verb)))
     await until(runner.begun.is_set)
     yield Hung(runner, device, backend, call, changes, deaths)

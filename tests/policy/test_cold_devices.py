@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import numpy as np
 import pytest
 
 from tests.clock import yield_to_loop
@@ -16,6 +17,7 @@ from wavserve.planning.device import Device, Health
 from wavserve.policy.placement import Placement
 from wavserve.policy.policy import Policy, PolicyParts
 from wavserve.policy.sessions import MemorySessions
+from wavserve.system.processes import Process
 
 
 class Endpoint:
@@ -28,6 +30,7 @@ class Endpoint:
         self.health, self.generation = Health.DOWN, 0
         self.device.health = lambda: self.health
         self.device.generation = lambda: ("process", self.generation)
+        self.device.batcher.stuck_calls.process_of = lambda model: Process(2**22 + 1, self.generation)
 
     @property
     def has_estimates(self) -> bool:
@@ -184,3 +187,51 @@ async def test_a_warm_up_that_fails_everywhere_is_the_error_of_the_start(service
     with pytest.raises(BackendError, match="broken"):
         await service.policy.warm_up()
     assert not service.policy.ready
+
+
+@pytest.mark.parametrize("verb", ["encode_images", "imagine", "score", "decode"])
+async def test_the_first_calls_of_new_models_may_be_slow(service: Service, verb: str) -> None:
+    """The predictions come from the models before them."""
+    early, _ = service.endpoints
+    await service.policy.warm_up()
+    await service.policy.plan(first())
+    begun, go_on, stuck = asyncio.Event(), asyncio.Event(), list[str]()
+    early.device.batcher.on_stuck = stuck.append
+
+    async def load_something(called: str) -> None:
+        if called == verb:
+            begun.set()
+            await go_on.wait()
+
+    early.backend.before = load_something
+    service.comes_up(early, generation=1)
+    await begun.wait()
+    early.device.batcher.judge_calls(1000.0)
+    assert not stuck
+    go_on.set()
+    async with asyncio.timeout(20):
+        await service.until(lambda: early.device.state is Health.UP)
+    await service.policy.plan(first())
+
+
+async def test_a_plan_whose_call_stands_still_is_made_on_another_device_that_is_up(service: Service) -> None:
+    early, late = service.endpoints
+    late.health = Health.UP
+    await service.policy.warm_up()
+    undisturbed = await service.policy.plan(first())
+    hanging, forever = asyncio.Event(), asyncio.Event()
+
+    async def hang(called: str) -> None:
+        if called == "score":
+            hanging.set()
+            await forever.wait()
+
+    def goes_down(model: str) -> None:
+        early.health = Health.DOWN
+
+    early.backend.before, early.device.batcher.on_stuck = hang, goes_down
+    planning = asyncio.ensure_future(service.policy.plan(first()))
+    await hanging.wait()
+    early.device.batcher.judge_calls(1e9)
+    np.testing.assert_array_equal((await planning).actions, undisturbed.actions)
+    assert late.backend.calls

@@ -178,7 +178,7 @@ async def test_a_guided_decode_has_a_cost_of_its_own(rig: Rig) -> None:
     await second(rig, rtc())
     costs = rig.planner.forecast.costs
     plain, guided = (CallKind("decode", SPEC.planner.num_flow_steps, guided=guided) for guided in (False, True))
-    assert (costs.num_calls(plain), costs.num_calls(guided)) == (1, 1)
+    assert costs.wall_s(plain) > 0 < costs.wall_s(guided)
     for _ in range(30):
         costs.measured(guided, 1, 5.0)
         costs.measured(plain, 1, 1.0)

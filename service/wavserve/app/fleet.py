@@ -27,6 +27,7 @@ from wavserve.core.spec import PolicySpec
 from wavserve.core.verbs import ARENA_OWNER
 from wavserve.planning.device import Device, Health
 from wavserve.policy.placement import Placement
+from wavserve.system.processes import Process
 from wavserve.system.telemetry import Metrics
 from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 
@@ -151,6 +152,7 @@ def watch_local(device: Device, backend: LocalBackend, hang_s: float, on_death: 
     """Takes a device down while a call in this process stands still; after `hang_s` of that, the watch dies."""
     device.health = lambda: Health.UP if backend.up else Health.DOWN
     device.batcher.on_stuck = backend.on_stuck
+    device.batcher.stuck_calls.process_of = lambda model: Process.me()
     return VitalTask(backend.watch(hang_s), "the runner of the models", on_death)
 
 
@@ -207,6 +209,7 @@ async def _behind_triton(
         device.health = partial(_health, watched)
         device.generation = partial(_generation, watched)
         device.batcher.on_stuck = watched.on_stuck
+        device.batcher.stuck_calls.process_of = watched.models.process_of
         device.batcher.start(on_death)
     placement = Placement(devices, settings.limits.repair_s, health_changed)
     closers = [*(each.close for each in supervisors), *(each.close for each in backends)]

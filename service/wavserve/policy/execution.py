@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from wavserve.core.errors import ModelDown
+from wavserve.core.errors import CallStuck, ModelDown
 from wavserve.core.messages import ActionChunk, EncodedImage
 from wavserve.core.normalise import Normaliser
 from wavserve.core.spec import PlannerConfig, PolicySpec
@@ -62,7 +62,8 @@ class PlanExecutor:
     usual: UsualStates
 
     async def execute(self, resolved: ResolvedRequest, session: Session) -> tuple[ActionChunk, Outcome]:
-        """One plan. When its models go down it starts again from the beginning: same seed, same plan.
+        """One plan. When its models go down it starts again from the beginning: same seed, same plan. When one of them
+        stands still it does so only on another device that is up, because a repair may take long.
 
         Raises Overloaded or DeadlineExceeded when it would be late (an admitted plan is not judged again),
         InvalidRequest when the instruction has too many tokens, UnsafeChunk, NotReady and BackendError.
@@ -75,7 +76,9 @@ class PlanExecutor:
                         with self._registered(device, resolved) as ticket:
                             outcome = await self._execute_on(device, resolved, session, ticket)
                             break
-                    except ModelDown as error:
+                    except (ModelDown, CallStuck) as error:
+                        if isinstance(error, CallStuck) and self.placement.least_loaded() is None:
+                            raise
                         failure = error
             else:
                 raise failure

@@ -58,9 +58,9 @@ class Batcher:
         self._slots = HeldSlots()
         self._work = asyncio.Event()
         self._calls: dict[asyncio.Task[None], Call] = {}
-        self._stuck_calls = StuckCalls(costs, config.hang_s)
         self._vital: list[VitalTask] = []
         self.on_stuck: OnStuck = lambda model: None
+        self.stuck_calls = StuckCalls(costs, config.hang_s)
         self._refusal: str | None = None
         """why no groups are taken any more"""
 
@@ -206,7 +206,7 @@ class Batcher:
 
     def judge_calls(self, seconds: float) -> None:
         """Gives up the calls that stand still, so that their plans wait no longer. `seconds`: since the last time."""
-        for call, why in self._stuck_calls.newly_stuck(list(self._calls.values()), seconds):
+        for call, why in self.stuck_calls.newly_stuck(list(self._calls.values()), seconds):
             log.error("%s", why)
             self.on_stuck(call.handed.model)
             for group in call.groups:  # the backend's call is cancelled with its last caller, unless it allocates
@@ -224,6 +224,7 @@ class Batcher:
             group.ticket.charge(predicted_s, charge.used_s * group.rows / call.rows)
         if not any(errors) and charge.ran:
             self._costs.measured(call.kind, call.rows, charge.used_s, charge.run_s)
+            self.stuck_calls.answered(call)
 
     def _settle(self, group: SampleGroup, answer: Answer) -> None:
         """Updates the held slots and answers the group; a full arena queues the group again."""

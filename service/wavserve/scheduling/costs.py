@@ -186,11 +186,6 @@ class Costs:
         known = self._estimates.get(kind)
         return 0.0 if known is None else known.wall_s(self._clock())
 
-    def num_calls(self, kind: CallKind) -> int:
-        """Calls of this kind that were measured."""
-        known = self._estimates.get(kind)
-        return 0 if known is None else known.calls
-
     def longest_s(self) -> float:
         """How long the longest recent call took by the clock. It fades as estimates do."""
         return self._longest_s * math.exp2((self._longest_at - self._clock()) / HALF_LIFE_S)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from wavserve.core.types import Clock
+from wavserve.system.stalls import RunTime
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +27,10 @@ class HandedCall:
     """what the meter showed when it began to run"""
     awake_s: float = 0.0
     """for how long it was seen running"""
+    counted_s: float = 0.0
+    """the part of it in which its process could run"""
+    run_time: RunTime | None = None
+    """counts that part; None: the call is young, and all of it counts"""
     stuck: bool = False
 
     @property

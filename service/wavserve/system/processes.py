@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import socket
+import threading
 from collections.abc import Collection, Iterator, MutableMapping
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +35,8 @@ _MALLOPT = {"MALLOC_ARENA_MAX": -8, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_TRIM_T
 """glibc reads its variables only when a process starts. Later, `mallopt` sets the same values under these numbers."""
 
 _PROC = Path("/proc")
-_START_FIELD = 19  # index after the command's name in /proc/PID/stat; the value is in clock ticks since boot
+_USER_FIELD, _SYSTEM_FIELD = 11, 12  # indices after the command's name in /proc/PID/stat; the values are clock ticks
+_START_FIELD = 19  # since boot
 _EXIT_CODE_FIELD = 49
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -61,6 +63,26 @@ class Process(NamedTuple):
         return self.started == 0 or _started(self.pid) == self.started
 
 
+class Work(NamedTuple):
+    """What the living threads of a process do."""
+
+    used_s: float
+    """processor seconds that they have used"""
+    wanted: bool
+    """whether one of them runs, or waits for a processor"""
+
+
+def work_of(process: Process) -> Work | None:
+    """What a process does; the calling thread is left out. None: there is no such process here, or nothing is known."""
+    if process.started == 0 or not process.alive:
+        return None
+    me = str(threading.get_native_id())
+    threads = [_fields(each / "stat") for each in _PROC.glob(f"{process.pid}/task/[0-9]*") if each.name != me]
+    living = [fields for fields in threads if fields is not None]
+    ticks = sum(int(fields[_USER_FIELD]) + int(fields[_SYSTEM_FIELD]) for fields in living)
+    return Work(ticks / os.sysconf("SC_CLK_TCK"), any(fields[0] == "R" for fields in living))
+
+
 def _started(pid: int) -> int | None:
     """The start time of a process; None when it has exited or is a zombie."""
     fields = _stat(pid)
@@ -69,9 +91,14 @@ def _started(pid: int) -> int | None:
 
 def _stat(pid: int) -> list[str] | None:
     """The kernel's facts on a process, after the name of its command; None when it does not exist."""
+    return _fields(_PROC / str(pid) / "stat")
+
+
+def _fields(path: Path) -> list[str] | None:
+    """As `_stat`, of a process or of a thread."""
     try:
         # the kernel cuts the command's name at 15 bytes, which may split a character
-        stat = (_PROC / str(pid) / "stat").read_bytes().decode(errors="replace")
+        stat = path.read_bytes().decode(errors="replace")
     except OSError:
         return None
     return stat.rpartition(")")[2].split()

@@ -1,6 +1,7 @@
 """When something that was asked counts as stuck: after much longer than usual, while this process itself was awake.
 
-Knows seconds and a clock, and nothing of what was asked.
+The time in which the asked process waited for a processor does not count: on a busy machine it is slow, and does not
+stand still. Knows seconds, a clock and processes, and nothing of what was asked.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
+
+from wavserve.system.processes import Process, work_of
 
 MIN_LIMIT_S = 2.0
 """Nothing counts as stuck sooner: a busy machine may hold up anything for a moment."""
@@ -38,15 +41,42 @@ class AwakeTime:
         return min(self._at - before, 2 * TICK_S)
 
 
-async def answered_within(work: asyncio.Future[Any], limit_s: float, counts: Callable[[], bool] = lambda: True) -> bool:
+class RunTime:
+    """Counts the time in which another process could run: all but what it spent waiting for a processor.
+
+    A process that is stopped, or that sleeps in a driver, wants no processor: all its time counts. One that computes
+    counts with the processor time that it gets. `find` returns the process, and None when it is not known; it is called
+    once, when the first time is counted.
+    """
+
+    def __init__(self, find: Callable[[], Process | None]) -> None:
+        self._find = find
+        self._process: Process | None = None
+        self._used_s: float | None = None
+        """processor seconds when a time was last counted; None: before the first time"""
+
+    def of(self, seconds: float) -> float:
+        """How much counts of the `seconds` since the last call. All, where nothing is known of the process."""
+        before = self._used_s
+        if before is None:
+            self._process = self._find()
+        work = None if self._process is None else work_of(self._process)
+        self._used_s = 0.0 if work is None else work.used_s
+        if before is None or work is None or not work.wanted:
+            return seconds
+        return min(seconds, max(0.0, work.used_s - before))
+
+
+async def answered_within(
+    work: asyncio.Future[Any], limit_s: float, counted: Callable[[float], float] = lambda seconds: seconds
+) -> bool:
     """Whether `work` ends before this process was awake for `limit_s`. It runs on if not.
 
-    Only the time in which `counts` is true is counted.
+    `counted` receives awake seconds and returns how many of them count.
     """
     waited_s, awake = 0.0, AwakeTime(asyncio.get_running_loop().time)
     while not (await asyncio.wait([work], timeout=TICK_S))[0]:
-        seconds = awake.tick()
-        waited_s += seconds if counts() else 0.0
+        waited_s += counted(awake.tick())
         if waited_s > limit_s:
             return False
     return True

@@ -12,8 +12,9 @@ from wavserve.backends.triton.client import About
 from wavserve.backends.triton.health import Supervisor, WatchConfig
 from wavserve.core.errors import BundleError, ModelDown
 from wavserve.core.verbs import MODELS, fingerprints
+from wavserve.system.processes import Process
 
-NOBODY = (2**22 + 1, 1)
+NOBODY = Process(2**22 + 1, 1)
 """No process has this pid: it is above the kernel's limit."""
 CONFIG = WatchConfig(canary_s=0.005, hang_s=1.0, load_s=1.0, max_repairs=3)
 
@@ -36,11 +37,15 @@ class FakeTriton:
         self.num_described: Counter[str] = Counter()
         self.on_down: Callable[[str], None] = lambda model: None
         self.running = False
-        self.idle, self.live = True, True
+        self.idle, self.live, self.silent = True, True, False
         self.hanging: set[str] = set()
         """models that do not answer"""
         self.wedged: set[str] = set()
         """requests that Triton never ends, such as `load encoder`"""
+        self.computed_by = NOBODY
+        """the process of every model"""
+        self.served_by: Process | None = None
+        """the server's process"""
         self._device = device
         self._ended, self._child_died = asyncio.Event(), asyncio.Event()
 
@@ -54,7 +59,7 @@ class FakeTriton:
             raise ModelDown(model)
         arena = {"used": 0, "slots": self.slots} if model == "video_dit" else None
         verbs = dict(self.verbs.get(model, fingerprints(model)))
-        return About(model, self.digest, self._device, "float32", NOBODY, {}, arena, verbs)
+        return About(model, self.digest, self._device, "float32", self.computed_by, {}, arena, verbs)
 
     async def load(self, model: str, timeout_s: float) -> None:
         self.calls.append(f"load {model}")
@@ -79,6 +84,8 @@ class FakeTriton:
         return self.idle
 
     async def is_live(self, timeout_s: float) -> bool:
+        while self.silent:  # noqa: ASYNC110 - a test ends it
+            await asyncio.sleep(0.01)
         return self.live
 
     async def reconnect(self, url: str) -> None:
@@ -115,6 +122,9 @@ class FakeTriton:
 
     def tail(self) -> str:
         return "the end of the log"
+
+    def process(self) -> Process | None:
+        return self.served_by
 
     async def stop(self) -> None:
         self.kill()

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.backends.triton.supervised import CONFIG, FakeTriton, Watched, until, watched
+from tests.computing import starved, stop
 from wavserve.backends.triton.health import Supervisor
 from wavserve.core.errors import ModelDown
 from wavserve.core.verbs import MODELS
@@ -314,3 +315,25 @@ async def test_a_server_that_does_not_unload_a_model_is_restarted(owned: Watched
     await until(lambda: "kill" in owned.triton.calls)
     owned.triton.wedged.clear()
     await until(lambda: owned.supervisor.models.up)
+
+
+async def test_a_model_that_waits_for_a_processor_is_not_reloaded_and_one_that_stands_still_is(owned: Watched) -> None:
+    with starved() as process:
+        owned.triton.computed_by = process
+        await until(lambda: owned.supervisor.models.last_process("value_dit") == process)
+        owned.triton.hanging.add("value_dit")
+        await asyncio.sleep(2 * CONFIG.hang_s)
+        assert owned.triton.calls == []
+        stop(process)
+        await until(lambda: "load value_dit" in owned.triton.calls)
+
+
+async def test_a_server_that_waits_for_a_processor_is_not_killed_and_one_that_stands_still_is(owned: Watched) -> None:
+    with starved() as process:
+        owned.triton.served_by, owned.triton.silent = process, True
+        owned.supervisor.on_stuck("value_dit")
+        await asyncio.sleep(2 * CONFIG.hang_s)
+        assert "kill" not in owned.triton.calls
+        stop(process)
+        await until(lambda: "kill" in owned.triton.calls)
+        owned.triton.silent = False

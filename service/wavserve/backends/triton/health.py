@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 
@@ -59,8 +59,6 @@ class Supervisor:
         self._alarms = {model: asyncio.Event() for model in MODELS}
         self._server_alarm = asyncio.Event()
         self._ask = partial(ask, name, backend, hang_s=config.hang_s)
-        # on a foreign server a test call may wait for calls of other gateways, which nobody here sees
-        self._ask_soon = self._ask if server is None else partial(ask_soon, name, backend, hang_s=config.hang_s)
         self._repairing = asyncio.Lock()
         self._repairs = 0
         self._failures = 0
@@ -236,7 +234,9 @@ class Supervisor:
         if self._exit_watcher.has_exited(model):
             return False  # Triton would need a second to notice
         try:
-            self._record(await (self._ask(model) if is_fresh else self._ask_soon(model)))
+            # on a foreign server a test call may wait for calls of other gateways, which nobody here sees
+            may_take_long = is_fresh or self._server is None
+            self._record(await (self._ask(model) if may_take_long else self._ask_soon(model)))
         except SettingsError as error:
             self.models.refuse(model, error)
         except WavserveError as error:
@@ -246,6 +246,9 @@ class Supervisor:
             return True
         self._alarms[model].clear()  # this call may have set it; another call at once would find the same
         return False
+
+    def _ask_soon(self, model: str) -> Coroutine[object, object, About]:
+        return ask_soon(self.name, self.backend, model, self._config.hang_s, self.models.last_process(model))
 
     def _record(self, about: About) -> None:
         if self._server is not None:

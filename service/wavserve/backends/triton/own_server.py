@@ -15,7 +15,7 @@ from wavserve.backends.triton.client import TritonBackend
 from wavserve.backends.triton.server import TritonServer
 from wavserve.core.errors import ModelDown
 from wavserve.core.verbs import MODELS
-from wavserve.system.stalls import answered_within
+from wavserve.system.stalls import RunTime, answered_within
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class OwnServer:
             return False
         asking = asyncio.create_task(self._backend.is_live(self._hang_s))
         try:
-            if await answered_within(asking, min(within_s, self._hang_s)) and asking.result():
+            if await self._answers(asking, within_s) and asking.result():
                 return True
         finally:
             asking.cancel()
@@ -95,7 +95,7 @@ class OwnServer:
         """Unloads a model whose process is dead. Raises ModelDown, and restarts the server, when that takes long."""
         unloading = asyncio.create_task(self._backend.unload(model, self._load_s))
         try:
-            if not await answered_within(unloading, min(UNLOAD_WITHIN_S, self._hang_s)):
+            if not await self._answers(unloading, UNLOAD_WITHIN_S):
                 self.restart(f"tritonserver does not unload {model}")
                 raise ModelDown(f"{model}: the server did not unload it")
             await unloading
@@ -110,6 +110,10 @@ class OwnServer:
     async def stop(self) -> None:
         self._serves = False
         await self._server.stop()
+
+    async def _answers(self, asking: asyncio.Future[Any], within_s: float) -> bool:
+        """Whether the server answers before it could run for so long."""
+        return await answered_within(asking, min(within_s, self._hang_s), RunTime(self._server.process).of)
 
     async def _silence(self) -> str:
         """Waits until the server does not answer; returns what to say."""

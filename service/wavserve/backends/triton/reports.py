@@ -12,7 +12,8 @@ from collections.abc import Callable
 from wavserve.backends.triton.client import About, TritonBackend
 from wavserve.core.errors import ModelDown, SettingsError
 from wavserve.core.verbs import ARENA_OWNER, MODELS
-from wavserve.system.stalls import MIN_LIMIT_S, answered_within
+from wavserve.system.processes import Process
+from wavserve.system.stalls import MIN_LIMIT_S, RunTime, answered_within
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,14 @@ class ModelReports:
         self._expected, self._slice_size = digest, slice_size
         for about in self.about.values():
             self._warn_about(about)
+
+    def process_of(self, model: str) -> Process | None:
+        """The process of a model that is up; None while it is down, because it may be replaced then."""
+        return self.last_process(model) if self._up[model] else None
+
+    def last_process(self, model: str) -> Process | None:
+        """The process that answered last; None: none has."""
+        return Process(*self.about[model].process) if model in self.about else None
 
     def is_refused(self, model: str) -> bool:
         """Whether the model answered and has another version."""
@@ -116,14 +125,20 @@ async def ask(endpoint: str, backend: TritonBackend, model: str, hang_s: float) 
     return about
 
 
-async def ask_soon(endpoint: str, backend: TritonBackend, model: str, hang_s: float) -> About:
-    """As `ask`, for a model that only we use. Raises ModelDown as soon as it stands still.
+async def ask_soon(endpoint: str, backend: TritonBackend, model: str, hang_s: float, process: Process | None) -> About:
+    """As `ask`, for a model that only we use. Raises ModelDown as soon as it stands still. `process`: see `RunTime`.
 
     The call may wait behind our other calls; only the time in which there are none counts.
     """
     asking, limit_s = asyncio.create_task(ask(endpoint, backend, model, hang_s)), min(MIN_LIMIT_S, hang_s)
+    run_time = RunTime(lambda: process)
+
+    def counted(seconds: float) -> float:
+        could_run_s = run_time.of(seconds)
+        return could_run_s if backend.is_idle() else 0.0
+
     try:
-        if await answered_within(asking, limit_s, counts=backend.is_idle):
+        if await answered_within(asking, limit_s, counted):
             return asking.result()
         raise ModelDown(f"{model}: no answer to a test call for {limit_s:.1f} s")
     finally:

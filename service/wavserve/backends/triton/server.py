@@ -27,6 +27,7 @@ from wavserve.core.verbs import MODELS
 from wavserve.models.arena import slabs
 from wavserve.system.processes import (
     COMPUTE_ENVIRONMENT,
+    Process,
     commands_with,
     ended_children,
     free_ports,
@@ -94,6 +95,10 @@ class TritonServer:
         """Of the reaper between us and the server."""
         return None if self._process is None else self._process.pid
 
+    def process(self) -> Process | None:
+        """The server itself; None: it does not run."""
+        return next(iter(commands_with(self._shm_prefix, PROGRAMS[:1])), None)
+
     async def start(self) -> str:
         """Starts the server without models, and returns its gRPC address.
 
@@ -145,11 +150,10 @@ class TritonServer:
         Triton does not notice the death of a model's process that has not reported to it yet. A process that ends
         because its model reported an error does not count: Triton collects it at once, and reports the error itself.
         """
-        server = next((process.pid for process in commands_with(self._shm_prefix, PROGRAMS[:1])), None)
-        if server is None:
+        if (server := self.process()) is None:
             return f"the server has exited: {self.tail()}"
-        before, seen = ended_children(server).keys(), set[int]()
-        while not seen & (ended := ended_children(server)).keys():
+        before, seen = ended_children(server.pid).keys(), set[int]()
+        while not seen & (ended := ended_children(server.pid)).keys():
             seen = ended.keys() - before
             await asyncio.sleep(COLLECTED_WITHIN_S)
         code = ended[(seen & ended.keys()).pop()]
