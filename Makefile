@@ -19,10 +19,14 @@ ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
-CODE := service tests examples loadtest model_repository
+CODE := service tests examples loadtest model_repository integrations
+# LeRobot's environment. LeRobot wants another Python and another torch than the service has.
+LEROBOT := .venv-lerobot
+LEROBOT_PYTHON ?= python3.12
+LEROBOT_TORCH := torch==2.11.0 torchvision==0.26.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test test-system lint format type protos loadtest bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control gpu-report
+.PHONY: help install serve demo test test-system test-peers lint format type protos loadtest bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control gpu-report
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +58,16 @@ test-system: install ## run the tests that need the Debian packages of tests/sys
 	    echo "test-system: these Debian packages are missing:" $$missing >&2; \
 	    echo "Install them as root: apt-get install --no-install-recommends" $$missing >&2; exit 1; fi
 	$(BIN)/python -m pytest -m system $(ARGS)
+
+test-peers: install $(LEROBOT)/.installed ## run the tests with other projects' programs, in environments of their own (LeRobot's: Python 3.12, 6 GB)
+	$(BIN)/python -m pytest -m peers $(ARGS)
+
+# datasets are LeRobot's own dependency of lerobot-eval and lerobot-rollout
+$(LEROBOT)/.installed: integrations/lerobot/pyproject.toml pyproject.toml
+	test -x $(LEROBOT)/bin/python || $(LEROBOT_PYTHON) -m venv $(LEROBOT)
+	$(LEROBOT)/bin/python -m pip install $(PIP_EXTRA_ARGS) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(LEROBOT_TORCH)
+	$(LEROBOT)/bin/python -m pip install $(PIP_EXTRA_ARGS) $(LEROBOT_TORCH) 'lerobot[dataset]' -e '.[robot]' -e integrations/lerobot
+	touch $@
 
 lint: install ## check style with ruff, and the import law
 	$(BIN)/ruff check $(CODE)

@@ -1,0 +1,134 @@
+"""A session over a robot's stream: the client of real robots, which sees a dead link at once and connects again.
+
+Knows neither torch nor LeRobot.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping
+
+from lerobot_policy_wavserve.sessions import Asking, Moment, Seen, given
+from wavserve.clients.robot import (
+    CameraDescription,
+    Event,
+    LinkDown,
+    RobotDescription,
+    RobotObservation,
+    RobotOptions,
+    Stopped,
+)
+from wavserve.clients.robot_client import RobotClient
+from wavserve.core.control import DropReason, GoAway, ObservationDropped, StreamError
+from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, WavserveError
+from wavserve.core.messages import ActionChunk, PolicyInfo, Vector
+
+_LINK_TIMEOUT_S = 5.0
+"""LeRobot's loops may keep Python busy for longer than a robot's own program."""
+_GRACE_S = 1.0
+"""How much longer than its deadline a plan is waited for: the server's own error says more than a timeout."""
+_DROPPED: Mapping[DropReason, type[WavserveError]] = {
+    DropReason.TOO_OLD: DeadlineExceeded,
+    DropReason.OVERLOADED: Overloaded,
+}
+
+
+class StreamSession:
+    """A session over `Control`. The stream opens with the first plan."""
+
+    def __init__(self, target: str, robot_id: str, policy: PolicyInfo, asking: Asking, seed: int | None) -> None:
+        """`target`: `host:port`. `robot_id`: of no other session. `seed`: as for `UnarySession`."""
+        self._target, self._robot, self._seed = target, _robot(robot_id, policy, asking), seed
+        self._deadline_ms = asking.deadline_ms
+        self._options = RobotOptions(
+            policy_digest=policy.digest,
+            jpeg_quality=asking.jpeg_quality,
+            deadline_ms=asking.deadline_ms,
+            planner=asking.planner,
+            rtc=asking.rtc,
+            link_timeout_s=_LINK_TIMEOUT_S,
+        )
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._client: RobotClient | None = None
+
+    def plan(self, seen: Seen, moment: Moment) -> ActionChunk:
+        """As `Session.plan`. Raises NotReady while the client connects again."""
+        observation = RobotObservation(
+            images=seen.images,
+            state=seen.state,
+            control_step=moment.control_step,
+            executed_steps=moment.control_step,
+            instruction=seen.instruction,
+            left_over=moment.left_over,
+            inference_delay=moment.inference_delay,
+            seed=self._seed,
+        )
+        client = self._connected()
+        self._forget_events()
+        sequence = client.observe(observation)
+        if sequence is None:
+            raise NotReady(f"{self._target}: the stream is not open; the client connects again")
+        return self._answer(sequence)
+
+    def close(self) -> None:
+        """Ends the stream in order."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _connected(self) -> RobotClient:
+        if self._client is None:
+            client = RobotClient(self._target, self._robot, self._options, self._events.put)
+            try:
+                client.connect()
+            except BaseException:
+                client.close()
+                raise
+            self._client = client
+        return self._client
+
+    def _forget_events(self) -> None:
+        """What happened before an observation is not its fate."""
+        while not self._events.empty():
+            self._events.get()
+
+    def _answer(self, sequence: int) -> ActionChunk:
+        """Waits for the chunk of an observation. What belongs to earlier ones is dropped."""
+        timeout_s = None if self._deadline_ms is None else self._deadline_ms / 1e3 + _GRACE_S
+        while True:
+            try:
+                event = self._events.get(timeout=timeout_s)
+            except queue.Empty:
+                raise DeadlineExceeded(f"{self._target}: no answer within {timeout_s:g} s") from None
+            if isinstance(event, ActionChunk) and event.sequence == sequence:
+                return event
+            error = _failure(event, sequence)
+            if error is not None:
+                raise error
+
+
+def _robot(robot_id: str, policy: PolicyInfo, asking: Asking) -> RobotDescription:
+    """A robot that fits the policy. `contract` has found before that LeRobot's does."""
+    cameras = given(policy.cameras, asking.orientation)
+    return RobotDescription(
+        robot_id=robot_id,
+        embodiment=policy.embodiment,
+        state=Vector(policy.state.names, policy.state.units, policy.state.statistics_digest),
+        action=Vector(policy.action.names, policy.action.units, policy.action.statistics_digest),
+        control_hz=policy.control_hz,
+        cameras=tuple(CameraDescription(name, orientation) for name, orientation in cameras.items()),
+    )
+
+
+def _failure(event: Event, sequence: int) -> WavserveError | None:
+    """Why an observation gets no chunk; None: it may still get one."""
+    match event:
+        case LinkDown() | Stopped():
+            return event.error
+        case StreamError() if event.fatal or event.sequence == sequence:
+            return event.error()
+        case ObservationDropped() if event.sequence == sequence:
+            return _DROPPED.get(event.reason, NotReady)(f"the observation was dropped: {event.reason.value}")
+        case GoAway():
+            return NotReady(f"the service stops: {event.reason}")
+    return None

@@ -1,0 +1,120 @@
+"""The plugin's session over a robot's stream, against a gateway whose answers a test decides."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lerobot_policy_wavserve.sessions import Asking, Moment, Seen
+from lerobot_policy_wavserve.streams import StreamSession
+from tests.clients.gateways import POLICY, Gateway, gateway
+from tests.integrations.policies import rows, seen
+from wavserve.core.control import Bye, DropReason, GoAway, ObservationDropped, StreamError
+from wavserve.core.errors import ContractMismatch, DeadlineExceeded, NotReady, Overloaded, UnsafeChunk
+from wavserve.core.rtc import RtcRequest
+
+
+def moment(step: int, executed: int = 0, **changes: Any) -> Moment:
+    return Moment(control_step=step, executed_steps=executed, **changes)
+
+
+@contextmanager
+def session_at(server: Gateway, seed: int | None = None, **asking: Any) -> Iterator[StreamSession]:
+    session = StreamSession(server.address, "arm-0", POLICY, Asking(**asking), seed)
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Gateway]:
+    with gateway() as served:
+        yield served
+
+
+def test_plans_travel_over_one_stream(server: Gateway) -> None:
+    asks = {"planner": {"num_iterations": 1}, "rtc": RtcRequest(mode="rtc_guided"), "deadline_ms": 60_000}
+    with session_at(server, seed=7, **asks) as session:
+        first = session.plan(seen(), moment(0))
+        session.plan(seen(), moment(3, 3, left_over=rows(0.5), inference_delay=2))
+    assert first.first_control_step == 0
+    [stream] = server.streams
+    assert (stream.hello.robot_id, stream.hello.policy_digest) == ("arm-0", POLICY.digest)
+    one, two = stream.observations
+    assert (one.seed, one.deadline_ms, one.options) == (7, 60_000, {"num_iterations": 1})
+    assert (one.instruction, two.control_step, two.executed_steps) == ("task 0", 3, 3)
+    assert two.rtc is not None
+    assert (two.rtc.mode, two.rtc.inference_delay) == ("rtc_guided", 2)
+    assert np.array_equal(two.rtc.prev_chunk_left_over, rows(0.5))
+    assert any(isinstance(each, Bye) for each in stream.received)
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [(DropReason.TOO_OLD, DeadlineExceeded), (DropReason.OVERLOADED, Overloaded), (DropReason.RESET, NotReady)],
+)
+def test_an_observation_that_is_dropped_is_an_error(
+    server: Gateway, reason: DropReason, error: type[Exception]
+) -> None:
+    with session_at(server) as session:
+        server.answer = lambda stream, asked: stream.send(
+            ObservationDropped(asked.sequence, reason, epoch=stream.epoch)
+        )
+        with pytest.raises(error):
+            session.plan(seen(), moment(0))
+
+
+def test_an_error_of_one_observation_leaves_the_stream_open(server: Gateway) -> None:
+    with session_at(server) as session:
+        plain, failing = server.answer, StreamError(name="unsafe-chunk", message="beyond a limit")
+        server.answer = lambda stream, asked: stream.send(replace(failing, sequence=asked.sequence, epoch=stream.epoch))
+        with pytest.raises(UnsafeChunk):
+            session.plan(seen(), moment(0))
+        server.answer = plain
+        assert session.plan(seen(), moment(1)).first_control_step == 1
+    assert len(server.streams) == 1
+
+
+def test_an_answer_that_never_comes_is_a_missed_deadline(server: Gateway) -> None:
+    server.answer = lambda stream, asked: None
+    with session_at(server, deadline_ms=50) as session, pytest.raises(DeadlineExceeded):
+        session.plan(seen(), moment(0))
+
+
+def test_a_stream_that_breaks_is_an_error_and_a_later_one_goes_on(server: Gateway) -> None:
+    with session_at(server) as session:
+        session.plan(seen(), moment(0))
+        plain = server.answer
+        server.answer = lambda stream, asked: stream.end()
+        with pytest.raises(NotReady):
+            session.plan(seen(), moment(1))
+        server.answer = plain
+        assert plan_patiently(session, seen(), moment(2)).first_control_step == 2
+    assert [each.hello.resume_session_id for each in server.streams] == [None, "session-1"]
+
+
+def test_a_service_that_stops_is_an_error(server: Gateway) -> None:
+    server.answer = lambda stream, asked: stream.send(GoAway(1000, "draining"))
+    with session_at(server) as session, pytest.raises(NotReady, match="the service stops: draining"):
+        session.plan(seen(), moment(0))
+
+
+def test_another_policy_than_the_one_that_was_checked_is_refused(server: Gateway) -> None:
+    server.policy = replace(POLICY, digest="e" * 64)
+    with session_at(server) as session, pytest.raises(ContractMismatch, match="policy_digest"):
+        session.plan(seen(), moment(0))
+
+
+def plan_patiently(session: StreamSession, shown: Seen, when: Moment) -> Any:
+    """Asks until the client is connected again, at most for some seconds."""
+    for _ in range(1000):
+        try:
+            return session.plan(shown, when)
+        except NotReady:
+            time.sleep(0.01)
+    raise AssertionError("the client did not connect again")
