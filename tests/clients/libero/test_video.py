@@ -6,13 +6,11 @@ import dataclasses
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
-from numpy.typing import NDArray
 
 from tests.clients.libero.runs import (
     OFF,
@@ -23,7 +21,9 @@ from tests.clients.libero.runs import (
     example_render,
     example_run,
 )
+from tests.clients.libero.sources import GoalSource
 from tests.simulation.fake import FakeEnvironment, toward_goal
+from wavserve.clients.libero.episode import EpisodeConfig, run_episode
 from wavserve.clients.libero.records import Run
 from wavserve.clients.libero.report.drawing import SIZE, Film, frames, planned_paths
 from wavserve.clients.libero.report.html import html
@@ -32,14 +32,6 @@ from wavserve.clients.libero.report.summary import Summary
 from wavserve.clients.libero.report.video import chosen, encode, filmed, write_videos
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.simulation import Pixels, Start
-
-
-@dataclass(frozen=True)
-class PlannedChunk:
-    control_step: int
-    actions: NDArray[np.float32]
-    value: float | None
-
 
 CONFIG = example_config(suites=("libero_object",), cells=(OFF,))
 RECORD = example_record(CONFIG, OFF, num_steps=24)
@@ -121,19 +113,25 @@ def test_an_episode_without_a_plan_is_drawn() -> None:
     assert len(list(frames(filmed(RECORD, none, example_render)))) == 3
 
 
-def test_a_recording_comes_back_from_its_file(tmp_path: Path) -> None:
-    plans = [
-        PlannedChunk(control_step=8 * i, actions=np.full((16, 7), i, np.float32), value=value)
-        for i, value in enumerate((0.5, None))
-    ]
+def test_an_episode_that_was_run_is_filmed(tmp_path: Path) -> None:
+    start = Start("fake_reach", 0, 1, 7)
+    environment = FakeEnvironment()
+    result = run_episode(environment, GoalSource(environment), start, EpisodeConfig())
     file = tmp_path / "states.npz"
-    np.savez_compressed(file, **Recording.of(np.zeros((9, 3)), plans).arrays())  # type: ignore[arg-type]
-    read = Recording.load(file)
-    assert read.plan_steps.tolist() == [0, 8]
-    assert read.values == pytest.approx([0.5, np.nan], nan_ok=True)
-    assert (read.chunks[1] == 1).all()
-    assert [read.plan_at(step) for step in (0, 7, 8)] == [0, 0, 1]
-    assert Recording.of(np.zeros((9, 3)), []).plan_at(3) is None
+    np.savez_compressed(file, **Recording.of(result).arrays())  # type: ignore[arg-type]
+    recording = Recording.load(file)
+    assert recording.plan_steps.tolist() == list(range(0, result.num_steps, 8))
+    assert recording.values.tolist() == [1.0, 2.0, 3.0][: result.num_plans]
+    record = dataclasses.replace(RECORD, suite=start.suite, task=start.task, state_index=start.state_index)
+    film = filmed(record, recording, renderer(FakeEnvironment(), 180))
+    assert len(list(frames(film))) == len(film.steps)
+    path = planned_paths(film)[0][: film.steps[3] + 1 : 2]
+    assert path == pytest.approx(np.array([shot.position for shot in film.shots[:4]]), abs=1e-6)
+
+
+def test_a_plan_lasts_until_the_next_one() -> None:
+    recording = example_recording()
+    assert [recording.plan_at(step) for step in (0, 7, 8, 30)] == [0, 0, 1, 2]
 
 
 def test_a_simulator_renders_the_recorded_states_as_the_policy_sees_them() -> None:

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wavserve.clients.libero.episode import EpisodeResult
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.simulation import Environment, Pixels, Start
-
-
-class Planned(Protocol):
-    """A plan as an episode got it."""
-
-    @property
-    def control_step(self) -> int:
-        """Of its observation."""
-        ...
-
-    @property
-    def actions(self) -> NDArray[np.float32]:
-        """`[T, A]`"""
-        ...
-
-    @property
-    def value(self) -> float | None:
-        """What the planner predicts; None: it does not say."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,14 +31,14 @@ class Recording:
     """`[P, T, A]`: action i of a chunk belongs to the plan's control step + i"""
 
     @classmethod
-    def of(cls, states: NDArray[np.float64], plans: Sequence[Planned]) -> Recording:
-        """Of an episode that has just been run. `states`: `[n, D]`."""
-        chunks = np.array([plan.actions for plan in plans], np.float32)
+    def of(cls, result: EpisodeResult) -> Recording:
+        """Of an episode that has just been run."""
+        plans = result.chunks
         return cls(
-            states=states,
+            states=result.sim_states,
             plan_steps=np.array([plan.control_step for plan in plans], np.int64),
             values=np.array([math.nan if plan.value is None else plan.value for plan in plans], np.float64),
-            chunks=chunks if plans else np.zeros((0, 0, 0), np.float32),
+            chunks=np.array([plan.actions for plan in plans], np.float32) if plans else np.zeros((0, 0, 0), np.float32),
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
