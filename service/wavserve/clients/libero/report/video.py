@@ -30,18 +30,18 @@ Told = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class EpisodeVideo:
-    """A video that was written."""
+    """A video, written or to be written."""
 
     file: Path
     words: str
-    """which episode it shows, and how it ended"""
+    """says which episode it shows, and how it ended"""
 
 
-def chosen(records: Iterable[EpisodeRecord], num: int) -> list[EpisodeRecord]:
-    """Failures and successes by turns, each from as many tasks as possible."""
+def in_turns(records: Iterable[EpisodeRecord]) -> list[EpisodeRecord]:
+    """Failures and successes by turns, the first of each task, then the second of each, and so on."""
     listed = list(records)
     turns = (_spread([one for one in listed if one.success == success]) for success in (False, True))
-    return [one for one in chain.from_iterable(zip_longest(*turns)) if one is not None][:num]
+    return [one for one in chain.from_iterable(zip_longest(*turns)) if one is not None]
 
 
 def _spread(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
@@ -56,22 +56,24 @@ def _spread(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
 
 
 def write_videos(run: Run, folder: Path, render: Render | None, num: int, told: Told) -> list[EpisodeVideo]:
-    """Videos of at most `num` episodes whose states were recorded. One that is there already is kept.
+    """Makes videos of at most `num` episodes whose states were recorded, and returns all that are in the folder.
 
-    Without `render`: those that are there. `told` hears of each one that is being made. Raises InvalidRequest when the
-    states cannot be read or the video cannot be written, and what `render` raises.
+    One that is there already is kept. Without `render` none is made. `told` hears of each one that is being made.
+    Raises InvalidRequest when the states cannot be read or the video cannot be written, and what `render` raises.
     """
-    recorded = (record for record in run.records if record.key.states_file(folder).exists())
-    written = []
-    for record in chosen(recorded, num):
-        states = record.key.states_file(folder)
-        file = folder / REPORT_FOLDER / VIDEOS_FOLDER / f"{states.stem}.mp4"
-        if render is not None and not file.exists():
-            told(f"video: {_words(record)}")
-            encode(frames(filmed(record, Recording.load(states), render)), file)
-        if file.exists():
-            written.append(EpisodeVideo(file, _words(record)))
-    return written
+    videos = {record.key: _video(record, folder) for record in run.records}
+    recorded = [record for record in run.records if record.key.states_file(folder).exists()]
+    for record in in_turns(recorded)[:num]:
+        video = videos[record.key]
+        if render is not None and not video.file.exists():
+            told(f"video: {video.words}")
+            encode(frames(filmed(record, Recording.load(record.key.states_file(folder)), render)), video.file)
+    return [video for record in in_turns(run.records) if (video := videos[record.key]).file.exists()]
+
+
+def _video(record: EpisodeRecord, folder: Path) -> EpisodeVideo:
+    name = f"{record.key.states_file(folder).stem}.mp4"
+    return EpisodeVideo(folder / REPORT_FOLDER / VIDEOS_FOLDER / name, _words(record))
 
 
 def filmed(record: EpisodeRecord, recording: Recording, render: Render) -> Film:

@@ -20,9 +20,9 @@ def write_report(
 ) -> Path:
     """Writes the report of a run, finished or not, and returns its page.
 
-    `render` makes pictures of recorded states; without it only videos that are there already are shown. `told` hears of
-    each video that is being made. Raises
-    InvalidRequest for a run without an episode, and when a file cannot be written.
+    `render` makes pictures of recorded states, for at most `num_videos` videos. Videos of earlier reports stay. `told`
+    hears of each video that is being made. Raises InvalidRequest for a run without an episode, and when a file cannot
+    be written.
     """
     if not run.records:
         raise InvalidRequest(str(folder), "a run with at least one finished episode", "none")
