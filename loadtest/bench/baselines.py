@@ -46,6 +46,9 @@ class UnaryOnly:
     async def reset_epoch(self, session_id: str, epoch: int) -> OpenedSession:
         raise Unsupported("this baseline has no streams")
 
+    async def end_session(self, session_id: str) -> None:
+        raise Unsupported("this baseline has no clients of other servers")
+
 
 @dataclass(slots=True)
 class SerialPolicy(UnaryOnly):

@@ -167,6 +167,7 @@ class RecordingPolicy:
     deadlines: list[float | None] = field(default_factory=list)
     reserved: list[float | None] = field(default_factory=list)
     resets: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
     started: Callable[[], object] = lambda: None
     cancelled: Callable[[], object] = lambda: None
 
@@ -191,6 +192,9 @@ class RecordingPolicy:
         self.resets.append(session_id)
         if self.error is not None:
             raise self.error
+
+    async def end_session(self, session_id: str) -> None:
+        self.ended.append(session_id)
 
     async def open_session(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:
         return OpenedSession("session-of-the-fake", 1, 0, False)

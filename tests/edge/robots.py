@@ -24,18 +24,21 @@ from starlette.types import ASGIApp
 
 from wavserve.core.messages import EncodedImage, Observation, json_integer
 from wavserve.core.rtc import RtcRequest
-from wavserve.edge.frontend import PolicyProtocol
+from wavserve.edge.compat.tables import CompatConfig
+from wavserve.edge.frontend import Frontend, PolicyProtocol
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
 from wavserve.edge.http.connections import ConnectionLimits
 from wavserve.edge.http.server import create_http_server
 from wavserve.edge.limits import EdgeLimits
+from wavserve.edge.websocket.openpi import OpenpiEndpoint
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.pb.wavserve_pb2_grpc import PlanServiceStub
 from wavserve.system.telemetry import Metrics
 from wavserve.wire import parts, requests
 
 MANY_CONNECTIONS = ConnectionLimits(max_connections=256, max_per_address=256)
+NO_COMPAT = CompatConfig(executed_steps=1)
 MEDIA = {"jpeg": "image/jpeg", "png": "image/png"}
 
 
@@ -47,16 +50,21 @@ class Address:
 
 @contextmanager
 def serving(
-    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, connections: ConnectionLimits = MANY_CONNECTIONS
+    policy: PolicyProtocol,
+    limits: EdgeLimits,
+    metrics: Metrics,
+    connections: ConnectionLimits = MANY_CONNECTIONS,
+    compat: CompatConfig = NO_COMPAT,
 ) -> Iterator[Address]:
     """Serves both edges from one event loop in one thread, as `app` does, on free loopback ports."""
     address: Future[Address] = Future()
     stop = threading.Event()
-    both = (
-        create_http_app(policy, limits, metrics),
+    edges = (
+        create_http_app(policy, limits, metrics, compat),
+        OpenpiEndpoint(Frontend(policy, limits, metrics.observe_refused), compat, metrics),
         partial(create_grpc_server, policy, limits, metrics, connections.max_connections),
     )
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(both, connections, address, stop)))
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(edges, connections, address, stop)))
     thread.start()
     try:
         yield address.result(timeout=30)
@@ -66,13 +74,13 @@ def serving(
 
 
 async def _serve(
-    both: tuple[ASGIApp, Callable[[], grpc.aio.Server]],
+    edges: tuple[ASGIApp, OpenpiEndpoint, Callable[[], grpc.aio.Server]],
     connections: ConnectionLimits,
     address: Future[Address],
     stop: threading.Event,
 ) -> None:
-    app, make_rpc = both
-    http = create_http_server(app, connections, grace_s=5)
+    app, openpi, make_rpc = edges
+    http = create_http_server(app, connections, 5, openpi)
     # asyncio sets TCP_NODELAY only on a socket whose protocol is stated as TCP. Without it every answer waits 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))

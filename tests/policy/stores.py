@@ -31,6 +31,9 @@ class RemoteStore:
     async def ensure_room(self, robot_id: str = "") -> None:
         await self.sessions.ensure_room(robot_id)
 
+    async def end(self, session_id: str) -> None:
+        await self.sessions.end(session_id)
+
     async def commit(self, session: Session, deadline: float = math.inf) -> CommitResult:
         self.began.set()
         await self.arrive()

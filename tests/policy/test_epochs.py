@@ -181,6 +181,9 @@ class DisturbedStore:
     async def ensure_room(self, robot_id: str = "") -> None:
         await self._sessions.ensure_room(robot_id)
 
+    async def end(self, session_id: str) -> None:
+        await self._sessions.end(session_id)
+
     async def commit(self, session: Session, deadline: float = math.inf) -> CommitResult:
         if self._silent:
             return CommitResult.UNKNOWN

@@ -19,15 +19,19 @@ import grpc.aio
 from wavserve.app.ending import Ending
 from wavserve.app.fleet import Fleet, WrapBackend, identity, open_fleet
 from wavserve.app.listeners import allow_restart, bind, hand_over, max_connections, max_open_files
-from wavserve.app.settings import Settings
+from wavserve.app.settings import CompatSettings, Settings
 from wavserve.core.address import Address
 from wavserve.core.messages import ActionChunk
+from wavserve.core.spec import PolicySpec
+from wavserve.edge.compat.tables import DIALECTS, CompatConfig, tables_for
+from wavserve.edge.frontend import Frontend
 from wavserve.edge.grpc.control.robots import Robots
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
 from wavserve.edge.http.connections import ConnectionLimits
 from wavserve.edge.http.server import HttpServer, create_http_server, throttle_accept_errors
 from wavserve.edge.limits import EdgeLimits
+from wavserve.edge.websocket.openpi import OpenpiEndpoint
 from wavserve.policy.golden import TOLERANCES, GoldenCheck
 from wavserve.policy.policy import Policy, PolicyParts
 from wavserve.policy.records import Recorder
@@ -161,10 +165,25 @@ def _edges(settings: Settings, service: Service, listening: _Listening) -> tuple
     )
     most = listening.max_connections
     connections = ConnectionLimits(most, settings.limits.max_connections_per_address)
-    app = create_http_app(service.policy, limits, service.metrics)
+    compat = _compat(settings.compat, service.policy.spec)
+    app = create_http_app(service.policy, limits, service.metrics, compat)
+    frontend = Frontend(service.policy, limits, service.metrics.observe_refused)
+    openpi = OpenpiEndpoint(frontend, compat, service.metrics)
     most_on_each = max(1, most // len(listening.grpc))  # gRPC counts those of each socket
     rpc = create_grpc_server(service.policy, limits, service.metrics, most_on_each, service.robots)
-    return create_http_server(app, connections, GRACE_S), rpc
+    return create_http_server(app, connections, GRACE_S, openpi), rpc
+
+
+def _compat(settings: CompatSettings, spec: PolicySpec) -> CompatConfig:
+    """What clients of other servers get. Raises SettingsError for a table that does not fit the policy."""
+    tables = tables_for({name: getattr(settings, name) for name in DIALECTS}, settings.model_fields_set, spec)
+    log.info("clients of other servers: %s", ", ".join(tables) or "none, no compat table fits the policy's cameras")
+    return CompatConfig(
+        executed_steps=settings.executed_steps or spec.chunk,
+        tables=tables,
+        instruction=settings.instruction,
+        allow_untrained=settings.allow_untrained,
+    )
 
 
 def _parts(

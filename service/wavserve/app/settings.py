@@ -26,6 +26,17 @@ def _listed(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _listed_or_none(value: object) -> object:
+    return () if value == NOTHING else _listed(value)
+
+
+def _camera_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    names = [value.rpartition("=")[0] for value in values]
+    if not all(names) or len(set(names)) < len(names) or any(value.endswith("=") for value in values):
+        raise PydanticCustomError("camera_names", "NAME=CAMERA[,NAME=CAMERA...], each name once, or none")
+    return values
+
+
 def _endpoints(values: tuple[str, ...]) -> tuple[str, ...]:
     try:
         parsed = tuple(str(parse_address(value)) for value in values)
@@ -50,6 +61,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
 Host = Annotated[str, AfterValidator(_host)]
 Endpoints = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_endpoints)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_unset)]
+CameraNames = Annotated[tuple[str, ...], BeforeValidator(_listed_or_none), AfterValidator(_camera_names)]
+OptionalText = Annotated[Annotated[str, Field(min_length=1)] | None, BeforeValidator(_unset)]
 OptionalCount = Annotated[Positive | None, BeforeValidator(_unset)]
 
 
@@ -238,6 +251,37 @@ class RecordSettings(_Section):
     )
 
 
+class CompatSettings(_Section):
+    aloha: CameraNames = Field(
+        default=("cam_high=top", "cam_left_wrist=left_wrist", "cam_right_wrist=right_wrist", "cam_low=none"),
+        description="openpi, ALOHA: the policy's camera for each of a client's images, NAME=CAMERA[,...]; a camera "
+        "`none` is not read",
+    )
+    libero: CameraNames = Field(
+        default=("observation/image=agentview", "observation/wrist_image=wrist"),
+        description="openpi, LIBERO: the same for its keys",
+    )
+    droid: CameraNames = Field(default=(), description="openpi, DROID: the same for its keys; none: no such clients")
+    wav: CameraNames = Field(
+        default=("0=top", "1=left_wrist", "2=right_wrist"),
+        description="websocket of the authors' server: the same for the index of each view",
+    )
+    predict: CameraNames = Field(
+        default=("front_head=top", "left_hand=left_wrist", "right_hand=right_wrist"),
+        description="POST /predict of the authors' server: the same for its parts",
+    )
+    executed_steps: OptionalCount = Field(
+        default=None,
+        description="steps that such a client executes of each chunk, because only WAV's websocket says so; none: all",
+    )
+    instruction: OptionalText = Field(
+        default=None, description="instruction of a request that has none; none: such a request is refused"
+    )
+    allow_untrained: bool = Field(
+        default=False, description="answer such clients from random weights too, which their protocols cannot show"
+    )
+
+
 class LogSettings(_Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe level that is logged"
@@ -259,4 +303,5 @@ class Settings(_Section):
     arena: ArenaSettings = ArenaSettings()
     sessions: SessionSettings = SessionSettings()
     record: RecordSettings = RecordSettings()
+    compat: CompatSettings = CompatSettings()
     log: LogSettings = LogSettings()

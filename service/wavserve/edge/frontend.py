@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from time import monotonic, monotonic_ns
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from wavserve.core.errors import DeadlineExceeded, NotReady
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo, Vector
@@ -27,6 +27,8 @@ from wavserve.edge.limits import EdgeLimits
 from wavserve.planning.gather import gather
 from wavserve.policy.epochs import OpenedSession
 from wavserve.scheduling.permits import Permit
+
+T = TypeVar("T")
 
 _SMALL_BODY_BYTES = 128 * 1024
 _SMALL_IMAGES_BYTES = 64 * 1024
@@ -73,6 +75,10 @@ class PolicyProtocol(Protocol):
 
     async def reset(self, session_id: str) -> None:
         """Forgets a session's frame memory. Raises UnknownSession."""
+        ...
+
+    async def end_session(self, session_id: str) -> None:
+        """Gives a session's place back. An unknown session is none."""
         ...
 
     async def open_session(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:
@@ -166,6 +172,10 @@ class Frontend:
         validate.check_session_id(session_id)
         await self.policy.reset(session_id)
 
+    async def end_session(self, session_id: str) -> None:
+        """Gives the place of a session back that nobody will use again."""
+        await self.policy.end_session(session_id)
+
     async def open_session(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:
         """Opens the session of a robot's stream. Raises NotReady, Overloaded, OutcomeUnknown and SequenceConflict."""
         return await self.policy.open_session(robot_id, resume, silent_s)
@@ -212,7 +222,7 @@ class Frontend:
             self.on_refused()
             raise DeadlineExceeded(f"the request body did not arrive within {waited_s:.3f} s of its headers") from None
 
-    async def parse(self, read: Callable[[bytes], Observation], body: bytes, arrival: Arrival) -> Observation:
+    async def parse(self, read: Callable[[bytes], T], body: bytes, arrival: Arrival) -> T:
         """Parses a body with the edge's own `read`. A small body stays on the event loop: a thread costs more.
 
         Raises what `read` raises, and DeadlineExceeded.

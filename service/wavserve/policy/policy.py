@@ -175,6 +175,10 @@ class Policy:
                 actual = "another plan was committed in the meantime; retry"
                 raise SequenceConflict("session_id", "an unchanged session", actual)
 
+    async def end_session(self, session_id: str) -> None:
+        """Gives a session's place back. An unknown session is none, and a plan that runs in it is not answered."""
+        await self._parts.sessions.end(session_id)
+
     async def open_session(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:
         """Opens the session of a robot's stream in a new epoch: `resume` if it can be resumed, otherwise a fresh one.
 

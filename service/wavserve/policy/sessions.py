@@ -132,6 +132,10 @@ class SessionStore(Protocol):
         """Raises Overloaded when there is no room for a new session. `robot_id`: as in `Session`."""
         ...
 
+    async def end(self, session_id: str) -> None:
+        """Removes a session. An unknown session is none."""
+        ...
+
 
 class MemorySessions:
     """Sessions in this process. They expire `ttl_s` after their last use.
@@ -177,6 +181,9 @@ class MemorySessions:
         if len(self._sessions) >= self._max_sessions and not (self._of_robot(robot_id) or self._evictable()):
             oldest, _ = next(iter(self._sessions.values()))
             raise Overloaded(f"all {self._max_sessions} sessions are in use", max(oldest - self._clock(), 0.1))
+
+    async def end(self, session_id: str) -> None:
+        self._sessions.pop(session_id, None)
 
     def _evictable(self) -> list[str]:
         """Sessions with at most one plan, least recently used first."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -17,13 +18,15 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from wavserve.core.errors import Cancelled
 from wavserve.core.messages import DEADLINE_KEY, ActionChunk, Observation
+from wavserve.edge.compat.tables import CompatConfig
 from wavserve.edge.frontend import Arrival, Frontend, PolicyProtocol
 from wavserve.edge.http import answer_schemas, contract, schemas
 from wavserve.edge.http.answers import chunk_json, json_response, policy_json, problem_response
+from wavserve.edge.http.authors import AuthorsApi
 from wavserve.edge.http.body import invalid_request_from, parse_plan
 from wavserve.edge.http.gate import HttpGate
 from wavserve.edge.http.headers import request_media_type
@@ -42,9 +45,12 @@ SessionId = Annotated[
 ]
 
 
-def create_http_app(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics) -> FastAPI:
-    """The HTTP app over a policy."""
-    routes = _Routes(Frontend(policy, limits, metrics.observe_refused), metrics)
+def create_http_app(
+    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, compat: CompatConfig | None = None
+) -> FastAPI:
+    """The HTTP app over a policy. `compat`: for clients of the authors' server; None: they are refused."""
+    frontend = Frontend(policy, limits, metrics.observe_refused)
+    routes = _Routes(frontend, metrics, AuthorsApi(frontend, compat or CompatConfig(policy.spec.chunk)))
     app = FastAPIOffline(title="wavserve", description="HTTP API of wavserve.", redoc_url=None, telemetry=_NO_TELEMETRY)
     app.router.redirect_slashes = False  # a client loses the body of a POST on the way
     contract.describe(app, policy.spec, limits)
@@ -54,6 +60,9 @@ def create_http_app(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics
     plan_extra = {"requestBody": contract.plan_body(policy.spec), "parameters": [contract.DEADLINE_HEADER]}
     app.post("/v1/plan", responses=_answer(answer_schemas.ChunkAnswer), openapi_extra=plan_extra)(routes.plan)
     app.post("/v1/sessions/{session_id}/reset", responses=_answer(answer_schemas.ResetAnswer))(routes.reset)
+    # not in the document: its contract is the authors', in docs/migrating.md
+    app.post("/predict", include_in_schema=False)(routes.predict)
+    app.post("/reset", include_in_schema=False)(routes.reset_authors)
     app.get("/v1/policies", responses=_answer(answer_schemas.PoliciesAnswer))(routes.policies)
     app.get("/healthz", responses=_answer(answer_schemas.HealthAnswer))(routes.healthz)
     app.get("/readyz", responses=_answer(answer_schemas.HealthAnswer))(routes.readyz)
@@ -64,9 +73,10 @@ def create_http_app(policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics
 class _Routes:
     """One method for each route."""
 
-    def __init__(self, frontend: Frontend, metrics: Metrics) -> None:
+    def __init__(self, frontend: Frontend, metrics: Metrics, authors: AuthorsApi) -> None:
         self._frontend = frontend
         self._metrics = metrics
+        self._authors = authors
 
     async def plan(self, request: Request) -> Response:
         """Plans one chunk of actions from one observation.
@@ -75,13 +85,16 @@ class _Routes:
         without the images' bytes, and one binary part for each camera. That part has the camera's name and the type
         image/jpeg, image/png or application/octet-stream.
         """
-        received_ns, headers = request.state.received_ns, request.headers
-        stated, deadlines_ms = int(headers.get("content-length", 0)), headers.getlist(DEADLINE_KEY)
-        with self._frontend.admit(deadlines_ms, received_ns, sender_of(request), stated) as arrival:
-            read = partial(parse_plan, request_media_type(headers))
+        with self._admit(request) as arrival:
+            read = partial(parse_plan, request_media_type(request.headers))
             body = await self._frontend.receive(_body(request, arrival.permit), arrival)
             chunk = await _while_connected(request, self._plan(read, body, arrival))
         return json_response(chunk_json(chunk))
+
+    def _admit(self, request: Request) -> AbstractContextManager[Arrival]:
+        headers = request.headers
+        stated, deadlines_ms = int(headers.get("content-length", 0)), headers.getlist(DEADLINE_KEY)
+        return self._frontend.admit(deadlines_ms, request.state.received_ns, sender_of(request), stated)
 
     async def _plan(self, read: Callable[[bytes], Observation], body: bytes, arrival: Arrival) -> ActionChunk:
         return await self._frontend.plan(await self._frontend.parse(read, body, arrival), arrival)
@@ -90,6 +103,19 @@ class _Routes:
         """Forgets the frame memory of a session. The session's next observation starts a new memory."""
         await self._frontend.reset(session_id)
         return json_response({"session_id": session_id})
+
+    async def predict(self, request: Request) -> Response:
+        """Plans one chunk for a client of the authors' server. Answers float32, row by row."""
+        with self._admit(request) as arrival:
+            media = request_media_type(request.headers)
+            body = await self._frontend.receive(_body(request, arrival.permit), arrival)
+            actions = await _while_connected(request, self._authors.predict(request.headers, media, body, arrival))
+        return Response(actions, media_type="application/octet-stream")
+
+    async def reset_authors(self, request: Request) -> Response:
+        """Forgets a session that the authors' client named."""
+        await self._authors.reset(request.headers)
+        return PlainTextResponse("Reset OK\n")
 
     async def policies(self) -> Response:
         """The policy that this server serves: cameras, dimensions, units, planner defaults and bounds."""

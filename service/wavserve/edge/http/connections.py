@@ -1,6 +1,7 @@
 """HTTP connections: a time limit on every state of a connection, and a limit on how many are open.
 
-It extends uvicorn's h11 protocol. Knows no route: what it refuses itself, it refuses before there is a request.
+It extends uvicorn's h11 protocol. A websocket takes its connection over, and stays within the same limits. Knows no
+route: what it refuses itself, it refuses before there is a request.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import ipaddress
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import h11
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
@@ -20,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from wavserve.edge.http.answers import problem_response
 from wavserve.edge.http.h11_connection import BoundedConnection
 from wavserve.edge.report import http_problem, log_refusal
+from wavserve.edge.websocket.connection import Head, WebSocket
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,20 @@ class ConnectionLimits:
     """for a client to read an answer that came before it had sent its body"""
     max_drained_bytes: int = 64 * 1024 * 1024
     """of such a body, read and dropped meanwhile"""
+
+
+class WebSockets(Protocol):
+    """The endpoint of the websockets of a server."""
+
+    @property
+    def paths(self) -> Collection[str]: ...
+
+    @property
+    def max_message_bytes(self) -> int: ...
+
+    async def serve(self, socket: WebSocket, head: Head) -> None:
+        """Serves one websocket until it ends."""
+        ...
 
 
 class LogThrottle:
@@ -100,8 +116,12 @@ class OpenConnections:
 class HttpConnection(H11Protocol):
     """uvicorn's protocol with a lingering close, and with a time limit on each of its states."""
 
-    def __init__(self, connections: OpenConnections, **uvicorn_arguments: Any) -> None:
+    def __init__(
+        self, connections: OpenConnections, websockets: WebSockets | None = None, **uvicorn_arguments: Any
+    ) -> None:
         super().__init__(**uvicorn_arguments)
+        self._websockets = websockets
+        self._websocket: WebSocket | None = None
         self.conn = self._bounded = BoundedConnection(h11.SERVER, MAX_HEAD_BYTES)
         self._connections = connections
         self._limits = connections.limits
@@ -129,12 +149,17 @@ class HttpConnection(H11Protocol):
         _cancel(self._write_timer)
         if self._lingering is not None:
             self._lingering.lost()
+        if self._websocket is not None:
+            self._websocket.lost()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         assert self._lingering is not None
         if self._lingering.is_closing():
             self._lingering.drain(len(data))
+            return
+        if self._websocket is not None:
+            self._websocket.receive(data)
             return
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
@@ -146,16 +171,38 @@ class HttpConnection(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._write_timer = self.loop.call_later(self._limits.answer_s, self._abort)
+        if self._websocket is not None:
+            self.transport.pause_reading()  # each ping costs a pong
 
     def resume_writing(self) -> None:
         super().resume_writing()
         _cancel(self._write_timer)
+        if self._websocket is not None:
+            self.transport.resume_reading()
 
     def shutdown(self) -> None:
-        if self.transport.is_closing():
+        if self._websocket is not None:
+            self._websocket.drain()
+        elif self.transport.is_closing():
             self._abort()  # its answer has been sent, or the client will never read it
         else:
             super().shutdown()
+
+    def _should_upgrade(self) -> bool:
+        """uvicorn asks it for each request. Any other upgrade is ignored, as RFC 9110 allows."""
+        asked = self._get_upgrade() == b"websocket" and self.scope["http_version"] == "1.1"
+        return asked and self._websockets is not None and self.scope["path"] in self._websockets.paths
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """uvicorn calls it for a request that is to be upgraded. From now on h11 reads nothing."""
+        assert self._websockets is not None
+        sender = self.client[0] if self.client and self.client[0] else f"connection {id(self):x}"
+        socket = self._websocket = WebSocket(self.transport, sender, self._websockets.max_message_bytes)
+        head = Head(event.target, tuple(self.headers), self.conn.trailing_data[0])
+        if socket.accept(head):
+            task = self.loop.create_task(self._websockets.serve(socket, head))
+            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(task)
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn calls it for a request that h11 cannot parse."""
@@ -191,7 +238,7 @@ class HttpConnection(H11Protocol):
         self.transport.close()
 
     def _is_body_unread(self) -> bool:
-        return self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
+        return self._websocket is not None or self.conn.their_state in (h11.SEND_BODY, h11.ERROR)
 
     def _abort(self) -> None:
         self.transport.abort()

@@ -1,7 +1,8 @@
 """The outermost layer of the HTTP app: notes the arrival time, limits the body, turns every failure into a problem.
 
-It is plain ASGI around the routes, so that no failure bypasses it. It counts and times the requests under /v1/. HEAD is
-answered like GET; the server leaves out the body. An answer before the end of the request's body closes the connection.
+It is plain ASGI around the routes, so that no failure bypasses it. It counts and times requests under /v1/ and those of
+the authors' API. HEAD is answered like GET; the server leaves out the body. An answer before the end of the request's
+body closes the connection.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from wavserve.edge.report import ErrorReport, internal, report
 from wavserve.system.telemetry import Metrics
 
 _CLOSE = (b"connection", b"close")
+_COUNTED = ("/v1/", "/predict", "/reset")
 
 
 class HttpGate:
@@ -64,7 +66,7 @@ class HttpGate:
             self._observe(scope, state)
 
     def _observe(self, scope: Scope, state: dict[str, Any]) -> None:
-        if scope["path"].startswith("/v1/"):
+        if scope["path"].startswith(_COUNTED):
             seconds = (monotonic_ns() - state["received_ns"]) / 1e9
             self._metrics.observe_request("http", state["outcome"], seconds)
 

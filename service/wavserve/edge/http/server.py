@@ -21,6 +21,7 @@ from wavserve.edge.http.connections import (
     HttpConnection,
     LogThrottle,
     OpenConnections,
+    WebSockets,
 )
 
 log = logging.getLogger(__name__)
@@ -37,14 +38,19 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-def create_http_server(app: ASGIApp, limits: ConnectionLimits, grace_s: int) -> HttpServer:
-    """The server of an app, without a socket and not started. `grace_s`: how long a stop waits for connections."""
-    protocol: Any = partial(HttpConnection, OpenConnections(limits))
+def create_http_server(
+    app: ASGIApp, limits: ConnectionLimits, grace_s: int, websockets: WebSockets | None = None
+) -> HttpServer:
+    """The server of an app, without a socket and not started. `grace_s`: how long a stop waits for connections.
+
+    `websockets`: None: none.
+    """
+    protocol: Any = partial(HttpConnection, OpenConnections(limits), websockets)
     return HttpServer(
         uvicorn.Config(
             app,
             http=protocol,  # h11's, even where httptools is installed: it reads nothing after a client offers HTTP/2
-            ws="none",  # else a websocket package that happens to be installed answers
+            ws="none",  # the connection has its own; uvicorn's limit neither frames nor bytes under way
             loop="asyncio",
             interface="asgi3",
             lifespan="off",

@@ -1,0 +1,1 @@
+"""The websocket edge: openpi's protocol on the HTTP port."""
