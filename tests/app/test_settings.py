@@ -214,10 +214,11 @@ def test_a_camera_table_has_a_name_and_a_camera_in_each_entry(text: str) -> None
 
 def test_a_camera_table_may_be_text_or_a_list_and_none_unsets_it(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
-    file.write_text('compat.wav = ["0=top", "1=none"]\n')
+    file.write_text('triton.urls = ["a:1", "b:2"]\ncompat.wav = ["0=top", "1=none"]\n')
     settings = load_settings(
         file, {"WAVSERVE_COMPAT__ALOHA": "a=b=top, c=wrist"}, [flag("compat.predict", "none")]
     ).settings
+    assert settings.triton.urls == ("a:1", "b:2")
     assert settings.compat.wav == ("0=top", "1=none")
     assert (settings.compat.aloha, settings.compat.predict) == (("a=b=top", "c=wrist"), ())
     assert settings.compat.model_fields_set == {"wav", "aloha", "predict"}

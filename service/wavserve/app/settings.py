@@ -22,8 +22,10 @@ def _unset(value: object) -> object:
 
 
 def _listed(value: object) -> object:
-    """Splits `a,b`, the form in which flags and variables give several texts."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    """Splits `a,b`, the form in which flags and variables give several texts. A file may also have a list."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _listed_or_none(value: object) -> object:
