@@ -25,7 +25,9 @@ td { overflow-wrap: anywhere; } td.no { color: var(--bad); font-weight: 600; } .
 figure { margin: 0; } figcaption { font-size: .85rem; } svg { width: 100%; height: auto; }
 svg text { font: 11px system-ui, sans-serif; fill: var(--faint); } .rule { stroke: var(--rule); }
 svg polyline { fill: none; stroke-width: 1.4; }
-.key { display: inline-block; width: 1.4rem; height: .2rem; vertical-align: middle; margin: 0 .3rem 0 1rem; }
+@media (max-width: 40rem) { svg text { font-size: 16px; } }
+.legend span { display: inline-block; margin-right: 1rem; }
+.legend .key { width: 1.4rem; height: .2rem; vertical-align: middle; margin-right: .3rem; }
 """
 
 
@@ -58,10 +60,10 @@ def table(header: Sequence[str], lines: Iterable[Sequence[Cell]]) -> str:
 def legend(keys: Iterable[tuple[str, str, str]]) -> str:
     """What a drawing's colours stand for. A key is (colour of the style, words, CSS of its patch)."""
     patches = (
-        f"<span class='key' style='background:var(--{colour});{shape}'></span>{escape(words)}"
+        f"<span><span class=key style='background:var(--{colour});{shape}'></span>{escape(words)}</span>"
         for colour, words, shape in keys
     )
-    return f"<p>{''.join(patches)}</p>"
+    return f"<p class=legend>{''.join(patches)}</p>"
 
 
 def _cell(cell: Cell) -> str:

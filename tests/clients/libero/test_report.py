@@ -61,8 +61,8 @@ def test_an_average_without_a_suite_is_none(run: Run) -> None:
     [paper] = [line for line in markdown(summary).splitlines() if line.startswith("| paper |")]
     assert paper.endswith("| - | 87.5 (52.9 to 97.8), n 8 | - |")
     assert summary.num_missing(PAPER) == 8
-    assert "`paper` lacks 8 starts." in markdown(summary)
-    assert "paper lacks 8 starts." in html(summary)
+    assert "- paper lacks 8 of 32 starts\n" in markdown(summary)
+    assert " paper lacks 8 of 32 starts." in html(summary)
 
 
 def test_other_seeds_are_other_episodes(run: Run) -> None:

@@ -20,6 +20,7 @@ from wavserve.clients.libero.report.table import (
     UNTRAINED,
     difference_header,
     difference_lines,
+    lacking_lines,
     success_header,
     success_lines,
 )
@@ -80,8 +81,7 @@ def html(summary: Summary, videos: Sequence[EpisodeVideo] = ()) -> str:
 
 def _outline(summary: Summary) -> str:
     records, config = summary.run.records, summary.run.config
-    missing = {cell.name: num for cell in summary.cells if (num := summary.num_missing(cell))}
-    lacking = "".join(f" {name} lacks {num} starts." for name, num in missing.items())
+    lacking = "".join(f" {line}." for line in lacking_lines(summary))
     return escape(
         f"{len(records)} episodes in {len(summary.cells)} cells, {sum(one.success for one in records)} successes."
         f"{lacking} Policy digest {config.policy_digest[:16]}, wavserve {config.versions.get('wavserve', '?')}."

@@ -80,8 +80,12 @@ class Summary:
 
     def num_missing(self, cell: Cell) -> int:
         """Starts that another cell has and this one lacks, as in a run that was stopped."""
-        starts = {start for records in self.by_cell.values() for start in by_start(records)}
-        return len(starts) - len(by_start(self.by_cell[cell.name]))
+        return self.num_starts - len(by_start(self.by_cell[cell.name]))
+
+    @property
+    def num_starts(self) -> int:
+        """Of all cells together."""
+        return len({start for records in self.by_cell.values() for start in by_start(records)})
 
     def tasks(self) -> list[tuple[str, int, str]]:
         """Suite, index and name of each task that was evaluated."""

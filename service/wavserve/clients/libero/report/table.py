@@ -29,10 +29,15 @@ def markdown(summary: Summary) -> str:
     if differences := summary.differences():
         lines += ["", *_table(difference_header(summary), difference_lines(summary, differences))]
     lines += ["", NOTE]
-    lines += [
-        f"`{cell.name}` lacks {missing} starts." for cell in summary.cells if (missing := summary.num_missing(cell))
-    ]
+    if lacking := lacking_lines(summary):
+        lines += ["", *(f"- {line}" for line in lacking)]
     return "\n".join(lines) + "\n"
+
+
+def lacking_lines(summary: Summary) -> list[str]:
+    """Which cells have fewer episodes than the others, as in a run that was stopped."""
+    missing = {cell.name: summary.num_missing(cell) for cell in summary.cells}
+    return [f"{name} lacks {num} of {summary.num_starts} starts" for name, num in missing.items() if num]
 
 
 def success_header(summary: Summary) -> list[str]:
