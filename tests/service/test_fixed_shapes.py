@@ -1,4 +1,4 @@
-"""A plan of fixed shapes has the same numbers alone and under load, bit for bit, on each backend."""
+"""A plan of fixed shapes has the same numbers alone and under load, bit for bit, through the real service."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from tests.service.rig import REPOSITORY, observation, start
-from wavserve.backends.triton.wheel import find_obstacle
+from tests.service.rig import observation, start
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.messages import Observation
@@ -18,18 +16,10 @@ from wavserve.core.types import Array
 OPTIONS = {"num_iterations": 2, "num_video_samples": 6, "num_value_samples": 3}
 FIXED = OPTIONS | {"fixed_shapes": True}
 NUM_LOADING = 5
-NO_TRITON = find_obstacle(REPOSITORY)
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        "local",
-        pytest.param("triton-embedded", marks=pytest.mark.skipif(NO_TRITON is not None, reason=str(NO_TRITON))),
-    ],
-)
-def test_a_plan_has_the_same_numbers_alone_and_under_load(backend: str, tmp_path: Path, tiny: Bundle) -> None:
-    service = start(tmp_path, backend, "--bundle", str(tiny.folder))
+def test_a_plan_has_the_same_numbers_alone_and_under_load(tmp_path: Path, tiny: Bundle) -> None:
+    service = start(tmp_path, "local", "--bundle", str(tiny.folder))
     try:
         sent = [observation(frame, options=FIXED) for frame in (0, 3)]
         with PlanClient(service.grpc) as robot:

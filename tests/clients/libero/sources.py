@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
 from tests.clients.chunks import chunk_of
 from tests.simulation.fake import STEP_M, FakeEnvironment, toward_goal
+from wavserve.clients.libero.episode import EpisodeResult
 from wavserve.clients.libero.plan_source import EpisodePlan
 from wavserve.core.messages import ActionChunk, PolicyInfo, Vector
 from wavserve.core.spec import CameraSpec, PlannerBounds, PlannerConfig, RtcSpec
@@ -61,6 +62,17 @@ class GoalSource:
 
     def close(self) -> None:
         pass
+
+
+def assert_same(one: EpisodeResult, other: EpisodeResult) -> None:
+    """The same episode in every number."""
+    for each in fields(EpisodeResult):
+        if each.name not in ("chunks", "sim_states"):
+            assert getattr(one, each.name) == getattr(other, each.name), each.name
+    for chunk, same in zip(one.chunks, other.chunks, strict=True):
+        assert (chunk.control_step, chunk.value) == (same.control_step, same.value)
+        assert chunk.actions.tobytes() == same.actions.tobytes()
+    assert one.sim_states.tobytes() == other.sim_states.tobytes()
 
 
 def policy_info() -> PolicyInfo:
