@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from wavserve.app.serve import Service, assemble
-from wavserve.app.settings import Settings
+from wavserve.app.settings import SessionSettings, Settings
 from wavserve.core.errors import BundleError
 from wavserve.core.types import Array
 from wavserve.policy import records
@@ -50,11 +50,12 @@ async def replay(record_file: Path, settings: Settings) -> Replay:
 
 
 def _as_recorded(settings: Settings, record: records.Record) -> Settings:
-    """The settings with the record's dtype. `auto` becomes `local`, because a single plan needs no server."""
+    """The settings with the record's dtype, and no shared sessions. `auto` becomes `local`: a single plan needs no
+    server."""
     backend = settings.backend
     kind = "local" if backend.kind == "auto" else backend.kind
     changed = backend.model_copy(update={"kind": kind, "dtype": record.dtype or backend.dtype})
-    return settings.model_copy(update={"backend": changed})
+    return settings.model_copy(update={"backend": changed, "sessions": SessionSettings()})
 
 
 async def replay_on(service: Service, record: records.Record) -> Replay:
@@ -65,6 +66,6 @@ async def replay_on(service: Service, record: records.Record) -> Replay:
     if record.dtype not in (None, computed := service.fleet.dtype):  # possible with a running Triton
         raise BundleError(f"the record was made in {record.dtype}, the models here compute in {computed}")
     session = Session("replayed", digest, memory=record.memory, last=record.last)
-    await service.sessions.commit(session)
+    await service.sessions.store.commit(session)
     result = await service.policy.plan(replace(record.request, session_id=session.id))
     return Replay(record.actions, result.actions)

@@ -19,8 +19,10 @@ import grpc.aio
 from wavserve.app.ending import Ending
 from wavserve.app.fleet import Fleet, WrapBackend, identity, open_fleet
 from wavserve.app.listeners import allow_restart, bind, hand_over, max_connections, max_open_files
+from wavserve.app.session_store import OpenedStore, open_store
 from wavserve.app.settings import CompatSettings, Settings
 from wavserve.core.address import Address
+from wavserve.core.errors import SettingsError
 from wavserve.core.messages import ActionChunk
 from wavserve.core.spec import PolicySpec
 from wavserve.edge.compat.tables import DIALECTS, CompatConfig, tables_for
@@ -35,7 +37,7 @@ from wavserve.edge.websocket.openpi import OpenpiEndpoint
 from wavserve.policy.golden import TOLERANCES, GoldenCheck
 from wavserve.policy.policy import Policy, PolicyParts
 from wavserve.policy.records import Recorder
-from wavserve.policy.sessions import MemorySessions
+from wavserve.policy.sessions import SessionStore
 from wavserve.system.telemetry import Metrics, configure_logging
 from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 from wavserve.wire.parts import check_protobuf
@@ -51,12 +53,13 @@ class Service:
     """Everything between the edges and the models, assembled."""
 
     policy: Policy
-    sessions: MemorySessions
+    sessions: OpenedStore
     metrics: Metrics
     fleet: Fleet
     robots: Robots
 
     async def close(self) -> None:
+        await self.sessions.close()
         await self.fleet.close()
 
 
@@ -89,14 +92,18 @@ async def assemble(
     """
     metrics = Metrics()
     recorder = None if settings.record.folder is None else Recorder(settings.record.folder)
-    sessions = MemorySessions(**settings.sessions.model_dump())
     fleet = await open_fleet(settings, metrics, wrap_backend, on_death)
     log.info("the models compute in %s", fleet.dtype)
-    policy = Policy(_parts(settings, fleet, sessions, metrics, recorder))
+    try:
+        sessions = await open_store(settings, fleet.digest, metrics.observe_store)
+    except SettingsError:
+        await fleet.close()
+        raise
+    policy = Policy(_parts(settings, fleet, sessions.store, metrics, recorder))
     metrics.watch_queue(lambda: fleet.queue_depth)
     metrics.watch_remaining(lambda: fleet.remaining_s)
     metrics.watch_arena(lambda: fleet.slots()[0], lambda: fleet.slots()[1])
-    metrics.watch_sessions(lambda: len(sessions))
+    metrics.watch_sessions(lambda: len(sessions.local))
     metrics.watch_plans(lambda: policy.plans_in_flight)
     robots = Robots()
     metrics.watch_robots(lambda: len(robots))
@@ -187,7 +194,7 @@ def _compat(settings: CompatSettings, spec: PolicySpec) -> CompatConfig:
 
 
 def _parts(
-    settings: Settings, fleet: Fleet, sessions: MemorySessions, metrics: Metrics, recorder: Recorder | None
+    settings: Settings, fleet: Fleet, sessions: SessionStore, metrics: Metrics, recorder: Recorder | None
 ) -> PolicyParts:
     def observe(chunk: ActionChunk) -> None:
         receipt = chunk.receipt

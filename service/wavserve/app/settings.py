@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_serializer
 from pydantic_core import PydanticCustomError
 
 from wavserve.core.address import HOST, parse_address, parse_host
@@ -56,6 +57,35 @@ def _host(text: str) -> str:
         raise PydanticCustomError("host", HOST) from None
 
 
+_STORE_SCHEMES = ("redis", "rediss", "unix")
+_CLUSTERS = "Sentinel and cluster URLs are not supported: give the address that follows the primary"
+
+
+class StoreUrl(SecretStr):
+    """The URL of a Redis. It prints without its password."""
+
+    def _display(self) -> str:
+        parts = urlsplit(self.get_secret_value())
+        user, at, host = parts.netloc.rpartition("@")
+        masked = f"{user.split(':')[0]}:***{at}{host}" if ":" in user else parts.netloc
+        return f"{parts.scheme}://{masked}{parts.path}"  # a query may hold a password too
+
+
+def store_url(value: StoreUrl) -> StoreUrl:
+    """The URL, checked. Raises PydanticCustomError, a ValueError."""
+    parts = urlsplit(value.get_secret_value())
+    has_place = parts.path if parts.scheme == "unix" else parts.hostname
+    if parts.scheme not in _STORE_SCHEMES or not has_place or "," in parts.netloc:
+        raise PydanticCustomError(
+            "store_url", f"redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH ({_CLUSTERS})"
+        )
+    try:
+        _ = parts.port
+    except ValueError:
+        raise PydanticCustomError("store_url", "a URL whose port is a number up to 65535") from None
+    return value
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -66,6 +96,7 @@ OptionalPath = Annotated[Path | None, BeforeValidator(_unset)]
 CameraNames = Annotated[tuple[str, ...], BeforeValidator(_listed_or_none), AfterValidator(_camera_names)]
 OptionalText = Annotated[Annotated[str, Field(min_length=1)] | None, BeforeValidator(_unset)]
 OptionalCount = Annotated[Positive | None, BeforeValidator(_unset)]
+OptionalStoreUrl = Annotated[Annotated[StoreUrl, AfterValidator(store_url)] | None, BeforeValidator(_unset)]
 
 
 class _Section(BaseModel):
@@ -243,8 +274,28 @@ class ArenaSettings(_Section):
 class SessionSettings(_Section):
     ttl_s: Seconds = Field(default=600.0, description="a session that is unused for longer expires")
     max_sessions: Positive = Field(
-        default=256, description="most sessions kept; those with a single plan are evicted first"
+        default=256,
+        description="most sessions kept in this process; those with a single plan are evicted first. Redis has its own "
+        "maxmemory",
     )
+    url: OptionalStoreUrl = Field(
+        default=None,
+        description="a Redis that keeps the sessions, so that gateways share them; none: this process keeps them",
+    )
+    url_file: OptionalPath = Field(default=None, description="file with the Redis URL, in place of sessions.url")
+    timeout_s: Annotated[float, Field(gt=0, le=1.5)] = Field(
+        default=1.0, description="longest time that one answer of Redis may take, and to connect"
+    )
+    max_connections: Positive = Field(default=32, description="most connections to Redis")
+    when_down: Literal["fail", "fresh"] = Field(
+        default="fail",
+        description="while Redis does not answer: fail: plans get a retryable error; fresh: plans are made without "
+        "frame memory, in sessions that this process keeps",
+    )
+
+    @field_serializer("url", when_used="json")
+    def _masked(self, url: StoreUrl | None) -> str | None:
+        return None if url is None else str(url)
 
 
 class RecordSettings(_Section):

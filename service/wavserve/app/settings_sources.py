@@ -26,6 +26,7 @@ from wavserve.system.texts import printable
 log = logging.getLogger(__name__)
 
 CONFIG_VARIABLE = "WAVSERVE_CONFIG"
+_SECRET = ("sessions.url",)  # a wrong value may still hold a password
 
 _KUBERNETES = re.compile(
     r"\w+_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)=.*"
@@ -194,7 +195,8 @@ def _parse(given: Given, parser: TypeAdapter[Any]) -> object:
         expected = error.errors()[0]["msg"].removeprefix("Input should be ")
     except TypeError:  # a TOML date has no JSON form
         expected = "a text, a number or a boolean"
-    raise SettingsError(f"{given.source}: {given.key}: expected {expected}, got {given.value!r}")
+    actual = "another text" if given.key in _SECRET else repr(given.value)
+    raise SettingsError(f"{given.source}: {given.key}: expected {expected}, got {actual}")
 
 
 def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
@@ -204,6 +206,11 @@ def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:
         raise SettingsError(
             f"arena.num_slots ({sources['arena.num_slots']}): expected at least planner.slice_size = {size} "
             f"({sources['planner.slice_size']}), got {slots}"
+        )
+    if settings.sessions.url is not None and settings.sessions.url_file is not None:
+        raise SettingsError(
+            f"sessions.url_file ({sources['sessions.url_file']}): expected none beside sessions.url "
+            f"({sources['sessions.url']}), got {settings.sessions.url_file}"
         )
     http, grpc = settings.http, settings.grpc
     if http.port and (http.host, http.port) == (grpc.host, grpc.port):

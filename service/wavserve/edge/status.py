@@ -37,6 +37,7 @@ STATUSES: dict[type[errors.WavserveError], ErrorStatus] = {
     errors.Overloaded: ErrorStatus(429, StatusCode.RESOURCE_EXHAUSTED, "Overloaded"),
     errors.DeadlineExceeded: ErrorStatus(504, StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded"),
     errors.NotReady: ErrorStatus(503, StatusCode.UNAVAILABLE, "Not ready"),
+    errors.StoreUnavailable: ErrorStatus(503, StatusCode.UNAVAILABLE, "Session store unavailable"),
     errors.OutcomeUnknown: ErrorStatus(503, StatusCode.UNAVAILABLE, "Outcome unknown"),
     errors.Cancelled: ErrorStatus(499, StatusCode.CANCELLED, "Cancelled"),
     # of a bad answer of the models; ABORTED: no channel repeats the call by itself, a robot asks with a new observation

@@ -115,7 +115,9 @@ class CommitResult(Enum):
 class SessionStore(Protocol):
     """Where sessions are kept. An expired session is unknown."""
 
-    async def load(self, session_id: str) -> Session | None: ...
+    async def load(self, session_id: str) -> Session | None:
+        """Raises StoreUnavailable when the store does not answer."""
+        ...
 
     async def commit(self, session: Session, deadline: float = math.inf) -> CommitResult:
         """Stores the session under its next version, if the stored version is `session.version` and `deadline` has not
@@ -129,7 +131,7 @@ class SessionStore(Protocol):
         ...
 
     async def ensure_room(self, robot_id: str = "") -> None:
-        """Raises Overloaded when there is no room for a new session. `robot_id`: as in `Session`."""
+        """Raises Overloaded when there is no room for a new session; StoreUnavailable. `robot_id`: as in `Session`."""
         ...
 
     async def end(self, session_id: str) -> None:

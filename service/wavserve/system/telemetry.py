@@ -85,6 +85,10 @@ class Metrics:
         self._call_rows.labels(verb).observe(rows)
         self._call_seconds.labels(verb).observe(seconds)
 
+    def observe_store(self, operation: str, outcome: str, seconds: float) -> None:
+        """A call to the session store: `load`, `commit`, `time` or `end`; `ok`, `full` or `failed`."""
+        self._store_seconds.labels(operation, outcome).observe(seconds)
+
     def observe_model(self, device: str, model: str, up: bool) -> None:
         """Whether a device's model works, as its supervisor found."""
         self._model_up.labels(device, model).set(up)
@@ -161,6 +165,9 @@ class Metrics:
         self._call_groups = self._histogram("call_groups", "Sample groups joined in a call.", labels, _GROUPS)
         self._call_rows = self._histogram("call_rows", "Batch rows of a call.", labels, _ROWS)
         self._call_seconds = self._histogram("call_seconds", "Time of a backend call.", labels, _SECONDS)
+        self._store_seconds = self._histogram(
+            "session_store_seconds", "Time of a call to the session store.", ("operation", "outcome"), _SECONDS
+        )
         self._model_up = Gauge(
             "wavserve_model_up", "1 while a model behind a wire works.", ("device", "model"), registry=self.registry
         )

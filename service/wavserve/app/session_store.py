@@ -1,0 +1,82 @@
+"""Opens the session store that the settings name: this process's memory, or Redis. Nothing else knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from redis import asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from wavserve.app.settings import SessionSettings, Settings, StoreUrl, store_url
+from wavserve.core.errors import SettingsError
+from wavserve.policy.fresh_sessions import FreshWhenDown
+from wavserve.policy.redis_sessions import OnCall, RedisSessions
+from wavserve.policy.sessions import MemorySessions, SessionStore
+
+
+async def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedStore:
+    """A session store, and the sessions of it that are in this process."""
+
+    store: SessionStore
+    local: MemorySessions
+    close: Callable[[], Awaitable[None]] = _nothing
+
+
+async def open_store(settings: Settings, policy_digest: str, on_call: OnCall) -> OpenedStore:
+    """Opens the store. A Redis that does not answer yet is no error: `sessions.when_down` says what robots get.
+
+    Raises SettingsError for a file that holds no URL, and for a Redis in cluster mode.
+    """
+    chosen = settings.sessions
+    local = MemorySessions(chosen.ttl_s, chosen.max_sessions)
+    url = chosen.url if chosen.url_file is None else _read(chosen)
+    if url is None:
+        return OpenedStore(local, local)
+    client = _client(url, chosen)
+    try:
+        await _check_alone(client, url)
+    except SettingsError:
+        await client.aclose()
+        raise
+    shared = RedisSessions(client, chosen.ttl_s, on_call)
+    store = shared if chosen.when_down == "fail" else FreshWhenDown(shared, local, policy_digest)
+    return OpenedStore(store, local, client.aclose)
+
+
+def _read(chosen: SessionSettings) -> StoreUrl:
+    assert chosen.url_file is not None
+    try:
+        return store_url(StoreUrl(chosen.url_file.read_text(encoding="utf-8").strip()))
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "another text"
+        raise SettingsError(f"sessions.url_file: expected a file with the URL of a Redis, got {why}") from None
+
+
+def _client(url: StoreUrl, chosen: SessionSettings) -> aioredis.Redis:
+    pool = aioredis.BlockingConnectionPool.from_url(
+        url.get_secret_value(),
+        max_connections=chosen.max_connections,
+        timeout=chosen.timeout_s,
+        socket_timeout=chosen.timeout_s,
+        socket_connect_timeout=chosen.timeout_s,
+        retry=Retry(NoBackoff(), 0),  # a commit that is sent twice finds its own first attempt
+    )
+    return aioredis.Redis.from_pool(pool)
+
+
+async def _check_alone(client: aioredis.Redis, url: StoreUrl) -> None:
+    """A cluster would send each session to another server. Without an answer nothing is known, and nothing refused."""
+    try:
+        facts = await client.info("cluster")
+    except (RedisError, OSError):
+        return
+    if facts.get("cluster_enabled"):
+        raise SettingsError(f"sessions.url: expected a Redis that is no cluster, got a node of a cluster at {url}")

@@ -1,0 +1,106 @@
+"""The session store that settings name: which one it is, what is refused, and that no password is shown."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.redis_server import free_port, redis_server
+from wavserve.app.session_store import open_store
+from wavserve.app.settings import Settings
+from wavserve.app.settings_sources import Given, load_settings
+from wavserve.core.errors import SettingsError, StoreUnavailable
+from wavserve.policy.fresh_sessions import FreshWhenDown
+from wavserve.policy.redis_sessions import RedisSessions
+from wavserve.policy.sessions import CommitResult, MemorySessions, Session
+
+PASSWORD = "s3cret-pass"
+
+
+def settings(**values: str) -> Settings:
+    return load_settings(
+        None, {}, [Given(f"sessions.{name}", value, "test") for name, value in values.items()]
+    ).settings
+
+
+async def test_without_a_url_sessions_are_in_this_process() -> None:
+    opened = await open_store(Settings(), "digest", lambda *_: None)
+    assert isinstance(opened.store, MemorySessions)
+    assert opened.store is opened.local
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+async def test_a_url_with_a_password_opens_redis(tmp_path: Path, from_file: bool) -> None:
+    with redis_server("--requirepass", PASSWORD) as server:
+        url = f"redis://:{PASSWORD}@127.0.0.1:{server.port}/3"
+        (tmp_path / "url").write_text(url + "\n")
+        chosen = settings(url_file=str(tmp_path / "url")) if from_file else settings(url=url)
+        opened = await open_store(chosen, "digest", lambda *_: None)
+        assert isinstance(opened.store, RedisSessions)
+        session = Session.fresh("digest")
+        assert await opened.store.commit(session) is CommitResult.COMMITTED
+        await opened.close()
+
+
+async def test_a_wrong_password_is_an_error_of_each_plan_without_the_password() -> None:
+    with redis_server("--requirepass", "another") as server:
+        opened = await open_store(settings(url=f"redis://:{PASSWORD}@127.0.0.1:{server.port}"), "d", lambda *_: None)
+        with pytest.raises(StoreUnavailable) as caught:
+            await opened.store.load("id")
+        assert PASSWORD not in str(caught.value)
+        await opened.close()
+
+
+async def test_a_redis_that_is_down_at_the_start_is_no_error() -> None:
+    chosen = settings(url=f"redis://127.0.0.1:{free_port()}", when_down="fresh")
+    opened = await open_store(chosen, "digest", lambda *_: None)
+    assert isinstance(opened.store, FreshWhenDown)
+    assert await opened.store.load("id") is not None
+    await opened.close()
+
+
+async def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
+    refused = pytest.raises(SettingsError, match="expected a Redis that is no cluster")
+    with redis_server("--cluster-enabled", "yes", "--dir", str(tmp_path)) as server, refused:
+        await open_store(settings(url=server.url), "digest", lambda *_: None)
+
+
+async def test_no_more_connections_than_the_setting_are_opened() -> None:
+    """The others wait for one, and get their answers."""
+    with redis_server() as server:
+        opened = await open_store(settings(url=server.url, max_connections="2"), "digest", lambda *_: None)
+        results = await asyncio.gather(*(opened.store.commit(Session.fresh("digest")) for _ in range(50)))
+        assert results == [CommitResult.COMMITTED] * 50
+        await opened.close()
+
+
+@pytest.mark.parametrize("content", ["", "http://host", "redis://"])
+async def test_a_file_without_a_url_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "url").write_text(content)
+    with pytest.raises(SettingsError, match=r"sessions.url_file: expected a file with the URL of a Redis"):
+        await open_store(settings(url_file=str(tmp_path / "url")), "digest", lambda *_: None)
+
+
+def test_a_url_and_a_file_contradict_each_other(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"sessions\.url_file"):
+        settings(url="redis://host", url_file=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (f"redis://:{PASSWORD}@host:6379/0", "redis://:***@host:6379/0"),
+        (f"rediss://robot:{PASSWORD}@[::1]:6379", "rediss://robot:***@[::1]:6379"),
+        (f"redis://host/1?password={PASSWORD}", "redis://host/1"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+    ],
+)
+def test_a_password_is_never_shown(url: str, shown: str) -> None:
+    loaded = load_settings(None, {"WAVSERVE_SESSIONS__URL": url})
+    assert {key: value for key, value, _ in loaded.rows()}["sessions.url"] == shown
+    assert PASSWORD not in repr(loaded) + str(loaded.settings)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(None, {"WAVSERVE_SESSIONS__URL": url.replace("://", "+sentinel://")})
+    assert PASSWORD not in str(caught.value)
