@@ -37,6 +37,7 @@ LIBERO_POLICY: PolicyInfo = replace(
     cameras=(CameraSpec("agentview", 32, 32), CameraSpec("wrist", 32, 32)),
     state=Vector(STATE_NAMES, ("",) * 8),
     action=Vector(ACTION_NAMES, ("",) * 7),
+    rtc_modes=("off", "rtc_guided"),
 )
 
 

@@ -128,6 +128,18 @@ def test_an_episode_that_was_run_is_filmed(tmp_path: Path) -> None:
     assert path == pytest.approx(np.array([shot.position for shot in film.shots[:4]]), abs=1e-6)
 
 
+def test_a_cut_chunk_is_filled_up() -> None:
+    start = Start("fake_reach", 0, 1, 7)
+    environment = FakeEnvironment()
+    result = run_episode(environment, GoalSource(environment), start, EpisodeConfig())
+    whole, *others = result.chunks
+    cut = dataclasses.replace(whole, actions=whole.actions[:5])
+    recording = Recording.of(dataclasses.replace(result, chunks=(cut, *others)))
+    assert (recording.chunks[0, :5] == whole.actions[:5]).all()
+    assert not recording.chunks[0, 5:].any()
+    assert Recording.of(dataclasses.replace(result, chunks=())).chunks.shape == (0, 0, 7)
+
+
 def test_a_plan_lasts_until_the_next_one() -> None:
     recording = example_recording()
     assert [recording.plan_at(step) for step in (0, 7, 8, 30)] == [0, 0, 1, 2]

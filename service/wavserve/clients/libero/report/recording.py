@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from wavserve.clients.libero.episode import EpisodeResult
+from wavserve.clients.libero.episode import STILL, EpisodeResult
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.simulation import Environment, Pixels, Start
 
@@ -32,13 +32,16 @@ class Recording:
 
     @classmethod
     def of(cls, result: EpisodeResult) -> Recording:
-        """Of an episode that has just been run."""
+        """Of an episode that has just been run. A cut chunk is filled up with zeros: the robot then stands still."""
         plans = result.chunks
+        chunks = np.zeros((len(plans), max((len(plan.actions) for plan in plans), default=0), len(STILL)), np.float32)
+        for chunk, plan in zip(chunks, plans, strict=True):
+            chunk[: len(plan.actions)] = plan.actions
         return cls(
             states=result.sim_states,
             plan_steps=np.array([plan.control_step for plan in plans], np.int64),
             values=np.array([math.nan if plan.value is None else plan.value for plan in plans], np.float64),
-            chunks=np.array([plan.actions for plan in plans], np.float32) if plans else np.zeros((0, 0, 0), np.float32),
+            chunks=chunks,
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
