@@ -51,7 +51,7 @@ def test_a_busy_machine_changes_nothing(policy: InProcessPolicy) -> None:
             thread.join()
     for start, result in quiet.items():
         assert_same(result, busy[start])
-        assert result.num_plans > 2
+        assert result.num_plans > 1
     assert len({result.receipt_digests for result in quiet.values()}) == len(STARTS)
 
 
