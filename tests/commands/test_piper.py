@@ -23,8 +23,8 @@ from tests.clients.piper.test_run import answer
 from wavserve.cli import main
 from wavserve.clients.piper import config as configs
 from wavserve.clients.piper import figures
-from wavserve.clients.piper.accounts import Counts
-from wavserve.clients.piper.control import Order, Phase, Status
+from wavserve.clients.piper.phases import Order, Phase, Status
+from wavserve.clients.piper.recorder import Counts
 from wavserve.commands.piper import Operator
 
 

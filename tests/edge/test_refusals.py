@@ -16,8 +16,9 @@ from wavserve.core.errors import DeadlineExceeded
 from wavserve.core.messages import EncodedImage, Observation
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
+from wavserve.policy.parts import PolicyParts
 from wavserve.policy.placement import Placement
-from wavserve.policy.policy import Policy, PolicyParts
+from wavserve.policy.policy import Policy
 from wavserve.system.telemetry import Metrics
 
 DECODE_S = 0.4

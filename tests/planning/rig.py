@@ -21,8 +21,9 @@ from wavserve.planning.device import Device, DeviceConfig
 from wavserve.planning.model_calls import PlanJob
 from wavserve.planning.planner import Planner
 from wavserve.planning.proposal import NamedNoise
+from wavserve.policy.parts import Keep, PolicyParts
 from wavserve.policy.placement import Placement
-from wavserve.policy.policy import Keep, Policy, PolicyParts
+from wavserve.policy.policy import Policy
 from wavserve.policy.sessions import MemorySessions, SessionStore
 from wavserve.scheduling.admission import Admission
 from wavserve.scheduling.batcher import Batcher

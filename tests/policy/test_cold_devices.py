@@ -14,8 +14,9 @@ from tests.policy.requests import first
 from wavserve.backends.fake import FakeBackend
 from wavserve.core.errors import BackendError, NotReady
 from wavserve.planning.device import Device, Health
+from wavserve.policy.parts import PolicyParts
 from wavserve.policy.placement import Placement
-from wavserve.policy.policy import Policy, PolicyParts
+from wavserve.policy.policy import Policy
 from wavserve.policy.sessions import MemorySessions
 from wavserve.system.processes import Process
 

@@ -12,7 +12,7 @@ import pytest
 from tests.clock import ManualClock, yield_to_loop
 from tests.planning.rig import MakeRig, Rig, RigOptions, example_request
 from tests.policy.requests import SPEC
-from wavserve.core.errors import NotReady, OutcomeUnknown, SequenceConflict, StaleEpoch, UnknownSession
+from wavserve.core.errors import InvalidRequest, NotReady, OutcomeUnknown, SequenceConflict, StaleEpoch, UnknownSession
 from wavserve.core.types import PlanRequest
 from wavserve.policy.epochs import Epochs, OpenedSession
 from wavserve.policy.sessions import CommitResult, MemorySessions, Session, SessionStore
@@ -105,13 +105,24 @@ async def test_a_request_of_an_older_epoch_is_refused_before_it_is_planned(rig: 
 async def test_a_retry_on_a_stream_has_the_epoch_of_the_stream(rig: Rig) -> None:
     """A robot refuses the chunk of another epoch."""
     opened = await rig.policy.open_session("arm", None, None)
-    unary = await rig.policy.plan(request(opened, epoch=None))
-    streamed = await rig.policy.plan(request(opened))
-    assert (unary.epoch, streamed.epoch) == (0, 1)
-    assert streamed.chunk_id == unary.chunk_id
+    first = await rig.policy.plan(request(opened))
+    resumed = await rig.policy.open_session("arm", opened.session_id, 0.0)
+    again = await rig.policy.plan(request(resumed, sequence=0))
+    assert (first.epoch, again.epoch) == (1, 2)
+    assert again.chunk_id == first.chunk_id
 
 
-async def test_a_request_of_an_older_epoch_joins_no_plan(make_rig: MakeRig) -> None:
+@pytest.mark.parametrize("sequence", [0, 1])
+async def test_a_plan_without_a_stream_is_refused_in_the_session_of_a_stream(rig: Rig, sequence: int) -> None:
+    """It would be committed between two plans of the stream. A retry of the stream's last plan is refused as well."""
+    opened = await rig.policy.open_session("arm", None, None)
+    await rig.policy.plan(request(opened))
+    with pytest.raises(InvalidRequest, match="session_id: expected a session that no robot's stream has opened"):
+        await rig.policy.plan(request(opened, epoch=None, sequence=sequence))
+    assert (await rig.policy.plan(request(opened, 2, sequence=1))).epoch == 1
+
+
+async def test_a_request_of_a_newer_epoch_joins_no_plan(make_rig: MakeRig) -> None:
     go_on, began = asyncio.Event(), asyncio.Event()
 
     async def hold(_verb: str) -> None:
@@ -120,13 +131,13 @@ async def test_a_request_of_an_older_epoch_joins_no_plan(make_rig: MakeRig) -> N
 
     rig = await make_rig(RigOptions(before=hold))
     opened = await rig.policy.open_session("arm", None, None)
-    running = asyncio.create_task(rig.policy.plan(request(opened, epoch=None)))
+    running = asyncio.create_task(rig.policy.plan(request(opened)))
     await began.wait()
-    await rig.policy.reset_epoch(opened.session_id, opened.epoch)
+    reset = await rig.policy.reset_epoch(opened.session_id, opened.epoch)
     with pytest.raises(SequenceConflict, match="one plan at a time"):
-        await asyncio.wait_for(rig.policy.plan(request(opened)), 15)
+        await asyncio.wait_for(rig.policy.plan(request(reset)), 15)
     go_on.set()
-    with pytest.raises(SequenceConflict):
+    with pytest.raises(StaleEpoch):
         await running
 
 

@@ -19,8 +19,9 @@ from wavserve.core.types import Array, Tensors
 from wavserve.models.arena.book import ArenaBook
 from wavserve.planning.device import Device, Health
 from wavserve.policy.golden import GoldenCheck
+from wavserve.policy.parts import PolicyParts
 from wavserve.policy.placement import Placement
-from wavserve.policy.policy import Policy, PolicyParts
+from wavserve.policy.policy import Policy
 from wavserve.policy.sessions import MemorySessions
 
 

@@ -16,7 +16,8 @@ from tests.clients.piper.rig import STOP_FRAME, Listener, eventually
 from tests.clients.piper.stage import config
 from wavserve.clients.piper import figures
 from wavserve.clients.piper.config import PiperConfig, PolicyConfig, RtcConfig
-from wavserve.clients.piper.control import Control, Order
+from wavserve.clients.piper.control import Control
+from wavserve.clients.piper.phases import Order
 from wavserve.clients.piper.run import PiperRun, RunOptions
 from wavserve.system import serve_process
 from wavserve.system.processes import free_ports

@@ -14,17 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wavserve.app import environment
+from wavserve.app import endpoints, environment
 from wavserve.app.device_config import BackendCapacity, device_config
 from wavserve.app.model_config import model_environment, runner_config, with_dtype
 from wavserve.app.policy_bundle import open_bundle
-from wavserve.app.settings import Settings, TritonSettings
+from wavserve.app.settings import Settings
 from wavserve.backends.base import Backend
 from wavserve.bundle import bundle
-from wavserve.bundle.golden import Golden, unpack
-from wavserve.core.errors import SettingsError, WavserveError
+from wavserve.bundle.golden import Golden
+from wavserve.core.errors import SettingsError
 from wavserve.core.spec import PolicySpec
-from wavserve.core.verbs import ARENA_OWNER
 from wavserve.planning.device import Device, Health
 from wavserve.policy.placement import Placement
 from wavserve.system.processes import Process
@@ -33,18 +32,14 @@ from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 
 if TYPE_CHECKING:
     from wavserve.backends.local import LocalBackend
-    from wavserve.backends.triton.client import About
-    from wavserve.backends.triton.health import Supervisor
     from wavserve.backends.triton.server import TritonServer
 
 log = logging.getLogger(__name__)
 
-CONNECT_RETRY_S = 1.0
-"""Pause before a Triton that has not answered yet is asked again."""
-GOLDEN_S = 30.0
-"""Seconds within which a Triton must send its golden plan."""
 MODELS_AT_ONCE_ON_CPU = 2
 """Models of one Triton that compute at the same time on a CPU, each in its own process. On a GPU it is one."""
+COMPILING_MINUTES = 3
+"""How long torch may compile the models of a preset on two cores."""
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 """Device files of NVIDIA's driver, on Linux and in the Windows Subsystem for Linux."""
 
@@ -127,6 +122,7 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
 
     opened = await asyncio.to_thread(open_bundle, settings.bundle)
     settings = await asyncio.to_thread(with_dtype, settings, opened.spec)
+    announce_loading(settings)
     loaded = await asyncio.to_thread(load_runners, opened, runner_config(settings))
     digest = await asyncio.to_thread(bundle.digest, opened.folder)
     changed = asyncio.Event()
@@ -174,6 +170,7 @@ async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBack
         ServerConfig(name, repository, variables, shm_bytes=settings.triton.shm_bytes, models_at_once=at_once)
     )
     log.info("starting tritonserver; its log is %s", server.log)
+    announce_loading(settings)
     return await _behind_triton(settings, metrics, {"embedded": server}, wrap_backend, on_death)
 
 
@@ -190,12 +187,12 @@ async def _behind_triton(
 ) -> Fleet:
     """A fleet of Triton endpoints by name, each with its server where this process starts it."""
     health_changed = asyncio.Event()
-    supervisors = _supervisors(settings.triton, metrics, servers, health_changed.set, on_death)
+    supervisors = endpoints.supervisors_of(settings.triton, metrics, servers, health_changed.set, on_death)
     backends = [each.backend for each in supervisors]
     try:
-        about = await _first_up(supervisors, settings.triton.load_s)
+        about = await endpoints.first_up(supervisors, settings.triton.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
-        golden = await _golden(supervisors, about, spec)
+        golden = await endpoints.golden_of(supervisors, about, spec)
         num_slots = min(each.models.num_slots for each in supervisors if each.models.num_slots is not None)
         workers = settings.backend.workers or (MODELS_AT_ONCE_ON_CPU if about.device == "cpu" else 1)
         size = BackendCapacity(num_slots, workers, one_call_per_model=True)
@@ -206,8 +203,8 @@ async def _behind_triton(
     for device, watched in zip(devices, supervisors, strict=True):
         watched.models.expect(digest, device.planner.forecast.max_slice)
         device.name = watched.name
-        device.health = partial(_health, watched)
-        device.generation = partial(_generation, watched)
+        device.health = partial(endpoints.health, watched)
+        device.generation = partial(endpoints.generation, watched)
         device.batcher.on_stuck = watched.on_stuck
         device.batcher.stuck_calls.process_of = watched.models.process_of
         device.batcher.start(on_death)
@@ -219,107 +216,27 @@ async def _behind_triton(
         golden=golden,
         dtype=about.dtype,
         placement=placement,
-        slots=lambda: _slots(supervisors),
-        stop_repairs=lambda: _stop_repairs(supervisors),
+        slots=lambda: endpoints.slots(supervisors),
+        stop_repairs=lambda: endpoints.stop_repairs(supervisors),
         closers=closers,
     )
 
 
-def _supervisors(
-    settings: TritonSettings,
-    metrics: Metrics,
-    servers: Mapping[str, TritonServer | None],
-    on_health: Callable[[], None],
-    on_death: OnDeath,
-) -> list[Supervisor]:
-    """A supervisor for each endpoint, over a backend of its own. None is started yet."""
-    from wavserve.backends.triton.client import TritonBackend
-    from wavserve.backends.triton.health import Supervisor, WatchConfig
-
-    watch = WatchConfig(
-        canary_s=settings.canary_s, hang_s=settings.hang_s, load_s=settings.load_s, max_repairs=settings.max_repairs
+def announce_loading(settings: Settings) -> None:
+    """The first start is silent for minutes otherwise."""
+    if settings.backend.compile == "off":
+        log.info("loading the models")
+        return
+    log.info(
+        "loading the models, and compiling them for this machine: the first start may take %d minutes, and later ones "
+        "find the compiled code on disk",
+        COMPILING_MINUTES,
     )
-
-    def on_traffic(verb: str, sent: Mapping[str, int], received: Mapping[str, int]) -> None:
-        metrics.observe_wire(verb, sum(sent.values()), sum(received.values()))
-
-    def supervisor(name: str, server: TritonServer | None) -> Supervisor:
-        def on_change(model: str, up: bool) -> None:
-            metrics.observe_model(name, model, up)
-            on_health()
-
-        target = name if server is None else None  # an embedded server has no address before it starts
-        backend = TritonBackend(target, on_traffic=on_traffic, proxy=settings.proxy)
-        return Supervisor(name, backend, watch, server, on_change, on_death)
-
-    return [supervisor(name, server) for name, server in servers.items()]
-
-
-async def _first_up(supervisors: Sequence[Supervisor], within_s: float) -> About:
-    """Starts the supervisors and returns the first description that a Triton reports. The others are watched.
-
-    Raises the error of our own server when it does not start. Retries other Tritons until one answers, and raises the
-    error of one after `within_s` seconds.
-    """
-    loop = asyncio.get_running_loop()
-    until, answered = loop.time() + within_s, None
-    pending = list(supervisors)
-    while pending:
-        for each in list(pending):
-            try:
-                await each.start()
-                answered = answered or each.models.about[ARENA_OWNER]
-            except SettingsError:
-                raise  # waiting changes neither our settings nor the version of Triton
-            except WavserveError as error:
-                if each.owns_server or loop.time() > until:
-                    raise
-                log.info("waiting for Triton: %s", error.message)
-                continue
-            pending.remove(each)
-        if answered is not None:
-            break
-        await asyncio.sleep(CONNECT_RETRY_S)
-    for each in pending:
-        each.watch()
-    assert answered is not None
-    return answered
-
-
-async def _golden(supervisors: Sequence[Supervisor], about: About, spec: PolicySpec) -> Golden | None:
-    """The golden plan of the models that gave this description."""
-    for each in supervisors:
-        known = each.models.about.get(ARENA_OWNER)
-        if known is not None and known.golden_digest == about.golden_digest != "":
-            return unpack(await each.backend.golden(GOLDEN_S), spec)
-    return None
-
-
-def _stop_repairs(supervisors: Sequence[Supervisor]) -> None:
-    for each in supervisors:
-        each.drain()
-
-
-def _health(supervisor: Supervisor) -> Health:
-    if supervisor.models.serves_wrong_policy:
-        return Health.WRONG_POLICY
-    return Health.UP if supervisor.models.up and supervisor.models.fits else Health.DOWN
-
-
-def _generation(supervisor: Supervisor) -> object:
-    """The processes of an endpoint's models."""
-    return {model: about.process for model, about in supervisor.models.about.items()}
 
 
 def _may_be_on_gpu(device: str) -> bool:
     """Whether models that choose their own device may find a GPU. A gateway has no torch that could answer this."""
     return device == "cuda" or (device == "auto" and any(Path(each).exists() for each in GPU_DRIVERS))
-
-
-def _slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:
-    """Arena slots in use and in all, as the models last reported: up to one `triton.canary_s` ago."""
-    arenas = [about.arena for each in supervisors for about in each.models.about.values() if about.arena is not None]
-    return sum(arena["used"] for arena in arenas), sum(arena["slots"] for arena in arenas)
 
 
 def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: BackendCapacity) -> Device:

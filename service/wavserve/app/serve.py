@@ -35,7 +35,8 @@ from wavserve.edge.http.server import HttpServer, create_http_server, throttle_a
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.websocket.openpi import OpenpiEndpoint
 from wavserve.policy.golden import TOLERANCES, GoldenCheck
-from wavserve.policy.policy import Policy, PolicyParts
+from wavserve.policy.parts import PolicyParts
+from wavserve.policy.policy import Policy
 from wavserve.policy.records import Recorder
 from wavserve.policy.sessions import SessionStore
 from wavserve.system.telemetry import Metrics, configure_logging

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 
 from wavserve.clients.latency import LatencyWindow
 from wavserve.clients.reconnect import LOST_SESSION, Backoff, is_final
@@ -35,7 +34,7 @@ from wavserve.core.control import (
     StreamError,
     Welcome,
 )
-from wavserve.core.errors import InvalidAnswer, InvalidRequest, RobotBusy, WavserveError, error_name
+from wavserve.core.errors import InvalidAnswer, RobotBusy, WavserveError
 from wavserve.core.messages import ActionChunk, EncodedImage, PolicyInfo
 from wavserve.core.types import Clock
 
@@ -226,13 +225,9 @@ class RobotCore:
 
     def failed(self, waiting: Waiting, error: WavserveError) -> None:
         """An observation that cannot be encoded: an error of it, as if the server had refused it."""
-        name, message = error_name(type(error)), error.message
-        refusal = StreamError(name=name, message=message, sequence=waiting.sequence, epoch=waiting.epoch)
-        if isinstance(error, InvalidRequest):
-            refusal = replace(refusal, field=error.field, expected=error.expected, actual=error.actual)
         with self._lock:
             self._observations.answered(waiting.sequence)
-            self._events.append(refusal)
+            self._events.append(waiting.refused(error))
 
     @property
     def is_silent(self) -> bool:

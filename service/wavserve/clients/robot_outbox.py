@@ -18,7 +18,9 @@ from wavserve.core.control import (
     ExecutionReport,
     ObservationDropped,
     Ping,
+    StreamError,
 )
+from wavserve.core.errors import InvalidRequest, WavserveError, error_name
 from wavserve.core.messages import EncodedImage
 from wavserve.core.rtc import RtcRequest
 
@@ -38,6 +40,14 @@ class Waiting:
 
     def dropped(self, reason: DropReason, by_sequence: int = 0) -> ObservationDropped:
         return ObservationDropped(self.sequence, reason, by_sequence, self.epoch)
+
+    def refused(self, error: WavserveError) -> StreamError:
+        """The error as the server would have sent it."""
+        name, message = error_name(type(error)), error.message
+        refusal = StreamError(name=name, message=message, sequence=self.sequence, epoch=self.epoch)
+        if isinstance(error, InvalidRequest):
+            return replace(refusal, field=error.field, expected=error.expected, actual=error.actual)
+        return refusal
 
 
 class Observations:

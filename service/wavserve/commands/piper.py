@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wavserve.clients.piper.phases import Order, Phase
 from wavserve.commands import output
 from wavserve.core.errors import InvalidRequest, WavserveError
 from wavserve.core.spec import RTC_MODES
@@ -204,8 +205,6 @@ class Operator:
             self._give("hold" if number == signal.SIGTSTP else "leave")
 
     def _give(self, order: str) -> None:
-        from wavserve.clients.piper.control import Order
-
         self._num_holds += 1
         if order == "leave":
             self._left_by = min(self._left_by, time.monotonic() + self._leave_within_s)
@@ -229,16 +228,12 @@ class Operator:
 
     def _leave_if_nobody_can_recover(self) -> None:
         """Without keys, a stop ends the run: what is latched stays so."""
-        from wavserve.clients.piper.control import Phase
-
         if self._args.armed and not self._has_left and self._run.control.status.phase is Phase.STOPPED:
             self._has_left = True
             self._give("leave")
 
     def _obey(self, key: str, num_holds: int) -> None:
         """A key that does not stop or hold. `num_holds`: as it was when the key was pressed."""
-        from wavserve.clients.piper.control import Order, Phase
-
         control = self._run.control
         phase = control.status.phase
         if key in {" ", "e"}:

@@ -12,14 +12,11 @@ import contextlib
 import logging
 import math
 import secrets
-import time
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 from wavserve.core.errors import (
-    BrokenLimit,
     DeadlineExceeded,
     NotReady,
     OutcomeUnknown,
@@ -32,8 +29,7 @@ from wavserve.core.errors import (
 from wavserve.core.messages import ActionChunk
 from wavserve.core.normalise import Normaliser
 from wavserve.core.options import merge_options
-from wavserve.core.spec import PolicySpec
-from wavserve.core.types import Clock, PlanRequest
+from wavserve.core.types import PlanRequest
 from wavserve.planning.device import Device
 from wavserve.planning.timings import Progress
 from wavserve.policy import digests
@@ -41,12 +37,11 @@ from wavserve.policy.commits import advanced, commit, uninterrupted
 from wavserve.policy.epochs import Epochs, OpenedSession, check_epoch, next_epoch
 from wavserve.policy.execution import PlanExecutor
 from wavserve.policy.gate import Gate
-from wavserve.policy.golden import GoldenCheck
 from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_retry
 from wavserve.policy.left_over import LeftOver
-from wavserve.policy.placement import Placement
+from wavserve.policy.parts import Keep, PolicyParts
 from wavserve.policy.running import RunningPlans
-from wavserve.policy.sessions import CommitResult, Session, SessionStore
+from wavserve.policy.sessions import CommitResult, Session
 from wavserve.policy.unusual import UsualStates
 from wavserve.policy.warm_up import WarmUp, warm_up_requests
 from wavserve.scheduling.permits import Permit, Permits
@@ -55,39 +50,6 @@ log = logging.getLogger(__name__)
 
 _SESSION_CHANGED = "it was reset or another plan was committed in the meantime"
 _UNKNOWN = "the session store did not say whether {} was stored: send the same request again"
-
-Keep = Callable[[PlanRequest, Session, ActionChunk], Coroutine[object, object, None]]
-"""Receives every committed plan: the request, the session as it was before, the answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyParts:
-    """What a policy is assembled from."""
-
-    spec: PolicySpec
-    digest: str
-    """of the weights, as the backend reports it"""
-    placement: Placement
-    sessions: SessionStore
-    max_plans: int
-    """plans that run at a time; more are refused"""
-    version: str
-    max_bytes: float = math.inf
-    """bytes that requests under way hold; more are refused"""
-    golden: GoldenCheck | None = None
-    """a device that fails it gets no plans"""
-    keep: Keep | None = None
-    on_plan: Callable[[ActionChunk], None] = lambda chunk: None
-    on_missed: Callable[[], None] = lambda: None
-    """called for every request whose plan was admitted and was not ready by the deadline"""
-    on_refused: Callable[[], None] = lambda: None
-    """called for every request that is refused because there is no place, no room or no time for its plan"""
-    on_broken: Callable[[Literal["cut", "refused"], BrokenLimit], None] = lambda *_: None
-    """called for every plan that breaks a limit of the policy, and whose chunk is cut or refused"""
-    on_unusual: Callable[[str], None] = lambda name: None
-    """called for every dimension of a state that is far outside its statistics, with its name"""
-    clock: Clock = time.monotonic
-    unix_clock: Clock = time.time
 
 
 class Policy:

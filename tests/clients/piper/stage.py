@@ -17,10 +17,11 @@ from tests.clients.piper.rig import Listener, channel, eventually
 from wavserve.clients.piper import config as configs
 from wavserve.clients.piper.arm import Arm
 from wavserve.clients.piper.config import ArmConfig, PiperConfig
-from wavserve.clients.piper.control import Control, Order, Phase, Robot
+from wavserve.clients.piper.control import Control, Robot
 from wavserve.clients.piper.log import RunLog
 from wavserve.clients.piper.loop import RateLoop
 from wavserve.clients.piper.mailbox import Arrived, Asked, LinkView, Mailbox, Moment
+from wavserve.clients.piper.phases import Order, Phase
 from wavserve.clients.piper.simulated import REST_POSE, SimulatedArm
 from wavserve.core.messages import ActionChunk, PolicyInfo, Vector
 from wavserve.core.spec import CameraSpec, LimitsSpec, PlannerBounds, PlannerConfig, RtcSpec

@@ -18,9 +18,9 @@ import pytest
 
 from tests.clients.piper.rig import ENABLE_FRAME, STOP_FRAME, TARGET_FRAMES, eventually
 from tests.clients.piper.stage import HORIZON, Stage, chunk, config, stage, swing
-from wavserve.clients.piper.control import Order, Phase
 from wavserve.clients.piper.limits import STATUS_EMERGENCY_STOP
 from wavserve.clients.piper.mailbox import Arrived, Moment
+from wavserve.clients.piper.phases import Order, Phase
 from wavserve.clients.piper.simulated import REST_POSE
 from wavserve.core.control import HoldReason
 from wavserve.core.messages import ActionChunk

@@ -14,10 +14,11 @@ import pytest
 from tests.clients.chunks import chunk_of
 from tests.clients.piper.stage import config, policy
 from wavserve.clients.piper import vectors
-from wavserve.clients.piper.control import Control, Order, Phase, Robot
+from wavserve.clients.piper.control import Control, Robot
 from wavserve.clients.piper.feedback import Feedback, Gripper, Pose, Status
 from wavserve.clients.piper.log import RunLog
 from wavserve.clients.piper.mailbox import Arrived, Asked, LinkView, Mailbox, Moment
+from wavserve.clients.piper.phases import Order, Phase
 from wavserve.clients.piper.simulated import REST_POSE
 
 NUM_TICKS = 1500

@@ -188,7 +188,7 @@ def test_a_link_that_fails_by_a_bug_tells_the_control_why(bench: Bench) -> None:
     bench.client.poll = fail  # type: ignore[method-assign]
     bench.link.start()
     eventually(lambda: bench.link.failure != "")
-    assert bench.mailbox.link.trouble == "the link failed by a bug: KeyError: 'bug'; restart"
+    assert bench.mailbox.link.problem == "the link failed by a bug: KeyError: 'bug'; restart"
     bench.link.close()
 
 
@@ -198,11 +198,11 @@ def test_a_frozen_camera_blinds_the_robot_until_it_sees_again(bench: Bench) -> N
         camera.take(np.zeros((48, 64, 3), np.uint8))
     bench.moment(0)
     bench.link.step()
-    assert bench.mailbox.link.trouble == "camera right_wrist: no picture for more than 300 ms"
+    assert bench.mailbox.link.problem == "camera right_wrist: no picture for more than 300 ms"
     assert bench.client.seen == []
     bench.look()
     bench.link.step()
-    assert bench.mailbox.link.trouble == ""
+    assert bench.mailbox.link.problem == ""
     assert len(bench.client.seen) == 1
 
 
@@ -238,7 +238,7 @@ def test_a_client_that_has_stopped_is_trouble(bench: Bench) -> None:
     bench.client.stopped = ContractMismatch("policy_digest", "dd", "ee")
     bench.moment(0)
     bench.link.step()
-    assert bench.mailbox.link.trouble.startswith("the client connects no more: policy_digest")
+    assert bench.mailbox.link.problem.startswith("the client connects no more: policy_digest")
     assert bench.client.seen == []
 
 

@@ -17,8 +17,8 @@ from tests.clients.piper.stage import chunk, config, policy, swing
 from wavserve.clients.piper import figures
 from wavserve.clients.piper.cameras import Synthetic
 from wavserve.clients.piper.config import PiperConfig, RtcConfig
-from wavserve.clients.piper.control import Order, Phase
 from wavserve.clients.piper.mailbox import Moment
+from wavserve.clients.piper.phases import Order, Phase
 from wavserve.clients.piper.report import html
 from wavserve.clients.piper.run import PiperRun, RunOptions
 from wavserve.clients.robot_client import RobotClient

@@ -11,18 +11,16 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
-
-import numpy as np
 
 from wavserve.clients.piper import watch
-from wavserve.clients.piper.accounts import Accounts, Tick
 from wavserve.clients.piper.arms import ArmPort, Arms
 from wavserve.clients.piper.config import PiperConfig
 from wavserve.clients.piper.feedback import Feedback
 from wavserve.clients.piper.log import RunLog
-from wavserve.clients.piper.mailbox import Arrived, Asked, Mailbox, Moment
+from wavserve.clients.piper.mailbox import Asked, Mailbox, Moment
+from wavserve.clients.piper.phases import Order, Phase, Status
 from wavserve.clients.piper.playback import Playback
+from wavserve.clients.piper.recorder import Recorder, Tick
 from wavserve.clients.piper.vectors import Axes
 from wavserve.clients.player import Command
 from wavserve.core.control import HoldReason
@@ -30,39 +28,6 @@ from wavserve.core.messages import PolicyInfo
 from wavserve.core.types import Clock
 
 ENABLE_WITHIN_S = 3.0
-
-
-class Phase(Enum):
-    DISARMED = "disarmed"
-    """nothing is sent"""
-    ENABLING = "enabling"
-    READY = "ready"
-    """plays chunks, approaches a first command, or holds"""
-    STOPPED = "stopped"
-    """by a fault or an emergency stop; latched"""
-    LEFT = "left"
-
-
-class Order(Enum):
-    """What the operator wants."""
-
-    ARM = "arm"
-    HOLD = "hold"
-    RECOVER = "recover"
-    LEAVE = "leave"
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """For the operator's screen."""
-
-    phase: Phase
-    hold: str
-    """why the robot may not play; empty: it may"""
-    waits: str
-    """why there is no chunk, if the service gave a reason"""
-    command: tuple[float, ...]
-    """in the policy's units; empty: none"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +58,8 @@ class Control:
         self._standstill = watch.Standstill(config.watch.max_feedback_age_ms / 1e3)
         self._max_clamped_steps = config.motion.max_clamped_steps
         self._playback = Playback(config, policy)
-        self._accounts = Accounts(config, robot.log)
-        self.counts = self._accounts.counts
+        self._recorder = Recorder(config, robot.log)
+        self.counts = self._recorder.counts
         self.status = Status(Phase.DISARMED, "", "", ())
         self._phase = Phase.DISARMED
         self._hold = ""  # why the robot may not play
@@ -130,11 +95,11 @@ class Control:
         self._look_for_faults(feedback, now)
         self._arms.repeat_stops(feedback)
         self._update_hold(now)
-        self._take_mail()
+        self._receive()
         command = self._next(feedback, now)
         self._send(command)
         tick = Tick(now, late_s, self._phase.value, self._hold, self._playback.step, command, measured)
-        self._tell(tick)
+        self._publish(tick)
 
     # Orders
 
@@ -231,7 +196,7 @@ class Control:
         self._playback.begin_epoch(link.session_id, link.epoch)
         if self._phase is not Phase.READY:
             return
-        why = self._operator_hold or link.trouble or ("link lost" if self._is_link_lost(now) else "")
+        why = self._operator_hold or link.problem or ("link lost" if self._is_link_lost(now) else "")
         if why and not self._hold:
             self.counts.holds += 1
             self._playback.interrupt()
@@ -250,45 +215,18 @@ class Control:
 
     # Chunks and commands
 
-    def _take_mail(self) -> None:
+    def _receive(self) -> None:
         while self._mailbox.to_control:
             message = self._mailbox.to_control.popleft()
             if isinstance(message, Asked):
-                self._log.write(
-                    "asked",
-                    sequence=message.sequence,
-                    step=message.control_step,
-                    ages_ms=message.ages_ms,
-                    left_over=message.num_left_over,
-                )
+                self._recorder.asked(message)
                 latency = self._mailbox.link.latency_steps
                 if latency is not None:
                     self._playback.expect(message.control_step, latency)
             else:
-                self._take_chunk(message)
-
-    def _take_chunk(self, arrived: Arrived) -> None:
-        chunk = arrived.chunk
-        may_play = self._phase is Phase.READY and not self._hold
-        refused = self._playback.take(chunk) if may_play else self._hold or self._phase.value
-        if not refused:
-            self._accounts.accepted(chunk)
-        self.counts.chunks += not refused
-        self.counts.refused_chunks += bool(refused)
-        self._log.write(
-            "chunk",
-            id=chunk.chunk_id,
-            sequence=chunk.sequence,
-            epoch=chunk.epoch,
-            refused=refused,
-            approach=self._playback.is_approaching,
-            first_step=chunk.first_control_step,
-            step=self._playback.step,
-            frozen=chunk.frozen_prefix_steps,
-            latency_s=arrived.latency_s,
-            actions=np.round(chunk.actions.astype(np.float64), 6),
-            warnings=chunk.warnings,
-        )
+                may_play = self._phase is Phase.READY and not self._hold
+                refused = self._playback.take(message.chunk) if may_play else self._hold or self._phase.value
+                self._recorder.arrived(message, refused, self._playback.step, self._playback.is_approaching)
 
     def _next(self, feedback: Sequence[Feedback], now: float) -> Command:
         command = Command(None, "hold")
@@ -324,12 +262,12 @@ class Control:
             for arm, fault in self._arms.send(command.action):
                 self._fault(arm, [fault])
 
-    def _tell(self, tick: Tick) -> None:
+    def _publish(self, tick: Tick) -> None:
         action, link, playback = tick.command.action, self._mailbox.link, self._playback
         self.status = Status(self._phase, self._hold, link.refusal, () if action is None else tuple(action.tolist()))
         may_play = self._phase is Phase.READY and not self._hold
-        self._accounts.add(tick, waits=may_play)
-        report = self._accounts.report(tick, self._hold_reason(tick.command, tick.at_s))
+        self._recorder.add(tick, waits=may_play)
+        report = self._recorder.report(tick, self._hold_reason(tick.command, tick.at_s))
         if report is not None:
             self._mailbox.reports.append(report)
         if tick.measured is None:

@@ -106,12 +106,12 @@ class PolicyLink:
     def step(self) -> None:
         while (event := self._client.poll()) is not None:
             self._take(event)
-        trouble = self._trouble()
-        self._tell_control(trouble)
+        problem = self._problem()
+        self._publish(problem)
         while self._mailbox.reports:
             self._client.report(self._mailbox.reports.popleft())
         moment = self._mailbox.moment
-        if moment is not None and not trouble and self._may_observe(moment):
+        if moment is not None and not problem and self._may_observe(moment):
             self._observe(moment)
 
     def _run(self) -> None:
@@ -120,8 +120,8 @@ class PolicyLink:
                 self.step()
             except Exception as error:  # noqa: BLE001  the robot holds, and the operator is told
                 self.failure = f"{type(error).__name__}: {error}"
-                trouble = f"the link failed by a bug: {self.failure}; restart"
-                self._mailbox.link = LinkView(is_lost=True, trouble=trouble)
+                problem = f"the link failed by a bug: {self.failure}; restart"
+                self._mailbox.link = LinkView(is_lost=True, problem=problem)
                 self._log.write("link", failure=self.failure)
                 return
 
@@ -160,20 +160,20 @@ class PolicyLink:
         self._under_way, self._settled_s = None, now
         return round(now - sent_s, 4)
 
-    def _trouble(self) -> str:
+    def _problem(self) -> str:
         if self._client.stopped is not None:
             return f"the client connects no more: {self._client.stopped.message}"
         problems = ((camera.config.name, camera.problem()) for camera in self._cameras)
         return next((f"camera {name}: {problem}" for name, problem in problems if problem is not None), "")
 
-    def _tell_control(self, trouble: str) -> None:
+    def _publish(self, problem: str) -> None:
         link = self._client.link
         if link.lost != self._was_lost:
             self._was_lost = link.lost
             self._log.write("link", lost=link.lost, silent_s=round(min(link.silent_s, 1e6), 3))
         latency = self._client.latency.steps(self._config.dt_s)
         now = self._clock()
-        self._mailbox.link = LinkView(link.lost, link.session_id, link.epoch, latency, trouble, self._refusal, now)
+        self._mailbox.link = LinkView(link.lost, link.session_id, link.epoch, latency, problem, self._refusal, now)
 
     def _may_observe(self, moment: Moment) -> bool:
         """Whether the control thread wants a chunk, knows the last answer, and none is under way."""

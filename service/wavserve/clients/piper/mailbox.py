@@ -45,7 +45,7 @@ class LinkView:
     epoch: int = 0
     latency_steps: int | None = None
     """from an observation to its chunk; None: not known yet"""
-    trouble: str = ""
+    problem: str = ""
     """why the robot is blind or cut off; empty: nothing is wrong"""
     refusal: str = ""
     """why the latest observation has no chunk; empty: it has, or waits for it"""

@@ -20,11 +20,12 @@ from wavserve.clients.piper import link, preflight, rtc, vectors
 from wavserve.clients.piper.arm import Arm
 from wavserve.clients.piper.cameras import Camera
 from wavserve.clients.piper.config import PiperConfig
-from wavserve.clients.piper.control import Control, Order, Phase, Robot
+from wavserve.clients.piper.control import Control, Robot
 from wavserve.clients.piper.link import PolicyLink
 from wavserve.clients.piper.log import RunLog
 from wavserve.clients.piper.loop import RateLoop
 from wavserve.clients.piper.mailbox import Mailbox
+from wavserve.clients.piper.phases import Order, Phase
 from wavserve.clients.piper.playback import player_config
 from wavserve.clients.piper.preflight import Check, Demands
 from wavserve.clients.plan_client import PlanClient

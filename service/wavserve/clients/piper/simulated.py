@@ -115,7 +115,7 @@ class SimulatedArm:
             case 0x471:
                 self._enabled = data[1] == 2 and not self._stopped
             case 0x472:
-                self._tell_limits(data)
+                self._answer_limits(data)
             case 0x4AF:
                 self._send(0x4AF, FIRMWARE)
 
@@ -145,7 +145,7 @@ class SimulatedArm:
             for i in range(NUM_JOINTS):
                 self._send(0x261 + i, struct.pack(">HhbBH", 240, 30, 35, flags, 0))
 
-    def _tell_limits(self, data: bytes) -> None:
+    def _answer_limits(self, data: bytes) -> None:
         motor, content = data[0], data[1]
         if content == 1 and 1 <= motor <= NUM_JOINTS:
             low, high = (round(math.degrees(limit) * 10) for limit in JOINT_RANGES[motor - 1])

@@ -10,8 +10,9 @@ import pytest
 
 from tests.clients.chunks import chunk_of
 from tests.clients.piper.stage import config
-from wavserve.clients.piper.accounts import Accounts, Tick
 from wavserve.clients.piper.log import RunLog
+from wavserve.clients.piper.mailbox import Arrived
+from wavserve.clients.piper.recorder import Recorder, Tick
 from wavserve.clients.player import Command
 from wavserve.core.control import ExecutionReport, HoldReason
 
@@ -19,17 +20,17 @@ ACTION = np.zeros(14)
 
 
 class Bench:
-    """Accounts, and ticks at 10 Hz."""
+    """A recorder, and ticks at 10 Hz."""
 
     def __init__(self, log: RunLog) -> None:
-        self.accounts = Accounts(config(), log)
+        self.recorder = Recorder(config(), log)
         self.step = 0
 
     def tick(self, command: Command, reason: HoldReason | None = None) -> ExecutionReport | None:
         tick = Tick(100.0 + self.step / 10, 0.0, "ready", "", self.step, command, ACTION)
         self.step += 1
-        self.accounts.add(tick, waits=True)
-        return self.accounts.report(tick, reason)
+        self.recorder.add(tick, waits=True)
+        return self.recorder.report(tick, reason)
 
 
 @pytest.fixture
@@ -60,7 +61,8 @@ def test_starved_steps_are_reported_once(bench: Bench) -> None:
 
 def test_each_chunk_is_reported_at_once_with_its_age_and_seam(bench: Bench) -> None:
     bench.tick(played("a", seam_jump=0.5))
-    bench.accounts.accepted(chunk_of(np.zeros((5, 14), np.float32), chunk_id="b", captured_mono_ns=99_800_000_000))
+    chunk = chunk_of(np.zeros((5, 14), np.float32), chunk_id="b", captured_mono_ns=99_800_000_000)
+    bench.recorder.arrived(Arrived(chunk, 0.1), "", 5, is_approaching=False)
     report = bench.tick(played("b", seam_jump=0.25))
     assert report is not None
     assert (report.chunk_id, report.seam_jump) == ("b", 0.25)

@@ -13,10 +13,10 @@ import numpy as np
 from wavserve.clients.piper.config import PiperConfig
 from wavserve.clients.piper.limits import AXIS_RANGES
 from wavserve.clients.piper.log import RunLog
+from wavserve.clients.piper.mailbox import Arrived, Asked
 from wavserve.clients.piper.vectors import Axes, Units
 from wavserve.clients.player import Command
 from wavserve.core.control import ExecutionReport, HoldReason
-from wavserve.core.messages import ActionChunk
 
 REPORT_EVERY_S = 1.0
 """The longest time between two reports."""
@@ -66,7 +66,7 @@ class _Playing:
     seam_jump: float = 0.0
 
 
-class Accounts:
+class Recorder:
     """Counts, logs and reports each tick."""
 
     def __init__(self, config: PiperConfig, log: RunLog) -> None:
@@ -81,9 +81,37 @@ class Accounts:
         self._reported_s, self._reported_step = -math.inf, 0
         self._reported_state: tuple[str, HoldReason | None] = ("", None)  # chunk and hold
 
-    def accepted(self, chunk: ActionChunk) -> None:
-        """The robot will execute this chunk."""
-        self._accepted = (chunk.chunk_id, chunk.captured_mono_ns)
+    def asked(self, asked: Asked) -> None:
+        """An observation was sent."""
+        self._log.write(
+            "asked",
+            sequence=asked.sequence,
+            step=asked.control_step,
+            ages_ms=asked.ages_ms,
+            left_over=asked.num_left_over,
+        )
+
+    def arrived(self, arrived: Arrived, refused: str, step: int, is_approaching: bool) -> None:
+        """A chunk came before this step. `refused`: why the robot does not execute it; empty: it will."""
+        chunk = arrived.chunk
+        if not refused:
+            self._accepted = (chunk.chunk_id, chunk.captured_mono_ns)
+        self.counts.chunks += not refused
+        self.counts.refused_chunks += bool(refused)
+        self._log.write(
+            "chunk",
+            id=chunk.chunk_id,
+            sequence=chunk.sequence,
+            epoch=chunk.epoch,
+            refused=refused,
+            approach=is_approaching,
+            first_step=chunk.first_control_step,
+            step=step,
+            frozen=chunk.frozen_prefix_steps,
+            latency_s=arrived.latency_s,
+            actions=np.round(chunk.actions.astype(np.float64), 6),
+            warnings=chunk.warnings,
+        )
 
     def add(self, tick: Tick, waits: bool) -> None:
         """`waits`: the robot may move, and nothing but the lack of a chunk holds it."""
