@@ -151,7 +151,8 @@ class Operator:
 
     def __init__(self, run: PiperRun, args: argparse.Namespace, leave_within_s: float = LEAVE_WITHIN_S) -> None:
         self._run, self._args, self._leave_within_s = run, args, leave_within_s
-        self._wishes: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+        # Not a SimpleQueue: its `get` never ends when a signal's handler takes longer than the timeout.
+        self._wishes: queue.Queue[tuple[str, int]] = queue.Queue()
         self._num_holds = 0  # wishes to hold, to leave or to stop; an older wish to arm is void
         self._is_alone = False  # the terminal is gone
         self._leaves_at: float | None = None
