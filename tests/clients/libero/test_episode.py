@@ -14,7 +14,7 @@ from tests.simulation.fake import FakeEnvironment, starts_of
 from wavserve.clients.libero.clocks import ClockConfig
 from wavserve.clients.libero.episode import HOLD, STILL, EpisodeConfig, EpisodeResult, run_episode
 from wavserve.clients.libero.plan_source import EpisodePlan
-from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest, Overloaded
+from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest, Overloaded, UnsafeChunk
 from wavserve.core.messages import ActionChunk
 from wavserve.core.simulation import Start
 
@@ -213,6 +213,31 @@ def test_an_error_of_the_source_ends_the_episode() -> None:
             run_episode(
                 environment, GoalSource(environment, on_plan=fail), START, EpisodeConfig(clock=ClockConfig(kind))
             )
+
+
+@pytest.mark.parametrize("kind", ["lockstep", "virtual", "wall"])
+def test_a_plan_that_the_service_refuses_is_asked_for_again(kind: Any) -> None:
+    """The session does not have the observation, so what was executed since the one before still counts."""
+    asked: list[EpisodePlan] = []
+
+    def refuse(request: EpisodePlan) -> None:
+        asked.append(request)
+        if len(asked) in (1, 3):
+            raise UnsafeChunk("a plan breaks a limit")
+
+    environment = FakeEnvironment()
+    source = GoalSource(environment, on_plan=refuse)
+    result = run_episode(environment, source, START, EpisodeConfig(replan_steps=4, clock=ClockConfig(kind)))
+    assert result.success
+    assert (result.num_unsafe, result.num_lost) == (2, 0)
+    first, second, third, fourth = asked[:4]
+    assert len({each.seed for each in asked}) == len(asked)
+    assert (first.executed_steps, second.executed_steps) == (0, 0)
+    assert fourth.executed_steps > third.executed_steps
+    if kind != "wall":
+        assert result.num_plans == len(source.requests)
+        assert [each.control_step for each in asked[:4]] == [0, 1, 5, 6]
+        assert (third.executed_steps, fourth.executed_steps) == (4, 5)
 
 
 def test_a_chunk_that_is_no_answer_to_the_episode_is_an_error() -> None:

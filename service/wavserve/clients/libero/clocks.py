@@ -20,8 +20,8 @@ from wavserve.core.messages import ActionChunk
 
 Observe = Callable[[], EpisodePlan]
 """Looks at the scene, on the thread that calls."""
-Plan = Callable[[EpisodePlan], ActionChunk]
-"""Waits for a plan."""
+Plan = Callable[[EpisodePlan], ActionChunk | None]
+"""Waits for a plan. None: the service refuses to answer with it."""
 MAX_LATENCY_MS = 60_000.0
 
 
@@ -45,8 +45,9 @@ class Reply:
     """What became of a plan."""
 
     chunk: ActionChunk | None
-    """None: the plan was lost"""
+    """None: the plan was lost or refused"""
     latency_ms: float
+    lost: bool = False
 
 
 class PlanClock(Protocol):
@@ -102,7 +103,7 @@ class VirtualClock:
         """As `PlanClock.ask`. The plan is made now. A lost one is not made: its request is lost."""
         config = self._config
         fate = self._draws.fate(step, config.latency_ms, config.jitter_ms, config.loss)
-        reply = Reply(None if fate.lost else plan(observe()), fate.latency_ms)
+        reply = Reply(None if fate.lost else plan(observe()), fate.latency_ms, fate.lost)
         self._under_way = step + num_steps_of(fate.latency_ms, self._dt_s), reply
 
     def reply(self, step: int) -> Reply | None:

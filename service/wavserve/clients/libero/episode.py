@@ -21,7 +21,7 @@ from wavserve.clients.libero.plan_source import EpisodePlan, PlanSource
 from wavserve.clients.libero.receipts import receipt_digest
 from wavserve.clients.player import ActionPlayer
 from wavserve.clients.player_config import PlayerConfig
-from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest
+from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest, UnsafeChunk
 from wavserve.core.messages import ActionChunk, PolicyInfo
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.simulation import Environment, Start
@@ -82,6 +82,8 @@ class EpisodeResult:
     """control steps at which no chunk had an action"""
     num_lost: int
     """plans that were lost on their way"""
+    num_unsafe: int
+    """plans that the service refused, because they break a limit of the policy"""
     num_late: int
     """chunks that arrived when nothing of them could be executed any more"""
     plan_latencies_ms: tuple[float, ...]
@@ -100,7 +102,9 @@ class EpisodeResult:
 
 
 def run_episode(environment: Environment, source: PlanSource, start: Start, config: EpisodeConfig) -> EpisodeResult:
-    """Runs one episode. Raises what the environment and the source raise: the episode then does not count.
+    """Runs one episode. A plan that the service refuses as unsafe is asked for again, with another seed.
+
+    Raises what else the environment and the source raise: the episode then does not count.
 
     Raises InvalidRequest for a configuration that makes no sense, and ContractMismatch for a policy whose commands mean
     something else.
@@ -145,8 +149,9 @@ class _Episode:
         self._player.hold_from(STILL)
         self._is_waiting = False
         self._next_ask = 0
-        self._executed_before = 0  # actions that were executed up to the latest observation
-        self._num_holds = self._num_lost = self._num_late = 0
+        self._executed_at_ask = 0  # actions that were executed up to the latest observation
+        self._executed_before = 0  # and up to the latest one that the session has
+        self._num_holds = self._num_lost = self._num_unsafe = self._num_late = 0
         self._latencies_ms: list[float] = []
         self._seam_jumps: list[float] = []
         self._digests: list[str] = []
@@ -170,6 +175,7 @@ class _Episode:
             num_plans=len(self._chunks),
             num_holds=self._num_holds,
             num_lost=self._num_lost,
+            num_unsafe=self._num_unsafe,
             num_late=self._num_late,
             plan_latencies_ms=tuple(self._latencies_ms),
             seam_jumps=tuple(self._seam_jumps),
@@ -183,11 +189,17 @@ class _Episode:
 
     def _ask(self, step: int) -> None:
         self._is_waiting, self._next_ask = True, step + self._config.replan_steps
-        self._clock.ask(step, partial(self._observe, step), self._source.plan)
+        self._clock.ask(step, partial(self._observe, step), self._plan)
+
+    def _plan(self, request: EpisodePlan) -> ActionChunk | None:
+        try:
+            return self._source.plan(request)
+        except UnsafeChunk:  # another seed may give a plan that the service lets pass; the robot has the old one
+            return None
 
     def _observe(self, step: int) -> EpisodePlan:
-        executed = self._player.executed_steps - self._executed_before
-        self._executed_before = self._player.executed_steps
+        self._executed_at_ask = self._player.executed_steps
+        executed = self._executed_at_ask - self._executed_before
         return EpisodePlan(
             images=self._environment.images(),
             state=self._environment.state(),
@@ -214,10 +226,12 @@ class _Episode:
             return
         self._is_waiting = False
         if reply.chunk is None:
-            self._num_lost += 1
+            self._num_lost += reply.lost
+            self._num_unsafe += not reply.lost
             self._next_ask = step
         else:
             self._latencies_ms.append(reply.latency_ms)
+            self._executed_before = self._executed_at_ask
             self._take(reply.chunk, step)
 
     def _take(self, chunk: ActionChunk, step: int) -> None:

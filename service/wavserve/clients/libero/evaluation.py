@@ -109,6 +109,7 @@ class Evaluation:
             num_plans=result.num_plans,
             num_holds=result.num_holds,
             num_lost=result.num_lost,
+            num_unsafe=result.num_unsafe,
             num_late=result.num_late,
             plan_latency_ms=Spread.of(result.plan_latencies_ms) if is_virtual else None,
             seam_jump=Spread.of(result.seam_jumps),

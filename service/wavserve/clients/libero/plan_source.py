@@ -33,7 +33,7 @@ class EpisodePlan:
     control_step: int
     """index of the next command"""
     executed_steps: int
-    """actions of chunks that were executed since the previous plan's observation; 0 for the first plan"""
+    """actions of chunks that were executed since the observation of the previous plan that came; 0 before the first"""
     seed: int
     rtc: RtcRequest | None = None
     """the left-over and its delay, for real-time chunking; None: there is none"""
@@ -47,7 +47,7 @@ class PlanSource(Protocol):
         ...
 
     def plan(self, request: EpisodePlan) -> ActionChunk:
-        """Waits for a plan. Raises the server's error. After an error the episode must begin anew."""
+        """Waits for a plan. Raises the server's error. After any but UnsafeChunk the episode must begin anew."""
         ...
 
     def policy(self) -> PolicyInfo:

@@ -96,6 +96,8 @@ class EpisodeRecord:
     """of each plan"""
     num_lost: int = 0
     """plans that were lost on their way"""
+    num_unsafe: int = 0
+    """plans that the service refused, because they break a limit of the policy"""
     num_late: int = 0
     """chunks that arrived when nothing of them could be executed any more"""
     wall: Mapping[str, float] = field(default_factory=dict)

@@ -53,14 +53,14 @@ class StreamSource:
     def plan(self, request: EpisodePlan) -> ActionChunk:
         """As `PlanSource.plan`."""
         assert self._client is not None, "begin comes first"
-        self._executed_steps += request.executed_steps
+        executed_steps = self._executed_steps + request.executed_steps
         rtc = request.rtc
         sequence = self._client.observe(
             RobotObservation(
                 images=request.images,
                 state=tuple(request.state.tolist()),
                 control_step=request.control_step,
-                executed_steps=self._executed_steps,
+                executed_steps=executed_steps,
                 instruction=self._instruction,
                 seed=request.seed,
                 left_over=None if rtc is None else rtc.prev_chunk_left_over,
@@ -72,6 +72,7 @@ class StreamSource:
         while True:
             event = self._events.get()
             if isinstance(event, ActionChunk) and event.sequence == sequence:
+                self._executed_steps = executed_steps
                 return event
             _raise_if_over(event)
 
