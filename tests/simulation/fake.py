@@ -101,6 +101,12 @@ class FakeEnvironment:
         self._draw(wrist, self.goal - self._position, (255, 0, 0))
         return {"agentview": agentview, "wrist": wrist}
 
+    def projections(self) -> dict[str, Vector]:
+        """`agentview` looks down on x and y."""
+        self._check_alive()
+        half = self.size / 2.0
+        return {"agentview": np.array([[half, 0.0, 0.0, half], [0.0, half, 0.0, half], [0.0, 0.0, 0.0, 1.0]])}
+
     def state(self) -> Vector:
         """`[8]`: position, axis-angle, the two fingers."""
         self._check_alive()

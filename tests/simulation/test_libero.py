@@ -195,3 +195,17 @@ def test_a_simulation_that_diverges_is_an_error_and_leaves_no_file(environment: 
 def test_no_episode_is_an_error() -> None:
     with closing(open_environment(SMALL, os.environ)) as new, pytest.raises(SimulationError, match="no episode"):
         new.step(WAIT)
+
+
+def test_the_gripper_is_where_a_picture_shows_it(environment: SimulatorProcess) -> None:
+    """Only the fingers move, so the pixels that change lie around the point between them."""
+    environment.reset(EPISODE)
+    for _ in range(10):
+        environment.step(WAIT)
+    before = environment.images()["agentview"].astype(int)
+    for _ in range(10):
+        environment.step(-WAIT)
+    changed = np.argwhere(np.abs(environment.images()["agentview"] - before).sum(axis=2) > 60)
+    column, row, w = environment.projections()["agentview"] @ np.append(environment.state()[:3], 1.0)
+    assert w > 0
+    assert np.median(changed, axis=0) == pytest.approx([row / w, column / w], abs=literature.SIZE / 20)

@@ -68,6 +68,11 @@ class Environment(Protocol):
         """What the cameras see now, by camera, as captured: not turned. Rendered at each call."""
         ...
 
+    def projections(self) -> dict[str, NDArray[np.float64]]:
+        """`[3, 4]` by camera, now: takes a point of the world `(x, y, z, 1)`, in m, to `(column w, row w, w)` of its
+        picture. A camera sees points with w > 0."""
+        ...
+
     def state(self) -> NDArray[np.float64]:
         """`[S]`: the robot's state now, in the order and the units of the suite's policies."""
         ...

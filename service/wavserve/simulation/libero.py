@@ -73,6 +73,20 @@ class LiberoEnvironment:
         shown = {ours: render(camera_name=theirs, width=size, height=size) for ours, theirs in CAMERAS.items()}
         return {camera: np.ascontiguousarray(picture) for camera, picture in shown.items()}
 
+    def projections(self) -> dict[str, NDArray[np.float64]]:
+        self._check_reset()
+        return {ours: self._projection(theirs) for ours, theirs in CAMERAS.items()}
+
+    def _projection(self, camera: str) -> NDArray[np.float64]:
+        """The simulator's camera looks along its -z, with x to the right and y up. A captured picture begins at its
+        lowest row."""
+        sim, half = self._control.sim, self._config.size / 2
+        index = sim.model.camera_name2id(camera)
+        focal = half / np.tan(np.radians(sim.model.cam_fovy[index]) / 2)
+        turn, place = sim.data.cam_xmat[index].reshape(3, 3), sim.data.cam_xpos[index]
+        into_pixels = np.array([[focal, 0.0, -half], [0.0, focal, -half], [0.0, 0.0, -1.0]])
+        return np.asarray(into_pixels @ np.column_stack([turn.T, -turn.T @ place]))
+
     def state(self) -> NDArray[np.float64]:
         self._check_reset()
         seen = self._observation

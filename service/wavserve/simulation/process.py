@@ -84,6 +84,9 @@ class SimulatorProcess:
     def images(self) -> dict[str, Pixels]:
         return dict(self._call("images").arrays)
 
+    def projections(self) -> dict[str, NDArray[np.float64]]:
+        return dict(self._call("projections").arrays)
+
     def state(self) -> NDArray[np.float64]:
         return self._call("state").arrays["state"]
 

@@ -71,6 +71,8 @@ def _run(environment: Environment, call: Message) -> Message:  # noqa: PLR0911  
             return Message({"solved": environment.step(arrays["action"])})
         case "images":
             return Message({}, environment.images())
+        case "projections":
+            return Message({}, environment.projections())
         case "state":
             return Message({}, {"state": environment.state()})
         case "sim_state":

@@ -86,7 +86,7 @@ def example_render(start: Start, states: NDArray[Any]) -> Iterator[Shot]:
     for state in states:
         shade = np.uint8(np.clip(state[2] * 100, 0, 255))
         views = {"agentview": np.full((64, 64, 3), shade), "wrist": np.full((64, 64, 3), 255 - shade)}
-        yield Shot(views, state)
+        yield Shot(views, state, {})
 
 
 def recorded_run(folder: Path) -> tuple[Run, Path]:

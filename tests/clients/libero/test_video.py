@@ -140,6 +140,32 @@ def test_a_cut_chunk_is_filled_up() -> None:
     assert Recording.of(dataclasses.replace(result, chunks=())).chunks.shape == (0, 0, 7)
 
 
+def test_the_gripper_is_where_the_picture_shows_it() -> None:
+    """The fake's robot is a white dot of 3 x 3 pixels."""
+    start = Start("fake_reach", 0, 1, 7)
+    environment = FakeEnvironment(size=64)
+    environment.reset(start)
+    environment.step(np.array([1.0, -1.0, 0, 0, 0, 0, -1.0]))
+    for rotation in (0, 180):
+        [shot] = renderer(FakeEnvironment(size=64), rotation)(start, np.array([environment.sim_state()]))
+        column, row, w = shot.projections["agentview"] @ np.append(shot.position, 1.0)
+        dot = np.argwhere((np.ptp(shot.images["agentview"], axis=2) == 0) & (shot.images["agentview"][:, :, 0] > 150))
+        assert dot.mean(axis=0) + 0.5 == pytest.approx([row / w, column / w], abs=2)
+
+
+def test_the_planned_way_is_drawn_into_the_fixed_cameras_picture() -> None:
+    start = Start("fake_reach", 0, 1, 7)
+    environment = FakeEnvironment()
+    result = run_episode(environment, GoalSource(environment), start, EpisodeConfig())
+    record = dataclasses.replace(RECORD, suite=start.suite, task=start.task, state_index=start.state_index)
+    film = filmed(record, Recording.of(result), renderer(FakeEnvironment(), 180))
+    picture = list(frames(film))[4].astype(int)
+    for colour in ((251, 191, 36), (122, 162, 255)):
+        near = np.abs(picture - colour).sum(axis=2) < 30
+        assert near[28:412, :384].sum() > 20
+        assert near[28:412, 384:].sum() == 0
+
+
 def test_a_plan_lasts_until_the_next_one() -> None:
     recording = example_recording()
     assert [recording.plan_at(step) for step in (0, 7, 8, 30)] == [0, 0, 1, 2]

@@ -24,7 +24,8 @@ _PANEL_HEIGHT = SIZE[1] - _TITLE_HEIGHT - _VIEW
 _PLOT_TOP = 28
 _PLOT_SIZE = np.array([_PANEL_WIDTH - 2 * _PAD, _PANEL_HEIGHT - _PLOT_TOP - _PAD])
 _FINE = 2
-"""panels are drawn at this scale, so that their lines are smooth"""
+"""lines are drawn at this scale, so that they are smooth"""
+_FIXED_CAMERAS = ("agentview",)
 _BACK, _INK, _FAINT, _RULE, _BAD = (18, 22, 28), (229, 233, 239), (154, 164, 178), (44, 52, 64), (248, 113, 113)
 _DONE, _PLANNED = (122, 162, 255), (251, 191, 36)
 
@@ -46,7 +47,8 @@ class Film:
 
 def frames(film: Film) -> Iterator[Pixels]:
     """A picture `[height, width, 3]` of SIZE for each shot."""
-    panels = _panels(film)
+    track = _Track.of(film)
+    panels = _panels(film, track)
     font, small = ImageFont.load_default(15), ImageFont.load_default(12 * _FINE)
     for index, (step, shot) in enumerate(zip(film.steps, film.shots, strict=True)):
         frame = Image.new("RGB", SIZE, _BACK)
@@ -55,9 +57,8 @@ def frames(film: Film) -> Iterator[Pixels]:
         draw.text((SIZE[0] - _PAD, 5), f"step {step}", _INK, font, anchor="ra")
         if film.untrained:
             draw.text((SIZE[0] - 90, 5), "UNTRAINED", _BAD, font, anchor="ra")
-        for place, pixels in enumerate(list(shot.images.values())[:2]):
-            view = Image.fromarray(np.ascontiguousarray(pixels)).resize((_VIEW, _VIEW), Image.Resampling.BICUBIC)
-            frame.paste(view, (place * _VIEW, _TITLE_HEIGHT))
+        for place, camera in enumerate(list(shot.images)[:2]):
+            frame.paste(_view(shot, camera, track.at(index)), (place * _VIEW, _TITLE_HEIGHT))
         below = Image.new("RGB", (SIZE[0] * _FINE, _PANEL_HEIGHT * _FINE), _BACK)
         for place, panel in enumerate(panels):
             panel.draw(ImageDraw.Draw(below), place * _PANEL_WIDTH, small, index)
@@ -151,14 +152,54 @@ def _panel(
     return _Panel(title, done, num_done, planned, low, span)
 
 
-def _panels(film: Film) -> list[_Panel]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Track:
+    """The gripper's way, and what is planned at each shot. Points are `[n, 3]`, in m."""
+
+    positions: NDArray[np.float64]
+    """one for each shot"""
+    paths: Sequence[NDArray[np.float64]]
+    """of each plan, after an empty one for the time before the first plan"""
+    plans: Sequence[int]
+    """index of the present path at each shot"""
+
+    @classmethod
+    def of(cls, film: Film) -> _Track:
+        plans = [0 if (plan := film.recording.plan_at(step)) is None else plan + 1 for step in film.steps]
+        paths = [np.zeros((0, 3)), *planned_paths(film)]
+        return cls(np.array([shot.position for shot in film.shots]), paths, plans)
+
+    def at(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The way up to a shot, and the way that is planned then."""
+        return self.positions[: index + 1], self.paths[self.plans[index]]
+
+
+def _view(shot: Shot, camera: str, ways: tuple[NDArray[np.float64], NDArray[np.float64]]) -> Image.Image:
+    """A camera's picture, with the ways drawn in where the camera stands still."""
+    pixels = np.ascontiguousarray(shot.images[camera])
+    view = Image.fromarray(pixels).resize((_VIEW * _FINE, _VIEW * _FINE), Image.Resampling.BICUBIC)
+    if camera in _FIXED_CAMERAS and camera in shot.projections:
+        draw = ImageDraw.Draw(view)
+        for way, colour in zip(ways, (_DONE, _PLANNED), strict=True):
+            points = _projected(shot.projections[camera], way) * (_VIEW * _FINE / pixels.shape[0])
+            if len(points) > 1:
+                draw.line([(float(x), float(y)) for x, y in points], colour, 2 * _FINE, "curve")
+    return view.resize((_VIEW, _VIEW), Image.Resampling.BOX)
+
+
+def _projected(projection: NDArray[np.float64], way: NDArray[np.float64]) -> Points:
+    """Columns and rows `[n, 2]` of the points `[n, 3]` that the camera sees."""
+    seen = np.hstack([way, np.ones((len(way), 1))]) @ projection.T
+    seen = seen[seen[:, 2] > 0]
+    return seen[:, :2] / seen[:, 2:]
+
+
+def _panels(film: Film, track: _Track) -> list[_Panel]:
     recording, steps = film.recording, np.array(film.steps, np.float64)
-    positions = np.array([shot.position for shot in film.shots])
+    positions, paths, plans = track.positions, track.paths, track.plans
     heights = np.stack([steps, positions[:, 2]], axis=1)
     values = np.stack([recording.plan_steps.astype(np.float64), recording.values], axis=1)
     values = values[np.isfinite(values[:, 1])]
-    paths = [np.zeros((0, 3)), *planned_paths(film)]
-    plans = [0 if (plan := recording.plan_at(step)) is None else plan + 1 for step in film.steps]
     begins = [0, *recording.plan_steps]
     tall = [np.stack([np.arange(len(path)) + begins[i], path[:, 2]], axis=1) for i, path in enumerate(paths)]
     num_shots = range(1, len(steps) + 1)

@@ -71,6 +71,8 @@ class Shot:
     """by camera, as the policy sees them"""
     position: NDArray[np.float64]
     """`[3]`: of the gripper, in m"""
+    projections: Mapping[str, NDArray[np.float64]]
+    """`[3, 4]` by camera: takes `(x, y, z, 1)` to `(column w, row w, w)` of its picture"""
 
 
 Render = Callable[[Start, NDArray[Any]], Iterator[Shot]]
@@ -78,13 +80,23 @@ Render = Callable[[Start, NDArray[Any]], Iterator[Shot]]
 
 
 def renderer(environment: Environment, rotation: int) -> Render:
-    """Renders by a simulator. `rotation`: degrees by which the policy's pictures are turned against captured ones."""
+    """Renders by a simulator. `rotation`: degrees by which the policy's pictures are turned against captured ones, 0 or
+    180."""
 
     def render(start: Start, states: NDArray[Any]) -> Iterator[Shot]:
         environment.reset(start)
         for state in states:
             environment.restore(state)
-            images = {name: np.rot90(pixels, rotation // 90) for name, pixels in environment.images().items()}
-            yield Shot(images, environment.state()[:3])
+            images, projections = environment.images(), environment.projections()
+            if rotation:
+                projections = {name: _turned(projections[name], images[name].shape) for name in projections}
+                images = {name: pixels[::-1, ::-1] for name, pixels in images.items()}
+            yield Shot(images, environment.state()[:3], projections)
 
     return render
+
+
+def _turned(projection: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The projection into a picture that was turned by 180 degrees."""
+    height, width = shape[:2]
+    return np.array([[-1.0, 0.0, width], [0.0, -1.0, height], [0.0, 0.0, 1.0]]) @ projection
