@@ -17,7 +17,7 @@ from tests.edge.fakes import CHUNK
 from tests.edge.served import Served
 from tests.integrations.policies import POLICY, rows, seen
 from wavserve.clients.plan_client import PlanClient
-from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest, Overloaded
+from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest, Overloaded, UnknownSession
 from wavserve.core.messages import ActionChunk, Observation
 from wavserve.core.rtc import RtcRequest
 
@@ -30,6 +30,13 @@ class Answering:
     def __init__(self, **changes: Any) -> None:
         self.changes = changes
         self.asked: list[Observation] = []
+        self.resets: list[str] = []
+        self.expired = False
+
+    def reset(self, session_id: str) -> None:
+        self.resets.append(session_id)
+        if self.expired:
+            raise UnknownSession("session_id", "a session", session_id)
 
     def plan(self, observation: Observation) -> ActionChunk:
         self.asked.append(observation)
@@ -44,7 +51,7 @@ class Answering:
 @contextmanager
 def sessions_over(service: Any, **asking: Any) -> Iterator[Sessions]:
     asks = Asking(**({"jpeg_quality": None} | asking))
-    sessions = Sessions(POLICY, lambda index: UnarySession(service, POLICY, asks, 10 + index))
+    sessions = Sessions(POLICY, lambda index: UnarySession(service, POLICY, asks), seed=10)
     yield sessions
     sessions.close()
 
@@ -73,15 +80,40 @@ def test_a_session_goes_on_with_what_was_executed() -> None:
     assert facts == [(None, 0, 0, 0), ("session-1", 1, 3, 3), ("session-1", 2, 3, 0), ("session-1", 3, 8, 5)]
 
 
-def test_a_reset_begins_sessions_without_memory() -> None:
+def test_a_reset_begins_an_episode_in_the_same_session() -> None:
     planner = Answering()
     with sessions_over(planner) as sessions:
-        sessions.plan([seen(), seen()], 0)
-        sessions.plan([seen(), seen()], 4)
+        for step in (0, 4):
+            sessions.plan([seen()], step)
         sessions.reset()
+        for step in (0, 4):
+            sessions.plan([seen()], step)
+    assert planner.resets == ["session-1"]
+    facts = [(each.session_id, each.sequence, each.executed_steps, each.seed) for each in planner.asked]
+    assert facts == [(None, 0, 0, 10), ("session-1", 1, 4, 10), ("session-1", 2, 0, 11), ("session-1", 3, 4, 11)]
+
+
+def test_a_session_that_the_service_no_longer_has_is_opened_anew_by_a_reset() -> None:
+    planner = Answering()
+    with sessions_over(planner) as sessions:
         sessions.plan([seen()], 0)
-    last = planner.asked[-1]
-    assert (last.session_id, last.sequence, last.executed_steps) == (None, 0, 0)
+        sessions.reset()
+        planner.expired = True
+        sessions.plan([seen()], 0)
+    assert [each.session_id for each in planner.asked] == [None, None]
+
+
+def test_a_reset_that_fails_is_asked_for_again(served: Served) -> None:
+    with PlanClient(served.address.grpc) as client, sessions_over(client) as sessions:
+        sessions.plan([seen()], 0)
+        sessions.reset()
+        served.policy.error = Overloaded("full", 2.5)
+        with pytest.raises(Overloaded):
+            sessions.plan([seen()], 0)
+        served.policy.error = None
+        sessions.plan([seen()], 0)
+    assert len(served.policy.resets) == 2
+    assert [each.executed_steps for each in served.policy.requests] == [0, 0]
 
 
 def test_a_batch_of_another_size_is_refused_until_a_reset() -> None:
@@ -89,6 +121,10 @@ def test_a_batch_of_another_size_is_refused_until_a_reset() -> None:
         sessions.plan([seen(), seen()], 0)
         with pytest.raises(InvalidRequest, match="batch: expected 2 environments, as since the last reset, got 1"):
             sessions.plan([seen()], 1)
+        sessions.reset()
+        assert len(sessions.plan([seen()], 0)) == 1
+        sessions.reset()
+        assert len(sessions.plan([seen(), seen(), seen()], 0)) == 3
 
 
 def test_after_an_error_the_same_steps_are_told_again(served: Served) -> None:

@@ -26,7 +26,8 @@ def moment(step: int, executed: int = 0, **changes: Any) -> Moment:
 
 @contextmanager
 def session_at(server: Gateway, seed: int | None = None, **asking: Any) -> Iterator[StreamSession]:
-    session = StreamSession(server.address, "arm-0", POLICY, Asking(**asking), seed)
+    session = StreamSession(server.address, "arm-0", POLICY, Asking(**asking))
+    session.begin(seed)
     yield session
     session.close()
 
@@ -52,6 +53,15 @@ def test_plans_travel_over_one_stream(server: Gateway) -> None:
     assert (two.rtc.mode, two.rtc.inference_delay) == ("rtc_guided", 2)
     assert np.array_equal(two.rtc.prev_chunk_left_over, rows(0.5))
     assert any(isinstance(each, Bye) for each in stream.received)
+
+
+def test_an_episode_has_a_stream_of_its_own(server: Gateway) -> None:
+    with session_at(server, seed=1) as session:
+        session.plan(seen(), moment(0))
+        session.begin(2)
+        session.plan(seen(), moment(0))
+    assert [each.hello.resume_session_id for each in server.streams] == [None, None]
+    assert [each.observations[0].seed for each in server.streams] == [1, 2]
 
 
 @pytest.mark.parametrize(

@@ -37,22 +37,35 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @dataclass
-class Session:
-    """What the service recorded of one session: its plans in order."""
+class Episode:
+    """What the service recorded of one episode: its plans in order."""
 
-    requests: list[records.Record] = field(default_factory=list)
+    session_id: str
+    plans: list[records.Record] = field(default_factory=list)
 
-    def actions(self, num_steps: int) -> np.ndarray:
-        """The actions of an episode that executes `N_ACTION_STEPS` of each chunk."""
-        return np.concatenate([each.actions[:N_ACTION_STEPS] for each in self.requests])[:num_steps]
+    @property
+    def actions(self) -> np.ndarray:
+        """What is executed, `N_ACTION_STEPS` of each chunk."""
+        return np.concatenate([each.actions[:N_ACTION_STEPS] for each in self.plans])[:NUM_STEPS]
+
+    def shows(self, seed: int) -> bool:
+        """Whether it is the episode of this seed, pictures bit by bit."""
+        requests = [each.request for each in self.plans]
+        steps = [(each.control_step, each.executed_steps, each.instruction) for each in requests]
+        assert steps == [(0, 0, TASK), (8, 8, TASK), (16, 8, TASK)]
+        shown = [(each, pictures(seed, each.control_step)) for each in requests]
+        return all(np.array_equal(each.images[name], seen[name]) for each, seen in shown for name in seen)
 
 
-def sessions_of(server: Server) -> dict[str, Session]:
-    """The sessions that the service recorded so far, by id."""
-    found: dict[str, Session] = {}
-    for path in sorted(server.records.glob("*.safetensors")):
-        session_id = path.stem.rpartition("-")[0]
-        found.setdefault(session_id, Session()).requests.append(records.load(path))
+def episodes_of(server: Server, before: set[Path]) -> list[Episode]:
+    """The episodes that the service recorded since. A plan without memory begins one."""
+    found: list[Episode] = []
+    for path in sorted(set(server.records.glob("*.safetensors")) - before):
+        session_id, plan = path.stem.rpartition("-")[0], records.load(path)
+        if plan.memory is None:
+            found.append(Episode(session_id))
+        assert found[-1].session_id == session_id
+        found[-1].plans.append(plan)
     return found
 
 
@@ -111,44 +124,34 @@ def policy_folder(folder: Path, address: str) -> Path:
 
 def test_an_evaluation_executes_the_services_actions_bit_by_bit(server: Server, tmp_path: Path) -> None:
     flags = ["--policy.type=wavserve", f"--policy.address={server.grpc}", "--policy.allow_untrained=true"]
-    before = sessions_of(server)
+    before = set(server.records.glob("*"))
     done = evaluate(tmp_path, *flags, num_episodes=4)
     assert done.returncode == 0, done.stderr[-3000:]
     overall = json.loads((tmp_path / "out" / "eval_info.json").read_text())["overall"]
     assert (overall["n_episodes"], overall["pc_success"]) == (4, 100.0)
-    sessions = {key: each for key, each in sessions_of(server).items() if key not in before}
-    episodes = episodes_in(tmp_path / "log")
-    assert len(sessions) == len(episodes) == 4
+    served, episodes = episodes_of(server, before), episodes_in(tmp_path / "log")
+    assert len(served) == len(episodes) == 4
+    assert len({each.session_id for each in served}) == 2  # of each environment, for all of its episodes
     for seed, actions in episodes:
-        [session] = [each for each in sessions.values() if shows(each, seed)]
-        assert actions.tobytes() == session.actions(NUM_STEPS).tobytes()
+        [episode] = [each for each in served if each.shows(seed)]
+        assert actions.tobytes() == episode.actions.tobytes()
 
 
-def shows(session: Session, seed: int) -> bool:
-    """Whether the session saw an episode of this seed, pictures bit by bit, steps and instruction included."""
-    requests = [each.request for each in session.requests]
-    steps = [(each.control_step, each.executed_steps, each.instruction) for each in requests]
-    if steps != [(0, 0, TASK), (8, 8, TASK), (16, 8, TASK)]:
-        return False
-    seen = [pictures(seed, each.control_step) for each in requests]
-    pairs = zip(requests, seen, strict=True)
-    return all(np.array_equal(each.images[name], shown[name]) for each, shown in pairs for name in shown)
-
-
-@pytest.mark.parametrize("transport", ["http", "stream"])
-def test_a_folder_without_weights_is_a_policy(server: Server, tmp_path: Path, transport: str) -> None:
+@pytest.mark.parametrize(("transport", "num_episodes"), [("http", 2), ("stream", 4)])
+def test_a_folder_without_weights_is_a_policy(
+    server: Server, tmp_path: Path, transport: str, num_episodes: int
+) -> None:
     folder = policy_folder(tmp_path / "policy", server.grpc)
     names = {"config.json", "policy_preprocessor.json", "policy_postprocessor.json"}
     assert {each.name for each in folder.iterdir()} == names
     address = server.http if transport == "http" else server.grpc
-    before = sessions_of(server)
+    before = set(server.records.glob("*"))
     flags = [f"--policy.path={folder}", f"--policy.transport={transport}", f"--policy.address={address}"]
-    done = evaluate(tmp_path, *flags)
+    done = evaluate(tmp_path, *flags, num_episodes=num_episodes)
     assert done.returncode == 0, done.stderr[-3000:]
-    sessions = {key: each for key, each in sessions_of(server).items() if key not in before}
-    episodes = episodes_in(tmp_path / "log")
-    assert len(sessions) == len(episodes) == 2
-    assert all(any(shows(each, seed) for each in sessions.values()) for seed, _ in episodes)
+    served, episodes = episodes_of(server, before), episodes_in(tmp_path / "log")
+    assert len(served) == len(episodes) == num_episodes
+    assert all(any(each.shows(seed) for each in served) for seed, _ in episodes)
 
 
 def test_untrained_weights_are_refused_before_the_first_action(server: Server, tmp_path: Path) -> None:
@@ -166,7 +169,7 @@ def test_the_policy_by_itself(server: Server) -> None:
 @pytest.mark.parametrize("inference", ["sync", "rtc"])
 def test_a_rollout_moves_an_arm(server: Server, tmp_path: Path, inference: str) -> None:
     folder = policy_folder(tmp_path / "policy", server.grpc)
-    before = sessions_of(server)
+    before = set(server.records.glob("*"))
     done = run(
         "lerobot-rollout",
         f"--policy.path={folder}",
@@ -186,12 +189,12 @@ def test_a_rollout_moves_an_arm(server: Server, tmp_path: Path, inference: str) 
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
-    [(_, session)] = [(key, each) for key, each in sessions_of(server).items() if key not in before]
-    served = {row.tobytes() for each in session.requests for row in each.actions}
+    [episode] = episodes_of(server, before)
+    served = {row.tobytes() for each in episode.plans for row in each.actions}
     [log] = (tmp_path / "log").glob("*.jsonl")
     sent = [np.array(json.loads(line), np.float32) for line in log.read_text().splitlines()]
     assert len(sent) > N_ACTION_STEPS
     assert {each.tobytes() for each in sent} <= served
     if inference == "rtc":
-        continued = [each.request.rtc for each in session.requests if each.request.rtc is not None]
+        continued = [each.request.rtc for each in episode.plans if each.request.rtc is not None]
         assert any(len(each.prev_chunk_left_over) for each in continued)

@@ -46,7 +46,7 @@ class WavserveConfig(PreTrainedConfig):
     planner: dict[str, Any] = field(default_factory=dict)
     """planner options by name, instead of the policy's defaults"""
     seed: int | None = None
-    """of the plans of the first environment's first episode; every later session has the next seed. None: drawn"""
+    """of the plans of the first environment's first episode; every other episode has the next one. None: drawn"""
     rtc_config: RTCConfig | None = None
     """real-time chunking: a plan continues the actions that are left of the previous chunk. `lerobot-rollout` sets it
     from `--inference.rtc`. None, and `enabled=false`: a plan continues nothing"""

@@ -20,7 +20,7 @@ class Where:
     robot_id: str = "lerobot"
     """Environment `i` is the robot `robot_id-i` on a stream."""
     seed: int | None = None
-    """of the plans of the first session; every later session has the next one. None: the service draws them"""
+    """of the plans of the first environment's first episode; see `Sessions`. None: the service draws them"""
 
 
 class Connection:
@@ -28,7 +28,7 @@ class Connection:
 
     def __init__(self, where: Where, assumed: Assumed, asking: Asking) -> None:
         """Asks for the policy and compares it. Raises ContractMismatch, and NotReady when no service answers."""
-        self._where, self._asking, self._num_opened = where, asking, 0
+        self._where, self._asking = where, asking
         self._client = PlanClient(where.address)
         try:
             self.policy = self._client.policy()
@@ -36,7 +36,7 @@ class Connection:
         except BaseException:
             self._client.close()
             raise
-        self.sessions = Sessions(self.policy, self._open)
+        self.sessions = Sessions(self.policy, self._open, where.seed)
 
     def close(self) -> None:
         """Ends the sessions and the connection."""
@@ -44,9 +44,7 @@ class Connection:
         self._client.close()
 
     def _open(self, index: int) -> Session:
-        seed = None if self._where.seed is None else self._where.seed + self._num_opened
-        self._num_opened += 1
         if self._where.transport == "stream":
             robot_id = f"{self._where.robot_id}-{index}"
-            return StreamSession(self._where.address, robot_id, self.policy, self._asking, seed)
-        return UnarySession(self._client, self.policy, self._asking, seed)
+            return StreamSession(self._where.address, robot_id, self.policy, self._asking)
+        return UnarySession(self._client, self.policy, self._asking)

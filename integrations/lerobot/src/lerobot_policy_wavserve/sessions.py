@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from wavserve.clients.images import JPEG_QUALITY, ImageEncoder
-from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest
+from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest, UnknownSession
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 from wavserve.core.resize import Pixels
 from wavserve.core.rtc import RtcRequest
@@ -69,7 +69,11 @@ class Asking:
 
 
 class Session(Protocol):
-    """The plans of one environment for one episode. Not for several threads at once."""
+    """The plans of one environment. Not for several threads at once."""
+
+    def begin(self, seed: int | None) -> None:
+        """Begins an episode: the next plan has no memory. `seed`: of every plan of it; None: the service draws one."""
+        ...
 
     def plan(self, seen: Seen, moment: Moment) -> ActionChunk:
         """Waits for a plan. Raises the service's error."""
@@ -84,20 +88,30 @@ class Planner(Protocol):
     """Who answers requests one by one, such as `PlanClient`. For several threads at once."""
 
     def plan(self, observation: Observation) -> ActionChunk: ...
+    def reset(self, session_id: str) -> None: ...
 
 
 class UnarySession:
-    """A session over single requests. The service opens it with the first one."""
+    """A session over single requests. The service opens it with the first one.
 
-    def __init__(self, planner: Planner, policy: PolicyInfo, asking: Asking, seed: int | None) -> None:
-        """`seed`: of every plan of the session; None: the service draws one."""
-        self._planner, self._policy, self._asking, self._seed = planner, policy, asking, seed
+    Every episode has the same session: a service keeps a limited number, and would keep those of earlier episodes.
+    """
+
+    def __init__(self, planner: Planner, policy: PolicyInfo, asking: Asking) -> None:
+        self._planner, self._policy, self._asking = planner, policy, asking
         self._encoder = ImageEncoder(policy.cameras, given(policy.cameras, asking.orientation), asking.jpeg_quality)
         self._session_id: str | None = None
         self._sequence = 0
+        self.begin(None)
+
+    def begin(self, seed: int | None) -> None:
+        """As `Session.begin`. The service is told with the next plan."""
+        self._seed, self._has_begun = seed, False
 
     def plan(self, seen: Seen, moment: Moment) -> ActionChunk:
         """As `Session.plan`. Each call has a number of its own: an observation is never sent again."""
+        if not self._has_begun:
+            self._forget()
         sequence, self._sequence = self._sequence, self._sequence + 1
         chunk = self._planner.plan(
             Observation(
@@ -121,6 +135,15 @@ class UnarySession:
     def close(self) -> None:
         """The service forgets the session by itself."""
 
+    def _forget(self) -> None:
+        """Makes the service forget the earlier episode. A session that it no longer has is opened anew."""
+        if self._session_id is not None:
+            try:
+                self._planner.reset(self._session_id)
+            except UnknownSession:
+                self._session_id = None
+        self._has_begun = True
+
     def _rtc(self, moment: Moment) -> RtcRequest | None:
         if moment.left_over is None:
             return self._asking.rtc
@@ -131,10 +154,12 @@ class UnarySession:
 class Sessions:
     """The sessions of a batch of environments, which take their steps together."""
 
-    def __init__(self, policy: PolicyInfo, open_session: Callable[[int], Session]) -> None:
-        """`open_session`: gives the session of an environment, by its index in the batch."""
-        self._policy, self._open = policy, open_session
+    def __init__(self, policy: PolicyInfo, open_session: Callable[[int], Session], seed: int | None = None) -> None:
+        """`open_session`: gives the session of an environment, by its index in the batch. `seed`: of the plans of the
+        first environment's first episode; every other episode of an environment has the next one."""
+        self._policy, self._open, self._next_seed = policy, open_session, seed
         self._sessions: list[Session] = []
+        self._has_begun = False
         self._planned_at = 0
         self._threads = ThreadPoolExecutor(_MAX_THREADS, "wavserve-plans")
 
@@ -159,22 +184,34 @@ class Sessions:
         return actions
 
     def reset(self) -> None:
-        """Begins an episode: the next plans have sessions of their own, without memory."""
-        for session in self._sessions:
-            session.close()
-        self._sessions, self._planned_at = [], 0
+        """Begins an episode: the next plans have no memory, and the batch may have another size."""
+        self._has_begun, self._planned_at = False, 0
 
     def close(self) -> None:
         """Ends all sessions."""
-        self.reset()
+        self._resize(0)
         self._threads.shutdown()
 
     def _begin(self, num_environments: int) -> None:
-        if not self._sessions:
-            self._sessions = [self._open(index) for index in range(num_environments)]
+        if not self._has_begun:
+            self._resize(num_environments)
+            for session in self._sessions:
+                session.begin(self._seed())
+            self._has_begun = True
         if len(self._sessions) != num_environments:
             expected = f"{len(self._sessions)} environments, as since the last reset"
             raise InvalidRequest("batch", expected, f"{num_environments} environments")
+
+    def _resize(self, num_environments: int) -> None:
+        for session in self._sessions[num_environments:]:
+            session.close()
+        more = range(len(self._sessions), num_environments)
+        self._sessions = [*self._sessions[:num_environments], *(self._open(index) for index in more)]
+
+    def _seed(self) -> int | None:
+        seed = self._next_seed
+        self._next_seed = None if seed is None else seed + 1
+        return seed
 
     def _moment(self, control_step: int, left_over: Array | None, inference_delay: int) -> Moment:
         executed = control_step - self._planned_at

@@ -34,11 +34,12 @@ _DROPPED: Mapping[DropReason, type[WavserveError]] = {
 
 
 class StreamSession:
-    """A session over `Control`. The stream opens with the first plan."""
+    """A session over `Control`. The stream opens with the first plan of an episode."""
 
-    def __init__(self, target: str, robot_id: str, policy: PolicyInfo, asking: Asking, seed: int | None) -> None:
-        """`target`: `host:port`. `robot_id`: of no other session. `seed`: as for `UnarySession`."""
-        self._target, self._robot, self._seed = target, _robot(robot_id, policy, asking), seed
+    def __init__(self, target: str, robot_id: str, policy: PolicyInfo, asking: Asking) -> None:
+        """`target`: `host:port`. `robot_id`: of no other session."""
+        self._target, self._robot = target, _robot(robot_id, policy, asking)
+        self._seed: int | None = None
         self._deadline_ms = asking.deadline_ms
         self._options = RobotOptions(
             policy_digest=policy.digest,
@@ -50,6 +51,11 @@ class StreamSession:
         )
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._client: RobotClient | None = None
+
+    def begin(self, seed: int | None) -> None:
+        """As `Session.begin`. A robot has one session at a time, so the new stream's replaces the earlier one."""
+        self.close()
+        self._seed = seed
 
     def plan(self, seen: Seen, moment: Moment) -> ActionChunk:
         """As `Session.plan`. Raises NotReady while the client connects again."""
