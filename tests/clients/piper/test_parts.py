@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.clients.piper.stage import EXAMPLE, config, policy
 from wavserve.clients.piper import config as configs
-from wavserve.clients.piper.config import RtcConfig, UnitsConfig
+from wavserve.clients.piper.config import PiperConfig, RtcConfig, UnitsConfig
 from wavserve.clients.piper.feedback import Feedback, Gripper, Pose, Status
-from wavserve.clients.piper.limits import JOINT_RANGES
+from wavserve.clients.piper.limits import AXIS_RANGES, JOINT_RANGES
 from wavserve.clients.piper.loop import RateLoop
 from wavserve.clients.piper.motion import Approach
 from wavserve.clients.piper.playback import Playback
@@ -188,6 +188,31 @@ def test_limits_that_are_not_declared_are_no_range_for_every_axis() -> None:
     wide = LimitsSpec(position=(None,) * 14)
     found = {c.name: c.actual for c in contract_checks(robot, changed(policy(robot), "action", limits=wide), REAL)}
     assert found["limits"] == "a range for every axis"
+
+
+def scale_of(robot: PiperConfig, limits: LimitsSpec, pose: tuple[float, ...]) -> Check:
+    info = changed(policy(robot), "action", limits=limits)
+    [found] = [c for c in contract_checks(robot, info, REAL, np.array(pose * 2)) if c.name == "scale"]
+    return found
+
+
+POSE = (0.1, 1.0, -1.0, 0.0, 0.0, 0.0, 0.03)
+
+
+def test_degrees_that_are_declared_as_rad_are_red() -> None:
+    robot = config()
+    good = scale_of(robot, LimitsSpec(position=AXIS_RANGES * 2), POSE)
+    assert (good.is_ok, good.actual) == (True, "they fit")
+    degrees = tuple((math.degrees(low), math.degrees(high)) for low, high in AXIS_RANGES[:6])
+    bad = scale_of(robot, LimitsSpec(position=(*degrees, (0.0, 0.07)) * 2), POSE)
+    assert not bad.is_ok
+    assert bad.actual.startswith("left_joint_1 may go to -150 .. 150 rad, far beyond its reach; left_joint_2")
+
+
+def test_radians_that_are_declared_as_degrees_are_red() -> None:
+    robot = replace(config(), units=UnitsConfig(joint="deg", gripper="m"))
+    bad = scale_of(robot, LimitsSpec(position=((0.0, 3.14), *((None,) * 13))), (1.0, *POSE[1:]))
+    assert (bad.is_ok, bad.actual) == (False, "left_joint_1 is at 57.3 deg, far outside of 0 .. 3.14")
 
 
 def feedback(now: float, joints: tuple[float, ...], status: int = 0, age_s: float = 0.0) -> Feedback:

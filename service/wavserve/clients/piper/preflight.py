@@ -11,12 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from wavserve.clients.piper import rtc, vectors, watch
 from wavserve.clients.piper.arm import Arm
 from wavserve.clients.piper.cameras import Camera
 from wavserve.clients.piper.config import PiperConfig
 from wavserve.clients.piper.feedback import Feedback
-from wavserve.clients.piper.limits import AXIS_RANGES, JOINT_RANGES, STATUS_EMERGENCY_STOP
+from wavserve.clients.piper.limits import AXIS_RANGES, JOINT_RANGES, NUM_JOINTS, STATUS_EMERGENCY_STOP
+from wavserve.clients.piper.vectors import Axes
 from wavserve.core.messages import PolicyInfo
 
 RATE_OVER_S = 1.0
@@ -110,8 +113,13 @@ def answer_checks(name: str, firmware: str | None, limits: Sequence[tuple[float,
     return checks
 
 
-def contract_checks(config: PiperConfig, policy: PolicyInfo, demands: Demands) -> list[Check]:
-    """The policy against this robot. The service compares the same again when the stream begins."""
+def contract_checks(
+    config: PiperConfig, policy: PolicyInfo, demands: Demands, measured: Axes | None = None
+) -> list[Check]:
+    """The policy against this robot. The service compares the same again when the stream begins.
+
+    `measured` `[A]`: the pose of the arms in rad and m; None: not known.
+    """
     names = [camera.name for camera in config.cameras]
     same = [
         _same("name", [config.policy.name], [policy.name]),
@@ -124,7 +132,10 @@ def contract_checks(config: PiperConfig, policy: PolicyInfo, demands: Demands) -
         _same("action at rest", ["positions"], ["offsets" if "zero" in policy.action.hold else "positions"]),
         _same("cameras", sorted(names), sorted(camera.name for camera in policy.cameras)),
     ]
-    return [*same, *_trust_checks(policy, demands), _limits_check(config, policy), *_rtc_checks(config, policy)]
+    checks = [*same, *_trust_checks(policy, demands), _limits_check(config, policy), *_rtc_checks(config, policy)]
+    if len(policy.action.limits.position) == len(config.axis_names):
+        checks.append(_scale_check(config, policy, measured))
+    return checks
 
 
 def _trust_checks(policy: PolicyInfo, demands: Demands) -> list[Check]:
@@ -160,6 +171,24 @@ def _limits_check(config: PiperConfig, policy: PolicyInfo) -> Check:
     else:
         actual = "a range for every axis" if declared.position else "none declared: the arm's own ranges"
     return Check("policy", "limits", "a range for every axis, or none declared", actual, fits and not empty)
+
+
+def _scale_check(config: PiperConfig, policy: PolicyInfo, measured: Axes | None) -> Check:
+    """Numbers whose unit is declared wrongly, such as degrees as rad, do not fit the arm: neither limits nor pose."""
+    units = vectors.Units(config)
+    reach = units.to_policy(vectors.reach(config)) * np.array(([5.0] * NUM_JOINTS + [50.0]) * len(config.arms))
+    pose = None if measured is None else units.to_policy(measured)
+    wrong = []
+    for d, limit in enumerate(policy.action.limits.position):
+        if limit is None:
+            continue
+        low, high = limit
+        axis, unit = config.axis_names[d], policy.action.units[d]
+        if max(abs(low), abs(high)) > reach[d]:
+            wrong.append(f"{axis} may go to {low:g} .. {high:g} {unit}, far beyond its reach")
+        elif pose is not None and not 2 * low - high <= pose[d] <= 2 * high - low:
+            wrong.append(f"{axis} is at {pose[d]:.3g} {unit}, far outside of {low:g} .. {high:g}")
+    return Check("policy", "scale", "limits that fit the arm and its pose", "; ".join(wrong) or "they fit", not wrong)
 
 
 def _rtc_checks(config: PiperConfig, policy: PolicyInfo) -> list[Check]:

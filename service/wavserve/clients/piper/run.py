@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+
 from wavserve.clients.piper import link, preflight, rtc, vectors
 from wavserve.clients.piper.arm import Arm
 from wavserve.clients.piper.cameras import Camera
@@ -28,6 +30,7 @@ from wavserve.clients.piper.mailbox import Mailbox
 from wavserve.clients.piper.phases import Order, Phase
 from wavserve.clients.piper.playback import player_config
 from wavserve.clients.piper.preflight import Check, Demands
+from wavserve.clients.piper.vectors import Axes
 from wavserve.clients.plan_client import PlanClient
 from wavserve.clients.robot_client import RobotClient
 from wavserve.core.errors import WavserveError
@@ -83,7 +86,7 @@ class PiperRun:
         except WavserveError as error:
             checks.append(Check("service", "answers", self.config.server.address, error.message, False))
         else:
-            checks += preflight.contract_checks(self.config, self._policy, demands)
+            checks += preflight.contract_checks(self.config, self._policy, demands, self._measured())
         if self._log is not None:
             for each in checks:
                 self._log.write("check", **dataclasses.asdict(each))
@@ -168,6 +171,11 @@ class PiperRun:
     def _sees(self) -> bool:
         ready = (each.latest().drivers_at_s is not None and each.firmware() is not None for each in self._arms)
         return all(ready) and all(camera.problem() is None for camera in self.cameras)
+
+    def _measured(self) -> Axes | None:
+        """`[A]`, in rad and m; None until every arm has reported its pose."""
+        axes = [pose for arm in self._arms if (pose := arm.latest().axes) is not None]
+        return np.array(axes).reshape(-1) if len(axes) == len(self._arms) else None
 
     def _facts(self, policy: PolicyInfo) -> dict[str, object]:
         config, player = self.config, player_config(self.config, policy)

@@ -56,6 +56,11 @@ def max_steps(config: PiperConfig, share: float = 1.0) -> Axes:
     return np.array(one_arm * len(config.arms)) * config.dt_s * share
 
 
+def reach(config: PiperConfig) -> Axes:
+    """`[A]`: the largest absolute value that each axis reaches."""
+    return np.array([max(abs(low), abs(high)) for low, high in AXIS_RANGES * len(config.arms)], dtype=np.float64)
+
+
 def ranges(config: PiperConfig, declared: LimitsSpec | None = None) -> tuple[Axes, Axes]:
     """Lowest and highest command `[A]`: the arm's range less the margin, and what the policy declares, if narrower."""
     margin = np.array(([config.motion.joint_margin] * NUM_JOINTS + [0.0]) * len(config.arms))
