@@ -209,13 +209,12 @@ def test_an_error_of_the_source_ends_the_episode() -> None:
 
     environment = FakeEnvironment()
     for kind in ("lockstep", "wall"):
+        config = EpisodeConfig(clock=ClockConfig(kind), max_steps=1000)
         with pytest.raises(Overloaded):
-            run_episode(
-                environment, GoalSource(environment, on_plan=fail), START, EpisodeConfig(clock=ClockConfig(kind))
-            )
+            run_episode(environment, Open(environment, on_plan=fail), START, config)
 
 
-@pytest.mark.parametrize("kind", ["lockstep", "virtual", "wall"])
+@pytest.mark.parametrize("kind", ["lockstep", "virtual"])
 def test_a_plan_that_the_service_refuses_is_asked_for_again(kind: Any) -> None:
     """The session does not have the observation, so what was executed since the one before still counts."""
     asked: list[EpisodePlan] = []
@@ -233,11 +232,9 @@ def test_a_plan_that_the_service_refuses_is_asked_for_again(kind: Any) -> None:
     first, second, third, fourth = asked[:4]
     assert len({each.seed for each in asked}) == len(asked)
     assert (first.executed_steps, second.executed_steps) == (0, 0)
-    assert fourth.executed_steps > third.executed_steps
-    if kind != "wall":
-        assert result.num_plans == len(source.requests)
-        assert [each.control_step for each in asked[:4]] == [0, 1, 5, 6]
-        assert (third.executed_steps, fourth.executed_steps) == (4, 5)
+    assert (third.executed_steps, fourth.executed_steps) == (4, 5)
+    assert [each.control_step for each in asked[:4]] == [0, 1, 5, 6]
+    assert result.num_plans == len(source.requests)
 
 
 def test_a_chunk_that_is_no_answer_to_the_episode_is_an_error() -> None:
@@ -275,13 +272,14 @@ def test_the_wall_clock_goes_on_while_a_plan_is_made() -> None:
 
     class Watched(Recording):
         def step(self, action: Any) -> bool:
-            solved = super().step(action)
+            """The episode ends when the second chunk was there: then a third one is asked for."""
+            super().step(action)
             if len(self.rendered_after) > 1 and len(self.actions) >= self.rendered_after[1] + 2:
                 moved.set()
-            return solved
+            return len(self.rendered_after) > 2
 
     environment = Watched()
-    config = EpisodeConfig(clock=ClockConfig("wall"), replan_steps=4, num_steps_wait=0, max_steps=14)
+    config = EpisodeConfig(clock=ClockConfig("wall"), replan_steps=4, num_steps_wait=0, max_steps=1000)
     result = run_episode(environment, GoalSource(environment, on_plan=wait), START, config)
     first, second = result.chunks[:2]
     asked, sent = second.control_step, environment.actions

@@ -17,7 +17,7 @@ from tests.clients.libero.examples import LIBERO_POLICY
 from wavserve.clients.libero.plan_source import EpisodePlan, SourceConfig, UnarySource
 from wavserve.clients.libero.stream_source import StreamSource
 from wavserve.core.control import ControlObservation, DropReason, GoAway, ObservationDropped, StreamError
-from wavserve.core.errors import ContractMismatch, InvalidRequest, NotReady, WavserveError
+from wavserve.core.errors import ContractMismatch, InvalidRequest, NotReady, UnsafeChunk, WavserveError
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.spec import CameraSpec
@@ -170,6 +170,43 @@ def test_a_plan_that_does_not_come_is_an_error(
     served.answer = refuse
     with pytest.raises(error):
         source.plan(request_at(0))
+
+
+def test_after_an_unsafe_plan_a_stream_goes_on(served: Gateway, source: StreamSource) -> None:
+    """The session does not have the refused observation: what was executed counts from the one before."""
+
+    def refuse(stream: Stream, seen: ControlObservation) -> None:
+        stream.send(StreamError(name="unsafe-chunk", message="m", sequence=seen.sequence, retryable=True))
+
+    source.begin("pick")
+    source.plan(request_at(0))
+    served.answer = refuse
+    with pytest.raises(UnsafeChunk):
+        source.plan(request_at(4, 4))
+    served.answer = Gateway.answer
+    assert source.plan(request_at(6, 6)).sequence == 2
+    source.plan(request_at(10, 4))
+    assert [each.executed_steps for each in served.stream.observations] == [0, 4, 6, 4]
+
+
+def test_after_an_unsafe_plan_a_request_has_the_number_that_a_stream_gives_it() -> None:
+    """A plan's noise depends on the number, so the transports would differ otherwise."""
+
+    class Careful(Planner):
+        def plan(self, observation: Observation) -> ActionChunk:
+            chunk = super().plan(observation)
+            if len(self.asked) == 2:
+                raise UnsafeChunk("a plan breaks a limit")
+            return chunk
+
+    planner = Careful()
+    source = UnarySource(planner, LIBERO_POLICY, CONFIG)
+    source.begin("pick")
+    source.plan(request_at(0, policy=LIBERO_POLICY))
+    with pytest.raises(UnsafeChunk):
+        source.plan(request_at(4, 4, policy=LIBERO_POLICY))
+    assert source.plan(request_at(6, 6, policy=LIBERO_POLICY)).sequence == 2
+    assert [each.session_id for each in planner.asked] == [None, "session-1", "session-1"]
 
 
 def test_an_interrupted_stream_ends_the_episode_and_the_next_one_has_a_new_session(

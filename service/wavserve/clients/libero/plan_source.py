@@ -93,10 +93,11 @@ class UnarySource:
         """As `PlanSource.begin`. The service opens the session with the first plan."""
         self._instruction = instruction
         self._session_id: str | None = None
-        self._sequence = 0
+        self._sequence = -1  # of the latest request; an answered one or not, as on a stream
 
     def plan(self, request: EpisodePlan) -> ActionChunk:
         """As `PlanSource.plan`. Raises ContractMismatch when the service has another policy by now."""
+        self._sequence += 1
         chunk = self._planner.plan(
             Observation(
                 images=self._encoder.encode(request.images),
@@ -114,7 +115,6 @@ class UnarySource:
         if (digest := chunk.receipt.policy_digest) != self._policy.digest:  # the service was restarted meanwhile
             raise ContractMismatch("policy_digest", self._policy.digest, digest)
         self._session_id = chunk.session_id
-        self._sequence += 1
         return chunk
 
     def policy(self) -> PolicyInfo:
