@@ -31,7 +31,7 @@ LEROBOT_PYTHON ?= python3.12
 LEROBOT_TORCH := torch==2.11.0 torchvision==0.26.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install libero serve demo test test-system test-peers lint format type protos loadtest bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control gpu-report
+.PHONY: help install libero serve demo test test-system test-peers lint format type protos loadtest bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control bench-simulator gpu-report
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ gpu-report: install ## check and time the models on a GPU; writes to docs/benchm
 
 bench-serving: install ## compare the service with servers that make one plan at a time
 	$(BIN)/python -m loadtest.bench.serving $(ARGS)
+
+bench-simulator: libero ## time LIBERO environments: resets, steps, pictures, memory
+	$(BIN)/python -m loadtest.bench.simulator $(ARGS)
 
 bench-control: install ## compare the control stream with unary requests: time, jitter, bytes, processor time
 	$(BIN)/python -m loadtest.bench.control $(ARGS)

