@@ -66,6 +66,22 @@ def test_the_one_cell_of_two_runs_is_compared_whatever_its_name() -> None:
     other = dataclasses.replace(SMALL, cells=(OFF,))
     told = compare_runs(example_run(SMALL, always), example_run(other, at_first))
     assert "paper (A) and off (B)" in told
+    assert "cells: paper in A, off in B" in told
+    assert "cells.paper.planner.mode: paper in A, off in B" in told
+    assert "clock" not in told
+
+
+def test_a_run_without_an_episode_is_told() -> None:
+    told = compare_runs(example_run(SMALL, always), Run(SMALL, ()))
+    assert "versions.service: 0.1.0 in A, none in B" in told
+    assert "0 episodes began alike; 8 are in A only, 0 in B only" in told
+
+
+def test_another_version_of_wavserve_is_no_other_simulator() -> None:
+    other = dataclasses.replace(SMALL, versions={**VERSIONS, "wavserve": "0.2.0"})
+    told = compare_runs(example_run(SMALL, always), example_run(other, always))
+    assert "versions.wavserve: 0.1.0 in A, 0.2.0 in B" in told
+    assert "The simulators differ" not in told
 
 
 def test_runs_without_a_common_cell_are_not_paired() -> None:

@@ -146,7 +146,7 @@ def test_an_episode_without_plans_has_a_line() -> None:
     """As when the service refused every plan: no latency, no seam, no wall times."""
     config = example_config(cells=(OFF,))
     record = example_record(config, OFF, num_plans=0, seam_jump=None, receipt_digests=(), wall={}, success=False)
-    assert "0 successes" in html(Summary.of(Run(config, (record,))))
+    assert "Successes: 0." in html(Summary.of(Run(config, (record,))))
 
 
 def test_the_report_is_written_into_the_runs_folder(run: Run, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.records import EpisodeRecord, Run
@@ -12,7 +12,6 @@ from wavserve.clients.libero.report.summary import StartKey, Summary, by_start, 
 from wavserve.clients.libero.report.table import UNTRAINED, difference_text, rate_text
 
 _MAX_LISTED = 20
-_SIMULATOR = ("libero", "mujoco", "robosuite", "renderer")
 
 
 def compare_runs(a: Run, b: Run) -> str:
@@ -29,6 +28,9 @@ def compare_runs(a: Run, b: Run) -> str:
 
 def _differences(a: Run, b: Run) -> list[str]:
     mine, theirs = _facts(a), _facts(b)
+    for cell_a, cell_b in _matched(a.config.cells, b.config.cells):
+        mine |= _flat(dataclasses.asdict(dataclasses.replace(cell_a, name="")), f"cells.{cell_a.name}.")
+        theirs |= _flat(dataclasses.asdict(dataclasses.replace(cell_b, name="")), f"cells.{cell_a.name}.")
     names = sorted(mine.keys() | theirs.keys())
     return [
         f"{name}: {mine.get(name, 'not given')} in A, {theirs.get(name, 'not given')} in B"
@@ -38,26 +40,31 @@ def _differences(a: Run, b: Run) -> list[str]:
 
 
 def _facts(run: Run) -> dict[str, object]:
-    """What the numbers of a run depend on, by dotted name."""
+    """What the numbers of a run depend on, by dotted name. Of the cells only their names."""
     services = sorted({record.versions.get("service", "unknown") for record in run.records})
-    return {**dict(_flat(dataclasses.asdict(run.config))), "versions.service": ", ".join(services)}
+    cells = ", ".join(cell.name for cell in run.config.cells)
+    config = {**dataclasses.asdict(run.config), "cells": cells}
+    return {**_flat(config), "versions.service": ", ".join(services) or "none"}
 
 
-def _flat(value: Mapping[str, object], path: str = "") -> Iterator[tuple[str, object]]:
+def _flat(value: Mapping[str, object], path: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for key, each in value.items():
-        table = {one["name"]: one for one in each} if key == "cells" and isinstance(each, tuple) else each
-        if isinstance(table, Mapping):
-            yield from _flat(table, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", table
+        flat |= _flat(each, f"{path}{key}.") if isinstance(each, Mapping) else {f"{path}{key}": each}
+    return flat
 
 
 def _warnings(a: Run, b: Run) -> list[str]:
     """What makes the numbers of two runs tell less than they seem to."""
     told = [UNTRAINED] if a.config.untrained or b.config.untrained else []
-    if any(a.config.versions.get(name) != b.config.versions.get(name) for name in _SIMULATOR):
+    if _simulator(a) != _simulator(b):
         told.append("The simulators differ: equal starts and seeds are not equal episodes.")
     return ["", *told] if told else []
+
+
+def _simulator(run: Run) -> dict[str, str]:
+    """Versions of everything that a scene and its pictures depend on."""
+    return {name: version for name, version in run.config.versions.items() if name != "wavserve"}
 
 
 def _matched(a: Sequence[Cell], b: Sequence[Cell]) -> list[tuple[Cell, Cell]]:

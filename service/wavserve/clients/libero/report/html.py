@@ -83,7 +83,7 @@ def _outline(summary: Summary) -> str:
     records, config = summary.run.records, summary.run.config
     lacking = "".join(f" {line}." for line in lacking_lines(summary))
     return escape(
-        f"{len(records)} episodes in {len(summary.cells)} cells, {sum(one.success for one in records)} successes."
+        f"Episodes: {len(records)}. Cells: {len(summary.cells)}. Successes: {sum(one.success for one in records)}."
         f"{lacking} Policy digest {config.policy_digest[:16]}, wavserve {config.versions.get('wavserve', '?')}."
     )
 
