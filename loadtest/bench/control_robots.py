@@ -115,7 +115,7 @@ class LoopingRobot:
         self.seen = Seen()
         self._policy, self._pictures, self._phase = policy, pictures, phase
         self._dt_s = 1 / policy.control_hz
-        self._player = ActionPlayer(PlayerConfig(), len(policy.action.names), self._dt_s)
+        self._player = ActionPlayer(PlayerConfig(hold=policy.action.hold), len(policy.action.names), self._dt_s)
         self._cameras = [camera.name for camera in policy.cameras]
         self._pose = pose(policy)
         self._events: deque[tuple[Event, float]] = deque()

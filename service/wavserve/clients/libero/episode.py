@@ -104,10 +104,8 @@ class EpisodeResult:
 def run_episode(environment: Environment, source: PlanSource, start: Start, config: EpisodeConfig) -> EpisodeResult:
     """Runs one episode. A plan that the service refuses as unsafe is asked for again, with another seed.
 
-    Raises what else the environment and the source raise: the episode then does not count.
-
-    Raises InvalidRequest for a configuration that makes no sense, and ContractMismatch for a policy whose commands mean
-    something else.
+    Raises InvalidRequest for a configuration that makes no sense, ContractMismatch for a policy whose commands mean
+    something else, and what the environment and the source raise. An episode that ends in an error does not count.
     """
     check_config(config)
     check_hold(source.policy())
