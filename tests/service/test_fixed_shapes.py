@@ -15,7 +15,7 @@ from wavserve.core.types import Array
 
 OPTIONS = {"num_iterations": 2, "num_video_samples": 6, "num_value_samples": 3}
 FIXED = OPTIONS | {"fixed_shapes": True}
-NUM_LOADING = 5
+NUM_LOADING = 3
 
 
 def test_a_plan_has_the_same_numbers_alone_and_under_load(tmp_path: Path, tiny: Bundle) -> None:
@@ -34,7 +34,7 @@ def test_a_plan_has_the_same_numbers_alone_and_under_load(tmp_path: Path, tiny: 
 
 
 def under_load(target: str, sent: list[Observation]) -> list[list[Array]]:
-    """The actions of each observation, planned four times while other robots plan without a pause."""
+    """The actions of each observation, planned three times while other robots plan without a pause."""
     done = threading.Event()
     num_beside = [0] * NUM_LOADING
 
@@ -49,7 +49,7 @@ def under_load(target: str, sent: list[Observation]) -> list[list[Array]]:
         thread.start()
     try:
         with PlanClient(target) as robot:
-            actions = [[robot.plan(each).actions for _ in range(4)] for each in sent]
+            actions = [[robot.plan(each).actions for _ in range(3)] for each in sent]
     finally:
         done.set()
         for thread in threads:
