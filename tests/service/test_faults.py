@@ -61,9 +61,10 @@ def started(folder: Path, tiny: Bundle, *flags: str) -> Server:
 
 @dataclass
 class Robots:
-    """Eight robots that plan until `stop` is set, and the answers and errors that they got."""
+    """Robots that plan until `stop` is set, and the answers and errors that they got."""
 
     target: str
+    num: int = ROBOTS
     stop: threading.Event = field(default_factory=threading.Event)
     answers: list[tuple[int, np.ndarray]] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
@@ -79,7 +80,7 @@ class Robots:
 
     def more(self) -> None:
         """Waits until every robot has got one more answer."""
-        counts = dict.fromkeys(range(ROBOTS), 0)
+        counts = dict.fromkeys(range(self.num), 0)
         before = len(self.answers)
 
         def all_again() -> bool:
@@ -95,12 +96,12 @@ def ask(robot: int):  # type: ignore[no-untyped-def]
 
 
 @contextlib.contextmanager
-def robots_planning(server: Server) -> Iterator[Robots]:
+def robots_planning(server: Server, num_robots: int = ROBOTS) -> Iterator[Robots]:
     """Robots that plan meanwhile. Every answer must equal the robot's solo answer; every error must be retryable."""
     with PlanClient(server.grpc) as client:
-        solo = [client.plan(ask(robot)).actions for robot in range(ROBOTS)]
-    robots = Robots(server.grpc)
-    threads = [threading.Thread(target=robots.run, args=(robot,)) for robot in range(ROBOTS)]
+        solo = [client.plan(ask(robot)).actions for robot in range(num_robots)]
+    robots = Robots(server.grpc, num_robots)
+    threads = [threading.Thread(target=robots.run, args=(robot,)) for robot in range(num_robots)]
     for thread in threads:
         thread.start()
     try:
@@ -161,20 +162,15 @@ def test_a_killed_server_is_restarted(service: Server) -> None:
 
 
 def test_a_killed_gateway_leaves_no_process_and_no_file(service: Server, tiny: Bundle, tmp_path: Path) -> None:
-    """Its Triton exits and its files are removed. Neither that nor the next start affects a living neighbour."""
-    (tmp_path / "victim").mkdir()
-    (tmp_path / "next").mkdir()
+    """Its Triton exits and its files are removed. That does not affect a living neighbour."""
     neighbours = files_of(service.process.pid)
     assert len(neighbours) > len(MODELS)
-    with robots_planning(service) as robots:
-        pid = kill_while_planning(started(tmp_path / "victim", tiny))
-        following = started(tmp_path / "next", tiny)
-        try:
-            assert files_of(pid) == []
-            assert set(neighbours) <= set(files_of(service.process.pid))
-            robots.more()
-        finally:
-            assert following.stop() == 0
+    victim = started(tmp_path, tiny)
+    with robots_planning(service, num_robots=2) as robots:
+        pid = kill_while_planning(victim)
+        assert files_of(pid) == []
+        assert set(neighbours) <= set(files_of(service.process.pid))
+        robots.more()
     assert ready(service)
 
 
@@ -218,10 +214,10 @@ def test_a_start_that_is_interrupted_leaves_nothing(tiny: Bundle, tmp_path: Path
     assert files_of(starting.pid) == []
 
 
-def test_the_next_start_ends_what_a_gateway_and_its_reaper_left(tiny: Bundle, tmp_path: Path) -> None:
+def test_the_next_start_ends_what_a_gateway_and_its_reaper_left(service: Server, tiny: Bundle, tmp_path: Path) -> None:
     """Both are killed at once while a model's process is stopped, so no process is left to clean up.
 
-    Some processes may outlive that; none may outlive the next start.
+    Some processes may outlive that; none may outlive the next start. It does not affect a living neighbour.
     """
     for name in ("victim", "next"):
         (tmp_path / name).mkdir()
@@ -236,10 +232,14 @@ def test_the_next_start_ends_what_a_gateway_and_its_reaper_left(tiny: Bundle, tm
     victim.process.wait()
     until(lambda: not alive(server), "the server exits with its reaper")
     assert files_of(victim.process.pid)
+    neighbours = files_of(service.process.pid)
     following = started(tmp_path / "next", tiny)
     try:
         assert not any(map(alive, left))
         assert files_of(victim.process.pid) == []
+        assert set(neighbours) <= set(files_of(service.process.pid))
+        with PlanClient(service.grpc) as neighbour:
+            neighbour.plan(ask(0))
     finally:
         assert following.stop() == 0
 

@@ -12,15 +12,18 @@ import pytest
 
 from tests.service.processes import until
 from tests.service.rig import LONG, observation
+from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import WavserveError
 from wavserve.system import serve_process
 
 
 @pytest.mark.parametrize("victim", ["batcher", "the HTTP server", "the gRPC server"])
-def test_the_death_of_a_vital_task_answers_every_plan_and_ends_the_process(tmp_path: Path, victim: str) -> None:
+def test_the_death_of_a_vital_task_answers_every_plan_and_ends_the_process(
+    tmp_path: Path, tiny: Bundle, victim: str
+) -> None:
     command = (sys.executable, "-m", "tests.service.sabotaged_service", "--victim", victim)
-    flags = ["--backend", "local", "--set", "backend.compile=off", "--set", f"bundle.root={tmp_path}"]
+    flags = ["--backend", "local", "--set", "backend.compile=off", "--bundle", str(tiny.folder)]
     service = serve_process.start(tmp_path / "server.log", flags, command=command)
     try:
         with PlanClient(service.grpc) as client, concurrent.futures.ThreadPoolExecutor(2) as pool:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from wavserve.bundle.bundle import Bundle
+
 ROOT = Path(__file__).parents[3]
 SCENARIO = """
 about = "two robots"
@@ -37,10 +39,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
 
 
-def test_two_robots_and_their_own_service(tmp_path: Path) -> None:
+def test_two_robots_and_their_own_service(tiny: Bundle, tmp_path: Path) -> None:
     scenario, out = tmp_path / "two.toml", tmp_path / "two.json"
     scenario.write_text(SCENARIO)
-    flags = ["--set=backend.kind=local", f"--set=bundle.root={tmp_path / 'bundles'}", "--set=backend.threads=2"]
+    flags = ["--set=backend.kind=local", f"--set=bundle.root={tiny.folder.parent}", "--set=backend.threads=2"]
     ran = run(str(scenario), f"--out={out}", *flags)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = json.loads(out.read_text(encoding="utf-8"))
