@@ -29,6 +29,9 @@ CODE := service tests examples loadtest model_repository integrations
 LEROBOT := .venv-lerobot
 LEROBOT_PYTHON ?= python3.12
 LEROBOT_TORCH := torch==2.11.0 torchvision==0.26.0
+# openpi's client, in an environment of its own: it wants another numpy than the service has, and does not name typing-extensions.
+OPENPI := .venv-openpi
+OPENPI_CLIENT := openpi-client==0.1.2 'numpy<2' typing-extensions
 
 .DEFAULT_GOAL := help
 .PHONY: help install libero serve demo test test-system test-peers lint format type protos loadtest bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control bench-simulator gpu-report
@@ -70,7 +73,7 @@ test-system: libero ## run the tests that need the Debian packages of tests/syst
 	    echo "Install them as root: apt-get install --no-install-recommends" $$missing >&2; exit 1; fi
 	$(BIN)/python -m pytest -m system $(ARGS)
 
-test-peers: install $(LEROBOT)/.installed ## run the tests with other projects' programs, in environments of their own (LeRobot's: Python 3.12, 6 GB)
+test-peers: install $(LEROBOT)/.installed $(OPENPI)/.installed ## run the tests with other projects' programs, in environments of their own (LeRobot's: Python 3.12, 6 GB)
 	$(BIN)/python -m pytest -m peers $(ARGS)
 
 # datasets are LeRobot's own dependency of lerobot-eval and lerobot-rollout
@@ -78,6 +81,11 @@ $(LEROBOT)/.installed: integrations/lerobot/pyproject.toml pyproject.toml
 	test -x $(LEROBOT)/bin/python || $(LEROBOT_PYTHON) -m venv $(LEROBOT)
 	$(LEROBOT)/bin/python -m pip install $(PIP_EXTRA_ARGS) --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(LEROBOT_TORCH)
 	$(LEROBOT)/bin/python -m pip install $(PIP_EXTRA_ARGS) $(LEROBOT_TORCH) 'lerobot[dataset]' -e '.[robot]' -e integrations/lerobot
+	touch $@
+
+$(OPENPI)/.installed: Makefile
+	test -x $(OPENPI)/bin/python || $(PYTHON) -m venv $(OPENPI)
+	$(OPENPI)/bin/python -m pip --disable-pip-version-check install $(PIP_EXTRA_ARGS) $(OPENPI_CLIENT)
 	touch $@
 
 lint: install ## check style with ruff, and the import law

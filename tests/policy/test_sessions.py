@@ -154,3 +154,16 @@ async def _streamed(store: MemorySessions, robot_id: str, num_plans: int) -> Ses
         assert stored is not None
         session = stored
     return session
+
+
+async def test_a_session_that_ended_is_unknown_and_its_place_is_free() -> None:
+    sessions = MemorySessions(ttl_s=60, max_sessions=1)
+    session = Session.fresh("digest")
+    for version in range(3):  # more than one plan: it is not evicted
+        assert await sessions.commit(replace(session, version=version)) is CommitResult.COMMITTED
+    with pytest.raises(Overloaded):
+        await sessions.ensure_room()
+    await sessions.end(session.id)
+    await sessions.end("unknown")
+    await sessions.ensure_room()
+    assert await sessions.load(session.id) is None

@@ -39,7 +39,7 @@ class Metrics:
         self._describe_calls()
 
     def observe_request(self, edge: str, outcome: str, seconds: float) -> None:
-        """A request that ended at an edge (`http`, `grpc`), and the seconds from its arrival.
+        """A request that ended at an edge (`http`, `grpc`, `websocket`), and the seconds from its arrival.
 
         `outcome`: `ok`, the error's public name, `internal`, `cancelled`, or the name of an HTTP status that the
         framework set itself, such as `method-not-allowed`.
