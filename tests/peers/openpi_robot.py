@@ -71,9 +71,7 @@ def errors(address: str, dialect: str) -> None:
     """A bad observation is a RuntimeError with a reason, and then the connection is closed. A new one works."""
     observe, _ = DIALECTS[dialect]
     policy = connect(address)
-    bad = observe()
-    bad.popitem()
-    text = refusal(policy, bad)
+    text = refusal(policy, observe() | {"temperature": 0.5})
     assert "invalid-request" in text, text
     assert "Traceback" not in text, text
     assert "ConnectionClosed" in refusal(policy, observe())

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.edge.websocket.clients import SENT, connected, libero
 from wavserve.edge.websocket.packing import pack
+from wavserve.models.weights import presets
 from wavserve.system import serve_process
 from wavserve.system.serve_process import Child
 
@@ -67,7 +68,13 @@ def raw(http: str, frames: bytes) -> bytes:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     """A whole service on the fake backend."""
     folder = tmp_path_factory.mktemp("fuzz")
-    settings = (f"bundle.root={folder}", "backend.kind=local", "backend.compile=off", "compat.allow_untrained=true")
+    bundle = presets.create("tiny", folder / "tiny", with_golden=False)  # the fake backend does not make that plan
+    settings = (
+        f"bundle.path={bundle.folder}",
+        "backend.kind=local",
+        "backend.compile=off",
+        "compat.allow_untrained=true",
+    )
     flags = [part for each in settings for part in ("--set", each)]
     with serve_process.running(
         folder / "server.log", flags, (sys.executable, "-m", "loadtest.bench.fake_service")
