@@ -82,6 +82,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
         yield child
 
 
+@pytest.mark.slow
 def test_a_thousand_damaged_frames(service: Child) -> None:
     draw, memory = random.Random(3), psutil.Process(service.process.pid).memory_info
     damaged, before = messages(draw), 0
