@@ -41,7 +41,7 @@ class Progress(Listener):
 
     def waiting(self, error: WavserveError, pause_s: float) -> None:
         self._trouble = f"; an episode begins anew in {pause_s:g} s: {error.message}"
-        self._log(f"{self.line()}")
+        self._log(self.line())
 
     def tick(self) -> None:
         self._show(self.line())
