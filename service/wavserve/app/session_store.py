@@ -10,7 +10,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from wavserve.app.settings import SessionSettings, Settings, StoreUrl, store_url
+from wavserve.app.settings import SessionSettings, Settings
+from wavserve.app.settings_types import StoreUrl, store_url
 from wavserve.core.errors import SettingsError
 from wavserve.policy.fresh_sessions import FreshWhenDown
 from wavserve.policy.redis_sessions import OnCall, RedisSessions

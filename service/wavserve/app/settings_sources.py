@@ -19,7 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from wavserve.app import environment
 from wavserve.app.environment import PREFIX
-from wavserve.app.settings import NOTHING, Settings
+from wavserve.app.settings import Settings
+from wavserve.app.settings_types import NOTHING
 from wavserve.core.errors import SettingsError
 from wavserve.system.texts import printable
 

@@ -1,0 +1,99 @@
+"""The types of settings' values: how a text becomes a value, what is refused, and what is expected instead.
+
+Knows no setting and no source of values.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
+
+from wavserve.core.address import HOST, parse_address, parse_host
+
+NOTHING = "none"
+"""The text that unsets an optional setting."""
+
+
+def _unset(value: object) -> object:
+    return None if value == NOTHING else value
+
+
+def _listed(value: object) -> object:
+    """Splits `a,b`, the form in which flags and variables give several texts. A file may also have a list."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _listed_or_none(value: object) -> object:
+    return () if value == NOTHING else _listed(value)
+
+
+def _camera_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    names = [value.rpartition("=")[0] for value in values]
+    if not all(names) or len(set(names)) < len(names) or any(value.endswith("=") for value in values):
+        raise PydanticCustomError("camera_names", "NAME=CAMERA[,NAME=CAMERA...], each name once, or none")
+    return values
+
+
+def _endpoints(values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        parsed = tuple(str(parse_address(value)) for value in values)
+    except ValueError:
+        parsed = ()
+    if not parsed or len(set(parsed)) < len(parsed):
+        raise PydanticCustomError("endpoints", "HOST:PORT[,HOST:PORT...], each once, an IPv6 address in brackets")
+    return parsed
+
+
+def _host(text: str) -> str:
+    try:
+        return parse_host(text)
+    except ValueError:
+        raise PydanticCustomError("host", HOST) from None
+
+
+_STORE_SCHEMES = ("redis", "rediss", "unix")
+_CLUSTERS = "Sentinel and cluster URLs are not supported: give the address that follows the primary"
+
+
+class StoreUrl(SecretStr):
+    """The URL of a Redis. It prints without its password."""
+
+    def _display(self) -> str:
+        parts = urlsplit(self.get_secret_value())
+        user, at, host = parts.netloc.rpartition("@")
+        masked = f"{user.split(':')[0]}:***{at}{host}" if ":" in user else parts.netloc
+        return f"{parts.scheme}://{masked}{parts.path}"  # a query may hold a password too
+
+
+def store_url(value: StoreUrl) -> StoreUrl:
+    """The URL, checked. Raises PydanticCustomError, a ValueError."""
+    parts = urlsplit(value.get_secret_value())
+    has_place = parts.path if parts.scheme == "unix" else parts.hostname
+    if parts.scheme not in _STORE_SCHEMES or not has_place or "," in parts.netloc:
+        raise PydanticCustomError(
+            "store_url", f"redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH ({_CLUSTERS})"
+        )
+    try:
+        _ = parts.port
+    except ValueError:
+        raise PydanticCustomError("store_url", "a URL whose port is a number up to 65535") from None
+    return value
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+Host = Annotated[str, AfterValidator(_host)]
+Endpoints = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_endpoints)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_unset)]
+CameraNames = Annotated[tuple[str, ...], BeforeValidator(_listed_or_none), AfterValidator(_camera_names)]
+OptionalText = Annotated[Annotated[str, Field(min_length=1)] | None, BeforeValidator(_unset)]
+OptionalCount = Annotated[Positive | None, BeforeValidator(_unset)]
+OptionalStoreUrl = Annotated[Annotated[StoreUrl, AfterValidator(store_url)] | None, BeforeValidator(_unset)]
