@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
-from wavserve.app.serve import Service, assemble
+from wavserve.app.serve import Service, assemble, edge_limits
 from wavserve.app.settings import Settings
 from wavserve.clients.loop_thread import LoopThread
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 from wavserve.edge.frontend import Arrival, Frontend
-from wavserve.edge.limits import EdgeLimits
 
 
 class InProcessPolicy:
@@ -26,12 +25,7 @@ class InProcessPolicy:
         except BaseException:
             self.close()
             raise
-        limits = EdgeLimits(
-            max_body_bytes=settings.limits.max_body_bytes,
-            max_image_bytes=settings.limits.max_image_bytes,
-            max_image_pixels=settings.limits.max_image_pixels,
-        )
-        self._frontend = Frontend(service.policy, limits)
+        self._frontend = Frontend(service.policy, edge_limits(settings.limits))
 
     def plan(self, observation: Observation) -> ActionChunk:
         """As `PlanClient.plan`."""

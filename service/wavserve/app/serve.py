@@ -20,7 +20,7 @@ from wavserve.app.ending import Ending
 from wavserve.app.fleet import Fleet, WrapBackend, identity, open_fleet
 from wavserve.app.listeners import allow_restart, bind, hand_over, max_connections, max_open_files
 from wavserve.app.session_store import OpenedStore, open_store
-from wavserve.app.settings import CompatSettings, Settings
+from wavserve.app.settings import CompatSettings, LimitSettings, Settings
 from wavserve.core.address import Address
 from wavserve.core.errors import SettingsError
 from wavserve.core.messages import ActionChunk
@@ -166,11 +166,7 @@ async def _serve(settings: Settings, service: Service, listening: _Listening, en
 
 
 def _edges(settings: Settings, service: Service, listening: _Listening) -> tuple[HttpServer, grpc.aio.Server]:
-    limits = EdgeLimits(
-        max_body_bytes=settings.limits.max_body_bytes,
-        max_image_bytes=settings.limits.max_image_bytes,
-        max_image_pixels=settings.limits.max_image_pixels,
-    )
+    limits = edge_limits(settings.limits)
     most = listening.max_connections
     connections = ConnectionLimits(most, settings.limits.max_connections_per_address)
     compat = _compat(settings.compat, service.policy.spec)
@@ -180,6 +176,15 @@ def _edges(settings: Settings, service: Service, listening: _Listening) -> tuple
     most_on_each = max(1, most // len(listening.grpc))  # gRPC counts those of each socket
     rpc = create_grpc_server(service.policy, limits, service.metrics, most_on_each, service.robots)
     return create_http_server(app, connections, GRACE_S, openpi), rpc
+
+
+def edge_limits(settings: LimitSettings) -> EdgeLimits:
+    """The edge's slice of the limits."""
+    return EdgeLimits(
+        max_body_bytes=settings.max_body_bytes,
+        max_image_bytes=settings.max_image_bytes,
+        max_image_pixels=settings.max_image_pixels,
+    )
 
 
 def _compat(settings: CompatSettings, spec: PolicySpec) -> CompatConfig:
