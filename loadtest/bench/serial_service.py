@@ -26,7 +26,8 @@ from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
 from wavserve.edge.limits import EdgeLimits
 from wavserve.models.runners.loading import apply_threads
-from wavserve.system.telemetry import Metrics, configure_logging
+from wavserve.system.log_lines import configure_logging
+from wavserve.system.telemetry import Metrics
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def serving(
     stop = threading.Event()
     edges = (
         create_http_app(policy, limits, metrics, compat),
-        OpenpiEndpoint(Frontend(policy, limits, metrics.observe_refused), compat, metrics),
+        OpenpiEndpoint(Frontend(policy, limits, metrics.plans.refused), compat, metrics),
         partial(create_grpc_server, policy, limits, metrics, connections.max_connections),
     )
     thread = threading.Thread(target=lambda: asyncio.run(_serve(edges, connections, address, stop)))

@@ -50,7 +50,9 @@ def release() -> Iterator[threading.Event]:
     release.set()
 
 
-def frontend_of(policy: RecordingPolicy, num_threads: int, on_refused: Callable[[], None] = lambda: None) -> Frontend:
+def frontend_of(
+    policy: RecordingPolicy, num_threads: int, on_refused: Callable[[str], None] = lambda reason: None
+) -> Frontend:
     return Frontend(policy, example_limits(), on_refused, DecodeThreads(num_threads))
 
 
@@ -67,13 +69,13 @@ async def test_a_deadline_passes_while_images_wait_for_a_thread(
     policy: RecordingPolicy, release: threading.Event
 ) -> None:
     refused: list[str] = []
-    frontend = frontend_of(policy, 1, lambda: refused.append("refused"))
+    frontend = frontend_of(policy, 1, refused.append)
     busy = occupy(frontend, "a", release)
     await yield_to_loop()
     with pytest.raises(DeadlineExceeded) as caught:
         await frontend.plan(example_observation(deadline_ms=50), arrival("b"))
     assert not release.is_set()
-    assert (refused, caught.value.missed) == (["refused"], None)
+    assert (refused, caught.value.missed) == (["deadline"], None)
     release.set()
     await busy
     assert policy.requests == []

@@ -73,7 +73,7 @@ async def make_edges() -> AsyncIterator[MakeEdges]:
             vector = replace(SPEC.action.vector, names=("a", "b"))
             spec = replace(SPEC, action=replace(SPEC.action, vector=vector, limits=limits))
             options = RigOptions(
-                spec=spec, on_broken=lambda outcome, broken: metrics.observe_gate(outcome, broken.limit, broken.name)
+                spec=spec, on_broken=lambda outcome, broken: metrics.plans.gated(outcome, broken.limit, broken.name)
             )
             rig = await stack.enter_async_context(rigged(options))
             server = create_grpc_server(rig.policy, example_limits(), metrics)

@@ -15,7 +15,7 @@ from tests.edge.fakes import example_image, example_observation
 from tests.edge.robots import Robot
 from tests.edge.served import Served
 from wavserve.cli import main
-from wavserve.system.telemetry import configure_logging
+from wavserve.system.log_lines import configure_logging
 
 FORGED = "a\n2026-01-01 00:00:00 ERROR wavserve: forged\r\x1b[2J\x85\u2028\u202e\x7f"
 

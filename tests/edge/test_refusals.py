@@ -73,8 +73,8 @@ async def edges() -> AsyncIterator[Edges]:
             rig.sessions,
             max_plans=16,
             version="0",
-            on_missed=metrics.observe_missed,
-            on_refused=metrics.observe_refused,
+            on_missed=metrics.plans.missed,
+            on_refused=metrics.plans.refused,
         )
         policy = Policy(parts)
         await policy.warm_up()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from wavserve.app.settings import TritonSettings
@@ -49,18 +50,20 @@ def supervisors_of(
     )
 
     def on_traffic(verb: str, sent: Mapping[str, int], received: Mapping[str, int]) -> None:
-        metrics.observe_wire(verb, sum(sent.values()), sum(received.values()))
+        metrics.calls.sent(verb, sum(sent.values()), sum(received.values()))
 
-    def supervisor(name: str, server: TritonServer | None) -> Supervisor:
+    def watched(name: str, server: TritonServer | None) -> Supervisor:
         def on_change(model: str, up: bool) -> None:
-            metrics.observe_model(name, model, up)
+            metrics.calls.model(name, model, up)
             on_health()
 
         target = name if server is None else None  # an embedded server has no address before it starts
         backend = TritonBackend(target, on_traffic=on_traffic, proxy=settings.proxy)
-        return Supervisor(name, backend, watch, server, on_change, on_death)
+        supervisor = Supervisor(name, backend, watch, server, on_change, on_death)
+        supervisor.on_repair = partial(metrics.calls.repaired, name)
+        return supervisor
 
-    return [supervisor(name, server) for name, server in servers.items()]
+    return [watched(name, server) for name, server in servers.items()]
 
 
 async def first_up(supervisors: Sequence[Supervisor], within_s: float) -> About:

@@ -66,6 +66,8 @@ class Fleet:
     """numeric type of the models"""
     placement: Placement
     slots: Slots
+    memory: Mapping[str, Callable[[], float]]
+    """readings of this process's memory where the models are in it; else empty"""
     stop_repairs: Callable[[], None]
     closers: Sequence[Close]
     """close supervisors and backends; they run in order, after the batchers have closed"""
@@ -73,6 +75,11 @@ class Fleet:
     @property
     def queue_depth(self) -> int:
         return sum(device.batcher.queue_depth for device in self.placement.devices)
+
+    @property
+    def queue_age_s(self) -> float:
+        """Seconds that the oldest group in a queue has waited."""
+        return max(device.batcher.queue_age_s for device in self.placement.devices)
 
     @property
     def remaining_s(self) -> float:
@@ -118,6 +125,7 @@ def _choose(settings: Settings) -> str:
 
 async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend, on_death: OnDeath) -> Fleet:
     from wavserve.backends.local import LocalBackend
+    from wavserve.models import memory
     from wavserve.models.runners.loading import load_runners
 
     opened = await asyncio.to_thread(open_bundle, settings.bundle)
@@ -139,6 +147,7 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
         dtype=settings.backend.dtype,
         placement=placement,
         slots=lambda: (book.used, book.num_slots),
+        memory=await asyncio.to_thread(memory.readings, loaded.arena.device, loaded.arena),
         stop_repairs=lambda: None,
         closers=[backend.close, watch.stop],
     )
@@ -166,9 +175,15 @@ async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBack
     name = new_name()
     variables = environment.inherited() | model_environment(settings, opened.folder, arena_prefix=name)
     at_once = settings.backend.workers or (1 if _may_be_on_gpu(settings.backend.device) else MODELS_AT_ONCE_ON_CPU)
-    server = TritonServer(
-        ServerConfig(name, repository, variables, shm_bytes=settings.triton.shm_bytes, models_at_once=at_once)
+    config = ServerConfig(
+        name,
+        repository,
+        variables,
+        shm_bytes=settings.triton.shm_bytes,
+        models_at_once=at_once,
+        metrics_port=settings.triton.metrics_port,
     )
+    server = TritonServer(config)
     log.info("starting tritonserver; its log is %s", server.log)
     announce_loading(settings)
     return await _behind_triton(settings, metrics, {"embedded": server}, wrap_backend, on_death)
@@ -217,6 +232,7 @@ async def _behind_triton(
         dtype=about.dtype,
         placement=placement,
         slots=lambda: endpoints.slots(supervisors),
+        memory={},
         stop_repairs=lambda: endpoints.stop_repairs(supervisors),
         closers=closers,
     )
@@ -241,4 +257,6 @@ def _may_be_on_gpu(device: str) -> bool:
 
 def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: BackendCapacity) -> Device:
     """A device over a backend. Its batcher is not started yet."""
-    return Device.over(spec, backend, device_config(settings, size), metrics.observe_call)
+    device = Device.over(spec, backend, device_config(settings, size), metrics.calls.called)
+    device.perception.on_lookup = partial(metrics.calls.looked_up, "instruction")
+    return device

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import platform
 import socket
+import time
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -39,7 +41,10 @@ from wavserve.policy.parts import PolicyParts
 from wavserve.policy.policy import Policy
 from wavserve.policy.records import Recorder
 from wavserve.policy.sessions import SessionStore
-from wavserve.system.telemetry import Metrics, configure_logging
+from wavserve.system.log_lines import configure_logging
+from wavserve.system.loop_lag import measure_lag
+from wavserve.system.plan_metrics import PlanMetrics
+from wavserve.system.telemetry import Metrics
 from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 from wavserve.wire.parts import check_protobuf
 
@@ -96,12 +101,14 @@ async def assemble(
     fleet = await open_fleet(settings, metrics, wrap_backend, on_death)
     log.info("the models compute in %s", fleet.dtype)
     try:
-        sessions = await open_store(settings, fleet.digest, metrics.observe_store)
+        sessions = await open_store(settings, fleet.digest, metrics.calls.stored)
     except SettingsError:
         await fleet.close()
         raise
     policy = Policy(_parts(settings, fleet, sessions.store, metrics, recorder))
-    metrics.watch_queue(lambda: fleet.queue_depth)
+    metrics.describe_build(_build(fleet))
+    metrics.watch_memory(fleet.memory)
+    metrics.watch_queue(lambda: fleet.queue_depth, lambda: fleet.queue_age_s)
     metrics.watch_remaining(lambda: fleet.remaining_s)
     metrics.watch_arena(lambda: fleet.slots()[0], lambda: fleet.slots()[1])
     metrics.watch_sessions(lambda: len(sessions.local))
@@ -143,6 +150,7 @@ async def _serve(settings: Settings, service: Service, listening: _Listening, en
         VitalTask(http.serve(sockets=listening.http), "the HTTP server", ending.on_death),
         VitalTask(grpc_server.wait_for_termination(), "the gRPC server", ending.on_death),
     ]
+    lag = VitalTask(measure_lag(service.metrics.observe_lag, time.monotonic), "the event loop's clock")
     log.info("http://%s, grpc %s", *addresses)
     policy = service.policy
     try:
@@ -163,6 +171,7 @@ async def _serve(settings: Settings, service: Service, listening: _Listening, en
         await policy.drain(settings.limits.drain_s if ending.died is None else 0.0)
         http.should_exit = True
         await asyncio.gather(grpc_server.stop(grace=GRACE_S), *(edge.join() for edge in edges))
+        await lag.stop()
 
 
 def _edges(settings: Settings, service: Service, listening: _Listening) -> tuple[HttpServer, grpc.aio.Server]:
@@ -171,7 +180,7 @@ def _edges(settings: Settings, service: Service, listening: _Listening) -> tuple
     connections = ConnectionLimits(most, settings.limits.max_connections_per_address)
     compat = _compat(settings.compat, service.policy.spec)
     app = create_http_app(service.policy, limits, service.metrics, compat)
-    frontend = Frontend(service.policy, limits, service.metrics.observe_refused)
+    frontend = Frontend(service.policy, limits, service.metrics.plans.refused)
     openpi = OpenpiEndpoint(frontend, compat, service.metrics)
     most_on_each = max(1, most // len(listening.grpc))  # gRPC counts those of each socket
     rpc = create_grpc_server(service.policy, limits, service.metrics, most_on_each, service.robots)
@@ -202,14 +211,6 @@ def _compat(settings: CompatSettings, spec: PolicySpec) -> CompatConfig:
 def _parts(
     settings: Settings, fleet: Fleet, sessions: SessionStore, metrics: Metrics, recorder: Recorder | None
 ) -> PolicyParts:
-    def observe(chunk: ActionChunk) -> None:
-        receipt = chunk.receipt
-        metrics.observe_plan(receipt.iterations_done, receipt.deadline.value)
-        if receipt.seam_jump is not None:
-            metrics.observe_seam("off" if receipt.rtc is None else receipt.rtc.mode, receipt.seam_jump)
-        for stage, seconds in receipt.stage_s.items():
-            metrics.observe_stage(stage, seconds)
-
     return PolicyParts(
         spec=fleet.spec,
         digest=fleet.digest,
@@ -220,12 +221,31 @@ def _parts(
         golden=_golden_check(fleet),
         version=version("wavserve"),
         keep=None if recorder is None else partial(recorder.keep, dtype=fleet.dtype),
-        on_plan=observe,
-        on_missed=metrics.observe_missed,
-        on_refused=metrics.observe_refused,
-        on_broken=lambda outcome, broken: metrics.observe_gate(outcome, broken.limit, broken.name),
-        on_unusual=metrics.observe_unusual,
+        on_plan=partial(_observe, metrics.plans),
+        on_missed=metrics.plans.missed,
+        on_refused=metrics.plans.refused,
+        on_broken=lambda outcome, broken: metrics.plans.gated(outcome, broken.limit, broken.name),
+        on_unusual=metrics.plans.unusual,
     )
+
+
+def _observe(metrics: PlanMetrics, chunk: ActionChunk) -> None:
+    receipt = chunk.receipt
+    metrics.answered(receipt.iterations_done, receipt.deadline.value, receipt.stage_s)
+    if receipt.seam_jump is not None:
+        metrics.seam("off" if receipt.rtc is None else receipt.rtc.mode, receipt.seam_jump)
+    if receipt.iterations_done > 1 and (gain := receipt.gain) is not None:
+        metrics.planned(gain, receipt.iterations[-1].video_std)
+
+
+def _build(fleet: Fleet) -> dict[str, str]:
+    return {
+        "version": version("wavserve"),
+        "python": platform.python_version(),
+        "policy": fleet.spec.name,
+        "policy_digest": fleet.digest,
+        "dtype": fleet.dtype,
+    }
 
 
 def _golden_check(fleet: Fleet) -> GoldenCheck | None:

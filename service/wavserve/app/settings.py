@@ -119,6 +119,9 @@ class TritonSettings(_Section):
     max_repairs: Positive = Field(
         default=3, description="failed repairs in a row after which the embedded Triton is restarted"
     )
+    metrics_port: Port = Field(
+        default=0, description="port on 127.0.0.1 for the embedded Triton's own metrics; 0: any free port"
+    )
     shm_bytes: Positive = Field(
         default=4 * 1024 * 1024, description="shared memory of each model at its start, in bytes"
     )

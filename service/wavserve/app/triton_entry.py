@@ -13,12 +13,14 @@ import json
 import locale
 import logging
 import os
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import triton_python_backend_utils as pb_utils
 
 from wavserve.app import environment
+from wavserve.app.triton_gauges import MemoryGauges
 from wavserve.core import remote_errors
 from wavserve.core.errors import Cancelled, InvalidRequest, SettingsError, WavserveError
 from wavserve.core.types import Tensors
@@ -40,11 +42,14 @@ class TritonPythonModel:
         try:
             environment.pin_libraries()
             self._host = _load(args)
+            self._memory = MemoryGauges(self._host.model, self._host.memory, pb_utils.MetricFamily, time.monotonic)
         except WavserveError as error:
             raise pb_utils.TritonModelException(remote_errors.encode(error)) from error
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [self._answer(request) for request in requests]
+        answers = [self._answer(request) for request in requests]
+        self._memory.refresh()
+        return answers
 
     def finalize(self) -> None:
         self._host.close()
@@ -70,7 +75,7 @@ def _load(args: dict[str, str]) -> Host:
     from wavserve.app.model_config import runner_config
     from wavserve.bundle import bundle
     from wavserve.models.runners import host
-    from wavserve.system.telemetry import configure_logging
+    from wavserve.system.log_lines import configure_logging
 
     settings = settings_sources.load_from_process(None).settings
     configure_logging(settings.log.level, settings.log.format)

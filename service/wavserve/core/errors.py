@@ -41,6 +41,7 @@ from __future__ import annotations
 import re
 import reprlib
 from dataclasses import dataclass
+from typing import Literal
 
 _MAX_SHOWN_CHARS = 64
 
@@ -144,19 +145,31 @@ class RobotBusy(WavserveError):
     retryable = True
 
 
+RefusalReason = Literal["places", "bytes", "share", "device_time", "sessions", "other"]
+"""What there was not enough of: places for plans, bytes that requests may hold, this robot's share, time of the device,
+or room for sessions."""
+
+
 class Overloaded(WavserveError):
     """The server refused the request; retry later.
 
     `retry_after_s`: seconds until a retry may be admitted. `predicted_s`: predicted seconds until the plan is ready,
-    where this prediction is the reason of the refusal; otherwise None.
+    where this prediction is the reason of the refusal; otherwise None. `reason`: for the server's metrics.
     """
 
     retryable = True
 
-    def __init__(self, message: str, retry_after_s: float = 1.0, predicted_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        retry_after_s: float = 1.0,
+        predicted_s: float | None = None,
+        reason: RefusalReason = "other",
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.predicted_s = predicted_s
+        self.reason = reason
 
 
 class DeadlineExceeded(WavserveError):

@@ -191,3 +191,9 @@ class Receipt:
     seam_jump: float | None = None
     """largest difference of chunk and left-over at step `inference_delay`, in fractions of the action's range; None
     where the left-over has no such step"""
+
+    @property
+    def gain(self) -> float | None:
+        """The best score of the last iteration minus that of the first one; None where no iteration has scores."""
+        best = [float(each.scores.max()) for each in self.iterations if each.scores.size]
+        return best[-1] - best[0] if best else None

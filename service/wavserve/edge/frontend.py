@@ -108,8 +108,8 @@ class Frontend:
 
     policy: PolicyProtocol
     limits: EdgeLimits
-    on_refused: Callable[[], None] = lambda: None
-    """called for a request whose deadline passed before the policy was asked"""
+    on_refused: Callable[[str], None] = lambda reason: None
+    """called with `deadline` for a request whose deadline passed before the policy was asked"""
     threads: DecodeThreads = field(default_factory=DecodeThreads)
 
     @contextmanager
@@ -219,7 +219,7 @@ class Frontend:
                 return await body
         except TimeoutError:
             waited_s = latest - arrival.received_ns / 1e9
-            self.on_refused()
+            self.on_refused("deadline")
             raise DeadlineExceeded(f"the request body did not arrive within {waited_s:.3f} s of its headers") from None
 
     async def parse(self, read: Callable[[bytes], T], body: bytes, arrival: Arrival) -> T:
@@ -242,7 +242,7 @@ class Frontend:
         try:
             yield
         except DeadlineExceeded:
-            self.on_refused()
+            self.on_refused("deadline")
             raise
 
     async def _decode(

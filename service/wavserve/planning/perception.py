@@ -6,7 +6,7 @@ It asks the encoder through the batcher, so frames of different robots are encod
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ class Perception:
         self._batcher = batcher
         self._max_texts = max_texts
         self._texts: OrderedDict[str, TextEmbedding] = OrderedDict()
+        self.on_lookup: Callable[[bool], None] = lambda found: None
 
     async def encode_images(self, images: Mapping[str, NDArray[np.uint8]], ticket: Ticket) -> Array:
         """Normalised latents `[V, C, H, W]` of one frame per camera, each encoded alone."""
@@ -39,7 +40,9 @@ class Perception:
 
         Raises InvalidRequest when it has more tokens than the policy's prompt length.
         """
-        if (known := self._texts.get(instruction)) is not None:
+        known = self._texts.get(instruction)
+        self.on_lookup(known is not None)
+        if known is not None:
             self._texts.move_to_end(instruction)
             return known
         text = np.frombuffer(instruction.encode(), np.uint8)

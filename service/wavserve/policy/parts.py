@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,10 +38,12 @@ class PolicyParts:
     """a device that fails it gets no plans"""
     keep: Keep | None = None
     on_plan: Callable[[ActionChunk], None] = lambda chunk: None
-    on_missed: Callable[[], None] = lambda: None
-    """called for every request whose plan was admitted and was not ready by the deadline"""
-    on_refused: Callable[[], None] = lambda: None
-    """called for every request that is refused because there is no place, no room or no time for its plan"""
+    on_missed: Callable[[Mapping[str, float]], None] = lambda stage_s: None
+    """called for every request whose plan was admitted and was not ready by the deadline, with the seconds of the
+    stages that had ended"""
+    on_refused: Callable[[str], None] = lambda reason: None
+    """called for every request that is refused because there is no place, no room or no time for its plan, with the
+    `RefusalReason` or `deadline`"""
     on_broken: Callable[[Literal["cut", "refused"], BrokenLimit], None] = lambda *_: None
     """called for every plan that breaks a limit of the policy, and whose chunk is cut or refused"""
     on_unusual: Callable[[str], None] = lambda name: None

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import math
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -104,7 +104,7 @@ class Policy:
         self._check_ready()
         key = request.session_id or f"new-{secrets.token_hex(8)}"
         resolved = self._resolve(request, math.inf if deadline is None else deadline, key, permit or Permit())
-        with self._counting_errors():
+        with self._counting_errors(resolved.progress.seconds):
             return await self._running.answer(key, resolved)
 
     @contextlib.contextmanager
@@ -269,13 +269,20 @@ class Policy:
         return await commit(self._parts.sessions, session, deadline, self._parts.unix_clock)
 
     @contextlib.contextmanager
-    def _counting_errors(self) -> Iterator[None]:
-        """Counts a request without an answer: missed, when its plan was admitted and late; else refused."""
+    def _counting_errors(self, stage_s: Mapping[str, float] | None = None) -> Iterator[None]:
+        """Counts a request without an answer: missed, when its plan was admitted and late; else refused.
+
+        `stage_s`: seconds of the stages of its plan, so far.
+        """
         try:
             yield
         except (DeadlineExceeded, Overloaded) as error:
-            missed = isinstance(error, DeadlineExceeded) and error.missed is not None
-            (self._parts.on_missed if missed else self._parts.on_refused)()
+            if isinstance(error, Overloaded):
+                self._parts.on_refused(error.reason)
+            elif error.missed is None:
+                self._parts.on_refused("deadline")
+            else:
+                self._parts.on_missed(stage_s or {})
             raise
 
     async def _keep(self, keep: Keep, request: PlanRequest, session: Session, chunk: ActionChunk) -> None:

@@ -135,7 +135,7 @@ class RedisSessions:
             outcome = "ok"
         except OutOfMemoryError as error:
             outcome = "full"
-            raise Overloaded("the session store is full", _FULL_RETRY_S) from error
+            raise Overloaded("the session store is full", _FULL_RETRY_S, reason="sessions") from error
         except (RedisError, OSError, ValueError, TypeError) as error:  # the last two: an answer of another shape
             raise StoreUnavailable(f"the session store failed at {operation}: {_reason(error)}") from error
         finally:

@@ -182,7 +182,8 @@ class MemorySessions:
         self._expire()
         if len(self._sessions) >= self._max_sessions and not (self._of_robot(robot_id) or self._evictable()):
             oldest, _ = next(iter(self._sessions.values()))
-            raise Overloaded(f"all {self._max_sessions} sessions are in use", max(oldest - self._clock(), 0.1))
+            message, retry_s = f"all {self._max_sessions} sessions are in use", max(oldest - self._clock(), 0.1)
+            raise Overloaded(message, retry_s, reason="sessions")
 
     async def end(self, session_id: str) -> None:
         self._sessions.pop(session_id, None)

@@ -73,7 +73,7 @@ class Admission:
         idle_s = max(demand.floor.device_s, demand.floor.wall_s) + self._ledger.lateness.margin_s
         if idle_s > left_s:  # other plans are not the cause: the device itself is slow now
             message = f"a plan would take {idle_s:.3f} s on an idle device as it is now, and {left_s:.3f} s are left"
-            raise Overloaded(message, MAX_RETRY_S, idle_s)
+            raise Overloaded(message, MAX_RETRY_S, idle_s, "device_time")
         before = self._ledger.late()
         ticket = self.register(demand, deadline)
         late = self._ledger.late()

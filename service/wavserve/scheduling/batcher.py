@@ -69,6 +69,11 @@ class Batcher:
         return len(self._queue)
 
     @property
+    def queue_age_s(self) -> float:
+        """Seconds that the oldest group in the queue has waited."""
+        return max((self._clock() - group.queued_at for group in self._queue), default=0.0)
+
+    @property
     def slots_held(self) -> int:
         return len(self._slots)
 

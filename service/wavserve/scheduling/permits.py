@@ -12,7 +12,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 
-from wavserve.core.errors import Overloaded
+from wavserve.core.errors import Overloaded, RefusalReason
 from wavserve.scheduling.shares import MIN_RETRY_S
 
 PERMIT_S = 1.0
@@ -59,7 +59,7 @@ class Permits:
 
     @contextlib.contextmanager
     def keep(
-        self, *on_release: Callable[[], object], on_refused: Callable[[], None] = lambda: None
+        self, *on_release: Callable[[], object], on_refused: Callable[[RefusalReason], None] = lambda reason: None
     ) -> Iterator[Permit]:
         """Keeps a place for PERMIT_S at most, until the block ends or a plan takes the place over.
 
@@ -71,8 +71,8 @@ class Permits:
             nonlocal taken
             try:
                 self.check_bytes(num_bytes, taken)
-            except Overloaded:
-                on_refused()
+            except Overloaded as error:
+                on_refused(error.reason)
                 raise
             taken += num_bytes
             self._held_bytes += num_bytes
@@ -96,13 +96,13 @@ class Permits:
         """Raises Overloaded when every place is taken."""
         taken = self._num_running() + len(self._kept)
         if taken >= self._max_plans:
-            raise self._full(f"the limit of {self._max_plans} plans and pending requests is reached")
+            raise self._full(f"the limit of {self._max_plans} plans and pending requests is reached", "places")
 
     def check_bytes(self, num_bytes: int, own: int = 0) -> None:
         """Raises Overloaded when `num_bytes` more are too many. A request that is alone, with `own` bytes, may have any
         number."""
         if self._held_bytes > own and self._held_bytes + num_bytes > self._max_bytes:
-            raise self._full(f"requests under way hold {self._held_bytes} of {self._max_bytes} bytes")
+            raise self._full(f"requests under way hold {self._held_bytes} of {self._max_bytes} bytes", "bytes")
 
-    def _full(self, message: str) -> Overloaded:
-        return Overloaded(message, max(self._soonest_s(), MIN_RETRY_S))
+    def _full(self, message: str, reason: RefusalReason) -> Overloaded:
+        return Overloaded(message, max(self._soonest_s(), MIN_RETRY_S), reason=reason)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from wavserve.core.errors import Overloaded
+from wavserve.core.errors import Overloaded, RefusalReason
 from wavserve.core.types import Clock
 from wavserve.scheduling.ledger import Ticket
 
@@ -63,13 +63,20 @@ class Shares:
         beyond_s = self._paid_until.get(robot, 0.0) - self._clock()
         if deadline < math.inf and beyond_s > 0 and self._refused.robots - {robot}:
             message = f"other robots wait, and this one is beyond its share of the device for {beyond_s:.3f} s more"
-            raise self.refusal(robot, message, beyond_s)
+            raise self.refusal(robot, message, beyond_s, reason="share")
 
-    def refusal(self, robot: str, message: str, retry_s: float, ready_s: float | None = None) -> Overloaded:
+    def refusal(
+        self,
+        robot: str,
+        message: str,
+        retry_s: float,
+        ready_s: float | None = None,
+        reason: RefusalReason = "device_time",
+    ) -> Overloaded:
         """The error of a refused plan. Its robot is expected to ask again after `retry_after_s`."""
         retry_s = min(max(retry_s, MIN_RETRY_S), MAX_RETRY_S)
         self._refused.add(robot, retry_s + PATIENCE_S)
-        return Overloaded(message, retry_s, ready_s)
+        return Overloaded(message, retry_s, ready_s, reason)
 
     def others_first(self, ticket: Ticket) -> bool:
         """Whether spare time belongs to other robots before it belongs to this plan."""

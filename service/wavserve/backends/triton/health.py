@@ -65,6 +65,8 @@ class Supervisor:
         """failed repairs in a row"""
         self._exit_watcher = ProcessExitWatcher(self._on_exit)
         self._on_death = on_death
+        self.on_repair: Callable[[str], None] = lambda part: None
+        """receives the name of each model that is about to be reloaded, and `server` when that is restarted"""
         self._tasks: list[VitalTask] = []
         backend.on_down = self.mark_down
 
@@ -163,6 +165,7 @@ class Supervisor:
             self._failures = 0
             return 0.0
         log.warning("%s is unavailable: reloading it", model)
+        self.on_repair(model)
         try:
             await self._reload(self._with_dependents(model))
         except WavserveError as error:
@@ -207,6 +210,7 @@ class Supervisor:
         while True:
             code, pause_s = await server.ended(), 0.0
             log.error("tritonserver exited with code %s: restarting it", code)
+            self.on_repair("server")
             for model in MODELS:
                 self.models.mark_down(model)
             async with self._repairing:

@@ -61,6 +61,8 @@ class ServerConfig:
     """shared memory for the calls of one model at the start; it grows when it is too small"""
     models_at_once: int = 1
     """models that compute at a time; on a GPU more than one would only slow each other down"""
+    metrics_port: int = 0
+    """of Triton's own metrics; 0: any free port"""
 
 
 def new_name() -> str:
@@ -120,7 +122,7 @@ class TritonServer:
         with self.log.open("ab") as log, stop_signals_blocked():
             self._process = await asyncio.create_subprocess_exec(
                 *self._reaper_command(),
-                *self._server_command(http, grpc, metrics),
+                *self._server_command(http, grpc, self._config.metrics_port or metrics),
                 env=self._environment(),
                 cwd=self._folder,  # for the relative paths; and Python imports no module from the user's folder
                 stdin=asyncio.subprocess.DEVNULL,

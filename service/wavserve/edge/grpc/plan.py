@@ -48,7 +48,7 @@ def create_grpc_server(
     `robots`: those with a living stream; None: nobody else needs to know them.
     """
     server = grpc.aio.server(options=_options(limits, max_connections))
-    frontend = Frontend(policy, limits, metrics.observe_refused)
+    frontend = Frontend(policy, limits, metrics.plans.refused)
     control = ControlService(frontend, Robots() if robots is None else robots, metrics.control)
     service = _PlanService(frontend, metrics, control)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, service.handlers()),))

@@ -49,7 +49,7 @@ def create_http_app(
     policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, compat: CompatConfig | None = None
 ) -> FastAPI:
     """The HTTP app over a policy. `compat`: for clients of the authors' server; None: they are refused."""
-    frontend = Frontend(policy, limits, metrics.observe_refused)
+    frontend = Frontend(policy, limits, metrics.plans.refused)
     routes = _Routes(frontend, metrics, AuthorsApi(frontend, compat or CompatConfig(policy.spec.chunk)))
     app = FastAPIOffline(title="wavserve", description="HTTP API of wavserve.", redoc_url=None, telemetry=_NO_TELEMETRY)
     app.router.redirect_slashes = False  # a client loses the body of a POST on the way

@@ -67,6 +67,11 @@ class Arena:
         self._video = slab[: math.prod(video)].view(video)
         self._value = slab[math.prod(video) :].view(value)
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the features."""
+        return self._video.nbytes + self._value.nbytes
+
     @classmethod
     def in_process(cls, shape: SlotShape, book: ArenaBook, dtype: torch.dtype, device: torch.device) -> Arena:
         """An arena in this process's own memory."""

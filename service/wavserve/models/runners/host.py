@@ -7,6 +7,7 @@ This module knows nothing of Triton.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from wavserve.core.errors import BackendError
 from wavserve.core.tensor_cache import Receiver
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import ABOUT, ARENA_OWNER, DESCRIBE, GOLDEN, VERBS, fingerprints
+from wavserve.models import memory
 from wavserve.models.arena.arena import ArenaFinder, SlotShape
 from wavserve.models.arena.shared import ArenaConfig, AttachedArenas, SharedArena
 from wavserve.models.runners.calls import CancelCheck, Runner
@@ -40,6 +42,8 @@ class Host:
     arena: SharedArena | None
     """the arena that the video model owns; None in other models"""
     received: Receiver
+    memory: Mapping[str, Callable[[], float]]
+    """readings of this process's memory, by the names of `system.memory.MEMORY`"""
 
     def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
         """The outputs of one call. Raises TensorMiss, Cancelled, and the runner's errors."""
@@ -91,4 +95,4 @@ def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
         if arena is not None:
             arena.close()
         raise
-    return Host(model, runner, facts, device, opened.golden, arena, Receiver())
+    return Host(model, runner, facts, device, opened.golden, arena, Receiver(), memory.readings(device, arena))
