@@ -133,6 +133,8 @@ def test_refusals_are_typed_and_have_their_id(served: Served) -> None:
         served.policy.error = None
         client.reset("a?b c%2F")
         assert served.policy.resets[-1] == "a?b c%2F"
+        client.end("a?b c%2F")
+        assert served.policy.ended[-1] == "a?b c%2F"
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,12 @@ def test_a_refusal_is_a_typed_error(client: PlanClient, served: Served) -> None:
     assert full.value.retry_after_s == 2.5
 
 
+def test_the_end_of_a_session_reaches_the_server(client: PlanClient, served: Served) -> None:
+    client.end("s")
+    assert served.policy.ended == ["s"]
+    assert served.policy.resets == []
+
+
 def test_reset_reaches_the_server_and_raises_its_error(client: PlanClient, served: Served) -> None:
     client.reset("s")
     assert served.policy.resets == ["s"]

@@ -47,6 +47,8 @@ class Planner:
         chunk = chunk_of(actions, observation.control_step, observation.sequence, dt_ns=50_000_000, epoch=0)
         return replace(chunk, receipt=replace(chunk.receipt, policy_digest=self.info.digest))
 
+    def end(self, session_id: str) -> None: ...
+
     def policy(self) -> PolicyInfo:
         return self.info
 
@@ -142,6 +144,15 @@ def test_what_does_not_exist_is_refused_before_anything_starts(
         run(planner, **flags)
     assert planner.num_plans == 0
     assert not (tmp_path / "run").exists()
+
+
+def test_how_pictures_are_rendered_is_on_record(run: Callable[..., int], tmp_path: Path) -> None:
+    run(no_antialiasing=True)
+    done = load_run(tmp_path / "run")
+    assert done.config.antialiasing is False
+    assert {each.antialiasing for each in done.records} == {False}
+    with pytest.raises(errors.InvalidRequest, match="antialiasing = False"):
+        run()
 
 
 def test_a_run_of_another_configuration_is_refused(run: Callable[..., int]) -> None:

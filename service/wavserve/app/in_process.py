@@ -32,6 +32,10 @@ class InProcessPolicy:
         arrival = Arrival(monotonic_ns(), sender="in-process")
         return self._thread.run(self._frontend.plan(observation, arrival))
 
+    def end(self, session_id: str) -> None:
+        """As `PlanClient.end`."""
+        self._thread.run(self._frontend.end_session(session_id))
+
     def policy(self) -> PolicyInfo:
         """As `PlanClient.policy`."""
         return self._frontend.info()

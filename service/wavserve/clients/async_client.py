@@ -38,6 +38,10 @@ class AsyncPlanClient:
         """Makes the server forget a session's frame memory. `timeout_s` None: 10 s. Raises UnknownSession."""
         await self._peer.call(self._calls.reset_call(session_id), timeout_s)
 
+    async def end(self, session_id: str, timeout_s: float | None = None) -> None:
+        """Gives a session's place back. `timeout_s` None: 10 s. An unknown session has ended."""
+        await self._peer.call(self._calls.end_call(session_id), timeout_s)
+
     async def policy(self, name: str | None = None, timeout_s: float | None = None) -> PolicyInfo:
         """The served policy's facts. `timeout_s` None: 10 s.
 

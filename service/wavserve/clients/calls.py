@@ -74,6 +74,13 @@ def reset_call(session_id: str) -> Call[None]:
     return Call(method_path("Reset"), request.SerializeToString(), lambda raw: None, timeout_s=RESET_TIMEOUT_S)
 
 
+def end_call(session_id: str) -> Call[None]:
+    """`Reset` of a session that ends. Raises InvalidRequest."""
+    request = pb.ResetRequest(end=True)
+    parts.assign(request, "session_id", session_id)
+    return Call(method_path("Reset"), request.SerializeToString(), lambda raw: None, timeout_s=RESET_TIMEOUT_S)
+
+
 def policy_call(name: str | None) -> Call[PolicyInfo]:
     """`GetPolicy`. None: the served policy. Raises InvalidRequest."""
     request = pb.GetPolicyRequest()

@@ -76,6 +76,13 @@ def reset_call(session_id: str) -> HttpCall[None]:
     return HttpCall("POST", path, lambda _: None, timeout_s=RESET_TIMEOUT_S)
 
 
+def end_call(session_id: str) -> HttpCall[None]:
+    """`DELETE /v1/sessions/{session_id}`. Raises InvalidRequest."""
+    parts.assign(pb.ResetRequest(), "session_id", session_id)
+    path = f"/v1/sessions/{quote(session_id, safe='')}"
+    return HttpCall("DELETE", path, lambda _: None, timeout_s=RESET_TIMEOUT_S)
+
+
 def policy_call(name: str | None) -> HttpCall[PolicyInfo]:
     """`GET /v1/policies`. The answer raises UnknownPolicy when `name` is not served."""
 

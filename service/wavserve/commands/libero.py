@@ -69,6 +69,7 @@ _FLAGS: tuple[tuple[str, Callable[[str], Any] | None, str, str], ...] = (
     ("jitter-ms", float, "MS", "with --clock virtual: standard deviation of the latency"),
     ("loss", float, "SHARE", "with --clock virtual: share of plans that are lost"),
     ("rtc", texts, "MODE,...", "real-time chunking: off, rtc_guided, rtc_trained"),
+    ("no-antialiasing", None, "", "render without anti-aliasing, for a policy that was trained so"),
     ("allow-untrained", None, "", "accept a policy with random weights"),
     ("out", str, "FOLDER", "folder of the run"),
     ("videos", int, "NUM", "videos in the report"),
@@ -118,7 +119,7 @@ def _libero(args: argparse.Namespace) -> int:
         {name: getattr(args, name) for name in names if getattr(args, name) is not None}, args.config
     )
     with _planner(options) as planner:
-        return evaluate(options, planner, _simulator(planner.policy()))
+        return evaluate(options, planner, _simulator(options.antialiasing, planner.policy()))
 
 
 def evaluate(options: Options, planner: Planner, open_environment: OpenEnvironment) -> int:
@@ -180,14 +181,14 @@ def _planner(options: Options) -> Iterator[Planner]:
         yield policy
 
 
-def _simulator(policy: PolicyInfo | None) -> OpenEnvironment:
+def _simulator(antialiasing: bool, policy: PolicyInfo | None = None) -> OpenEnvironment:
     """LIBERO, with pictures of a policy's size where its cameras have one size."""
     from wavserve.app import environment
     from wavserve.simulation.config import SimulationConfig, renderer_of
     from wavserve.simulation.environment import open_environment
 
     inherited = environment.inherited()
-    config = SimulationConfig(renderer=renderer_of(inherited))
+    config = SimulationConfig(antialiasing=antialiasing, renderer=renderer_of(inherited))
     sizes = {side for camera in (policy.cameras if policy else ()) for side in (camera.height, camera.width)}
     if len(sizes) == 1:
         config = replace(config, size=sizes.pop())
@@ -224,7 +225,10 @@ def _conclude(folder: Path, num_videos: int, open_environment: OpenEnvironment) 
 
 
 def _report(args: argparse.Namespace) -> int:
-    return _conclude(args.folder, args.num_videos, _simulator(None))
+    from wavserve.clients.libero.results import load_run
+
+    antialiasing = load_run(args.folder).config.antialiasing
+    return _conclude(args.folder, args.num_videos, _simulator(antialiasing))
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@
     ├── SettingsError         settings that cannot be used
     ├── SimulationError       the simulator failed
     │   ├── SimulationUnavailable a package or a library of the simulator is missing; says how to install it
+    │   ├── SimulationDiverged    the physics state is not finite: the commands, or the scene, broke it
     │   └── SimulatorDied         the simulator's process ended or stands still; a new environment may run the episode
     └── BackendError          a model call failed
         ├── ArenaFull             not enough free slots for a slice of video features; retryable
@@ -237,6 +238,10 @@ class SimulationError(WavserveError):
 
 
 class SimulationUnavailable(SimulationError):
+    pass
+
+
+class SimulationDiverged(SimulationError):
     pass
 
 

@@ -173,7 +173,8 @@ class Frontend:
         await self.policy.reset(session_id)
 
     async def end_session(self, session_id: str) -> None:
-        """Gives the place of a session back that nobody will use again."""
+        """Gives the place of a session back that nobody will use again. Raises InvalidRequest."""
+        validate.check_session_id(session_id)
         await self.policy.end_session(session_id)
 
     async def open_session(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:

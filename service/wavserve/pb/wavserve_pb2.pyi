@@ -148,10 +148,12 @@ class PlanRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., sequence: _Optional[int] = ..., control_step: _Optional[int] = ..., executed_steps: _Optional[int] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., state: _Optional[_Iterable[float]] = ..., instruction: _Optional[str] = ..., policy: _Optional[str] = ..., planner: _Optional[_Union[PlannerOptions, _Mapping]] = ..., seed: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., imagine_chunks: _Optional[int] = ..., rtc: _Optional[_Union[RealTimeChunking, _Mapping]] = ...) -> None: ...
 
 class ResetRequest(_message.Message):
-    __slots__ = ("session_id",)
+    __slots__ = ("session_id", "end")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
     session_id: str
-    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+    end: bool
+    def __init__(self, session_id: _Optional[str] = ..., end: _Optional[bool] = ...) -> None: ...
 
 class ResetResponse(_message.Message):
     __slots__ = ("session_id",)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from OpenGL.GL import GL_RENDERER, GL_VERSION, glGetString
 from robosuite.utils.transform_utils import quat2axisangle
 
-from wavserve.core.errors import InvalidRequest, SimulationError
+from wavserve.core.errors import InvalidRequest, SimulationDiverged, SimulationError
 from wavserve.core.simulation import Pixels, Start, TaskInfo
 from wavserve.simulation.config import SimulationConfig
 from wavserve.simulation.requirements import PACKAGES
@@ -144,7 +144,7 @@ class LiberoEnvironment:
         warnings = self._control.sim.data._data.warning
         if any(warnings[kind].number for kind in _DIVERGED):
             self._observation = None
-            raise SimulationError("the simulation diverged")
+            raise SimulationDiverged("the simulation diverged")
 
 
 def renderer_name() -> str:

@@ -38,12 +38,12 @@ def parse_plan_request(raw: bytes) -> Observation:
     )
 
 
-def parse_reset_request(raw: bytes) -> str:
-    """The session in a ResetRequest. Raises InvalidRequest and TooLarge."""
+def parse_reset_request(raw: bytes) -> tuple[str, bool]:
+    """The session in a ResetRequest, and whether it ends. Raises InvalidRequest and TooLarge."""
     bounds.check_outline(len(raw), MAX_TEXT_BYTES)
     message = pb.ResetRequest()
     parts.parse(message, raw)
-    return message.session_id
+    return message.session_id, message.end
 
 
 def parse_get_policy_request(raw: bytes) -> str | None:

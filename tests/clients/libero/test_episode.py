@@ -14,7 +14,14 @@ from tests.simulation.fake import FakeEnvironment, starts_of
 from wavserve.clients.libero.clocks import ClockConfig
 from wavserve.clients.libero.episode import HOLD, STILL, EpisodeConfig, EpisodeResult, run_episode
 from wavserve.clients.libero.plan_source import EpisodePlan
-from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest, Overloaded, UnsafeChunk
+from wavserve.core.errors import (
+    ContractMismatch,
+    InvalidAnswer,
+    InvalidRequest,
+    Overloaded,
+    SimulationDiverged,
+    UnsafeChunk,
+)
 from wavserve.core.messages import ActionChunk
 from wavserve.core.simulation import Start
 
@@ -212,6 +219,39 @@ def test_an_error_of_the_source_ends_the_episode() -> None:
         config = EpisodeConfig(clock=ClockConfig(kind), max_steps=1000)
         with pytest.raises(Overloaded):
             run_episode(environment, Open(environment, on_plan=fail), START, config)
+
+
+class Diverging(Recording):
+    """The physics break at a control step, the settling ones counted, as in MuJoCo: then there is no state any more."""
+
+    def __init__(self, at_step: int) -> None:
+        super().__init__()
+        self._at_step, self._broken = at_step, False
+
+    def step(self, action: Any) -> bool:
+        if len(self.actions) == self._at_step:
+            self._broken = True
+            raise SimulationDiverged("the simulation diverged")
+        return super().step(action)
+
+    def sim_state(self) -> Any:
+        assert not self._broken
+        return super().sim_state()
+
+
+@pytest.mark.parametrize("kind", ["lockstep", "virtual", "wall"])
+def test_an_episode_whose_commands_break_the_physics_has_failed(kind: Any) -> None:
+    environment = Diverging(2 + 5)
+    config = EpisodeConfig(clock=ClockConfig(kind), num_steps_wait=2)
+    result = run_episode(environment, Open(environment), START, config)
+    assert (result.success, result.num_steps, result.failure) == (False, 6, "the simulation diverged")
+    assert len(result.sim_states) == 7
+
+
+def test_a_scene_that_breaks_by_itself_is_an_error() -> None:
+    environment = Diverging(1)
+    with pytest.raises(SimulationDiverged, match="fake_reach task 1, state 2: the simulation diverged before"):
+        run_episode(environment, GoalSource(environment), START, EpisodeConfig(num_steps_wait=2))
 
 
 @pytest.mark.parametrize("kind", ["lockstep", "virtual"])

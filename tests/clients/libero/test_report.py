@@ -137,9 +137,23 @@ def test_texts_of_a_run_are_no_markup() -> None:
 
 
 def test_every_episode_is_listed(run: Run) -> None:
-    page = html(Summary.of(run))
+    _, page = html(Summary.of(run)).split("<h2>Episodes</h2>")
     assert page.count("<td>yes</td>") == sum(one.success for one in run.records)
     assert page.count("<td class=no>no</td>") == sum(not one.success for one in run.records)
+
+
+def test_what_happened_to_plans_and_what_ended_an_episode_is_told() -> None:
+    config = example_config(cells=(OFF,))
+    counts = {"num_lost": 31, "num_late": 32, "num_unsafe": 33}
+    record = example_record(config, OFF, success=False, failure="the simulation diverged", **counts)
+    summary = Summary.of(Run(config, (record,)))
+    page = html(summary)
+    for each in ("lost", "late", "unsafe"):
+        assert page.count(f">{each}</th>") == 2  # of the cell, and of each episode
+        assert page.count(f"<td>{counts[f'num_{each}']}</td>") == 2
+    assert "<td class=no>the simulation diverged</td>" in page
+    for text in (page, markdown(summary)):
+        assert "off: 1 failed, because the simulation diverged" in text
 
 
 def test_an_episode_without_plans_has_a_line() -> None:

@@ -40,6 +40,7 @@ class Planner:
 
     def __init__(self) -> None:
         self.asked: list[Observation] = []
+        self.ended: list[str] = []
         self.digest = LIBERO_POLICY.digest
 
     def plan(self, observation: Observation) -> ActionChunk:
@@ -47,6 +48,9 @@ class Planner:
         chunk = chunk_of(line(0, 1, 16, 7), observation.control_step, observation.sequence)
         session_id = observation.session_id or f"session-{len(self.asked)}"
         return replace(chunk, session_id=session_id, receipt=replace(chunk.receipt, policy_digest=self.digest))
+
+    def end(self, session_id: str) -> None:
+        self.ended.append(session_id)
 
     def policy(self) -> PolicyInfo:
         return LIBERO_POLICY
@@ -71,6 +75,29 @@ def test_an_episode_has_a_session_of_its_own() -> None:
     assert [(each.executed_steps, each.seed) for each in planner.asked[:2]] == [(0, 40), (8, 48)]
     assert {each.deadline_ms for each in planner.asked} == {None}
     assert planner.asked[0].options["num_iterations"] == 1
+
+
+def test_a_session_ends_with_its_episode() -> None:
+    """A service keeps a number of sessions, and refuses further ones."""
+    planner = Planner()
+    with closing(UnarySource(planner, LIBERO_POLICY, CONFIG)) as source:
+        for _ in range(2):
+            source.begin("pick")
+            source.plan(request_at(0, policy=LIBERO_POLICY))
+        assert planner.ended == ["session-1"]
+    assert planner.ended == ["session-1", "session-2"]
+    source.close()
+    assert len(planner.ended) == 2
+
+
+def test_a_service_that_is_away_ends_no_episode_that_is_over() -> None:
+    class Away(Planner):
+        def end(self, session_id: str) -> None:
+            raise NotReady("away")
+
+    source = UnarySource(Away(), LIBERO_POLICY, CONFIG)
+    source.plan(request_at(0, policy=LIBERO_POLICY))
+    source.close()
 
 
 def test_a_plan_of_another_policy_ends_the_run() -> None:
@@ -170,6 +197,14 @@ def test_a_plan_that_does_not_come_is_an_error(
     served.answer = refuse
     with pytest.raises(error):
         source.plan(request_at(0))
+
+
+def test_a_service_that_lives_and_does_not_answer_is_waited_for_no_longer(served: Gateway) -> None:
+    served.answer = lambda stream, seen: None
+    with closing(StreamSource(served.address, "sim", POLICY, CONFIG, answer_timeout_s=0.2)) as source:
+        source.begin("pick")
+        with pytest.raises(NotReady, match=r"no answer on the stream within 0\.2 s"):
+            source.plan(request_at(0))
 
 
 def test_after_an_unsafe_plan_a_stream_goes_on(served: Gateway, source: StreamSource) -> None:

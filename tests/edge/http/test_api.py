@@ -88,6 +88,7 @@ def test_the_openapi_document_is_complete(client: httpx.Client) -> None:
     assert routes == {
         "/v1/plan": ["post"],
         "/v1/sessions/{session_id}/reset": ["post"],
+        "/v1/sessions/{session_id}": ["delete"],
         "/v1/policies": ["get"],
         "/healthz": ["get"],
         "/readyz": ["get"],

@@ -34,7 +34,7 @@ def statuses() -> Iterator[Counter[tuple[str, bool, int]]]:
     """How often each operation gave each status to allowed and to forbidden requests."""
     counts: Counter[tuple[str, bool, int]] = Counter()
     yield counts
-    for operation in ("POST /v1/plan", "POST /v1/sessions/{session_id}/reset"):
+    for operation in ("POST /v1/plan", "POST /v1/sessions/{session_id}/reset", "DELETE /v1/sessions/{session_id}"):
         assert counts[operation, True, 200] > 5, counts
 
 

@@ -21,7 +21,7 @@ from wavserve.clients.libero.plan_source import EpisodePlan, PlanSource
 from wavserve.clients.libero.receipts import receipt_digest
 from wavserve.clients.player import ActionPlayer
 from wavserve.clients.player_config import PlayerConfig
-from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest, UnsafeChunk
+from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest, SimulationDiverged, UnsafeChunk
 from wavserve.core.messages import ActionChunk, PolicyInfo
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.simulation import Environment, Start
@@ -92,8 +92,10 @@ class EpisodeResult:
     """at each change of chunks, in fractions of the action's range, without the gripper"""
     receipt_digests: tuple[str, ...]
     chunks: tuple[PlannedChunk, ...]
+    failure: str = ""
+    """what ended the episode before success and the limit; empty: nothing did"""
     sim_states: NDArray[np.float64]
-    """`[num_steps + 1, D]`: the simulator's state before each command, and the last one"""
+    """`[num_steps + 1, D]`: the simulator's state before each command, and the last one that is finite"""
 
     @property
     def values(self) -> tuple[tuple[int, float], ...]:
@@ -102,16 +104,17 @@ class EpisodeResult:
 
 
 def run_episode(environment: Environment, source: PlanSource, start: Start, config: EpisodeConfig) -> EpisodeResult:
-    """Runs one episode. A plan that the service refuses as unsafe is asked for again, with another seed.
+    """Runs one episode. A plan that the service refuses as unsafe is asked for again, with another seed. An episode
+    whose commands make the simulation diverge has failed: it would diverge again.
 
     Raises InvalidRequest for a configuration that makes no sense, ContractMismatch for a policy whose commands mean
-    something else, and what the environment and the source raise. An episode that ends in an error does not count.
+    something else, SimulationDiverged before the first plan, and what the environment and the source raise. An episode
+    that ends in an error does not count.
     """
     check_config(config)
     check_hold(source.policy())
     task = environment.reset(start)
-    for _ in range(config.num_steps_wait):
-        environment.step(np.array(STILL))
+    _settle(environment, start, config.num_steps_wait)
     source.begin(task.instruction)
     max_steps = task.max_steps if config.max_steps is None else config.max_steps
     draws = Draws(config.seed, start)
@@ -120,6 +123,16 @@ def run_episode(environment: Environment, source: PlanSource, start: Start, conf
         return _Episode(environment, source, clock, draws, config).run(max_steps)
     finally:
         clock.close()
+
+
+def _settle(environment: Environment, start: Start, num_steps: int) -> None:
+    """Stands still. Raises SimulationDiverged naming a scene that does not bear it, which is no policy's failure."""
+    try:
+        for _ in range(num_steps):
+            environment.step(np.array(STILL))
+    except SimulationDiverged as error:
+        at = f"{start.suite} task {start.task}, state {start.state_index}"
+        raise SimulationDiverged(f"{at}: {error.message} before the first plan") from error
 
 
 def check_config(config: EpisodeConfig) -> None:
@@ -157,15 +170,18 @@ class _Episode:
 
     def run(self, max_steps: int) -> EpisodeResult:
         states: list[NDArray[np.float64]] = []
-        success = False
-        while not success and len(states) < max_steps:
+        success, failure = False, ""
+        while not success and not failure and len(states) < max_steps:
             step = len(states)
             self._receive(step)
             if self._is_due(step):
                 self._ask(step)
                 self._receive(step)  # without latency it is there already
             states.append(self._environment.sim_state())
-            success = self._execute(step)
+            try:
+                success = self._execute(step)
+            except SimulationDiverged as error:
+                failure = error.message
             self._clock.tick()
         return EpisodeResult(
             success=success,
@@ -179,7 +195,8 @@ class _Episode:
             seam_jumps=tuple(self._seam_jumps),
             receipt_digests=tuple(self._digests),
             chunks=tuple(self._chunks),
-            sim_states=np.stack([*states, self._environment.sim_state()]),
+            failure=failure,
+            sim_states=np.stack([*states, states[-1] if failure else self._environment.sim_state()]),
         )
 
     def _is_due(self, step: int) -> bool:

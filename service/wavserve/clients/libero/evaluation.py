@@ -111,6 +111,8 @@ class Evaluation:
             num_lost=result.num_lost,
             num_unsafe=result.num_unsafe,
             num_late=result.num_late,
+            antialiasing=config.antialiasing,
+            failure=result.failure,
             plan_latency_ms=Spread.of(result.plan_latencies_ms) if is_virtual else None,
             seam_jump=Spread.of(result.seam_jumps),
             receipt_digests=result.receipt_digests,

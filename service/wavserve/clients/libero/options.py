@@ -55,6 +55,7 @@ class Options:
     cells: tuple[Cell, ...] = ()
     """instead of planner, k, n, m, clock, latency_ms, jitter_ms, loss and rtc"""
     allow_untrained: bool = False
+    no_antialiasing: bool = False
     out: str = "libero-results"
     videos: int = 3
 
@@ -67,6 +68,11 @@ class Options:
     def way(self) -> str:
         """How the plans travel, for the record."""
         return self.transport if self.in_process is None else "in-process"
+
+    @property
+    def antialiasing(self) -> bool:
+        """Whether pictures are rendered with it."""
+        return not self.no_antialiasing
 
 
 _OF_CELLS = ("planner", "k", "n", "m", "clock", "latency_ms", "jitter_ms", "loss", "rtc")
@@ -108,6 +114,7 @@ def run_config(options: Options, policy: PolicyInfo, rotation: int, versions: Ma
     same = {field.name for field in fields(RunConfig)} & {field.name for field in fields(Options)} - {"cells"}
     return RunConfig(
         **{name: getattr(options, name) for name in same} | {"rotation": rotation, "transport": options.way},
+        antialiasing=options.antialiasing,
         suites=options.suite,
         cells=cells_of(options),
         policy=policy.name,

@@ -6,6 +6,7 @@ A source knows the policy's pictures, the planner's options and the session. It 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavserve.clients.images import ImageEncoder
-from wavserve.core.errors import ContractMismatch
+from wavserve.core.errors import ContractMismatch, WavserveError
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 from wavserve.core.resize import Pixels
 from wavserve.core.rtc import RtcRequest
@@ -63,6 +64,7 @@ class Planner(Protocol):
     """Who answers requests one by one: `PlanClient`, or a policy in this process."""
 
     def plan(self, observation: Observation) -> ActionChunk: ...
+    def end(self, session_id: str) -> None: ...
     def policy(self) -> PolicyInfo: ...
     def close(self) -> None: ...
 
@@ -87,12 +89,13 @@ class UnarySource:
         self._planner, self._policy, self._config = planner, policy, config
         orientations = given_orientations(policy.cameras, config.rotation)
         self._encoder = ImageEncoder(policy.cameras, orientations, config.jpeg_quality)
+        self._session_id: str | None = None
         self.begin("")
 
     def begin(self, instruction: str) -> None:
         """As `PlanSource.begin`. The service opens the session with the first plan."""
+        self.close()
         self._instruction = instruction
-        self._session_id: str | None = None
         self._sequence = -1  # of the latest request; an answered one or not, as on a stream
 
     def plan(self, request: EpisodePlan) -> ActionChunk:
@@ -112,9 +115,9 @@ class UnarySource:
                 rtc=request.rtc or RtcRequest(mode=self._config.rtc_mode),
             )
         )
+        self._session_id = chunk.session_id
         if (digest := chunk.receipt.policy_digest) != self._policy.digest:  # the service was restarted meanwhile
             raise ContractMismatch("policy_digest", self._policy.digest, digest)
-        self._session_id = chunk.session_id
         return chunk
 
     def policy(self) -> PolicyInfo:
@@ -122,7 +125,14 @@ class UnarySource:
         return self._policy
 
     def close(self) -> None:
-        """The service forgets the session by itself."""
+        """As `PlanSource.close`. The service keeps a number of sessions and would refuse those of others.
+
+        A session is not used for another episode: its sequence numbers go on, and a plan's noise depends on them.
+        """
+        if self._session_id is not None:
+            session_id, self._session_id = self._session_id, None
+            with suppress(WavserveError):  # a service that is away has lost it
+                self._planner.end(session_id)
 
 
 def given_orientations(cameras: tuple[CameraSpec, ...], rotation: int) -> dict[str, Orientation]:

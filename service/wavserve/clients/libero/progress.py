@@ -33,7 +33,7 @@ class Progress(Listener):
         self._num_done += 1
         self._num_successes += record.success
         self._trouble = ""
-        outcome = "success" if record.success else "failure"
+        outcome = "success" if record.success else record.failure or "failure"
         self._log(
             f"{self.line()}: {record.cell} {record.suite} task {record.task} state {record.state_index}: "
             f"{outcome}, {record.num_steps} steps"

@@ -41,6 +41,8 @@ class RunConfig:
     untrained: bool
     versions: Mapping[str, str]
     """of wavserve and of the simulator's parts"""
+    antialiasing: bool = True
+    """of the pictures"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,10 @@ class EpisodeRecord:
     """plans that the service refused, because they break a limit of the policy"""
     num_late: int = 0
     """chunks that arrived when nothing of them could be executed any more"""
+    antialiasing: bool = True
+    """of the pictures"""
+    failure: str = ""
+    """what ended the episode before success and the limit; empty: nothing did. It counts as failed"""
     wall: Mapping[str, float] = field(default_factory=dict)
     """what depends on the machine: `episode_s`, and `plan_ms_p50`, `plan_ms_p90`, `plan_ms_p99`, `plan_ms_max`"""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 
 from wavserve.clients.libero.plan_source import EpisodePlan, SourceConfig, given_orientations
 from wavserve.clients.robot import (
@@ -22,14 +23,23 @@ from wavserve.core.rtc import RtcRequest
 
 _LINK_TIMEOUT_S = 15.0
 """As long as a request without a deadline: no motor waits for these answers."""
+_ANSWER_TIMEOUT_S = 600.0
+"""A service that lives answers an observation; a plan of a large policy takes minutes on a processor."""
 
 
 class StreamSource:
     """A source over `Control`. An interrupted stream ends the episode: its steps may have been lost."""
 
-    def __init__(self, target: str, robot_id: str, policy: PolicyInfo, config: SourceConfig) -> None:
+    def __init__(
+        self,
+        target: str,
+        robot_id: str,
+        policy: PolicyInfo,
+        config: SourceConfig,
+        answer_timeout_s: float = _ANSWER_TIMEOUT_S,
+    ) -> None:
         """`target`: `host:port`. `robot_id`: of no other source. Connects when an episode begins."""
-        self._target, self._policy = target, policy
+        self._target, self._policy, self._answer_timeout_s = target, policy, answer_timeout_s
         self._robot = _robot(robot_id, policy, config.rotation)
         self._options = RobotOptions(
             policy_digest=policy.digest,
@@ -47,7 +57,8 @@ class StreamSource:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._client = RobotClient(self._target, self._robot, self._options, self._events.put)
         self._client.connect()
-        while not isinstance(self._events.get(), Welcome):
+        until = self._until()
+        while not isinstance(self._next(until), Welcome):
             pass
 
     def plan(self, request: EpisodePlan) -> ActionChunk:
@@ -69,12 +80,23 @@ class StreamSource:
         )
         if sequence is None:
             raise NotReady(f"{self._target}: the stream is not open")
+        until = self._until()
         while True:
-            event = self._events.get()
+            event = self._next(until)
             if isinstance(event, ActionChunk) and event.sequence == sequence:
                 self._executed_steps = executed_steps
                 return event
             _raise_if_over(event)
+
+    def _until(self) -> float:
+        return time.monotonic() + self._answer_timeout_s
+
+    def _next(self, until: float) -> Event:
+        """The next event. Raises NotReady when none comes until then (monotonic, s)."""
+        try:
+            return self._events.get(timeout=max(0.0, until - time.monotonic()))
+        except queue.Empty:
+            raise NotReady(f"{self._target}: no answer on the stream within {self._answer_timeout_s:g} s") from None
 
     def policy(self) -> PolicyInfo:
         """As `PlanSource.policy`."""

@@ -108,8 +108,8 @@ class _PlanService:
         return answers.action_chunk(chunk).SerializeToString()
 
     async def _reset(self, raw: bytes, _context: Context) -> bytes:
-        session_id = requests.parse_reset_request(raw)
-        await self._frontend.reset(session_id)
+        session_id, ends = requests.parse_reset_request(raw)
+        await (self._frontend.end_session(session_id) if ends else self._frontend.reset(session_id))
         return pb.ResetResponse(session_id=session_id).SerializeToString()
 
     async def _get_policy(self, raw: bytes, _context: Context) -> bytes:

@@ -226,7 +226,7 @@ class PoliciesAnswer(Body):
 
 
 class ResetAnswer(Body):
-    """The session whose frame memory was forgotten."""
+    """The session whose frame memory was forgotten, or that was ended."""
 
     session_id: str
 

@@ -60,6 +60,7 @@ def create_http_app(
     plan_extra = {"requestBody": contract.plan_body(policy.spec), "parameters": [contract.DEADLINE_HEADER]}
     app.post("/v1/plan", responses=_answer(answer_schemas.ChunkAnswer), openapi_extra=plan_extra)(routes.plan)
     app.post("/v1/sessions/{session_id}/reset", responses=_answer(answer_schemas.ResetAnswer))(routes.reset)
+    app.delete("/v1/sessions/{session_id}", responses=_answer(answer_schemas.ResetAnswer))(routes.end)
     # not in the document: its contract is the authors', in docs/migrating.md
     app.post("/predict", include_in_schema=False)(routes.predict)
     app.post("/reset", include_in_schema=False)(routes.reset_authors)
@@ -102,6 +103,11 @@ class _Routes:
     async def reset(self, session_id: SessionId) -> Response:
         """Forgets the frame memory of a session. The session's next observation starts a new memory."""
         await self._frontend.reset(session_id)
+        return json_response({"session_id": session_id})
+
+    async def end(self, session_id: SessionId) -> Response:
+        """Ends a session: its place is free for another one. A session that is unknown has ended."""
+        await self._frontend.end_session(session_id)
         return json_response({"session_id": session_id})
 
     async def predict(self, request: Request) -> Response:

@@ -62,9 +62,10 @@ def _warnings(a: Run, b: Run) -> list[str]:
     return ["", *told] if told else []
 
 
-def _simulator(run: Run) -> dict[str, str]:
-    """Versions of everything that a scene and its pictures depend on."""
-    return {name: version for name, version in run.config.versions.items() if name != "wavserve"}
+def _simulator(run: Run) -> dict[str, object]:
+    """Versions and settings of everything that a scene and its pictures depend on."""
+    versions = {name: version for name, version in run.config.versions.items() if name != "wavserve"}
+    return versions | {"antialiasing": run.config.antialiasing}
 
 
 def _matched(a: Sequence[Cell], b: Sequence[Cell]) -> list[tuple[Cell, Cell]]:

@@ -20,6 +20,7 @@ from wavserve.clients.libero.report.table import (
     UNTRAINED,
     difference_header,
     difference_lines,
+    failure_lines,
     lacking_lines,
     success_header,
     success_lines,
@@ -44,6 +45,9 @@ _EPISODE_COLUMNS = (
     "success",
     "steps",
     "plans",
+    "lost",
+    "late",
+    "unsafe",
     "holds",
     "latency ms p50 / max",
     "seam jump p50 / max",
@@ -81,7 +85,7 @@ def html(summary: Summary, videos: Sequence[EpisodeVideo] = ()) -> str:
 
 def _outline(summary: Summary) -> str:
     records, config = summary.run.records, summary.run.config
-    lacking = "".join(f" {line}." for line in lacking_lines(summary))
+    lacking = "".join(f" {line}." for line in [*lacking_lines(summary), *failure_lines(summary)])
     return escape(
         f"Episodes: {len(records)}. Cells: {len(summary.cells)}. Successes: {sum(one.success for one in records)}."
         f"{lacking} Policy digest {config.policy_digest[:16]}, wavserve {config.versions.get('wavserve', '?')}."
@@ -108,6 +112,7 @@ _TIME = (
     "plans",
     "lost",
     "late",
+    "unsafe",
     "holds",
     "latency ms p50 / p90 / p99 / max",
     "plan ms (wall) p50 / p90 / p99 / max",
@@ -125,7 +130,7 @@ def _time_line(summary: Summary, cell: Cell) -> list[str]:
         cell.name,
         *(
             str(sum(getattr(record, f"num_{what}") for record in records))
-            for what in ("plans", "lost", "late", "holds")
+            for what in ("plans", "lost", "late", "unsafe", "holds")
         ),
         _pooled([record.plan_latency_ms for record in records], "{:.0f} / {:.0f} / {:.0f} / {:.0f}"),
         _pooled(walls, "{:.0f} / {:.0f} / {:.0f} / {:.0f}"),
@@ -212,9 +217,12 @@ def _episode_line(record: EpisodeRecord) -> list[TableCell]:
         str(record.task),
         str(record.state_index),
         str(record.seed),
-        "yes" if record.success else Bad("no"),
+        "yes" if record.success else Bad(record.failure or "no"),
         str(record.num_steps),
         str(record.num_plans),
+        str(record.num_lost),
+        str(record.num_late),
+        str(record.num_unsafe),
         str(record.num_holds),
         _pooled([record.plan_latency_ms], "{0:.0f} / {3:.0f}"),
         _pooled([record.seam_jump], "{0:.1%} / {3:.1%}"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from wavserve.clients.libero.report.statistics import Estimate
@@ -29,8 +30,8 @@ def markdown(summary: Summary) -> str:
     if differences := summary.differences():
         lines += ["", *_table(difference_header(summary), difference_lines(summary, differences))]
     lines += ["", NOTE]
-    if lacking := lacking_lines(summary):
-        lines += ["", *(f"- {line}" for line in lacking)]
+    if told := [*lacking_lines(summary), *failure_lines(summary)]:
+        lines += ["", *(f"- {line}" for line in told)]
     return "\n".join(lines) + "\n"
 
 
@@ -38,6 +39,12 @@ def lacking_lines(summary: Summary) -> list[str]:
     """Which cells have fewer episodes than the others, as in a run that was stopped."""
     missing = {cell.name: summary.num_missing(cell) for cell in summary.cells}
     return [f"{name} lacks {num} of {summary.num_starts} starts" for name, num in missing.items() if num]
+
+
+def failure_lines(summary: Summary) -> list[str]:
+    """Of each cell: what ended episodes before success and the limit, and how many."""
+    counts = Counter((one.cell, one.failure) for one in summary.run.records if one.failure)
+    return [f"{cell}: {num} failed, because {failure}" for (cell, failure), num in sorted(counts.items())]
 
 
 def success_header(summary: Summary) -> list[str]:
