@@ -197,15 +197,17 @@ def edge_limits(settings: LimitSettings) -> EdgeLimits:
 
 
 def _compat(settings: CompatSettings, spec: PolicySpec) -> CompatConfig:
-    """What clients of other servers get. Raises SettingsError for a table that does not fit the policy."""
+    """What clients of other servers get. Raises SettingsError for settings that do not fit the policy."""
     tables = tables_for({name: getattr(settings, name) for name in DIALECTS}, settings.model_fields_set, spec)
     log.info("clients of other servers: %s", ", ".join(tables) or "none, no compat table fits the policy's cameras")
-    return CompatConfig(
+    config = CompatConfig(
         executed_steps=settings.executed_steps or spec.chunk,
         tables=tables,
         instruction=settings.instruction,
         allow_untrained=settings.allow_untrained,
     )
+    config.check(spec)
+    return config
 
 
 def _parts(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.edge.fakes import example_spec
+from tests.edge.fakes import CHUNK, example_spec
 from wavserve.core.errors import SettingsError
-from wavserve.edge.compat.tables import tables_for
+from wavserve.edge.compat.tables import CompatConfig, Dialect, tables_for
 
 SPEC = example_spec()  # cameras agentview and wrist
 GOOD = ("a=agentview", "b=wrist", "c=none")
@@ -29,10 +29,44 @@ BAD = {
 
 @pytest.mark.parametrize(("entries", "reason"), BAD.values(), ids=BAD)
 def test_a_table_that_does_not_fit(entries: tuple[str, ...], reason: str) -> None:
-    assert tables_for({"aloha": entries, "wav": GOOD}, (), SPEC).keys() == {"wav"}
+    assert tables_for({"aloha": entries, "libero": GOOD}, (), SPEC).keys() == {"libero"}
     with pytest.raises(SettingsError) as refused:
         tables_for({"aloha": entries}, {"aloha"}, SPEC)
     assert refused.value.message == f"compat.aloha: {reason}"
+
+
+MISNAMED: dict[str, tuple[Dialect, tuple[str, ...], str]] = {
+    "a name twice": ("aloha", ("a=agentview", "a=none", "b=wrist"), "expected the name 'a' once, got 2"),
+    "the state": ("libero", (*GOOD, "observation/state=none"), "expected names of images, got 'observation/state'"),
+    "the prompt": ("droid", ("a=agentview", "prompt=wrist"), "expected names of images, got 'prompt'"),
+    "views without a number": ("wav", GOOD, "expected the names 0, 1, 2, got 'a, b, c'"),
+    "a view left out": ("wav", ("0=agentview", "2=wrist"), "expected the names 0, 1, got '0, 2'"),
+    "other parts": ("predict", GOOD, "expected the names front_head, left_hand, right_hand, got 'a, b, c'"),
+}
+
+
+@pytest.mark.parametrize(("dialect", "entries", "reason"), MISNAMED.values(), ids=MISNAMED)
+def test_a_table_of_names_that_no_client_sends(dialect: Dialect, entries: tuple[str, ...], reason: str) -> None:
+    assert tables_for({dialect: entries}, (), SPEC) == {}
+    with pytest.raises(SettingsError) as refused:
+        tables_for({dialect: entries}, {dialect}, SPEC)
+    assert refused.value.message == f"compat.{dialect}: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (CompatConfig(CHUNK + 1), "compat.executed_steps: expected at most 16, the policy's horizon, got 17"),
+        (CompatConfig(1, instruction=" "), "compat.instruction: expected text that is not blank"),
+        (CompatConfig(1, instruction="x" * 65), "compat.instruction: expected at most 64 bytes"),
+    ],
+    ids=["more steps than the horizon", "a blank instruction", "a long instruction"],
+)
+def test_settings_that_no_request_could_meet(config: CompatConfig, reason: str) -> None:
+    CompatConfig(CHUNK, instruction="fold the shirt").check(SPEC)
+    with pytest.raises(SettingsError) as refused:
+        config.check(SPEC)
+    assert refused.value.message.startswith(reason)
 
 
 def test_an_empty_table_turns_a_dialect_off() -> None:

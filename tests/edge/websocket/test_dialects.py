@@ -10,7 +10,7 @@ import pytest
 
 from tests.edge.fakes import CHUNK, INSTRUCTION
 from tests.edge.served import Served
-from tests.edge.websocket.clients import EXECUTED_STEPS, PICTURES, SENT, STATE, Client, aloha, libero, wav
+from tests.edge.websocket.clients import EXECUTED_STEPS, PICTURES, SENT, STATE, Client, aloha, droid, libero, wav
 from tests.edge.websocket.policies import WholeChunks
 
 
@@ -27,14 +27,12 @@ def test_the_policy_gets_what_the_client_sent(
     assert reply["actions"].dtype == np.float32
 
 
-@pytest.mark.parametrize("observation", SENT.values(), ids=SENT)
+@pytest.mark.parametrize("observation", [aloha, libero, droid])
 def test_both_orders_of_channels_are_read(
     observation: Callable[..., dict[str, Any]], openpi: Client, served: Served
 ) -> None:
     if observation is aloha:
         other = aloha(images={"cam_high": PICTURES["agentview"], "cam_left_wrist": PICTURES["wrist"]})
-    elif observation is wav:
-        other = wav(obs=np.stack([picture.transpose(2, 0, 1) for picture in PICTURES.values()]))
     else:
         other = {
             key: np.ascontiguousarray(value.transpose(2, 0, 1)) if np.ndim(value) == 3 else value
@@ -60,11 +58,22 @@ def test_a_connection_is_a_session_that_counts_the_executed_steps(openpi: Client
 
 
 def test_a_wav_client_says_how_many_steps_it_executed_and_gets_as_many(openpi: Client, served: Served) -> None:
-    replies = [openpi.infer(wav(execution_step=steps)) for steps in (4, 100)]
-    assert [len(reply["actions"]) for reply in replies] == [4, CHUNK]
-    assert served.policy.requests[1].executed_steps == 100
+    replies = [openpi.infer(wav(execution_step=steps)) for steps in (CHUNK, 4, 3)]
+    assert [len(reply["actions"]) for reply in replies] == [CHUNK, 4, 3]
+    assert [each.executed_steps for each in served.policy.requests] == [CHUNK, 4, 3]
     lonely = {key: value for key, value in wav().items() if key != "execution_step"}
     assert len(openpi.infer(lonely)["actions"]) == 1  # as in the authors' server
+
+
+def test_a_wav_client_executes_no_more_than_it_got(openpi: Client, served: Served) -> None:
+    openpi.infer(wav(execution_step=4))
+    assert "execution_step: expected at most 4, the actions of the last answer" in openpi.infer(wav(execution_step=5))
+    assert len(served.policy.requests) == 1
+
+
+def test_a_wav_client_may_take_more_actions_after_a_reset(openpi: Client) -> None:
+    openpi.infer(wav(execution_step=4))
+    assert len(openpi.infer(wav(execution_step=5, prompt=f"<reset>{INSTRUCTION}"))["actions"]) == 5
 
 
 def test_a_wav_client_resets_by_its_prompt(openpi: Client, served: Served) -> None:
@@ -121,6 +130,13 @@ BAD: dict[str, tuple[Any, str]] = {
     "three views": (wav(obs=np.stack([GOOD] * 3)), "obs: expected at most 2 views"),
     "one view": (wav(obs=GOOD[None]), "images.wrist: expected one image"),
     "a view as a picture": (wav(obs=GOOD), "obs: expected an array [views,H,W,3]"),
+    "views of three colours that may be three views": (
+        wav(obs=np.zeros((3, 3, 128, 128), np.uint8)),
+        "obs: expected an array [views,H,W,3]",
+    ),
+    "views with colours first": (wav(obs=np.zeros((2, 3, 128, 128), np.uint8)), "obs: expected an array [views,H,W,3]"),
+    "a view with two axes of colours": (wav(obs=np.zeros((2, 3, 128, 3), np.uint8)), "obs[0]: expected one image"),
+    "more steps than the horizon": (wav(execution_step=CHUNK + 1), "execution_step: expected at most 16, the policy's"),
     "no steps": (wav(execution_step=0), "execution_step: expected 1 to 100"),
     "101 steps": (wav(execution_step=101), "execution_step: expected 1 to 100"),
     "half a step": (wav(execution_step=0.5), "execution_step: expected 1 to 100"),

@@ -13,10 +13,19 @@ from typing import Literal, get_args
 
 from wavserve.core.errors import InvalidRequest, SettingsError, Unsupported, shown
 from wavserve.core.spec import PolicySpec
+from wavserve.edge.validate import check_instruction
 
 Dialect = Literal["aloha", "libero", "droid", "wav", "predict"]
 """`predict` is the authors' HTTP API, the others are forms of openpi's observations."""
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
+
+PROMPT = "prompt"
+STATE_KEYS: Mapping[Dialect, tuple[str, ...]] = {
+    "libero": ("observation/state",),
+    "droid": ("observation/joint_position", "observation/gripper_position"),
+}
+"""The keys whose numbers are the state, in order. The images have other keys beside them."""
+PREDICT_IMAGES = ("front_head", "left_hand", "right_hand")
 
 IGNORED = "none"
 """In place of a camera: clients may send the name, and the service does not read it."""
@@ -36,6 +45,17 @@ class CompatConfig:
     instruction: str | None = None
     """of a request that has none; None: such a request is refused"""
     allow_untrained: bool = False
+
+    def check(self, spec: PolicySpec) -> None:
+        """Raises SettingsError for steps that no chunk has, and for an instruction that would be refused."""
+        if self.executed_steps > spec.chunk:
+            expected = f"at most {spec.chunk}, the policy's horizon"
+            raise SettingsError(f"compat.executed_steps: expected {expected}, got {self.executed_steps}")
+        try:
+            if self.instruction is not None:
+                check_instruction(self.instruction, spec.max_instruction_bytes)
+        except InvalidRequest as error:
+            raise SettingsError(f"compat.{error.message}") from None
 
     def table(self, dialect: Dialect) -> Table:
         """Raises Unsupported when the dialect does not fit the policy."""
@@ -60,11 +80,11 @@ def tables_for(
     """
     tables: dict[Dialect, Table] = {}
     for dialect, entries in given.items():
-        table = dict(_entry(entry) for entry in entries)
-        problem = _misfit(table, spec)
+        pairs = [_entry(entry) for entry in entries]
+        problem = _misnamed([name for name, _ in pairs], dialect) or _misfit(dict(pairs), spec)
         if problem is None:
-            tables[dialect] = table
-        elif dialect in chosen and table:
+            tables[dialect] = dict(pairs)
+        elif dialect in chosen and entries:
             raise SettingsError(f"compat.{dialect}: {problem}")
     return tables
 
@@ -72,6 +92,19 @@ def tables_for(
 def _entry(entry: str) -> tuple[str, str]:
     name, _, camera = entry.rpartition("=")
     return name, camera
+
+
+def _misnamed(names: Sequence[str], dialect: Dialect) -> str | None:
+    """Why a client of the dialect cannot send its images by these names."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            return f"expected the name {shown(name)} once, got {count}"
+        if name in (*STATE_KEYS.get(dialect, ()), PROMPT):
+            return f"expected names of images, got {shown(name)}"
+    given = {"wav": tuple(map(str, range(len(names)))), "predict": PREDICT_IMAGES}.get(dialect)
+    if given is not None and set(names) != set(given):
+        return f"expected the names {', '.join(given)}, got {shown(', '.join(names))}"
+    return None
 
 
 def _misfit(table: Table, spec: PolicySpec) -> str | None:

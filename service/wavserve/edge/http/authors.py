@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from wavserve.core.errors import InvalidRequest, SequenceConflict, UnsupportedMedia, shown
 from wavserve.core.messages import EncodedImage
 from wavserve.edge.compat.session import ForeignObservation, ForeignSession
-from wavserve.edge.compat.tables import CompatConfig, camera_of
+from wavserve.edge.compat.tables import PREDICT_IMAGES, CompatConfig, camera_of
 from wavserve.edge.frontend import Arrival, Frontend
 from wavserve.edge.http import bounded_json
 from wavserve.edge.http.headers import HeaderValue
@@ -27,7 +27,7 @@ from wavserve.wire import MAX_STATE_NUMBERS
 
 SESSION_HEADER = "x-session-id"
 MAX_NAMED_SESSIONS = 1_024
-_SIZES = {"front_head": (240, 424), "left_hand": (240, 320), "right_hand": (240, 320)}
+_SIZES = dict(zip(PREDICT_IMAGES, ((240, 424), (240, 320), (240, 320)), strict=True))
 """Height and width of each image, which the API does not carry."""
 _STATE, _JSON, _INSTRUCTION = "state", "json", "instruction"
 _PARTS = (*_SIZES, _STATE, _JSON)
@@ -41,19 +41,22 @@ class AuthorsApi:
         self._frontend = frontend
         self._config = config
         self._sessions: OrderedDict[str, ForeignSession] = OrderedDict()  # the least recently used is the first
-        self._busy: set[str] = set()
+        self._busy: set[ForeignSession] = set()
 
     async def predict(self, headers: Headers, media: HeaderValue, body: bytes, arrival: Arrival) -> bytes:
         """The whole chunk as float32, little-endian, row by row. Raises any child of WavserveError."""
-        with self._session(_name(headers)) as session:
-            session.check_trained()
-            sent = await self._frontend.parse(partial(_read, media, self._config), body, arrival)
+        name = _name(headers)
+        sent = await self._frontend.parse(partial(_read, media, self._config), body, arrival)
+        with self._session(name) as session:  # a body that is refused opens none, and pushes no other one out
             chunk = await session.plan(sent, arrival)
         actions: bytes = np.ascontiguousarray(chunk.actions, _NUMBER).tobytes()
         return actions
 
     async def reset(self, headers: Headers) -> None:
-        """Forgets the memory of the session that the header names. Without one there is nothing to forget."""
+        """Forgets the memory of the session that the header names. Without one there is nothing to forget.
+
+        A plan that is under way in it is not answered.
+        """
         name = _name(headers)
         if name is not None and (session := self._sessions.pop(name, None)) is not None:
             await session.end()
@@ -64,16 +67,17 @@ class AuthorsApi:
         if name is None:
             yield ForeignSession(self._frontend, self._config)
             return
-        if name in self._busy:
+        session = self._sessions.get(name) or ForeignSession(self._frontend, self._config)
+        if session in self._busy:
             raise SequenceConflict(SESSION_HEADER, "one request of a session at a time", "another one under way")
-        session = self._sessions.pop(name, None) or ForeignSession(self._frontend, self._config)
-        self._busy.add(name)
+        self._busy.add(session)
         self._sessions[name] = session
+        self._sessions.move_to_end(name)
         try:
             self._make_room()
             yield session
         finally:
-            self._busy.discard(name)
+            self._busy.discard(session)
 
     def _make_room(self) -> None:
         """Drops the session that was used least recently. The policy keeps its memory until it expires."""

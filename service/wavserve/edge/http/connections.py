@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -190,8 +190,10 @@ class HttpConnection(H11Protocol):
 
     def _should_upgrade(self) -> bool:
         """uvicorn asks it for each request. Any other upgrade is ignored, as RFC 9110 allows."""
+        if self._websockets is None or self.scope["path"] not in self._websockets.paths:
+            return False
         asked = self._get_upgrade() == b"websocket" and self.scope["http_version"] == "1.1"
-        return asked and self._websockets is not None and self.scope["path"] in self._websockets.paths
+        return asked and self.scope["method"] == "GET" and not _has_body(self.headers)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """uvicorn calls it for a request that is to be upgraded. From now on h11 reads nothing."""
@@ -309,6 +311,11 @@ class _LingeringTransport(asyncio.Transport):
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()
+
+
+def _has_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a body follows the head. Its bytes must not be read as a websocket's."""
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
 
 
 def _plain_address(text: str) -> str:

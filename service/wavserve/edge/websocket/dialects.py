@@ -1,7 +1,8 @@
 """The forms of openpi's observations, recognised by their keys, as observations in our types.
 
 ALOHA has a map of images, LIBERO and DROID have keys that begin with `observation/`, and the authors of WAV send their
-images as one array. An image is [H,W,3] or [3,H,W] of uint8. A key that no form has is refused. Knows no wire.
+images as one array [views,H,W,3]. Another image is [H,W,3] or [3,H,W], of uint8. A key that no form has is refused.
+Knows no wire.
 """
 
 from __future__ import annotations
@@ -14,16 +15,10 @@ import numpy as np
 from wavserve.core.errors import InvalidRequest, UnsupportedMedia, shown
 from wavserve.core.messages import EncodedImage
 from wavserve.edge.compat.session import ForeignObservation
-from wavserve.edge.compat.tables import CompatConfig, Dialect, camera_of
+from wavserve.edge.compat.tables import PROMPT, STATE_KEYS, CompatConfig, Dialect, camera_of
 from wavserve.wire import MAX_STATE_NUMBERS
 
-PROMPT = "prompt"
 _STATE, _IMAGES, _VIEWS, _STEPS = "state", "images", "obs", "execution_step"
-_STATES: Mapping[Dialect, tuple[str, ...]] = {
-    "libero": ("observation/state",),
-    "droid": ("observation/joint_position", "observation/gripper_position"),
-}
-"""The keys whose numbers are the state, in order."""
 _RESET = "<reset>"
 _MAX_WAV_STEPS = 100
 _CHANNELS = 3
@@ -50,10 +45,10 @@ def _dialect(tree: Tree) -> Dialect:
         return "aloha"
     if _VIEWS in tree:
         return "wav"
-    for dialect, keys in _STATES.items():
+    for dialect, keys in STATE_KEYS.items():
         if keys[0] in tree:
             return dialect
-    prefixed = " or ".join(keys[0] for keys in _STATES.values())
+    prefixed = " or ".join(keys[0] for keys in STATE_KEYS.values())
     expected = f"the keys of ALOHA ({_IMAGES}), of LIBERO or DROID ({prefixed}), or of WAV ({_VIEWS})"
     raise InvalidRequest("observation", expected, _keys(tree))
 
@@ -73,7 +68,7 @@ def _aloha(tree: Tree, config: CompatConfig) -> ForeignObservation:
 
 
 def _prefixed(tree: Tree, dialect: Dialect, config: CompatConfig) -> ForeignObservation:
-    table, states = config.table(dialect), _STATES[dialect]
+    table, states = config.table(dialect), STATE_KEYS[dialect]
     images = [
         _image(camera, value, name)
         for name, value in tree.items()
@@ -86,7 +81,8 @@ def _wav(tree: Tree, config: CompatConfig) -> ForeignObservation:
     table = config.table("wav")
     _only(tree, (_VIEWS, _STATE, PROMPT, _STEPS))
     views = tree[_VIEWS]
-    if not isinstance(views, np.ndarray) or views.ndim != 4:
+    # colours last: of [3,3,H,W] nobody can tell which are the views
+    if not isinstance(views, np.ndarray) or views.ndim != 4 or views.shape[-1] != _CHANNELS:
         raise InvalidRequest(_VIEWS, "an array [views,H,W,3] of uint8", _shape(views))
     if len(views) > len(table):
         raise InvalidRequest(_VIEWS, f"at most {len(table)} views, as compat.wav says", f"{len(views)} views")
