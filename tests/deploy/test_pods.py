@@ -21,7 +21,7 @@ from tests.deploy.overlays import (
 )
 from tests.edge.fakes import RecordingPolicy, example_limits
 from tests.edge.robots import serving
-from tests.house.test_containers import PROJECT, SERVICES, STAGES
+from tests.house.test_containers import OURS, PROJECT, SERVICES, STAGES
 from wavserve.app.serve import GRACE_S
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import load_settings
@@ -43,7 +43,7 @@ def stage_of(container: Object) -> str:
 
 
 def test_images_are_those_that_compose_builds(overlay: Overlay) -> None:
-    built = {service["image"] for service in SERVICES.values() if service["image"].startswith("wavserve-")}
+    built = {service["image"] for service in OURS.values()}
     used = {each["image"] for workload in overlay.workloads for each in containers_of(pod_of(workload))}
     assert used == built
     assert all(image.endswith(f":{PROJECT['version']}") for image in used)
