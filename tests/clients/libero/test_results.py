@@ -110,6 +110,7 @@ def test_an_unknown_key_in_a_record_is_named(tmp_path: Path) -> None:
             "0.0",
             "5.0",
         ),
+        ({"policy_digest": "d" * 63 + "e"}, "policy_digest", "'d{64}'", "'d{63}e'"),
         ({"suites": ("fake_other",)}, r"suites\[0\]", "'fake_reach'", "'fake_other'"),
     ],
 )

@@ -106,9 +106,10 @@ def _check_same(there: RunConfig, wanted: RunConfig) -> None:
     """Raises InvalidRequest naming the first difference."""
     known, asked = _flat(dataclasses.asdict(there)), _flat(dataclasses.asdict(wanted))
     for name in [*asked, *known]:
-        before, now = (shown(table.get(name, "nothing")) for table in (known, asked))
+        before, now = (table.get(name, "nothing") for table in (known, asked))
         if before != now:
-            raise InvalidRequest("--out", f"{name} = {before}, as the run in this folder has; or another folder", now)
+            expected = f"{name} = {before!r}, as the run in this folder has; or another folder"
+            raise InvalidRequest("--out", expected, repr(now))
 
 
 def _flat(table: object, path: str = "") -> dict[str, object]:
