@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import tomllib
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wavserve.core.errors import SettingsError, shown
@@ -17,6 +19,16 @@ from wavserve.core.errors import SettingsError, shown
 T = TypeVar("T")
 
 _KINDS = {str: "a text", int: "an integer", float: "a number", bool: "true or false"}
+
+
+def toml(file: Path) -> dict[str, Any]:
+    """The table of a TOML file. Raises SettingsError naming the file."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file}: expected a file that can be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file}: expected TOML: {error}") from error
 
 
 def read(kind: type[T], table: object, path: str = "") -> T:

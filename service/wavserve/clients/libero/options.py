@@ -5,7 +5,6 @@ The defaults are the protocol of the literature. Knows neither the simulator nor
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from itertools import product
@@ -83,7 +82,7 @@ def read_options(flags: Mapping[str, Any], file: Path | None) -> Options:
 
     `flags`: those that were given, by name; a list where the option is a tuple.
     """
-    table = {} if file is None else _table(file)
+    table = {} if file is None else tables.toml(file)
     options = tables.read(Options, {**table, **flags})
     both = [name for name in _OF_CELLS if name in {**table, **flags}] if options.cells else []
     if both:
@@ -147,13 +146,6 @@ def _name(options: Options, planner: Mapping[str, object], latency_ms: float, rt
     if len(options.rtc) > 1:
         parts.append(rtc.replace("_", "-") if rtc != "off" else "no-rtc")
     return "-".join(parts)
-
-
-def _table(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{file}: {error}") from error
 
 
 _BOUNDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (

@@ -5,14 +5,13 @@ Units are stated and never guessed. `examples/piper.toml` is the annotated form.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from wavserve.clients.piper.limits import MAX_JOINT_SPEED, NUM_AXES, NUM_JOINTS
-from wavserve.clients.tables import read
+from wavserve.clients.tables import read, toml
 from wavserve.core.address import parse_address
 from wavserve.core.errors import SettingsError
 from wavserve.core.rtc_options import MAX_GUIDANCE_WEIGHT
@@ -193,13 +192,7 @@ def virtual_robot() -> PiperConfig:
 
 def load(file: Path) -> PiperConfig:
     """Reads and checks a file. Raises SettingsError naming the key, expected and actual."""
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{file}: expected a file that can be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{file}: expected TOML: {error}") from error
-    config = read(PiperConfig, table)
+    config = read(PiperConfig, toml(file))
     check(config)
     return config
 
