@@ -13,7 +13,7 @@ from PIL import Image
 
 from loadtest.robots.frames import Frames
 from wavserve.clients.images import encode_images
-from wavserve.clients.robot import CameraDescription, RobotDescription
+from wavserve.clients.robot import RobotDescription
 from wavserve.core.control import ControlObservation
 from wavserve.core.messages import PolicyInfo
 from wavserve.core.resize import Pixels
@@ -47,14 +47,8 @@ class Pictures:
 
 def robot(policy: PolicyInfo, robot_id: str) -> RobotDescription:
     """A robot that fits the policy."""
-    return RobotDescription(
-        robot_id=robot_id,
-        embodiment=policy.embodiment,
-        state=policy.state,
-        action=policy.action,
-        control_hz=policy.control_hz,
-        cameras=tuple(CameraDescription(each.name, each.orientation) for each in policy.cameras),
-    )
+    orientations = {camera.name: camera.orientation for camera in policy.cameras}
+    return RobotDescription.as_declared(policy, robot_id, orientations)
 
 
 def pose(policy: PolicyInfo) -> tuple[float, ...]:

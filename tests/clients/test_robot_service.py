@@ -16,7 +16,7 @@ from tests.planning.rig import RigOptions, example_request, rigged
 from wavserve.clients.async_robot_client import AsyncRobotClient
 from wavserve.clients.player import ActionPlayer
 from wavserve.clients.player_config import PlayerConfig
-from wavserve.clients.robot import CameraDescription, Event, LinkDown, RobotDescription, RobotObservation, RobotOptions
+from wavserve.clients.robot import Event, LinkDown, RobotDescription, RobotObservation, RobotOptions
 from wavserve.core.control import ExecutionReport, GoAway, ObservationDropped, ResetAck, StreamError, Welcome
 from wavserve.core.errors import RobotBusy, StaleEpoch
 from wavserve.core.messages import ActionChunk
@@ -50,14 +50,7 @@ class Service:
     @property
     def robot(self) -> RobotDescription:
         info = Frontend(self.policy, LIMITS).info()
-        return RobotDescription(
-            robot_id="arm",
-            embodiment=info.embodiment,
-            state=info.state,
-            action=info.action,
-            control_hz=info.control_hz,
-            cameras=tuple(CameraDescription(each.name) for each in info.cameras),
-        )
+        return RobotDescription.as_declared(info, "arm", {each.name: "as_captured" for each in info.cameras})
 
     def observation(self, step: int, executed: int = 0, **changes: Any) -> RobotObservation:
         request = example_request(self.policy.spec)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from wavserve.clients.images import JPEG_QUALITY
 from wavserve.core.control import GoAway, ObservationDropped, ResetAck, StreamError, Welcome
 from wavserve.core.errors import WavserveError
-from wavserve.core.messages import ActionChunk, Vector
+from wavserve.core.messages import ActionChunk, PolicyInfo, Vector
 from wavserve.core.resize import Pixels
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.spec import Orientation
@@ -37,6 +38,21 @@ class RobotDescription:
     """the same of what it executes"""
     control_hz: float
     cameras: tuple[CameraDescription, ...]
+
+    @classmethod
+    def as_declared(cls, policy: PolicyInfo, robot_id: str, orientations: Mapping[str, Orientation]) -> Self:
+        """A robot that has what the policy declares: for a program that has compared its own robot by other means.
+
+        `orientations`: of the pictures that the program gives, by camera.
+        """
+        return cls(
+            robot_id=robot_id,
+            embodiment=policy.embodiment,
+            state=policy.state,
+            action=policy.action,
+            control_hz=policy.control_hz,
+            cameras=tuple(CameraDescription(name, orientation) for name, orientation in orientations.items()),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from lerobot_policy_wavserve.sessions import Asking, Moment, Seen, given
 from wavserve.clients.robot import (
-    CameraDescription,
     Event,
     LinkDown,
     RobotDescription,
@@ -21,7 +20,7 @@ from wavserve.clients.robot import (
 from wavserve.clients.robot_client import RobotClient
 from wavserve.core.control import DropReason, GoAway, ObservationDropped, StreamError
 from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, WavserveError
-from wavserve.core.messages import ActionChunk, PolicyInfo, Vector
+from wavserve.core.messages import ActionChunk, PolicyInfo
 
 _LINK_TIMEOUT_S = 5.0
 """LeRobot's loops may keep Python busy for longer than a robot's own program."""
@@ -38,7 +37,8 @@ class StreamSession:
 
     def __init__(self, target: str, robot_id: str, policy: PolicyInfo, asking: Asking) -> None:
         """`target`: `host:port`. `robot_id`: of no other session."""
-        self._target, self._robot = target, _robot(robot_id, policy, asking)
+        self._target = target
+        self._robot = RobotDescription.as_declared(policy, robot_id, given(policy.cameras, asking.orientation))
         self._seed: int | None = None
         self._deadline_ms = asking.deadline_ms
         self._options = RobotOptions(
@@ -111,19 +111,6 @@ class StreamSession:
             error = _failure(event, sequence)
             if error is not None:
                 raise error
-
-
-def _robot(robot_id: str, policy: PolicyInfo, asking: Asking) -> RobotDescription:
-    """A robot that fits the policy. `contract` has found before that LeRobot's does."""
-    cameras = given(policy.cameras, asking.orientation)
-    return RobotDescription(
-        robot_id=robot_id,
-        embodiment=policy.embodiment,
-        state=Vector(policy.state.names, policy.state.units, policy.state.statistics_digest),
-        action=Vector(policy.action.names, policy.action.units, policy.action.statistics_digest),
-        control_hz=policy.control_hz,
-        cameras=tuple(CameraDescription(name, orientation) for name, orientation in cameras.items()),
-    )
 
 
 def _failure(event: Event, sequence: int) -> WavserveError | None:

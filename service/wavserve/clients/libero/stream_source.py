@@ -7,7 +7,6 @@ import time
 
 from wavserve.clients.libero.plan_source import EpisodePlan, SourceConfig, given_orientations
 from wavserve.clients.robot import (
-    CameraDescription,
     Event,
     LinkDown,
     RobotDescription,
@@ -18,7 +17,7 @@ from wavserve.clients.robot import (
 from wavserve.clients.robot_client import RobotClient
 from wavserve.core.control import GoAway, ObservationDropped, StreamError, Welcome
 from wavserve.core.errors import NotReady
-from wavserve.core.messages import ActionChunk, PolicyInfo, Vector
+from wavserve.core.messages import ActionChunk, PolicyInfo
 from wavserve.core.rtc import RtcRequest
 
 _LINK_TIMEOUT_S = 15.0
@@ -40,7 +39,8 @@ class StreamSource:
     ) -> None:
         """`target`: `host:port`. `robot_id`: of no other source. Connects when an episode begins."""
         self._target, self._policy, self._answer_timeout_s = target, policy, answer_timeout_s
-        self._robot = _robot(robot_id, policy, config.rotation)
+        orientations = given_orientations(policy.cameras, config.rotation)
+        self._robot = RobotDescription.as_declared(policy, robot_id, orientations)
         self._options = RobotOptions(
             policy_digest=policy.digest,
             jpeg_quality=config.jpeg_quality,
@@ -122,20 +122,3 @@ def _raise_if_over(event: Event) -> None:
             raise NotReady(f"the service stops: {event.reason}")
         case Welcome():
             raise NotReady("the stream was interrupted")
-
-
-def _robot(robot_id: str, policy: PolicyInfo, rotation: int) -> RobotDescription:
-    """The simulated robot, once `contract` has found that the policy fits it."""
-    orientations = given_orientations(policy.cameras, rotation)
-    return RobotDescription(
-        robot_id=robot_id,
-        embodiment=policy.embodiment,
-        state=_assumed(policy.state),
-        action=_assumed(policy.action),
-        control_hz=policy.control_hz,
-        cameras=tuple(CameraDescription(name, orientation) for name, orientation in orientations.items()),
-    )
-
-
-def _assumed(vector: Vector) -> Vector:
-    return Vector(vector.names, vector.units, vector.statistics_digest)
