@@ -34,6 +34,9 @@ _DESCRIPTION = (
 )
 
 
+# argparse writes the names of these functions into its errors.
+
+
 def texts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")]
 

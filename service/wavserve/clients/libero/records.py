@@ -1,7 +1,6 @@
-"""The record of an evaluation: its configuration, and one line an episode. Reads and writes the folder of a run.
+"""The record of an evaluation: its configuration, and one line for each episode. Data only.
 
-A folder has `run.json`, `episodes.jsonl`, `states/` (simulator states, for videos) and `report/`. Knows neither the
-simulator nor the service.
+The folder of a run has `run.json`, `episodes.jsonl`, `states/` (simulator states, for videos) and `report/`.
 """
 
 from __future__ import annotations

@@ -167,8 +167,8 @@ def _videos(videos: Sequence[EpisodeVideo]) -> Iterable[str]:
     yield "<h2>Videos</h2><div class=grid>"
     left = MAX_EMBEDDED_BYTES
     for video in videos:
-        left -= (size := video.file.stat().st_size)
-        yield f"<figure>{_player(video, size <= left + size)}<figcaption>{escape(video.words)}</figcaption></figure>"
+        left -= video.file.stat().st_size
+        yield f"<figure>{_player(video, left >= 0)}<figcaption>{escape(video.words)}</figcaption></figure>"
     yield "</div>"
 
 

@@ -104,11 +104,9 @@ def by_start(records: Iterable[EpisodeRecord]) -> dict[StartKey, EpisodeRecord]:
     return {(record.suite, record.task, record.state_index, record.seed): record for record in records}
 
 
-def pairs_of(
-    a: Mapping[StartKey, EpisodeRecord], b: Mapping[StartKey, EpisodeRecord], suite: str | None = None
-) -> Pairs:
-    """Outcomes of the starts that both have."""
-    shared = (start for start in a.keys() & b.keys() if suite in (None, start[0]))
+def pairs_of(a: Mapping[StartKey, EpisodeRecord], b: Mapping[StartKey, EpisodeRecord], suite: str) -> Pairs:
+    """Outcomes of the starts in a suite that both have."""
+    shared = (start for start in a.keys() & b.keys() if start[0] == suite)
     return Pairs.of((a[start].success, b[start].success) for start in shared)
 
 
