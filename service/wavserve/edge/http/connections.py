@@ -20,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from wavserve.edge.http.answers import problem_response
 from wavserve.edge.http.h11_connection import BoundedConnection
+from wavserve.edge.http.lingering import LingeringTransport
 from wavserve.edge.report import http_problem, log_refusal
 from wavserve.edge.websocket.connection import Head, WebSocket
 
@@ -126,12 +127,15 @@ class HttpConnection(H11Protocol):
         self._connections = connections
         self._limits = connections.limits
         self._counted: str | None = None  # the address under which this connection is counted
-        self._lingering: _LingeringTransport | None = None
+        self._lingering: LingeringTransport | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._lingering = _LingeringTransport(transport, self._limits, self._is_body_unread)
+        limits = self._limits
+        self._lingering = LingeringTransport(
+            transport, self._is_body_unread, limits.answer_s, limits.linger_s, limits.max_drained_bytes
+        )
         super().connection_made(self._lingering)
         address = _plain_address(self.client[0] if self.client else "")
         if (obstacle := self._connections.obstacle(address)) is not None:
@@ -244,68 +248,6 @@ class HttpConnection(H11Protocol):
 
     def _abort(self) -> None:
         self.transport.abort()
-
-
-class _LingeringTransport(asyncio.Transport):
-    """A transport whose `close` lets the client read its answer first.
-
-    Closing a socket with unread data resets the connection, and a reset can destroy an answer on its way. So while a
-    body is unread, `close` ends only this direction, and drops what still comes until the client closes.
-    """
-
-    def __init__(
-        self, transport: asyncio.Transport, limits: ConnectionLimits, is_body_unread: Callable[[], bool]
-    ) -> None:
-        super().__init__()
-        self._transport = transport
-        self._limits = limits
-        self._is_body_unread = is_body_unread
-        self._closing = False
-        self._num_drained = 0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def close(self) -> None:
-        if self.is_closing():
-            return
-        self._closing = True
-        if self._is_body_unread():
-            self._transport.write_eof()
-            self._transport.resume_reading()
-            self._abort_after(self._limits.linger_s)
-        else:
-            self._transport.close()  # once everything is written
-            self._abort_after(self._limits.answer_s)
-
-    def drain(self, num_bytes: int) -> None:
-        self._num_drained += num_bytes
-        if self._num_drained > self._limits.max_drained_bytes:
-            self.abort()
-
-    def lost(self) -> None:
-        """The connection is gone: ends the time limit."""
-        self._closing = True
-        _cancel(self._timer)
-
-    def is_closing(self) -> bool:
-        return self._closing or self._transport.is_closing()
-
-    def abort(self) -> None:
-        self._transport.abort()
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self._transport.write(data)
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._transport.get_extra_info(name, default)
-
-    def pause_reading(self) -> None:
-        self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._transport.resume_reading()
-
-    def _abort_after(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.abort)
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
