@@ -12,8 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
-"""`[height, width, 3]` RGB."""
+from wavserve.core.resize import Pixels
 
 
 @dataclass(frozen=True, slots=True)

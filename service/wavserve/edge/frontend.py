@@ -78,7 +78,7 @@ class PolicyProtocol(Protocol):
         ...
 
     async def end_session(self, session_id: str) -> None:
-        """Gives a session's place back. An unknown session is none."""
+        """Gives a session's place back. Does nothing for an unknown session."""
         ...
 
     async def open_session(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:

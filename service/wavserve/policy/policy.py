@@ -138,7 +138,7 @@ class Policy:
                 raise SequenceConflict("session_id", "an unchanged session", actual)
 
     async def end_session(self, session_id: str) -> None:
-        """Gives a session's place back. An unknown session is none, and a plan that runs in it is not answered."""
+        """Gives a session's place back. Does nothing for an unknown session. A plan that runs in it is not answered."""
         await self._parts.sessions.end(session_id)
 
     async def open_session(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:

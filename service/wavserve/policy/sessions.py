@@ -135,7 +135,7 @@ class SessionStore(Protocol):
         ...
 
     async def end(self, session_id: str) -> None:
-        """Removes a session. An unknown session is none."""
+        """Removes a session. Does nothing for an unknown one."""
         ...
 
 

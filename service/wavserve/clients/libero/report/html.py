@@ -1,6 +1,6 @@
 """A run as one HTML page that needs no network: success with intervals, curves, latencies, videos, every episode.
 
-Small videos are inside of the page, others are linked. Knows no simulator.
+Small videos are inside the page, others are linked. Knows no simulator.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from wavserve.clients.pages import Bad, document, legend, table
 from wavserve.clients.pages import Cell as TableCell
 
 MAX_EMBEDDED_BYTES = 16_000_000
-"""of all videos inside of the page; further ones are linked"""
+"""of all videos inside the page; further ones are linked"""
 STYLE = (
     ".untrained { color: var(--bad); font-size: 1.15rem; font-weight: 700; }\n"
     "video { width: 100%; background: #000; border-radius: 4px; } summary { cursor: pointer; }\n"
