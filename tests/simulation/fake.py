@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavserve.core.errors import InvalidRequest, SimulationError, SimulatorDied
-from wavserve.core.simulation import Pixels, Start, TaskInfo
+from wavserve.core.resize import Pixels
+from wavserve.core.simulation import Start, TaskInfo
 
 Vector = NDArray[np.float64]
 

@@ -14,7 +14,8 @@ import pytest
 
 from tests.simulation import literature
 from wavserve.core.errors import InvalidRequest, SimulationError
-from wavserve.core.simulation import Pixels, Start
+from wavserve.core.resize import Pixels
+from wavserve.core.simulation import Start
 from wavserve.simulation.config import SimulationConfig, process_variables
 from wavserve.simulation.environment import open_environment
 from wavserve.simulation.process import SimulatorProcess

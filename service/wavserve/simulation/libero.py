@@ -19,7 +19,8 @@ from OpenGL.GL import GL_RENDERER, GL_VERSION, glGetString
 from robosuite.utils.transform_utils import quat2axisangle
 
 from wavserve.core.errors import InvalidRequest, SimulationDiverged, SimulationError
-from wavserve.core.simulation import Pixels, Start, TaskInfo
+from wavserve.core.resize import Pixels
+from wavserve.core.simulation import Start, TaskInfo
 from wavserve.simulation.config import SimulationConfig
 from wavserve.simulation.requirements import PACKAGES
 from wavserve.simulation.suites import Suites

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from wavserve.core.errors import SimulationError, SimulatorDied
 from wavserve.core.remote_errors import rebuild
-from wavserve.core.simulation import Pixels, Start, TaskInfo
+from wavserve.core.resize import Pixels
+from wavserve.core.simulation import Start, TaskInfo
 from wavserve.simulation.messages import Arrays, Message, read, write
 
 _MAX_LOG_BYTES = 3_000

@@ -31,7 +31,8 @@ from wavserve.clients.libero.report.recording import Recording, Shot, renderer
 from wavserve.clients.libero.report.summary import Summary
 from wavserve.clients.libero.report.video import encode, filmed, in_turns, write_videos
 from wavserve.core.errors import InvalidRequest
-from wavserve.core.simulation import Pixels, Start
+from wavserve.core.resize import Pixels
+from wavserve.core.simulation import Start
 
 CONFIG = example_config(suites=("libero_object",), cells=(OFF,))
 RECORD = example_record(CONFIG, OFF, num_steps=24)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from wavserve.clients.libero.report.recording import Recording, Shot
-from wavserve.core.simulation import Pixels
+from wavserve.core.resize import Pixels
 
 SIZE = (768, 576)
 """width and height of a frame, in pixels"""

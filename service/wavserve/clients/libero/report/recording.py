@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from wavserve.clients.libero.episode import STILL, EpisodeResult
 from wavserve.core.errors import InvalidRequest
-from wavserve.core.simulation import Environment, Pixels, Start
+from wavserve.core.resize import Pixels
+from wavserve.core.simulation import Environment, Start
 
 
 @dataclass(frozen=True, slots=True, eq=False)

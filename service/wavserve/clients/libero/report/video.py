@@ -18,7 +18,8 @@ from wavserve.clients.libero.records import REPORT_FOLDER, EpisodeRecord, Run
 from wavserve.clients.libero.report.drawing import SIZE, Film, frames
 from wavserve.clients.libero.report.recording import Recording, Render
 from wavserve.core.errors import InvalidRequest
-from wavserve.core.simulation import Pixels, Start
+from wavserve.core.resize import Pixels
+from wavserve.core.simulation import Start
 
 VIDEOS_FOLDER = "videos"
 STEPS_PER_FRAME, FRAMES_PER_S = 2, 10
