@@ -33,7 +33,7 @@ def test_every_object_is_valid(overlay: Overlay, version: str) -> None:
 
 
 def test_a_misspelt_field_is_found(overlay: Overlay) -> None:
-    for kind, spelt in (("Deployment", "replicas"), ("ServiceMonitor", "endpoints")):
+    for kind, spelt in (("Deployment", "strategy"), ("ServiceMonitor", "endpoints")):
         for each in deepcopy(overlay.of(kind)):
             each["spec"][spelt + "s"] = each["spec"].pop(spelt)
             with pytest.raises(jsonschema.ValidationError):
