@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.edge.fakes import example_spec
 from wavserve.models import memory
@@ -31,3 +32,11 @@ def test_weights_are_counted_without_the_arena_and_a_cpu_claims_no_gpu_memory() 
 
 def test_a_process_without_an_arena_of_its_own_shows_none() -> None:
     assert "model_arena_bytes" not in memory.readings(torch.device("cpu"), None)
+
+
+def test_tensors_that_a_compiler_left_are_no_memory() -> None:
+    before = memory.tensor_bytes()
+    with FakeTensorMode():
+        fake = torch.zeros(1000, 1000)
+    assert fake.device.type == "cpu"
+    assert memory.tensor_bytes() - before < 1_000_000

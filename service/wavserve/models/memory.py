@@ -34,9 +34,13 @@ def readings(device: torch.device, arena: Arena | None) -> Mapping[str, Callable
 
 
 def tensor_bytes() -> int:
-    """Bytes of all tensors of this process, on any device. Tensors that share memory count once."""
+    """Bytes of all tensors of this process, on any device. Tensors that share memory count once.
+
+    A compiler leaves tensors without memory: their storage is on the device `meta`.
+    """
     gc.collect()
     # the type, because isinstance asks lazy modules for their class, which loads them
     tensors = (each for each in gc.get_objects() if issubclass(type(each), torch.Tensor))
-    storages = (each.untyped_storage() for each in tensors if each.device.type != "meta" and not each.is_sparse)
-    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    storages = (each.untyped_storage() for each in tensors if not each.is_sparse)
+    held = (storage for storage in storages if storage.device.type != "meta")
+    return sum({storage.data_ptr(): storage.nbytes() for storage in held}.values())
