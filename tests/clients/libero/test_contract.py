@@ -29,6 +29,10 @@ def test_a_policy_of_this_robot_fits() -> None:
         ({"state": Vector(STATE_NAMES[:7], ("",) * 7)}, "policy.state dimensions: expected 8, .* got 7"),
         ({"state": Vector(JOINTS, ("",) * 8)}, "policy.state.names: expected eef_x .* got joint_0"),
         ({"action": Vector(ACTION_NAMES[::-1], ("",) * 7)}, "policy.action.names: .* got gripper"),
+        (
+            {"action": Vector(ACTION_NAMES, ("",) * 7, hold=("last",) * 7)},
+            "action.hold: expected zero, .* got last, last",
+        ),
         ({"control_hz": 30.0}, "policy.control_hz: expected 20.0, .* got 30.0"),
     ],
 )

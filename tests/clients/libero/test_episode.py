@@ -12,7 +12,8 @@ import pytest
 from tests.clients.libero.sources import GoalSource, assert_same
 from tests.simulation.fake import FakeEnvironment, starts_of
 from wavserve.clients.libero.clocks import ClockConfig
-from wavserve.clients.libero.episode import HOLD, STILL, EpisodeConfig, EpisodeResult, run_episode
+from wavserve.clients.libero.contract import HOLD
+from wavserve.clients.libero.episode import STILL, EpisodeConfig, EpisodeResult, run_episode
 from wavserve.clients.libero.plan_source import EpisodePlan
 from wavserve.core.errors import (
     ContractMismatch,

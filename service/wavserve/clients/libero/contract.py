@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from wavserve.core.errors import ContractMismatch, InvalidRequest
 from wavserve.core.messages import PolicyInfo, Vector
+from wavserve.core.spec import Hold
 
 CAMERAS = ("agentview", "wrist")
 CONTROL_HZ = 20.0
@@ -17,6 +18,8 @@ ACTION_NAMES = (
     *("delta_x", "delta_y", "delta_z", "delta_axis_angle_x", "delta_axis_angle_y", "delta_axis_angle_z"),
     "gripper",
 )
+HOLD: tuple[Hold, ...] = (*("zero",) * 6, "last")
+"""What the commands mean: six offsets of the pose, and the sign of the gripper."""
 ROTATION = 180
 """of the literature's policies, in degrees; for a policy that does not declare its embodiment, and so no orientation"""
 
@@ -26,8 +29,15 @@ def check_policy(policy: PolicyInfo, allow_untrained: bool) -> None:
     for field, expected, actual in _pairs(policy):
         if expected != actual:
             raise ContractMismatch(f"policy.{field}", f"{expected}, as LIBERO's robot has", actual)
+    check_hold(policy)
     if policy.untrained and not allow_untrained:
         raise InvalidRequest("policy", "a trained one, or --allow-untrained", f"{policy.name}, which is untrained")
+
+
+def check_hold(policy: PolicyInfo) -> None:
+    """Raises ContractMismatch for a policy whose commands mean something else. An old bundle declares nothing."""
+    if policy.action.hold not in ((), HOLD):
+        raise ContractMismatch("policy.action.hold", ", ".join(HOLD), ", ".join(policy.action.hold))
 
 
 def rotation_of(policy: PolicyInfo, wanted: int | None) -> int:

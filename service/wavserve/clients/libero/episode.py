@@ -16,22 +16,21 @@ from numpy.typing import NDArray
 
 from wavserve.clients.chunk_order import Refusal
 from wavserve.clients.libero.clocks import ClockConfig, PlanClock, check_clock, num_steps_of, open_clock
+from wavserve.clients.libero.contract import CONTROL_HZ, HOLD, check_hold
 from wavserve.clients.libero.draws import Draws
 from wavserve.clients.libero.plan_source import EpisodePlan, PlanSource
 from wavserve.clients.libero.receipts import receipt_digest
 from wavserve.clients.player import ActionPlayer
 from wavserve.clients.player_config import PlayerConfig
-from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest, SimulationDiverged, UnsafeChunk
-from wavserve.core.messages import ActionChunk, PolicyInfo
+from wavserve.core.errors import InvalidAnswer, InvalidRequest, SimulationDiverged, UnsafeChunk
+from wavserve.core.messages import ActionChunk
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.simulation import Environment, Start
-from wavserve.core.spec import Hold, RtcMode
+from wavserve.core.spec import RtcMode
 from wavserve.core.types import Array
 
-DT_S = 0.05
+DT_S = 1 / CONTROL_HZ
 """One control step of the environment."""
-HOLD: tuple[Hold, ...] = (*("zero",) * 6, "last")
-"""What the environment's commands mean: six offsets of the pose, and the sign of the gripper."""
 STILL = (0.0,) * 6 + (-1.0,)
 """The command of the settling steps: stand still with an open gripper."""
 PLAYER = PlayerConfig(blend="replace", blend_excluded=(6,), stop_steps=0, hold=HOLD, action_range=(2.0,) * 7)
@@ -142,12 +141,6 @@ def check_config(config: EpisodeConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < least:
             raise InvalidRequest(name, f"at least {least}", value)
-
-
-def check_hold(policy: PolicyInfo) -> None:
-    """Raises ContractMismatch for a policy whose commands mean something else. An old bundle declares nothing."""
-    if policy.action.hold not in ((), HOLD):
-        raise ContractMismatch("action.hold", ", ".join(HOLD), ", ".join(policy.action.hold))
 
 
 class _Episode:
