@@ -106,7 +106,8 @@ def test_what_cannot_be_read_is_named(flags: dict[str, Any], words: str) -> None
         ({"latency_ms": [100.0]}, "--latency-ms: expected 0, except with --clock virtual, got --clock lockstep"),
         ({"loss": 0.5, "clock": "wall"}, "--loss: expected 0, except with --clock virtual, got --clock wall"),
         ({"loss": 1.0, "clock": "virtual"}, "--loss: expected 0, or a share below 1, got 1.0"),
-        ({"jitter_ms": -1.0, "clock": "virtual"}, "--jitter-ms: expected at least 0"),
+        ({"jitter_ms": -1.0, "clock": "virtual"}, "--jitter-ms: expected 0 to 60000, got -1.0"),
+        ({"latency_ms": [6e5], "clock": "virtual"}, "--latency-ms: expected 0 to 60000, got 600000.0"),
         ({"in_process": "bundle", "service": "a:1"}, "--service: expected none beside --in-process"),
     ],
 )

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from wavserve.clients import tables
 from wavserve.clients.libero.cells import Cell, Clock
+from wavserve.clients.libero.clocks import MAX_LATENCY_MS
 from wavserve.clients.libero.records import RunConfig
 from wavserve.core.errors import InvalidRequest, SettingsError, shown
 from wavserve.core.messages import PolicyInfo
@@ -160,8 +161,8 @@ _BOUNDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("videos", lambda n: n >= 0, "at least 0"),
 )
 _CELL_BOUNDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("latency_ms", lambda ms: ms >= 0, "at least 0"),
-    ("jitter_ms", lambda ms: ms >= 0, "at least 0"),
+    ("latency_ms", lambda ms: 0 <= ms <= MAX_LATENCY_MS, f"0 to {MAX_LATENCY_MS:g}"),
+    ("jitter_ms", lambda ms: 0 <= ms <= MAX_LATENCY_MS, f"0 to {MAX_LATENCY_MS:g}"),
     ("loss", lambda share: 0 <= share < 1, "0, or a share below 1"),
 )
 
