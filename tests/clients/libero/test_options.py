@@ -80,7 +80,6 @@ def test_a_file_may_state_its_cells(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ({}, "suite: expected a list, got nothing"),
         (SUITE | {"planner": ["papper"]}, r"planner\[0\]: expected paper or published"),
         (SUITE | {"clock": "virtal"}, "clock: expected lockstep or virtual or wall, got 'virtal'"),
         (SUITE | {"transport": "tcp"}, "transport: expected stream or grpc or http"),
@@ -114,3 +113,22 @@ def test_what_cannot_be_read_is_named(flags: dict[str, Any], words: str) -> None
 def test_a_value_that_cannot_be_meant_is_refused(flags: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         read_options(SUITE | flags, None)
+
+
+def test_the_suites_have_no_default() -> None:
+    with pytest.raises(InvalidRequest, match="--suite: expected names of suites, such as libero_object, got none"):
+        read_options({}, None)
+
+
+@pytest.mark.parametrize(
+    ("transport", "service", "expected"),
+    [
+        ("grpc", "http://127.0.0.1:8000", "HOST:PORT with --transport grpc"),
+        ("stream", "https://robots.example", "HOST:PORT with --transport stream"),
+        ("http", "127.0.0.1:8001", "http://HOST:PORT with --transport http"),
+    ],
+)
+def test_an_address_is_of_its_transport(transport: str, service: str, expected: str) -> None:
+    """The record says how plans travelled, so the address must not decide otherwise."""
+    with pytest.raises(InvalidRequest, match=f"--service: expected {expected}, got"):
+        read_options(SUITE | {"transport": transport, "service": service}, None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wavserve.clients import tables
+from wavserve.clients.http_peer import is_url
 from wavserve.clients.libero.cells import Cell, Clock
 from wavserve.clients.libero.clocks import MAX_LATENCY_MS
 from wavserve.clients.libero.records import RunConfig
@@ -84,6 +85,8 @@ def read_options(flags: Mapping[str, Any], file: Path | None) -> Options:
     `flags`: those that were given, by name; a list where the option is a tuple.
     """
     table = {} if file is None else tables.toml(file)
+    if "suite" not in table and "suite" not in flags:
+        raise InvalidRequest("--suite", "names of suites, such as libero_object", "none")
     options = tables.read(Options, {**table, **flags})
     both = [name for name in _OF_CELLS if name in {**table, **flags}] if options.cells else []
     if both:
@@ -185,6 +188,9 @@ def _check(options: Options) -> None:
             raise InvalidRequest(flag_of(timed[0]), "0, except with --clock virtual", f"--clock {cell.clock}")
     if options.in_process is not None and options.service is not None:
         raise InvalidRequest("--service", "none beside --in-process", options.service)
+    if is_url(options.address) != (options.transport == "http"):
+        expected = "http://HOST:PORT" if options.transport == "http" else "HOST:PORT"
+        raise InvalidRequest("--service", f"{expected} with --transport {options.transport}", options.address)
 
 
 def flag_of(name: str) -> str:
