@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 
 from wavserve.core.errors import InvalidRequest
+
+
+def p95(latencies: Iterable[float]) -> float:
+    """The shortest of the latencies, at least one, within which 95 % of them lie."""
+    ranked = sorted(latencies)
+    return ranked[math.ceil(0.95 * len(ranked)) - 1]
 
 
 class LatencyWindow:
@@ -24,8 +31,7 @@ class LatencyWindow:
             self._is_cold = False
             return
         self._samples.append(seconds)
-        ranked = sorted(self._samples)
-        self.p95_s = ranked[math.ceil(0.95 * len(ranked)) - 1]
+        self.p95_s = p95(self._samples)
 
     def steps(self, dt_s: float) -> int | None:
         """The percentile in control steps, rounded up; None: not known yet."""

@@ -6,7 +6,6 @@ clock, and nothing of networks, simulators and files.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavserve.clients.chunk_order import Refusal
+from wavserve.clients.latency import p95
 from wavserve.clients.libero.clocks import ClockConfig, PlanClock, check_clock, num_steps_of, open_clock
 from wavserve.clients.libero.contract import CONTROL_HZ, HOLD, check_hold
 from wavserve.clients.libero.draws import Draws
@@ -264,7 +264,4 @@ class _Episode:
 
 def _delay_steps(latencies_ms: Sequence[float]) -> int:
     """The latency in control steps that 95 % of the plans keep, rounded up; 0 before the first one."""
-    if not latencies_ms:
-        return 0
-    ranked = sorted(latencies_ms)
-    return num_steps_of(ranked[math.ceil(0.95 * len(ranked)) - 1], DT_S)
+    return num_steps_of(p95(latencies_ms), DT_S) if latencies_ms else 0
