@@ -1,3 +1,5 @@
+"""A preset's bundle is found, or created where it can be written."""
+
 from __future__ import annotations
 
 import errno
