@@ -26,7 +26,7 @@ from wavserve.app.serve import GRACE_S
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import load_settings
 from wavserve.core.verbs import MODELS
-from wavserve.edge.http.connections import ConnectionLimits
+from wavserve.edge.http.open_connections import ConnectionLimits
 from wavserve.models.arena.arena import SlotShape
 from wavserve.models.weights.preset_specs import PRESETS
 from wavserve.system.telemetry import Metrics

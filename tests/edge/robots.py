@@ -28,7 +28,7 @@ from wavserve.edge.compat.tables import CompatConfig
 from wavserve.edge.frontend import Frontend, PolicyProtocol
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
-from wavserve.edge.http.connections import ConnectionLimits
+from wavserve.edge.http.open_connections import ConnectionLimits
 from wavserve.edge.http.server import create_http_server
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.websocket.openpi import OpenpiEndpoint

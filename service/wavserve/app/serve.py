@@ -32,7 +32,7 @@ from wavserve.edge.frontend import Frontend
 from wavserve.edge.grpc.control.robots import Robots
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
-from wavserve.edge.http.connections import ConnectionLimits
+from wavserve.edge.http.open_connections import ConnectionLimits
 from wavserve.edge.http.server import HttpServer, create_http_server, throttle_accept_errors
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.websocket.openpi import OpenpiEndpoint

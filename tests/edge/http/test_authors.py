@@ -143,6 +143,7 @@ BAD: dict[str, tuple[dict[str, bytes | None], int, str]] = {
     "an unknown field": ({"json": b'{"instruction": "go", "seed": 1}'}, 400, "json"),
     "an instruction of numbers": ({"json": b'{"instruction": 3}'}, 400, "json"),
     "an empty instruction": ({"json": b'{"instruction": ""}'}, 400, "prompt"),
+    "a reset": ({"json": b'{"instruction": "<reset>go"}'}, 400, "prompt"),
     "a long instruction": ({"json": json.dumps({"instruction": "x" * 65}).encode()}, 413, "instruction"),
 }
 

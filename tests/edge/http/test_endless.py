@@ -19,7 +19,7 @@ from tests.edge.bodies import GOOD
 from tests.edge.fakes import RecordingPolicy, example_limits
 from tests.edge.http.links import answer_on, connect, head_of
 from tests.edge.robots import Address, serving
-from wavserve.edge.http.connections import ConnectionLimits, LogThrottle, OpenConnections
+from wavserve.edge.http.open_connections import ConnectionLimits, LogThrottle, OpenConnections
 from wavserve.edge.http.server import create_http_server, throttle_accept_errors
 from wavserve.system.telemetry import Metrics
 

@@ -111,6 +111,20 @@ BAD: dict[str, tuple[Any, str]] = {
     "no state of ALOHA": ({"images": aloha()["images"]}, "state: expected numbers"),
     "a short state": (libero(**{"observation/state": STATE[:3]}), "state: expected 8 numbers, got 3"),
     "a matrix as state": (libero(**{"observation/state": STATE.reshape(2, 4)}), "observation/state: expected an array"),
+    "pixels as state": (
+        libero(**{"observation/state": np.zeros(8, np.uint8)}),
+        "observation/state: expected numbers that are no pixels",
+    ),
+    "a gripper that is a joint": (
+        droid(**{"observation/joint_position": STATE[:-2], "observation/gripper_position": STATE[-2:]}),
+        "observation/gripper_position: expected one number",
+    ),
+    "a reset of LIBERO": (
+        libero(prompt=f"<reset>{INSTRUCTION}"),
+        "prompt: expected an instruction; only the form with",
+    ),
+    "a reset of ALOHA": (aloha(prompt=f"<reset>{INSTRUCTION}"), "prompt: expected an instruction; only the form with"),
+    "a reset inside a reset": (wav(prompt=f"<re<reset>set>{INSTRUCTION}"), "prompt: expected an instruction; only"),
     "a text as state": (libero(**{"observation/state": "x"}), "observation/state: expected an array"),
     "NaN": (libero(**{"observation/state": STATE * np.nan}), "state[0]: expected a finite float32"),
     "a state beyond float32": (libero(**{"observation/state": STATE * 1e99}), "state[0]: expected a finite float32"),

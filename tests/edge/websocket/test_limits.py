@@ -13,7 +13,7 @@ from tests.edge.robots import serving
 from tests.edge.websocket.clients import CONFIG, connected, libero
 from tests.edge.websocket.policies import WholeChunks
 from tests.edge.websocket.test_openpi import eventually
-from wavserve.edge.http.connections import ConnectionLimits
+from wavserve.edge.http.open_connections import ConnectionLimits
 from wavserve.system.telemetry import Metrics
 
 

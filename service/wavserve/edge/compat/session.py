@@ -16,11 +16,15 @@ from wavserve.core.errors import (
     UnknownSession,
     UnsafeChunk,
     WavserveError,
+    shown,
 )
 from wavserve.core.messages import ActionChunk, EncodedImage, Observation
 from wavserve.core.types import DeadlineResult
 from wavserve.edge.compat.tables import CompatConfig
 from wavserve.edge.frontend import Arrival, Frontend
+
+RESET = "<reset>"
+"""In a prompt of the authors' websocket client: the memory begins anew. It is no instruction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +113,10 @@ class ForeignSession:
         instruction = sent.instruction or self._config.instruction
         if instruction is None:
             raise InvalidRequest("prompt", "an instruction, or compat.instruction", "none")
+        if RESET in instruction:
+            raise InvalidRequest(
+                "prompt", f"an instruction; only the form with obs resets by {RESET}", shown(instruction)
+            )
         observation = Observation(
             images=sent.images,
             state=sent.state,

@@ -20,9 +20,10 @@ Dialect = Literal["aloha", "libero", "droid", "wav", "predict"]
 DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 
 PROMPT = "prompt"
+GRIPPER_KEY = "observation/gripper_position"
 STATE_KEYS: Mapping[Dialect, tuple[str, ...]] = {
     "libero": ("observation/state",),
-    "droid": ("observation/joint_position", "observation/gripper_position"),
+    "droid": ("observation/joint_position", GRIPPER_KEY),
 }
 """The keys whose numbers are the state, in order. The images have other keys beside them."""
 PREDICT_IMAGES = ("front_head", "left_hand", "right_hand")

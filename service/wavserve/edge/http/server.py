@@ -15,14 +15,8 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from wavserve.edge.http.connections import (
-    MAX_HEAD_BYTES,
-    ConnectionLimits,
-    HttpConnection,
-    LogThrottle,
-    OpenConnections,
-    WebSockets,
-)
+from wavserve.edge.http.connections import MAX_HEAD_BYTES, HttpConnection, WebSockets
+from wavserve.edge.http.open_connections import ConnectionLimits, LogThrottle, OpenConnections
 
 log = logging.getLogger(__name__)
 

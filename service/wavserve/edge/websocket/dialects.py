@@ -14,12 +14,11 @@ import numpy as np
 
 from wavserve.core.errors import InvalidRequest, UnsupportedMedia, shown
 from wavserve.core.messages import EncodedImage
-from wavserve.edge.compat.session import ForeignObservation
-from wavserve.edge.compat.tables import PROMPT, STATE_KEYS, CompatConfig, Dialect, camera_of
+from wavserve.edge.compat.session import RESET, ForeignObservation
+from wavserve.edge.compat.tables import GRIPPER_KEY, PROMPT, STATE_KEYS, CompatConfig, Dialect, camera_of
 from wavserve.wire import MAX_STATE_NUMBERS
 
 _STATE, _IMAGES, _VIEWS, _STEPS = "state", "images", "obs", "execution_step"
-_RESET = "<reset>"
 _MAX_WAV_STEPS = 100
 _CHANNELS = 3
 _MAX_SHOWN_KEYS = 6
@@ -74,6 +73,8 @@ def _prefixed(tree: Tree, dialect: Dialect, config: CompatConfig) -> ForeignObse
         for name, value in tree.items()
         if name not in (*states, PROMPT) and (camera := camera_of(table, name, name, dialect)) is not None
     ]
+    if GRIPPER_KEY in states and (num := len(_numbers(tree, GRIPPER_KEY))) != 1:
+        raise InvalidRequest(GRIPPER_KEY, "one number", f"{num} numbers")  # else it could stand in for a joint
     return ForeignObservation(images=tuple(images), state=_state(tree, states), instruction=_prompt(tree))
 
 
@@ -95,10 +96,10 @@ def _wav(tree: Tree, config: CompatConfig) -> ForeignObservation:
     return ForeignObservation(
         images=tuple(images),
         state=_state(tree, (_STATE,)),
-        instruction=None if prompt is None else prompt.replace(_RESET, ""),
+        instruction=None if prompt is None else prompt.replace(RESET, ""),
         executed_steps=steps,
         num_actions=steps,
-        forget=prompt is not None and _RESET in prompt,
+        forget=prompt is not None and RESET in prompt,
     )
 
 
@@ -134,6 +135,8 @@ def _numbers(tree: Tree, key: str) -> list[float]:
     value = tree[key]
     if isinstance(value, int | float) and not isinstance(value, bool):
         return [float(value)]
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8:
+        raise InvalidRequest(key, "numbers that are no pixels", _shape(value))
     if not isinstance(value, np.ndarray) or value.ndim > 1 or value.size > MAX_STATE_NUMBERS:
         raise InvalidRequest(key, f"an array of one dimension, of at most {MAX_STATE_NUMBERS} numbers", _shape(value))
     return [float(number) for number in np.atleast_1d(value)]
