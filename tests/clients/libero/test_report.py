@@ -156,6 +156,13 @@ def test_what_happened_to_plans_and_what_ended_an_episode_is_told() -> None:
         assert "off: 1 failed, because the simulation diverged" in text
 
 
+@pytest.mark.parametrize("antialiasing", [True, False])
+def test_pictures_without_antialiasing_are_told(antialiasing: bool) -> None:
+    config = example_config(cells=(OFF,), antialiasing=antialiasing)
+    text = markdown(Summary.of(Run(config, (example_record(config, OFF),))))
+    assert ("without anti-aliasing" in text) != antialiasing
+
+
 def test_an_episode_without_plans_has_a_line() -> None:
     """As when the service refused every plan: no latency, no seam, no wall times."""
     config = example_config(cells=(OFF,))

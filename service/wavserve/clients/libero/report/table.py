@@ -25,7 +25,8 @@ def markdown(summary: Summary) -> str:
     if config.untrained:
         lines += [f"**{UNTRAINED}**", ""]
     versions = ", ".join(f"{name} {version}" for name, version in config.versions.items())
-    lines += [f"Policy digest `{config.policy_digest[:16]}`; {versions}.", ""]
+    plain = "" if config.antialiasing else "; pictures without anti-aliasing"
+    lines += [f"Policy digest `{config.policy_digest[:16]}`; {versions}{plain}.", ""]
     lines += _table(success_header(summary), success_lines(summary))
     if differences := summary.differences():
         lines += ["", *_table(difference_header(summary), difference_lines(summary, differences))]
