@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from tests.deploy.overlays import Object, Overlay, containers_of, pod_of, ports_of, values_of, volumes_of
+from tests.deploy.overlays import ROOT, Object, Overlay, containers_of, pod_of, ports_of, values_of, volumes_of
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import load_settings
 
 SECRETS = {"cpu-demo": set(), "gpu": set(), "gpu-ha": {"sessions-redis"}}
 """The Secrets that a user creates."""
-OUTSIDE = {"kubernetes.io/metadata.name": {"kube-system", "monitoring"}, "wavserve-robots": {"allowed"}}
-"""Labels of namespaces that are not ours."""
+OUTSIDE = {
+    ("kubernetes.io/metadata.name", "kube-system"): "`kube-system`",
+    ("kubernetes.io/metadata.name", "monitoring"): "`monitoring`",
+    ("wavserve-robots", "allowed"): "`wavserve-robots=allowed`",
+}
+"""Labels of namespaces that are not ours, and how docs/kubernetes.md names them."""
+DOCS = (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8")
 
 
 def settings_of(overlay: Overlay, container: Object) -> Settings:
@@ -73,8 +78,8 @@ def test_network_policies_allow_ports_that_containers_have(overlay: Overlay) -> 
 def test_network_policies_name_namespaces_that_the_docs_name(overlay: Overlay) -> None:
     for policy in overlay.of("NetworkPolicy"):
         for selector in values_of(policy["spec"], "namespaceSelector"):
-            [(label, value)] = selector["matchLabels"].items()
-            assert value in OUTSIDE[label]
+            [label] = selector["matchLabels"].items()
+            assert OUTSIDE[label] in DOCS
 
 
 def test_every_pod_has_a_policy_and_only_gateways_reach_triton(overlay: Overlay) -> None:
@@ -119,12 +124,14 @@ def test_mounted_volumes_exist_and_all_are_mounted(overlay: Overlay) -> None:
 
 def test_configmaps_exist_and_all_are_used(overlay: Overlay) -> None:
     used = {ref["name"] for workload in overlay.workloads for ref in values_of(pod_of(workload), "configMapRef")}
-    assert used == {each["metadata"]["name"] for each in overlay.of("ConfigMap")}
+    ours = [each for each in overlay.of("ConfigMap") if "grafana_dashboard" not in each["metadata"].get("labels", {})]
+    assert used == {each["metadata"]["name"] for each in ours}
 
 
 def test_secrets_are_those_that_a_user_creates(overlay: Overlay) -> None:
     used = {secret["secretName"] for workload in overlay.workloads for secret in values_of(pod_of(workload), "secret")}
     assert used == SECRETS[overlay.name]
+    assert all(name in DOCS for name in used)
     assert not overlay.of("Secret")
 
 
