@@ -24,7 +24,7 @@ ARGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 LIBERO_INSTALLED := $(VENV)/.installed-libero
-CODE := service tests examples loadtest model_repository integrations
+CODE := service tests examples loadtest model_repository integrations deploy
 # LeRobot's environment. LeRobot wants another Python and another torch than the service has.
 LEROBOT := .venv-lerobot
 LEROBOT_PYTHON ?= python3.12
@@ -34,7 +34,7 @@ OPENPI := .venv-openpi
 OPENPI_CLIENT := openpi-client==0.1.2 'numpy<2' typing-extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help install libero serve demo test test-system test-peers lint format type protos loadtest bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control bench-simulator gpu-report
+.PHONY: help install libero serve demo test test-system test-peers lint format type protos dashboards loadtest bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control bench-simulator gpu-report
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ protos: install ## regenerate service/wavserve/pb from protos/
 
 loadtest: install ## run simulated robots: SCENARIO=smoke, steady, burst, soak, overload, slow-backend, mixed-k or ramp
 	$(BIN)/python -m loadtest.load $(SCENARIO) $(if $(URL),--url $(URL)) $(if $(GRPC),--grpc $(GRPC)) $(ARGS)
+
+dashboards: install ## regenerate deploy/grafana/dashboards from deploy/grafana/panels.py
+	$(BIN)/python -m deploy.grafana.generate
 
 # Progress goes to standard error. The last line of standard output is one JSON object of figures and aims.
 bench: install ## run every benchmark (about 45 minutes on two cores)
