@@ -40,3 +40,9 @@ def test_tensors_that_a_compiler_left_are_no_memory() -> None:
         fake = torch.zeros(1000, 1000)
     assert fake.device.type == "cpu"
     assert memory.tensor_bytes() - before < 1_000_000
+
+
+def test_a_tensor_in_a_layout_without_a_storage_stops_nothing() -> None:
+    kept = [torch.eye(4).to_sparse(), torch.ones(4).to_mkldnn()]
+    assert memory.tensor_bytes() >= 0
+    assert kept

@@ -41,6 +41,13 @@ def tensor_bytes() -> int:
     gc.collect()
     # the type, because isinstance asks lazy modules for their class, which loads them
     tensors = (each for each in gc.get_objects() if issubclass(type(each), torch.Tensor))
-    storages = (each.untyped_storage() for each in tensors if not each.is_sparse)
-    held = (storage for storage in storages if storage.device.type != "meta")
-    return sum({storage.data_ptr(): storage.nbytes() for storage in held}.values())
+    return sum(dict(held for each in tensors if (held := _memory(each)) is not None).values())
+
+
+def _memory(tensor: torch.Tensor) -> tuple[int, int] | None:
+    """The address of a tensor's memory, and its bytes; None: it has none that can be named."""
+    try:
+        storage = tensor.untyped_storage()
+        return None if storage.device.type == "meta" else (storage.data_ptr(), storage.nbytes())
+    except (RuntimeError, NotImplementedError):  # a sparse tensor, or one in a library's own layout
+        return None
