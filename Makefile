@@ -107,8 +107,9 @@ protos: install ## regenerate service/wavserve/pb from protos/
 loadtest: install ## run simulated robots: SCENARIO=smoke, steady, burst, soak, overload, slow-backend, mixed-k or ramp
 	$(BIN)/python -m loadtest.load $(SCENARIO) $(if $(URL),--url $(URL)) $(if $(GRPC),--grpc $(GRPC)) $(ARGS)
 
-dashboards: install ## regenerate deploy/grafana/dashboards from deploy/grafana/panels.py
+dashboards: install ## regenerate deploy/grafana/dashboards from deploy/grafana/panels.py, and Kubernetes' copy of the rules
 	$(BIN)/python -m deploy.grafana.generate
+	$(BIN)/python -m deploy.kubernetes.rules
 
 # Progress goes to standard error. The last line of standard output is one JSON object of figures and aims.
 bench: install ## run every benchmark (about 45 minutes on two cores)
