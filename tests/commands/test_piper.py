@@ -139,7 +139,7 @@ def test_the_operator_arms_holds_stops_and_leaves_with_keys(tmp_path: Path) -> N
         eventually(lambda: '"kind":"recovered"' in log.read_text(encoding="utf-8"))
         operator.press("q")
         assert operator.ends() == 1, "an emergency stop happened"
-        operator.shows("emergency stops")
+        operator.shows("1 emergency stop")
     orders = [line["order"] for line in figures.read(log).of("order")]
     assert orders == ["arm", "hold", "arm", "recover", "leave"]
 

@@ -403,10 +403,10 @@ def test_after_the_operators_recovery_the_arms_begin_where_they_are(robot: Stage
 def test_a_blind_robot_holds_and_goes_on_when_it_sees_again(robot: Stage) -> None:
     robot.arm()
     robot.moves(30)
-    robot.mailbox.link = replace(robot.mailbox.link, trouble="camera top: the same picture for 1.2 s")
+    robot.mailbox.link = replace(robot.mailbox.link, problem="camera top: the same picture for 1.2 s")
     robot.rests()
     assert robot.control.status.hold.startswith("camera top")
-    robot.mailbox.link = replace(robot.mailbox.link, trouble="")
+    robot.mailbox.link = replace(robot.mailbox.link, problem="")
     robot.moves(30)
     assert_no_jump(robot)
 
