@@ -10,6 +10,9 @@ import pytest
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.options import cells_of, read_options
 from wavserve.core.errors import InvalidRequest, SettingsError
+from wavserve.core.options import merge_options
+from wavserve.core.spec import MODES
+from wavserve.models.weights.preset_specs import PRESETS
 
 SUITE = {"suite": ["libero_object"]}
 
@@ -37,6 +40,14 @@ def test_flags_replace_the_keys_of_a_file(tmp_path: Path) -> None:
         (0, 5),
         (0.0,),
     )
+
+
+def test_the_example_file_compares_modes_and_numbers_that_the_preset_takes() -> None:
+    made = cells_of(read_options({}, Path("examples/libero_paper.toml")))
+    policy = PRESETS["libero"]().spec
+    configs = {cell.name: merge_options(policy.planner, policy.bounds, dict(cell.planner)) for cell in made}
+    assert len(configs) == len(made) == 11
+    assert {config.mode for config in configs.values()} == set(MODES)
 
 
 def test_every_combination_is_a_cell() -> None:
