@@ -8,7 +8,8 @@ from typing import Any, Self
 from wavserve.clients import calls, http_calls
 from wavserve.clients.calls import MAX_MESSAGE_BYTES
 from wavserve.clients.grpc_peer import AsyncGrpcPeer
-from wavserve.clients.http_peer import AsyncHttpPeer, is_url
+from wavserve.clients.http_peer import AsyncHttpPeer
+from wavserve.core.address import is_url
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 
 

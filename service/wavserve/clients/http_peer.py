@@ -23,11 +23,6 @@ _KEEPALIVE = MappingProxyType({"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEP
 """A dead link is found within 15 s. Names that this system does not have are left out."""
 
 
-def is_url(target: str) -> bool:
-    """Whether a target is for HTTP."""
-    return target.partition("://")[0] in ("http", "https") and "://" in target
-
-
 class AsyncHttpPeer:
     """The connections to one server. Make it inside a running loop."""
 

@@ -12,7 +12,8 @@ from typing import Any, Self
 from wavserve.clients import calls, http_calls
 from wavserve.clients.calls import MAX_MESSAGE_BYTES
 from wavserve.clients.grpc_peer import GrpcPeer
-from wavserve.clients.http_peer import HttpPeer, is_url
+from wavserve.clients.http_peer import HttpPeer
+from wavserve.core.address import is_url
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 
 

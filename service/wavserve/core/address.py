@@ -48,3 +48,8 @@ def parse_address(text: str) -> Address:
     if bare_ipv6 or not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536):
         raise ValueError(f"expected {ADDRESS}, got {text[:80]!r}")
     return Address(parse_host(host), int(port))
+
+
+def is_url(target: str) -> bool:
+    """Whether a target is a URL of HTTP; otherwise it is an address."""
+    return target.partition("://")[0] in ("http", "https") and "://" in target

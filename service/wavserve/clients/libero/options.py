@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wavserve.clients import tables
-from wavserve.clients.http_peer import is_url
 from wavserve.clients.libero.cells import Cell, Clock
 from wavserve.clients.libero.clocks import MAX_LATENCY_MS
 from wavserve.clients.libero.records import RunConfig
+from wavserve.core.address import is_url
 from wavserve.core.errors import InvalidRequest, SettingsError, shown
 from wavserve.core.messages import PolicyInfo
 from wavserve.core.spec import Mode, RtcMode
