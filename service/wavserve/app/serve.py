@@ -199,7 +199,10 @@ def edge_limits(settings: LimitSettings) -> EdgeLimits:
 def _compat(settings: CompatSettings, spec: PolicySpec) -> CompatConfig:
     """What clients of other servers get. Raises SettingsError for settings that do not fit the policy."""
     tables = tables_for({name: getattr(settings, name) for name in DIALECTS}, settings.model_fields_set, spec)
-    log.info("clients of other servers: %s", ", ".join(tables) or "none, no compat table fits the policy's cameras")
+    served = ", ".join(tables) or "none, no compat table fits the policy's cameras"
+    if spec.untrained and not settings.allow_untrained:
+        served = "none, the policy is untrained (compat.allow_untrained)"
+    log.info("clients of other servers: %s", served)
     config = CompatConfig(
         executed_steps=settings.executed_steps or spec.chunk,
         tables=tables,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from wavserve.policy.sessions import MemorySessions, SessionStore
 
 async def _nothing() -> None:
     pass
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,9 @@ async def _check_alone(client: aioredis.Redis, url: StoreUrl) -> None:
     """A cluster would send each session to another server. Without an answer nothing is known, and nothing refused."""
     try:
         facts = await client.info("cluster")
-    except (RedisError, OSError):
+    except (RedisError, OSError) as error:
+        log.warning("sessions are in Redis at %s, which does not answer: %s", url, type(error).__name__)
         return
     if facts.get("cluster_enabled"):
         raise SettingsError(f"sessions.url: expected a Redis that is no cluster, got a node of a cluster at {url}")
+    log.info("sessions are in Redis at %s", url)

@@ -137,7 +137,7 @@ class RedisSessions:
             outcome = "full"
             raise Overloaded("the session store is full", _FULL_RETRY_S, reason="sessions") from error
         except (RedisError, OSError, ValueError, TypeError) as error:  # the last two: an answer of another shape
-            raise StoreUnavailable(f"the session store failed at {operation}: {_reason(error)}") from error
+            raise StoreUnavailable(f"Redis (sessions.url) did not answer: {operation}: {_reason(error)}") from error
         finally:
             self._on_call(operation, outcome, self._clock() - began)
 

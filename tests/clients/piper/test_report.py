@@ -68,7 +68,7 @@ def test_numbers_of_one_are_singular(tmp_path: Path) -> None:
     fault = {"t": 0.1, "kind": "fault", "arm": "left", "faults": ["hot"]}
     lines = [START, chunk_line(), tick(0, seam=0.1), tick(1), fault]
     told = dict(figures.rows(figures.figures(figures.read(write(tmp_path / "run.jsonl", lines)))))
-    assert told["faults"] == "1 fault, 0 emergency stops"
+    assert told["faults"] == "1 fault, 1 emergency stop"
     assert told["seams"].startswith("1 change of chunks, jump p50 10.000%")
 
 

@@ -130,7 +130,7 @@ def figures(run: Run) -> Figures:
         num_continued=len(continued),
         num_late=sum(chunk["step"] - chunk["first_step"] > chunk["frozen"] for chunk in continued),
         num_faults=len(run.of("fault")),
-        num_stops=len(run.of("emergency_stop")),
+        num_stops=len(run.of("emergency_stop", "fault")),  # a fault stops its arm
         num_lost_lines=sum(line["lines"] for line in run.of("log_dropped")) + run.num_unreadable,
     )
 
