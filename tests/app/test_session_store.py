@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.redis_server import free_port, redis_server
+from tests.redis_server import redis_server
 from wavserve.app.session_store import open_store
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import Given, load_settings
@@ -15,6 +15,7 @@ from wavserve.core.errors import SettingsError, StoreUnavailable
 from wavserve.policy.fresh_sessions import FreshWhenDown
 from wavserve.policy.redis_sessions import RedisSessions
 from wavserve.policy.sessions import CommitResult, MemorySessions, Session
+from wavserve.system.processes import free_ports
 
 PASSWORD = "s3cret-pass"
 
@@ -54,7 +55,7 @@ async def test_a_wrong_password_is_an_error_of_each_plan_without_the_password() 
 
 
 async def test_a_redis_that_is_down_at_the_start_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    chosen = settings(url=f"redis://127.0.0.1:{free_port()}", when_down="fresh")
+    chosen = settings(url=f"redis://127.0.0.1:{free_ports(1)[0]}", when_down="fresh")
     opened = await open_store(chosen, "digest", lambda *_: None)
     assert isinstance(opened.store, FreshWhenDown)
     assert "which does not answer" in caplog.text
@@ -63,9 +64,11 @@ async def test_a_redis_that_is_down_at_the_start_is_a_warning(caplog: pytest.Log
 
 
 async def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
-    refused = pytest.raises(SettingsError, match="expected a Redis that is no cluster")
-    with redis_server("--cluster-enabled", "yes", "--dir", str(tmp_path)) as server, refused:
-        await open_store(settings(url=server.url), "digest", lambda *_: None)
+    with redis_server("--cluster-enabled", "yes", "--dir", str(tmp_path)) as server:
+        (tmp_path / "url").write_text(server.url)
+        for name, value in (("url", server.url), ("url_file", str(tmp_path / "url"))):
+            with pytest.raises(SettingsError, match=rf"sessions\.{name}: expected a Redis that is no cluster"):
+                await open_store(settings(**{name: value}), "digest", lambda *_: None)
 
 
 async def test_no_more_connections_than_the_setting_are_opened() -> None:

@@ -47,7 +47,7 @@ async def open_store(settings: Settings, policy_digest: str, on_call: OnCall) ->
         return OpenedStore(local, local)
     client = _client(url, chosen)
     try:
-        await _check_alone(client, url)
+        await _check_alone(client, url, "url" if chosen.url_file is None else "url_file")
     except SettingsError:
         await client.aclose()
         raise
@@ -77,13 +77,16 @@ def _client(url: StoreUrl, chosen: SessionSettings) -> aioredis.Redis:
     return aioredis.Redis.from_pool(pool)
 
 
-async def _check_alone(client: aioredis.Redis, url: StoreUrl) -> None:
-    """A cluster would send each session to another server. Without an answer nothing is known, and nothing refused."""
+async def _check_alone(client: aioredis.Redis, url: StoreUrl, name: str) -> None:
+    """A cluster would send each session to another server. Without an answer nothing is known, and nothing refused.
+
+    `name`: of the setting.
+    """
     try:
         facts = await client.info("cluster")
     except (RedisError, OSError) as error:
         log.warning("sessions are in Redis at %s, which does not answer: %s", url, type(error).__name__)
         return
     if facts.get("cluster_enabled"):
-        raise SettingsError(f"sessions.url: expected a Redis that is no cluster, got a node of a cluster at {url}")
+        raise SettingsError(f"sessions.{name}: expected a Redis that is no cluster, got a node of a cluster at {url}")
     log.info("sessions are in Redis at %s", url)
