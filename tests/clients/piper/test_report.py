@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.clients.piper.logs import START, chunk_line, tick, write
-from wavserve.clients.charts import MAX_POINTS, thinned
 from wavserve.clients.piper import figures
 from wavserve.clients.piper.report import html
+from wavserve.core.charts import MAX_POINTS, thinned
 from wavserve.core.errors import InvalidRequest
 
 

@@ -11,9 +11,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from wavserve.clients.charts import TOP, Frame, Point, around, figure, polyline, round_numbers, rules, ticks
 from wavserve.clients.pages import Bad, document, legend, table
 from wavserve.clients.piper.figures import Line, Run, figures, read, rows
+from wavserve.core.charts import TOP, Frame, Point, around, figure, polyline, round_numbers, rules, ticks
 
 STYLE = """
 :root { --command: var(--first); --measured: #f59e0b; --hold: #94a3b833; --seam: #64748b; }

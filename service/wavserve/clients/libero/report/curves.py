@@ -9,10 +9,10 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from wavserve.clients.charts import Frame, figure, polyline, rules, text, ticks
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.report.statistics import Estimate
 from wavserve.clients.libero.report.summary import Summary, planner_words
+from wavserve.core.charts import Frame, figure, polyline, rules, text, ticks
 
 COLOURS = ("first", "second", "third", "fourth", "fifth", "sixth")
 STYLE = "".join(f".{colour} {{ stroke: var(--{colour}); fill: var(--{colour}); }}\n" for colour in COLOURS) + (
