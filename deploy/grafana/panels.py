@@ -283,8 +283,8 @@ PLANNER = Board(
             Panel(
                 "Instruction cache",
                 "ops",
-                "Lookups of an instruction's embedding.",
-                {"{{result}}": rate("wavserve_cache_lookups_total", "result", '{cache="instruction"}')},
+                "Lookups of an instruction's embedding: in a gateway's process, then in Redis, which gateways share.",
+                {"{{where}} {{result}}": rate("wavserve_cache_lookups_total", "where, result")},
             ),
             Panel("Sessions", "short", "Kept in each gateway.", {"{{instance}}": "wavserve_sessions"}),
             Panel(

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.redis_server import redis_server
-from wavserve.app.session_store import open_store
+from wavserve.app.session_store import open_store, open_texts
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import Given, load_settings
 from wavserve.core.errors import SettingsError, StoreUnavailable
+from wavserve.core.types import TextEmbedding
 from wavserve.policy.fresh_sessions import FreshWhenDown
 from wavserve.policy.redis_sessions import RedisSessions
+from wavserve.policy.redis_texts import TextEncoder
 from wavserve.policy.sessions import CommitResult, MemorySessions, Session
 from wavserve.system.processes import free_ports
 
+ENCODER = TextEncoder("digest", "float32", channels=3, max_tokens=8)
 PASSWORD = "s3cret-pass"
 
 
@@ -30,6 +34,21 @@ async def test_without_a_url_sessions_are_in_this_process() -> None:
     opened = await open_store(Settings(), "digest", lambda *_: None)
     assert isinstance(opened.store, MemorySessions)
     assert opened.store is opened.local
+    assert open_texts(opened, Settings(), ENCODER, lambda *_: None) is None
+
+
+async def test_gateways_with_one_redis_share_the_embeddings_of_instructions() -> None:
+    embedding = TextEmbedding(TextEmbedding.key_of("task"), np.ones((2, 3), np.float32))
+    with redis_server() as server:
+        gateways = [await open_store(settings(url=server.url), "digest", lambda *_: None) for _ in range(2)]
+        one, two = (open_texts(each, Settings(), ENCODER, lambda *_: None) for each in gateways)
+        assert one is not None
+        assert two is not None
+        one.keep(embedding)
+        await one.close()
+        assert await two.find("task") is not None
+        for each in gateways:
+            await each.close()
 
 
 @pytest.mark.parametrize("from_file", [False, True])

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.planning.rig import MakeRig, RigOptions, example_request, example_spec
-from wavserve.policy.session_codec import VERSION, UnreadableRecord, decode, encode
+from wavserve.policy.codec import UnreadableRecord
+from wavserve.policy.session_codec import VERSION, decode, encode
 from wavserve.policy.sessions import Session
 
 

@@ -70,13 +70,13 @@ def test_planning_reports_its_gain_and_the_spread_that_is_left() -> None:
 
 def test_lookups_repairs_and_the_build_are_told() -> None:
     metrics = Metrics()
-    metrics.calls.looked_up("instruction", True)
+    metrics.calls.looked_up("instruction", "redis", True)
     metrics.calls.model("embedded", "encoder", up=False)
     metrics.calls.repaired("embedded", "server")
     metrics.observe_lag(0.5)
     metrics.describe_build({"version": "0.1.0", "policy": "tiny"})
     metrics.watch_memory({"model_weights_bytes": lambda: 5.0})
-    assert sample(metrics, "wavserve_cache_lookups_total", cache="instruction", result="hit") == 1
+    assert sample(metrics, "wavserve_cache_lookups_total", cache="instruction", where="redis", result="hit") == 1
     assert sample(metrics, "wavserve_repairs_total", device="embedded", part="encoder") == 0
     assert sample(metrics, "wavserve_repairs_total", device="embedded", part="server") == 1
     assert sample(metrics, "wavserve_event_loop_lag_seconds_sum") == 0.5

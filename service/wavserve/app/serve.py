@@ -21,7 +21,7 @@ import grpc.aio
 from wavserve.app.ending import Ending
 from wavserve.app.fleet import Fleet, WrapBackend, identity, open_fleet
 from wavserve.app.listeners import allow_restart, bind, hand_over, max_connections, max_open_files
-from wavserve.app.session_store import OpenedStore, open_store
+from wavserve.app.session_store import OpenedStore, open_store, open_texts
 from wavserve.app.settings import CompatSettings, LimitSettings, Settings
 from wavserve.core.address import Address
 from wavserve.core.errors import SettingsError
@@ -40,6 +40,7 @@ from wavserve.policy.golden import TOLERANCES, GoldenCheck
 from wavserve.policy.parts import PolicyParts
 from wavserve.policy.policy import Policy
 from wavserve.policy.records import Recorder
+from wavserve.policy.redis_texts import RedisTexts, TextEncoder
 from wavserve.policy.sessions import SessionStore
 from wavserve.system.log_lines import configure_logging
 from wavserve.system.loop_lag import measure_lag
@@ -60,11 +61,15 @@ class Service:
 
     policy: Policy
     sessions: OpenedStore
+    texts: RedisTexts | None
+    """embeddings that gateways share"""
     metrics: Metrics
     fleet: Fleet
     robots: Robots
 
     async def close(self) -> None:
+        if self.texts is not None:
+            await self.texts.close()
         await self.sessions.close()
         await self.fleet.close()
 
@@ -105,6 +110,9 @@ async def assemble(
     except SettingsError:
         await fleet.close()
         raise
+    texts = open_texts(sessions, settings, _text_encoder(fleet), metrics.calls.stored)
+    for device in fleet.placement.devices:
+        device.perception.shared = texts
     policy = Policy(_parts(settings, fleet, sessions.store, metrics, recorder))
     metrics.describe_build(_build(fleet))
     metrics.watch_memory(fleet.memory)
@@ -115,7 +123,7 @@ async def assemble(
     metrics.watch_plans(lambda: policy.plans_in_flight)
     robots = Robots()
     metrics.watch_robots(lambda: len(robots))
-    return Service(policy, sessions, metrics, fleet, robots)
+    return Service(policy, sessions, texts, metrics, fleet, robots)
 
 
 async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> None:
@@ -241,6 +249,11 @@ def _observe(metrics: PlanMetrics, chunk: ActionChunk) -> None:
         metrics.seam("off" if receipt.rtc is None else receipt.rtc.mode, receipt.seam_jump)
     if receipt.iterations_done > 1 and (gain := receipt.gain) is not None:
         metrics.planned(gain, receipt.iterations[-1].video_std)
+
+
+def _text_encoder(fleet: Fleet) -> TextEncoder:
+    spec = fleet.spec
+    return TextEncoder(fleet.digest, fleet.dtype, spec.model.video.caption_channels, spec.max_prompt_tokens)
 
 
 def _build(fleet: Fleet) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Opens the session store that the settings name: this process's memory, or Redis. Nothing else knows both."""
+"""Opens the session store that the settings name: this process's memory, or Redis. Nothing else knows both.
+
+Gateways that share a Redis also share the embeddings of instructions in it.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from wavserve.app.settings_types import StoreUrl, store_url
 from wavserve.core.errors import SettingsError
 from wavserve.policy.fresh_sessions import FreshWhenDown
 from wavserve.policy.redis_sessions import OnCall, RedisSessions
+from wavserve.policy.redis_texts import RedisTexts, TextEncoder
 from wavserve.policy.sessions import MemorySessions, SessionStore
 
 
@@ -33,6 +37,7 @@ class OpenedStore:
     store: SessionStore
     local: MemorySessions
     close: Callable[[], Awaitable[None]] = _nothing
+    client: aioredis.Redis | None = None
 
 
 async def open_store(settings: Settings, policy_digest: str, on_call: OnCall) -> OpenedStore:
@@ -53,7 +58,14 @@ async def open_store(settings: Settings, policy_digest: str, on_call: OnCall) ->
         raise
     shared = RedisSessions(client, chosen.ttl_s, on_call)
     store = shared if chosen.when_down == "fail" else FreshWhenDown(shared, local, policy_digest)
-    return OpenedStore(store, local, client.aclose)
+    return OpenedStore(store, local, client.aclose, client)
+
+
+def open_texts(opened: OpenedStore, settings: Settings, encoder: TextEncoder, on_call: OnCall) -> RedisTexts | None:
+    """The embeddings of instructions that gateways share; None: sessions are in this process, and so are they."""
+    if opened.client is None:
+        return None
+    return RedisTexts(opened.client, encoder, settings.backend.max_cached_texts, on_call)
 
 
 def _read(chosen: SessionSettings) -> StoreUrl:

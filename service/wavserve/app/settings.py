@@ -90,7 +90,8 @@ class BackendSettings(_Section):
     )
     max_cached_texts: Positive = Field(
         default=64,
-        description="instructions that are cached: their embeddings in the gateway, their keys and values in video_dit",
+        description="instructions that are cached: their embeddings in the gateway and in the Redis of sessions.url, "
+        "their keys and values in video_dit",
     )
 
 

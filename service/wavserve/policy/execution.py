@@ -96,8 +96,13 @@ class PlanExecutor:
 
     async def warm_up(self, device: Device, requests: Iterable[ResolvedRequest]) -> list[Array]:
         """Executes plans without a session, outside the device's schedule and without the gate. Returns the actions
-        `[T, A]` of each."""
-        fresh = Session.fresh(self.digest)
+        `[T, A]` of each.
+
+        Each instruction is encoded on the device, whoever else has encoded it.
+        """
+        requests, fresh = list(requests), Session.fresh(self.digest)
+        for instruction in sorted({each.request.instruction for each in requests}):
+            await device.perception.encode_anew(instruction, Ticket())
         return [
             (await self._execute_on(device, resolved, fresh, Ticket(alone=resolved.config.fixed_shapes))).actions
             for resolved in requests

@@ -23,7 +23,8 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from wavserve.core.errors import Overloaded, StoreUnavailable
 from wavserve.core.types import Clock
-from wavserve.policy.session_codec import UnreadableRecord, decode, encode
+from wavserve.policy.codec import UnreadableRecord
+from wavserve.policy.session_codec import decode, encode
 from wavserve.policy.sessions import CommitResult, Session
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ class CallMetrics:
         self._store_seconds = self._histogram(
             "session_store_seconds", "Time of a call to the session store.", _SECONDS, "operation", "outcome"
         )
-        self._cache = self._counter("cache_lookups", "Lookups in a cache of the gateway.", "cache", "result")
+        self._cache = self._counter("cache_lookups", "Lookups in a cache.", "cache", "where", "result")
         self._wire_bytes = self._counter(
             "wire_bytes", "Tensor bytes of calls to models behind a wire.", "verb", "direction"
         )
@@ -38,12 +38,13 @@ class CallMetrics:
         self._seconds.labels(verb).observe(seconds)
 
     def stored(self, operation: str, outcome: str, seconds: float) -> None:
-        """A call to the session store: `load`, `commit`, `time` or `end`; `ok`, `full` or `failed`."""
+        """A call to the session store: `load`, `commit`, `time`, `end`, `find_text` or `keep_text`; `ok`, `full` or
+        `failed`."""
         self._store_seconds.labels(operation, outcome).observe(seconds)
 
-    def looked_up(self, cache: str, found: bool) -> None:
-        """A lookup in a cache: `instruction`, the embeddings of instructions."""
-        self._cache.labels(cache, "hit" if found else "miss").inc()
+    def looked_up(self, cache: str, where: str, found: bool) -> None:
+        """A lookup in a cache: `instruction`, the embeddings of instructions; in this `process`, or in `redis`."""
+        self._cache.labels(cache, where, "hit" if found else "miss").inc()
 
     def model(self, device: str, model: str, up: bool) -> None:
         """Whether a device's model works, as its supervisor found."""
