@@ -12,7 +12,7 @@ from tests.observability.queries import DASHBOARDS, GPU, ROOT, full_metrics, nam
 
 LABELS = {
     "edge", "outcome", "deadline", "reason", "stage", "limit", "dimension", "mode", "verb", "direction", "cache",
-    "result", "device", "part", "model", "operation", "version", "le",
+    "where", "result", "device", "part", "model", "operation", "version", "le",
 }  # fmt: skip
 """every label there is: none holds a robot, a session, an instruction or a chunk"""
 
