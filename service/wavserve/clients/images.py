@@ -7,31 +7,19 @@ with one warning in the log. Knows no stream and no clock.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from wavserve.core.errors import InvalidRequest, shown
+from wavserve.core.jpeg import JPEG_QUALITY, jpeg_encoder
 from wavserve.core.messages import EncodedImage
 from wavserve.core.resize import Pixels, resize
 from wavserve.core.spec import CameraSpec, Orientation
 
 _log = logging.getLogger(__name__)
 
-JPEG_QUALITY = 95
 _HINT = "install the extra [robot] (pip install 'wavserve[robot]') to send smaller pictures"
-
-EncodeJpeg = Callable[[Pixels, int], bytes]
-
-
-def jpeg_encoder() -> EncodeJpeg | None:
-    """Encodes `[height, width, 3]` with a quality; None without simplejpeg."""
-    try:
-        import simplejpeg
-    except ModuleNotFoundError:
-        return None
-    # 4:4:4: a gripper's colours are a few pixels wide
-    return lambda pixels, quality: bytes(simplejpeg.encode_jpeg(pixels, quality, "RGB", "444"))
 
 
 class ImageEncoder:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from wavserve.clients.images import JPEG_QUALITY
 from wavserve.core.control import GoAway, ObservationDropped, ResetAck, StreamError, Welcome
 from wavserve.core.errors import WavserveError
+from wavserve.core.jpeg import JPEG_QUALITY
 from wavserve.core.messages import ActionChunk, PolicyInfo, Vector
 from wavserve.core.resize import Pixels
 from wavserve.core.rtc import RtcRequest

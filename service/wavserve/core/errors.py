@@ -20,7 +20,7 @@
     ├── UnsafeChunk           the plan breaks a limit of the policy; another seed may give one that does not
     ├── Unsupported           declared in the contract, not implemented yet
     ├── InvalidAnswer         the server's answer does not fit the contract of this client; never sent
-    ├── BundleError           a policy bundle, a record or a fixture that cannot be used
+    ├── BundleError           a policy bundle, a data set, a record or a fixture that cannot be used
     ├── SettingsError         settings that cannot be used
     ├── SimulationError       the simulator failed
     │   ├── SimulationUnavailable a package or a library of the simulator is missing; says how to install it

@@ -7,8 +7,8 @@ from typing import Any
 
 from tests.clients.gateways import POLICY
 from wavserve.clients.libero.cells import Cell
-from wavserve.clients.libero.contract import ACTION_NAMES, STATE_NAMES
 from wavserve.clients.libero.records import EpisodeRecord, RunConfig
+from wavserve.core.libero import ACTION_NAMES, STATE_NAMES
 from wavserve.core.messages import PolicyInfo, Vector
 from wavserve.core.spec import CameraSpec
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.clients.libero.examples import LIBERO_POLICY
-from wavserve.clients.libero.contract import ACTION_NAMES, STATE_NAMES, check_policy, rotation_of
+from wavserve.clients.libero.contract import check_policy, rotation_of
 from wavserve.core.errors import ContractMismatch, InvalidRequest
+from wavserve.core.libero import ACTION_NAMES, STATE_NAMES
 from wavserve.core.messages import Vector
 from wavserve.core.spec import CameraSpec
 

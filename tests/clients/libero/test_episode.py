@@ -13,7 +13,7 @@ from tests.clients.libero.sources import GoalSource, assert_same
 from tests.simulation.fake import FakeEnvironment, starts_of
 from wavserve.clients.libero.clocks import ClockConfig
 from wavserve.clients.libero.contract import HOLD
-from wavserve.clients.libero.episode import STILL, EpisodeConfig, EpisodeResult, run_episode
+from wavserve.clients.libero.episode import EpisodeConfig, EpisodeResult, run_episode
 from wavserve.clients.libero.plan_source import EpisodePlan
 from wavserve.core.errors import (
     ContractMismatch,
@@ -23,6 +23,7 @@ from wavserve.core.errors import (
     SimulationDiverged,
     UnsafeChunk,
 )
+from wavserve.core.libero import STILL
 from wavserve.core.messages import ActionChunk
 from wavserve.core.simulation import Start
 

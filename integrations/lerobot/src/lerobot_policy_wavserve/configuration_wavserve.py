@@ -14,8 +14,8 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot_policy_wavserve.connection import Where
 from lerobot_policy_wavserve.contract import Assumed
 from lerobot_policy_wavserve.sessions import Asking, Transport
-from wavserve.clients.images import JPEG_QUALITY
 from wavserve.core.errors import InvalidRequest, Unsupported, shown
+from wavserve.core.jpeg import JPEG_QUALITY
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.spec import RTC_MODES, Orientation, RtcMode
 

@@ -13,8 +13,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from wavserve.clients.images import JPEG_QUALITY, ImageEncoder
+from wavserve.clients.images import ImageEncoder
 from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest, UnknownSession
+from wavserve.core.jpeg import JPEG_QUALITY
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 from wavserve.core.resize import Pixels
 from wavserve.core.rtc import RtcRequest

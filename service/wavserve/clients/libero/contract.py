@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from wavserve.core.errors import ContractMismatch, InvalidRequest
+from wavserve.core.libero import ACTION_NAMES, CAMERAS, CONTROL_HZ, STATE_NAMES
 from wavserve.core.messages import PolicyInfo, Vector
 from wavserve.core.spec import Hold
 
-CAMERAS = ("agentview", "wrist")
-CONTROL_HZ = 20.0
-STATE_NAMES = (
-    *("eef_x", "eef_y", "eef_z", "eef_axis_angle_x", "eef_axis_angle_y", "eef_axis_angle_z"),
-    *("gripper_left", "gripper_right"),
-)
-ACTION_NAMES = (
-    *("delta_x", "delta_y", "delta_z", "delta_axis_angle_x", "delta_axis_angle_y", "delta_axis_angle_z"),
-    "gripper",
-)
 HOLD: tuple[Hold, ...] = (*("zero",) * 6, "last")
 """What the commands mean: six offsets of the pose, and the sign of the gripper."""
 ROTATION = 180

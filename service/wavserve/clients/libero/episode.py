@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from wavserve.clients.chunk_order import Refusal
 from wavserve.clients.latency import p95
 from wavserve.clients.libero.clocks import ClockConfig, PlanClock, check_clock, num_steps_of, open_clock
-from wavserve.clients.libero.contract import CONTROL_HZ, HOLD, check_hold
+from wavserve.clients.libero.contract import HOLD, check_hold
 from wavserve.clients.libero.draws import Draws
 from wavserve.clients.libero.plan_source import EpisodePlan, PlanSource
 from wavserve.clients.libero.receipts import receipt_digest
 from wavserve.clients.player import ActionPlayer
 from wavserve.clients.player_config import PlayerConfig
 from wavserve.core.errors import InvalidAnswer, InvalidRequest, SimulationDiverged, UnsafeChunk
+from wavserve.core.libero import CONTROL_HZ, STILL
 from wavserve.core.messages import ActionChunk
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.simulation import Environment, Start
@@ -31,8 +32,6 @@ from wavserve.core.types import Array
 
 DT_S = 1 / CONTROL_HZ
 """One control step of the environment."""
-STILL = (0.0,) * 6 + (-1.0,)
-"""The command of the settling steps: stand still with an open gripper."""
 PLAYER = PlayerConfig(blend="replace", blend_excluded=(6,), stop_steps=0, hold=HOLD, action_range=(2.0,) * 7)
 """A new chunk replaces the old one at once, as in the literature, and without an action the robot stands still."""
 _LATE = (Refusal.EXPIRED, Refusal.OLDER)

@@ -9,7 +9,6 @@ import os
 import socket
 from dataclasses import asdict, dataclass
 
-from wavserve.clients.images import JPEG_QUALITY
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.clocks import ClockConfig
 from wavserve.clients.libero.contract import check_policy, rotation_of
@@ -22,6 +21,7 @@ from wavserve.clients.libero.report.recording import Recording
 from wavserve.clients.libero.runner import Arrays, Timed
 from wavserve.clients.libero.stream_source import StreamSource
 from wavserve.core.errors import InvalidRequest
+from wavserve.core.jpeg import JPEG_QUALITY
 from wavserve.core.messages import PolicyInfo
 from wavserve.core.options import merge_options
 from wavserve.core.simulation import Environment

@@ -12,8 +12,9 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from wavserve.clients.libero.episode import STILL, EpisodeResult
+from wavserve.clients.libero.episode import EpisodeResult
 from wavserve.core.errors import InvalidRequest
+from wavserve.core.libero import STILL
 from wavserve.core.resize import Pixels
 from wavserve.core.simulation import Environment, Start
 

@@ -1,0 +1,1 @@
+"""Makes demonstrations in the simulator and trains policies on them. Knows nothing that serves."""
