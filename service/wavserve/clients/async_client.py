@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import secrets
 from types import TracebackType
 from typing import Any, Self
 
 from wavserve.clients import calls, http_calls
 from wavserve.clients.calls import MAX_MESSAGE_BYTES
-from wavserve.clients.grpc_peer import AsyncGrpcPeer
-from wavserve.clients.http_peer import AsyncHttpPeer
+from wavserve.clients.gateways import Targets
+from wavserve.clients.peers import open_async_peers
 from wavserve.core.address import is_url
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 
 
 class AsyncPlanClient:
-    """A server, as for `PlanClient`. Make it inside a running loop. An async context manager.
+    """A server or several, as for `PlanClient`. Make it inside a running loop. An async context manager.
 
     It reconnects by itself, within 2 s of the server's return. `proxy`: as in `PlanClient`.
     """
 
-    def __init__(self, target: str, max_message_bytes: int = MAX_MESSAGE_BYTES, *, proxy: bool = False) -> None:
-        """Connects with the first call. Raises InvalidRequest for a target that is neither."""
-        over_http = is_url(target)
-        self._peer: Any = (AsyncHttpPeer if over_http else AsyncGrpcPeer)(target, max_message_bytes, proxy)
-        self._calls: Any = http_calls if over_http else calls
+    def __init__(
+        self,
+        target: Targets,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        *,
+        proxy: bool = False,
+        robot_id: str | None = None,
+    ) -> None:
+        """Connects with the first call. Raises InvalidRequest for a target that is neither.
+
+        `robot_id`: says which of several gateways is the preferred one; None: drawn.
+        """
+        self._peers: Any = open_async_peers(target, robot_id or secrets.token_hex(8), max_message_bytes, proxy)
+        self._calls: Any = http_calls if is_url(self.gateway) else calls
+
+    @property
+    def gateway(self) -> str:
+        """The address that the next call asks first."""
+        gateway: str = self._peers.route.current
+        return gateway
 
     async def plan(self, observation: Observation, timeout_s: float | None = None) -> ActionChunk:
         """Requests a plan. `timeout_s` limits the call itself; None: the request's deadline and half a second.
@@ -32,28 +48,28 @@ class AsyncPlanClient:
         server's error, DeadlineExceeded after the timeout, NotReady when no server answers, InvalidAnswer for an answer
         of another contract, and ClientClosed once the client is closed, also by another task during the call.
         """
-        chunk: ActionChunk = await self._peer.call(self._calls.plan_call(observation), timeout_s)
+        chunk: ActionChunk = await self._peers.call(self._calls.plan_call(observation), timeout_s)
         return chunk
 
     async def reset(self, session_id: str, timeout_s: float | None = None) -> None:
         """Makes the server forget a session's frame memory. `timeout_s` None: 10 s. Raises UnknownSession."""
-        await self._peer.call(self._calls.reset_call(session_id), timeout_s)
+        await self._peers.call(self._calls.reset_call(session_id), timeout_s)
 
     async def end(self, session_id: str, timeout_s: float | None = None) -> None:
         """Gives a session's place back. `timeout_s` None: 10 s. An unknown session has ended."""
-        await self._peer.call(self._calls.end_call(session_id), timeout_s)
+        await self._peers.call(self._calls.end_call(session_id), timeout_s)
 
     async def policy(self, name: str | None = None, timeout_s: float | None = None) -> PolicyInfo:
         """The served policy's facts. `timeout_s` None: 10 s.
 
         Raises UnknownPolicy when the server has another policy than `name`.
         """
-        policy: PolicyInfo = await self._peer.call(self._calls.policy_call(name), timeout_s)
+        policy: PolicyInfo = await self._peers.call(self._calls.policy_call(name), timeout_s)
         return policy
 
     async def close(self) -> None:
         """Ends the calls under way, and refuses later ones, with ClientClosed."""
-        await self._peer.close()
+        await self._peers.close()
 
     async def __aenter__(self) -> Self:
         return self

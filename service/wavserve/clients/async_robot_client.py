@@ -21,6 +21,7 @@ import numpy as np
 
 from wavserve.clients.calls import MAX_MESSAGE_BYTES
 from wavserve.clients.channels import Link, channel_options
+from wavserve.clients.gateways import Targets, parse_targets
 from wavserve.clients.images import ImageEncoder
 from wavserve.clients.robot import Event, RobotDescription, RobotObservation, RobotOptions
 from wavserve.clients.robot_core import RobotCore
@@ -40,28 +41,27 @@ CLOSE_TIMEOUT_S = 1.0
 class AsyncRobotClient(RobotView):
     """A robot's stream to a server (`host:port`, no TLS). Make it inside a running loop. An async context manager.
 
-    It connects again by itself. Each stream is a new epoch: give it to the player. Only `connect` and `close` wait; any
-    thread may use the rest.
+    Several gateways of one policy are one text with commas, or a sequence. It connects again by itself, to the next.
+    Each stream is a new epoch: give it to the player. Only `connect` and `close` wait; any thread may use the rest.
     """
 
     def __init__(
         self,
-        target: str,
+        target: Targets,
         robot: RobotDescription,
         options: RobotOptions | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> None:
         """`on_event` is called on the loop for each event; `poll` then gives none. Raises InvalidRequest."""
         self._options = options or RobotOptions()
-        channel = channel_options(target, MAX_MESSAGE_BYTES, self._options.proxy)
-        self._target, self._on_event = target, on_event
-        self._link = Link(target, lambda: grpc.aio.insecure_channel(target, options=channel))
-        super().__init__(RobotCore(robot, self._options))
+        targets = parse_targets(target)
+        self._links = {each: _link(each, self._options) for each in targets}
+        self._on_event = on_event
+        super().__init__(RobotCore(robot, self._options, targets=targets))
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
         self._welcome: Welcome | None = None
-        self._error: WavserveError = NotReady(f"{target}: no server answered yet")
         self._encoder = ThreadPoolExecutor(1, "wavserve-encode")
         self._running: asyncio.Task[None] | None = None
 
@@ -72,18 +72,18 @@ class AsyncRobotClient(RobotView):
         ClientClosed when the client is closed meanwhile, and after `timeout_s` what the last attempt met. The client
         then goes on trying until it is closed.
         """
-        self._link.check_open()
+        self._links[self.gateway].check_open()
         if self._running is None:
             self._running = asyncio.create_task(self._run())
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._changed:
                 await self._changed.wait_for(self._is_decided)
         if self.core.leaving:
-            raise ClientClosed(f"{self._target}: this client is closed; make another one")
+            raise ClientClosed(f"{self.gateway}: this client is closed; make another one")
         if self.core.stopped is not None:
             raise self.core.stopped
         if self._welcome is None:
-            raise self._error
+            raise self.core.error
         return self._welcome
 
     def _is_decided(self) -> bool:
@@ -122,8 +122,9 @@ class AsyncRobotClient(RobotView):
             await asyncio.wait([self._running], timeout=CLOSE_TIMEOUT_S)
             self._running.cancel()
             await asyncio.wait([self._running], timeout=CLOSE_TIMEOUT_S)
-        for channel in self._link.close():
-            await channel.close()
+        for link in self._links.values():
+            for channel in link.close():
+                await channel.close()
         self._encoder.shutdown(wait=False, cancel_futures=True)
 
     async def __aenter__(self) -> Self:
@@ -139,29 +140,30 @@ class AsyncRobotClient(RobotView):
     async def _run(self) -> None:
         """One stream after another, until the client is closed or stops."""
         while not self.core.leaving:
-            channel = self._link.channel()
+            target = self.gateway
+            channel = self._links[target].channel()
             try:
-                await self._one_stream(channel)
-                error: WavserveError = NotReady(f"{self._target}: the server ended the stream")
+                await self._one_stream(target, channel)
+                error: WavserveError = NotReady(f"{target}: the server ended the stream")
             except WavserveError as caught:
-                self._link.failed(channel, caught)
+                self._links[target].failed(channel, caught)
                 error = caught
             except Exception as unexpected:  # noqa: BLE001  # a bug of ours must not end the robot's link in silence
                 _log.exception("the stream failed")
                 error = WavserveError(f"{type(unexpected).__name__}: {unexpected}")
             pause_s = self.core.ended(error)
-            self._welcome, self._error = None, error
+            self._welcome = None
             await self._tell()
             if pause_s is None or self.core.leaving:
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._leave_asked(), pause_s)
 
-    async def _one_stream(self, channel: grpc.aio.Channel) -> None:
+    async def _one_stream(self, target: str, channel: grpc.aio.Channel) -> None:
         """Opens a stream and keeps it until it ends. Raises what ended it."""
         timeout_s = self._options.attempt_timeout_s
-        policy = await ask_policy(self._target, channel, timeout_s)
-        stream = RobotStream(self._target, channel)
+        policy = await ask_policy(target, channel, timeout_s)
+        stream = RobotStream(target, channel)
         try:
             await stream.write(_bytes(self.core.hello(policy)), timeout_s)
             self._welcome = self.core.opened(await stream.read(timeout_s))
@@ -212,7 +214,7 @@ class AsyncRobotClient(RobotView):
         while True:
             await asyncio.sleep(self._options.ping_interval_s)
             if self.core.is_silent and was_silent:
-                raise NotReady(f"{self._target}: no message for {self._options.link_timeout_s:g} s")
+                raise NotReady(f"{self.gateway}: no message for {self._options.link_timeout_s:g} s")
             was_silent = self.core.is_silent
             self.core.ping()
             self._wake.set()
@@ -241,6 +243,11 @@ class AsyncRobotClient(RobotView):
 
 def _bytes(message: ClientMessage) -> bytes:
     return client_message(message).SerializeToString()
+
+
+def _link(target: str, options: RobotOptions) -> Link[grpc.aio.Channel]:
+    settings = channel_options(target, MAX_MESSAGE_BYTES, options.proxy)
+    return Link(target, lambda: grpc.aio.insecure_channel(target, options=settings))
 
 
 def _encoder(policy: PolicyInfo, robot: RobotDescription, options: RobotOptions) -> ImageEncoder:

@@ -34,6 +34,8 @@ _TRANSPORT: Mapping[grpc.StatusCode, type[errors.WavserveError]] = {
 }
 _UNREACHABLE = "failed to connect to all addresses"
 """How gRPC's message begins when a connection fails. It goes on with several causes, of which the last one is it."""
+_ENDED = "Internal error from Core"
+"""What gRPC says of a write that met the end of its stream, instead of the stream's status (grpc issue 36066)."""
 _TOO_LARGE = "larger than max"
 """Part of gRPC's message when it refuses a message of ours, or one of the server's."""
 
@@ -46,23 +48,25 @@ class Call(Generic[Answer]):
     """full gRPC path"""
     request: bytes
     read: Callable[[bytes], Answer]
-    metadata: tuple[tuple[str, str], ...] = ()
+    deadline_ms: int | None = None
+    """of a plan, from its receipt; also sent as metadata, so that the server can refuse before it reads the body"""
     timeout_s: float | None = None
     """how long the call may take unless the caller says otherwise; None: until the link is found dead"""
 
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return () if self.deadline_ms is None else ((DEADLINE_KEY, str(self.deadline_ms)),)
+
 
 def plan_call(observation: Observation) -> Call[ActionChunk]:
-    """`Plan`. The deadline is also sent as metadata, so that the server can refuse before it reads the body.
-
-    Raises InvalidRequest or UnsupportedMedia for values that the contract does not have.
-    """
+    """`Plan`. Raises InvalidRequest or UnsupportedMedia for values that the contract does not have."""
     message = requests.plan_request(observation)
     has_deadline = message.HasField("deadline_ms")
     return Call(
         method_path("Plan"),
         message.SerializeToString(),
         lambda raw: answers.chunk_from(read_message(pb.ActionChunk(), raw)),
-        metadata=((DEADLINE_KEY, str(message.deadline_ms)),) if has_deadline else (),
+        deadline_ms=message.deadline_ms if has_deadline else None,
         timeout_s=message.deadline_ms / 1e3 + GRACE_S if has_deadline else None,
     )
 
@@ -117,6 +121,8 @@ def typed_error(
     text = f"{target}: {_cause(code, details or '')}"
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
         return errors.TooLarge("body", "a message within the limit", str(details))
+    if code is grpc.StatusCode.INTERNAL and details == _ENDED:
+        return errors.NotReady(f"{target}: the stream ended")
     return _TRANSPORT.get(code, errors.WavserveError)(text)
 
 

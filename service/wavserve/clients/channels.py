@@ -21,7 +21,7 @@ Channel = TypeVar("Channel")
 
 def channel_options(target: str, max_message_bytes: int, proxy: bool) -> Options:
     """Options of a robot's channel. Raises InvalidRequest for a target that is no `host:port`."""
-    _check(target)
+    check_target(target)
     return (
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -84,7 +84,7 @@ class Link(Generic[Channel]):
         self._made.add(self._channel)
 
 
-def _check(target: str) -> None:
+def check_target(target: str, field: str = "target") -> None:
     """Raises InvalidRequest unless the target is `host:port`, or has a scheme of gRPC's such as `dns:` or `unix:`.
 
     gRPC would take a port modulo 65,536, and 443 where none is given.
@@ -94,4 +94,4 @@ def _check(target: str) -> None:
     try:
         parse_address(target)
     except ValueError:
-        raise InvalidRequest("target", ADDRESS, shown(target)) from None
+        raise InvalidRequest(field, ADDRESS, shown(target)) from None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -44,9 +44,14 @@ class HttpCall(Generic[Answer]):
     read: Callable[[Any], Answer]
     files: list[tuple[str, Any]] | None = None
     """parts of a multipart body; None: no body"""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    deadline_ms: int | None = None
+    """of a plan, from its receipt; also sent as a header"""
     timeout_s: float | None = None
     """how long the call may take unless the caller says otherwise; None: until the link is found dead"""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.deadline_ms is None else {DEADLINE_KEY: str(self.deadline_ms)}
 
 
 def plan_call(observation: Observation) -> HttpCall[ActionChunk]:
@@ -64,7 +69,7 @@ def plan_call(observation: Observation) -> HttpCall[ActionChunk]:
         "/v1/plan",
         chunk_from_json,
         files,
-        headers={} if deadline_ms is None else {DEADLINE_KEY: str(deadline_ms)},
+        deadline_ms=deadline_ms,
         timeout_s=None if deadline_ms is None else deadline_ms / 1e3 + GRACE_S,
     )
 

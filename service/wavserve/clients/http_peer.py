@@ -1,4 +1,4 @@
-"""A server over HTTP: one pool of connections, awaited or from any thread. Knows no call by name."""
+"""A server over HTTP: one pool of connections, awaited. Knows no call by name."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from urllib.parse import urlsplit
 import httpx
 
 from wavserve.clients.http_calls import HttpCall, read_answer, typed_error
-from wavserve.clients.loop_thread import LoopThread
 from wavserve.core.channels import MAX_BACKOFF_S, is_local
-from wavserve.core.errors import ClientClosed, DeadlineExceeded, InvalidAnswer, InvalidRequest, NotReady, shown
+from wavserve.core.errors import ClientClosed, DeadlineExceeded, InvalidAnswer, NotReady
 
 Answer = TypeVar("Answer")
 
 MAX_CONNECTIONS = 100
-_URL = "http://HOST:PORT or https://HOST:PORT, without a path"
 _KEEPALIVE = MappingProxyType({"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 1})
 """A dead link is found within 15 s. Names that this system does not have are left out."""
 
@@ -27,8 +25,8 @@ class AsyncHttpPeer:
     """The connections to one server. Make it inside a running loop."""
 
     def __init__(self, target: str, max_bytes: int, proxy: bool) -> None:
-        """Connects with the first call. Raises InvalidRequest for a target that is no URL of a server."""
-        self._target = _checked(target)
+        """Connects with the first call. `target`: a URL as `parse_targets` gives it."""
+        self._target = target
         self._max_bytes = max_bytes
         through_proxy = proxy and not is_local(urlsplit(target).netloc)
         limits = httpx.Limits(max_connections=MAX_CONNECTIONS)
@@ -76,7 +74,7 @@ class AsyncHttpPeer:
     async def _exchange(self, call: HttpCall[Answer]) -> tuple[int, bytes]:
         """Status and body."""
         pieces, num_bytes = [], 0
-        request = {"files": call.files, "headers": dict(call.headers)}
+        request = {"files": call.files, "headers": call.headers}
         async with self._client.stream(call.method, call.path, **request) as response:  # type: ignore[arg-type]
             async for piece in response.aiter_bytes():
                 num_bytes += len(piece)
@@ -87,40 +85,6 @@ class AsyncHttpPeer:
 
     def _refusal(self) -> ClientClosed:
         return ClientClosed(f"{self._target}: this client is closed; make another one")
-
-
-class HttpPeer:
-    """The same from any thread: the connections are on a thread of their own, so that `close` ends every call."""
-
-    def __init__(self, target: str, max_bytes: int, proxy: bool) -> None:
-        """Raises InvalidRequest for a target that is no URL of a server."""
-        _checked(target)
-        self._thread = LoopThread("wavserve-http")
-        self._peer = self._thread.run(_made(target, max_bytes, proxy))
-
-    def call(self, call: HttpCall[Answer], timeout_s: float | None) -> Answer:
-        """As `AsyncHttpPeer.call`."""
-        return self._thread.run(self._peer.call(call, timeout_s))
-
-    def close(self) -> None:
-        """As `AsyncHttpPeer.close`. Harmless when called again."""
-        self._thread.end(self._peer.close)
-
-
-async def _made(target: str, max_bytes: int, proxy: bool) -> AsyncHttpPeer:
-    return AsyncHttpPeer(target, max_bytes, proxy)
-
-
-def _checked(target: str) -> str:
-    """The URL without a slash at its end."""
-    try:
-        url = urlsplit(target)
-        is_server = bool(url.hostname) and url.port != 0 and url.path in ("", "/")
-    except ValueError:
-        is_server = False
-    if not is_server or url.query or url.fragment or url.username is not None:
-        raise InvalidRequest("target", _URL, shown(target))
-    return target.rstrip("/")
 
 
 def _socket_options() -> list[tuple[int, int, int]]:

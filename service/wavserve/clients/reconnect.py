@@ -1,9 +1,10 @@
-"""Whether a robot's client connects again after an error, and when. Knows neither link nor clock."""
+"""Whether a robot's client connects again after an error, where, and when. Knows neither link nor clock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from wavserve.clients.gateways import Round, Route, moves_on
 from wavserve.core.errors import InvalidRequest, RobotBusy, StaleEpoch, UnknownSession, Unsupported, WavserveError
 
 LOST_SESSION = (StaleEpoch, UnknownSession)
@@ -28,12 +29,48 @@ class Backoff:
 
     def __init__(self, first_s: float, longest_s: float, draw: Callable[[float, float], float]) -> None:
         """`draw`: gives a number between two others."""
-        self._first_s, self._longest_s, self._draw = first_s, longest_s, draw
+        self._first_s, self.longest_s, self._draw = first_s, longest_s, draw
         self._attempts = 0
 
     def pause_s(self, lived_s: float) -> float:
         """The pause before the next attempt. `lived_s`: how long the stream lived; 0: none was opened."""
-        self._attempts = 0 if lived_s >= self._longest_s else self._attempts
-        bound_s = min(self._longest_s, self._first_s * 2**self._attempts)
+        self._attempts = 0 if lived_s >= self.longest_s else self._attempts
+        bound_s = min(self.longest_s, self._first_s * 2**self._attempts)
         self._attempts = min(self._attempts + 1, 16)
         return self._draw(0.0, bound_s)
+
+
+class Search:
+    """A robot's way from gateway to gateway. There is a pause only after all of them failed in one round.
+
+    A round ends when a stream has lived for the longest pause. What no attempt mends ends the search, at the end of its
+    round: another gateway may be right.
+    """
+
+    def __init__(self, route: Route, backoff: Backoff) -> None:
+        self._route, self._backoff = route, backoff
+        self._round = Round(route)
+
+    @property
+    def target(self) -> str:
+        """The gateway that the stream is with, or of the next attempt."""
+        return self._round.next() or self._route.current
+
+    def ended(self, error: WavserveError, lived_s: float, had_session: bool) -> tuple[WavserveError, float | None]:
+        """Why there is no stream, and the pause before the next attempt; None: none follows.
+
+        `lived_s`: of the stream that ended; 0: none was opened. `had_session` as in `is_final`.
+        """
+        if lived_s >= self._backoff.longest_s:
+            self._round = Round(self._route)
+        if moves_on(error):
+            self._round.failed(self.target, error)
+            error = self._round.verdict()
+            if self._round.next() is not None:
+                return error, 0.0
+            self._round = Round(self._route)
+        if is_final(error, had_session):
+            return error, None
+        if isinstance(error, RobotBusy):
+            error = RobotBusy(f"{error.message}; it may be an earlier stream of this client, which tries again")
+        return error, self._backoff.pause_s(lived_s)

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from wavserve.clients.async_robot_client import AsyncRobotClient
+from wavserve.clients.gateways import Targets
 from wavserve.clients.loop_thread import LoopThread
 from wavserve.clients.robot import Event, RobotDescription, RobotObservation, RobotOptions
 from wavserve.clients.robot_view import RobotView
@@ -14,14 +15,14 @@ from wavserve.core.control import ExecutionReport, Welcome
 
 
 class RobotClient(RobotView):
-    """A robot's stream to a server (`host:port`, no TLS). A context manager.
+    """A robot's stream to a server (`host:port`, no TLS) or to several, as in `AsyncRobotClient`. A context manager.
 
     All network work is on a thread of its own. Only `connect` and `close` wait; any thread may call everything else.
     """
 
     def __init__(
         self,
-        target: str,
+        target: Targets,
         robot: RobotDescription,
         options: RobotOptions | None = None,
         on_event: Callable[[Event], None] | None = None,
@@ -63,7 +64,7 @@ class RobotClient(RobotView):
 
 
 async def _made(
-    target: str, robot: RobotDescription, options: RobotOptions | None, on_event: Callable[[Event], None] | None
+    target: Targets, robot: RobotDescription, options: RobotOptions | None, on_event: Callable[[Event], None] | None
 ) -> AsyncRobotClient:
     return AsyncRobotClient(target, robot, options, on_event)
 

@@ -1,4 +1,4 @@
-"""A robot's stream without its network: session, epoch, sequence, pings, back-off, and what may be written when.
+"""A robot's stream without its network: session, epoch, sequence, pings, gateways, and what may be written when.
 
 The async client drives it and does all I/O. Time comes from a clock that is given. Any thread may call any method.
 """
@@ -10,10 +10,11 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from wavserve.clients.gateways import Route
 from wavserve.clients.latency import LatencyWindow
-from wavserve.clients.reconnect import LOST_SESSION, Backoff, is_final
+from wavserve.clients.reconnect import LOST_SESSION, Backoff, Search
 from wavserve.clients.robot import Event, LinkDown, LinkState, RobotDescription, RobotObservation, RobotOptions, Stopped
 from wavserve.clients.robot_contract import check_policy, hello
 from wavserve.clients.robot_outbox import Controls, Observations, Waiting, observation_message
@@ -34,7 +35,7 @@ from wavserve.core.control import (
     StreamError,
     Welcome,
 )
-from wavserve.core.errors import InvalidAnswer, RobotBusy, WavserveError
+from wavserve.core.errors import InvalidAnswer, NotReady, WavserveError
 from wavserve.core.messages import ActionChunk, EncodedImage, PolicyInfo
 from wavserve.core.types import Clock
 
@@ -51,13 +52,15 @@ class RobotCore:
         options: RobotOptions,
         clock: Clock = time.monotonic,
         draw: Callable[[float, float], float] = random.uniform,
+        targets: Sequence[str] = ("",),
     ) -> None:
-        """`draw`: gives a number between two others."""
+        """`draw`: gives a number between two others. `targets`: the addresses of the gateways."""
         self.robot, self.options = robot, options
         self.latency = LatencyWindow()
         """from an observation to its chunk"""
         self._clock = clock
-        self._backoff = Backoff(*options.backoff_s, draw)
+        self._search = Search(Route(robot.robot_id, targets, clock), Backoff(*options.backoff_s, draw))
+        self._is_alone = len(targets) == 1
         self._lock = threading.RLock()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._digest = options.policy_digest
@@ -75,6 +78,8 @@ class RobotCore:
         self._num_unreadable = 0
         self.leaving = False
         """whether the program closes the client"""
+        self.error: WavserveError = NotReady(f"{', '.join(targets)}: no server answered yet")
+        """why there is no stream"""
         self.stopped: WavserveError | None = None
         """why the client connects no more; None: it does"""
 
@@ -230,6 +235,11 @@ class RobotCore:
             self._events.append(waiting.refused(error))
 
     @property
+    def gateway(self) -> str:
+        """The address of the stream that is open, or of the next attempt."""
+        return self._search.target
+
+    @property
     def is_silent(self) -> bool:
         """Whether an open stream has been silent for too long."""
         return self.link.silent_s > self.options.link_timeout_s
@@ -246,14 +256,12 @@ class RobotCore:
             self._controls.clear()
             self._observations.asked = None
             self._drop_slot(DropReason.RESET)
-            if is_final(error, had_session):
-                self.stopped = error
-                self._events.append(Stopped(error))
-                return None
-            if isinstance(error, RobotBusy):
-                error = RobotBusy(f"{error.message}; it may be an earlier stream of this client, which tries again")
-            pause_s = self._backoff.pause_s(lived_s)
-            self._events.append(LinkDown(error, pause_s))
+            self.error, pause_s = self._search.ended(error, lived_s, had_session)
+            if pause_s is None:
+                self.stopped = self.error
+                self._events.append(Stopped(self.error))
+            else:
+                self._events.append(LinkDown(self.error, pause_s))
             return pause_s
 
     # -------------------------------------------------------------------------------------------------------- within
@@ -273,8 +281,9 @@ class RobotCore:
             self._observations.answered(message.sequence)
         self._leave_alone(message.retry_after_ms)
         self._events.append(message)
-        if message.fatal:
-            raise message.error()
+        error = message.error()
+        if message.fatal or (isinstance(error, NotReady) and not self._is_alone):  # another gateway may have models
+            raise error
 
     def _leave_alone(self, for_ms: int) -> None:
         """Sends no observation for a while: the server asked for it."""

@@ -24,6 +24,11 @@ class RobotView:
         return self.core.link
 
     @property
+    def gateway(self) -> str:
+        """The address of the stream that is open, or of the next attempt."""
+        return self.core.gateway
+
+    @property
     def is_waiting(self) -> bool:
         """Whether the latest observation has no answer yet: no chunk, no drop and no error."""
         return self.core.is_waiting

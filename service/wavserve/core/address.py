@@ -1,4 +1,4 @@
-"""Hosts and addresses as text: `127.0.0.1`, `::1`, `localhost`; `127.0.0.1:8000`, `[::1]:8000`, `localhost:8000`.
+"""Hosts, addresses and URLs as text: `127.0.0.1`, `::1`, `localhost`; `127.0.0.1:8000`, `[::1]:8000`, `localhost:8000`.
 
 Knows no network: whether a name exists and an address can be used is known only when it is.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 HOST = "an IPv4 or IPv6 address or a name, without a port"
 ADDRESS = "HOST:PORT, with an IPv6 address in brackets"
+URL = "http://HOST:PORT or https://HOST:PORT, without a path"
 
 _NAME = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?")
 """The last label begins with a letter: `127.1` and `1.2.3.400` are no names."""
@@ -53,3 +55,12 @@ def parse_address(text: str) -> Address:
 def is_url(target: str) -> bool:
     """Whether a target is a URL of HTTP; otherwise it is an address."""
     return target.partition("://")[0] in ("http", "https") and "://" in target
+
+
+def parse_url(text: str) -> str:
+    """The URL of a server, without a slash at its end. Raises ValueError."""
+    url = urlsplit(text)
+    is_server = bool(url.hostname) and url.port != 0 and url.path in ("", "/")
+    if not is_server or url.query or url.fragment or url.username is not None:
+        raise ValueError(f"expected {URL}, got {text[:80]!r}")
+    return text.rstrip("/")

@@ -1,0 +1,168 @@
+"""A robot's gateways: which one it prefers, which one is next, and why the others failed. Knows neither link nor call.
+
+Rendezvous hashing of the robot's name ranks the addresses, so the robots of a fleet spread over its gateways. A client
+stays with a gateway until that fails. Then it goes to the first in rank that has not failed lately.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Collection, Sequence
+
+from wavserve.clients.channels import check_target
+from wavserve.core.address import URL, is_url, parse_url
+from wavserve.core.errors import (
+    ClientClosed,
+    ContractMismatch,
+    InvalidRequest,
+    ModelDown,
+    NotReady,
+    OutcomeUnknown,
+    Overloaded,
+    RobotBusy,
+    StoreUnavailable,
+    Unsupported,
+    WavserveError,
+    shown,
+)
+from wavserve.core.rendezvous import ranked
+from wavserve.core.types import Clock
+
+LATELY_S = 30.0
+"""For so long after its failure an address comes after those that have not failed."""
+Targets = str | Sequence[str]
+"""Addresses of gateways of one policy: a text with commas, or a sequence of texts."""
+
+_OF_GATEWAY = (NotReady, StoreUnavailable, OutcomeUnknown, ModelDown)
+_OF_ROBOT = (ClientClosed, InvalidRequest, RobotBusy, Overloaded)
+_VERDICTS = (ContractMismatch, Unsupported, OutcomeUnknown)
+"""Errors that say more than the last one: what no attempt mends, and that a plan may have been committed."""
+
+
+def parse_targets(targets: Targets, field: str = "target") -> tuple[str, ...]:
+    """The addresses, as texts: all `host:port`, or all URLs of HTTP. Raises InvalidRequest naming the one that is
+    wrong."""
+    parts = targets.split(",") if isinstance(targets, str) else targets
+    found: list[str] = []
+    for index, part in enumerate(parts):
+        name = field if len(parts) == 1 else f"{field}[{index}]"
+        target = _parse(part, name)
+        if target in found:
+            raise InvalidRequest(name, "each address once", shown(target))
+        if found and is_url(target) != is_url(found[0]):
+            expected = "a URL, as the first one" if is_url(found[0]) else "HOST:PORT, as the first one"
+            raise InvalidRequest(name, expected, shown(target))
+        found.append(target)
+    if not found:
+        raise InvalidRequest(field, "at least one address", "none")
+    return tuple(found)
+
+
+def moves_on(error: WavserveError) -> bool:
+    """Whether another gateway may serve what this one did not: nobody of ours answered, it stops or has neither models
+    nor store, or it serves another policy."""
+    if isinstance(error, ContractMismatch):
+        return True
+    if isinstance(error, _OF_ROBOT):
+        return False
+    return error.error_id is None or isinstance(error, _OF_GATEWAY)
+
+
+class Route:
+    """The gateways of one client, and the one it is with. Any thread may use it."""
+
+    def __init__(self, key: str, targets: Sequence[str], clock: Clock = time.monotonic) -> None:
+        """`key`: the robot's name. Everybody who knows it and the addresses knows the preferred one."""
+        self._ranked = ranked(key, targets)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failed_at: dict[str, float] = {}
+        self._digest: str | None = None
+        self._compared: set[str] = set()  # have the first one's policy
+        self.current = self._ranked[0]
+        """the gateway to ask next"""
+
+    def __len__(self) -> int:
+        return len(self._ranked)
+
+    def must_compare(self, target: str) -> bool:
+        """Whether the policy of a gateway must be compared before its first plan, or its first one after a failure."""
+        return len(self) > 1 and target not in self._compared
+
+    def compare(self, target: str, digest: str) -> None:
+        """Raises ContractMismatch unless all gateways have the same policy, of this digest. One alone may change it."""
+        with self._lock:
+            self._digest = self._digest or digest
+            if len(self) > 1 and digest != self._digest:
+                raise ContractMismatch("policy_digest", f"{self._digest}, of the first gateway", digest)
+            self._compared.add(target)
+
+    def next(self, tried: Collection[str]) -> str | None:
+        """The gateway to ask, when those of `tried` did not serve; None: all are tried."""
+        with self._lock:
+            return self.current if self.current not in tried else self._best(tried)
+
+    def failed(self, target: str) -> None:
+        """Another gateway is asked from now on, if there is another one."""
+        with self._lock:
+            self._failed_at[target] = self._clock()
+            self._compared.discard(target)
+            if target == self.current:
+                self.current = self._best((target,)) or target
+
+    def _best(self, tried: Collection[str]) -> str | None:
+        return min((each for each in self._ranked if each not in tried), key=self._order, default=None)
+
+    def _order(self, target: str) -> tuple[float, int]:
+        """Those that have not failed lately, by rank; then the others, the oldest failure first."""
+        failed_at = self._failed_at.get(target, -math.inf)
+        is_recent = self._clock() - failed_at < LATELY_S
+        return failed_at if is_recent else -math.inf, self._ranked.index(target)
+
+
+class Round:
+    """One search for a gateway that serves: each address is tried once. Of one call, or of one stream."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+        self._errors: dict[str, WavserveError] = {}
+        self._reasons: dict[str, str] = {}
+
+    def next(self) -> str | None:
+        """The gateway to ask; None: none is left."""
+        return self._route.next(self._errors)
+
+    @property
+    def num_left(self) -> int:
+        """Gateways that were not asked yet."""
+        return len(self._route) - len(self._errors)
+
+    def failed(self, target: str, error: WavserveError) -> None:
+        """A gateway did not serve."""
+        self._errors[target] = error
+        self._reasons[target] = error.message.removeprefix(f"{target}: ")
+        self._route.failed(target)
+
+    def verdict(self) -> WavserveError:
+        """Why no gateway has served so far: the error that says most. Its text names each address that was tried."""
+        errors = list(self._errors.values())
+        verdict = next((each for kind in _VERDICTS for each in errors if isinstance(each, kind)), errors[-1])
+        if len(self._route) > 1:
+            verdict.message = "; ".join(f"{target}: {reason}" for target, reason in self._reasons.items())
+            verdict.args = (verdict.message,)
+        return verdict
+
+
+def _parse(text: object, field: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidRequest(field, "an address as text", shown(text))
+    target = text.strip()
+    if not is_url(target):
+        check_target(target, field)
+        return target
+    try:
+        return parse_url(target)
+    except ValueError:
+        raise InvalidRequest(field, URL, shown(target)) from None
