@@ -1,4 +1,4 @@
-"""The command line: `wavserve serve | plan | libero | piper | watch | bundle | parity | config`.
+"""The command line: `wavserve serve | plan | libero | piper | watch | bundle | train | parity | config`.
 
 Parses the arguments, runs one command, and turns errors into one line and an exit code: 0 success, 1 failure, 2 wrong
 usage, 130 interrupt, 141 broken pipe (the last two as in a shell). Imports the commands' modules but not the code
@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from wavserve.app import environment
-from wavserve.commands import bundle, configuration, libero, parity, piper, plan, serve, watch
+from wavserve.commands import bundle, configuration, libero, parity, piper, plan, serve, train, watch
 from wavserve.core.errors import WavserveError
 
-_COMMANDS = (serve, plan, libero, piper, watch, bundle, parity, configuration)
+_COMMANDS = (serve, plan, libero, piper, watch, bundle, train, parity, configuration)
 _DESCRIPTION = "Serve a World-Value-Action policy, or request plans from one."
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,24 @@ class TaskInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Variation:
+    """Moves an initial state. `seed` fixes what is drawn within these bounds; how near objects may come stays as it is.
+
+    Objects move on their support, each within a disc. An object that stands on another one moves with it.
+    """
+
+    seed: int
+    object_m: float = 0.03
+    """radius of the disc of the object that the task moves"""
+    others_m: float = 0.03
+    """of objects that the task does not name"""
+    destination_m: float = 0.015
+    """of the object that the task ends at"""
+    joints_rad: float = 0.01
+    """standard deviation of each joint of the arm"""
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """Where an episode begins. Two environments of one version that begin at equal starts and get equal actions have
     bit-equal states and images, whatever either of them did before."""
@@ -43,6 +61,47 @@ class Start:
     """of the shipped initial states"""
     seed: int
     """of what the initial state does not hold, such as the poses of fixtures"""
+    variation: Variation | None = None
+    """None: the initial state as it was shipped"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """What a simulator knows of a scene and no camera tells, as far as no step changes it."""
+
+    relation: str
+    """`in` or `on`: the object must go into, or onto, the destination"""
+    object: str
+    destination: str
+    """that it is in or on: an object or a fixture"""
+    names: tuple[str, ...]
+    """of the objects and fixtures that can be hit"""
+    owners: NDArray[np.int64]
+    """`[G]`: whose part each collision shape is, as an index into `names`"""
+    points: NDArray[np.float64]
+    """`[G, 64, 3]`: points of each shape's box, in the frame of the shape, in m"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Poses:
+    """Where everything is now, in m, in the frame of the world."""
+
+    shape_positions: NDArray[np.float64]
+    """`[G, 3]`"""
+    shape_rotations: NDArray[np.float64]
+    """`[G, 3, 3]`"""
+    positions: NDArray[np.float64]
+    """`[names, 3]`: of each object's own frame"""
+    mass_centres: NDArray[np.float64]
+    """`[names, 3]`"""
+    goal: NDArray[np.float64]
+    """`[3]`: the place within the destination"""
+    hand: NDArray[np.float64]
+    """`[3]`: between the fingers"""
+    hand_rotation: NDArray[np.float64]
+    """`[3, 3]`: the fingers close along its x, and it points along its z"""
+    base: NDArray[np.float64]
+    """`[3]`: of the arm"""
 
 
 class Environment(Protocol):
@@ -93,6 +152,19 @@ class Environment(Protocol):
 
     def close(self) -> None:
         """Ends the environment. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class PrivilegedEnvironment(Environment, Protocol):
+    """An environment that tells what no policy may see: for scripted experts and rewards."""
+
+    def layout(self) -> Layout:
+        """Of the present scene. Raises SimulationError for a task that does not move one object to one place."""
+        ...
+
+    def poses(self) -> Poses:
+        """Now. The shapes and names are those of `layout`, in its order."""
         ...
 
 

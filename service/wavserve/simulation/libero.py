@@ -20,10 +20,12 @@ from robosuite.utils.transform_utils import quat2axisangle
 
 from wavserve.core.errors import InvalidRequest, SimulationDiverged, SimulationError
 from wavserve.core.resize import Pixels
-from wavserve.core.simulation import Start, TaskInfo
+from wavserve.core.simulation import Layout, Poses, Start, TaskInfo
 from wavserve.simulation.config import SimulationConfig
 from wavserve.simulation.requirements import PACKAGES
 from wavserve.simulation.suites import Suites
+from wavserve.simulation.truth import SceneTruth
+from wavserve.simulation.variation import varied
 
 CAMERAS = {"agentview": "agentview", "wrist": "robot0_eye_in_hand"}
 """Our names and the simulator's."""
@@ -43,6 +45,7 @@ class LiberoEnvironment:
         self._scene: tuple[str, int] | None = None
         self._control: Any = None
         self._observation: Any = None
+        self._known_truth: SceneTruth | None = None
 
     def tasks(self, suite: str) -> tuple[TaskInfo, ...]:
         return self._suites.tasks(suite)
@@ -56,7 +59,10 @@ class LiberoEnvironment:
         self._control.reset()
         for robot in self._control.robots:
             robot.gripper.current_action = np.zeros(robot.gripper.dof)  # a reset leaves the last episode's
-        self._observation = self._control.set_init_state(self._suites.initial_state(start))
+        state = self._suites.initial_state(start)
+        if start.variation is not None:
+            state = varied(state, self._control, start.variation)
+        self._observation = self._control.set_init_state(state)
         return task
 
     def step(self, action: NDArray[np.floating[Any]]) -> bool:
@@ -105,13 +111,27 @@ class LiberoEnvironment:
             raise InvalidRequest("sim_state", f"shape {expected}", f"shape {sim_state.shape}")
         self._observation = self._control.set_init_state(sim_state)
 
+    def layout(self) -> Layout:
+        self._check_reset()
+        return self._truth.layout
+
+    def poses(self) -> Poses:
+        self._check_reset()
+        return self._truth.poses()
+
+    @property
+    def _truth(self) -> SceneTruth:
+        if self._known_truth is None:
+            self._known_truth = SceneTruth(self._control)
+        return self._known_truth
+
     def versions(self) -> dict[str, str]:
         return {**{package: metadata.version(package) for package in PACKAGES}, "renderer": self._renderer}
 
     def close(self) -> None:
         if self._control is not None:
             self._control.close()
-        self._control = self._scene = self._observation = None
+        self._control = self._scene = self._observation = self._known_truth = None
 
     def _build(self, start: Start) -> None:
         self.close()

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from wavserve.core.errors import SimulationError, SimulatorDied
 from wavserve.core.remote_errors import rebuild
 from wavserve.core.resize import Pixels
-from wavserve.core.simulation import Start, TaskInfo
+from wavserve.core.simulation import Layout, Poses, Start, TaskInfo
 from wavserve.simulation.messages import Arrays, Message, read, write
 
 _MAX_LOG_BYTES = 3_000
@@ -99,6 +99,15 @@ class SimulatorProcess:
 
     def versions(self) -> dict[str, str]:
         return dict(self._call("versions").facts["versions"])
+
+    def layout(self) -> Layout:
+        answer = self._call("layout")
+        relation, thing, destination = (answer.facts[name] for name in ("relation", "object", "destination"))
+        names, arrays = tuple(answer.facts["names"]), answer.arrays
+        return Layout(relation, thing, destination, names, arrays["owners"], arrays["points"])
+
+    def poses(self) -> Poses:
+        return Poses(**self._call("poses").arrays)
 
     def close(self) -> None:
         """Ends the process, within `close_s`. May be called twice, and while another thread waits for an answer."""

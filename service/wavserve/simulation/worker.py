@@ -12,12 +12,13 @@ import queue
 import socket
 import threading
 import traceback
-from dataclasses import asdict
-from typing import BinaryIO
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, BinaryIO
 
 from wavserve.core.errors import SimulationError, WavserveError, error_name
 from wavserve.core.remote_errors import facts_of
-from wavserve.core.simulation import Environment, OpenEnvironment, Start
+from wavserve.core.simulation import Environment, OpenEnvironment, PrivilegedEnvironment, Start, Variation
 from wavserve.simulation.messages import Message, read, write
 
 
@@ -66,7 +67,7 @@ def _run(environment: Environment, call: Message) -> Message:  # noqa: PLR0911  
         case "tasks":
             return Message({"tasks": [asdict(task) for task in environment.tasks(facts["suite"])]})
         case "reset":
-            return Message({"task": asdict(environment.reset(Start(**facts["start"])))})
+            return Message({"task": asdict(environment.reset(_start(facts["start"])))})
         case "step":
             return Message({"solved": environment.step(arrays["action"])})
         case "images":
@@ -82,4 +83,16 @@ def _run(environment: Environment, call: Message) -> Message:  # noqa: PLR0911  
             return Message({})
         case "versions":
             return Message({"versions": environment.versions()})
+        case "layout" if isinstance(environment, PrivilegedEnvironment):
+            layout = environment.layout()
+            facts = {name: getattr(layout, name) for name in ("relation", "object", "destination", "names")}
+            return Message(facts, {"owners": layout.owners, "points": layout.points})
+        case "poses" if isinstance(environment, PrivilegedEnvironment):
+            poses = environment.poses()
+            return Message({}, {each.name: getattr(poses, each.name) for each in fields(poses)})
     raise SimulationError(f"no such call: {facts['call']}")
+
+
+def _start(facts: Mapping[str, Any]) -> Start:
+    variation = facts["variation"]
+    return Start(**{**facts, "variation": None if variation is None else Variation(**variation)})

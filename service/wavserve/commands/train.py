@@ -1,0 +1,75 @@
+"""`wavserve train demos`: generates demonstrations in the simulator.
+
+Puts together the simulator and the training. Decides nothing about episodes: `wavserve.training` does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+
+from wavserve.commands import output
+
+_DEMOS = (
+    "Generate demonstrations of the scripted expert as a LeRobot v3 data set. The same command goes on with a data set "
+    "that was interrupted; a larger number of episodes makes it larger."
+)
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`wavserve train` and its actions."""
+    train = commands.add_parser(
+        "train", help="make demonstrations and train a policy", description="Make demonstrations and train a policy."
+    )
+    actions = train.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_demos(actions)
+
+
+def ranges(text: str) -> tuple[int, ...]:
+    """`0-2,7` is 0, 1, 2, 7. argparse writes the name of this function into its errors."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        numbers += range(int(first), int(last or first) + 1)
+    return tuple(numbers)
+
+
+def _add_demos(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demos = actions.add_parser("demos", help="generate demonstrations", description=_DEMOS)
+    demos.add_argument("--suite", required=True, metavar="NAME", help="suite of tasks that move one object each")
+    demos.add_argument("--tasks", type=ranges, default=(), metavar="I-J,...", help="indices of tasks (default: all)")
+    demos.add_argument("--episodes", type=int, default=100, metavar="NUM", help="of each task (default: %(default)s)")
+    demos.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder of the data set")
+    demos.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="simulators at a time (default: %(default)s)"
+    )
+    demos.add_argument("--seed", type=int, default=0, metavar="NUM", help="of all starts (default: %(default)s)")
+    demos.add_argument("--size", type=int, default=128, metavar="PIXELS", help="of the pictures (default: %(default)s)")
+    demos.add_argument("--no-antialiasing", action="store_true", help="render without, as its policy must be evaluated")
+    demos.set_defaults(run=_demos, extra="train,libero")
+
+
+def _demos(args: argparse.Namespace) -> int:
+    from wavserve.app import environment
+    from wavserve.simulation.config import SimulationConfig, renderer_of
+    from wavserve.simulation.environment import open_environment
+    from wavserve.training.demos.generation import Generation, Request
+    from wavserve.training.demos.progress import Progress
+    from wavserve.training.demos.recording import RecordingConfig
+
+    request = Request(
+        suite=args.suite,
+        tasks=args.tasks,
+        num_episodes=args.episodes,
+        seed=args.seed,
+        antialiasing=not args.no_antialiasing,
+        config=RecordingConfig(size=args.size),
+    )
+    inherited = environment.inherited()
+    simulation = SimulationConfig(args.size, request.antialiasing, renderer_of(inherited))
+    generation = Generation(request, partial(open_environment, simulation, inherited), args.workers)
+    generation.run(args.out, Progress(time.monotonic, output.progress))
+    output.write(str(args.out))
+    return 0

@@ -1,0 +1,36 @@
+"""Starts of episodes for training and for choosing: drawn near the shipped ones, by seeds that nothing else uses.
+
+The shipped initial states as they are belong to the headline evaluation alone. Knows no simulator.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wavserve.core.simulation import Start, TaskInfo, Variation
+
+_TRAINING, _CHOOSING, _REFERENCE = 0, 1, 2
+_NUM_STREAMS = 3
+"""A start's seed tells its stream: training and choosing never share one."""
+_MAX_SEEDS = 2**32 // _NUM_STREAMS
+
+
+def training_start(task: TaskInfo, number: int, seed: int, attempt: int = 0) -> Start:
+    """The start of a demonstration. `number`: of the episode in its task. `attempt`: after a start that is no good."""
+    return _start(task, _TRAINING, (seed, number, attempt))
+
+
+def choosing_start(task: TaskInfo, number: int, seed: int = 0) -> Start:
+    """A start that no demonstration has, for choosing checkpoints and options."""
+    return _start(task, _CHOOSING, (seed, number, 0))
+
+
+def reference_start(task: TaskInfo, seed: int, attempt: int) -> Start:
+    """The start of the run whose last pictures are the goal pictures of a task."""
+    return _start(task, _REFERENCE, (seed, 0, attempt))
+
+
+def _start(task: TaskInfo, stream: int, key: tuple[int, ...]) -> Start:
+    rng = np.random.default_rng([*task.suite.encode(), task.index, stream, *key])
+    seed = int(rng.integers(_MAX_SEEDS)) * _NUM_STREAMS + stream
+    return Start(task.suite, task.index, int(rng.integers(task.num_states)), seed, Variation(seed))
