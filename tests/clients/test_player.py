@@ -123,6 +123,19 @@ def test_no_chunk_from_before_a_reset_is_executed() -> None:
     assert played(player, 6, 2) == [7, 8]
 
 
+def test_a_session_that_goes_on_keeps_its_actions_for_the_robot_and_for_real_time_chunking() -> None:
+    """Another gateway has taken the session over: an observation of the new epoch continues what is left."""
+    player = player_of(PlayerConfig(blend="replace", stop_steps=0))
+    player.offer(chunk_of(line(0, 1, 10)), 0)
+    played(player, 0, 3)
+    player.begin_epoch("s", 2, resumed=True)
+    assert player.left_over(3)[:, 0].tolist() == [3, 4, 5, 6, 7, 8, 9]
+    assert played(player, 3, 3) == [3, 4, 5]
+    assert player.offer(chunk_of(line(0, 1, 10), first_step=4, sequence=1), 6).refusal is Refusal.OTHER_EPOCH
+    assert player.offer(chunk_of(line(50, 1, 10), first_step=4, sequence=2, epoch=2), 6).index == 2
+    assert played(player, 6, 2) == [52, 53]
+
+
 def test_a_new_chunk_takes_over_evenly_and_grippers_at_once() -> None:
     player = player_of(PlayerConfig(blend_steps=3, blend_excluded=(1,)), action_dim=2)
     player.offer(chunk_of(line(0, 0, 20, action_dim=2)), 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,9 +58,15 @@ def welcome(epoch: int = 1, **changes: Any) -> Welcome:
 class Rig:
     """A core on a clock of its own, with an open stream."""
 
-    def __init__(self, options: RobotOptions | None = None, robot: RobotDescription = ROBOT) -> None:
+    def __init__(
+        self,
+        options: RobotOptions | None = None,
+        robot: RobotDescription = ROBOT,
+        targets: Sequence[str] = ("a:1",),
+    ) -> None:
         self.clock = ManualClock()
-        self.core = RobotCore(robot, options or RobotOptions(), self.clock, draw=lambda _, longest: longest)
+        options = options or RobotOptions()
+        self.core = RobotCore(robot, options, self.clock, draw=lambda _, longest: longest, targets=targets)
         self.core.hello(POLICY)
         self.core.opened(welcome())
         self.events()
@@ -374,3 +380,53 @@ def test_the_latency_is_from_capture_to_chunk() -> None:
         rig.clock.now += latency_s
         rig.core.received(chunk_of(line(0, 1, 4), sequence=sequence, captured_mono_ns=captured_ns))
     assert rig.core.latency.p95_s == pytest.approx(0.25, abs=1e-6)
+
+
+TWO = ("a:1", "b:1")
+
+
+def test_a_link_that_moves_to_another_gateway_is_lost_only_when_none_answers_in_time() -> None:
+    rig = Rig(targets=TWO)
+    first = rig.core.gateway
+    rig.clock.now += 0.2
+    assert rig.core.ended(NotReady("the server ended the stream")) == 0.0
+    assert rig.core.gateway != first
+    link = rig.core.link
+    assert (link.connected, link.lost, link.silent_s) == (False, False, pytest.approx(0.2))
+    rig.clock.now += 0.4
+    assert rig.core.link.lost
+    rig.core.opened(welcome(2, resumed=True))
+    assert (rig.core.link.lost, rig.core.link.resumed) == (False, True)
+    rig.core.received(ResetAck(1, 3, 0))
+    assert not rig.core.link.resumed
+
+
+def test_a_link_is_lost_at_once_when_no_other_gateway_is_left() -> None:
+    rig = Rig(targets=TWO)
+    for lost in (False, True):
+        rig.core.ended(NotReady("refused"))
+        assert rig.core.link.lost == lost
+    alone = Rig()
+    alone.core.ended(NotReady("the server ended the stream"))
+    assert alone.core.link.lost
+
+
+def test_a_gateway_without_models_hands_its_robots_over() -> None:
+    refusal = StreamError(name="not-ready", message="the models are being repaired", sequence=0, epoch=1)
+    alone = Rig()
+    alone.core.received(refusal)
+    assert alone.events() == [refusal]
+    with pytest.raises(NotReady, match="repaired"):
+        Rig(targets=TWO).core.received(refusal)
+    Rig(targets=TWO).core.received(replace(refusal, name="unsafe-chunk"))
+
+
+def test_the_first_policy_is_the_only_one_of_all_gateways() -> None:
+    rig = Rig(targets=TWO)
+    rig.core.ended(NotReady("the server ended the stream"))
+    with pytest.raises(ContractMismatch) as caught:
+        rig.core.hello(replace(POLICY, digest="e" * 64))
+    assert (caught.value.expected, caught.value.actual) == (POLICY.digest, "e" * 64)
+    assert rig.core.ended(caught.value) is None
+    assert isinstance(rig.core.stopped, ContractMismatch)
+    assert "the server ended the stream" in rig.core.stopped.message

@@ -46,6 +46,7 @@ async def test_who_cannot_resume_gets_fresh_memory(make_rig: MakeRig) -> None:
     now = ManualClock()
     rig = await make_rig(RigOptions(unix_clock=now))
     opened = await rig.policy.open_session("arm", None, None)
+    now.now += 10.1
     for robot, session_id, silent_s in [
         ("other", opened.session_id, 0.0),
         ("arm", "unknown", 0.0),
@@ -71,6 +72,19 @@ async def test_on_another_gateway_the_last_commit_counts(make_rig: MakeRig) -> N
     assert (again.resumed, again.epoch, again.next_sequence) == (True, 2, 1)
     now.now += 10.1
     assert not (await elsewhere.open("arm", opened.session_id, None)).resumed
+
+
+async def test_a_robot_that_comes_back_from_another_gateway_goes_on(make_rig: MakeRig) -> None:
+    """Its stream here ended long ago, and it had another one elsewhere until now."""
+    now = ManualClock()
+    rig = await make_rig(RigOptions(unix_clock=now))
+    elsewhere = Epochs(rig.sessions, "fake", now)
+    opened = await rig.policy.open_session("arm", None, None)
+    await elsewhere.open("arm", opened.session_id, None)
+    now.now += 30
+    await rig.policy.plan(request(replace(opened, epoch=2)))
+    back = await rig.policy.open_session("arm", opened.session_id, 30.0)
+    assert (back.resumed, back.epoch, back.next_sequence) == (True, 3, 1)
 
 
 async def test_a_plan_of_an_older_epoch_is_not_committed(make_rig: MakeRig) -> None:

@@ -39,6 +39,10 @@ class ChunkOrder:
         self._oldest_step = 0  # chunks of observations before it are out of date
         self._consumed: list[int] = []  # the steps that executed an action since the latest chunk's observation
 
+    def go_on(self, session_id: str, epoch: int) -> None:
+        """The session goes on in a new epoch. What was executed counts on."""
+        self._session_id, self._epoch = session_id, epoch
+
     @property
     def num_consumed(self) -> int:
         """Actions executed since the observation of the latest chunk: so many of the chunk are out of date."""

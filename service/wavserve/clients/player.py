@@ -99,13 +99,18 @@ class ActionPlayer:
         self._ramp: deque[Commands] | None = None  # in a hold: the commands until the robot rests
         self._next_step: int | None = None
         self._num_executed = 0
+        self._order = ChunkOrder("", 0)
         self.begin_epoch("", 0)
 
-    def begin_epoch(self, session_id: str, epoch: int) -> None:
+    def begin_epoch(self, session_id: str, epoch: int, resumed: bool = False) -> None:
         """Takes chunks of this session and epoch only, and drops every other one. Steps may be numbered anew.
 
-        Call it for each `Welcome` and each `ResetAck`. Without a stream the epoch is 0.
+        Call it for each `Welcome` and each `ResetAck`. Without a stream the epoch is 0. `resumed`: of the `Welcome`.
+        The session then goes on, and so does the robot with the actions that it has; steps keep their numbers.
         """
+        if resumed:
+            self._order.go_on(session_id, epoch)
+            return
         self._order = ChunkOrder(session_id, epoch)
         self._path: _Path | None = None
         self._has_played = False

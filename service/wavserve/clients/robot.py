@@ -136,12 +136,14 @@ class LinkState:
     """empty before the first `Welcome`"""
     epoch: int
     silent_s: float
-    """seconds since the server's last message; infinity without a stream"""
+    """seconds since the last message of a server; infinity without a stream, unless another gateway is asked at once"""
     link_timeout_s: float
     num_unreadable: int = 0
     """messages of the server that could not be read; each one ended its stream"""
+    resumed: bool = False
+    """whether the epoch goes on with the session of an earlier stream"""
 
     @property
     def lost(self) -> bool:
-        """The stream ended, or the server has been silent for too long: hold."""
-        return not self.connected or self.silent_s > self.link_timeout_s
+        """The stream ended and no other gateway took over in time, or the server has been silent for too long: hold."""
+        return self.silent_s > self.link_timeout_s

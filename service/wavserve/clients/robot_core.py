@@ -72,6 +72,8 @@ class RobotCore:
         self._controls = Controls()
         self._resetting = False
         self._draining = False
+        self._moving = False  # another gateway is asked, without a pause
+        self._resumed = False
         self._not_before = -math.inf
         self._heard_at = -math.inf
         self._welcomed_at = -math.inf
@@ -129,9 +131,15 @@ class RobotCore:
         """The link at this moment."""
         with self._lock:
             connected = self._welcome is not None
-            silent_s = self._clock() - self._heard_at if connected else math.inf
-            session_id, timeout_s = self._session_id or "", self.options.link_timeout_s
-            return LinkState(connected, session_id, self._epoch, silent_s, timeout_s, self._num_unreadable)
+            return LinkState(
+                connected=connected,
+                session_id=self._session_id or "",
+                epoch=self._epoch,
+                silent_s=self._clock() - self._heard_at if connected or self._moving else math.inf,
+                link_timeout_s=self.options.link_timeout_s,
+                num_unreadable=self._num_unreadable,
+                resumed=self._resumed,
+            )
 
     # ------------------------------------------------------------------------------------------------ for the network
 
@@ -154,7 +162,7 @@ class RobotCore:
                 self._observations.resumed(message.next_sequence)
             else:
                 self._observations.forgotten()
-            self._welcome, self._session_id = message, message.session_id
+            self._welcome, self._session_id, self._resumed = message, message.session_id, message.resumed
             self._draining, self._welcomed_at = False, self._clock()
             self._begin_epoch(message.epoch, message.next_sequence)
             self._heard_at = self._clock()
@@ -178,6 +186,7 @@ class RobotCore:
                     self._take_error(message)
                 case ResetAck():
                     self._observations.forgotten()
+                    self._resumed = False
                     self._begin_epoch(message.epoch, message.next_sequence)
                     self._events.append(message)
                 case GoAway():
@@ -257,6 +266,7 @@ class RobotCore:
             self._observations.asked = None
             self._drop_slot(DropReason.RESET)
             self.error, pause_s = self._search.ended(error, lived_s, had_session)
+            self._moving = pause_s == 0.0 and not self._is_alone
             if pause_s is None:
                 self.stopped = self.error
                 self._events.append(Stopped(self.error))

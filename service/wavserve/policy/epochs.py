@@ -44,8 +44,9 @@ class Epochs:
     async def open(self, robot_id: str, resume: str | None, silent_s: float | None) -> OpenedSession:
         """Resumes a session in a new epoch, or opens a fresh one.
 
-        `silent_s`: seconds since the session's stream ended; None: this gateway does not know, and the session's last
-        commit counts. Raises Overloaded, OutcomeUnknown and SequenceConflict.
+        `silent_s`: seconds since the session's stream ended on this gateway; None: it had none. The session's last
+        commit counts as well: another gateway may have had it since. Raises Overloaded, OutcomeUnknown and
+        SequenceConflict.
         """
         for _ in range(_MAX_ATTEMPTS):
             found = await self._resumable(robot_id, resume, silent_s)
@@ -75,7 +76,8 @@ class Epochs:
         session = None if resume is None else await self._sessions.load(resume)
         if session is None or (session.robot_id, session.policy_digest) != (robot_id, self._digest):
             return None
-        silent_s = self._unix_clock() - session.committed_s if silent_s is None else silent_s
+        committed_ago_s = self._unix_clock() - session.committed_s
+        silent_s = committed_ago_s if silent_s is None else min(committed_ago_s, silent_s)
         return session if silent_s <= RESUME_WITHIN_S else None
 
     async def _raise(self, session: Session, resumed: bool) -> OpenedSession | None:

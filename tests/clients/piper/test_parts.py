@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.clients.piper.stage import EXAMPLE, config, policy
+from tests.clients.chunks import chunk_of
+from tests.clients.piper.stage import EXAMPLE, SESSION, config, policy
 from wavserve.clients.piper import config as configs
 from wavserve.clients.piper.config import PiperConfig, RtcConfig, UnitsConfig
 from wavserve.clients.piper.feedback import Feedback, Gripper, Pose, Status
@@ -19,6 +20,7 @@ from wavserve.clients.piper.loop import RateLoop
 from wavserve.clients.piper.motion import Approach
 from wavserve.clients.piper.playback import Playback
 from wavserve.clients.piper.preflight import Check, Demands, answer_checks, arm_checks, contract_checks
+from wavserve.clients.piper.simulated import REST_POSE
 from wavserve.clients.piper.vectors import Units
 from wavserve.core.messages import PolicyInfo
 from wavserve.core.spec import LimitsSpec, RtcSpec
@@ -264,3 +266,18 @@ def test_units_convert_both_ways() -> None:
     values = units.to_policy(axes)
     assert values[[0, 6, 7, 13]] == pytest.approx([180.0, 50.0, 180.0, 50.0])
     assert units.from_policy(values) == pytest.approx(axes)
+
+
+@pytest.mark.parametrize(("resumed", "source"), [(True, "chunk"), (False, "hold")])
+def test_the_robot_moves_on_only_when_its_session_goes_on_at_another_gateway(resumed: bool, source: str) -> None:
+    robot = config()
+    playback = Playback(robot, policy(robot))
+    playback.begin_epoch(SESSION, 1)
+    playback.start_at(np.array(REST_POSE * 2))
+    still = np.repeat(np.array(REST_POSE * 2, np.float32)[None], 54, axis=0)
+    assert playback.take(chunk_of(still, playback.step, 1, session_id=SESSION)) == ""
+    for _ in range(12):
+        playback.next()
+    assert playback.playing.source == "chunk"
+    playback.begin_epoch(SESSION, 2, resumed)
+    assert playback.next().source == source

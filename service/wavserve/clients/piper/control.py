@@ -193,7 +193,7 @@ class Control:
     def _update_hold(self, now: float) -> None:
         """Begins or ends a hold for another reason than the lack of a chunk."""
         link = self._mailbox.link
-        self._playback.begin_epoch(link.session_id, link.epoch)
+        self._playback.begin_epoch(link.session_id, link.epoch, link.resumed)
         if self._phase is not Phase.READY:
             return
         why = self._operator_hold or link.problem or ("link lost" if self._is_link_lost(now) else "")

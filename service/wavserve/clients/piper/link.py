@@ -173,7 +173,16 @@ class PolicyLink:
             self._log.write("link", lost=link.lost, silent_s=round(min(link.silent_s, 1e6), 3))
         latency = self._client.latency.steps(self._config.dt_s)
         now = self._clock()
-        self._mailbox.link = LinkView(link.lost, link.session_id, link.epoch, latency, problem, self._refusal, now)
+        self._mailbox.link = LinkView(
+            is_lost=link.lost,
+            session_id=link.session_id,
+            epoch=link.epoch,
+            latency_steps=latency,
+            problem=problem,
+            refusal=self._refusal,
+            resumed=link.resumed,
+            at_s=now,
+        )
 
     def _may_observe(self, moment: Moment) -> bool:
         """Whether the control thread wants a chunk, knows the last answer, and none is under way."""

@@ -49,6 +49,8 @@ class LinkView:
     """why the robot is blind or cut off; empty: nothing is wrong"""
     refusal: str = ""
     """why the latest observation has no chunk; empty: it has, or waits for it"""
+    resumed: bool = False
+    """whether the epoch goes on with the session of an earlier stream"""
     at_s: float = -math.inf
     """when the link thread said this; an old view means that the thread stands still"""
 

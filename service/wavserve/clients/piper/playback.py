@@ -85,10 +85,14 @@ class Playback:
         if self.last_command is not None:
             self.start_at(self.last_command)
 
-    def begin_epoch(self, session_id: str, epoch: int) -> None:
-        """A new stream, or a reset. Nothing of before is executed."""
-        if (session_id, epoch) != self._epoch:
-            self._epoch = (session_id, epoch)
+    def begin_epoch(self, session_id: str, epoch: int, resumed: bool = False) -> None:
+        """A new stream, or a reset. Nothing of before is executed, unless the session goes on (`resumed`)."""
+        if (session_id, epoch) == self._epoch:
+            return
+        self._epoch = (session_id, epoch)
+        if resumed:
+            self._player.begin_epoch(session_id, epoch, resumed=True)
+        else:
             self.interrupt()
 
     def interrupt(self) -> None:
