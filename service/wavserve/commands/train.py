@@ -1,4 +1,4 @@
-"""`wavserve train demos`: generates demonstrations in the simulator.
+"""`wavserve train demos` generates demonstrations in the simulator; `train inspect` says what a data set contains.
 
 Puts together the simulator and the training. Decides nothing about episodes: `wavserve.training` does.
 """
@@ -25,6 +25,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     actions = train.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_demos(actions)
+    _add_inspect(actions)
 
 
 def ranges(text: str) -> tuple[int, ...]:
@@ -51,6 +52,15 @@ def _add_demos(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demos.set_defaults(run=_demos, extra="train,libero")
 
 
+def _add_inspect(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    inspect = actions.add_parser(
+        "inspect", help="say what a data set contains", description="Print the episodes of a data set, by task."
+    )
+    inspect.add_argument("folder", type=Path, help="the data set's folder")
+    inspect.add_argument("--plot", type=Path, metavar="PNG", help="draw the reward of a success and of a failure")
+    inspect.set_defaults(run=_inspect, extra="train")
+
+
 def _demos(args: argparse.Namespace) -> int:
     from wavserve.app import environment
     from wavserve.simulation.config import SimulationConfig, renderer_of
@@ -72,4 +82,28 @@ def _demos(args: argparse.Namespace) -> int:
     generation = Generation(request, partial(open_environment, simulation, inherited), args.workers)
     generation.run(args.out, Progress(time.monotonic, output.progress))
     output.write(str(args.out))
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from wavserve.training.dataset import open_dataset
+    from wavserve.training.summary import KINDS, draw_reward, summaries
+
+    dataset = open_dataset(args.folder)
+    header = ("task", "episodes", *KINDS, "success", "mean steps", "KB an episode")
+    rows = [
+        (
+            each.task,
+            each.num_episodes,
+            *each.kinds,
+            f"{each.success:.1%}",
+            f"{each.mean_steps:.0f}",
+            f"{each.mean_bytes / 1e3:.0f}",
+        )
+        for each in summaries(dataset)
+    ]
+    output.write(output.table(header, rows))
+    if args.plot is not None:
+        success, failure = draw_reward(dataset, args.plot)
+        output.progress(f"{args.plot}: the reward of episodes {success} and {failure}")
     return 0
