@@ -24,7 +24,7 @@ RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin
 RUN --mount=type=bind,from=requirements,source=/wheels,target=/wheels \
     --mount=type=bind,source=constraints.txt,target=/constraints.txt \
     --mount=type=cache,target=/root/.cache/pip \
-    set -- /wheels/*.whl && pip install -c /constraints.txt "$1[gateway]"
+    set -- /wheels/*.whl && pip install -c /constraints.txt "$1[gateway,otel]"
 RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-deps --force-reinstall /wheels/*.whl
 # A number, because Kubernetes' runAsNonRoot cannot check a name.

@@ -31,6 +31,7 @@ from wavserve.edge.frontend import PolicyProtocol
 from wavserve.models.networks.encoder import Encoder, Pixels
 from wavserve.models.networks.plain import Draws, Plain, Scene, plain_plan
 from wavserve.models.weights import weights
+from wavserve.planning.timings import Progress
 from wavserve.policy.epochs import OpenedSession
 from wavserve.policy.execution import action_chunk
 from wavserve.policy.sessions import FrameMemory
@@ -82,13 +83,17 @@ class SerialPolicy(UnaryOnly):
         return nullcontext(Permit())
 
     async def plan(
-        self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
+        self,
+        request: PlanRequest,
+        deadline: float | None = None,
+        permit: Permit | None = None,
+        progress: Progress | None = None,
     ) -> ActionChunk:
         """Makes one plan, after all earlier ones. Raises DeadlineExceeded when its deadline passed in the queue."""
         async with self._lock:
             if deadline is not None and time.monotonic() > deadline:
                 raise DeadlineExceeded("the deadline passed in the queue")
-            return await self.policy.plan(request, deadline, permit)
+            return await self.policy.plan(request, deadline, permit, progress)
 
     async def reset(self, session_id: str) -> None:
         await self.policy.reset(session_id)
@@ -113,7 +118,11 @@ class PlainPolicy(UnaryOnly):
         return nullcontext(Permit())
 
     async def plan(
-        self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
+        self,
+        request: PlanRequest,
+        deadline: float | None = None,
+        permit: Permit | None = None,
+        progress: Progress | None = None,
     ) -> ActionChunk:
         """Makes one plan. Raises DeadlineExceeded when it is ready too late, UnknownSession for an unknown session."""
         began = time.monotonic()

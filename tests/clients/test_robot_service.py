@@ -24,6 +24,7 @@ from wavserve.core.rtc import RtcRequest
 from wavserve.edge.frontend import Frontend
 from wavserve.edge.grpc.control.robots import Robots
 from wavserve.edge.grpc.plan import create_grpc_server
+from wavserve.edge.trail import Trail
 from wavserve.system.telemetry import Metrics
 
 OPTIONS = RobotOptions(backoff_s=(0.02, 0.1), ping_interval_s=0.05, link_timeout_s=5.0)
@@ -33,13 +34,14 @@ PATIENCE_S = 30.0
 class Service:
     """A policy, and a gRPC server over it that can be ended and begun again on its port."""
 
-    def __init__(self, policy: Any) -> None:
+    def __init__(self, policy: Any, trail: Trail | None = None) -> None:
         self.policy = policy
         self.port = 0
+        self._trail = trail
 
     async def start(self) -> None:
         self.robots = Robots()
-        self.rpc = create_grpc_server(self.policy, LIMITS, Metrics(), robots=self.robots)
+        self.rpc = create_grpc_server(self.policy, LIMITS, Metrics(), robots=self.robots, trail=self._trail)
         self.port = self.rpc.add_insecure_port(f"127.0.0.1:{self.port}")
         await self.rpc.start()
 

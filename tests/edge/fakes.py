@@ -31,6 +31,7 @@ from wavserve.core.spec import (
 )
 from wavserve.core.types import DeadlineResult, IterationRecord, PlanRequest, Receipt, Stop
 from wavserve.edge.limits import EdgeLimits
+from wavserve.planning.timings import Progress
 from wavserve.policy.epochs import OpenedSession
 from wavserve.policy.execution import action_chunk
 from wavserve.policy.imagined import encode_png
@@ -178,7 +179,9 @@ class RecordingPolicy:
             raise self.reserve_error
         yield Permit()
 
-    async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> ActionChunk:
+    async def plan(
+        self, request: PlanRequest, deadline: float | None, permit: Permit | None, progress: Progress | None = None
+    ) -> ActionChunk:
         self.requests.append(request)
         self.deadlines.append(deadline)
         self.started()

@@ -31,6 +31,7 @@ from wavserve.edge.http.api import create_http_app
 from wavserve.edge.http.open_connections import ConnectionLimits
 from wavserve.edge.http.server import create_http_server
 from wavserve.edge.limits import EdgeLimits
+from wavserve.edge.trail import Trail
 from wavserve.edge.websocket.openpi import OpenpiEndpoint
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.pb.wavserve_pb2_grpc import PlanServiceStub
@@ -55,14 +56,15 @@ def serving(
     metrics: Metrics,
     connections: ConnectionLimits = MANY_CONNECTIONS,
     compat: CompatConfig = NO_COMPAT,
+    trail: Trail | None = None,
 ) -> Iterator[Address]:
     """Serves both edges from one event loop in one thread, as `app` does, on free loopback ports."""
     address: Future[Address] = Future()
     stop = threading.Event()
     edges = (
-        create_http_app(policy, limits, metrics, compat),
-        OpenpiEndpoint(Frontend(policy, limits, metrics.plans.refused), compat, metrics),
-        partial(create_grpc_server, policy, limits, metrics, connections.max_connections),
+        create_http_app(policy, limits, metrics, compat, trail),
+        OpenpiEndpoint(Frontend(policy, limits, metrics.plans.refused, trail=trail or Trail()), compat, metrics),
+        partial(create_grpc_server, policy, limits, metrics, connections.max_connections, trail=trail),
     )
     thread = threading.Thread(target=lambda: asyncio.run(_serve(edges, connections, address, stop)))
     thread.start()

@@ -124,7 +124,7 @@ def test_copied_files_exist_and_reach_the_builder() -> None:
 
 def test_the_gateway_installs_no_torch_and_triton_installs_the_pinned_one_first() -> None:
     steps = {name: " ".join(text for word, text in STAGES[name].steps if word == "RUN") for name in STAGES}
-    assert re.findall(r"\$1\[(.+?)\]", steps["gateway"]) == ["gateway"]
+    assert re.findall(r"\$1\[(.+?)\]", steps["gateway"]) == ["gateway,otel"]
     assert "torch" not in steps["gateway"]
     assert not requirements("gateway") & TORCH_STACK
     assert requirements("models") >= TORCH_STACK

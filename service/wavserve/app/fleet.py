@@ -182,6 +182,7 @@ async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBack
         shm_bytes=settings.triton.shm_bytes,
         models_at_once=at_once,
         metrics_port=settings.triton.metrics_port,
+        traces=settings.tracing.endpoint or "",
     )
     server = TritonServer(config)
     log.info("starting tritonserver; its log is %s", server.log)

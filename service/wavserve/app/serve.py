@@ -23,10 +23,12 @@ from wavserve.app.fleet import Fleet, WrapBackend, identity, open_fleet
 from wavserve.app.listeners import allow_restart, bind, hand_over, max_connections, max_open_files
 from wavserve.app.session_store import OpenedStore, open_store, open_texts
 from wavserve.app.settings import CompatSettings, LimitSettings, Settings
+from wavserve.app.tracing import open_trail
 from wavserve.core.address import Address
 from wavserve.core.errors import SettingsError
 from wavserve.core.messages import ActionChunk
 from wavserve.core.spec import PolicySpec
+from wavserve.core.tracing import current
 from wavserve.edge.compat.tables import DIALECTS, CompatConfig, tables_for
 from wavserve.edge.frontend import Frontend
 from wavserve.edge.grpc.control.robots import Robots
@@ -35,6 +37,7 @@ from wavserve.edge.http.api import create_http_app
 from wavserve.edge.http.open_connections import ConnectionLimits
 from wavserve.edge.http.server import HttpServer, create_http_server, throttle_accept_errors
 from wavserve.edge.limits import EdgeLimits
+from wavserve.edge.trail import Trail
 from wavserve.edge.websocket.openpi import OpenpiEndpoint
 from wavserve.policy.golden import TOLERANCES, GoldenCheck
 from wavserve.policy.parts import PolicyParts
@@ -95,13 +98,16 @@ def _bind(settings: Settings) -> _Listening:
 
 
 async def assemble(
-    settings: Settings, wrap_backend: WrapBackend = identity, on_death: OnDeath = ignore_death
+    settings: Settings,
+    wrap_backend: WrapBackend = identity,
+    on_death: OnDeath = ignore_death,
+    metrics: Metrics | None = None,
 ) -> Service:
     """Opens the models and connects the parts. The caller then calls `policy.warm_up`.
 
-    `wrap_backend` and `on_death` as in `open_fleet`, which tells what is raised.
+    `wrap_backend` and `on_death` as in `open_fleet`, which tells what is raised. `metrics` None: of its own.
     """
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     recorder = None if settings.record.folder is None else Recorder(settings.record.folder)
     fleet = await open_fleet(settings, metrics, wrap_backend, on_death)
     log.info("the models compute in %s", fleet.dtype)
@@ -136,20 +142,24 @@ async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> Non
     check_protobuf()
     throttle_accept_errors(asyncio.get_running_loop())
     listening = _bind(settings)
-    ending = Ending()
-    service = await ending.unless_ended(assemble(settings, wrap_backend, ending.on_death))
-    if service is not None:
-        try:
-            await _serve(settings, service, listening, ending)
-        finally:
-            await ending.close(service.close())
-            ending.ignore_signals()
+    ending, metrics = Ending(), Metrics()
+    opened = open_trail(settings.tracing, settings.log, metrics)
+    try:
+        service = await ending.unless_ended(assemble(settings, wrap_backend, ending.on_death, metrics))
+        if service is not None:
+            try:
+                await _serve(settings, service, listening, ending, opened.trail)
+            finally:
+                await ending.close(service.close())
+                ending.ignore_signals()
+    finally:
+        await asyncio.to_thread(opened.close)
     ending.check()
 
 
-async def _serve(settings: Settings, service: Service, listening: _Listening, ending: Ending) -> None:
+async def _serve(settings: Settings, service: Service, listening: _Listening, ending: Ending, trail: Trail) -> None:
     """Runs both edges of a service until it ends."""
-    http, grpc_server = _edges(settings, service, listening)
+    http, grpc_server = _edges(settings, service, listening, trail)
     addresses = listening.addresses(settings)
     hand_over(listening.grpc, grpc_server)
     await grpc_server.start()
@@ -182,16 +192,18 @@ async def _serve(settings: Settings, service: Service, listening: _Listening, en
         await lag.stop()
 
 
-def _edges(settings: Settings, service: Service, listening: _Listening) -> tuple[HttpServer, grpc.aio.Server]:
+def _edges(
+    settings: Settings, service: Service, listening: _Listening, trail: Trail
+) -> tuple[HttpServer, grpc.aio.Server]:
     limits = edge_limits(settings.limits)
     most = listening.max_connections
     connections = ConnectionLimits(most, settings.limits.max_connections_per_address)
     compat = _compat(settings.compat, service.policy.spec)
-    app = create_http_app(service.policy, limits, service.metrics, compat)
-    frontend = Frontend(service.policy, limits, service.metrics.plans.refused)
+    app = create_http_app(service.policy, limits, service.metrics, compat, trail)
+    frontend = Frontend(service.policy, limits, service.metrics.plans.refused, trail=trail)
     openpi = OpenpiEndpoint(frontend, compat, service.metrics)
     most_on_each = max(1, most // len(listening.grpc))  # gRPC counts those of each socket
-    rpc = create_grpc_server(service.policy, limits, service.metrics, most_on_each, service.robots)
+    rpc = create_grpc_server(service.policy, limits, service.metrics, most_on_each, service.robots, trail)
     return create_http_server(app, connections, GRACE_S, openpi), rpc
 
 
@@ -235,7 +247,7 @@ def _parts(
         version=version("wavserve"),
         keep=None if recorder is None else partial(recorder.keep, dtype=fleet.dtype),
         on_plan=partial(_observe, metrics.plans),
-        on_missed=metrics.plans.missed,
+        on_missed=lambda stage_s: metrics.plans.missed(stage_s, _trace_id()),
         on_refused=metrics.plans.refused,
         on_broken=lambda outcome, broken: metrics.plans.gated(outcome, broken.limit, broken.name),
         on_unusual=metrics.plans.unusual,
@@ -244,7 +256,7 @@ def _parts(
 
 def _observe(metrics: PlanMetrics, chunk: ActionChunk) -> None:
     receipt = chunk.receipt
-    metrics.answered(receipt.iterations_done, receipt.deadline.value, receipt.stage_s)
+    metrics.answered(receipt.iterations_done, receipt.deadline.value, receipt.stage_s, _trace_id())
     if receipt.seam_jump is not None:
         metrics.seam("off" if receipt.rtc is None else receipt.rtc.mode, receipt.seam_jump)
     if receipt.iterations_done > 1 and (gain := receipt.gain) is not None:
@@ -254,6 +266,12 @@ def _observe(metrics: PlanMetrics, chunk: ActionChunk) -> None:
 def _text_encoder(fleet: Fleet) -> TextEncoder:
     spec = fleet.spec
     return TextEncoder(fleet.digest, fleet.dtype, spec.model.video.caption_channels, spec.max_prompt_tokens)
+
+
+def _trace_id() -> str:
+    """Of the request that is being answered, where it is traced."""
+    span = current()
+    return span.context.trace_id if span.recorded and span.context is not None else ""
 
 
 def _build(fleet: Fleet) -> dict[str, str]:

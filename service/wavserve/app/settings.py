@@ -15,6 +15,7 @@ from wavserve.app.settings_types import (
     Endpoints,
     Host,
     Name,
+    OptionalCollector,
     OptionalCount,
     OptionalPath,
     OptionalStoreUrl,
@@ -271,6 +272,22 @@ class LogSettings(_Section):
         default="info", description="least severe level that is logged"
     )
     format: Literal["text", "json"] = Field(default="text", description="format of log lines; json: one object a line")
+    plans: Literal["off", "json"] = Field(
+        default="off",
+        description="json: one line of JSON on standard output for each request for a plan; they have session ids",
+    )
+    instructions: bool = Field(default=False, description="lines of plans have the robot's instruction")
+
+
+class TracingSettings(_Section):
+    endpoint: OptionalCollector = Field(
+        default=None,
+        description="OTLP/HTTP collector of traces, such as http://127.0.0.1:4318 (extra otel); none: no traces",
+    )
+    ratio: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1.0, description="share of plans that are traced, of those whose robot has not decided it"
+    )
+    instructions: bool = Field(default=False, description="traces have the robot's instruction")
 
 
 class Settings(_Section):
@@ -289,3 +306,4 @@ class Settings(_Section):
     record: RecordSettings = RecordSettings()
     compat: CompatSettings = CompatSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()

@@ -86,6 +86,17 @@ def store_url(value: StoreUrl) -> StoreUrl:
     return value
 
 
+def _collector(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        is_server = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        is_server = False
+    if not is_server or url.path not in ("", "/") or url.query or url.fragment or url.username is not None:
+        raise PydanticCustomError("collector", "http://HOST:PORT or https://HOST:PORT, without a path and a user")
+    return text.rstrip("/")
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -97,3 +108,4 @@ CameraNames = Annotated[tuple[str, ...], BeforeValidator(_listed_or_none), After
 OptionalText = Annotated[Annotated[str, Field(min_length=1)] | None, BeforeValidator(_unset)]
 OptionalCount = Annotated[Positive | None, BeforeValidator(_unset)]
 OptionalStoreUrl = Annotated[Annotated[StoreUrl, AfterValidator(store_url)] | None, BeforeValidator(_unset)]
+OptionalCollector = Annotated[Annotated[str, AfterValidator(_collector)] | None, BeforeValidator(_unset)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,12 +13,13 @@ from wavserve.clients.gateways import Targets
 from wavserve.clients.peers import open_async_peers
 from wavserve.core.address import is_url
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
+from wavserve.core.tracing import Tracer, within
 
 
 class AsyncPlanClient:
     """A server or several, as for `PlanClient`. Make it inside a running loop. An async context manager.
 
-    It reconnects by itself, within 2 s of the server's return. `proxy`: as in `PlanClient`.
+    It reconnects by itself, within 2 s of the server's return. `proxy`, `tracer`: as in `PlanClient`.
     """
 
     def __init__(
@@ -27,6 +29,7 @@ class AsyncPlanClient:
         *,
         proxy: bool = False,
         robot_id: str | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """Connects with the first call. Raises InvalidRequest for a target that is neither.
 
@@ -34,6 +37,7 @@ class AsyncPlanClient:
         """
         self._peers: Any = open_async_peers(target, robot_id or secrets.token_hex(8), max_message_bytes, proxy)
         self._calls: Any = http_calls if is_url(self.gateway) else calls
+        self._tracer = tracer or Tracer()
 
     @property
     def gateway(self) -> str:
@@ -48,7 +52,10 @@ class AsyncPlanClient:
         server's error, DeadlineExceeded after the timeout, NotReady when no server answers, InvalidAnswer for an answer
         of another contract, and ClientClosed once the client is closed, also by another task during the call.
         """
-        chunk: ActionChunk = await self._peers.call(self._calls.plan_call(observation), timeout_s)
+        with within(self._tracer.begin("robot.plan", attributes={"wavserve.sequence": observation.sequence})) as span:
+            call = replace(self._calls.plan_call(observation), traceparent=span.traceparent)
+            chunk: ActionChunk = await self._peers.call(call, timeout_s)
+            span.set({"wavserve.chunk": chunk.chunk_id})
         return chunk
 
     async def reset(self, session_id: str, timeout_s: float | None = None) -> None:

@@ -200,8 +200,10 @@ class AsyncRobotClient(RobotView):
         if waiting is not None:
             try:
                 seen = waiting.observation
-                work = self._loop.run_in_executor(self._encoder, encoder.encode, seen.images, seen.captured_mono_ns)
-                message = self.core.encoded(waiting, await work)
+                with waiting.span.child("encode pictures"):
+                    work = self._loop.run_in_executor(self._encoder, encoder.encode, seen.images, seen.captured_mono_ns)
+                    images = await work
+                message = self.core.encoded(waiting, images)
                 raw = None if message is None else _bytes(message)
             except WavserveError as error:
                 self.core.failed(waiting, error)

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from wavserve.core import errors
 from wavserve.core.messages import DEADLINE_KEY, ActionChunk, Observation, PolicyInfo
+from wavserve.core.tracing import TRACE_KEY
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire import answers, parts, requests
 from wavserve.wire.errors import DETAILS_KEY, unpack_error
@@ -52,10 +53,18 @@ class Call(Generic[Answer]):
     """of a plan, from its receipt; also sent as metadata, so that the server can refuse before it reads the body"""
     timeout_s: float | None = None
     """how long the call may take unless the caller says otherwise; None: until the link is found dead"""
+    traceparent: str = ""
+    """of the span that the call is a part of; empty: none"""
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        return () if self.deadline_ms is None else ((DEADLINE_KEY, str(self.deadline_ms)),)
+        return tuple(said_beside(self.deadline_ms, self.traceparent).items())
+
+
+def said_beside(deadline_ms: int | None, traceparent: str) -> dict[str, str]:
+    """What a call says beside its body: over HTTP as headers, over gRPC as metadata."""
+    said = {DEADLINE_KEY: None if deadline_ms is None else str(deadline_ms), TRACE_KEY: traceparent}
+    return {name: text for name, text in said.items() if text}
 
 
 def plan_call(observation: Observation) -> Call[ActionChunk]:

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
-from wavserve.clients.calls import GRACE_S, POLICY_TIMEOUT_S, RESET_TIMEOUT_S
+from wavserve.clients.calls import GRACE_S, POLICY_TIMEOUT_S, RESET_TIMEOUT_S, said_beside
 from wavserve.core import errors
 from wavserve.core.messages import (
-    DEADLINE_KEY,
     EMPTY_IS_NONE,
     OPTIONAL_FIELDS,
     PLAIN_FIELDS,
@@ -48,10 +47,12 @@ class HttpCall(Generic[Answer]):
     """of a plan, from its receipt; also sent as a header"""
     timeout_s: float | None = None
     """how long the call may take unless the caller says otherwise; None: until the link is found dead"""
+    traceparent: str = ""
+    """of the span that the call is a part of; empty: none"""
 
     @property
     def headers(self) -> dict[str, str]:
-        return {} if self.deadline_ms is None else {DEADLINE_KEY: str(self.deadline_ms)}
+        return said_beside(self.deadline_ms, self.traceparent)
 
 
 def plan_call(observation: Observation) -> HttpCall[ActionChunk]:

@@ -7,6 +7,7 @@ are the typed errors of `core/errors.py`, with field, expected and actual as the
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from wavserve.clients.gateways import Targets
 from wavserve.clients.peers import open_peers
 from wavserve.core.address import is_url
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
+from wavserve.core.tracing import Tracer, within
 
 
 class PlanClient:
@@ -24,6 +26,7 @@ class PlanClient:
     Several gateways of one policy are one text with commas, or a sequence: a call that one of them does not serve goes
     to the next. It reconnects by itself, within 2 s of the server's return. `proxy`: connect through the HTTP proxy
     that the environment names, except to this machine itself; by default the environment's proxies are ignored.
+    `tracer` begins the span of each plan, which the server's spans join.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class PlanClient:
         *,
         proxy: bool = False,
         robot_id: str | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """Connects with the first call. Raises InvalidRequest for a target that is neither.
 
@@ -40,6 +44,7 @@ class PlanClient:
         """
         self._peers: Any = open_peers(target, robot_id or secrets.token_hex(8), max_message_bytes, proxy)
         self._calls: Any = http_calls if is_url(self.gateway) else calls
+        self._tracer = tracer or Tracer()
 
     @property
     def gateway(self) -> str:
@@ -54,7 +59,10 @@ class PlanClient:
         server's error, DeadlineExceeded after the timeout, NotReady when no server answers, InvalidAnswer for an answer
         of another contract, and ClientClosed once the client is closed, also by another thread during the call.
         """
-        chunk: ActionChunk = self._peers.call(self._calls.plan_call(observation), timeout_s)
+        with within(self._tracer.begin("robot.plan", attributes={"wavserve.sequence": observation.sequence})) as span:
+            call = replace(self._calls.plan_call(observation), traceparent=span.traceparent)
+            chunk: ActionChunk = self._peers.call(call, timeout_s)
+            span.set({"wavserve.chunk": chunk.chunk_id})
         return chunk
 
     def reset(self, session_id: str, timeout_s: float | None = None) -> None:

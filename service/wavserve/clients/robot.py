@@ -13,6 +13,7 @@ from wavserve.core.messages import ActionChunk, PolicyInfo, Vector
 from wavserve.core.resize import Pixels
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.spec import Orientation
+from wavserve.core.tracing import Tracer
 from wavserve.core.types import Array
 
 
@@ -80,6 +81,8 @@ class RobotOptions:
     """how long one attempt to connect may take"""
     proxy: bool = False
     """connect through the HTTP proxy of the environment; see `PlanClient`"""
+    tracer: Tracer = field(default_factory=Tracer)
+    """begins the span of each observation, from `observe` to its answer"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

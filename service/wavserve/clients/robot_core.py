@@ -18,6 +18,7 @@ from wavserve.clients.reconnect import LOST_SESSION, Backoff, Search
 from wavserve.clients.robot import Event, LinkDown, LinkState, RobotDescription, RobotObservation, RobotOptions, Stopped
 from wavserve.clients.robot_contract import check_policy, hello
 from wavserve.clients.robot_outbox import Controls, Observations, Waiting, observation_message
+from wavserve.clients.robot_spans import RobotSpans
 from wavserve.core.control import (
     Bye,
     ClientMessage,
@@ -35,7 +36,7 @@ from wavserve.core.control import (
     StreamError,
     Welcome,
 )
-from wavserve.core.errors import InvalidAnswer, NotReady, WavserveError
+from wavserve.core.errors import InvalidAnswer, NotReady, WavserveError, error_name
 from wavserve.core.messages import ActionChunk, EncodedImage, PolicyInfo
 from wavserve.core.types import Clock
 
@@ -69,6 +70,7 @@ class RobotCore:
         self._epoch = 0
         self._instruction = ""
         self._observations = Observations()
+        self._spans = RobotSpans(options.tracer, robot.robot_id)
         self._controls = Controls()
         self._resetting = False
         self._draining = False
@@ -95,7 +97,8 @@ class RobotCore:
         with self._lock:
             if self._welcome is None or self._draining or self._resetting:
                 return None
-            sequence, older = self._observations.put(observation, self._epoch, self._clock())
+            now, begin = self._clock(), self._spans.begin
+            sequence, older = self._observations.put(observation, self._epoch, now, begin)
             if older is not None:
                 self._drop(older.dropped(DropReason.SUPERSEDED, sequence))
             return sequence
@@ -241,6 +244,7 @@ class RobotCore:
         """An observation that cannot be encoded: an error of it, as if the server had refused it."""
         with self._lock:
             self._observations.answered(waiting.sequence)
+            self._spans.end(waiting.sequence, error_name(type(error)))
             self._events.append(waiting.refused(error))
 
     @property
@@ -265,6 +269,7 @@ class RobotCore:
             self._controls.clear()
             self._observations.asked = None
             self._drop_slot(DropReason.RESET)
+            self._spans.end_all()
             self.error, pause_s = self._search.ended(error, lived_s, had_session)
             self._moving = pause_s == 0.0 and not self._is_alone
             if pause_s is None:
@@ -281,6 +286,7 @@ class RobotCore:
             self._drop(ObservationDropped(chunk.sequence, DropReason.RESET, epoch=chunk.epoch))
             return
         self._observations.accepted(chunk.sequence)
+        self._spans.planned(chunk)
         latency_s = self._clock() - chunk.captured_mono_ns / 1e9
         if chunk.captured_mono_ns and latency_s >= 0:
             self.latency.add(latency_s)
@@ -289,6 +295,7 @@ class RobotCore:
     def _take_error(self, message: StreamError) -> None:
         if message.sequence is not None:
             self._observations.answered(message.sequence)
+            self._spans.end(message.sequence, message.name)
         self._leave_alone(message.retry_after_ms)
         self._events.append(message)
         error = message.error()
@@ -304,6 +311,7 @@ class RobotCore:
         self._epoch, self._resetting = epoch, False
         self._drop_slot(DropReason.RESET)
         self._observations.begin_epoch(next_sequence)
+        self._spans.end_all()
 
     def _drop_slot(self, reason: DropReason) -> None:
         waiting = self._observations.clear_slot()
@@ -312,4 +320,5 @@ class RobotCore:
 
     def _drop(self, dropped: ObservationDropped) -> None:
         self._observations.answered(dropped.sequence)
+        self._spans.end(dropped.sequence, dropped.reason.value)
         self._events.append(dropped)

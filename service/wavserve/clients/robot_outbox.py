@@ -6,6 +6,7 @@ It also counts the steps since the observation that the server's memory has. Kno
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from wavserve.core.control import (
 from wavserve.core.errors import InvalidRequest, WavserveError, error_name
 from wavserve.core.messages import EncodedImage
 from wavserve.core.rtc import RtcRequest
+from wavserve.core.tracing import NO_SPAN, Span
 
 _MAX_REPORTS = 16
 """Reports that wait while nothing can be written. The oldest one beyond them is lost."""
@@ -37,6 +39,7 @@ class Waiting:
     observation: RobotObservation
     arrived_at: float
     """on the core's clock"""
+    span: Span = NO_SPAN
 
     def dropped(self, reason: DropReason, by_sequence: int = 0) -> ObservationDropped:
         return ObservationDropped(self.sequence, reason, by_sequence, self.epoch)
@@ -50,6 +53,10 @@ class Waiting:
         return refusal
 
 
+def _no_span(sequence: int) -> Span:
+    return NO_SPAN
+
+
 class Observations:
     """Numbers observations and counts what was executed since the one that the server's memory has."""
 
@@ -61,12 +68,17 @@ class Observations:
         self._sent: dict[int, int] = {}  # sequence -> `executed_steps` of those without an answer, oldest first
         self._accepted_at: int | None = None  # `executed_steps` of the latest one that the memory has
 
-    def put(self, observation: RobotObservation, epoch: int, now: float) -> tuple[int, Waiting | None]:
-        """Puts the newest observation into the slot. Returns its sequence number, and the one that gives way."""
+    def put(
+        self, observation: RobotObservation, epoch: int, now: float, begin: Callable[[int], Span] = _no_span
+    ) -> tuple[int, Waiting | None]:
+        """Puts the newest observation into the slot. Returns its sequence number, and the one that gives way.
+
+        `begin`: begins the span of a sequence number.
+        """
         older, sequence = self.slot, self._next_sequence
         self._next_sequence += 1
         self.asked = sequence
-        self.slot = Waiting(sequence, epoch, observation, now)
+        self.slot = Waiting(sequence, epoch, observation, now, begin(sequence))
         return sequence, older
 
     def clear_slot(self) -> Waiting | None:
@@ -154,6 +166,7 @@ def observation_message(
         seed=seen.seed,
         rtc=_rtc(seen, executed_steps, options.rtc),
         sent_mono_ns=sent_ns,
+        traceparent=waiting.span.traceparent,
     )
 
 

@@ -83,6 +83,8 @@ class ControlObservation(Observation):
     """the chunk that the robot executes; empty: none"""
     prev_chunk_next_index: int = 0
     """its first action that is not executed yet"""
+    traceparent: str = ""
+    """W3C trace context of this observation at the client; empty: none. One that is malformed is ignored"""
 
 
 class HoldReason(Enum):

@@ -19,12 +19,15 @@ from wavserve.core.errors import DeadlineExceeded, NotReady
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo, Vector
 from wavserve.core.normalise import statistics_digest
 from wavserve.core.spec import PolicySpec, VectorSpec
+from wavserve.core.tracing import span
 from wavserve.core.types import PlanRequest, RequestFields
 from wavserve.edge import validate
 from wavserve.edge.decode_threads import DecodeThreads
 from wavserve.edge.images.decode import DecodedImage, decode, match_cameras
 from wavserve.edge.limits import EdgeLimits
+from wavserve.edge.trail import Caller, PlanNote, Trail
 from wavserve.planning.gather import gather
+from wavserve.planning.timings import Progress
 from wavserve.policy.epochs import OpenedSession
 from wavserve.scheduling.permits import Permit
 
@@ -69,8 +72,11 @@ class PolicyProtocol(Protocol):
         """
         ...
 
-    async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> ActionChunk:
-        """Makes one plan. `deadline`: absolute, in seconds of `time.monotonic()`, or None. `permit`: from `reserve`."""
+    async def plan(
+        self, request: PlanRequest, deadline: float | None, permit: Permit | None, progress: Progress | None
+    ) -> ActionChunk:
+        """Makes one plan. `deadline`: absolute, in seconds of `time.monotonic()`, or None. `permit`: from `reserve`.
+        `progress` takes what is spent on the plan."""
         ...
 
     async def reset(self, session_id: str) -> None:
@@ -99,7 +105,8 @@ class Arrival:
     """known before the body is read: the earlier of the headers' and the transport's (monotonic, s); None: neither"""
     permit: Permit = field(default_factory=Permit)
     sender: str = ""
-    """who pays for parsing and decoding: the client's address, or its connection where it has none"""
+    """as `Caller.sender`"""
+    note: PlanNote = field(default_factory=PlanNote)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,35 +118,40 @@ class Frontend:
     on_refused: Callable[[str], None] = lambda reason: None
     """called with `deadline` for a request whose deadline passed before the policy was asked"""
     threads: DecodeThreads = field(default_factory=DecodeThreads)
+    trail: Trail = field(default_factory=Trail)
 
     @contextmanager
     def admit(
         self,
         deadlines_ms: Sequence[str],
         received_ns: int,
-        sender: str,
+        caller: Caller,
         num_bytes: int,
         transport_deadline: float | None = None,
     ) -> Iterator[Arrival]:
         """Admits a request by its headers, before its body is read.
 
         `deadlines_ms`: every value of `x-deadline-ms` as it was sent; the shortest counts. `received_ns`: when the
-        request arrived. `sender`: as in `Arrival`. `num_bytes`: of the body, as stated; 0: unknown.
-        `transport_deadline`: the transport's own, if any. Times are on the monotonic clock (ns, s).
+        request arrived. `num_bytes`: of the body, as stated; 0: unknown. `transport_deadline`: the transport's own, if
+        any. Times are on the monotonic clock (ns, s).
         Raises InvalidRequest, NotReady, DeadlineExceeded or Overloaded.
         """
-        header_ms = min(map(validate.header_deadline_ms, deadlines_ms), default=None)
-        deadline = _earlier_deadline(received_ns, header_ms, transport_deadline)
-        with self.policy.reserve(deadline, num_bytes) as permit:
-            yield Arrival(received_ns, deadline, permit, sender)
+        with self.trail.follow(caller, received_ns, self.policy.digest) as note:
+            header_ms = min(map(validate.header_deadline_ms, deadlines_ms), default=None)
+            deadline = note.deadline = _earlier_deadline(received_ns, header_ms, transport_deadline)
+            with self.policy.reserve(deadline, num_bytes) as permit:
+                yield Arrival(received_ns, deadline, permit, caller.sender, note)
 
     async def plan(self, observation: Observation, arrival: Arrival) -> ActionChunk:
         """Answers one observation. Raises any child of WavserveError. Cancelling this call cancels the plan."""
         self.check_ready()
+        note = arrival.note
+        note.observation = observation
         state = validate.check(observation, self.policy.spec)
         header = {each.name: getattr(observation, each.name) for each in fields(RequestFields)}
         deadline = _earlier_deadline(arrival.received_ns, observation.deadline_ms, arrival.deadline)
-        with self._counting_late():
+        note.deadline = deadline
+        with span("decode images"), self._counting_late():
             decoded = await self._decode(observation, arrival.sender, deadline)
         request = PlanRequest(
             images={camera: image.pixels for camera, image in decoded.items()},
@@ -147,7 +159,7 @@ class Frontend:
             state=state,
             **header,
         )
-        chunk = await self._plan(request, deadline, arrival.permit)
+        chunk = note.chunk = await self._plan(request, deadline, arrival.permit, note.progress)
         captured_ns = [image.captured_mono_ns for image in observation.images if image.captured_mono_ns]
         return replace(
             chunk,
@@ -156,10 +168,12 @@ class Frontend:
             server_send_ns=monotonic_ns(),
         )
 
-    async def _plan(self, request: PlanRequest, deadline: float | None, permit: Permit) -> ActionChunk:
+    async def _plan(
+        self, request: PlanRequest, deadline: float | None, permit: Permit, progress: Progress
+    ) -> ActionChunk:
         """The policy's plan. Raises NotReady when the service itself cancelled it: the robot must get an answer."""
         try:
-            return await self.policy.plan(request, deadline, permit)
+            return await self.policy.plan(request, deadline, permit, progress)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -216,8 +230,9 @@ class Frontend:
         """Waits for a body. Raises DeadlineExceeded when it does not arrive by the deadline, or within UPLOAD_S."""
         latest = min(arrival.received_ns / 1e9 + UPLOAD_S, math.inf if arrival.deadline is None else arrival.deadline)
         try:
-            async with asyncio.timeout(latest - monotonic()):
-                return await body
+            with span("receive"):
+                async with asyncio.timeout(latest - monotonic()):
+                    return await body
         except TimeoutError:
             waited_s = latest - arrival.received_ns / 1e9
             self.on_refused("deadline")
@@ -228,9 +243,9 @@ class Frontend:
 
         Raises what `read` raises, and DeadlineExceeded.
         """
-        if len(body) <= _SMALL_BODY_BYTES:
-            return read(body)
-        with self._counting_late():
+        with span("parse"), self._counting_late():
+            if len(body) <= _SMALL_BODY_BYTES:
+                return read(body)
             return await self.threads.run(partial(read, body), arrival.sender, arrival.deadline)
 
     def check_ready(self) -> None:

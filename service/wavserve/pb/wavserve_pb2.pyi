@@ -515,7 +515,7 @@ class Welcome(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., server_version: _Optional[str] = ..., policy: _Optional[_Union[PolicyInfo, _Mapping]] = ..., dt_ns: _Optional[int] = ..., max_in_flight: _Optional[int] = ..., ping_interval_ms: _Optional[int] = ..., resumed: _Optional[bool] = ..., next_sequence: _Optional[int] = ..., resume_within_ms: _Optional[int] = ...) -> None: ...
 
 class Observation(_message.Message):
-    __slots__ = ("sequence", "epoch", "control_step", "executed_steps", "sent_mono_ns", "images", "state", "instruction", "prev_chunk_id", "prev_chunk_next_index", "rtc", "deadline_ms", "planner", "seed", "imagine_chunks")
+    __slots__ = ("sequence", "epoch", "control_step", "executed_steps", "sent_mono_ns", "images", "state", "instruction", "prev_chunk_id", "prev_chunk_next_index", "rtc", "deadline_ms", "planner", "seed", "imagine_chunks", "traceparent")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     CONTROL_STEP_FIELD_NUMBER: _ClassVar[int]
@@ -531,6 +531,7 @@ class Observation(_message.Message):
     PLANNER_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     IMAGINE_CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     epoch: int
     control_step: int
@@ -546,7 +547,8 @@ class Observation(_message.Message):
     planner: PlannerOptions
     seed: int
     imagine_chunks: int
-    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., control_step: _Optional[int] = ..., executed_steps: _Optional[int] = ..., sent_mono_ns: _Optional[int] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., state: _Optional[_Iterable[float]] = ..., instruction: _Optional[str] = ..., prev_chunk_id: _Optional[str] = ..., prev_chunk_next_index: _Optional[int] = ..., rtc: _Optional[_Union[RealTimeChunking, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., planner: _Optional[_Union[PlannerOptions, _Mapping]] = ..., seed: _Optional[int] = ..., imagine_chunks: _Optional[int] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., control_step: _Optional[int] = ..., executed_steps: _Optional[int] = ..., sent_mono_ns: _Optional[int] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., state: _Optional[_Iterable[float]] = ..., instruction: _Optional[str] = ..., prev_chunk_id: _Optional[str] = ..., prev_chunk_next_index: _Optional[int] = ..., rtc: _Optional[_Union[RealTimeChunking, _Mapping]] = ..., deadline_ms: _Optional[int] = ..., planner: _Optional[_Union[PlannerOptions, _Mapping]] = ..., seed: _Optional[int] = ..., imagine_chunks: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class ExecutionReport(_message.Message):
     __slots__ = ("chunk_id", "executed_from_step", "executed_to_step", "clamped_steps", "hold_reason", "faults", "tracking_error", "chunk_age_ms", "seam_jump", "starved_steps")

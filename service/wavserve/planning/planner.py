@@ -14,6 +14,7 @@ import numpy as np
 
 from wavserve.core.noise import FINAL
 from wavserve.core.spec import PlannerConfig
+from wavserve.core.tracing import span
 from wavserve.core.types import Array, Handles, IterationRecord, Plan, Stop
 from wavserve.planning.forecast import Forecast
 from wavserve.planning.gather import gather
@@ -43,14 +44,16 @@ class Planner:
             if not self._may_iterate(job, iteration):
                 stopped = Stop.OUT_OF_TIME
                 break
-            values = await self._explore(job, proposal, iteration)
-            proposal, record = await self._refit(job, proposal, values, iteration)
+            with span("iteration", {"wavserve.iteration": iteration}):
+                values = await self._explore(job, proposal, iteration)
+                proposal, record = await self._refit(job, proposal, values, iteration)
             records.append(record)
             job.progress.iterations += 1
             if record.moved < job.config.early_stop:
                 stopped = Stop.SETTLED
                 break
-        actions, estimate = await self._decode(job, proposal)
+        with span("final"):
+            actions, estimate = await self._decode(job, proposal)
         return Plan(actions, tuple(records), stopped, proposal.video, proposal.value, estimate)
 
     def standard(self, config: PlannerConfig) -> Proposal:
@@ -96,7 +99,7 @@ class Planner:
     async def _refit(
         self, job: PlanJob, proposal: Proposal, values: Array | None, iteration: int
     ) -> tuple[Proposal, IterationRecord]:
-        with job.progress.measure("refit"):
+        with span("refit"), job.progress.measure("refit"):
             return await asyncio.to_thread(
                 proposal.step, values, iteration, job.config, job.noise, self.calls.video_shape
             )

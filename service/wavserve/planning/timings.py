@@ -1,4 +1,4 @@
-"""What one plan has spent so far: seconds by stage and planning iterations. It ends in the receipt or the error."""
+"""What one plan has spent so far, and where: seconds by stage, and iterations. It ends in the receipt or the error."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class Progress:
     """finished planning iterations"""
     admitted: bool = False
     """whether a device has promised to make the plan"""
+    device: str = ""
+    """the name of the latest device that makes it"""
 
     def add(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

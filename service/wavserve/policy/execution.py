@@ -15,6 +15,7 @@ from wavserve.core.errors import CallStuck, ModelDown
 from wavserve.core.messages import ActionChunk, EncodedImage
 from wavserve.core.normalise import Normaliser
 from wavserve.core.spec import PlannerConfig, PolicySpec
+from wavserve.core.tracing import span
 from wavserve.core.types import Array, DeadlineResult, Plan, PlanRequest, Receipt, TextEmbedding
 from wavserve.planning.device import Device
 from wavserve.planning.gather import gather
@@ -68,10 +69,12 @@ class PlanExecutor:
         Raises Overloaded or DeadlineExceeded when it would be late (an admitted plan is not judged again),
         InvalidRequest when the instruction has too many tokens, UnsafeChunk, NotReady and BackendError.
         """
-        with resolved.progress.measure("total"):
+        with span("plan") as planning, resolved.progress.measure("total"):
             resolved.permit.release()  # the time that was held for it; `_registered` admits the plan itself
             for _ in range(MAX_PLACEMENTS):
                 async with self.placement.place() as device:
+                    resolved.progress.device = device.name
+                    planning.set({"wavserve.device": device.name})
                     try:
                         with self._registered(device, resolved) as ticket:
                             outcome = await self._execute_on(device, resolved, session, ticket)
@@ -139,7 +142,8 @@ class PlanExecutor:
         imagine_chunks, guided = resolved.request.imagine_chunks, resolved.left_over.guided
         demand = device.planner.demand(resolved.robot, resolved.config, imagine_chunks, guided)
         enter = admission.register if resolved.progress.admitted else admission.admit
-        ticket = enter(demand, resolved.deadline)
+        with span("admission"):
+            ticket = enter(demand, resolved.deadline)
         resolved.progress.admitted = True
         try:
             yield ticket
@@ -161,7 +165,7 @@ class PlanExecutor:
     ) -> tuple[TextEmbedding, FrameMemory]:
         """The encoded instruction, and the session's frame memory with this observation in it."""
         request, latent, threshold = resolved.request, self.spec.latent, self.spec.memory_threshold
-        with resolved.progress.measure("encode"):
+        with span("encode"), resolved.progress.measure("encode"):
             text, latents = await gather(
                 perception.encode_text(request.instruction, ticket), perception.encode_images(request.images, ticket)
             )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from wavserve.core.errors import DeadlineExceeded, MissedDeadline, SequenceConflict
 from wavserve.core.messages import ActionChunk
 from wavserve.core.spec import PlannerConfig
+from wavserve.core.tracing import Span, current
 from wavserve.core.types import DeadlineResult, PlanRequest, Stop
 from wavserve.planning.timings import Progress
 from wavserve.policy.left_over import LeftOver
@@ -63,6 +64,8 @@ class InFlightPlan:
     """whether the commit has begun; from then on only the store decides the outcome"""
     counted: bool = False
     """whether its answer is in the metrics; an answer from the session was counted before"""
+    span: Span = field(default_factory=current)
+    """of the caller for whom it runs"""
 
     def missed_error(self, deadline: float, now: float, message: str | None = None) -> DeadlineExceeded:
         """The error of a caller whose plan came too late, with what was spent on it."""

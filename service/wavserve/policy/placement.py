@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 
 from wavserve.core.errors import NotReady
+from wavserve.core.tracing import span
 from wavserve.planning.device import Device, Health
 
 
@@ -38,7 +39,8 @@ class Placement:
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Device]:
         """The device for one plan. Raises NotReady when none is healthy within `wait_s`, or at once when draining."""
-        device = await self._pick()
+        with span("placement"):
+            device = await self._pick()
         device.plans += 1
         try:
             yield device

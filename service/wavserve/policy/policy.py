@@ -29,6 +29,7 @@ from wavserve.core.errors import (
 from wavserve.core.messages import ActionChunk
 from wavserve.core.normalise import Normaliser
 from wavserve.core.options import merge_options
+from wavserve.core.tracing import span
 from wavserve.core.types import PlanRequest
 from wavserve.planning.device import Device
 from wavserve.planning.timings import Progress
@@ -92,10 +93,14 @@ class Policy:
         return len(self._running)
 
     async def plan(
-        self, request: PlanRequest, deadline: float | None = None, permit: Permit | None = None
+        self,
+        request: PlanRequest,
+        deadline: float | None = None,
+        permit: Permit | None = None,
+        progress: Progress | None = None,
     ) -> ActionChunk:
         """Plans from one observation. `deadline` is absolute, in seconds of the policy's (monotonic) clock; `permit`,
-        from `reserve`, is released once the plan has a place of its own.
+        from `reserve`, is released once the plan has a place of its own. `progress` takes what is spent on the plan.
 
         Raises UnknownPolicy, InvalidRequest (planner options, instruction), UnknownSession, SequenceConflict,
         Overloaded, NotReady, DeadlineExceeded, UnsafeChunk and BackendError; in each case the session is as it was.
@@ -104,6 +109,8 @@ class Policy:
         self._check_ready()
         key = request.session_id or f"new-{secrets.token_hex(8)}"
         resolved = self._resolve(request, math.inf if deadline is None else deadline, key, permit or Permit())
+        if progress is not None:
+            resolved = replace(resolved, progress=progress)
         with self._counting_errors(resolved.progress.seconds):
             return await self._running.answer(key, resolved)
 
@@ -232,7 +239,8 @@ class Policy:
 
     async def _run(self, in_flight: InFlightPlan) -> ActionChunk:
         resolved = in_flight.resolved
-        session = await self._open_session(resolved.request)
+        with span("session.load"):
+            session = await self._open_session(resolved.request)
         check_epoch(session, resolved.request.epoch)
         if (answer := answer_of_retry(session, resolved)) is not None:
             in_flight.counted = True
@@ -266,7 +274,8 @@ class Policy:
         return answer
 
     async def _commit(self, session: Session, deadline: float) -> CommitResult:
-        return await commit(self._parts.sessions, session, deadline, self._parts.unix_clock)
+        with span("session.commit"):
+            return await commit(self._parts.sessions, session, deadline, self._parts.unix_clock)
 
     @contextlib.contextmanager
     def _counting_errors(self, stage_s: Mapping[str, float] | None = None) -> Iterator[None]:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, SequenceConflict
 from wavserve.core.messages import ActionChunk
+from wavserve.core.tracing import current
 from wavserve.core.types import Clock
 from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_to, under_way
 from wavserve.scheduling.permits import Permit
@@ -98,6 +99,7 @@ class RunningPlans:
             raise SequenceConflict("sequence", "one plan at a time in a session", running)
         if plan.resolved is not resolved:
             resolved.permit.release()  # the running plan has a place of its own
+            current().link(plan.span)
         plan.waiters += 1
         return plan
 

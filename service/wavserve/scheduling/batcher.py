@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavserve.backends.base import Backend
+from wavserve.core import tracing
 from wavserve.core.errors import ArenaFull, CallStuck, NotReady, WavserveError
 from wavserve.core.types import Clock, Tensors
 from wavserve.scheduling.arena_slots import HeldSlots
@@ -100,12 +101,13 @@ class Batcher:
         Raises the group's typed error (BackendError and its children; also for a malformed group), and NotReady once
         closed. A full arena is no error: the group waits until slots are free. Cancelling the caller drops the group.
         """
-        self._enqueue(group)
-        try:
-            return await group.future
-        except asyncio.CancelledError:
-            self._free_unread(group)
-            raise
+        with tracing.span(group.verb) as group.span:
+            self._enqueue(group)
+            try:
+                return await group.future
+            except asyncio.CancelledError:
+                self._free_unread(group)
+                raise
 
     def discard(self, handles: NDArray[np.int64]) -> None:
         """Frees arena slots `[N, 2]` that nobody will read; slots that are free already stay so."""
@@ -133,6 +135,7 @@ class Batcher:
         group.check()
         group.future = asyncio.get_running_loop().create_future()
         group.arrival, group.queued_at = next(self._arrivals), self._clock()
+        group.queued_ns = time.monotonic_ns()
         self._queue.append(group)
         self._work.set()
 
@@ -244,6 +247,8 @@ class Batcher:
     def _wait_for_arena(self, group: SampleGroup) -> None:
         self._slots.arena_full = True
         if not group.future.done():
+            group.span.set({"wavserve.arena": "full"})
+            group.queued_ns = time.monotonic_ns()
             self._queue.append(group)
         if not self._slots:  # no plan here will free a slot: leases of others must expire
             asyncio.get_running_loop().call_later(self._config.arena_retry_s, self._reopen)

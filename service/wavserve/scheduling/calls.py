@@ -14,6 +14,7 @@ from functools import partial
 
 from wavserve.backends.base import Backend
 from wavserve.core.errors import BackendError, WavserveError
+from wavserve.core.tracing import NO_SPAN, Span
 from wavserve.core.types import Tensors
 from wavserve.scheduling.costs import CallKind
 from wavserve.scheduling.groups import SampleGroup, join, split
@@ -57,6 +58,24 @@ class Call:
 
     async def answers(self, backend: Backend) -> Sequence[Answer]:
         """Makes the call. It is cancelled when all its callers are gone."""
+        with self._span() as span:
+            answers = await self._answers(backend)
+            span.end(next((answer for answer in answers if isinstance(answer, WavserveError)), None))
+        return answers
+
+    def _span(self) -> Span:
+        """A part of the most urgent plan's trace. The other plans' spans link to it."""
+        first, *others = (group.span for group in self.groups)
+        for group in self.groups:
+            group.trace_wait()
+        asker = first if first.recorded else next((span for span in others if span.recorded), NO_SPAN)
+        call = asker.child(f"call {self.verb}", {"wavserve.groups": len(self.groups), "wavserve.rows": self.rows})
+        for span in others:
+            if span is not asker:
+                span.link(call)
+        return call
+
+    async def _answers(self, backend: Backend) -> Sequence[Answer]:
         running = asyncio.create_task(self._run(backend))
         if not self.allocates:
             for group in self.groups:

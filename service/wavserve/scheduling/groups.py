@@ -6,6 +6,7 @@ Knows tensors and verbs, and nothing of when a call is made.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavserve.core.errors import BackendError, WavserveError
+from wavserve.core.tracing import NO_SPAN, Span
 from wavserve.core.types import Tensors
 from wavserve.core.verbs import VERBS, Verb, error_of
 from wavserve.scheduling.costs import CallKind
 from wavserve.scheduling.ledger import Rank, Ticket
+
+SHORTEST_WAIT_NS = 1_000_000
+"""The shortest time in the queue that has a span of its own."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +38,9 @@ class SampleGroup:
     """receives (seconds queued, seconds in the call) when the group is answered"""
     arrival: int = -1
     queued_at: float = 0.0
+    span: Span = NO_SPAN
+    queued_ns: int = 0
+    """when it was queued, for its span (monotonic)"""
     future: asyncio.Future[Tensors] = field(init=False)
 
     @property
@@ -67,6 +75,11 @@ class SampleGroup:
     def dispatch_order(self) -> tuple[bool, Rank, bool, int]:
         """Lower goes first: calls without device time, then by plan; within a plan, verbs that lead to free slots."""
         return self.verb_info.computes, self.ticket.rank, not self.verb_info.takes_handles, self.arrival
+
+    def trace_wait(self) -> None:
+        """Adds the time in the queue to the span. A short wait says nothing, and would cost as much as a long one."""
+        if self.span.recorded and time.monotonic_ns() - self.queued_ns >= SHORTEST_WAIT_NS:
+            self.span.child("queued", began_ns=self.queued_ns).end()
 
     def check(self) -> None:
         """Raises BackendError for a group that cannot be put in order or joined: a bug of the caller."""

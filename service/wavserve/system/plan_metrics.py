@@ -23,17 +23,20 @@ class PlanMetrics:
         self._describe_planning()
         self._describe_actions()
 
-    def answered(self, iterations: int, deadline: str, stage_s: Mapping[str, float]) -> None:
-        """A plan that was answered: its iterations, a `DeadlineResult` value, and its receipt's `stage_s`."""
-        self._iterations.observe(iterations)
-        self._ended(deadline, stage_s)
+    def answered(self, iterations: int, deadline: str, stage_s: Mapping[str, float], trace_id: str = "") -> None:
+        """A plan that was answered: its iterations, a `DeadlineResult` value, and its receipt's `stage_s`.
 
-    def missed(self, stage_s: Mapping[str, float]) -> None:
+        `trace_id`: of its trace, for exemplars; empty: it is not traced.
+        """
+        self._iterations.observe(iterations)
+        self._ended(deadline, stage_s, trace_id)
+
+    def missed(self, stage_s: Mapping[str, float], trace_id: str = "") -> None:
         """A plan that was admitted and was not ready by its deadline, so it was not answered with actions.
 
-        `stage_s`: seconds of the stages that had ended by then.
+        `stage_s`: seconds of the stages that had ended by then. `trace_id` as in `answered`.
         """
-        self._ended("missed", stage_s)
+        self._ended("missed", stage_s, trace_id)
 
     def refused(self, reason: str) -> None:
         """A request for which no plan was made: the `reason` of an `Overloaded`, or `deadline`."""
@@ -61,16 +64,22 @@ class PlanMetrics:
         """A plan that had a left-over: its mode of real-time chunking, and its receipt's `seam_jump`."""
         self._seam_jump.labels(mode).observe(jump)
 
-    def _ended(self, deadline: str, stage_s: Mapping[str, float]) -> None:
+    def line_dropped(self) -> None:
+        """A plan's line of JSON that was lost, because its reader is slow or gone."""
+        self._dropped_lines.inc()
+
+    def _ended(self, deadline: str, stage_s: Mapping[str, float], trace_id: str) -> None:
         self._deadlines.labels(deadline).inc()
+        exemplar = {"trace_id": trace_id} if trace_id else None
         for stage, seconds in stage_s.items():
-            self._stage_seconds.labels(stage, deadline).observe(seconds)
+            self._stage_seconds.labels(stage, deadline).observe(seconds, exemplar)
 
     def _describe_deadlines(self) -> None:
         self._deadlines = self._counter("plans", "Plans finished or refused, by deadline result.", "deadline")
         for result in _RESULTS:  # a rate needs the zero before the first one
             self._deadlines.labels(result)
         self._refused = self._counter("refused_plans", "Requests refused before a plan was made, by reason.", "reason")
+        self._dropped_lines = self._counter("dropped_plan_lines", "Lines of plans that were lost (log.plans).")
         self._stage_seconds = self._histogram(
             "plan_stage_seconds", "Time of a plan's stage, by deadline result.", _SECONDS, "stage", "deadline"
         )

@@ -34,7 +34,7 @@ _HELLO_TEXTS = ("client_name", "client_version", "robot_id", "embodiment", "poli
 _HELLO_FIELDS = ("protocol_version", *_HELLO_TEXTS, "control_hz", "want_iterations")
 _OBSERVATION_FIELDS = (
     *("sequence", "epoch", "control_step", "executed_steps", "sent_mono_ns", "instruction"),
-    *("prev_chunk_id", "prev_chunk_next_index", "imagine_chunks"),
+    *("prev_chunk_id", "prev_chunk_next_index", "imagine_chunks", "traceparent"),
 )
 _OPTIONAL = ("deadline_ms", "seed")
 _REPORT_FIELDS = (

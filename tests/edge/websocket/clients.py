@@ -73,7 +73,7 @@ class Client:
 
 
 @contextmanager
-def connected(http: str, path: str = "/") -> Iterator[Client]:
+def connected(http: str, path: str = "/", headers: dict[str, str] | None = None) -> Iterator[Client]:
     address = http.replace("http://", "ws://") + path
-    with connect(address, compression=None, max_size=None, close_timeout=5) as connection:
+    with connect(address, compression=None, max_size=None, close_timeout=5, additional_headers=headers) as connection:
         yield Client(connection)

@@ -10,6 +10,7 @@ from tests.edge.fakes import RecordingPolicy, example_chunk_of
 from wavserve.core.errors import UnknownSession
 from wavserve.core.messages import ActionChunk
 from wavserve.core.types import DeadlineResult, PlanRequest
+from wavserve.planning.timings import Progress
 from wavserve.scheduling.permits import Permit
 
 
@@ -26,7 +27,9 @@ class WholeChunks(RecordingPolicy):
     forgotten: set[str] = field(default_factory=set)
     num_sessions: int = 0
 
-    async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> ActionChunk:
+    async def plan(
+        self, request: PlanRequest, deadline: float | None, permit: Permit | None, progress: Progress | None = None
+    ) -> ActionChunk:
         if request.session_id in self.forgotten:
             raise UnknownSession("session_id", "a session of this service", "an unknown one")
         await super().plan(request, deadline, permit)

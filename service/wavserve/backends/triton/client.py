@@ -20,7 +20,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from wavserve.core import remote_errors
+from wavserve.core import remote_errors, tracing
 from wavserve.core.channels import MAX_BACKOFF_S, MAX_METADATA_BYTES, RECONNECT, proxy_option
 from wavserve.core.errors import (
     BackendError,
@@ -211,12 +211,14 @@ class TritonBackend:
     ) -> InferResult:
         if timeout_s is not None and timeout_s <= 0:
             raise DeadlineExceeded(f"{verb}: the deadline passed before the call")
-        client = self._client
+        client, trace = self._client, tracing.current().context
         request = client.infer(
             model,
             [_input(name, tensor) for name, tensor in inputs.items()],
             outputs=[InferRequestedOutput(name) for name in outputs],
             client_timeout=timeout_s,
+            # Triton records every request that has a trace, also one of a trace that is not recorded
+            headers={tracing.TRACE_KEY: trace.traceparent} if trace is not None and trace.sampled else None,
             parameters={"verb": verb},
         )
         call = asyncio.ensure_future(request)

@@ -63,6 +63,8 @@ class ServerConfig:
     """models that compute at a time; on a GPU more than one would only slow each other down"""
     metrics_port: int = 0
     """of Triton's own metrics; 0: any free port"""
+    traces: str = ""
+    """URL of the collector that gets the spans of requests that belong to a trace; empty: none are made"""
 
 
 def new_name() -> str:
@@ -238,6 +240,7 @@ class TritonServer:
             "--metrics-config=summary_latencies=true",
             f"--backend-config=python,shm-default-byte-size={self._config.shm_bytes}",
             f"--backend-config=python,shm-region-prefix-name={self._shm_prefix}",
+            *(_trace_flags(self._config.traces) if self._config.traces else ()),
         ]
 
     def _environment(self) -> dict[str, str]:
@@ -250,6 +253,17 @@ class TritonServer:
         variables = COMPUTE_ENVIRONMENT | variables
         variables["CUDA_VISIBLE_DEVICES"] = variables.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
         return variables
+
+
+def _trace_flags(collector: str) -> list[str]:
+    """Rate 0: of requests without a trace, such as our own test calls, none is traced."""
+    return [
+        "--trace-config=mode=opentelemetry",
+        "--trace-config=rate=0",
+        "--trace-config=level=TIMESTAMPS",
+        f"--trace-config=opentelemetry,url={collector}/v1/traces",
+        "--trace-config=opentelemetry,resource=service.name=wavserve-triton",
+    ]
 
 
 def _remove(path: Path) -> bool:

@@ -17,12 +17,14 @@ from grpc_reflection.v1alpha import reflection
 
 from wavserve.core.errors import Cancelled, TooLarge
 from wavserve.core.messages import DEADLINE_KEY
+from wavserve.core.tracing import TRACE_KEY, TraceContext
 from wavserve.edge.frontend import Frontend, PolicyProtocol
 from wavserve.edge.grpc.calls import Context, abort, sender_of
 from wavserve.edge.grpc.control.robots import Robots
 from wavserve.edge.grpc.control.service import ControlService
 from wavserve.edge.limits import MAX_CONNECTIONS, EdgeLimits
 from wavserve.edge.report import report, safe_text
+from wavserve.edge.trail import Caller, Trail
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.system.telemetry import Metrics
 from wavserve.wire import answers, requests
@@ -42,13 +44,14 @@ def create_grpc_server(
     metrics: Metrics,
     max_connections: int = MAX_CONNECTIONS,
     robots: Robots | None = None,
+    trail: Trail | None = None,
 ) -> grpc.aio.Server:
     """The server over a policy, without a port and not started. `max_connections`: on each of its addresses.
 
     `robots`: those with a living stream; None: nobody else needs to know them.
     """
     server = grpc.aio.server(options=_options(limits, max_connections))
-    frontend = Frontend(policy, limits, metrics.plans.refused)
+    frontend = Frontend(policy, limits, metrics.plans.refused, trail=trail or Trail())
     control = ControlService(frontend, Robots() if robots is None else robots, metrics.control)
     service = _PlanService(frontend, metrics, control)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, service.handlers()),))
@@ -98,10 +101,9 @@ class _PlanService:
     async def _plan(self, raw: bytes, context: Context) -> bytes:
         received_ns, remaining_s = time.monotonic_ns(), context.time_remaining()
         transport_deadline = None if remaining_s is None else received_ns / 1e9 + remaining_s
-        deadlines_ms = [str(value) for key, value in context.invocation_metadata() or () if key == DEADLINE_KEY]
-        with self._frontend.admit(
-            deadlines_ms, received_ns, sender_of(context), len(raw), transport_deadline
-        ) as arrival:
+        deadlines_ms, parent = _values(context, DEADLINE_KEY), TraceContext.parse(_values(context, TRACE_KEY))
+        caller = Caller(sender_of(context), "grpc", parent=parent)
+        with self._frontend.admit(deadlines_ms, received_ns, caller, len(raw), transport_deadline) as arrival:
             arrival.permit.take_bytes(len(raw))
             observation = await self._frontend.parse(requests.parse_plan_request, raw, arrival)
             chunk = await self._frontend.plan(observation, arrival)
@@ -141,6 +143,11 @@ class _PlanService:
         limit = self._frontend.limits.max_body_bytes
         if len(raw) > limit:
             raise TooLarge("body", f"at most {limit} bytes", f"{len(raw)} bytes")
+
+
+def _values(context: Context, key: str) -> list[str]:
+    """The values that a call's metadata has under a key."""
+    return [str(value) for name, value in context.invocation_metadata() or () if name == key]
 
 
 class _Health(health_pb2_grpc.HealthServicer):

@@ -15,13 +15,14 @@ from typing import Annotated, Any, TypeVar
 from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 
 from wavserve.core.errors import Cancelled
 from wavserve.core.messages import DEADLINE_KEY, ActionChunk, Observation
+from wavserve.core.tracing import TRACE_KEY, TraceContext
 from wavserve.edge.compat.tables import CompatConfig
 from wavserve.edge.frontend import Arrival, Frontend, PolicyProtocol
 from wavserve.edge.http import answer_schemas, contract, schemas
@@ -32,6 +33,7 @@ from wavserve.edge.http.gate import HttpGate
 from wavserve.edge.http.headers import request_media_type
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import http_problem, log_refusal, report
+from wavserve.edge.trail import Caller, Trail
 from wavserve.scheduling.permits import Permit
 from wavserve.system.telemetry import Metrics
 
@@ -46,10 +48,14 @@ SessionId = Annotated[
 
 
 def create_http_app(
-    policy: PolicyProtocol, limits: EdgeLimits, metrics: Metrics, compat: CompatConfig | None = None
+    policy: PolicyProtocol,
+    limits: EdgeLimits,
+    metrics: Metrics,
+    compat: CompatConfig | None = None,
+    trail: Trail | None = None,
 ) -> FastAPI:
     """The HTTP app over a policy. `compat`: for clients of the authors' server; None: they are refused."""
-    frontend = Frontend(policy, limits, metrics.plans.refused)
+    frontend = Frontend(policy, limits, metrics.plans.refused, trail=trail or Trail())
     routes = _Routes(frontend, metrics, AuthorsApi(frontend, compat or CompatConfig(policy.spec.chunk)))
     app = FastAPIOffline(title="wavserve", description="HTTP API of wavserve.", redoc_url=None, telemetry=_NO_TELEMETRY)
     app.router.redirect_slashes = False  # a client loses the body of a POST on the way
@@ -95,7 +101,8 @@ class _Routes:
     def _admit(self, request: Request) -> AbstractContextManager[Arrival]:
         headers = request.headers
         stated, deadlines_ms = int(headers.get("content-length", 0)), headers.getlist(DEADLINE_KEY)
-        return self._frontend.admit(deadlines_ms, request.state.received_ns, sender_of(request), stated)
+        caller = Caller(sender_of(request), "http", parent=TraceContext.parse(headers.getlist(TRACE_KEY)))
+        return self._frontend.admit(deadlines_ms, request.state.received_ns, caller, stated)
 
     async def _plan(self, read: Callable[[bytes], Observation], body: bytes, arrival: Arrival) -> ActionChunk:
         return await self._frontend.plan(await self._frontend.parse(read, body, arrival), arrival)
@@ -136,9 +143,10 @@ class _Routes:
         self._frontend.check_ready()
         return json_response({"status": "ready"})
 
-    async def metrics(self) -> Response:
-        """Metrics in the Prometheus text format."""
-        return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    async def metrics(self, request: Request) -> Response:
+        """Metrics in the Prometheus text format, or in OpenMetrics, with exemplars, for a client that accepts it."""
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._metrics.registry), media_type=media_type)
 
 
 def _answer(model: type[schemas.Body]) -> dict[int | str, dict[str, Any]]:

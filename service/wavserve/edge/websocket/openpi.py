@@ -15,10 +15,12 @@ import numpy as np
 from websockets.frames import CloseCode
 
 from wavserve.core.messages import DEADLINE_KEY, ActionChunk
+from wavserve.core.tracing import TRACE_KEY, TraceContext
 from wavserve.edge.compat.session import ForeignObservation, ForeignSession
 from wavserve.edge.compat.tables import CompatConfig
 from wavserve.edge.frontend import Arrival, Frontend
 from wavserve.edge.report import report
+from wavserve.edge.trail import Caller
 from wavserve.edge.websocket import dialects
 from wavserve.edge.websocket.connection import Head, WebSocket
 from wavserve.edge.websocket.packing import pack, unpack
@@ -47,20 +49,25 @@ class OpenpiEndpoint:
     async def serve(self, socket: WebSocket, head: Head) -> None:
         """Serves one websocket until it ends. An `x-deadline-ms` of its request counts for each observation."""
         session = ForeignSession(self.frontend, self.config)
-        deadlines_ms = head.values(DEADLINE_KEY)
+        caller = Caller(socket.sender, _EDGE, parent=TraceContext.parse(head.values(TRACE_KEY)))
+        answer = partial(self._answer, socket, session, caller, head.values(DEADLINE_KEY))
         try:
             socket.send(pack(self._metadata()))
-            while await socket.begun() and await self._answer(socket, session, deadlines_ms):
+            while await socket.begun() and await answer():
                 pass
         finally:
             socket.close(CloseCode.SERVICE_RESTART, "the service stops")
             await session.end()
 
-    async def _answer(self, socket: WebSocket, session: ForeignSession, deadlines_ms: list[str]) -> bool:
+    async def _answer(
+        self, socket: WebSocket, session: ForeignSession, caller: Caller, deadlines_ms: list[str]
+    ) -> bool:
         """Answers one observation. False: it failed, and so the websocket ends."""
         received_ns, outcome = monotonic_ns(), "cancelled"
         try:
-            socket.send(pack(await self._plan(socket, session, deadlines_ms, received_ns)))
+            with self.frontend.admit(deadlines_ms, received_ns, caller, 0) as arrival:
+                reply = await self._plan(socket, session, arrival)
+            socket.send(pack(reply))
             outcome = "ok"
             return True
         except Exception as error:  # noqa: BLE001  # every failure gets an answer; the log has the traceback
@@ -71,13 +78,10 @@ class OpenpiEndpoint:
         finally:
             self.metrics.observe_request(_EDGE, outcome, (monotonic_ns() - received_ns) / 1e9)
 
-    async def _plan(
-        self, socket: WebSocket, session: ForeignSession, deadlines_ms: list[str], received_ns: int
-    ) -> dict[str, Any]:
-        with self.frontend.admit(deadlines_ms, received_ns, socket.sender, 0) as arrival:
-            body = await self.frontend.receive(socket.message(arrival.permit.take_bytes), arrival)
-            session.check_trained()
-            return await socket.while_waiting(self._reply(body, session, arrival))
+    async def _plan(self, socket: WebSocket, session: ForeignSession, arrival: Arrival) -> dict[str, Any]:
+        body = await self.frontend.receive(socket.message(arrival.permit.take_bytes), arrival)
+        session.check_trained()
+        return await socket.while_waiting(self._reply(body, session, arrival))
 
     async def _reply(self, body: bytes, session: ForeignSession, arrival: Arrival) -> dict[str, Any]:
         sent = await self.frontend.parse(partial(_read, self.config), body, arrival)

@@ -20,6 +20,7 @@ from wavserve.edge.frontend import Frontend, PolicyProtocol
 from wavserve.edge.grpc.control.robots import Robots
 from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.limits import EdgeLimits
+from wavserve.edge.trail import Trail
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.pb.wavserve_pb2_grpc import PlanServiceStub
 from wavserve.system.telemetry import Metrics
@@ -154,11 +155,13 @@ class Server:
 
 
 @asynccontextmanager
-async def serving_policy(policy: PolicyProtocol, gate: Gate, limits: EdgeLimits = LIMITS) -> AsyncIterator[Server]:
+async def serving_policy(
+    policy: PolicyProtocol, gate: Gate, limits: EdgeLimits = LIMITS, trail: Trail | None = None
+) -> AsyncIterator[Server]:
     """Serves a policy over gRPC until the block ends."""
     clock, metrics = ManualClock(), Metrics()
     robots = Robots(clock)
-    rpc = create_grpc_server(policy, limits, metrics, robots=robots)
+    rpc = create_grpc_server(policy, limits, metrics, robots=robots, trail=trail)
     port = rpc.add_insecure_port("127.0.0.1:0")
     await rpc.start()
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")

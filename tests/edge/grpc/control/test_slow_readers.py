@@ -18,6 +18,7 @@ from wavserve.core.messages import ActionChunk
 from wavserve.core.types import PlanRequest
 from wavserve.edge.grpc.control.outbox import MAX_MESSAGES, Outbox
 from wavserve.pb import wavserve_pb2 as pb
+from wavserve.planning.timings import Progress
 from wavserve.scheduling.permits import Permit
 
 PONG = Pong(1, 2, 3, 4)
@@ -109,7 +110,9 @@ async def test_small_messages_do_not_pile_up_either() -> None:
 class LongPlans(RecordingPolicy):
     """Its chunks are as long as a message may be, so that the buffers between server and robot take few."""
 
-    async def plan(self, request: PlanRequest, deadline: float | None, permit: Permit | None) -> ActionChunk:
+    async def plan(
+        self, request: PlanRequest, deadline: float | None, permit: Permit | None, progress: Progress | None = None
+    ) -> ActionChunk:
         chunk = await super().plan(request, deadline, permit)
         return replace(chunk, actions=np.ones((140_000, 7), np.float32))
 

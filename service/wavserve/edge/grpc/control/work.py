@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from time import monotonic
 
-from wavserve.core.control import DropReason, ResetAck, ResetStream
+from wavserve.core.control import ControlObservation, DropReason, ResetAck, ResetStream
 from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, StaleEpoch, UnknownSession
+from wavserve.core.tracing import TraceContext
 from wavserve.edge.frontend import Frontend
 from wavserve.edge.grpc.control.intake import Intake
 from wavserve.edge.grpc.control.mailbox import Mailbox, Received
 from wavserve.edge.grpc.control.replies import Replies
 from wavserve.edge.grpc.control.robots import Robot
+from wavserve.edge.trail import Caller
 
 _FATAL = (StaleEpoch, UnknownSession)
 """Another stream has the session, or it has expired: no observation of this stream can be planned any more."""
@@ -96,8 +98,8 @@ class Work:
         try:
             if deadline is not None and monotonic() >= deadline:
                 raise DeadlineExceeded("the deadline passed while the observation waited")
-            sender, num_bytes = self._robot.peer, received.num_bytes
-            with self._frontend.admit((), received.received_ns, sender, num_bytes, deadline) as arrival:
+            caller, num_bytes = self._caller(observation), received.num_bytes
+            with self._frontend.admit((), received.received_ns, caller, num_bytes, deadline) as arrival:
                 arrival.permit.take_bytes(num_bytes)
                 chunk = await self._frontend.plan(observation, arrival)
         except _FATAL:
@@ -120,3 +122,7 @@ class Work:
         else:
             self._intake.sent(chunk)
             self._replies.chunk(chunk)
+
+    def _caller(self, observation: ControlObservation) -> Caller:
+        parent = TraceContext.parse([observation.traceparent])
+        return Caller(self._robot.peer, "control", self._robot.hello.robot_id, parent)

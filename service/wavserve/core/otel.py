@@ -1,0 +1,196 @@
+"""Spans that OpenTelemetry records and sends to a collector, from a thread of its own.
+
+The only module that imports OpenTelemetry, which is an extra: it is imported only where traces are asked for. A
+collector that is slow or away delays nothing: its spans are dropped, and the log tells of it once. Knows no plan.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from threading import Thread
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import requests
+from opentelemetry import trace as api
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+from wavserve.core.tracing import CURRENT, NOTHING, Attributes, Span, TraceContext, Tracer, error_type
+
+log = logging.getLogger(__name__)
+
+PATH = "/v1/traces"
+MAX_SPANS = 8192
+"""Spans that wait for the collector. More are dropped."""
+SEND_EVERY_MS = 1000
+SEND_WITHIN_S = 5.0
+CLOSE_WITHIN_S = 2.0
+
+Kind = Literal["server", "client"]
+_KINDS = {"server": api.SpanKind.SERVER, "client": api.SpanKind.CLIENT}
+_NO_PARENT = Context()
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """Where spans go, and which traces are recorded."""
+
+    endpoint: str
+    """URL of an OTLP/HTTP receiver without its path, such as `http://127.0.0.1:4318`"""
+    ratio: float = 1.0
+    """share of the traces that begin here which are recorded; the others follow their parent"""
+
+
+class RecordedSpan(Span):
+    """A span of OpenTelemetry."""
+
+    __slots__ = ("_ended", "_span", "_token", "_tracer")
+    recorded = True
+
+    def __init__(self, span: api.Span, tracer: api.Tracer) -> None:
+        super().__init__(_context_of(span))
+        self._span = span
+        self._tracer = tracer
+        self._ended = False
+        self._token: Any = None
+
+    def child(self, name: str, attributes: Attributes = NOTHING, began_ns: int | None = None) -> Span:
+        inside = api.set_span_in_context(self._span, _NO_PARENT)
+        span = self._tracer.start_span(name, inside, attributes=attributes, start_time=_unix_ns(began_ns))
+        return RecordedSpan(span, self._tracer)
+
+    def set(self, attributes: Attributes) -> None:
+        self._span.set_attributes(attributes)
+
+    def link(self, other: Span) -> None:
+        if other.context is not None:
+            self._span.add_link(_sdk_context(other.context))
+
+    def end(self, error: BaseException | None = None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if error is not None:
+            self._span.set_attribute("error.type", error_type(error))
+            self._span.set_status(api.StatusCode.ERROR)
+        self._span.end()
+
+    def __enter__(self) -> Self:
+        self._token = CURRENT.set(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        CURRENT.reset(self._token)
+        self.end(error)
+
+
+class OtelTracer(Tracer):
+    """Begins spans of an OpenTelemetry provider, which may be the program's own.
+
+    A span without a parent is a part of the program's current OpenTelemetry span, where there is one.
+    """
+
+    def __init__(self, provider: api.TracerProvider, kind: Kind) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("wavserve", version("wavserve"))
+        self._kind = _KINDS[kind]
+
+    def begin(
+        self,
+        name: str,
+        parent: TraceContext | None = None,
+        attributes: Attributes = NOTHING,
+        began_ns: int | None = None,
+    ) -> Span:
+        context = None if parent is None else _remote(parent)
+        span = self._tracer.start_span(name, context, self._kind, attributes, start_time=_unix_ns(began_ns))
+        return RecordedSpan(span, self._tracer) if span.is_recording() else Span(_context_of(span))
+
+
+class _CollectorTracer(OtelTracer):
+    """A tracer that owns its provider."""
+
+    def __init__(self, provider: TracerProvider, kind: Kind) -> None:
+        super().__init__(provider, kind)
+        self._own = provider
+
+    def close(self) -> None:
+        """The SDK itself would wait half a minute for a collector that is away."""
+        closing = Thread(target=self._own.shutdown, name="wavserve-traces", daemon=True)
+        closing.start()
+        closing.join(CLOSE_WITHIN_S)
+
+
+class _ToldOnce(SpanExporter):
+    """Tells the log when the collector fails, and when it is back. The exporter tells of every attempt."""
+
+    def __init__(self, exporter: OTLPSpanExporter, endpoint: str) -> None:
+        self._exporter = exporter
+        self._endpoint = endpoint
+        self._failing = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._exporter.export(spans)
+        failed = result is not SpanExportResult.SUCCESS
+        if failed and not self._failing:
+            log.warning("the collector at %s takes no spans: traces are lost until it does", self._endpoint)
+        elif self._failing and not failed:
+            log.info("the collector at %s takes spans again", self._endpoint)
+        self._failing = failed
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+
+def open_tracer(collector: Collector, service: str, kind: Kind = "client") -> Tracer:
+    """A tracer that sends its spans to a collector. `service`: the name of this program in its traces.
+
+    `kind`: what its first spans are of. A collector that is away is no error.
+    """
+    for name in ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # `_ToldOnce` tells it once
+    session = requests.Session()
+    session.trust_env = False  # connections are direct, whatever proxies the environment names
+    exporter = OTLPSpanExporter(collector.endpoint.rstrip("/") + PATH, timeout=SEND_WITHIN_S, session=session)
+    told = _ToldOnce(exporter, collector.endpoint)
+    provider = TracerProvider(
+        sampler=ParentBased(TraceIdRatioBased(collector.ratio)),
+        resource=Resource.create(_resource(service)),
+        shutdown_on_exit=False,
+    )
+    provider.add_span_processor(BatchSpanProcessor(told, max_queue_size=MAX_SPANS, schedule_delay_millis=SEND_EVERY_MS))
+    return _CollectorTracer(provider, kind)
+
+
+def _resource(service: str) -> dict[str, str]:
+    return {"service.name": service, "service.version": version("wavserve"), "host.name": socket.gethostname()}
+
+
+def _unix_ns(monotonic_ns: int | None) -> int | None:
+    """A moment of the monotonic clock on the clock of traces; None: now."""
+    return None if monotonic_ns is None else time.time_ns() - (time.monotonic_ns() - monotonic_ns)
+
+
+def _context_of(span: api.Span) -> TraceContext:
+    known = span.get_span_context()
+    return TraceContext(f"{known.trace_id:032x}", f"{known.span_id:016x}", known.trace_flags.sampled)
+
+
+def _sdk_context(context: TraceContext) -> api.SpanContext:
+    flags = api.TraceFlags(api.TraceFlags.SAMPLED if context.sampled else api.TraceFlags.DEFAULT)
+    return api.SpanContext(int(context.trace_id, 16), int(context.span_id, 16), is_remote=True, trace_flags=flags)
+
+
+def _remote(parent: TraceContext) -> Context:
+    return api.set_span_in_context(api.NonRecordingSpan(_sdk_context(parent)), _NO_PARENT)
