@@ -56,7 +56,7 @@ class Subject:
 
 @asynccontextmanager
 async def local(tiny: Bundle) -> AsyncIterator[Subject]:
-    loaded = load_runners(tiny, RunnerConfig("cpu", "float32", 2, SLOTS, lease_s=1e9, max_texts=MAX_TEXTS))
+    loaded = load_runners(tiny, RunnerConfig("cpu", "float32", 1, SLOTS, lease_s=1e9, max_texts=MAX_TEXTS))
     backend = LocalBackend(loaded.runners)
     yield Subject("local", backend, tiny.spec, used_of(loaded.arena.book))
     await backend.close()
@@ -139,7 +139,7 @@ async def triton(tiny: Bundle) -> AsyncIterator[RunningTriton]:
         "WAVSERVE_ARENA__LEASE_S": "1e9",
         "WAVSERVE_ARENA__PREFIX": name,
         "WAVSERVE_BACKEND__MAX_CACHED_TEXTS": str(MAX_TEXTS),
-        "WAVSERVE_BACKEND__THREADS": "2",
+        "WAVSERVE_BACKEND__THREADS": "1",
         "WAVSERVE_BACKEND__COMPILE": "off",
     }
     server = TritonServer(ServerConfig(name, REPOSITORY, {**os.environ, **own}, shm_bytes=4 << 20))

@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
 def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> dict[Name, Path]:
     """Needs the browser, so that a machine without one fails before the pages are made."""
     folder = tmp_path_factory.mktemp("pages")
-    service = ["--set=backend.kind=local", "--set=backend.threads=2", "--set=backend.compile=off"]
+    service = ["--set=backend.kind=local", "--set=backend.compile=off"]
     service.append(f"--set=bundle.root={folder / 'bundles'}")
     results = folder / "results.json"
     # A busy machine may miss a criterion (exit code 1). The page says so, and is a page all the same.

@@ -14,8 +14,9 @@ from wavserve.models.weights.weights import Models, random_models
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    """The models are so small that several threads would wait for each other longer than they compute."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

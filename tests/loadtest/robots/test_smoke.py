@@ -42,7 +42,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_two_robots_and_their_own_service(tiny: Bundle, tmp_path: Path) -> None:
     scenario, out = tmp_path / "two.toml", tmp_path / "two.json"
     scenario.write_text(SCENARIO)
-    flags = ["--set=backend.kind=local", f"--set=bundle.root={tiny.folder.parent}", "--set=backend.threads=2"]
+    flags = ["--set=backend.kind=local", f"--set=bundle.root={tiny.folder.parent}"]
     ran = run(str(scenario), f"--out={out}", *flags)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = json.loads(out.read_text(encoding="utf-8"))

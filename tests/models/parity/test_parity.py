@@ -1,4 +1,4 @@
-"""Every model-level fixture recorded from the released code, through the plain and the fast paths."""
+"""Every fixture recorded from the released code, through the plain and the fast paths and the service's planner."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from wavserve.app.parity import PATH, run
 from wavserve.core.errors import BundleError
 from wavserve.models.parity.fixtures import Check, config_from_fixture, planner_config, read_fixture
 from wavserve.models.parity.parity import COMPARISONS, check_models
@@ -20,12 +21,12 @@ BOTH = ("01", "02", "03", "04", "05", "06")
 
 @pytest.fixture(scope="module")
 def checks(parity_folder: Path) -> list[Check]:
-    return check_models(parity_folder)
+    return run(parity_folder)
 
 
 @pytest.mark.parametrize("fixture", COMPARISONS)
 def test_fixture_agrees_within_the_tolerance(checks: list[Check], fixture: str) -> None:
-    of_fixture = [check for check in checks if check.fixture == fixture]
+    of_fixture = [check for check in checks if check.fixture == fixture and check.path != PATH]
 
     assert of_fixture
     assert [check for check in of_fixture if not check.ok] == []
@@ -34,6 +35,14 @@ def test_fixture_agrees_within_the_tolerance(checks: list[Check], fixture: str) 
 @pytest.mark.parametrize("number", BOTH)
 def test_plain_and_fast_are_both_compared(checks: list[Check], number: str) -> None:
     assert {check.path for check in checks if check.fixture.startswith(number)} == {"plain", "fast"}
+
+
+def test_plans_agree_with_those_of_the_released_model(checks: list[Check]) -> None:
+    planned = [check for check in checks if check.path == PATH]
+
+    assert [check for check in planned if not check.ok] == []
+    assert {check.fixture for check in planned} == {"08_plan_official", "09_plan_corrected"}
+    assert {"action", "per_view.action", "snr.1", "video_std.1", "per_view.value_mean"} <= {c.tensor for c in planned}
 
 
 @pytest.fixture

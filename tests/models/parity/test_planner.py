@@ -1,4 +1,4 @@
-"""The service's planner, against the released code's plans and against the plain path on other sizes."""
+"""The service's planner against the plain path on other sizes than those of the released code's plans."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wavserve.app.parity import check_planner, run
+from wavserve.app.parity import check_planner
 from wavserve.models.networks.plain import Plain, PlainIteration, plain_plan
 from wavserve.models.parity.fixtures import Fixture, config_from_fixture, planner_config, read_draws, read_scene
 from wavserve.models.weights.weights import random_models, save
@@ -26,14 +26,6 @@ EXPLORE = {
     "value_elites": 0.3,
     "dynamic_elites": 0.6,
 }
-
-
-def test_plans_agree_with_those_of_the_released_model(parity_folder: Path) -> None:
-    checks = run(parity_folder)
-    assert [check for check in checks if not check.ok] == []
-    planned = [check for check in checks if check.path == "planner"]
-    assert {check.fixture for check in planned} == set(MODES)
-    assert {"action", "per_view.action", "snr.1", "video_std.1", "per_view.value_mean"} <= {c.tensor for c in planned}
 
 
 @pytest.fixture(scope="module")
