@@ -18,6 +18,9 @@ PIP_EXTRA_ARGS ?=
 SCENARIO ?= smoke
 URL ?=
 GRPC ?=
+# Processes that run the tests, each with a file of tests at a time: two where there are two cores, because more memory
+# than 8 GB is rare. 0: in pytest's own process, as a debugger needs it.
+WORKERS ?= $(if $(filter 1,$(shell getconf _NPROCESSORS_ONLN)),0,2)
 # Arguments of serve, demo, test, test-system, loadtest, bench-* and gpu-report, e.g. make test ARGS="tests/house -x"
 ARGS ?=
 
@@ -64,7 +67,7 @@ demo: install ## start the service, send it the requests of a robot, write demo/
 	$(BIN)/python -m examples.demo $(ARGS)
 
 test: install ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # SHOTS=FOLDER keeps a screenshot of every page that the tests open.
 test-system: libero ## run the tests that need the Debian packages of tests/system_packages.txt: a browser, a simulator

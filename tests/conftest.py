@@ -5,6 +5,7 @@ preset.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -12,13 +13,25 @@ from wavserve.bundle.bundle import Bundle
 from wavserve.models.weights import presets
 
 _PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "no_proxy")
+SERVICES = Path(__file__).parent / "service"
 
 
-def pytest_configure() -> None:
-    """Forgets the proxies of the machine: the clients that tests write themselves use them by default."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Forgets the proxies of the machine: the clients that tests write themselves use them by default.
+
+    Divides the cores among the workers (`make test WORKERS=2`) and what they start. More threads than cores are slower.
+    """
     for name in _PROXIES:
         os.environ.pop(name, None)
         os.environ.pop(name.upper(), None)
+    if workers := config.getoption("numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers, where there are some, begin with the tests of services. Those take longest, and the rest evens out."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: SERVICES not in item.path.parents)
 
 
 @pytest.fixture(scope="session")

@@ -44,8 +44,8 @@ SERVICES: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
 """Name of a backend -> arguments and command of its service."""
 ROBOTS = (1, 4, 16)
 ROBOTS_PER_PROCESS = 4
-REST_S = 2.0
-"""How long the robots are connected before their loops begin."""
+REST = 0.25
+"""How long the robots are connected before their loops begin, as a share of a loop's time."""
 MIN_SECONDS = 4.0
 """With less, the robots of the loops get fewer than two chunks."""
 
@@ -144,7 +144,7 @@ def run_loops(service: serve_process.Child, over: str, robots: int, seconds: flo
         for each in processes:
             _read_line(each)
         rest = Usage(gateway)
-        time.sleep(REST_S)
+        time.sleep(REST * seconds)
         rest_cores = rest.cores
         work = Usage(gateway)
         for each in processes:

@@ -29,7 +29,7 @@ from wavserve.models.runners.loading import RunnerConfig, load_runners
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 SLOTS = 6
 MAX_TEXTS = 4
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)

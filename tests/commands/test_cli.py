@@ -215,7 +215,7 @@ def test_an_internal_error_has_an_id_and_a_traceback_under_it() -> None:
     """As the edges report one. The cause here is a broken library."""
     broken = "import sys; from wavserve.cli import main; sys.modules['wavserve.app.settings'] = 1; sys.exit(main())"
     failed = subprocess.run(
-        [sys.executable, "-c", broken, "config", "show"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", broken, "config", "show"], capture_output=True, text=True, timeout=300, check=False
     )
     assert failed.returncode == 1
     log, _, message = failed.stderr.rstrip().rpartition("\n")
@@ -239,7 +239,7 @@ def test_a_closed_pipe_prints_no_traceback() -> None:
         assert writer.stderr is not None
         writer.stdout.close()
         assert writer.stderr.read() == ""
-        assert writer.wait(60) == 141
+        assert writer.wait(300) == 141
 
 
 def test_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,11 +82,11 @@ class Terminal:
         os.write(self._keyboard, key.encode())
 
     def shows(self, words: str) -> None:
-        eventually(lambda: words in self.text or self.process.poll() is not None, within_s=60)
+        eventually(lambda: words in self.text or self.process.poll() is not None, within_s=300)
         assert words in self.text, self.text[-3000:]
 
     def ends(self) -> int:
-        code = self.process.wait(60)
+        code = self.process.wait(300)
         self._reader.join(10)
         return code
 
@@ -242,7 +242,7 @@ def test_a_hold_during_the_checks_is_newer_than_the_wish_to_arm(tmp_path: Path) 
         operator.press("a")
         time.sleep(0.4)  # the checks take more than a second
         operator.press("h")
-        eventually(lambda: log.read_text(encoding="utf-8").count('"kind":"check"') > checked, within_s=60)
+        eventually(lambda: log.read_text(encoding="utf-8").count('"kind":"check"') > checked, within_s=300)
         operator.press("q")
         assert operator.ends() == 0
     assert [line["order"] for line in figures.read(log).of("order")] == ["hold", "leave"]

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import psutil
 
+from wavserve.backends.triton.server import PROGRAMS
 from wavserve.core.verbs import MODELS
+from wavserve.system.processes import Process, commands_with
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 
 
 def below(pid: int) -> list[psutil.Process]:
@@ -38,6 +40,11 @@ def command_of(process: psutil.Process) -> str:
 def triton_of(service: int) -> psutil.Process:
     [server] = [each for each in below(service) if command_of(each).partition(" ")[0].endswith("/tritonserver")]
     return server
+
+
+def tritons_of(service: int) -> set[Process]:
+    """The server and model processes of a service, which may itself have exited."""
+    return {each for each, command in commands_with("wavserve-", PROGRAMS).items() if f"-{service}-" in command}
 
 
 def models_of(pid: int) -> dict[str, psutil.Process]:

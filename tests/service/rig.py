@@ -17,6 +17,8 @@ FRAMES = Path(__file__).parents[2] / "examples" / "libero_object_0"
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 LONG = {"num_iterations": 10, "num_video_samples": 64, "num_value_samples": 16}
 """options of a plan that takes many seconds"""
+SECONDS = {"num_iterations": 10, "num_video_samples": 24}
+"""options of a plan that takes a second or more"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def observation(frame: int = 0, **changes: Any) -> Observation:
 
 def post(server: Server, sent: Observation) -> httpx.Response:
     """Sends the observation as multipart over HTTP."""
-    return httpx.post(f"{server.http}/v1/plan", files=form(sent), timeout=60)
+    return httpx.post(f"{server.http}/v1/plan", files=form(sent), timeout=300)
 
 
 def form(sent: Observation) -> dict[str, Any]:

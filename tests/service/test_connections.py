@@ -55,7 +55,7 @@ def service(bundle: Bundle, folder: Path, host: str, *flags: str, command: Seque
         yield Running(process, http, grpc, log)
     finally:
         process.terminate()
-        assert process.wait(60) == 0, log.read_text()
+        assert process.wait(300) == 0, log.read_text()
 
 
 HALF_HEAD = b"POST /v1/plan HTTP/1.1\r\nHost: x\r\n"
@@ -150,7 +150,7 @@ def test_a_service_plans_at_every_kind_of_address(tiny: Bundle, tmp_path: Path, 
         with PlanClient(str(running.grpc)) as robot:
             assert robot.plan(observation()).actions.shape == (16, 7)
         command = [sys.executable, "-m", "wavserve.cli", "plan", "--server", str(running.grpc)]
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert "instruction: expected text" in asked.stderr  # the service's answer: the command sends no instruction
 
 
@@ -169,7 +169,7 @@ def test_a_service_plans_at_every_kind_of_address(tiny: Bundle, tmp_path: Path, 
 def test_an_address_that_cannot_be_used_ends_the_start(tmp_path: Path, setting: str, message: str) -> None:
     """Nothing is loaded: the bundle does not even exist."""
     ports = ["--set", "http.port=0", "--set", "grpc.port=0", "--bundle", "nowhere", "--set", setting]
-    failed = subprocess.run([*SERVE, *ports], capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
+    failed = subprocess.run([*SERVE, *ports], capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
     assert failed.returncode == 1
     assert message in failed.stderr
     assert "nowhere" not in failed.stderr

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import httpx
 
-from tests.service.rig import LONG, Server, observation, start
+from tests.service.rig import SECONDS, Server, observation, start
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.control import ClientMessage, ControlObservation, GoAway, Hello, Ping, Pong, Welcome
 from wavserve.core.messages import ActionChunk
@@ -80,10 +80,10 @@ def test_a_robot_drives_on_a_stream(server: Server) -> None:
 
 
 def test_a_signal_answers_what_runs_and_sends_robots_away(tmp_path: Path, server: Server) -> None:
-    running = start(tmp_path, server.backend, "--bundle", str(server.bundle), "--set", "limits.drain_s=60")
+    running = start(tmp_path, server.backend, "--bundle", str(server.bundle), "--set", "limits.drain_s=300")
     robot = Robot(running, "arm")
     welcome = robot.receive()
-    robot.send(seen(0, welcome.epoch, options={**LONG, "num_iterations": 4}))
+    robot.send(seen(0, welcome.epoch, options=SECONDS))
     while "wavserve_plans_in_flight 1.0" not in httpx.get(f"{running.http}/metrics").text:
         robot.send(Ping(1))
         assert isinstance(robot.receive(), Pong)  # and no answer yet

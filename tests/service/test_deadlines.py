@@ -68,7 +68,7 @@ async def ask_over(edge: str, server: Server, sent: Observation) -> None:
         async with AsyncPlanClient(server.grpc) as robot:
             await robot.plan(sent)
     else:
-        async with httpx.AsyncClient(timeout=60) as robot:
+        async with httpx.AsyncClient(timeout=300) as robot:
             await robot.post(f"{server.http}/v1/plan", files=form(sent))
 
 

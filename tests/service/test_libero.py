@@ -20,6 +20,7 @@ from tests.service.rig import Server, start
 from tests.simulation.fake import FakeEnvironment
 from wavserve.app.in_process import InProcessPolicy
 from wavserve.app.settings import Settings
+from wavserve.bundle.bundle import Bundle
 from wavserve.clients.libero.clocks import ClockConfig
 from wavserve.clients.libero.episode import EpisodeConfig, EpisodeResult, run_episode
 from wavserve.clients.libero.evaluation import REPEATABLE
@@ -128,10 +129,12 @@ class Watched(FakeEnvironment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("transport", ["grpc", "stream"])
-def test_a_service_that_is_killed_within_an_episode_costs_no_episode(tmp_path: Path, transport: str) -> None:
+def test_a_service_that_is_killed_within_an_episode_costs_no_episode(
+    tmp_path: Path, tiny: Bundle, transport: str
+) -> None:
     folder = tmp_path / "service"
     folder.mkdir()
-    service = start(folder, "local")
+    service = start(folder, "local", "--bundle", str(tiny.folder))
     restarted: list[subprocess.Popen[bytes]] = []
 
     def restart() -> None:

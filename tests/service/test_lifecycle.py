@@ -12,7 +12,7 @@ import httpx
 import pytest
 import torch
 
-from tests.service.rig import LONG, Server, observation, post, start
+from tests.service.rig import LONG, SECONDS, Server, observation, post, start
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import NotReady
 
@@ -23,7 +23,7 @@ def test_a_port_in_use_fails_the_start(server: Server, tmp_path: Path) -> None:
         ports = {"http.port": "0", "grpc.port": "0", key: address.rpartition(":")[2]}
         flags = [flag for name, port in ports.items() for flag in ("--set", f"{name}={port}")]
         failed = subprocess.run(
-            [*command, *flags], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
+            [*command, *flags], capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False
         )
         assert failed.returncode == 1
         assert f"{key}: cannot listen on" in failed.stderr
@@ -46,7 +46,7 @@ def test_a_start_that_cannot_succeed_fails_with_one_line(
     command = serving(server)
     ports = ["--set", "http.port=0", "--set", "grpc.port=0"]
     failed = subprocess.run(
-        [*command, *ports, *flags], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
+        [*command, *ports, *flags], capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False
     )
     assert failed.returncode == 1
     assert message in failed.stderr
@@ -61,10 +61,9 @@ def serving(server: Server) -> list[str]:
 
 def test_a_signal_drains_the_service(tmp_path: Path, server: Server) -> None:
     """Plans under way are answered, and then the process exits by itself."""
-    running = start(tmp_path, server.backend, "--bundle", str(server.bundle), "--set", "limits.drain_s=60")
-    options = {"num_iterations": 10, "num_video_samples": 24}
+    running = start(tmp_path, server.backend, "--bundle", str(server.bundle), "--set", "limits.drain_s=300")
     with concurrent.futures.ThreadPoolExecutor(2) as pool, PlanClient(running.grpc) as client:
-        answers = [pool.submit(client.plan, observation(seed=seed, options=options)) for seed in range(2)]
+        answers = [pool.submit(client.plan, observation(seed=seed, options=SECONDS)) for seed in range(2)]
         while "wavserve_plans_in_flight 2.0" not in httpx.get(f"{running.http}/metrics").text:
             assert not any(answer.done() for answer in answers)
         assert running.stop() == 0

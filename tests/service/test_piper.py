@@ -14,6 +14,7 @@ import pytest
 
 from tests.clients.piper.rig import STOP_FRAME, Listener, eventually
 from tests.clients.piper.stage import config
+from wavserve.bundle.bundle import Bundle
 from wavserve.clients.piper import figures
 from wavserve.clients.piper.config import PiperConfig, PolicyConfig, RtcConfig
 from wavserve.clients.piper.control import Control
@@ -33,12 +34,13 @@ class Service:
     """A real service on a port that stays the same over its restarts."""
 
     folder: Path
+    bundles: Path
     grpc: int
     child: Child | None = None
 
     def start(self) -> None:
         flags = ["--preset=tiny-piper", "--backend=local", "--set=backend.compile=off", f"--grpc-port={self.grpc}"]
-        flags.append(f"--set=bundle.root={self.folder / 'bundles'}")
+        flags.append(f"--set=bundle.root={self.bundles}")
         self.child = serve_process.start(self.folder / "server.log", flags, command=SERVE)
 
     @property
@@ -47,9 +49,9 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory, tiny_piper: Bundle) -> Iterator[Service]:
     [port] = free_ports(1)
-    running = Service(tmp_path_factory.mktemp("service"), port)
+    running = Service(tmp_path_factory.mktemp("service"), tiny_piper.folder.parent, port)
     running.start()
     yield running
     if running.child is not None:
@@ -166,7 +168,7 @@ def test_a_second_robot_with_the_same_id_is_refused_while_the_first_one_moves(se
         flags = [f"--config={file}", "--bus=virtual", "--allow-untrained", "--armed", "--duration=5"]
         flags += [f"--server={service.address}", f"--log={tmp_path / 'second.jsonl'}"]
         command = [sys.executable, "-m", "wavserve.cli", "piper", *flags]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert second.returncode == 1
         assert "another living stream has this robot id" in second.stderr
         robot.moves(20)

@@ -17,9 +17,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.service.processes import alive, below, files_of, models_of, triton_of, until
-from tests.service.rig import LONG, REPOSITORY, Server, observation, post, start
-from tests.service.test_faults import serving, tritons
+from tests.service.processes import alive, below, files_of, models_of, triton_of, tritons_of, until
+from tests.service.rig import LONG, REPOSITORY, SECONDS, Server, observation, post, start
+from tests.service.test_faults import serving
 from wavserve.backends.triton.wheel import find_obstacle
 from wavserve.bundle.bundle import Bundle
 from wavserve.system import serve_process
@@ -28,8 +28,6 @@ PLANS = 3
 SOON_S = 20.0
 """Far less than the drain and the repair may take, and ample for a busy machine."""
 PATIENT = ("--set", "limits.drain_s=300", "--set", "limits.repair_s=300")
-SECONDS = {"num_iterations": 10, "num_video_samples": 24}
-"""options of a plan that takes a second or more"""
 
 pytestmark = pytest.mark.skipif(
     find_obstacle(REPOSITORY) is not None, reason=f"no real Triton on this machine: {find_obstacle(REPOSITORY)}"
@@ -67,12 +65,11 @@ def test_a_repair_is_given_up(tiny: Bundle, tmp_path: Path) -> None:
 
 
 def test_a_start_ends(tiny: Bundle, tmp_path: Path) -> None:
-    before = tritons()
     with subprocess.Popen(serving(tiny), cwd=tmp_path, stderr=subprocess.DEVNULL) as starting:
-        until(lambda: len(tritons() - before) > 1, "the server and a model have begun to start")
+        until(lambda: len(tritons_of(starting.pid)) > 1, "the server and a model have begun to start")
         send_to_all(starting.pid, signal.SIGTERM)
-        assert starting.wait(60) == 0
-    until(lambda: tritons() <= before, "the processes that it started exit")
+        assert starting.wait(300) == 0
+    until(lambda: not tritons_of(starting.pid), "the processes that it started exit")
     assert files_of(starting.pid) == []
 
 

@@ -105,7 +105,7 @@ def enable(arm: Arm) -> None:
     eventually(lambda: arm.latest().is_enabled and arm.latest().takes_commands)
 
 
-def eventually(holds: Callable[[], bool], within_s: float = 20.0) -> None:
+def eventually(holds: Callable[[], bool], within_s: float = 120.0) -> None:
     """Waits until something holds; the bound is generous, for a busy machine."""
     deadline = time.monotonic() + within_s
     while not holds():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -108,23 +109,15 @@ def test_a_reset_of_nothing_is_fine(headers: dict[str, str], client: httpx.Clien
 
 
 def test_two_requests_of_a_session_at_a_time_are_refused(client: httpx.Client, served: Served) -> None:
-    started = threading.Event()
-    served.policy.hold, served.policy.started = True, started.set
-    with httpx.Client(base_url=served.address.http, timeout=60) as other:
-        waiting = threading.Thread(target=lambda: _until_cut(other))
-        waiting.start()
+    started, gate = threading.Event(), threading.Event()
+    served.policy.started, served.policy.gate = started.set, gate
+    with httpx.Client(base_url=served.address.http, timeout=60) as other, ThreadPoolExecutor(1) as robot:
+        first = robot.submit(predict, other, "robot")
         assert started.wait(20)
         answer = predict(client, "robot")
+        gate.set()
         assert (answer.status_code, answer.json()["field"]) == (409, "x-session-id")
-        other.close()
-        waiting.join(20)
-
-
-def _until_cut(client: httpx.Client) -> None:
-    try:
-        predict(client, "robot")
-    except (httpx.TransportError, RuntimeError):
-        return
+        assert first.result(20).status_code == 200
 
 
 BAD: dict[str, tuple[dict[str, bytes | None], int, str]] = {

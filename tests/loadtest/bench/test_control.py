@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -117,14 +118,14 @@ async def test_the_fake_service_has_no_models_behind_its_policy(tiny: Bundle) ->
     await backend.close()
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "loadtest.bench.control", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
+    environ = {**os.environ, **variables}
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, cwd=ROOT, timeout=300)
 
 
-def test_a_short_run_on_the_fake_backend() -> None:
-    before = set(psutil.pids())
-    ran = run("--seconds=4", "--backends", "fake", "--robots", "2")
+def test_a_short_run_on_the_fake_backend(tmp_path: Path) -> None:
+    ran = run("--seconds=4", "--backends", "fake", "--robots", "2", TMPDIR=str(tmp_path))
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = json.loads(ran.stdout.splitlines()[-1])
     of = found["backends"]["fake"]["2"]
@@ -140,8 +141,7 @@ def test_a_short_run_on_the_fake_backend() -> None:
     assert 3 * 128 * 128 * 3 < sizes["raw"] < 1.01 * 3 * 128 * 128 * 3
     assert sizes["jpeg"] < sizes["raw"] / 3
     assert [aim["met"] is None for aim in found["aims"]] == [False, True]
-    left = [process for process in psutil.process_iter(["pid", "cmdline"]) if process.info["pid"] not in before]
-    assert not [each for each in left if "loadtest.bench" in " ".join(each.info["cmdline"] or ())]
+    assert not [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("TMPDIR") == str(tmp_path)]
 
 
 def test_a_run_that_is_too_short_is_refused() -> None:
