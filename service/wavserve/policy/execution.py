@@ -132,7 +132,7 @@ class PlanExecutor:
         )
         plan = await planner.plan(job)
         actions = resolved.left_over.continued(plan.actions, self.normaliser, request.state)
-        imagined = await imagine_frames(planner.calls, device.perception, job, plan) if job.imagine_chunks else {}
+        imagined = await imagine_frames(planner.calls, device.perception, job, plan.video) if job.imagine_chunks else {}
         return Outcome(actions, plan, memory, await hashing, start is not None, imagined)
 
     @contextmanager

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wavserve.core.messages import EncodedImage
-from wavserve.core.types import Plan
+from wavserve.core.types import Gaussian
 from wavserve.planning.model_calls import ModelCalls, PlanJob
 from wavserve.planning.perception import Perception
 from wavserve.policy.sessions import FrameMemory
@@ -24,9 +24,9 @@ Frames = dict[str, NDArray[np.uint8]]
 
 
 async def imagine_frames(
-    calls: ModelCalls, perception: Perception, job: PlanJob, plan: Plan
+    calls: ModelCalls, perception: Perception, job: PlanJob, video: Gaussian
 ) -> Mapping[str, tuple[EncodedImage, ...]]:
-    """Camera -> future frames of the chosen plan as PNG, `job.imagine_chunks` times what one call imagines.
+    """Camera -> future frames as PNG, `job.imagine_chunks` times what one call imagines. `video`: the chosen plan's.
 
     Autoregressive: the last frame of each chunk is encoded and enters the frame memory, as a real frame would.
     """
@@ -35,7 +35,7 @@ async def imagine_frames(
         for chunk in range(job.imagine_chunks):
             if chunk:
                 job = await _continued(perception, job, chunks[-1])
-            latents = await calls.denoise(job, plan.video, chunk)
+            latents = await calls.denoise(job, video, chunk)
             chunks.append(await perception.decode_video(latents, job.ticket))
         return await asyncio.to_thread(_encode_all, chunks)
 

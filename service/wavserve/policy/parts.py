@@ -18,6 +18,8 @@ from wavserve.policy.sessions import Session, SessionStore
 
 Keep = Callable[[PlanRequest, Session, ActionChunk], Coroutine[object, object, None]]
 """Receives every committed plan: the request, the session as it was before, the answer."""
+OnPlan = Callable[[ActionChunk, PlanRequest], None]
+"""Receives the first answer to each plan, and the request that it answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class PolicyParts:
     golden: GoldenCheck | None = None
     """a device that fails it gets no plans"""
     keep: Keep | None = None
-    on_plan: Callable[[ActionChunk], None] = lambda chunk: None
+    on_plan: OnPlan = lambda chunk, request: None
     on_missed: Callable[[Mapping[str, float]], None] = lambda stage_s: None
     """called for every request whose plan was admitted and was not ready by the deadline, with the seconds of the
     stages that had ended"""

@@ -26,7 +26,7 @@ from wavserve.core.errors import (
     UnknownSession,
     shown,
 )
-from wavserve.core.messages import ActionChunk
+from wavserve.core.messages import ActionChunk, EncodedImage
 from wavserve.core.normalise import Normaliser
 from wavserve.core.options import merge_options
 from wavserve.core.tracing import span
@@ -40,6 +40,7 @@ from wavserve.policy.execution import PlanExecutor
 from wavserve.policy.gate import Gate
 from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_retry
 from wavserve.policy.left_over import LeftOver
+from wavserve.policy.on_demand import FramesOnDemand
 from wavserve.policy.parts import Keep, PolicyParts
 from wavserve.policy.running import RunningPlans
 from wavserve.policy.sessions import CommitResult, Session
@@ -76,6 +77,7 @@ class Policy:
         self._keeping_warm: asyncio.Task[None] | None = None
         self._permits = Permits(parts.max_plans, lambda: self.plans_in_flight, self._soonest_s, parts.max_bytes)
         self._running = RunningPlans(self._run, self._permits.take_over, parts.on_plan, parts.clock)
+        self._on_demand = FramesOnDemand(parts.spec, parts.placement, parts.sessions, self._running.activity)
         self._frame_bytes = sum(camera.height * camera.width * 3 for camera in parts.spec.cameras)
 
     @property
@@ -165,6 +167,11 @@ class Policy:
         await self._running.settled(session_id)
         return opened
 
+    async def imagine(self, session_id: str, instruction: str) -> Mapping[str, tuple[EncodedImage, ...]]:
+        """Imagined frames of the session's last plan, for an onlooker: `FramesOnDemand.of`. Every plan comes first."""
+        self._check_ready()
+        return await self._on_demand.of(session_id, instruction)
+
     async def warm_up(self) -> None:
         """Plans for real on every device that is up, so that the first robot finds all warm and timed. A device whose
         plan is not the golden one gets no plans.
@@ -190,6 +197,7 @@ class Policy:
         if self._keeping_warm is not None:
             self._keeping_warm.cancel()
         self._parts.placement.drain()
+        self._on_demand.drain()
         await self._running.drain(timeout_s)
 
     def _check_ready(self) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, SequenceConflict
@@ -16,9 +17,23 @@ from wavserve.core.messages import ActionChunk
 from wavserve.core.tracing import current
 from wavserve.core.types import Clock
 from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_to, under_way
+from wavserve.policy.parts import OnPlan
 from wavserve.scheduling.permits import Permit
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """Two events that others wait for: set while no plan runs, and while one does."""
+
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    busy: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def note(self, num_plans: int) -> None:
+        now, before = (self.busy, self.idle) if num_plans else (self.idle, self.busy)
+        now.set()
+        before.clear()
 
 
 class RunningPlans:
@@ -28,11 +43,13 @@ class RunningPlans:
         self,
         run: Callable[[InFlightPlan], Coroutine[object, object, ActionChunk]],
         take_place: Callable[[Permit], None],
-        on_plan: Callable[[ActionChunk], None],
+        on_plan: OnPlan,
         clock: Clock,
     ) -> None:
         """`run` makes and commits a plan. `take_place` turns a permit into the place of a plan, or raises Overloaded.
         `on_plan` receives the first answer of each plan."""
+        self.activity = Activity()
+        self.activity.note(0)
         self._run = run
         self._take_place = take_place
         self._on_plan = on_plan
@@ -106,6 +123,7 @@ class RunningPlans:
     def _start(self, key: str, resolved: ResolvedRequest) -> InFlightPlan:
         self._take_place(resolved.permit)
         plan = self._plans[key] = InFlightPlan(resolved)
+        self.activity.note(len(self._plans))
         plan.task = self.in_background(self._run(plan))
         plan.task.add_done_callback(lambda _: self._forget(key, plan))
         return plan
@@ -120,6 +138,7 @@ class RunningPlans:
     def _forget(self, key: str, plan: InFlightPlan) -> None:
         if self._plans.get(key) is plan:
             del self._plans[key]
+        self.activity.note(len(self._plans))
 
     def _on_done(self, task: asyncio.Task[T]) -> None:
         self._tasks.discard(task)
@@ -149,5 +168,5 @@ class RunningPlans:
         answer = answer_to(chunk, resolved, self._clock())
         if not plan.counted:
             plan.counted = True
-            self._on_plan(answer)
+            self._on_plan(answer, resolved.request)
         return answer
