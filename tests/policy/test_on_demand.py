@@ -79,7 +79,9 @@ async def test_nothing_is_imagined_while_a_plan_runs() -> None:
     never = asyncio.Event()
     async with rigged(RigOptions()) as rig:
         chunk = await planned(rig)
-        impatient = FramesOnDemand(rig.spec, Placement([rig.device], 0.0), rig.sessions, Activity(idle=never), within_s=0.05)
+        impatient = FramesOnDemand(
+            rig.spec, Placement([rig.device], 0.0), rig.sessions, Activity(idle=never), within_s=0.05
+        )
         with pytest.raises(Overloaded, match="plans come first"):
             await impatient.of(chunk.session_id, TASK)
         assert "denoise" not in {verb for verb, *_ in rig.backend.calls}

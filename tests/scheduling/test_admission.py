@@ -240,3 +240,22 @@ def test_the_example_of_the_docstring_with_another_plan(
     with pytest.raises(Overloaded) as refused:
         admission.admit(Demand("third", Work(0.9), Work(0.9)), clock.now + 1.0)
     assert refused.value.retry_after_s > 0
+
+
+def test_onlookers_see_who_has_plans_who_is_beyond_its_share_and_who_was_refused(
+    admission: Admission, clock: ManualClock
+) -> None:
+    ended = admission.admit(Demand("greedy", Work(1.0), Work(1.0)), clock.now + 9.0)
+    waiting = admission.admit(Demand("patient", Work(2.0), Work(2.0)), clock.now + 2.5)
+    ended.charge(predicted_s=1.0, used_s=1.0)
+    admission.leave(ended)
+    with pytest.raises(Overloaded):
+        admission.admit(Demand("late", Work(1.0), Work(1.0)), clock.now + 1.5)
+    told = {each.robot: each for each in admission.standings()}
+    assert list(told) == ["greedy", "late", "patient"]
+    assert (told["patient"].num_plans, told["patient"].remaining_s, told["patient"].is_refused) == (1, 2.0, False)
+    assert (told["greedy"].num_plans, told["greedy"].beyond_s) == (0, 2.0)  # two robots shared the device
+    assert (told["late"].num_plans, told["late"].is_refused) == (0, True)
+    admission.leave(waiting)
+    clock.now += 60.0
+    assert admission.standings() == []

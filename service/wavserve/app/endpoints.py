@@ -16,8 +16,8 @@ from wavserve.app.settings import TritonSettings
 from wavserve.bundle.golden import Golden, unpack
 from wavserve.core.errors import SettingsError, WavserveError
 from wavserve.core.spec import PolicySpec
-from wavserve.core.verbs import ARENA_OWNER
-from wavserve.planning.device import Health
+from wavserve.core.verbs import ARENA_OWNER, MODELS
+from wavserve.planning.device import Health, ModelState
 from wavserve.system.telemetry import Metrics
 from wavserve.system.vital_tasks import OnDeath
 
@@ -120,6 +120,21 @@ def health(supervisor: Supervisor) -> Health:
 def generation(supervisor: Supervisor) -> object:
     """The processes of an endpoint's models."""
     return {model: about.process for model, about in supervisor.models.about.items()}
+
+
+def models(supervisor: Supervisor) -> tuple[ModelState, ...]:
+    """The models of an endpoint, as each last reported: up to one `triton.canary_s` ago."""
+    reports = supervisor.models
+    return tuple(
+        _model(model, reports.is_up(model), reports.refusal(model), reports.about.get(model)) for model in MODELS
+    )
+
+
+def _model(model: str, up: bool, refusal: str, about: About | None) -> ModelState:
+    if about is None:
+        return ModelState(model, up, refusal=refusal)
+    arena = None if about.arena is None else (about.arena["used"], about.arena["slots"])
+    return ModelState(model, up, about.process[0], about.device, refusal, about.memory, arena)
 
 
 def slots(supervisors: Sequence[Supervisor]) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,7 @@ from wavserve.bundle import bundle
 from wavserve.bundle.golden import Golden
 from wavserve.core.errors import SettingsError
 from wavserve.core.spec import PolicySpec
-from wavserve.planning.device import Device, Health
+from wavserve.planning.device import Device, Health, ModelState
 from wavserve.policy.placement import Placement
 from wavserve.system.processes import Process
 from wavserve.system.telemetry import Metrics
@@ -33,6 +34,7 @@ from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 if TYPE_CHECKING:
     from wavserve.backends.local import LocalBackend
     from wavserve.backends.triton.server import TritonServer
+    from wavserve.models.arena.arena import Arena
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,8 @@ class Fleet:
     spec: PolicySpec
     digest: str
     golden: Golden | None
+    kind: str
+    """`local`, `triton-embedded` or `triton`"""
     dtype: str
     """numeric type of the models"""
     placement: Placement
@@ -140,17 +144,27 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
     watch = watch_local(device, backend, settings.triton.hang_s, on_death)
     device.batcher.start(on_death)
     placement = Placement([device], settings.limits.repair_s, changed)
+    held = await asyncio.to_thread(memory.readings, loaded.arena.device, loaded.arena)
+    device.models = partial(_local_models, loaded.arena, held, device)
     return Fleet(
         spec=opened.spec,
         digest=digest,
         golden=opened.golden,
+        kind="local",
         dtype=settings.backend.dtype,
         placement=placement,
         slots=lambda: (book.used, book.num_slots),
-        memory=await asyncio.to_thread(memory.readings, loaded.arena.device, loaded.arena),
+        memory=held,
         stop_repairs=lambda: None,
         closers=[backend.close, watch.stop],
     )
+
+
+def _local_models(arena: Arena, held: Mapping[str, Callable[[], float]], device: Device) -> tuple[ModelState, ...]:
+    """All models of this process as one. `held`: readings of its memory."""
+    memory, slots = {name: read() for name, read in held.items()}, (arena.book.used, arena.book.num_slots)
+    up = device.health() is Health.UP
+    return (ModelState("all", up, os.getpid(), arena.device.type, memory=memory, arena=slots),)
 
 
 def watch_local(device: Device, backend: LocalBackend, hang_s: float, on_death: OnDeath) -> VitalTask:
@@ -221,6 +235,7 @@ async def _behind_triton(
         device.name = watched.name
         device.health = partial(endpoints.health, watched)
         device.generation = partial(endpoints.generation, watched)
+        device.models = partial(endpoints.models, watched)
         device.batcher.on_stuck = watched.on_stuck
         device.batcher.stuck_calls.process_of = watched.models.process_of
         device.batcher.start(on_death)
@@ -230,6 +245,7 @@ async def _behind_triton(
         spec=spec,
         digest=digest,
         golden=golden,
+        kind="triton" if None in servers.values() else "triton-embedded",
         dtype=about.dtype,
         placement=placement,
         slots=lambda: endpoints.slots(supervisors),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from wavserve.backends.base import Backend
@@ -35,6 +35,24 @@ class Health(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelState:
+    """What is known of a device's model, for onlookers."""
+
+    model: str
+    up: bool
+    pid: int | None = None
+    """on the machine of the models"""
+    hardware: str = ""
+    """`cpu` or `cuda`; empty: not known yet"""
+    refusal: str = ""
+    """why it is not used although it answers; empty: it is used, or does not answer"""
+    memory: Mapping[str, float] = field(default_factory=dict)
+    """bytes by the names of `system.memory.MEMORY`, as last reported"""
+    arena: tuple[int, int] | None = None
+    """slots in use and in all; None: it owns no arena"""
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceConfig:
     """How plans share a device."""
 
@@ -62,6 +80,7 @@ class Device:
     name: str = "the device"
     health: Callable[[], Health] = lambda: Health.UP
     generation: Callable[[], object] = lambda: None
+    models: Callable[[], tuple[ModelState, ...]] = lambda: ()
     warmed: object = None
     fault: str | None = None
     faulty: object = None

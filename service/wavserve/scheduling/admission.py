@@ -40,6 +40,20 @@ class Demand:
     """whether it shares no call with other plans"""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One robot on a device, for onlookers."""
+
+    robot: str
+    num_plans: int
+    remaining_s: float
+    """device seconds that its plans still need"""
+    beyond_s: float
+    """for how long it is beyond its share; 0: it is not"""
+    is_refused: bool
+    """whether it was refused and is expected to ask again"""
+
+
 class Admission:
     """Admits plans to one device and grants them iterations."""
 
@@ -53,6 +67,20 @@ class Admission:
     def remaining_s(self) -> float:
         """Device seconds that all admitted plans still need."""
         return self._ledger.remaining_s
+
+    def standings(self) -> list[Standing]:
+        """Every robot that has a plan here, is beyond its share or was refused, by name."""
+        beyond_s, refused, tickets = self._shares.beyond_s(), self._shares.refused(), self._ledger.tickets
+        return [
+            Standing(
+                robot,
+                sum(ticket.robot == robot for ticket in tickets),
+                sum(ticket.remaining.device_s for ticket in tickets if ticket.robot == robot),
+                beyond_s.get(robot, 0.0),
+                robot in refused,
+            )
+            for robot in sorted(beyond_s.keys() | refused | self._ledger.robots)
+        ]
 
     def soonest_s(self) -> float:
         """Seconds until the first plan is predicted to end; 0 when there is none."""

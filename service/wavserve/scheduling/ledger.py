@@ -99,6 +99,11 @@ class Ledger:
         return sum(ticket.remaining.device_s for ticket in self._tickets.values())
 
     @property
+    def tickets(self) -> tuple[Ticket, ...]:
+        """In the order of registration."""
+        return tuple(self._tickets.values())
+
+    @property
     def robots(self) -> set[str]:
         """Robots with a plan here."""
         return {ticket.robot for ticket in self._tickets.values()}

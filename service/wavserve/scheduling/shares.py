@@ -58,6 +58,15 @@ class Shares:
         if until > now:
             self._paid_until[ticket.robot] = until
 
+    def beyond_s(self) -> dict[str, float]:
+        """Robots beyond their share, and for how many seconds more."""
+        now = self._clock()
+        return {robot: moment - now for robot, moment in self._paid_until.items() if moment > now}
+
+    def refused(self) -> set[str]:
+        """Robots that were refused and are expected to ask again."""
+        return self._refused.robots
+
     def check(self, robot: str, deadline: float) -> None:
         """Raises Overloaded for a robot beyond its share while others are refused."""
         beyond_s = self._paid_until.get(robot, 0.0) - self._clock()

@@ -66,6 +66,8 @@ class About:
     """fingerprints of the verbs it answers; empty in versions before this field"""
     golden_digest: str = ""
     """of the golden plan that the bundle has; empty: none"""
+    memory: dict[str, float] = field(default_factory=dict)
+    """bytes that the model's process holds, by the names of `system.memory.MEMORY`; empty in versions before this field"""
 
     @classmethod
     def read(cls, reported: dict[str, Any]) -> About:

@@ -69,6 +69,13 @@ class ModelReports:
         """The process that answered last; None: none has."""
         return Process(*self.about[model].process) if model in self.about else None
 
+    def is_up(self, model: str) -> bool:
+        return self._up[model]
+
+    def refusal(self, model: str) -> str:
+        """Why a model that answers is not used; empty: it is used, or does not answer."""
+        return self._refused.get(model, "")
+
     def is_refused(self, model: str) -> bool:
         """Whether the model answered and has another version."""
         return model in self._refused

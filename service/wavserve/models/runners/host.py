@@ -66,7 +66,8 @@ class Host:
             raise BackendError(f"{self.model}: expected 8 as the sum of eight ones on {self.device}, got another")
         book = None if self.arena is None else self.arena.book
         arena = None if book is None else {"used": book.used, "slots": book.num_slots}
-        return {**self.facts, "process": [*Process.me()], "arena": arena}
+        memory = {name: reading() for name, reading in self.memory.items()}
+        return {**self.facts, "process": [*Process.me()], "arena": arena, "memory": memory}
 
     def close(self) -> None:
         if self.arena is not None:
