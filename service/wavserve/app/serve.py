@@ -246,7 +246,7 @@ def _parts(
         golden=_golden_check(fleet),
         version=version("wavserve"),
         keep=None if recorder is None else partial(recorder.keep, dtype=fleet.dtype),
-        on_plan=partial(_observe, metrics.plans),
+        on_plan=lambda chunk, request: _observe(metrics.plans, chunk),
         on_missed=lambda stage_s: metrics.plans.missed(stage_s, _trace_id()),
         on_refused=metrics.plans.refused,
         on_broken=lambda outcome, broken: metrics.plans.gated(outcome, broken.limit, broken.name),
