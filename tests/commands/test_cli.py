@@ -173,6 +173,16 @@ def test_wrong_plan_arguments_are_reported_in_one_line(
     assert message.count("\n") == 1
 
 
+def test_a_wrong_address_among_several_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for servers, words in [
+        ("here", "--server: expected HOST:PORT"),
+        ("a:1,http://b:1", "--server[1]: expected HOST:PORT, as the first one, got 'http://b:1'"),
+        ("http://a:1", "--server: expected HOST:PORT"),
+    ]:
+        assert main(["plan", f"--server={servers}"]) == 1
+        assert words in capsys.readouterr().err
+
+
 def test_an_unreachable_server_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--server=127.0.0.1:1", "--state=0", "--instruction=x"]) == 1
     message = capsys.readouterr().err

@@ -37,6 +37,7 @@ from wavserve.commands.piper import Operator
         (["--bus=virtual", "--armed", "--duration=0"], "--duration: expected seconds above 0"),
         (["--config=nowhere.toml", "--armed", "--dry-run"], "nowhere.toml"),
         (["--bus=virtual", "--armed", "--server=here"], "server.address: expected HOST:PORT"),
+        (["--bus=virtual", "--armed", "--server=a:1,b"], "server.address[1]: expected HOST:PORT"),
         (["report", "nowhere.jsonl"], "a log of `wavserve piper`"),
     ],
 )

@@ -17,6 +17,7 @@ from tests.clients.gateways import POLICY, Gateway, gateway
 from tests.integrations.policies import rows, seen
 from wavserve.core.control import Bye, DropReason, GoAway, ObservationDropped, StreamError
 from wavserve.core.errors import ContractMismatch, DeadlineExceeded, NotReady, Overloaded, UnsafeChunk
+from wavserve.core.rendezvous import ranked
 from wavserve.core.rtc import RtcRequest
 
 
@@ -118,6 +119,22 @@ def test_another_policy_than_the_one_that_was_checked_is_refused(server: Gateway
     server.policy = replace(POLICY, digest="e" * 64)
     with session_at(server) as session, pytest.raises(ContractMismatch, match="policy_digest"):
         session.plan(seen(), moment(0))
+
+
+def test_an_observation_is_sent_again_where_another_gateway_goes_on(server: Gateway) -> None:
+    with gateway() as other:
+        targets = [server.address, other.address]
+        robot_id = next(f"arm-{i}" for i in range(99) if ranked(f"arm-{i}", targets)[0] == server.address)
+        session = StreamSession(",".join(targets), robot_id, POLICY, Asking())
+        session.begin(7)
+        session.plan(seen(), moment(0))
+        server.answer = lambda stream, asked: stream.end()
+        other.epoch, other.committed = 1, 1
+        assert session.plan(seen(), moment(3, 3)).first_control_step == 3
+        session.close()
+    assert other.stream.hello.resume_session_id == "session-1"
+    [asked] = other.stream.observations
+    assert (asked.control_step, asked.executed_steps, asked.seed) == (3, 3, 7)
 
 
 def plan_patiently(session: StreamSession, shown: Seen, when: Moment) -> Any:

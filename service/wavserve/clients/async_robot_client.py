@@ -21,7 +21,7 @@ import numpy as np
 
 from wavserve.clients.calls import MAX_MESSAGE_BYTES
 from wavserve.clients.channels import Link, channel_options
-from wavserve.clients.gateways import Targets, parse_targets
+from wavserve.clients.gateways import Targets, parse_grpc_targets
 from wavserve.clients.images import ImageEncoder
 from wavserve.clients.robot import Event, RobotDescription, RobotObservation, RobotOptions
 from wavserve.clients.robot_core import RobotCore
@@ -54,7 +54,7 @@ class AsyncRobotClient(RobotView):
     ) -> None:
         """`on_event` is called on the loop for each event; `poll` then gives none. Raises InvalidRequest."""
         self._options = options or RobotOptions()
-        targets = parse_targets(target)
+        targets = parse_grpc_targets(target)
         self._links = {each: _link(each, self._options) for each in targets}
         self._on_event = on_event
         super().__init__(RobotCore(robot, self._options, targets=targets))

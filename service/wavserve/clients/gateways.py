@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from wavserve.clients.channels import check_target
-from wavserve.core.address import URL, is_url, parse_url
+from wavserve.core.address import ADDRESS, URL, is_url, parse_url
 from wavserve.core.errors import (
     ClientClosed,
     ContractMismatch,
@@ -58,6 +58,14 @@ def parse_targets(targets: Targets, field: str = "target") -> tuple[str, ...]:
     if not found:
         raise InvalidRequest(field, "at least one address", "none")
     return tuple(found)
+
+
+def parse_grpc_targets(targets: Targets, field: str = "target") -> tuple[str, ...]:
+    """As `parse_targets`, of gRPC alone."""
+    found = parse_targets(targets, field)
+    if is_url(found[0]):
+        raise InvalidRequest(field, ADDRESS, shown(found[0]))
+    return found
 
 
 def moves_on(error: WavserveError) -> bool:

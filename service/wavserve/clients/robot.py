@@ -117,6 +117,11 @@ class LinkDown:
     error: WavserveError
     pause_s: float
 
+    @property
+    def moves(self) -> bool:
+        """Whether another gateway is asked at once."""
+        return self.pause_s == 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Stopped:

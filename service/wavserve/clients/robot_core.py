@@ -61,7 +61,8 @@ class RobotCore:
         """from an observation to its chunk"""
         self._clock = clock
         self._search = Search(Route(robot.robot_id, targets, clock), Backoff(*options.backoff_s, draw))
-        self._is_alone = len(targets) == 1
+        self.is_alone = len(targets) == 1
+        """whether there is one gateway only"""
         self._lock = threading.RLock()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._digest = options.policy_digest
@@ -271,7 +272,7 @@ class RobotCore:
             self._drop_slot(DropReason.RESET)
             self._spans.end_all()
             self.error, pause_s = self._search.ended(error, lived_s, had_session)
-            self._moving = pause_s == 0.0 and not self._is_alone
+            self._moving = pause_s == 0.0 and not self.is_alone
             if pause_s is None:
                 self.stopped = self.error
                 self._events.append(Stopped(self.error))
@@ -299,7 +300,7 @@ class RobotCore:
         self._leave_alone(message.retry_after_ms)
         self._events.append(message)
         error = message.error()
-        if message.fatal or (isinstance(error, NotReady) and not self._is_alone):  # another gateway may have models
+        if message.fatal or (isinstance(error, NotReady) and not self.is_alone):  # another gateway may have models
             raise error
 
     def _leave_alone(self, for_ms: int) -> None:

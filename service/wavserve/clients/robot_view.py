@@ -29,6 +29,11 @@ class RobotView:
         return self.core.gateway
 
     @property
+    def is_alone(self) -> bool:
+        """Whether there is one gateway only."""
+        return self.core.is_alone
+
+    @property
     def is_waiting(self) -> bool:
         """Whether the latest observation has no answer yet: no chunk, no drop and no error."""
         return self.core.is_waiting

@@ -61,7 +61,7 @@ _FLAGS: tuple[tuple[str, Callable[[str], Any] | None, str, str], ...] = (
     ("rotation", int, "DEGREES", "0 or 180: how pictures are turned, if the policy does not declare it (default: 180)"),
     ("num-envs", int, "NUM", "simulators at a time, about 2 GB each"),
     ("transport", str, "WAY", "stream, grpc or http: how plans travel"),
-    ("service", str, "ADDRESS", "HOST:PORT, or http://HOST:PORT with --transport http (default: on this machine)"),
+    ("service", str, "ADDRESS,...", "HOST:PORT, or http://HOST:PORT with --transport http (default: on this machine)"),
     ("in-process", str, "BUNDLE", "make plans in this process, without a service"),
     ("planner", texts, "MODE,...", "paper, published, off, random_scores, fixed_shrink (default: the policy's)"),
     ("k", integers, "K,...", "planning iterations (default: the policy's)"),

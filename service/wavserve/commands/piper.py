@@ -35,6 +35,7 @@ STATUS_EVERY_S = 5.0
 LEAVE_WITHIN_S = 10.0
 """A control that has not left by then stands still, in a send for example. The command ends without it."""
 
+_SERVER = "the service's gRPC address, or those of several gateways (default: the file's)"
 _CONFIG = "the robot's TOML file; without it, --bus virtual takes two simulated arms for the preset tiny-piper"
 _BUS = "socketcan: real arms. virtual: simulated arms in this process (default: %(default)s)"
 _UNTRAINED = "on the virtual bus: accept a policy with random weights"
@@ -54,7 +55,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     piper.add_argument("--config", type=Path, metavar="FILE", help=_CONFIG)
     piper.add_argument("--bus", choices=("socketcan", "virtual"), default="socketcan", help=_BUS)
-    piper.add_argument("--server", metavar="HOST:PORT", help="the service's gRPC address (default: the file's)")
+    piper.add_argument("--server", metavar="HOST:PORT,...", help=_SERVER)
     piper.add_argument("--log", type=Path, metavar="FILE", help="the run's log (default: the file's)")
     piper.add_argument("--rtc", choices=RTC_MODES, metavar="MODE", help=_RTC)
     piper.add_argument("--allow-untrained", action="store_true", help=_UNTRAINED)

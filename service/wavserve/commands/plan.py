@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wavserve.commands import output
-from wavserve.core.address import ADDRESS, parse_address
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.types import Stop
 
@@ -26,7 +25,7 @@ REPLAY_TOLERANCE = 1e-5
 
 _ENCODINGS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
-_SERVER = "the server's gRPC address (default: %(default)s)"
+_SERVER = "the server's gRPC address, or several with commas (default: %(default)s)"
 _PROXY = "connect through the HTTP proxy of the environment (default: ignore it)"
 _IMAGE = "a camera's image, PNG or JPEG; repeat for each camera"
 _SET = "a planner option, e.g. num_iterations=1; repeatable"
@@ -41,7 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="request a plan from a server, or replay a recorded one",
         description="Request a plan from a running server, or replay a recorded plan (--replay).",
     )
-    plan.add_argument("--server", default="127.0.0.1:8001", metavar="HOST:PORT", help=_SERVER)
+    plan.add_argument("--server", default="127.0.0.1:8001", metavar="HOST:PORT,...", help=_SERVER)
     plan.add_argument("--proxy", action="store_true", help=_PROXY)
     plan.add_argument("--image", action="append", default=[], metavar="CAMERA=FILE", help=_IMAGE)
     plan.add_argument("--state", default="", metavar="X,Y,...", help="robot state, in the policy's order and units")
@@ -58,13 +57,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _plan(args: argparse.Namespace) -> int:
     if args.replay:
         return _replay(args)
+    from wavserve.clients.gateways import parse_grpc_targets
     from wavserve.clients.plan_client import PlanClient
 
-    try:
-        server = str(parse_address(args.server))
-    except ValueError:
-        raise InvalidRequest("--server", ADDRESS, repr(args.server)) from None
-    with PlanClient(server, proxy=args.proxy) as client:
+    with PlanClient(parse_grpc_targets(args.server, "--server"), proxy=args.proxy) as client:
         chunk = client.plan(_observation(args))
     output.write(output.as_json(chunk) if args.json else _describe(chunk))
     return 0

@@ -143,3 +143,9 @@ def test_an_address_is_of_its_transport(transport: str, service: str, expected: 
     """The record says how plans travelled, so the address must not decide otherwise."""
     with pytest.raises(InvalidRequest, match=f"--service: expected {expected}, got"):
         read_options(SUITE | {"transport": transport, "service": service}, None)
+
+
+def test_several_gateways_are_one_text_with_commas() -> None:
+    assert read_options(SUITE | {"service": "a:1,b:1"}, None).address == "a:1,b:1"
+    with pytest.raises(InvalidRequest, match=r"--service\[1\]: expected HOST:PORT, as the first one"):
+        read_options(SUITE | {"service": "a:1,http://b:1"}, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from wavserve.clients.libero.stream_source import StreamSource
 from wavserve.core.control import ControlObservation, DropReason, GoAway, ObservationDropped, StreamError
 from wavserve.core.errors import ContractMismatch, InvalidRequest, NotReady, UnsafeChunk, WavserveError
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
+from wavserve.core.rendezvous import ranked
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.spec import CameraSpec
 
@@ -284,3 +285,68 @@ def test_a_service_that_has_another_policy_by_now_is_refused(served: Gateway, so
     served.policy = replace(POLICY, digest="e" * 64)
     with pytest.raises(ContractMismatch, match="policy_digest"):
         source.begin("pick")
+
+
+# ------------------------------------------------------------------------------------------------------- two gateways
+
+
+@contextmanager
+def two_gateways() -> Iterator[tuple[Gateway, Gateway]]:
+    """The gateway that robot `sim` prefers, and the other one. They share no session: each resumes any."""
+    with gateway() as one, gateway() as other:
+        addresses = [one.address, other.address]
+        yield (one, other) if ranked("sim", addresses)[0] == one.address else (other, one)
+
+
+def source_over(first: Gateway, second: Gateway) -> StreamSource:
+    return StreamSource(f"{first.address},{second.address}", "sim", POLICY, CONFIG)
+
+
+def cut(stream: Stream, seen: ControlObservation) -> None:
+    """The gateway dies while it plans."""
+    stream.end()
+
+
+def drained(stream: Stream, seen: ControlObservation) -> None:
+    """The gateway drains, and has not begun the plan."""
+    stream.send(GoAway(1000, "the server stops"), ObservationDropped(seen.sequence, DropReason.DRAINING, epoch=1))
+    stream.end()
+
+
+def without_models(stream: Stream, seen: ControlObservation) -> None:
+    stream.send(StreamError(name="not-ready", message="repaired", sequence=seen.sequence, epoch=1))
+
+
+@pytest.mark.parametrize("end", [cut, drained, without_models])
+def test_an_episode_goes_on_at_another_gateway(end: Any) -> None:
+    with two_gateways() as (first, second), closing(source_over(first, second)) as source:
+        source.begin("pick")
+        source.plan(request_at(0))
+        first.answer = end
+        second.epoch, second.committed = 1, 1
+        assert source.plan(request_at(8, 8)).epoch == 2
+        assert source.plan(request_at(16, 8)).epoch == 2
+    assert second.stream.hello.resume_session_id == "session-1"
+    seen = second.stream.observations
+    assert [(each.control_step, each.executed_steps, each.seed) for each in seen] == [(8, 8, 48), (16, 8, 56)]
+
+
+def test_a_session_that_another_gateway_does_not_have_ends_the_episode() -> None:
+    with two_gateways() as (first, second), closing(source_over(first, second)) as source:
+        source.begin("pick")
+        source.plan(request_at(0))
+        first.answer, second.resumes = cut, False
+        with pytest.raises(NotReady, match="interrupted"):
+            source.plan(request_at(8, 8))
+
+
+def test_an_episode_ends_when_no_gateway_is_left() -> None:
+    with two_gateways() as (first, second), closing(source_over(first, second)) as source:
+        source.begin("pick")
+        source.plan(request_at(0))
+        second.stop()
+        first.answer = cut
+        with pytest.raises(NotReady) as caught:
+            source.plan(request_at(8, 8))
+    assert first.address in str(caught.value)
+    assert second.address in str(caught.value)

@@ -51,6 +51,8 @@ def test_the_order_of_the_arms_is_the_order_of_the_vectors() -> None:
         ("max_clamped_steps = 30", "max_clamped_steps = true", "motion.max_clamped_steps: expected an integer"),
         ("max_clamped_steps = 30", "max_clamped_steps = 3.0", "motion.max_clamped_steps: expected an integer, got 3.0"),
         ('address = "127.0.0.1:8001"', 'address = "127.0.0.1"', "server.address: expected HOST:PORT"),
+        ('"127.0.0.1:8001"', '"http://127.0.0.1:8000"', "server.address: expected HOST:PORT"),
+        ('"127.0.0.1:8001"', '"a:1,a:1"', "server.address[1]: expected each address once"),
         ('channel = "can_right"', 'channel = "can_left"', "arms.channel: expected distinct names"),
         ('name = "right"', 'name = "left"', "arms.name: expected distinct names"),
         ('name = "top"', 'name = "left_wrist"', "cameras.name: expected distinct names"),

@@ -14,6 +14,8 @@ from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot_policy_wavserve.connection import Where
 from lerobot_policy_wavserve.contract import Assumed
 from lerobot_policy_wavserve.sessions import Asking, Transport
+from wavserve.clients.gateways import parse_targets
+from wavserve.core.address import is_url
 from wavserve.core.errors import InvalidRequest, Unsupported, shown
 from wavserve.core.jpeg import JPEG_QUALITY
 from wavserve.core.rtc import RtcRequest
@@ -26,7 +28,7 @@ class WavserveConfig(PreTrainedConfig):
     """A policy that is served by wavserve. It has no weights here."""
 
     address: str = "127.0.0.1:8001"
-    """`host:port`; for transport `http` a URL: `http://host:port`"""
+    """`host:port`; for transport `http` a URL: `http://host:port`. Several gateways with commas"""
     transport: str = "grpc"
     """`grpc` and `http`: a request for each plan; `stream`: a robot's stream for each environment"""
     deadline_ms: int | None = None
@@ -71,8 +73,7 @@ class WavserveConfig(PreTrainedConfig):
         _check_choice("transport", self.transport, get_args(Transport))
         _check_choice("orientation", self.orientation, (None, *get_args(Orientation)))
         _check_choice("rtc_mode", self.rtc_mode, RTC_MODES[1:])
-        over_http = self.address.startswith(("http://", "https://"))
-        if over_http != (self.transport == "http"):
+        if is_url(parse_targets(self.address, "address")[0]) != (self.transport == "http"):
             expected = "http://HOST:PORT" if self.transport == "http" else "HOST:PORT"
             raise InvalidRequest("address", f"{expected} for transport {self.transport}", shown(self.address))
         if self.n_action_steps < 1:

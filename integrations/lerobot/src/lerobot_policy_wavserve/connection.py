@@ -15,7 +15,7 @@ class Where:
     """Which service, and as whom."""
 
     address: str
-    """`host:port`; for transport `http` the URL `http://host:port`"""
+    """`host:port`; for transport `http` the URL `http://host:port`. Several gateways with commas"""
     transport: Transport = "grpc"
     robot_id: str = "lerobot"
     """Environment `i` is the robot `robot_id-i` on a stream."""
@@ -29,7 +29,7 @@ class Connection:
     def __init__(self, where: Where, assumed: Assumed, asking: Asking) -> None:
         """Asks for the policy and compares it. Raises ContractMismatch, and NotReady when no service answers."""
         self._where, self._asking = where, asking
-        self._client = PlanClient(where.address)
+        self._client = PlanClient(where.address, robot_id=where.robot_id)
         try:
             self.policy = self._client.policy()
             self.cameras = check(self.policy, assumed)

@@ -9,6 +9,7 @@ import queue
 from collections.abc import Mapping
 
 from lerobot_policy_wavserve.sessions import Asking, Moment, Seen, given
+from wavserve.clients.gateways import moves_on
 from wavserve.clients.robot import (
     Event,
     LinkDown,
@@ -18,7 +19,7 @@ from wavserve.clients.robot import (
     Stopped,
 )
 from wavserve.clients.robot_client import RobotClient
-from wavserve.core.control import DropReason, GoAway, ObservationDropped, StreamError
+from wavserve.core.control import DropReason, GoAway, ObservationDropped, StreamError, Welcome
 from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, WavserveError
 from wavserve.core.messages import ActionChunk, PolicyInfo
 
@@ -36,7 +37,7 @@ class StreamSession:
     """A session over `Control`. The stream opens with the first plan of an episode."""
 
     def __init__(self, target: str, robot_id: str, policy: PolicyInfo, asking: Asking) -> None:
-        """`target`: `host:port`. `robot_id`: of no other session."""
+        """`target`: `host:port`, several with commas. `robot_id`: of no other session."""
         self._target = target
         self._robot = RobotDescription.as_declared(policy, robot_id, given(policy.cameras, asking.orientation))
         self._seed: int | None = None
@@ -58,7 +59,10 @@ class StreamSession:
         self._seed = seed
 
     def plan(self, seen: Seen, moment: Moment) -> ActionChunk:
-        """As `Session.plan`. Raises NotReady while the client connects again."""
+        """As `Session.plan`. Raises NotReady while the client connects again.
+
+        Of several gateways the next one is asked at once: there the same observation is sent again.
+        """
         observation = RobotObservation(
             images=seen.images,
             state=seen.state,
@@ -71,10 +75,14 @@ class StreamSession:
         )
         client = self._connected()
         self._forget_events()
-        sequence = client.observe(observation)
-        if sequence is None:
-            raise NotReady(f"{self._target}: the stream is not open; the client connects again")
-        return self._answer(sequence)
+        while True:
+            sequence = client.observe(observation)
+            if sequence is None and client.is_alone:
+                raise NotReady(f"{self._target}: the stream is not open; the client connects again")
+            chunk = None if sequence is None else self._answer(sequence)
+            if chunk is not None:
+                return chunk
+            self._wait_for_stream()
 
     def close(self) -> None:
         """Ends the stream in order."""
@@ -98,19 +106,47 @@ class StreamSession:
         while not self._events.empty():
             self._events.get()
 
-    def _answer(self, sequence: int) -> ActionChunk:
-        """Waits for the chunk of an observation. What belongs to earlier ones is dropped."""
+    def _wait_for_stream(self) -> None:
+        """Until another gateway has the stream. Raises what all of them met."""
+        while not isinstance(event := self._next(), Welcome):
+            if isinstance(event, Stopped) or (isinstance(event, LinkDown) and not event.moves):
+                raise event.error
+
+    def _next(self) -> Event:
         timeout_s = None if self._deadline_ms is None else self._deadline_ms / 1e3 + _GRACE_S
+        try:
+            return self._events.get(timeout=timeout_s)
+        except queue.Empty:
+            raise DeadlineExceeded(f"{self._target}: no answer within {timeout_s:g} s") from None
+
+    def _answer(self, sequence: int) -> ActionChunk | None:
+        """Waits for the chunk of an observation; None: the stream goes to another gateway without it.
+
+        What belongs to earlier ones is dropped.
+        """
         while True:
-            try:
-                event = self._events.get(timeout=timeout_s)
-            except queue.Empty:
-                raise DeadlineExceeded(f"{self._target}: no answer within {timeout_s:g} s") from None
+            event = self._next()
             if isinstance(event, ActionChunk) and event.sequence == sequence:
                 return event
+            if isinstance(event, LinkDown) and event.moves:
+                return None
+            if self._client is not None and not self._client.is_alone and _is_of_handover(event):
+                continue
             error = _failure(event, sequence)
             if error is not None:
                 raise error
+
+
+def _is_of_handover(event: Event) -> bool:
+    """What comes before the end of a stream that goes to another gateway."""
+    match event:
+        case GoAway():
+            return True
+        case ObservationDropped():
+            return event.reason in (DropReason.DRAINING, DropReason.RESET)
+        case StreamError():
+            return moves_on(event.error()) and (event.fatal or isinstance(event.error(), NotReady))
+    return False
 
 
 def _failure(event: Event, sequence: int) -> WavserveError | None:

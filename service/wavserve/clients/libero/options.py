@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wavserve.clients import tables
+from wavserve.clients.gateways import parse_targets
 from wavserve.clients.libero.cells import Cell, Clock
 from wavserve.clients.libero.clocks import MAX_LATENCY_MS
 from wavserve.clients.libero.records import RunConfig
@@ -62,7 +63,7 @@ class Options:
 
     @property
     def address(self) -> str:
-        """Of the service."""
+        """Of the service; of several gateways with commas."""
         return self.service or (HTTP_SERVICE if self.transport == "http" else GRPC_SERVICE)
 
     @property
@@ -188,7 +189,7 @@ def _check(options: Options) -> None:
             raise InvalidRequest(flag_of(timed[0]), "0, except with --clock virtual", f"--clock {cell.clock}")
     if options.in_process is not None and options.service is not None:
         raise InvalidRequest("--service", "none beside --in-process", options.service)
-    if is_url(options.address) != (options.transport == "http"):
+    if is_url(parse_targets(options.address, "--service")[0]) != (options.transport == "http"):
         expected = "http://HOST:PORT" if options.transport == "http" else "HOST:PORT"
         raise InvalidRequest("--service", f"{expected} with --transport {options.transport}", options.address)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 
+from wavserve.clients.gateways import Targets, moves_on
 from wavserve.clients.libero.plan_source import EpisodePlan, SourceConfig, given_orientations
 from wavserve.clients.robot import (
     Event,
@@ -15,7 +16,7 @@ from wavserve.clients.robot import (
     Stopped,
 )
 from wavserve.clients.robot_client import RobotClient
-from wavserve.core.control import GoAway, ObservationDropped, StreamError, Welcome
+from wavserve.core.control import DropReason, GoAway, ObservationDropped, StreamError, Welcome
 from wavserve.core.errors import NotReady
 from wavserve.core.messages import ActionChunk, PolicyInfo
 from wavserve.core.rtc import RtcRequest
@@ -27,17 +28,23 @@ _ANSWER_TIMEOUT_S = 600.0
 
 
 class StreamSource:
-    """A source over `Control`. An interrupted stream ends the episode: its steps may have been lost."""
+    """A source over `Control`. An interrupted stream ends the episode: its steps may have been lost.
+
+    Of several gateways another one may go on with the session. Then the observation is sent again, and nothing is lost.
+    """
 
     def __init__(
         self,
-        target: str,
+        target: Targets,
         robot_id: str,
         policy: PolicyInfo,
         config: SourceConfig,
         answer_timeout_s: float = _ANSWER_TIMEOUT_S,
     ) -> None:
-        """`target`: `host:port`. `robot_id`: of no other source. Connects when an episode begins."""
+        """`target`: `host:port`, several with commas. `robot_id`: of no other source.
+
+        Connects when an episode begins.
+        """
         self._target, self._policy, self._answer_timeout_s = target, policy, answer_timeout_s
         orientations = given_orientations(policy.cameras, config.rotation)
         self._robot = RobotDescription.as_declared(policy, robot_id, orientations)
@@ -65,28 +72,59 @@ class StreamSource:
         """As `PlanSource.plan`."""
         assert self._client is not None, "begin comes first"
         executed_steps = self._executed_steps + request.executed_steps
-        rtc = request.rtc
-        sequence = self._client.observe(
-            RobotObservation(
-                images=request.images,
-                state=tuple(request.state.tolist()),
-                control_step=request.control_step,
-                executed_steps=executed_steps,
-                instruction=self._instruction,
-                seed=request.seed,
-                left_over=None if rtc is None else rtc.prev_chunk_left_over,
-                inference_delay=0 if rtc is None else rtc.inference_delay,
-            )
-        )
-        if sequence is None:
-            raise NotReady(f"{self._target}: the stream is not open")
+        observation = self._observation(request, executed_steps)
         until = self._until()
+        while not self._events.empty():
+            self._moves(self._events.get())
+        while True:
+            sequence = self._client.observe(observation)
+            chunk = None if sequence is None else self._answer(sequence, until)
+            if chunk is not None:
+                self._executed_steps = executed_steps
+                return chunk
+            self._wait_for_session(until)
+
+    def _observation(self, request: EpisodePlan, executed_steps: int) -> RobotObservation:
+        rtc = request.rtc
+        return RobotObservation(
+            images=request.images,
+            state=tuple(request.state.tolist()),
+            control_step=request.control_step,
+            executed_steps=executed_steps,
+            instruction=self._instruction,
+            seed=request.seed,
+            left_over=None if rtc is None else rtc.prev_chunk_left_over,
+            inference_delay=0 if rtc is None else rtc.inference_delay,
+        )
+
+    def _answer(self, sequence: int, until: float) -> ActionChunk | None:
+        """The chunk of an observation; None: the stream goes to another gateway without it."""
         while True:
             event = self._next(until)
             if isinstance(event, ActionChunk) and event.sequence == sequence:
-                self._executed_steps = executed_steps
                 return event
+            if self._moves(event):
+                return None
+
+    def _wait_for_session(self, until: float) -> None:
+        """Until another gateway goes on with the session. Raises NotReady when none does."""
+        assert self._client is not None
+        if self._client.is_alone:
+            raise NotReady(f"{self._target}: the stream is not open")
+        while True:
+            event = self._next(until)
+            self._moves(event)
+            if isinstance(event, Welcome):
+                return
+
+    def _moves(self, event: Event) -> bool:
+        """Whether the stream goes to another gateway now. Raises what ends an episode."""
+        assert self._client is not None
+        if isinstance(event, LinkDown) and event.moves:
+            return True
+        if self._client.is_alone or not _is_of_handover(event):
             _raise_if_over(event)
+        return False
 
     def _until(self) -> float:
         return time.monotonic() + self._answer_timeout_s
@@ -107,6 +145,20 @@ class StreamSource:
         if self._client is not None:
             self._client.close()
             self._client = None
+
+
+def _is_of_handover(event: Event) -> bool:
+    """What comes before and after a stream's way to another gateway."""
+    match event:
+        case GoAway():
+            return True
+        case Welcome():
+            return event.resumed
+        case ObservationDropped():
+            return event.reason in (DropReason.DRAINING, DropReason.RESET)
+        case StreamError():
+            return moves_on(event.error()) and (event.fatal or isinstance(event.error(), NotReady))
+    return False
 
 
 def _raise_if_over(event: Event) -> None:

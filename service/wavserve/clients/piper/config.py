@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from wavserve.clients.gateways import parse_grpc_targets
 from wavserve.clients.piper.limits import MAX_JOINT_SPEED, NUM_AXES, NUM_JOINTS
 from wavserve.clients.tables import read, toml
-from wavserve.core.address import parse_address
-from wavserve.core.errors import SettingsError
+from wavserve.core.errors import InvalidRequest, SettingsError
 from wavserve.core.rtc_options import MAX_GUIDANCE_WEIGHT
 from wavserve.core.spec import Orientation, PrefixSchedule, RtcMode
 
@@ -26,7 +26,7 @@ class ServerConfig:
     """Where the service is, and when the link counts as lost."""
 
     address: str
-    """of gRPC, `host:port`"""
+    """of gRPC, `host:port`; several gateways with commas"""
     link_timeout_s: float = 0.5
     """without a byte from the server for this long, the link is lost and the robot holds"""
     deadline_ms: int = 2000
@@ -200,9 +200,9 @@ def load(file: Path) -> PiperConfig:
 def check(config: PiperConfig) -> None:
     """Raises SettingsError for values that cannot be meant."""
     try:
-        parse_address(config.server.address)
-    except ValueError as error:
-        raise SettingsError(f"server.address: {error}") from None
+        parse_grpc_targets(config.server.address, "server.address")
+    except InvalidRequest as error:
+        raise SettingsError(error.message) from None
     if not 1 <= len(config.arms) <= 2:
         raise SettingsError(f"arms: expected 1 or 2, got {len(config.arms)}")
     _distinct("arms.name", [arm.name for arm in config.arms])

@@ -81,7 +81,7 @@ class PiperRun:
         demands = Demands(self._options.is_virtual, self._options.allow_untrained)
         checks = preflight.hardware_checks(self.config, self._arms, self.cameras)
         try:
-            with PlanClient(self.config.server.address) as client:
+            with PlanClient(self.config.server.address, robot_id=self.config.robot_id) as client:
                 self._policy = client.policy(timeout_s=5.0)
         except WavserveError as error:
             checks.append(Check("service", "answers", self.config.server.address, error.message, False))
