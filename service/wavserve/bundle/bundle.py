@@ -57,7 +57,7 @@ def parse(document: dict[str, Any]) -> PolicySpec:
     if type(stated) is not int or stated not in FORMATS:
         raise entry_error("format", " or ".join(map(str, FORMATS)), stated)
     check_declared(document, stated)
-    spec = _validated(TypeAdapter(PolicySpec), document, POLICY)
+    spec = validated(TypeAdapter(PolicySpec), document, POLICY)
     if stated == 1:
         spec = replace(spec, rtc=RtcSpec(execution_horizon=min(RtcSpec().execution_horizon, spec.chunk)))
     check_spec(spec)
@@ -66,7 +66,7 @@ def parse(document: dict[str, Any]) -> PolicySpec:
 
 def load_limits(path: Path) -> LimitsSpec:
     """Limits from a JSON file, as `action.limits` of `policy.json` has them. Raises BundleError naming the entry."""
-    return _validated(TypeAdapter(LimitsSpec), read_json(path), path.name)
+    return validated(TypeAdapter(LimitsSpec), read_json(path), path.name)
 
 
 def save_spec(folder: Path, spec: PolicySpec) -> None:
@@ -127,8 +127,8 @@ def inspect(folder: Path) -> dict[str, Any]:
     }
 
 
-def _validated(adapter: TypeAdapter[T], document: dict[str, Any], file: str) -> T:
-    """A document's content. Raises BundleError naming every wrong entry of the file."""
+def validated(adapter: TypeAdapter[T], document: dict[str, Any], file: str) -> T:
+    """A document's content, strictly. Raises BundleError naming every wrong entry of the file."""
     try:
         # pydantic's strict mode accepts a list for a tuple only in JSON text; it never accepts a text for a number
         return adapter.validate_json(json.dumps(document), strict=True)

@@ -10,7 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from wavserve.commands import output
+from wavserve.commands import output, train_stages
 
 _DEMOS = (
     "Generate demonstrations of the scripted expert as a LeRobot v3 data set. The same command goes on with a data set "
@@ -26,6 +26,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     actions = train.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_demos(actions)
     _add_inspect(actions)
+    train_stages.add(actions)
 
 
 def ranges(text: str) -> tuple[int, ...]:

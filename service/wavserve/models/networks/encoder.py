@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from wavserve.bundle import bundle
 from wavserve.core.errors import BundleError, InvalidRequest
 from wavserve.core.noise import Stream, draw
+from wavserve.core.spec import PolicySpec
 from wavserve.core.types import Array
 
 Pixels = NDArray[np.uint8]
@@ -47,10 +48,9 @@ class Encoder:
         """
         # by default torch rounds float32 convolutions to TF32 on a GPU
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-        self._spec = bundle.load(folder).spec
+        spec = bundle.load(folder).spec
         self._video = VideoCoder(_load(AutoencoderKLLTXVideo, folder / bundle.VAE, dtype).to(device))
-        self._text = _load(T5EncoderModel, folder / bundle.TEXT_ENCODER, dtype).to(text_device or device).eval()
-        self._tokenizer = _load_tokenizer(folder / bundle.TOKENIZER)
+        self._text = TextCoder(folder, spec, text_device or device, dtype)
 
     def encode_images(self, pixels: Pixels) -> Array:
         """RGB `[B, V, height, width, 3]` -> normalised latents `[B, V, C, H, W]`. Each frame is encoded alone."""
@@ -65,8 +65,22 @@ class Encoder:
         pixels: Pixels = ((frames + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
         return pixels
 
-    @torch.inference_mode()
     def encode_text(self, texts: Sequence[bytes]) -> list[Array]:
+        """See `TextCoder.encode`."""
+        return self._text.encode(texts)
+
+
+class TextCoder:
+    """The text encoder and the tokeniser in a bundle's folder. The spec says how prompts are padded."""
+
+    def __init__(self, folder: Path, spec: PolicySpec, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        """Raises BundleError when a part does not load."""
+        self._spec = spec
+        self._text = _load(T5EncoderModel, folder / bundle.TEXT_ENCODER, dtype).to(device).eval()
+        self._tokenizer = _load_tokenizer(folder / bundle.TOKENIZER)
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[bytes]) -> list[Array]:
         """UTF-8 instructions -> one embedding `[P, C]` each. P is the instruction's own length, without padding.
 
         Raises InvalidRequest naming `instruction` when a text is not UTF-8 or has more than `max_prompt_tokens` tokens.

@@ -1,0 +1,80 @@
+"""The latents of episodes: encoded once by the trained autoencoder, and kept as files.
+
+A file belongs to one autoencoder and one episode; both are checked. Knows no transformer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from wavserve.core.libero import CAMERAS
+from wavserve.training.checkpoint import write_whole
+from wavserve.training.frames import encode_frames
+from wavserve.training.pictures import decoded, to_unit
+from wavserve.training.source import Source
+
+_LATENTS = "latents"
+_BATCH = 64
+"""frames in one call"""
+
+
+@dataclass(frozen=True, slots=True)
+class LatentCache:
+    """Files of latents in one folder."""
+
+    folder: Path
+    vae_digest: str
+
+    def fill(self, source: Source, vae: Any, report: Callable[[str], None]) -> None:
+        """Encodes the episodes that have no file of this autoencoder yet."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        missing = [index for index in range(source.num_episodes) if self._read(source, index) is None]
+        for done, index in enumerate(missing):
+            if done % 20 == 0:
+                report(f"latents: {done} of {len(missing)} episodes are encoded")
+            latents = _encoded(vae, source.dataset.read(index).pictures)
+            write_whole(self._file(index), save({_LATENTS: latents}, metadata=self._about(source, index)))
+
+    def read(self, source: Source, index: int) -> Tensor:
+        """Normalised latents `[P, V, L, C]` float16 of an episode's P pictures, L tokens a frame. `fill` made them."""
+        found = self._read(source, index)
+        assert found is not None
+        return found
+
+    def _read(self, source: Source, index: int) -> Tensor | None:
+        """None where there is no file, or one of another autoencoder or episode."""
+        expected = self._about(source, index)
+        try:
+            with safe_open(self._file(index), framework="pt") as file:
+                about = file.metadata()
+                matches = {name: about.get(name) for name in expected} == expected
+                return file.get_tensor(_LATENTS) if matches else None
+        except (OSError, SafetensorError):
+            return None
+
+    def _about(self, source: Source, index: int) -> dict[str, str]:
+        return {"vae": self.vae_digest, "episode": source.file_digests[index]}
+
+    def _file(self, index: int) -> Path:
+        return self.folder / f"{index:06}.safetensors"
+
+
+@torch.inference_mode()
+def _encoded(vae: Any, pictures: Any) -> Tensor:
+    """Pictures `[P]` by camera as JPEG -> normalised latents `[P, V, L, C]`, float16."""
+    jpegs = [pictures[camera] for camera in CAMERAS]
+    frames = rearrange(to_unit(decoded(jpegs, np.arange(len(jpegs[0])))[None]), "1 v c p h w -> (p v) c h w")
+    raw = torch.cat([encode_frames(vae, each.to(vae.device)) for each in torch.split(frames, _BATCH)])
+    mean, std = (rearrange(each, "c -> c 1 1") for each in (vae.latents_mean, vae.latents_std))
+    latents: Tensor = rearrange((raw - mean) / std, "(p v) c h w -> p v (h w) c", v=len(jpegs))
+    return latents.half().cpu().contiguous()

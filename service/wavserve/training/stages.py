@@ -1,0 +1,73 @@
+"""Trains one stage to its end: opens the data, checks what the run has, goes on from there.
+
+Knows the order of the stages, and neither losses nor the command line.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from wavserve.core.errors import BundleError, InvalidRequest
+from wavserve.training import checkpoint
+from wavserve.training.checkpoint import Checkpoint, Origin, check_origin
+from wavserve.training.job import Job
+from wavserve.training.loop import Run, train
+from wavserve.training.recipe import StageName
+from wavserve.training.source import Source, open_source
+from wavserve.training.trainer import Trainer
+from wavserve.training.transformer_stages import base_digest, transformer_objective
+from wavserve.training.vae_stage import finish_vae, vae_objective
+
+
+def train_stage(stage: StageName, job: Job) -> None:
+    """Trains a stage, or what is left of it.
+
+    Raises BundleError when the data cannot be used, an earlier stage is missing, or the run's checkpoint is of another
+    recipe or data set. Raises InvalidRequest for a device that is not there, and when another process trains.
+    """
+    _prepare_torch(job)
+    with checkpoint.alone(job.run / stage):
+        _train_rest(stage, job)
+
+
+def _train_rest(stage: StageName, job: Job) -> None:
+    folder = job.run / stage
+    saved = checkpoint.read(folder)
+    source = _source(job, saved)
+    recipe = job.recipe.digest(stage)
+    origin = Origin(stage, recipe, source.digest(), source.num_episodes, base_digest(stage, job))
+    if saved is not None:
+        check_origin(folder, saved.about.origin, origin)
+    if saved is None or not saved.about.is_done:
+        _train(stage, job, source, saved, origin)
+    if stage == "vae":
+        finish_vae(job, source)
+
+
+def _train(stage: StageName, job: Job, source: Source, saved: Checkpoint | None, origin: Origin) -> None:
+    fixed = None if saved is None else saved.of("fixed")
+    make = vae_objective if stage == "vae" else transformer_objective
+    objective = make(stage, job, source, fixed)
+    begins = "begins" if saved is None else f"goes on from step {saved.about.step}"
+    job.report(f"{stage}: {begins}, with {source.num_episodes} episodes")
+    run = Run(job.run / stage, origin, job.recipe.evaluate_every, job.report, job.checkpoint_s)
+    train(Trainer(objective, getattr(job.recipe, stage).optimisation), run, saved)
+
+
+def _prepare_torch(job: Job) -> None:
+    """Raises InvalidRequest when there is no such device."""
+    if job.num_threads is not None:
+        torch.set_num_threads(job.num_threads)
+    if job.device == "cuda" and not torch.cuda.is_available():
+        raise InvalidRequest("--device", "cpu, as torch finds no GPU", job.device)
+
+
+def _source(job: Job, saved: Checkpoint | None) -> Source:
+    """The episodes of the run. A data set grows, but a stage ends with the episodes that it began with."""
+    num = job.num_episodes
+    if saved is not None:
+        began = saved.about.origin.num_episodes
+        if num not in (None, began):
+            raise BundleError(f"--episodes: expected {began}, as the run has in {job.run}, got {num}")
+        num = began
+    return open_source(job.data, num, job.recipe.held_out_every)

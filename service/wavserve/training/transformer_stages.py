@@ -1,0 +1,130 @@
+"""The stages of the transformers: which weights they start from, their samples, their objective.
+
+Knows neither the loop nor the losses' formulas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wavserve.bundle import bundle
+from wavserve.bundle.files import atomic_folder
+from wavserve.core.errors import BundleError
+from wavserve.models.networks.encoder import TextCoder
+from wavserve.models.networks.plain import MASKED
+from wavserve.models.weights import presets
+from wavserve.models.weights.standins import write_text_encoder, write_tokenizer
+from wavserve.models.weights.weights import Models
+from wavserve.training.action_loss import ActionObjective
+from wavserve.training.checkpoint import Checkpoint
+from wavserve.training.initial import initial_models
+from wavserve.training.job import Job
+from wavserve.training.latents import LatentCache
+from wavserve.training.network import Network
+from wavserve.training.recipe import StageName
+from wavserve.training.samples import Pool, Sampler, Samples, joined, padded
+from wavserve.training.source import Source
+from wavserve.training.spec import BASE, policy_spec
+from wavserve.training.statistics import Statistics, measure
+from wavserve.training.trainer import Objective
+from wavserve.training.vae import load_vae
+from wavserve.training.value_loss import ValueObjective
+from wavserve.training.video_loss import VideoObjective
+
+_OBJECTIVES: Mapping[str, Any] = {"video": VideoObjective, "value": ValueObjective, "action": ActionObjective}
+
+
+def base_digest(stage: StageName, job: Job) -> str:
+    """The digest of what a stage starts from; empty for the autoencoder."""
+    bases = _bases(stage, job)
+    return bases[-1].digest if bases else ""
+
+
+def _bases(stage: StageName, job: Job) -> list[Checkpoint]:
+    """The checkpoints that a stage starts from; the last one says which were before it."""
+    match stage:
+        case "vae":
+            return []
+        case "video":
+            return [job.finished("vae")]
+        case "value":
+            return [job.finished("video")]
+    if job.start is not None:
+        return [job.finished("action", job.start)]
+    video, value = job.finished("video"), job.finished("value")
+    if value.about.origin.base != video.digest:
+        raise BundleError(f"{job.run}/value: expected the video stage {video.digest}, got {value.about.origin.base}")
+    return [video, value]
+
+
+def transformer_objective(stage: StageName, job: Job, source: Source, fixed: Mapping[str, Tensor] | None) -> Objective:
+    """What a stage learns. `fixed`: the statistics of the checkpoint that training goes on from."""
+    bases = _bases(stage, job)
+    statistics = _statistics(stage, source, bases, fixed)
+    spec = policy_spec(job.recipe, statistics)
+    if source.dataset.recipe.size != spec.cameras[0].height:
+        raise BundleError(
+            f"{job.data}: pictures: expected a size of {spec.cameras[0].height}, got {source.dataset.recipe.size}"
+        )
+    models = initial_models(spec.model, job.recipe.seed)
+    if stage != "video":
+        load_weights(models, bases)
+    pools = _pools(job, source, Sampler(spec, statistics, job.recipe.future_stride))
+    network = Network.of(spec, models, job.device)
+    objective: Objective = _OBJECTIVES[stage](network, pools, statistics.tensors(), job.recipe)
+    return objective
+
+
+def load_weights(models: Models, checkpoints: list[Checkpoint]) -> None:
+    """Puts averaged weights into the models that a checkpoint has."""
+    for found in checkpoints:
+        average = found.of("average")
+        for group in ("video", "value", "action"):
+            own = {n.removeprefix(f"{group}."): t for n, t in average.items() if n.startswith(f"{group}.")}
+            if own:
+                getattr(models, group).load_state_dict(own, strict=True)
+
+
+def _statistics(
+    stage: StageName, source: Source, bases: list[Checkpoint], fixed: Mapping[str, Tensor] | None
+) -> Statistics:
+    """Measured by the video stage; later ones, also with more data, go on with the same."""
+    if fixed is not None:
+        return Statistics.of(fixed)
+    if stage != "video":
+        return Statistics.of(bases[-1].of("fixed"))
+    return measure(e for index, e in source.episodes(pictures=False) if not source.is_held_out(index))
+
+
+def _pools(job: Job, source: Source, sampler: Sampler) -> tuple[Pool, Pool]:
+    """The samples to learn from, and those that are held out."""
+    cache = LatentCache(job.latents, job.finished("vae").digest)
+    cache.fill(source, load_vae(job.recipe.vae, job.vae_model).to(job.device), job.report)
+    split: tuple[list[Samples], list[Samples]] = ([], [])
+    for index, episode in source.episodes(pictures=False):
+        samples = sampler.of(episode, cache.read(source, index), source.task(episode.info))
+        split[source.is_held_out(index)].append(samples)
+    if not all(split):
+        raise BundleError(f"{job.data}: expected episodes to learn from and to hold out, got {source.num_episodes}")
+    text = _text(job, source)
+    learnt, held_out = (Pool(joined(samples), text, torch.device(job.device)) for samples in split)
+    job.report(f"samples: {len(learnt)} to learn from, {len(held_out)} held out")
+    return learnt, held_out
+
+
+def _text(job: Job, source: Source) -> Any:
+    """The instructions of all tasks, by the policy's own text encoder."""
+    base = presets.find(BASE)
+    if not job.text.exists():
+        with atomic_folder(job.text) as partial:
+            for part in (bundle.TEXT_ENCODER, bundle.TOKENIZER):
+                (partial / part).mkdir()
+            write_text_encoder(partial / bundle.TEXT_ENCODER, base.stand_ins, seed=0)
+            write_tokenizer(partial / bundle.TOKENIZER)
+    coder = TextCoder(job.text, base.spec)
+    embeddings = coder.encode([text.encode() for text in source.instructions])
+    return padded([torch.from_numpy(each) for each in embeddings], MASKED)

@@ -1,0 +1,87 @@
+"""Recipes: the shipped one can be served, mistakes are named, and a digest changes with what weights depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.training import synthetic
+from tests.training.toy import longer, toy_recipe, write_recipe
+from wavserve.core.errors import BundleError
+from wavserve.models.weights.weights import shapes
+from wavserve.training.recipe import STAGES, Recipe, load_recipe
+from wavserve.training.spec import policy_spec
+from wavserve.training.statistics import Statistics, measure
+from wavserve.training.vae import initial_vae
+
+SHIPPED = sorted((Path(__file__).parents[2] / "policies").glob("*/recipe.toml"))
+MAX_BYTES = 25_000_000
+"""of a shipped bundle, in 16 bits"""
+
+
+@pytest.fixture(scope="module")
+def statistics() -> Statistics:
+    data = synthetic.recipe()
+    return measure([synthetic.episode(data, data.tasks[0], 0)])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
+def test_a_shipped_recipe_makes_a_policy_that_fits(path: Path, statistics: Statistics) -> None:
+    recipe = load_recipe(path)
+    spec = policy_spec(recipe, statistics)
+    transformers = sum(math.prod(shape) for shape in shapes(spec.model).values())
+    vae = sum(p.numel() for p in initial_vae(recipe.vae, 0).parameters())
+    assert 2 * (transformers + vae) < MAX_BYTES
+    assert spec.name == path.parent.name
+
+
+def test_the_shipped_recipe_was_found() -> None:
+    assert SHIPPED
+
+
+def test_a_recipe_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert load_recipe(write_recipe(tmp_path / "recipe.toml", toy_recipe())) == toy_recipe()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed = 0", "sead = 0", "sead: expected no such key"),
+        ("seed = 0", 'seed = "0"', "seed: expected a whole number, got '0'"),
+        ("num_layers = 2", "num_layers = 0", "video.num_layers: expected a number from 1 on, got 0"),
+        ("learning_rate = 0.002", "learning_rate = nan", "vae.optimisation.learning_rate: expected a number"),
+        ("max_delay = 3", "max_delay = 16", "action.max_delay: expected less than chunk, got 16"),
+        ("[video]", "[vidio]", "video.num_layers: expected a value, got nothing"),
+        ('name = "toy"', "name = ", "expected a TOML file"),
+    ],
+)
+def test_mistakes_are_named(old: str, new: str, message: str, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path / "recipe.toml", toy_recipe())
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(BundleError, match=message):
+        load_recipe(path)
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"nothing.toml: expected a TOML file"):
+        load_recipe(tmp_path / "nothing.toml")
+
+
+def changed(**changes: object) -> list[bool]:
+    """For each stage, whether its digest changes."""
+    return digests_differ(dataclasses.replace(toy_recipe(), **changes))  # type: ignore[arg-type]
+
+
+def digests_differ(other: Recipe) -> list[bool]:
+    return [other.digest(stage) != toy_recipe().digest(stage) for stage in STAGES]
+
+
+def test_a_stages_digest_depends_on_it_and_on_those_before_it() -> None:
+    assert digests_differ(toy_recipe()) == [False] * 4
+    assert digests_differ(longer(toy_recipe(), "vae", 50)) == [True] * 4
+    assert digests_differ(longer(toy_recipe(), "value", 50)) == [False, False, True, True]
+    assert changed(seed=1) == [True] * 4
+    assert changed(notes="others", name="other", evaluate_every=7) == [False] * 4

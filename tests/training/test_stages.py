@@ -1,0 +1,273 @@
+"""All stages on a toy: from a data set to a bundle that a service serves; kills and refusals on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.toy import longer, toy_data, toy_job, toy_recipe, train_all, write_recipe
+from wavserve.app.serve import assemble
+from wavserve.app.settings import Settings
+from wavserve.bundle import bundle
+from wavserve.core.errors import BundleError, InvalidRequest
+from wavserve.models.networks.plain import Draws as PlainDraws
+from wavserve.models.networks.plain import Plain, Scene, plain_plan
+from wavserve.models.weights import weights
+from wavserve.training import checkpoint
+from wavserve.training.action_loss import plan
+from wavserve.training.draws import Draws
+from wavserve.training.export import make_bundle
+from wavserve.training.job import Job
+from wavserve.training.network import Network
+from wavserve.training.recipe import STAGES, StageName
+from wavserve.training.source import open_source
+from wavserve.training.stages import train_stage
+from wavserve.training.transformer_stages import transformer_objective
+
+RECIPE = toy_recipe()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_data(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    job = toy_job(RECIPE, data, tmp_path_factory.mktemp("run"))
+    train_all(job)
+    return job
+
+
+@pytest.fixture(scope="module")
+def made(trained: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "toy"
+    make_bundle(trained, folder)
+    return folder
+
+
+def tensors(run: Path, stage: str) -> Mapping[str, Tensor]:
+    found = checkpoint.read(run / stage)
+    assert found is not None
+    return found.tensors
+
+
+def assert_same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+async def test_a_service_serves_the_bundle_and_makes_its_golden_plan(made: Path) -> None:
+    backend = {"kind": "local", "dtype": "float32", "compile": "off"}
+    facts: dict[str, Any] = {"bundle": {"path": str(made)}, "backend": backend}
+    service = await assemble(Settings.model_validate(facts))
+    try:
+        await service.policy.warm_up()
+        assert service.policy.fault is None
+        assert service.policy.ready
+    finally:
+        await service.policy.drain(0.0)
+        await service.close()
+
+
+def test_the_bundle_declares_what_was_trained(made: Path) -> None:
+    spec = bundle.load(made).spec
+    assert (spec.name, spec.untrained, spec.embodiment, spec.max_trained_delay) == ("toy", False, "libero", 3)
+    assert spec.rtc_modes == ("off", "rtc_guided", "rtc_trained")
+    assert {camera.orientation for camera in spec.cameras} == {"rotated_180"}
+    assert {part["dtypes"][0] for name, part in bundle.inspect(made)["parts"].items() if name == "transformer"} == {
+        "F16"
+    }
+    assert "step 40 of 40, 8 episodes" in spec.notes
+
+
+def test_the_training_code_plans_as_serving_does(made: Path, trained: Job) -> None:
+    """On the bundle's own weights, with the same draws, from the same latents, state and text."""
+    opened = bundle.load(made)
+    models = weights.load(made / bundle.TRANSFORMER, opened.spec.model)
+    objective: Any = transformer_objective("value", trained, source_of(trained), None)
+    batch = objective._held_out.draw((0,), 2)
+    network = Network.of(opened.spec, models, "cpu")
+    with torch.no_grad():
+        actions = plan(network, batch, Draws(0, "test", 0, torch.device("cpu")))
+    again, samples, latent = Draws(0, "test", 0, torch.device("cpu")), batch.samples, opened.spec.latent
+    video, value = again.normal(*samples.future.shape), again.normal(batch.size, 1, *samples.values.shape[1:])
+    noise = again.normal(batch.size, 1, *samples.actions.shape[1:])
+    plain = Plain(models, opened.spec.model, latent)
+    config = dataclasses.replace(opened.spec.planner, mode="off", num_iterations=0)
+
+    def frames(tokens: Tensor) -> Tensor:
+        return tokens.unflatten(1, (1, latent.height, latent.width)).movedim(-1, 1)
+
+    for row in range(batch.size):
+        text = batch.text.tokens[row * len(batch.text.tokens) // batch.size]
+        mask = (batch.text.mask[row * len(batch.text.tokens) // batch.size] == 0).float()
+        history = torch.cat([torch.zeros(7), samples.state[row]])
+        scene = Scene(frames(samples.memory[row]), text, mask, history)
+        draws = PlainDraws(video[None, :0], value[None, :0, 0], frames(video[row]), value[row, 0], noise[row, 0])
+        served, _ = plain_plan(plain, scene, draws, config)
+        torch.testing.assert_close(actions[row], served, rtol=0, atol=1e-5)
+
+
+def test_sixteen_bits_lose_nothing_that_matters(made: Path, trained: Job) -> None:
+    stored = weights.load(made / bundle.TRANSFORMER, bundle.load(made).spec.model).action.state_dict()
+    average = checkpoint.read(trained.run / "action")
+    assert average is not None
+    for name, tensor in average.of("average").items():
+        if name.startswith("action."):
+            torch.testing.assert_close(stored[name.removeprefix("action.")], tensor, rtol=1e-3, atol=1e-6)
+
+
+def source_of(job: Job) -> Any:
+    return open_source(job.data, None, job.recipe.held_out_every)
+
+
+class _Stop(Exception):
+    """Ends a training where it stands."""
+
+
+def prepared(trained: Job, run: Path, stage: str) -> Path:
+    """A run with the stages before one, and nothing of it."""
+    shutil.copytree(trained.run, run, ignore=shutil.ignore_patterns(stage))
+    return run
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupted_stage_ends_with_the_same_weights(stage: StageName, trained: Job, tmp_path: Path) -> None:
+    run = prepared(trained, tmp_path / "run", stage)
+
+    def stop(line: str) -> None:
+        if line.startswith(f"{stage} 40/40"):
+            raise _Stop
+
+    job = dataclasses.replace(trained, run=run, checkpoint_s=0.0)
+    with pytest.raises(_Stop):
+        train_stage(stage, dataclasses.replace(job, report=stop))
+    stopped = checkpoint.read(run / stage)
+    assert stopped is not None
+    assert stopped.about.step == 20
+    train_stage(stage, job)
+    assert_same(tensors(run, stage), tensors(trained.run, stage))
+
+
+@pytest.mark.slow
+def test_a_process_killed_twice_ends_with_the_same_weights(trained: Job, tmp_path: Path) -> None:
+    """Killed after its first checkpoint and after a later one, then left alone; against one that was never killed."""
+    recipe = longer(RECIPE, "action", 100)
+    file = write_recipe(tmp_path / "recipe.toml", recipe)
+    killed, alone = (prepared(trained, tmp_path / name, "action") for name in ("killed", "alone"))
+    options = ["--recipe", file, "--data", trained.data, "--folder", killed, "--threads", 1, "--checkpoint-s", 0]
+    command = list(map(str, [sys.executable, "-m", "wavserve.cli", "train", "action", *options]))
+    for least in (20, 60):
+        child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        wait_for_step(killed / "action", least, child)
+        child.kill()
+        child.wait()
+    for run in (killed, alone):
+        train_stage("action", dataclasses.replace(trained, recipe=recipe, run=run))
+    assert_same(tensors(killed, "action"), tensors(alone, "action"))
+
+
+def wait_for_step(folder: Path, least: int, child: subprocess.Popen[bytes]) -> None:
+    """Until the checkpoint has so many steps, and the child still trains."""
+    for _ in range(12_000):
+        found = checkpoint.read(folder)
+        if found is not None and found.about.step >= least:
+            return
+        assert child.poll() is None, "the training ended before it could be killed"
+        time.sleep(0.05)
+    raise AssertionError(f"expected {least} steps in time")
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(trained: Job) -> None:
+    other = dataclasses.replace(trained, recipe=dataclasses.replace(RECIPE, seed=1))
+    with pytest.raises(BundleError, match=rf"recipe {other.recipe.digest('vae')}, got {RECIPE.digest('vae')}"):
+        train_stage("vae", other)
+    changed = longer(RECIPE, "video", 60)  # what the autoencoder does not depend on
+    train_stage("vae", dataclasses.replace(trained, recipe=changed))
+    with pytest.raises(BundleError, match="expected a checkpoint of recipe"):
+        train_stage("value", dataclasses.replace(trained, recipe=changed))
+
+
+def test_a_checkpoint_of_another_data_set_is_refused(trained: Job, tmp_path: Path) -> None:
+    other = toy_data(tmp_path / "other", seed=1)
+    with pytest.raises(BundleError, match=r"expected a checkpoint of data set [0-9a-f]{64}, got [0-9a-f]{64}"):
+        train_stage("video", dataclasses.replace(trained, data=other))
+
+
+def test_a_data_set_that_grew_does_not_change_a_run(trained: Job, tmp_path: Path) -> None:
+    grown = toy_data(tmp_path / "grown", per_task=6)
+    train_stage("video", dataclasses.replace(trained, data=grown))  # it is done, with the first 8 episodes
+    with pytest.raises(BundleError, match=r"--episodes: expected 8, as the run has .*, got 10"):
+        train_stage("video", dataclasses.replace(trained, data=grown, num_episodes=10))
+
+
+def test_a_stage_needs_those_before_it(trained: Job, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="expected a finished stage vae, got 0 steps"):
+        train_stage("video", dataclasses.replace(trained, run=tmp_path))
+    with pytest.raises(BundleError, match="expected a checkpoint, got none"):
+        make_bundle(dataclasses.replace(trained, run=tmp_path), tmp_path / "bundle")
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(trained: Job) -> None:
+    with checkpoint.alone(trained.run / "video"), pytest.raises(InvalidRequest, match="no other process trains"):
+        train_stage("video", trained)
+    train_stage("video", trained)
+
+
+def test_a_folder_that_cannot_be_written_is_named(trained: Job, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidRequest, match="--folder: expected a folder that can be written"):
+        train_stage("vae", dataclasses.replace(trained, run=tmp_path / "file" / "run"))
+
+
+def test_a_damaged_checkpoint_is_named(trained: Job, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.run, run)
+    file = run / "video" / checkpoint.FILE
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(BundleError, match="expected a whole checkpoint"):
+        train_stage("video", dataclasses.replace(trained, run=run))
+
+
+def test_an_action_stage_goes_on_from_another_ones_weights(trained: Job, tmp_path: Path) -> None:
+    """With more data and the same statistics, as after roll-outs of the first policy."""
+    grown = toy_data(tmp_path / "grown", per_task=8)
+    run = prepared(trained, tmp_path / "run", "action")
+    job = dataclasses.replace(trained, run=run, data=grown, start=trained.run)
+    train_stage("action", job)
+    first, second = tensors(trained.run, "action"), tensors(run, "action")
+    names = [name for name in first if name.startswith("fixed.")]
+    assert_same({name: first[name] for name in names}, {name: second[name] for name in names})
+    found = checkpoint.read(run / "action")
+    assert found is not None
+    assert found.about.origin.num_episodes == 16
+    with pytest.raises(BundleError, match="expected a checkpoint of earlier stage"):
+        train_stage("action", dataclasses.replace(job, start=None))
+
+
+def test_the_curves_show_each_term(trained: Job) -> None:
+    drawing = (trained.run / "action" / "curves.svg").read_text()
+    assert drawing.startswith("<svg xmlns=")
+    for term in ("action:", "value:", "held out, gripper:", "video, any noise:"):
+        assert f">{term} " in drawing
+
+
+def test_progress_tells_losses_and_the_time_left(data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    train_stage("vae", dataclasses.replace(toy_job(RECIPE, data, tmp_path), report=said.append))
+    lines = [line for line in said if line.startswith("vae 5/40: loss ")]
+    assert len(lines) == 1
+    assert "steps/s" in lines[0]
+    assert lines[0].endswith("min left")
