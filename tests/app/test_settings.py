@@ -231,3 +231,25 @@ def test_a_camera_table_may_be_text_or_a_list_and_none_unsets_it(tmp_path: Path)
     assert settings.compat.wav == ("0=top", "1=none")
     assert (settings.compat.aloha, settings.compat.predict) == (("a=b=top", "c=wrist"), ())
     assert settings.compat.model_fields_set == {"wav", "aloha", "predict"}
+
+
+@pytest.mark.parametrize(
+    ("toml", "text", "value"), [('"on"', "on", "on"), ("true", "true", "on"), ("false", "False", "off")]
+)
+def test_a_switch_is_also_true_or_false(tmp_path: Path, toml: str, text: str, value: str) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(f"ui.enabled = {toml}\n")
+    assert load_settings(file, {}).settings.ui.enabled == value
+    for key in ("ui.enabled", "backend.compile", "backend.cuda_graphs"):
+        settings = load_settings(None, {}, [flag(key, text)]).settings
+        section, name = key.split(".")
+        assert getattr(getattr(settings, section), name) == value
+    with pytest.raises(SettingsError, match="'auto', 'on' or 'off'"):
+        load_settings(None, {}, [flag("ui.enabled", "1")])
+
+
+@pytest.mark.parametrize("text", ["robots.example:8000", "http://robots.example", "*.example"])
+def test_the_names_of_the_page_are_names(text: str) -> None:
+    assert load_settings(None, {}, [flag("ui.hosts", "A.example, b")]).settings.ui.hosts == ("a.example", "b")
+    with pytest.raises(SettingsError, match="without ports"):
+        load_settings(None, {}, [flag("ui.hosts", text)])

@@ -21,7 +21,7 @@ from wavserve.planning.device import Device, DeviceConfig
 from wavserve.planning.model_calls import PlanJob
 from wavserve.planning.planner import Planner
 from wavserve.planning.proposal import NamedNoise
-from wavserve.policy.parts import Keep, PolicyParts
+from wavserve.policy.parts import Keep, OnPlan, PolicyParts
 from wavserve.policy.placement import Placement
 from wavserve.policy.policy import Policy
 from wavserve.policy.sessions import MemorySessions, SessionStore
@@ -95,6 +95,7 @@ class RigOptions:
     keep: Keep | None = None
     store: Callable[[MemorySessions], SessionStore] = lambda sessions: sessions
     """wraps the store that the policy sees"""
+    on_plan: OnPlan = lambda *_: None
     on_broken: Callable[[str, BrokenLimit], None] = lambda *_: None
     on_unusual: Callable[[str], None] = lambda name: None
     spec: PolicySpec = field(default_factory=example_spec)
@@ -153,6 +154,7 @@ async def rigged(options: RigOptions) -> AsyncIterator[Rig]:
         "0",
         max_bytes=options.max_bytes,
         keep=options.keep,
+        on_plan=options.on_plan,
         on_broken=options.on_broken,
         on_unusual=options.on_unusual,
         clock=options.clock,

@@ -12,7 +12,7 @@ import logging
 import platform
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 
@@ -21,6 +21,7 @@ import grpc.aio
 from wavserve.app.ending import Ending
 from wavserve.app.fleet import Fleet, WrapBackend, identity, open_fleet
 from wavserve.app.listeners import allow_restart, bind, hand_over, max_connections, max_open_files
+from wavserve.app.live_page import Noted, open_page
 from wavserve.app.session_store import OpenedStore, open_store, open_texts
 from wavserve.app.settings import CompatSettings, LimitSettings, Settings
 from wavserve.app.tracing import open_trail
@@ -29,6 +30,7 @@ from wavserve.core.errors import SettingsError
 from wavserve.core.messages import ActionChunk
 from wavserve.core.spec import PolicySpec
 from wavserve.core.tracing import current
+from wavserve.core.types import PlanRequest
 from wavserve.edge.compat.tables import DIALECTS, CompatConfig, tables_for
 from wavserve.edge.frontend import Frontend
 from wavserve.edge.grpc.control.robots import Robots
@@ -36,7 +38,9 @@ from wavserve.edge.grpc.plan import create_grpc_server
 from wavserve.edge.http.api import create_http_app
 from wavserve.edge.http.open_connections import ConnectionLimits
 from wavserve.edge.http.server import HttpServer, create_http_server, throttle_accept_errors
+from wavserve.edge.http.ui.sources import StoreHealth
 from wavserve.edge.limits import EdgeLimits
+from wavserve.edge.recent_plans import RecentPlans
 from wavserve.edge.trail import Trail
 from wavserve.edge.websocket.openpi import OpenpiEndpoint
 from wavserve.policy.golden import TOLERANCES, GoldenCheck
@@ -69,6 +73,7 @@ class Service:
     metrics: Metrics
     fleet: Fleet
     robots: Robots
+    noted: Noted
 
     async def close(self) -> None:
         if self.texts is not None:
@@ -109,17 +114,19 @@ async def assemble(
     """
     metrics = metrics or Metrics()
     recorder = None if settings.record.folder is None else Recorder(settings.record.folder)
+    noted = Noted()
     fleet = await open_fleet(settings, metrics, wrap_backend, on_death)
     log.info("the models compute in %s", fleet.dtype)
     try:
-        sessions = await open_store(settings, fleet.digest, metrics.calls.stored)
+        sessions = await open_store(settings, fleet.digest, partial(_stored, metrics, noted.store))
     except SettingsError:
         await fleet.close()
         raise
     texts = open_texts(sessions, settings, _text_encoder(fleet), metrics.calls.stored)
     for device in fleet.placement.devices:
         device.perception.shared = texts
-    policy = Policy(_parts(settings, fleet, sessions.store, metrics, recorder))
+    noted.store.follow(sessions.where, sessions.store.ensure_room)
+    policy = Policy(_parts(settings, fleet, sessions.store, metrics, recorder, noted.plans))
     metrics.describe_build(_build(fleet))
     metrics.watch_memory(fleet.memory)
     metrics.watch_queue(lambda: fleet.queue_depth, lambda: fleet.queue_age_s)
@@ -129,7 +136,7 @@ async def assemble(
     metrics.watch_plans(lambda: policy.plans_in_flight)
     robots = Robots()
     metrics.watch_robots(lambda: len(robots))
-    return Service(policy, sessions, texts, metrics, fleet, robots)
+    return Service(policy, sessions, texts, metrics, fleet, robots, noted)
 
 
 async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> None:
@@ -148,7 +155,8 @@ async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> Non
         service = await ending.unless_ended(assemble(settings, wrap_backend, ending.on_death, metrics))
         if service is not None:
             try:
-                await _serve(settings, service, listening, ending, opened.trail)
+                trail = replace(opened.trail, on_failed=service.noted.refusals.note)
+                await _serve(settings, service, listening, ending, trail)
             finally:
                 await ending.close(service.close())
                 ending.ignore_signals()
@@ -199,7 +207,8 @@ def _edges(
     most = listening.max_connections
     connections = ConnectionLimits(most, settings.limits.max_connections_per_address)
     compat = _compat(settings.compat, service.policy.spec)
-    app = create_http_app(service.policy, limits, service.metrics, compat, trail)
+    page = open_page(settings, service, listening.http, listening.addresses(settings))
+    app = create_http_app(service.policy, limits, service.metrics, compat, trail, page)
     frontend = Frontend(service.policy, limits, service.metrics.plans.refused, trail=trail)
     openpi = OpenpiEndpoint(frontend, compat, service.metrics)
     most_on_each = max(1, most // len(listening.grpc))  # gRPC counts those of each socket
@@ -234,7 +243,12 @@ def _compat(settings: CompatSettings, spec: PolicySpec) -> CompatConfig:
 
 
 def _parts(
-    settings: Settings, fleet: Fleet, sessions: SessionStore, metrics: Metrics, recorder: Recorder | None
+    settings: Settings,
+    fleet: Fleet,
+    sessions: SessionStore,
+    metrics: Metrics,
+    recorder: Recorder | None,
+    recent: RecentPlans,
 ) -> PolicyParts:
     return PolicyParts(
         spec=fleet.spec,
@@ -246,7 +260,7 @@ def _parts(
         golden=_golden_check(fleet),
         version=version("wavserve"),
         keep=None if recorder is None else partial(recorder.keep, dtype=fleet.dtype),
-        on_plan=lambda chunk, request: _observe(metrics.plans, chunk),
+        on_plan=partial(_observe, metrics.plans, recent),
         on_missed=lambda stage_s: metrics.plans.missed(stage_s, _trace_id()),
         on_refused=metrics.plans.refused,
         on_broken=lambda outcome, broken: metrics.plans.gated(outcome, broken.limit, broken.name),
@@ -254,7 +268,13 @@ def _parts(
     )
 
 
-def _observe(metrics: PlanMetrics, chunk: ActionChunk) -> None:
+def _stored(metrics: Metrics, health: StoreHealth, operation: str, outcome: str, seconds: float) -> None:
+    metrics.calls.stored(operation, outcome, seconds)
+    health.note(operation, outcome, seconds)
+
+
+def _observe(metrics: PlanMetrics, recent: RecentPlans, chunk: ActionChunk, request: PlanRequest) -> None:
+    recent.note(chunk, request)
     receipt = chunk.receipt
     metrics.answered(receipt.iterations_done, receipt.deadline.value, receipt.stage_s, _trace_id())
     if receipt.seam_jump is not None:

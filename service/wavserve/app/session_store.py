@@ -37,6 +37,8 @@ class OpenedStore:
     store: SessionStore
     local: MemorySessions
     close: Callable[[], Awaitable[None]] = _nothing
+    where: str = ""
+    """the shared store, without a password; empty: there is none"""
     client: aioredis.Redis | None = None
 
 
@@ -58,7 +60,7 @@ async def open_store(settings: Settings, policy_digest: str, on_call: OnCall) ->
         raise
     shared = RedisSessions(client, chosen.ttl_s, on_call)
     store = shared if chosen.when_down == "fail" else FreshWhenDown(shared, local, policy_digest)
-    return OpenedStore(store, local, client.aclose, client)
+    return OpenedStore(store, local, client.aclose, str(url), client)
 
 
 def open_texts(opened: OpenedStore, settings: Settings, encoder: TextEncoder, on_call: OnCall) -> RedisTexts | None:

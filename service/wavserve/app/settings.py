@@ -14,6 +14,7 @@ from wavserve.app.settings_types import (
     CameraNames,
     Endpoints,
     Host,
+    HostNames,
     Name,
     OptionalCollector,
     OptionalCount,
@@ -24,6 +25,7 @@ from wavserve.app.settings_types import (
     Positive,
     Seconds,
     StoreUrl,
+    Switch,
 )
 
 
@@ -80,11 +82,11 @@ class BackendSettings(_Section):
         description="model calls at a time; none: by model size in this process on a CPU, 2 on a Triton on a CPU, "
         "1 on a GPU",
     )
-    compile: Literal["auto", "on", "off"] = Field(
+    compile: Switch = Field(
         default="auto",
         description="compile the models with torch; auto: where that works; on: an error where it does not",
     )
-    cuda_graphs: Literal["auto", "on", "off"] = Field(
+    cuda_graphs: Switch = Field(
         default="auto",
         description="run the value and action experts as CUDA graphs, one launch per forward pass; auto: on a GPU; "
         "on: an error on a CPU",
@@ -267,6 +269,19 @@ class CompatSettings(_Section):
     )
 
 
+class UiSettings(_Section):
+    enabled: Switch = Field(
+        default="auto",
+        description="the live page at /ui; auto: where HTTP listens on loopback addresses only; on: everywhere, for "
+        "everybody who reaches HTTP",
+    )
+    hosts: HostNames = Field(
+        default=(),
+        description="names under which browsers may open the page, beside addresses, localhost, http.host and the "
+        "machine's name; none: no others",
+    )
+
+
 class LogSettings(_Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe level that is logged"
@@ -305,5 +320,6 @@ class Settings(_Section):
     sessions: SessionSettings = SessionSettings()
     record: RecordSettings = RecordSettings()
     compat: CompatSettings = CompatSettings()
+    ui: UiSettings = UiSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()

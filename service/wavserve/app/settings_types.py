@@ -6,7 +6,7 @@ Knows no setting and no source of values.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -38,6 +38,17 @@ def _camera_names(values: tuple[str, ...]) -> tuple[str, ...]:
     if not all(names) or len(set(names)) < len(names) or any(value.endswith("=") for value in values):
         raise PydanticCustomError("camera_names", "NAME=CAMERA[,NAME=CAMERA...], each name once, or none")
     return values
+
+
+def _switch(value: object) -> object:
+    """TOML's true and false, and their names, for `on` and `off`."""
+    return {"true": "on", "false": "off"}.get(str(value).lower(), value)
+
+
+def _host_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    if any(set("/:@ ,*").intersection(value) for value in values):
+        raise PydanticCustomError("host_names", "NAME[,NAME...] without ports, or none")
+    return tuple(value.lower() for value in values)
 
 
 def _endpoints(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -104,6 +115,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
 Host = Annotated[str, AfterValidator(_host)]
 Endpoints = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_endpoints)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_unset)]
+HostNames = Annotated[tuple[str, ...], BeforeValidator(_listed_or_none), AfterValidator(_host_names)]
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]
 CameraNames = Annotated[tuple[str, ...], BeforeValidator(_listed_or_none), AfterValidator(_camera_names)]
 OptionalText = Annotated[Annotated[str, Field(min_length=1)] | None, BeforeValidator(_unset)]
 OptionalCount = Annotated[Positive | None, BeforeValidator(_unset)]

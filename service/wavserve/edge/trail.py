@@ -15,6 +15,7 @@ from time import monotonic_ns
 from wavserve.core.errors import Cancelled, DeadlineExceeded, MissedDeadline, Overloaded
 from wavserve.core.messages import ActionChunk, Observation
 from wavserve.core.tracing import Attributes, TraceContext, Tracer, current, within
+from wavserve.edge.refusals import OnFailed, ignore_failure
 from wavserve.edge.status import name_of
 from wavserve.planning.timings import Progress
 
@@ -54,6 +55,7 @@ class Trail:
     """takes the line of each request; None: no lines"""
     spans_tell_instructions: bool = False
     lines_tell_instructions: bool = False
+    on_failed: OnFailed = ignore_failure
 
     @contextmanager
     def follow(self, caller: Caller, received_ns: int, policy_digest: str) -> Iterator[PlanNote]:
@@ -65,6 +67,8 @@ class Trail:
                 yield note
             except BaseException as error:
                 failure = error
+                if isinstance(error, Exception):
+                    self.on_failed(error, caller.robot or caller.sender)
                 raise
             finally:
                 if span.recorded:

@@ -70,7 +70,7 @@ class FramesOnDemand:
             pass
         finally:
             self._is_busy = False
-        raise Overloaded(f"plans come first, and they left no time for it within {self._within_s:g} s")
+        raise Overloaded("plans come first, and they left no time for it")
 
     def drain(self) -> None:
         """Ends what is being imagined, once and for all."""

@@ -67,7 +67,7 @@ class About:
     golden_digest: str = ""
     """of the golden plan that the bundle has; empty: none"""
     memory: dict[str, float] = field(default_factory=dict)
-    """bytes that the model's process holds, by the names of `system.memory.MEMORY`; empty in versions before this field"""
+    """bytes of the model's process, by the names of `system.memory.MEMORY`; empty in versions before this field"""
 
     @classmethod
     def read(cls, reported: dict[str, Any]) -> About:

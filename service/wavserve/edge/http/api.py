@@ -31,6 +31,7 @@ from wavserve.edge.http.authors import AuthorsApi
 from wavserve.edge.http.body import invalid_request_from, parse_plan
 from wavserve.edge.http.gate import HttpGate
 from wavserve.edge.http.headers import request_media_type
+from wavserve.edge.http.ui.routes import LivePage
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import http_problem, log_refusal, report
 from wavserve.edge.trail import Caller, Trail
@@ -53,8 +54,10 @@ def create_http_app(
     metrics: Metrics,
     compat: CompatConfig | None = None,
     trail: Trail | None = None,
+    page: LivePage | None = None,
 ) -> FastAPI:
-    """The HTTP app over a policy. `compat`: for clients of the authors' server; None: they are refused."""
+    """The HTTP app over a policy. `compat`: for clients of the authors' server; None: they are refused. `page`: the
+    live page; None: there is none."""
     frontend = Frontend(policy, limits, metrics.plans.refused, trail=trail or Trail())
     routes = _Routes(frontend, metrics, AuthorsApi(frontend, compat or CompatConfig(policy.spec.chunk)))
     app = FastAPIOffline(title="wavserve", description="HTTP API of wavserve.", redoc_url=None, telemetry=_NO_TELEMETRY)
@@ -74,6 +77,8 @@ def create_http_app(
     app.get("/healthz", responses=_answer(answer_schemas.HealthAnswer))(routes.healthz)
     app.get("/readyz", responses=_answer(answer_schemas.HealthAnswer))(routes.readyz)
     app.get("/metrics", responses={200: {"content": {"text/plain": {}}}})(routes.metrics)
+    if page is not None:
+        page.add_to(app)
     return app
 
 

@@ -177,10 +177,15 @@ async def serving_policy(
 
 
 @asynccontextmanager
-async def serving_rig(options: RigOptions | None = None) -> AsyncIterator[tuple[Server, Rig]]:
+async def serving_rig(
+    options: RigOptions | None = None, trail: Trail | None = None
+) -> AsyncIterator[tuple[Server, Rig]]:
     """Serves a policy with a fake backend, whose calls the server's gate holds."""
     gate = Gate()
-    async with rigged(replace(options or RigOptions(), before=gate)) as rig, serving_policy(rig.policy, gate) as server:
+    async with (
+        rigged(replace(options or RigOptions(), before=gate)) as rig,
+        serving_policy(rig.policy, gate, trail=trail) as server,
+    ):
         yield server, rig
 
 

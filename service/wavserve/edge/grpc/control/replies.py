@@ -8,6 +8,7 @@ from wavserve.core.control import ControlObservation, DropReason, ObservationDro
 from wavserve.core.messages import ActionChunk
 from wavserve.edge.grpc.control.outbox import Outbox
 from wavserve.edge.grpc.control.robots import Robot, without_iterations
+from wavserve.edge.refusals import OnFailed, ignore_failure
 from wavserve.edge.report import ErrorReport, report
 from wavserve.system.control_metrics import ControlMetrics
 
@@ -15,10 +16,13 @@ from wavserve.system.control_metrics import ControlMetrics
 class Replies:
     """The answers of one stream."""
 
-    def __init__(self, outbox: Outbox, robot: Robot, metrics: ControlMetrics) -> None:
+    def __init__(
+        self, outbox: Outbox, robot: Robot, metrics: ControlMetrics, on_failed: OnFailed = ignore_failure
+    ) -> None:
         self._outbox = outbox
         self._robot = robot
         self._metrics = metrics
+        self._on_failed = on_failed
 
     def send(self, message: ServerMessage) -> None:
         """Sends a message that is not counted. Raises Overloaded when the robot does not read."""
@@ -51,6 +55,11 @@ class Replies:
     def unanswered(self) -> None:
         """The stream ends before the observation is answered. It is counted, and the robot is not told."""
         self._metrics.observation("unanswered")
+
+    def refused(self, error: Exception, sequence: int | None = None) -> None:
+        """A message was refused before anything was made of it. The stream goes on."""
+        self._on_failed(error, self._robot.hello.robot_id)
+        self.failed(error, sequence)
 
     def failed(self, error: Exception, sequence: int | None = None) -> None:
         """A message was refused, or its plan failed. The stream goes on."""

@@ -130,6 +130,10 @@ class Robots:
         """All robots, by id."""
         return [robot.status() for _, robot in sorted(self._living.items())]
 
+    def by_session(self) -> list[tuple[str | None, RobotStatus]]:
+        """All robots by id, each with its session; None: it is not open yet."""
+        return [(robot.session_id, robot.status()) for _, robot in sorted(self._living.items())]
+
     def _leave(self, robot: Robot) -> None:
         robot.gone.set()
         if self._living.get(robot.hello.robot_id) is robot:

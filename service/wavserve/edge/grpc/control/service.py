@@ -50,8 +50,14 @@ class _Call:
     context: Context
     outbox: Outbox
     writing: asyncio.Task[None]
+    sender: str
+    """the robot's id; its address until it has said Hello"""
     robot: Robot | None = None
     """None until Hello is accepted"""
+
+    @property
+    def is_welcome(self) -> bool:
+        return self.robot is not None and self.robot.session_id is not None
 
 
 class ControlService:
@@ -67,7 +73,7 @@ class ControlService:
     async def control(self, _messages: AsyncIterator[bytes], context: Context) -> None:
         """One robot's stream. A failure that ends it is told as a fatal Error and as the call's status."""
         outbox, outcome = Outbox(partial(_write, context)), "ok"
-        call = _Call(context, outbox, asyncio.create_task(outbox.write_all()))
+        call = _Call(context, outbox, asyncio.create_task(outbox.write_all()), sender_of(context))
         try:
             await self._serve(call)
             await _flush(call)
@@ -79,6 +85,8 @@ class ControlService:
         except Exception as error:  # noqa: BLE001  # every stream gets a status; `report` logs the unexpected
             problem = report(error, "grpc")
             outcome = problem.name
+            if not call.is_welcome:  # later failures are those of its requests
+                self._frontend.trail.on_failed(error, call.sender)
             await _end(call, problem)
         finally:
             call.writing.cancel()
@@ -112,6 +120,7 @@ class ControlService:
 
     async def _serve(self, call: _Call) -> None:
         hello = await self._hello(call.context)
+        call.sender = hello.robot_id or call.sender
         self._frontend.check_ready()
         check_hello(hello, self._frontend.info())
         peer = sender_of(call.context)
@@ -125,7 +134,7 @@ class ControlService:
             await stream.run(partial(_read, call.context), call.writing, self._robots.draining)
 
     def _stream(self, robot: Robot, opened: OpenedSession, outbox: Outbox) -> Stream:
-        replies = Replies(outbox, robot, self._metrics)
+        replies = Replies(outbox, robot, self._metrics, self._frontend.trail.on_failed)
         intake = Intake(self._frontend.policy.spec, opened, robot.hello.instruction)
         work = Work(self._frontend, robot, intake, replies, self._robots.draining)
         reports = Reports(robot, self._metrics)

@@ -117,7 +117,7 @@ class Stream:
     def _refuse(self, error: WavserveError, sequence: int | None) -> None:
         """Answers a message that is none. `sequence`: of an observation; None: it is another message."""
         self._robot.observations += sequence is not None
-        self._replies.failed(error, sequence)
+        self._replies.refused(error, sequence)
 
     def _observe(self, observation: ControlObservation, num_bytes: int) -> None:
         """Puts an observation into the mailbox, or says why it is not planned."""
@@ -132,7 +132,7 @@ class Stream:
                 return
             complete = self._intake.check(observation)
         except WavserveError as error:
-            self._replies.failed(error, observation.sequence)
+            self._replies.refused(error, observation.sequence)
             return
         self._robot.instruction = complete.instruction
         older = self._work.mailbox.put(Received(complete, received_ns, num_bytes))
@@ -143,7 +143,7 @@ class Stream:
         try:
             self._reports.take(report)
         except WavserveError as error:
-            self._replies.failed(error)
+            self._replies.refused(error)
 
     def _go_away(self) -> None:
         """The service stops: no further plan begins here; the one that runs may still be answered."""

@@ -1,0 +1,1 @@
+"""The live page: which robots are connected, their last plans, and how the devices are. Server-rendered."""
