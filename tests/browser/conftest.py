@@ -15,8 +15,11 @@ from playwright.sync_api import Browser
 from tests.browser.looks import Look, Scheme, Screen, chromium, look
 from tests.clients.libero.runs import example_render, recorded_run
 from tests.clients.piper.logs import example_log
+from tests.service.rig import Server, start
 from wavserve.clients.libero.report.write import write_report
 
+EVIL_NAME = "<img src=x onerror=console.error('run')>"
+"""of a robot; a page that runs it logs an error"""
 ROOT = Path(__file__).parents[2]
 SHOTS = os.environ.get("SHOTS")
 """A folder for screenshots, if they are wanted: `make test-system SHOTS=FOLDER`."""
@@ -47,6 +50,14 @@ def pages(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> dict[Na
         "piper": piper,
         "libero": write_report(*recorded_run(folder / "libero"), example_render, num_videos=2),
     }
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real service with the models in its own process."""
+    running = start(tmp_path_factory.mktemp("gateway"), "local", "--set", "backend.threads=2")
+    yield running
+    running.stop()
 
 
 def run(module: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:

@@ -1,4 +1,4 @@
-"""Robots that plan on a service for as long as somebody looks: over streams, and one over HTTP without a stream."""
+"""Robots that plan on a service for as long as somebody looks, over streams and without one."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class FakeRobot:
 
     name: str
     task: str = TASK
-    deadline_ms: int = 20_000
+    deadline_ms: int = 60_000
     hold: HoldReason | None = None
 
 
 @contextmanager
-def planning(grpc: str, robots: Sequence[FakeRobot], every_s: float = 1.0) -> Iterator[None]:
+def planning(grpc: str, robots: Sequence[FakeRobot], every_s: float = 4.0) -> Iterator[None]:
     """Each robot has a stream and asks for a plan `every_s`, until the block ends."""
     stop = threading.Event()
     with ExitStack() as stack, PlanClient(grpc) as client:
@@ -60,7 +60,7 @@ def ask_for_too_much(grpc: str) -> None:
 def _run(grpc: str, policy: PolicyInfo, robot: FakeRobot, every_s: float, stop: threading.Event) -> None:
     orientations = {camera.name: camera.orientation for camera in policy.cameras}
     described = RobotDescription.as_declared(policy, robot.name, orientations)
-    options = RobotOptions(deadline_ms=robot.deadline_ms, planner={"num_iterations": 4})
+    options = RobotOptions(deadline_ms=robot.deadline_ms, planner={"num_iterations": 4, "num_video_samples": 4})
     with RobotClient(grpc, described, options) as client:
         client.connect(30.0)
         step = 0

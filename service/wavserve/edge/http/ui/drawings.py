@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wavserve.core.spec import VectorSpec
 from wavserve.core.types import Array, IterationRecord
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 220.0, 130.0, 40.0, 8.0, 8.0, 20.0
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 220.0, 130.0, 46.0, 8.0, 8.0, 20.0
 _SMALL_WIDTH, _SMALL_HEIGHT, _SMALL_PAD = 100.0, 36.0, 3.0
 
 
