@@ -13,6 +13,7 @@ from tests.browser.conftest import shot_of
 from tests.browser.looks import SIZES
 from tests.browser.robots import plan_without_stream
 from tests.service.rig import Server, start
+from wavserve.system.serve_process import READY_WITHIN_S
 
 pytestmark = pytest.mark.system
 
@@ -72,7 +73,7 @@ def test_a_gateway_that_stops_and_comes_back(browser: Browser, tmp_path: Path) -
         expect(page.locator("#connection")).to_contain_text("trying again", timeout=WAIT_MS)
         second = subprocess.Popen(first.process.args)
         try:
-            expect(page.locator("#connection")).to_have_text("Live.", timeout=WAIT_MS)
+            expect(page.locator("#connection")).to_have_text("Live.", timeout=1e3 * READY_WITHIN_S)
             expect(page.locator("#status")).to_contain_text(f"process {second.pid}")
         finally:
             second.terminate()

@@ -25,7 +25,7 @@ from wavserve.system.memory import MEMORY
 
 SPEC = example_spec()
 EVIL = "</dd><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
-VOID = {"meta", "link", "img", "br", "polyline", "line", "circle", "polygon"}
+VOID = {"meta", "link", "img", "br", "wbr", "polyline", "line", "circle", "polygon"}
 
 
 class Elements(HTMLParser):
@@ -183,8 +183,12 @@ def test_every_text_is_escaped(page: Page) -> None:
     assert seen.text.count(EVIL) >= 20
 
 
-def test_names_of_actions_are_escaped_in_drawings() -> None:
-    vector = replace(SPEC.action.vector, names=(EVIL,) * SPEC.action.vector.dim)
+def test_names_of_actions_are_escaped() -> None:
+    vector = replace(SPEC.action.vector, names=(f"{EVIL}_x",) * SPEC.action.vector.dim)
+    page = Page(replace(SPEC, action=replace(SPEC.action, vector=vector)))
+    seen = shown(page, example_snapshot())
+    assert "img" not in {tag for tag, _ in seen.tags}
+    assert f"{EVIL}_ x" in seen.text  # where a line may be broken
     for each in drawings.action_drawings(np.zeros((4, vector.dim), np.float32), vector):
         seen = Elements(str(each.svg))
         assert seen.tags[0][0] == "svg"
