@@ -180,6 +180,20 @@ def test_a_deadline_holds_when_a_gateway_stands_still(gateways: Gateways) -> Non
         assert not chunk.fresh_memory
 
 
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+def test_a_plan_without_a_deadline_leaves_a_gateway_that_stands_still(gateways: Gateways, transport: str) -> None:
+    """It is found dead within 15 s, and the other gateway answers."""
+    with PlanClient(gateways.over(transport)) as client:
+        policy, first = client.policy(), client.gateway
+        session_id = client.plan(observation(policy, 0)).session_id
+        stall(gateways.child_at(first))
+        began = time.monotonic()
+        chunk = client.plan(observation(policy, 1, session_id=session_id), timeout_s=None)
+        log.info("%s: %.1f s until another gateway was asked", transport, time.monotonic() - began)
+        assert client.gateway != first
+        assert (chunk.sequence, chunk.fresh_memory) == (1, False)
+
+
 def test_a_short_call_has_time_for_both_gateways(gateways: Gateways) -> None:
     with PlanClient(gateways.over("grpc")) as client:
         policy, first = client.policy(), client.gateway

@@ -17,6 +17,10 @@ from wavserve.core.errors import ClientClosed, DeadlineExceeded, InvalidAnswer, 
 Answer = TypeVar("Answer")
 
 MAX_CONNECTIONS = 100
+PING_INTERVAL_S = 3.5
+"""Also how long a ping waits for its answer."""
+MAX_LOST_PINGS = 2
+"""In a row: then nobody is there. With the interval, a dead server is found within 15 s, as over gRPC."""
 _KEEPALIVE = MappingProxyType({"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 1})
 """A dead link is found within 15 s. Names that this system does not have are left out."""
 
@@ -44,10 +48,11 @@ class AsyncHttpPeer:
         """One call. Raises the server's error, NotReady, DeadlineExceeded, InvalidAnswer and ClientClosed."""
         if self._closed:
             raise self._refusal()
-        exchange = asyncio.create_task(self._exchange(call))
+        timeout_s = call.timeout_s if timeout_s is None else timeout_s
+        exchange = asyncio.create_task(self._exchange(call) if timeout_s is not None else self._while_alive(call))
         self._calls.add(exchange)
         try:
-            async with asyncio.timeout(call.timeout_s if timeout_s is None else timeout_s):
+            async with asyncio.timeout(timeout_s):
                 status, body = await exchange
         except TimeoutError:
             raise DeadlineExceeded(f"{self._target}: no answer in time") from None
@@ -70,6 +75,31 @@ class AsyncHttpPeer:
         for exchange in self._calls:
             exchange.cancel()
         await self._client.aclose()
+
+    async def _while_alive(self, call: HttpCall[Answer]) -> tuple[int, bytes]:
+        """An exchange without a time limit. Raises NotReady when the server answers no ping."""
+        exchange = asyncio.create_task(self._exchange(call))
+        silence = asyncio.create_task(self._until_silent())
+        try:
+            await asyncio.wait((exchange, silence), return_when=asyncio.FIRST_COMPLETED)
+            if not exchange.done():
+                raise NotReady(f"{self._target}: no answer to {MAX_LOST_PINGS} pings")
+            return exchange.result()
+        finally:
+            exchange.cancel()
+            silence.cancel()
+
+    async def _until_silent(self) -> None:
+        """Until several pings in a row have no answer. A kernel acknowledges for a process that stands still."""
+        num_lost = 0
+        while num_lost < MAX_LOST_PINGS:
+            await asyncio.sleep(PING_INTERVAL_S)
+            try:
+                async with asyncio.timeout(PING_INTERVAL_S):
+                    await self._client.get("/healthz")
+                num_lost = 0
+            except (TimeoutError, httpx.TransportError):
+                num_lost += 1
 
     async def _exchange(self, call: HttpCall[Answer]) -> tuple[int, bytes]:
         """Status and body."""
