@@ -70,7 +70,7 @@ def test_the_curve_has_a_point_every_twenty_steps_and_held_out_figures_when_due(
     assert [point["step"] for point in points] == [20, 40, 60, 80, 100, 110]
     assert [point["step"] for point in points if "held out, bias" in point] == [60, 100, 110]
     assert all({"loss", "odd", "gradient"} <= point.keys() for point in points)
-    assert sum("held out, bias" in line for line in said) == 3
+    assert sum("held out: bias" in line for line in said) == 3
 
 
 def test_checkpoints_are_written_by_the_clock(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.training.toy import longer, toy_recipe, write_recipe
 from wavserve.core.errors import BundleError
 from wavserve.models.weights.weights import shapes
 from wavserve.training.recipe import STAGES, Recipe, load_recipe
-from wavserve.training.spec import policy_spec
+from wavserve.training.spec import PICTURE_SIZE, policy_spec
 from wavserve.training.statistics import Statistics, measure
 from wavserve.training.vae import initial_vae
 
@@ -36,6 +36,7 @@ def test_a_shipped_recipe_makes_a_policy_that_fits(path: Path, statistics: Stati
     vae = sum(p.numel() for p in initial_vae(recipe.vae, 0).parameters())
     assert 2 * (transformers + vae) < MAX_BYTES
     assert spec.name == path.parent.name
+    assert {(camera.height, camera.width) for camera in spec.cameras} == {(PICTURE_SIZE, PICTURE_SIZE)}
 
 
 def test_the_shipped_recipe_was_found() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training import synthetic
 from tests.training.toy import longer, toy_data, toy_job, toy_recipe, train_all, write_recipe
 from wavserve.app.serve import assemble
 from wavserve.app.settings import Settings
@@ -218,6 +219,18 @@ def test_a_stage_needs_those_before_it(trained: Job, tmp_path: Path) -> None:
         train_stage("video", dataclasses.replace(trained, run=tmp_path))
     with pytest.raises(BundleError, match="expected a checkpoint, got none"):
         make_bundle(dataclasses.replace(trained, run=tmp_path), tmp_path / "bundle")
+
+
+def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
+    synthetic.write(tmp_path / "data", size=64)
+    with pytest.raises(BundleError, match="pictures: expected a size of 128, got 64"):
+        train_stage("vae", toy_job(RECIPE, tmp_path / "data", tmp_path / "run"))
+
+
+def test_too_few_episodes_to_hold_one_out_are_refused(tmp_path: Path) -> None:
+    synthetic.write(tmp_path / "data", size=128, per_task=2)
+    with pytest.raises(BundleError, match="expected episodes to hold out, got none among 4"):
+        train_stage("vae", toy_job(RECIPE, tmp_path / "data", tmp_path / "run"))
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(trained: Job) -> None:

@@ -100,9 +100,9 @@ def _held_out(trainer: Trainer, run: Run) -> Terms:
     is_due = trainer.step >= run.evaluate_every and trainer.step % run.evaluate_every < _POINT_STEPS
     if not (is_due or trainer.is_done):
         return {}
-    figures = {f"held out, {name}": value for name, value in trainer.evaluate().items()}
-    run.report(f"{run.origin.stage} {trainer.step}/{trainer.num_steps}: {_shown(figures)}")
-    return figures
+    figures = trainer.evaluate()
+    run.report(f"{run.origin.stage} {trainer.step}/{trainer.num_steps}: held out: {_shown(figures)}")
+    return {f"held out, {name}": value for name, value in figures.items()}
 
 
 def _save(trainer: Trainer, run: Run, curve: Curve, seconds: float) -> None:

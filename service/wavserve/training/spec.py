@@ -17,6 +17,8 @@ from wavserve.training.statistics import Statistics
 
 BASE = "tiny"
 """The preset of LIBERO's robot. Cameras, names, units and the text encoder are its own."""
+PICTURE_SIZE = 128
+"""height and width of its cameras' pictures"""
 
 
 def policy_spec(recipe: Recipe, statistics: Statistics, notes: str = "") -> PolicySpec:
@@ -36,7 +38,7 @@ def policy_spec(recipe: Recipe, statistics: Statistics, notes: str = "") -> Poli
         ),
         chunk=recipe.chunk,
         model=_model(recipe, base.model),
-        latent=_latent(recipe, base.cameras[0].height),
+        latent=_latent(recipe),
         planner=merge_options(PlannerConfig(**options), base.bounds, {"mode": mode}),
         rtc=replace(base.rtc, execution_horizon=min(base.rtc.execution_horizon, recipe.chunk)),
         max_trained_delay=recipe.action.max_delay,
@@ -65,8 +67,8 @@ def _model(recipe: Recipe, base: ModelConfig) -> ModelConfig:
     )
 
 
-def _latent(recipe: Recipe, side: int) -> LatentSpec:
-    """One memory frame and one future frame of pictures `side` pixels high and wide."""
+def _latent(recipe: Recipe) -> LatentSpec:
+    """One memory frame and one future frame."""
     latent = LatentSpec(num_memory_frames=1, num_future_frames=1, height=1, width=1)
-    size = side // latent.spatial_ratio
+    size = PICTURE_SIZE // latent.spatial_ratio
     return replace(latent, height=size, width=size, frame_rate=max(1, round(CONTROL_HZ / recipe.future_stride)))

@@ -14,6 +14,7 @@ from wavserve.training.job import Job
 from wavserve.training.loop import Run, train
 from wavserve.training.recipe import StageName
 from wavserve.training.source import Source, open_source
+from wavserve.training.spec import PICTURE_SIZE
 from wavserve.training.trainer import Trainer
 from wavserve.training.transformer_stages import base_digest, transformer_objective
 from wavserve.training.vae_stage import finish_vae, vae_objective
@@ -70,4 +71,7 @@ def _source(job: Job, saved: Checkpoint | None) -> Source:
         if num not in (None, began):
             raise BundleError(f"--episodes: expected {began}, as the run has in {job.run}, got {num}")
         num = began
-    return open_source(job.data, num, job.recipe.held_out_every)
+    source = open_source(job.data, num, job.recipe.held_out_every)
+    if (size := source.dataset.recipe.size) != PICTURE_SIZE:
+        raise BundleError(f"{job.data}: pictures: expected a size of {PICTURE_SIZE}, got {size}")
+    return source

@@ -66,10 +66,6 @@ def transformer_objective(stage: StageName, job: Job, source: Source, fixed: Map
     bases = _bases(stage, job)
     statistics = _statistics(stage, source, bases, fixed)
     spec = policy_spec(job.recipe, statistics)
-    if source.dataset.recipe.size != spec.cameras[0].height:
-        raise BundleError(
-            f"{job.data}: pictures: expected a size of {spec.cameras[0].height}, got {source.dataset.recipe.size}"
-        )
     models = initial_models(spec.model, job.recipe.seed)
     if stage != "video":
         load_weights(models, bases)
