@@ -1,26 +1,313 @@
-"""What is told of the models of an endpoint: which are up, in which process, and the memory they report."""
+"""Tritons that join and leave a running service: by a real DNS server, with Tritons of a few lines behind the names."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import numpy as np
+import pytest
 
 from tests.backends.triton.supervised import CONFIG, FakeTriton
-from wavserve.app import endpoints
-from wavserve.backends.triton.client import About
+from tests.dns_server import DnsServer, dns_server
+from tests.planning.rig import RigOptions, example_backend, example_device, example_spec
+from tests.policy.requests import first
+from wavserve.app.endpoints import Endpoints, Serving
+from wavserve.app.members import MISSING_ANSWERS, Members, follow
+from wavserve.app.triton_fleet import connected
+from wavserve.backends.fake import FakeBackend
 from wavserve.backends.triton.health import Supervisor
-from wavserve.core.errors import SettingsError
-from wavserve.core.verbs import ARENA_OWNER, MODELS
-from wavserve.planning.device import ModelState
+from wavserve.core.errors import ModelDown, SettingsError
+from wavserve.core.verbs import MODELS
+from wavserve.planning.device import Device, Health
+from wavserve.policy.parts import PolicyParts
+from wavserve.policy.placement import Placement
+from wavserve.policy.policy import Policy
+from wavserve.policy.sessions import MemorySessions
+from wavserve.system.processes import Process
+from wavserve.system.telemetry import Metrics
+
+DIGEST = "d" * 64
+FIRST, SECOND = "127.0.0.2", "127.0.0.3"
 
 
-def test_models_are_told_as_they_last_reported() -> None:
-    supervisor = Supervisor("gpu-0", FakeTriton(), CONFIG)  # type: ignore[arg-type]  # a fake
-    assert endpoints.models(supervisor) == tuple(ModelState(model, up=False) for model in MODELS)
-    about = About(ARENA_OWNER, "d" * 64, "cuda", "float32", (41, 7), {}, {"used": 3, "slots": 8}, memory={"x": 5.0})
-    supervisor.models.record(about)
-    supervisor.models.refuse("encoder", SettingsError("another version"))
-    told = {each.model: each for each in endpoints.models(supervisor)}
-    assert told[ARENA_OWNER] == ModelState(ARENA_OWNER, True, 41, "cuda", "", {"x": 5.0}, (3, 8))
-    assert (told["encoder"].up, told["encoder"].refusal) == (False, "another version")
-    supervisor.models.mark_down(ARENA_OWNER)
-    assert endpoints.models(supervisor)[MODELS.index(ARENA_OWNER)] == replace(told[ARENA_OWNER], up=False)
+class Pod:
+    """A Triton at one address: a fake one to its supervisor, and a fake backend to the plans."""
+
+    def __init__(self, number: int) -> None:
+        self.triton = FakeTriton()
+        self.triton.loaded = dict.fromkeys(MODELS, True)
+        self.triton.computed_by = Process(2**22 + 1, number)
+        self.backend: FakeBackend = example_backend(RigOptions())
+
+    def dies(self) -> None:
+        """It answers nothing any more, and its process is gone."""
+        self.triton.loaded = dict.fromkeys(MODELS, False)
+        self.triton.broken = set(MODELS)
+
+        async def gone(verb: str) -> None:
+            raise ModelDown(f"{verb}: gone")
+
+        self.backend.before = gone
+
+
+class Cluster:
+    """A gateway's fleet, of Tritons at the addresses that DNS tells."""
+
+    def __init__(self, dns: DnsServer, drain_s: float = 20.0) -> None:
+        self.dns, self.metrics, self.drain_s = dns, Metrics(), drain_s
+        self.pods: dict[str, Pod] = {}
+        self.changed, self.trouble = asyncio.Event(), asyncio.Event()
+        self.members = Members([f"dns://{dns.at}/triton.:8001"], "gateway-0")
+        self.endpoints = Endpoints(self.members, self._watched)
+        self.placement = Placement([], wait_s=5.0, changed=self.changed)
+        parts = PolicyParts(example_spec(), DIGEST, self.placement, MemorySessions(60.0, 16), 16, "0")
+        self.policy = Policy(parts)
+
+    def pod(self, host: str) -> Pod:
+        return self.pods.setdefault(f"{host}:8001", Pod(len(self.pods)))
+
+    async def start(self) -> None:
+        """Until the gateway takes plans, and follows the name."""
+        await self.endpoints.first_up(20.0)
+        serving = Serving(self.placement, self._device, self.drain_s, self.metrics.calls.forget)
+        self.endpoints.serve(serving)
+        await self.policy.warm_up()
+        self.following = asyncio.create_task(follow([self.members], 0.01, self.trouble, self.endpoints.update))
+
+    async def close(self) -> None:
+        self.following.cancel()
+        await self.policy.drain(0.0)
+        await asyncio.gather(*(device.batcher.close() for device in self.placement.devices))
+        await self.endpoints.close()
+
+    async def tells(self, *hosts: str) -> None:
+        """DNS has these addresses from now on; waits until the gateway has heard it often enough."""
+        self.dns.addresses = hosts
+        await self.answers(MISSING_ANSWERS + 1)
+
+    async def answers(self, number: int) -> None:
+        """Waits until DNS was asked so many times more."""
+        before = self.dns.questions["triton. AAAA"]
+        await until(lambda: self.dns.questions["triton. AAAA"] >= before + number)
+
+    def names(self, state: Health = Health.UP) -> set[str]:
+        return {device.name for device in self.placement.devices if device.state is state}
+
+    def shown(self) -> set[str]:
+        """The devices whose metrics are shown."""
+        samples = [each for metric in self.metrics.registry.collect() for each in metric.samples]
+        return {each.labels["device"] for each in samples if "device" in each.labels}
+
+    def _watched(self, name: str) -> Supervisor:
+        def on_change(model: str, up: bool) -> None:
+            self.metrics.calls.model(name, model, up)
+            self.changed.set()
+
+        supervisor = Supervisor(name, self.pods[name].triton, CONFIG, None, on_change)  # type: ignore[arg-type]
+        supervisor.on_repair = partial(self.metrics.calls.repaired, name)
+        return supervisor
+
+    def _device(self, watched: Supervisor) -> Device:
+        device = connected(example_device(self.pods[watched.name].backend, RigOptions()), watched, DIGEST)
+        device.batcher.start()
+        return device
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - the condition is nobody's event
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def dns() -> Iterator[DnsServer]:
+    with dns_server() as server:
+        yield server
+
+
+@asynccontextmanager
+async def running(dns: DnsServer, *hosts: str, drain_s: float = 20.0) -> AsyncIterator[Cluster]:
+    """A gateway that has begun with the Tritons at these addresses."""
+    cluster = Cluster(dns, drain_s)
+    dns.addresses = hosts
+    for host in hosts:
+        cluster.pod(host)
+    await cluster.start()
+    try:
+        await until(lambda: cluster.names() == {f"{host}:8001" for host in hosts})
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+async def test_a_triton_that_joins_is_warmed_and_gets_plans(dns: DnsServer) -> None:
+    async with running(dns, FIRST) as cluster:
+        joined = cluster.pod(SECOND)
+        await cluster.tells(FIRST, SECOND)
+        await until(lambda: cluster.names() == {f"{FIRST}:8001", f"{SECOND}:8001"})
+        assert {verb for verb, _, _ in joined.backend.calls} >= {"encode_images", "imagine", "score", "decode"}
+        assert cluster.shown() == {f"{FIRST}:8001", f"{SECOND}:8001"}
+        warm_up = len(joined.backend.calls)
+        await asyncio.gather(*(cluster.policy.plan(first(seed)) for seed in range(4)))
+        assert len(joined.backend.calls) > warm_up
+
+
+async def test_a_triton_that_leaves_ends_its_plans_and_gets_no_others(dns: DnsServer) -> None:
+    async with running(dns, FIRST, SECOND) as cluster:
+        leaving, staying = cluster.pod(FIRST), cluster.pod(SECOND)
+        under_way, go_on = asyncio.Event(), asyncio.Event()
+
+        async def hold(verb: str) -> None:
+            under_way.set()
+            await go_on.wait()
+
+        leaving.backend.before = staying.backend.before = hold
+        plans = [asyncio.create_task(cluster.policy.plan(first(seed))) for seed in range(2)]
+        await under_way.wait()
+        await until(lambda: [device.plans for device in cluster.placement.devices] == [1, 1])
+        await cluster.tells(SECOND)
+        await until(lambda: cluster.names() == {f"{SECOND}:8001"})
+        assert f"{FIRST}:8001" in cluster.shown(), "it still has a plan"
+        calls = len(leaving.backend.calls)
+        go_on.set()
+        await asyncio.gather(*plans)
+        assert len(leaving.backend.calls) > calls, "the plan went on where it was"
+        await until(lambda: cluster.shown() == {f"{SECOND}:8001"})
+        calls = len(leaving.backend.calls)
+        await asyncio.gather(*(cluster.policy.plan(first(seed)) for seed in range(4)))
+        assert len(leaving.backend.calls) == calls
+
+
+async def test_plans_of_a_triton_that_is_gone_are_made_again_elsewhere(dns: DnsServer) -> None:
+    """Its calls never end: they are given up, and nobody waits for them."""
+    async with running(dns, FIRST, SECOND, drain_s=0.0) as cluster:
+        undisturbed = await cluster.policy.plan(first(1))
+        hanging, forever = asyncio.Event(), asyncio.Event()
+
+        async def hang(verb: str) -> None:
+            hanging.set()
+            await forever.wait()
+
+        gone = cluster.pod(FIRST)
+        gone.backend.before = hang
+        gone.triton.give_up = lambda model, test_calls=True: forever.set()  # type: ignore[method-assign]
+        plans = [asyncio.create_task(cluster.policy.plan(first(1))) for _ in range(2)]
+        await hanging.wait()
+        await cluster.tells(SECOND)
+        for plan in plans:
+            np.testing.assert_array_equal((await plan).actions, undisturbed.actions)
+        await until(lambda: cluster.shown() == {f"{SECOND}:8001"})
+
+
+async def test_a_triton_that_is_replaced_at_another_address_leaves_no_trace(dns: DnsServer) -> None:
+    async with running(dns, FIRST) as cluster:
+        cluster.pod(FIRST).dies()
+        await until(lambda: not cluster.policy.ready)
+        cluster.pod(SECOND)
+        await cluster.tells(SECOND)
+        await until(lambda: cluster.policy.ready)
+        await cluster.policy.plan(first())
+        await until(lambda: cluster.shown() == {f"{SECOND}:8001"})
+
+
+@pytest.mark.parametrize("trouble", ["silent", "empty"])
+async def test_a_fleet_outlives_its_dns(dns: DnsServer, trouble: str) -> None:
+    async with running(dns, FIRST, SECOND) as cluster:
+        if trouble == "silent":
+            dns.silent = True
+            await cluster.answers(1)
+        else:
+            await cluster.tells()
+        await cluster.policy.plan(first())
+        assert cluster.names() == {f"{FIRST}:8001", f"{SECOND}:8001"}
+
+
+async def test_answers_that_flap_change_nothing(dns: DnsServer) -> None:
+    async with running(dns, FIRST, SECOND) as cluster:
+        devices = cluster.placement.devices
+        for hosts in ((FIRST,), (SECOND,), (FIRST, FIRST, SECOND)) * 2:
+            dns.addresses = hosts
+            await cluster.answers(1)
+        assert cluster.placement.devices == devices
+
+
+async def test_a_triton_that_comes_back_is_taken_up_again(dns: DnsServer) -> None:
+    """While it is drained it is not: it would be two devices."""
+    async with running(dns, FIRST, SECOND) as cluster:
+        under_way, go_on = asyncio.Event(), asyncio.Event()
+
+        async def hold(verb: str) -> None:
+            under_way.set()
+            await go_on.wait()
+
+        cluster.pod(FIRST).backend.before = hold
+        plans = [asyncio.create_task(cluster.policy.plan(first(seed))) for seed in range(2)]
+        await under_way.wait()
+        await cluster.tells(SECOND)
+        await until(lambda: cluster.names() == {f"{SECOND}:8001"})
+        await cluster.tells(FIRST, SECOND)
+        assert [device.name for device in cluster.placement.devices] == [f"{SECOND}:8001"]
+        go_on.set()
+        await asyncio.gather(*plans)
+        await until(lambda: cluster.names() == {f"{FIRST}:8001", f"{SECOND}:8001"})
+        assert cluster.shown() == {f"{FIRST}:8001", f"{SECOND}:8001"}
+
+
+async def test_an_address_that_another_policy_has_taken_is_refused_with_both_digests(
+    dns: DnsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The gateway is unready while it is there, as with listed addresses: no robot meets one of two by chance."""
+    async with running(dns, FIRST, SECOND) as cluster:
+        reused = cluster.pod(SECOND).triton
+        reused.digest, reused.computed_by = "e" * 64, Process(2**22 + 1, 99)
+        await until(lambda: cluster.names(Health.WRONG_POLICY) == {f"{SECOND}:8001"})
+        assert not cluster.policy.ready
+        assert f"expected {'d' * 16}, got {'e' * 16}" in caplog.text
+        await cluster.tells(FIRST)
+        await until(lambda: cluster.policy.ready)
+        await cluster.policy.plan(first())
+
+
+async def test_an_address_that_a_pod_of_the_same_policy_has_taken_is_warmed_again(dns: DnsServer) -> None:
+    async with running(dns, FIRST) as cluster:
+        pod = cluster.pod(FIRST)
+        calls = len(pod.backend.calls)
+        pod.triton.computed_by = Process(2**22 + 1, 99)
+        await until(lambda: len(pod.backend.calls) > calls)
+        await until(lambda: cluster.policy.ready)
+
+
+async def test_a_start_waits_for_dns_and_for_a_triton(dns: DnsServer) -> None:
+    cluster = Cluster(dns)
+    starting = asyncio.create_task(cluster.start())
+    await until(lambda: dns.questions["triton. A"] >= 1)
+    assert not starting.done()
+    cluster.pod(FIRST)
+    dns.addresses = (FIRST,)
+    await starting
+    assert cluster.policy.ready
+    await cluster.close()
+
+
+async def test_a_start_without_any_address_ends_with_the_reason(dns: DnsServer) -> None:
+    with pytest.raises(ModelDown, match="no address is known of any Triton"):
+        await Cluster(dns).endpoints.first_up(0.0)
+
+
+async def test_one_triton_of_another_version_does_not_stop_a_start_but_all_do(dns: DnsServer) -> None:
+    cluster = Cluster(dns)
+    dns.addresses = (FIRST, SECOND)
+    cluster.pod(FIRST).triton.verbs = {"encoder": {}}
+    cluster.pod(SECOND)
+    await cluster.start()
+    assert cluster.names() == {f"{SECOND}:8001"}
+    await cluster.close()
+    dns.addresses = (FIRST,)
+    alone = Cluster(dns)
+    alone.pod(FIRST).triton.verbs = {"encoder": {}}
+    with pytest.raises(SettingsError, match="run the same version"):
+        await alone.endpoints.first_up(20.0)
+    await alone.endpoints.close()

@@ -185,6 +185,20 @@ def test_several_texts_are_given_in_one() -> None:
         refused(["triton.urls: expected HOST:PORT", repr(wrong)], flags=[flag("triton.urls", wrong)])
 
 
+def test_tritons_may_be_found_by_dns() -> None:
+    given = load_settings(None, {}, [flag("triton.urls", "dns:///Triton:8001,a:1,dns://10.96.0.10/b:2")]).settings
+    assert given.triton.urls == ("dns:///triton:8001", "a:1", "dns://10.96.0.10:53/b:2")
+    for wrong in ("dns:///triton", "dns:triton:8001", "dns:///10.0.0.1:8001", "dns:///a:1,dns:///A:1"):
+        refused(["triton.urls: expected HOST:PORT", "dns:///NAME:PORT"], flags=[flag("triton.urls", wrong)])
+
+
+def test_gateways_are_names_or_a_name_in_dns() -> None:
+    for given, names in (("a,b", ("a", "b")), ("dns:///Gateways", ("dns:///gateways",)), ("none", ())):
+        assert load_settings(None, {}, [flag("triton.gateways", given)]).settings.triton.gateways == names
+    for wrong in ("a,a", "dns:///gateways:8001", "dns:///10.0.0.1"):
+        refused(["triton.gateways: expected NAME"], flags=[flag("triton.gateways", wrong)])
+
+
 @pytest.mark.parametrize("key", ["http.host", "grpc.host"])
 def test_a_host_may_be_written_in_brackets(key: str) -> None:
     loaded = load_settings(None, {}, [flag(key, "[::1]")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wavserve.core.address import Address, parse_address, parse_host
+from wavserve.core.address import Address, DnsName, parse_address, parse_dns_name, parse_host
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,47 @@ def test_an_ipv6_address_is_printed_in_brackets(host: str, text: str) -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("dns:///Triton:8001", DnsName("triton", 8001)),
+        ("dns:///triton.wavserve.svc.cluster.local:8001", DnsName("triton.wavserve.svc.cluster.local", 8001)),
+        ("dns://10.96.0.10/triton:8001", DnsName("triton", 8001, Address("10.96.0.10", 53))),
+        ("dns://127.0.0.1:5353/triton:8001", DnsName("triton", 8001, Address("127.0.0.1", 5353))),
+        ("dns://[::1]:5353/triton:8001", DnsName("triton", 8001, Address("::1", 5353))),
+        ("dns://::1/triton:8001", DnsName("triton", 8001, Address("::1", 53))),
+    ],
+)
+def test_names_to_look_up_are_written_as_grpc_writes_them(text: str, name: DnsName) -> None:
+    assert parse_dns_name(text) == name
+    assert parse_dns_name(str(name)) == name
+
+
+def test_a_name_may_have_no_port() -> None:
+    assert parse_dns_name("dns:///gateways", has_port=False) == DnsName("gateways")
+    assert str(DnsName("gateways")) == "dns:///gateways"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "triton:8001",
+        "dns:triton:8001",
+        "dns://triton:8001",
+        "dns:///triton",
+        "dns:///triton:0",
+        "dns:///:8001",
+        "dns:///10.0.0.1:8001",
+        "dns:///[::1]:8001",
+        "dns://server/triton:8001",
+        "dns:///triton:8001/x",
+        "ipv4:///triton:8001",
+        "DNS:///triton:8001",
+    ],
+)
+def test_what_is_no_name_to_look_up_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected dns://"):
+        parse_dns_name(text)

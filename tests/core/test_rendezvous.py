@@ -9,7 +9,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wavserve.core.rendezvous import ranked
+from wavserve.core.rendezvous import ranked, share
 
 NODES = ["10.0.0.1:8001", "10.0.0.2:8001", "10.0.0.3:8001", "10.0.0.4:8001"]
 GOLDEN = {
@@ -76,3 +76,41 @@ def test_key_and_node_do_not_run_into_each_other() -> None:
         for key, tail in (("ab", "c"), ("a", "bc"))
     }
     assert len(rankings) == 2
+
+
+@given(st.lists(names, min_size=1, max_size=8, unique=True), st.lists(names, max_size=20, unique=True))
+def test_keys_divide_the_nodes_evenly(keys: list[str], nodes: list[str]) -> None:
+    shares = {key: share(key, keys, nodes) for key in keys}
+    held = Counter(node for mine in shares.values() for node in mine)
+    assert held.keys() == set(nodes)
+    sizes = {len(mine) for mine in shares.values()}
+    if len(nodes) >= len(keys):
+        assert set(held.values()) <= {1}
+        assert max(sizes) - min(sizes) <= 1
+    elif nodes:
+        assert sizes == {1}
+        assert max(held.values()) - min(held.values()) <= 1
+
+
+@given(st.lists(names, min_size=1, max_size=6, unique=True), st.lists(names, max_size=8, unique=True))
+def test_everybody_divides_alike(keys: list[str], nodes: list[str]) -> None:
+    assert share(keys[0], keys, nodes) == share(keys[0], keys[:0:-1], [*nodes[::-1], *nodes])
+
+
+def test_a_lone_key_has_every_node() -> None:
+    assert share("gateway-0", [], NODES) == ranked("gateway-0", NODES)
+    assert share("gateway-0", ["gateway-0", "gateway-1"], []) == ()
+
+
+def test_few_shares_move_when_a_node_or_a_key_leaves() -> None:
+    """On average over many fleets of four gateways and eight nodes. A modulo would move nearly all."""
+    moved = Counter[str]()
+    for fleet in range(100):
+        keys = [f"gateway-{fleet}-{number}" for number in range(4)]
+        nodes = [f"node-{fleet}-{number}" for number in range(8)]
+        before = {node: key for key in keys for node in share(key, keys, nodes)}
+        for what, left_keys, left_nodes in (("node", keys, nodes[1:]), ("key", keys[1:], nodes)):
+            after = {node: key for key in left_keys for node in share(key, left_keys, left_nodes)}
+            moved[what] += sum(after[node] != before[node] for node in after if before[node] in left_keys)
+    assert moved["node"] / 700 < 0.25
+    assert moved["key"] / 600 < 0.25

@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy/kubernetes"
 OVERLAYS = sorted(path.name for path in (KUBERNETES / "overlays").iterdir())
 
+POD_IP = "10.244.1.7"
+"""What a variable from `status.podIP` may be."""
+
 Object = dict[str, Any]
 
 _UNITS = {"": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
@@ -57,7 +60,7 @@ class Overlay:
         variables = {
             name: value for source in sources for name, value in self.named("ConfigMap", source)["data"].items()
         }
-        return variables | {each["name"]: each["value"] for each in container.get("env", [])}
+        return variables | {each["name"]: each.get("value", POD_IP) for each in container.get("env", [])}
 
 
 @cache

@@ -22,6 +22,7 @@ from tests.deploy.overlays import (
 from tests.edge.fakes import RecordingPolicy, example_limits
 from tests.edge.robots import serving
 from tests.house.test_containers import OURS, PROJECT, SERVICES, STAGES
+from wavserve.app.members import MISSING_ANSWERS
 from wavserve.app.serve import GRACE_S
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import load_settings
@@ -33,6 +34,10 @@ from wavserve.system.telemetry import Metrics
 
 END_S = 10.0
 """How long a gateway may take to end once its last answers are sent."""
+DNS_CACHE_S = 30.0
+"""How long CoreDNS caches by default."""
+LONGEST_PLAN_S = 5.0
+"""A plan of K = 5 on an H100 takes 2 s."""
 VOLUMES = {"emptyDir", "secret", "configMap", "persistentVolumeClaim"}
 """What a restricted pod may mount and ours do."""
 
@@ -129,8 +134,13 @@ def test_a_pod_that_ends_has_enough_time(overlay: Overlay) -> None:
     assert pause >= readiness["periodSeconds"] * readiness["failureThreshold"]
     needed = pause + Settings().limits.drain_s + GRACE_S + END_S
     assert gateway["terminationGracePeriodSeconds"] >= needed
+
+
+def test_a_triton_that_ends_still_plans_until_the_gateways_know(overlay: Overlay) -> None:
+    pause = overlay.container("StatefulSet", "triton")["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pause >= DNS_CACHE_S + MISSING_ANSWERS * Settings().triton.discovery_s + LONGEST_PLAN_S
     [exit_s] = re.findall(r"--exit-timeout-secs=(\d+)", STAGES["triton"].last("CMD"))
-    assert pod_of(overlay.named("StatefulSet", "triton"))["terminationGracePeriodSeconds"] > int(exit_s)
+    assert pod_of(overlay.named("StatefulSet", "triton"))["terminationGracePeriodSeconds"] > pause + int(exit_s)
 
 
 def test_a_start_has_enough_time(overlay: Overlay) -> None:
@@ -165,8 +175,14 @@ def test_the_gateways_probes_ask_real_routes(overlay: Overlay) -> None:
 
 def test_tritons_probe_is_that_of_its_image(overlay: Overlay) -> None:
     container = overlay.container("StatefulSet", "triton")
-    assert container["startupProbe"]["httpGet"] == container["readinessProbe"]["httpGet"]
-    assert f":8000{container['readinessProbe']['httpGet']['path']}" in STAGES["triton"].last("HEALTHCHECK")
+    assert f":8000{container['startupProbe']['httpGet']['path']}" in STAGES["triton"].last("HEALTHCHECK")
+
+
+def test_a_triton_that_is_repaired_stays_in_dns(overlay: Overlay) -> None:
+    """Readiness is about the server: a model that is loaded again would take the pod from the gateway that loads it."""
+    container = overlay.container("StatefulSet", "triton")
+    assert container["readinessProbe"]["httpGet"] == container["livenessProbe"]["httpGet"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/v2/health/live"
 
 
 def probed(overlay: Overlay, port: int) -> subprocess.CompletedProcess[bytes]:

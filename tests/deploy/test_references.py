@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from tests.deploy.overlays import ROOT, Object, Overlay, containers_of, pod_of, ports_of, values_of, volumes_of
+from tests.deploy.overlays import (
+    POD_IP,
+    ROOT,
+    Object,
+    Overlay,
+    containers_of,
+    pod_of,
+    ports_of,
+    values_of,
+    volumes_of,
+)
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import load_settings
+from wavserve.core.address import DnsName, parse_dns_name
 
 SECRETS = {"cpu-demo": set(), "gpu": set(), "gpu-ha": {"sessions-redis"}}
 """The Secrets that a user creates."""
@@ -163,11 +174,28 @@ def test_the_redis_url_is_read_from_the_secrets_file(overlay: Overlay) -> None:
     assert path.name == "url"
 
 
-def test_gateways_use_every_triton_by_the_name_of_its_pod(overlay: Overlay) -> None:
+def test_gateways_find_tritons_and_each_other_by_headless_services(overlay: Overlay) -> None:
+    settings = settings_of(overlay, overlay.container("Deployment", "gateway")).triton
+    [tritons], [gateways] = settings.urls, settings.gateways
     stateful = overlay.named("StatefulSet", "triton")
-    service = overlay.named("Service", stateful["spec"]["serviceName"])
-    assert service["spec"]["clusterIP"] == "None"
-    assert service["spec"]["publishNotReadyAddresses"], "a model that is repaired makes its pod unready"
     port = ports_of(pod_of(stateful))["grpc"]
-    urls = settings_of(overlay, overlay.container("Deployment", "gateway")).triton.urls
-    assert urls == tuple(f"triton-{n}.triton:{port}" for n in range(stateful["spec"]["replicas"]))
+    assert tritons == str(DnsName(stateful["spec"]["serviceName"], port))
+    for name, kind in ((parse_dns_name(tritons).host, "triton"), (parse_dns_name(gateways, False).host, "gateway")):
+        service = overlay.named("Service", name)["spec"]
+        assert service["clusterIP"] == "None"
+        assert service["selector"] == {"app.kubernetes.io/component": kind}
+        assert not service.get("publishNotReadyAddresses"), "a pod that ends must leave DNS while it still works"
+
+
+def test_a_gateway_knows_itself_among_the_addresses_in_dns(overlay: Overlay) -> None:
+    container = overlay.container("Deployment", "gateway")
+    [own] = [each for each in container["env"] if each["name"] == "WAVSERVE_TRITON__GATEWAY"]
+    assert own["valueFrom"] == {"fieldRef": {"fieldPath": "status.podIP"}}
+    assert settings_of(overlay, container).triton.gateway == POD_IP
+
+
+def test_gateways_may_ask_dns_also_for_long_answers(overlay: Overlay) -> None:
+    rules = [
+        rule for rule in overlay.named("NetworkPolicy", "gateway")["spec"]["egress"] if "podSelector" not in str(rule)
+    ]
+    assert [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}] in [rule["ports"] for rule in rules]

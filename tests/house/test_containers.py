@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from wavserve.app.fleet import MODELS_AT_ONCE_ON_CPU
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import Given, load_settings
+from wavserve.app.triton_fleet import MODELS_AT_ONCE_ON_CPU
 from wavserve.cli import build_parser
 from wavserve.system.processes import COMPUTE_ENVIRONMENT
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.clock import yield_to_loop
 from tests.planning.rig import MakeRig, Rig, RigOptions, example_backend, example_device
-from tests.policy.requests import first
-from wavserve.core.errors import CallStuck, ModelDown, NotReady
+from tests.policy.requests import first, placed
+from wavserve.core.errors import CallStuck, DeadlineExceeded, ModelDown, NotReady, Overloaded
 from wavserve.planning.device import Device, Health
-from wavserve.policy.placement import Placement
+from wavserve.policy.parts import PolicyParts
+from wavserve.policy.placement import Placement, Prefer
+from wavserve.policy.policy import Policy
+from wavserve.policy.sessions import MemorySessions
 from wavserve.scheduling.admission import Demand
 from wavserve.scheduling.ledger import Work
 
@@ -30,9 +36,9 @@ def set_health(device: Device, health: Health) -> None:
 async def test_plans_go_to_the_least_loaded_device_and_are_counted() -> None:
     devices = [idle_device() for _ in range(3)]
     placement = Placement(devices, wait_s=1.0)
-    async with placement.place() as one, placement.place() as two, placement.place() as three:
+    async with placed(placement) as one, placed(placement) as two, placed(placement) as three:
         assert {id(one), id(two), id(three)} == set(map(id, devices))
-        async with placement.place():
+        async with placed(placement):
             assert sorted(device.plans for device in devices) == [1, 1, 2]
     assert [device.plans for device in devices] == [0, 0, 0]
 
@@ -42,7 +48,7 @@ async def test_the_load_is_the_work_that_plans_still_need() -> None:
     placement = Placement([little, much], wait_s=1.0)
     little.planner.admission.register(Demand("long", Work(0.1), Work(5.0)), deadline=1e9)
     much.planner.admission.register(Demand("short", Work(0.2), Work(5.0)), deadline=1e9)
-    async with placement.place() as one, placement.place() as other:
+    async with placed(placement) as one, placed(placement) as other:
         assert one is other is little
 
 
@@ -50,36 +56,36 @@ async def test_a_device_that_is_down_gets_no_plans() -> None:
     down, up = idle_device(), idle_device()
     set_health(down, Health.DOWN)
     placement = Placement([down, up], wait_s=1.0)
-    async with placement.place() as one, placement.place() as other:
+    async with placed(placement) as one, placed(placement) as other:
         assert one is other is up
     assert placement.ready
 
 
 async def test_plans_wait_for_a_repair() -> None:
-    device, changed = idle_device(), asyncio.Event()
-    set_health(device, Health.DOWN)
-    placement = Placement([device], wait_s=5.0, changed=changed)
+    only, changed = idle_device(), asyncio.Event()
+    set_health(only, Health.DOWN)
+    placement = Placement([only], wait_s=5.0, changed=changed)
     assert not placement.ready
 
     async def plan() -> Device:
-        async with placement.place() as placed:
-            return placed
+        async with placed(placement) as device:
+            return device
 
     waiting = [asyncio.ensure_future(plan()) for _ in range(3)]
     await yield_to_loop(1)
     changed.set()  # a change that leaves the device down
     await yield_to_loop(5)
     assert not any(each.done() for each in waiting)
-    set_health(device, Health.UP)
+    set_health(only, Health.UP)
     changed.set()
-    assert await asyncio.gather(*waiting) == [device] * 3
+    assert await asyncio.gather(*waiting) == [only] * 3
 
 
 async def test_plans_wait_for_a_repair_only_so_long() -> None:
     device = idle_device()
     set_health(device, Health.DOWN)
     with pytest.raises(NotReady, match="being repaired"):
-        async with Placement([device], wait_s=0.01).place():
+        async with placed(Placement([device], wait_s=0.01)):
             pass
 
 
@@ -90,7 +96,7 @@ async def test_plans_do_not_wait_for_a_repair_while_draining() -> None:
     placement = Placement([down], wait_s=60.0)
 
     async def plan() -> None:
-        async with placement.place():
+        async with placed(placement):
             pass
 
     waiting = [asyncio.ensure_future(plan()) for _ in range(3)]
@@ -103,8 +109,139 @@ async def test_plans_do_not_wait_for_a_repair_while_draining() -> None:
                 await each
     either = Placement([down, up], wait_s=60.0)
     either.drain()
-    async with either.place() as placed:
-        assert placed is up
+    async with placed(either) as device:
+        assert device is up
+
+
+def named(*names: str) -> dict[str, Device]:
+    devices = {name: idle_device() for name in names}
+    for name, device in devices.items():
+        device.name = name
+    return devices
+
+
+def preferring(*mine: str) -> Prefer:
+    return lambda names: ([each for each in mine if each in names], [each for each in names if each not in mine])
+
+
+async def test_plans_go_to_the_least_loaded_of_the_preferred_devices_however_loaded_these_are() -> None:
+    devices = named("a", "b", "c")
+    placement = Placement(devices.values(), wait_s=1.0, prefer=preferring("c", "b"))
+    async with placed(placement) as one, placed(placement) as two, placed(placement), placed(placement):
+        assert (one.name, two.name) == ("c", "b")
+        assert [each.plans for each in devices.values()] == [0, 2, 2]
+
+
+async def test_another_device_is_taken_while_no_preferred_one_is_up() -> None:
+    devices = named("a", "b")
+    placement = Placement(devices.values(), wait_s=1.0, prefer=preferring("b"))
+    set_health(devices["b"], Health.DOWN)
+    async with placed(placement) as device:
+        assert device is devices["a"]
+    set_health(devices["b"], Health.UP)
+    async with placed(placement) as device:
+        assert device is devices["b"]
+
+
+def refusing(*names: str, error: Exception) -> Callable[[Device], str]:
+    def admit(device: Device) -> str:
+        if device.name in names:
+            raise error
+        return f"admitted by {device.name}"
+
+    return admit
+
+
+@pytest.mark.parametrize(
+    "error", [Overloaded("it would be late", 1.0, 2.0, "device_time"), DeadlineExceeded("never so fast")]
+)
+async def test_another_device_is_taken_for_a_plan_whose_deadline_the_preferred_ones_cannot_keep(
+    error: Exception,
+) -> None:
+    devices = named("a", "b", "c")
+    placement = Placement(devices.values(), wait_s=1.0, prefer=preferring("c"))
+    async with placement.place(refusing("c", error=error)) as (device, admitted):
+        assert (device.name, admitted) == ("a", "admitted by a")
+        assert [each.plans for each in devices.values()] == [1, 0, 0]
+    with pytest.raises(type(error)) as caught:
+        async with placement.place(refusing("a", "b", "c", error=error)):
+            pass
+    assert caught.value is error, "of the preferred device"
+    assert not any(each.plans for each in devices.values())
+
+
+async def test_a_robot_beyond_its_share_gets_no_other_device() -> None:
+    devices = named("a", "b")
+    placement = Placement(devices.values(), wait_s=1.0, prefer=preferring("b"))
+    with pytest.raises(Overloaded):
+        async with placement.place(refusing("b", error=Overloaded("others wait", reason="share"))):
+            pass
+
+
+async def test_devices_join_and_leave_while_plans_wait_and_run() -> None:
+    devices = named("a", "b")
+    placement = Placement([], wait_s=20.0)
+    assert not placement.ready
+
+    async def plan() -> str:
+        async with placed(placement) as device:
+            return device.name
+
+    waiting = asyncio.ensure_future(plan())
+    await yield_to_loop(5)
+    assert not waiting.done()
+    placement.add(devices["a"])
+    assert await waiting == "a"
+    async with placed(placement) as running:
+        placement.add(devices["b"])
+        placement.remove(devices["a"])
+        assert (running.plans, placement.devices) == (1, (devices["b"],))
+        assert {await plan() for _ in range(3)} == {"b"}
+    assert devices["a"].plans == 0
+
+
+def test_what_each_device_gets_a_device_that_joins_gets_too() -> None:
+    devices, prepared = named("a", "b"), list[str]()
+    placement = Placement([devices["a"]], wait_s=1.0)
+    placement.with_each(lambda device: prepared.append(device.name))
+    placement.add(devices["b"])
+    assert prepared == ["a", "b"]
+
+
+async def test_a_plan_is_made_on_the_device_that_can_keep_its_deadline() -> None:
+    """The preferred one is as busy as its promises allow. The place that is held for a request's body moves too."""
+    options, ran = RigOptions(), list[str]()
+
+    def device(name: str) -> Device:
+        async def note(verb: str) -> None:
+            ran.append(name)
+
+        made = example_device(example_backend(replace(options, before=note)), options)
+        made.name = name
+        made.batcher.start()
+        return made
+
+    mine, other = device("mine"), device("other")
+    placement = Placement([other, mine], wait_s=5.0, prefer=preferring("mine"))
+    policy = Policy(PolicyParts(options.spec, "fake", placement, MemorySessions(60.0, 4), 16, "0"))
+    await policy.warm_up()
+    ran.clear()
+
+    async def plan(seed: int) -> set[str]:
+        deadline = time.monotonic() + 10.0
+        with policy.reserve(deadline):
+            await policy.plan(first(seed), deadline)
+        made_on = set(ran)
+        ran.clear()
+        return made_on
+
+    assert await plan(1) == {"mine"}
+    busy = mine.planner.admission.register(Demand("long", Work(100.0), Work(100.0)), time.monotonic())
+    assert await plan(2) == {"other"}
+    mine.planner.admission.leave(busy)
+    assert await plan(3) == {"mine"}
+    await policy.drain(0.0)
+    await asyncio.gather(mine.batcher.close(), other.batcher.close())
 
 
 def test_one_device_of_another_policy_makes_all_unready() -> None:

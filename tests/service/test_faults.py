@@ -23,7 +23,7 @@ import torch
 
 from tests.service.processes import alive, below, command_of, files_of, models_of, triton_of, tritons_of, until
 from tests.service.rig import REPOSITORY, Server, observation, start
-from wavserve.app.fleet import MODELS_AT_ONCE_ON_CPU
+from wavserve.app.triton_fleet import MODELS_AT_ONCE_ON_CPU
 from wavserve.backends.triton.wheel import find_obstacle
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.plan_client import PlanClient

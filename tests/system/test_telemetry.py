@@ -169,3 +169,22 @@ def test_text_lines_are_readable(root_logger: logging.Logger) -> None:
     logging.getLogger("wavserve.test").warning("slow")
     assert "WARNING wavserve.test: slow" in stream.getvalue()
     assert root_logger.handlers[0].formatter.__class__ is not JsonLines
+
+
+def test_the_metrics_of_a_device_that_has_left_end_and_those_of_the_others_stay() -> None:
+    metrics = Metrics()
+    for device in ("10.0.0.1:8001", "10.0.0.2:8001"):
+        metrics.calls.model(device, "encoder", True)
+        metrics.calls.repaired(device, "encoder")
+    metrics.calls.forget("10.0.0.1:8001")
+    shown = generate_latest(metrics.registry).decode()
+    assert "10.0.0.1:8001" not in shown
+    assert sample(metrics, "wavserve_model_up", device="10.0.0.2:8001", model="encoder") == 1
+    assert sample(metrics, "wavserve_repairs_total", device="10.0.0.2:8001", part="encoder") == 1
+    metrics.calls.forget("10.0.0.1:8001")
+
+
+def test_a_look_up_of_a_name_is_counted() -> None:
+    metrics = Metrics()
+    metrics.calls.resolved("empty")
+    assert sample(metrics, "wavserve_name_lookups_total", outcome="empty") == 1

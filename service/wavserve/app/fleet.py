@@ -12,18 +12,16 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wavserve.app import endpoints, environment
+from wavserve.app import environment
 from wavserve.app.device_config import BackendCapacity, device_config
-from wavserve.app.model_config import model_environment, runner_config, with_dtype
+from wavserve.app.model_config import runner_config, with_dtype
 from wavserve.app.policy_bundle import open_bundle
 from wavserve.app.settings import Settings
 from wavserve.backends.base import Backend
 from wavserve.bundle import bundle
 from wavserve.bundle.golden import Golden
-from wavserve.core.errors import SettingsError
 from wavserve.core.spec import PolicySpec
 from wavserve.planning.device import Device, Health, ModelState
 from wavserve.policy.placement import Placement
@@ -33,17 +31,12 @@ from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
 
 if TYPE_CHECKING:
     from wavserve.backends.local import LocalBackend
-    from wavserve.backends.triton.server import TritonServer
     from wavserve.models.arena.arena import Arena
 
 log = logging.getLogger(__name__)
 
-MODELS_AT_ONCE_ON_CPU = 2
-"""Models of one Triton that compute at the same time on a CPU, each in its own process. On a GPU it is one."""
 COMPILING_MINUTES = 3
 """How long torch may compile the models of a preset on two cores."""
-GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
-"""Device files of NVIDIA's driver, on Linux and in the Windows Subsystem for Linux."""
 
 Close = Callable[[], Awaitable[None]]
 Slots = Callable[[], tuple[int, int]]
@@ -83,7 +76,7 @@ class Fleet:
     @property
     def queue_age_s(self) -> float:
         """Seconds that the oldest group in a queue has waited."""
-        return max(device.batcher.queue_age_s for device in self.placement.devices)
+        return max((device.batcher.queue_age_s for device in self.placement.devices), default=0.0)
 
     @property
     def remaining_s(self) -> float:
@@ -111,9 +104,13 @@ async def open_fleet(
         case "local":
             return await _local(settings, metrics, wrap_backend, on_death)
         case "triton-embedded":
-            return await _embedded(settings, metrics, wrap_backend, on_death)
+            from wavserve.app.triton_fleet import open_embedded
+
+            return await open_embedded(settings, metrics, wrap_backend, on_death)
         case _:
-            return await _remote(settings, metrics, wrap_backend, on_death)
+            from wavserve.app.triton_fleet import open_remote
+
+            return await open_remote(settings, metrics, wrap_backend, on_death)
 
 
 def _choose(settings: Settings) -> str:
@@ -140,7 +137,7 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
     changed = asyncio.Event()
     backend, book = LocalBackend(loaded.runners, loaded.workers, changed.set), loaded.arena.book
     size = BackendCapacity(book.num_slots, loaded.workers, one_call_per_model=False)
-    device = _device(settings, opened.spec, wrap_backend(backend), metrics, size)
+    device = make_device(settings, opened.spec, wrap_backend(backend), metrics, size)
     watch = watch_local(device, backend, settings.triton.hang_s, on_death)
     device.batcher.start(on_death)
     placement = Placement([device], settings.limits.repair_s, changed)
@@ -175,86 +172,6 @@ def watch_local(device: Device, backend: LocalBackend, hang_s: float, on_death: 
     return VitalTask(backend.watch(hang_s), "the runner of the models", on_death)
 
 
-async def _embedded(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend, on_death: OnDeath) -> Fleet:
-    from wavserve.backends.triton.server import ServerConfig, TritonServer, new_name, remove_orphans
-    from wavserve.backends.triton.wheel import find_obstacle
-
-    repository = settings.triton.repository
-    if (obstacle := find_obstacle(repository)) is not None:
-        raise SettingsError(f"backend.kind: triton-embedded cannot run here: {obstacle}")
-    opened = await asyncio.to_thread(open_bundle, settings.bundle)
-    settings = await asyncio.to_thread(with_dtype, settings, opened.spec)
-    for path in remove_orphans():
-        log.info("removed %s, left by a dead process", path)
-    name = new_name()
-    variables = environment.inherited() | model_environment(settings, opened.folder, arena_prefix=name)
-    at_once = settings.backend.workers or (1 if _may_be_on_gpu(settings.backend.device) else MODELS_AT_ONCE_ON_CPU)
-    config = ServerConfig(
-        name,
-        repository,
-        variables,
-        shm_bytes=settings.triton.shm_bytes,
-        models_at_once=at_once,
-        metrics_port=settings.triton.metrics_port,
-        traces=settings.tracing.endpoint or "",
-    )
-    server = TritonServer(config)
-    log.info("starting tritonserver; its log is %s", server.log)
-    announce_loading(settings)
-    return await _behind_triton(settings, metrics, {"embedded": server}, wrap_backend, on_death)
-
-
-async def _remote(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend, on_death: OnDeath) -> Fleet:
-    return await _behind_triton(settings, metrics, dict.fromkeys(settings.triton.urls), wrap_backend, on_death)
-
-
-async def _behind_triton(
-    settings: Settings,
-    metrics: Metrics,
-    servers: Mapping[str, TritonServer | None],
-    wrap_backend: WrapBackend,
-    on_death: OnDeath,
-) -> Fleet:
-    """A fleet of Triton endpoints by name, each with its server where this process starts it."""
-    health_changed = asyncio.Event()
-    supervisors = endpoints.supervisors_of(settings.triton, metrics, servers, health_changed.set, on_death)
-    backends = [each.backend for each in supervisors]
-    try:
-        about = await endpoints.first_up(supervisors, settings.triton.load_s)
-        spec, digest = bundle.parse(about.policy), about.digest
-        golden = await endpoints.golden_of(supervisors, about, spec)
-        num_slots = min(each.models.num_slots for each in supervisors if each.models.num_slots is not None)
-        workers = settings.backend.workers or (MODELS_AT_ONCE_ON_CPU if about.device == "cpu" else 1)
-        size = BackendCapacity(num_slots, workers, one_call_per_model=True)
-        devices = [_device(settings, spec, wrap_backend(backend), metrics, size) for backend in backends]
-    except BaseException:
-        await asyncio.gather(*(each.close() for each in supervisors))
-        raise
-    for device, watched in zip(devices, supervisors, strict=True):
-        watched.models.expect(digest, device.planner.forecast.max_slice)
-        device.name = watched.name
-        device.health = partial(endpoints.health, watched)
-        device.generation = partial(endpoints.generation, watched)
-        device.models = partial(endpoints.models, watched)
-        device.batcher.on_stuck = watched.on_stuck
-        device.batcher.stuck_calls.process_of = watched.models.process_of
-        device.batcher.start(on_death)
-    placement = Placement(devices, settings.limits.repair_s, health_changed)
-    closers = [*(each.close for each in supervisors), *(each.close for each in backends)]
-    return Fleet(
-        spec=spec,
-        digest=digest,
-        golden=golden,
-        kind="triton" if None in servers.values() else "triton-embedded",
-        dtype=about.dtype,
-        placement=placement,
-        slots=lambda: endpoints.slots(supervisors),
-        memory={},
-        stop_repairs=lambda: endpoints.stop_repairs(supervisors),
-        closers=closers,
-    )
-
-
 def announce_loading(settings: Settings) -> None:
     """The first start is silent for minutes otherwise."""
     if settings.backend.compile == "off":
@@ -267,12 +184,9 @@ def announce_loading(settings: Settings) -> None:
     )
 
 
-def _may_be_on_gpu(device: str) -> bool:
-    """Whether models that choose their own device may find a GPU. A gateway has no torch that could answer this."""
-    return device == "cuda" or (device == "auto" and any(Path(each).exists() for each in GPU_DRIVERS))
-
-
-def _device(settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: BackendCapacity) -> Device:
+def make_device(
+    settings: Settings, spec: PolicySpec, backend: Backend, metrics: Metrics, size: BackendCapacity
+) -> Device:
     """A device over a backend. Its batcher is not started yet."""
     device = Device.over(spec, backend, device_config(settings, size), metrics.calls.called)
     device.perception.on_lookup = partial(metrics.calls.looked_up, "instruction")

@@ -43,6 +43,7 @@ from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.recent_plans import RecentPlans
 from wavserve.edge.trail import Trail
 from wavserve.edge.websocket.openpi import OpenpiEndpoint
+from wavserve.planning.device import Device
 from wavserve.policy.golden import TOLERANCES, GoldenCheck
 from wavserve.policy.parts import PolicyParts
 from wavserve.policy.policy import Policy
@@ -123,8 +124,11 @@ async def assemble(
         await fleet.close()
         raise
     texts = open_texts(sessions, settings, _text_encoder(fleet), metrics.calls.stored)
-    for device in fleet.placement.devices:
+
+    def share_texts(device: Device) -> None:
         device.perception.shared = texts
+
+    fleet.placement.with_each(share_texts)  # also with Tritons that join later
     noted.store.follow(sessions.where, sessions.store.ensure_room)
     policy = Policy(_parts(settings, fleet, sessions.store, metrics, recorder, noted.plans))
     metrics.describe_build(_build(fleet))

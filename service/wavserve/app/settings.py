@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_serializer
 from wavserve.app.settings_types import (
     CameraNames,
     Endpoints,
+    Gateways,
     Host,
     HostNames,
     Name,
@@ -100,7 +101,19 @@ class BackendSettings(_Section):
 
 class TritonSettings(_Section):
     urls: Endpoints = Field(
-        default=("127.0.0.1:18001",), description="gRPC endpoints of running Tritons, one for each GPU"
+        default=("127.0.0.1:18001",),
+        description="gRPC endpoints of running Tritons, one for each GPU; dns:///NAME:PORT: every address that DNS has "
+        "for the name, followed as they change",
+    )
+    discovery_s: Seconds = Field(default=5.0, description="time between two look-ups of a name in dns:///")
+    gateways: Gateways = Field(
+        default=(),
+        description="names of all gateways before these Tritons, with this one, or dns:///NAME for their addresses: "
+        "each gateway prefers its share of the Tritons; none: this is the only one",
+    )
+    gateway: OptionalText = Field(
+        default=None,
+        description="this gateway in triton.gateways: its name, or its address; none: the name of this machine",
     )
     proxy: bool = Field(
         default=False,

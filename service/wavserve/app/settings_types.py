@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
-from wavserve.core.address import HOST, parse_address, parse_host
+from wavserve.core.address import DNS_SCHEME, HOST, parse_address, parse_dns_name, parse_host
 
 NOTHING = "none"
 """The text that unsets an optional setting."""
@@ -53,11 +53,31 @@ def _host_names(values: tuple[str, ...]) -> tuple[str, ...]:
 
 def _endpoints(values: tuple[str, ...]) -> tuple[str, ...]:
     try:
-        parsed = tuple(str(parse_address(value)) for value in values)
+        parsed = tuple(
+            str(parse_dns_name(value) if value.startswith(DNS_SCHEME) else parse_address(value)) for value in values
+        )
     except ValueError:
         parsed = ()
     if not parsed or len(set(parsed)) < len(parsed):
-        raise PydanticCustomError("endpoints", "HOST:PORT[,HOST:PORT...], each once, an IPv6 address in brackets")
+        raise PydanticCustomError(
+            "endpoints",
+            "HOST:PORT[,HOST:PORT...], each once, an IPv6 address in brackets, or dns:///NAME:PORT for all addresses "
+            "of a name",
+        )
+    return parsed
+
+
+def _gateways(values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        parsed = tuple(
+            str(parse_dns_name(value, has_port=False)) if value.startswith(DNS_SCHEME) else value for value in values
+        )
+    except ValueError:
+        parsed = ("", "")
+    if len(set(parsed)) < len(parsed):
+        raise PydanticCustomError(
+            "gateways", "NAME[,NAME...], each once, or dns:///NAME for all addresses of a name, or none"
+        )
     return parsed
 
 
@@ -114,6 +134,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
 Host = Annotated[str, AfterValidator(_host)]
 Endpoints = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_endpoints)]
+Gateways = Annotated[tuple[str, ...], BeforeValidator(_listed_or_none), AfterValidator(_gateways)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_unset)]
 HostNames = Annotated[tuple[str, ...], BeforeValidator(_listed_or_none), AfterValidator(_host_names)]
 Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]

@@ -20,7 +20,7 @@ NAMED_FLAGS = {
     "--bundle": ("bundle.path", "FOLDER", "policy bundle"),
     "--preset": ("bundle.preset", "NAME", "tiny, tiny-piper, libero or piper"),
     "--backend": ("backend.kind", "NAME", "where the models run: auto, local, triton-embedded or triton"),
-    "--triton-url": ("triton.urls", "HOST:PORT[,...]", "gRPC endpoints of running Tritons"),
+    "--triton-url": ("triton.urls", "HOST:PORT[,...]", "gRPC endpoints of running Tritons, or dns:///NAME:PORT"),
     "--record": ("record.folder", "FOLDER", "folder for records of answered plans"),
 }
 """Short forms of `--set KEY=VALUE`: flag -> key, form of the value, meaning."""

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 HOST = "an IPv4 or IPv6 address or a name, without a port"
 ADDRESS = "HOST:PORT, with an IPv6 address in brackets"
 URL = "http://HOST:PORT or https://HOST:PORT, without a path"
+DNS_SCHEME = "dns://"
+DNS_PORT = 53
 
 _NAME = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?")
 """The last label begins with a letter: `127.1` and `1.2.3.400` are no names."""
@@ -27,6 +29,23 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class DnsName:
+    """A name that stands for all addresses which DNS has for it. As text, in gRPC's syntax: `dns:///triton:8001`.
+
+    `server`: the DNS server to ask (`dns://10.96.0.10/triton:8001`); None: those of this machine. `port`: where each
+    address listens; None: nobody connects to it.
+    """
+
+    host: str
+    port: int | None = None
+    server: Address | None = None
+
+    def __str__(self) -> str:
+        server = "" if self.server is None else str(self.server)
+        return f"{DNS_SCHEME}{server}/{self.host}" + ("" if self.port is None else f":{self.port}")
 
 
 def parse_host(text: str) -> str:
@@ -52,6 +71,20 @@ def parse_address(text: str) -> Address:
     return Address(parse_host(host), int(port))
 
 
+def parse_dns_name(text: str, has_port: bool = True) -> DnsName:
+    """A name to look up, with a port of the service or without one. Raises ValueError."""
+    try:
+        scheme, (authority, name) = text[: len(DNS_SCHEME)], text[len(DNS_SCHEME) :].split("/")
+        address = parse_address(name) if has_port else Address(parse_host(name), 0)
+        server = _dns_server(authority) if authority else None
+        if scheme != DNS_SCHEME or _is_ip(address.host):
+            raise ValueError
+    except ValueError:
+        expected = f"{DNS_SCHEME}[SERVER[:PORT]]/NAME{':PORT' if has_port else ''}, with SERVER as an IP address"
+        raise ValueError(f"expected {expected}, got {text[:80]!r}") from None
+    return DnsName(address.host, address.port or None, server)
+
+
 def is_url(target: str) -> bool:
     """Whether a target is a URL of HTTP; otherwise it is an address."""
     return target.partition("://")[0] in ("http", "https") and "://" in target
@@ -64,3 +97,22 @@ def parse_url(text: str) -> str:
     if not is_server or url.query or url.fragment or url.username is not None:
         raise ValueError(f"expected {URL}, got {text[:80]!r}")
     return text.rstrip("/")
+
+
+def _dns_server(text: str) -> Address:
+    """A server by its IP address, with a port or without."""
+    try:
+        server = parse_address(text)
+    except ValueError:
+        server = Address(parse_host(text), DNS_PORT)
+    if not _is_ip(server.host):
+        raise ValueError(f"expected the IP address of a DNS server, got {text[:80]!r}")
+    return server
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

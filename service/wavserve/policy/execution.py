@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from wavserve.core.errors import CallStuck, ModelDown
 from wavserve.core.messages import ActionChunk, EncodedImage
@@ -72,15 +73,15 @@ class PlanExecutor:
         with span("plan") as planning, resolved.progress.measure("total"):
             resolved.permit.release()  # the time that was held for it; `_registered` admits the plan itself
             for _ in range(MAX_PLACEMENTS):
-                async with self.placement.place() as device:
-                    resolved.progress.device = device.name
+                async with self.placement.place(partial(self._enter, resolved)) as (device, ticket):
+                    resolved.progress.admitted, resolved.progress.device = True, device.name
                     planning.set({"wavserve.device": device.name})
                     try:
-                        with self._registered(device, resolved) as ticket:
+                        with self._registered(device, ticket):
                             outcome = await self._execute_on(device, resolved, session, ticket)
                             break
                     except (ModelDown, CallStuck) as error:
-                        if isinstance(error, CallStuck) and self.placement.least_loaded() is None:
+                        if isinstance(error, CallStuck) and not self.placement.choices():
                             raise
                         failure = error
             else:
@@ -135,21 +136,23 @@ class PlanExecutor:
         imagined = await imagine_frames(planner.calls, device.perception, job, plan.video) if job.imagine_chunks else {}
         return Outcome(actions, plan, memory, await hashing, start is not None, imagined)
 
-    @contextmanager
-    def _registered(self, device: Device, resolved: ResolvedRequest) -> Iterator[Ticket]:
-        """The plan's place in the device's schedule, for as long as it runs there."""
+    def _enter(self, resolved: ResolvedRequest, device: Device) -> Ticket:
+        """Registers the plan in the device's schedule. Raises Overloaded or DeadlineExceeded when it would be late."""
         admission = device.planner.admission
         imagine_chunks, guided = resolved.request.imagine_chunks, resolved.left_over.guided
         demand = device.planner.demand(resolved.robot, resolved.config, imagine_chunks, guided)
         enter = admission.register if resolved.progress.admitted else admission.admit
         with span("admission"):
-            ticket = enter(demand, resolved.deadline)
-        resolved.progress.admitted = True
+            return enter(demand, resolved.deadline)
+
+    @contextmanager
+    def _registered(self, device: Device, ticket: Ticket) -> Iterator[None]:
+        """Keeps the plan's place in the device's schedule for as long as it runs there."""
         try:
-            yield ticket
-            admission.learn(ticket)
+            yield
+            device.planner.admission.learn(ticket)
         finally:
-            admission.leave(ticket)
+            device.planner.admission.leave(ticket)
 
     def _start(
         self, resolved: ResolvedRequest, session: Session, standard: Callable[[PlannerConfig], Proposal]

@@ -104,9 +104,10 @@ class FramesOnDemand:
 
     async def _imagine(self, session_id: str, instruction: str) -> Frames:
         memory, last = await self._last_plan(session_id, instruction)
-        device = self._placement.least_loaded()
-        if device is None or last.chunk is None:
+        choices = self._placement.choices()
+        if not choices or last.chunk is None:
             raise NotReady("no device with working models; they are being repaired")
+        device = choices[0]
         receipt = last.chunk.receipt
         ticket = Ticket(alone=receipt.config.fixed_shapes)  # without a place in the ledger it goes last
         job = PlanJob(

@@ -42,10 +42,12 @@ from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_re
 from wavserve.policy.left_over import LeftOver
 from wavserve.policy.on_demand import FramesOnDemand
 from wavserve.policy.parts import Keep, PolicyParts
+from wavserve.policy.placement import first_to_admit
 from wavserve.policy.running import RunningPlans
 from wavserve.policy.sessions import CommitResult, Session
 from wavserve.policy.unusual import UsualStates
 from wavserve.policy.warm_up import WarmUp, warm_up_requests
+from wavserve.scheduling.ledger import Ticket
 from wavserve.scheduling.permits import Permit, Permits
 
 log = logging.getLogger(__name__)
@@ -215,13 +217,17 @@ class Policy:
 
     def _hold_time(self, deadline: float | None) -> Callable[[], None]:
         """Keeps device time for the smallest plan; returns what gives it back. No deadline: no time is at stake."""
-        device = self._parts.placement.least_loaded()
-        if device is None or deadline is None:
+        choices = self._parts.placement.choices()
+        if not choices or deadline is None:
             return lambda: None
         # K is set to 0 here because merge_options, which does so for mode off, is not called
         smallest = replace(self.spec.planner, mode="off", num_iterations=0, estimate_value=False)
-        admission = device.planner.admission
-        return partial(admission.leave, admission.admit(device.planner.demand("", smallest, 0), deadline))
+
+        def admit(device: Device) -> Ticket:
+            return device.planner.admission.admit(device.planner.demand("", smallest, 0), deadline)
+
+        device, ticket = first_to_admit(choices, admit)
+        return partial(device.planner.admission.leave, ticket)
 
     def _resolve(
         self, request: PlanRequest, deadline: float, robot: str = "", permit: Permit | None = None

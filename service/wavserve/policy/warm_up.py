@@ -71,11 +71,18 @@ class WarmUp:
             raise failures[0]
 
     async def keep(self) -> None:
-        """Warms devices that come up later or whose models are new, until it is cancelled."""
-        await asyncio.gather(*map(self._keep, self._placement.devices))
+        """Warms devices that join or come up later, or whose models are new, until it is cancelled."""
+        kept: set[Device] = set()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                devices = set(self._placement.devices)
+                for device in devices - kept:
+                    tasks.create_task(self._keep(device))
+                kept = devices
+                await self._placement.wait_for_change(RETRY_S)
 
     async def _keep(self, device: Device) -> None:
-        while True:
+        while device in self._placement.devices:
             if device.state is Health.COLD:
                 try:
                     await self._warm(device)

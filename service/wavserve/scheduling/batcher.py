@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -35,6 +35,11 @@ log = logging.getLogger(__name__)
 
 TURNS = 3
 """Turns of the event loop that an answered plan needs to ask for its next call."""
+
+
+def closed() -> WavserveError:
+    """What a group gets from the batcher of a service that ends."""
+    return NotReady("the service is shutting down")
 
 
 class Batcher:
@@ -62,8 +67,8 @@ class Batcher:
         self._vital: list[VitalTask] = []
         self.on_stuck: OnStuck = lambda model: None
         self.stuck_calls = StuckCalls(costs, config.hang_s)
-        self._refusal: str | None = None
-        """why no groups are taken any more"""
+        self._refusal: Callable[[], WavserveError] | None = None
+        """the error of every group, once none is taken any more"""
 
     @property
     def queue_depth(self) -> int:
@@ -82,23 +87,23 @@ class Batcher:
         """Begins to dispatch. `on_death` is told when the dispatcher dies; then every group gets NotReady."""
 
         def died(name: str) -> None:
-            self._refuse_all("the batcher died")
+            self._refuse_all(partial(NotReady, "the batcher died"))
             on_death(name)
 
         watch = self._watch_calls()
         self._vital = [VitalTask(self._dispatch(), "batcher", died), VitalTask(watch, "the watch of calls", died)]
 
-    async def close(self) -> None:
-        """Stops dispatching, waits for running calls, and answers queued groups with NotReady."""
-        self._refusal = "the service is shutting down"
+    async def close(self, refusal: Callable[[], WavserveError] = closed) -> None:
+        """Stops dispatching, waits for running calls, and answers queued and later groups with `refusal`."""
+        self._refusal = refusal
         await asyncio.gather(*(task.stop() for task in self._vital))
         await asyncio.gather(*self._calls, return_exceptions=True)
-        self._refuse_all(self._refusal)
+        self._refuse_all(refusal)
 
     async def run(self, group: SampleGroup) -> Tensors:
         """Outputs of one group, without the group axis.
 
-        Raises the group's typed error (BackendError and its children; also for a malformed group), and NotReady once
+        Raises the group's typed error (BackendError and its children; also for a malformed group), and `refusal` once
         closed. A full arena is no error: the group waits until slots are free. Cancelling the caller drops the group.
         """
         with tracing.span(group.verb) as group.span:
@@ -116,11 +121,11 @@ class Batcher:
             self._enqueue(group)
             group.future.add_done_callback(lambda future: future.cancelled() or future.exception())
 
-    def _refuse_all(self, why: str) -> None:
-        """Answers the queue with NotReady; later groups get it at once."""
-        self._refusal = why
+    def _refuse_all(self, refusal: Callable[[], WavserveError]) -> None:
+        """Answers the queue with an error; later groups get it at once."""
+        self._refusal = refusal
         for group in self._queue:
-            self._answer(group, NotReady(why))
+            self._answer(group, refusal())
         self._queue.clear()
 
     def _free_unread(self, group: SampleGroup) -> None:
@@ -131,7 +136,7 @@ class Batcher:
 
     def _enqueue(self, group: SampleGroup) -> None:
         if self._refusal is not None:
-            raise NotReady(self._refusal)
+            raise self._refusal()
         group.check()
         group.future = asyncio.get_running_loop().create_future()
         group.arrival, group.queued_at = next(self._arrivals), self._clock()

@@ -27,6 +27,7 @@ class CallMetrics:
         self._repairs = self._counter(
             "repairs", "Reloads of a model, and restarts of a Triton server, by this gateway.", "device", "part"
         )
+        self._lookups = self._counter("name_lookups", "Look-ups of the Tritons' or gateways' names in DNS.", "outcome")
         self._up = Gauge(
             "wavserve_model_up", "1 while a model behind a wire works.", ("device", "model"), registry=registry
         )
@@ -54,6 +55,15 @@ class CallMetrics:
     def repaired(self, device: str, part: str) -> None:
         """A repair was begun: of a model, by name, or of the `server`."""
         self._repairs.labels(device, part).inc()
+
+    def forget(self, device: str) -> None:
+        """A device has left: its metrics end."""
+        for metric in (self._up, self._repairs):
+            metric.remove_by_labels({"device": device})
+
+    def resolved(self, outcome: str) -> None:
+        """A name was looked up in DNS: `found`, `empty` or `failed`."""
+        self._lookups.labels(outcome).inc()
 
     def sent(self, verb: str, sent: int, received: int) -> None:
         """Tensor bytes of a call to models behind a wire."""

@@ -91,6 +91,9 @@ class FakeTriton:
     async def reconnect(self, url: str) -> None:
         self.calls.append(f"reconnect {url}")
 
+    async def close(self) -> None:
+        self.calls.append("close")
+
     async def _wedge(self, request: str) -> None:
         await asyncio.sleep(0)
         if request in self.wedged:
