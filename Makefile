@@ -21,7 +21,9 @@ GRPC ?=
 # Processes that run the tests, each with a file of tests at a time: two where there are two cores, because more memory
 # than 8 GB is rare. 0: in pytest's own process, as a debugger needs it.
 WORKERS ?= $(if $(filter 1,$(shell getconf _NPROCESSORS_ONLN)),0,2)
-# Arguments of serve, demo, test, test-system, loadtest, bench-* and gpu-report, e.g. make test ARGS="tests/house -x"
+# Kills of the failover run.
+KILLS ?= 5
+# Arguments of serve, demo, test, test-system, loadtest, failover, bench-* and gpu-report, e.g. make test ARGS="tests/house -x"
 ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -37,7 +39,7 @@ OPENPI := .venv-openpi
 OPENPI_CLIENT := openpi-client==0.1.2 'numpy<2' typing-extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help install libero serve demo test test-system test-peers lint format type protos dashboards loadtest bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control bench-simulator gpu-report
+.PHONY: help install libero serve demo test test-system test-peers lint format type protos dashboards loadtest failover bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control bench-simulator gpu-report
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +111,9 @@ protos: install ## regenerate service/wavserve/pb from protos/
 
 loadtest: install ## run simulated robots: SCENARIO=smoke, steady, burst, soak, overload, slow-backend, mixed-k or ramp
 	$(BIN)/python -m loadtest.load $(SCENARIO) $(if $(URL),--url $(URL)) $(if $(GRPC),--grpc $(GRPC)) $(ARGS)
+
+failover: install ## kill gateways, Tritons, models and Redis under eight robots: KILLS=5
+	$(BIN)/python -m loadtest.failover.run --kills $(KILLS) $(ARGS)
 
 dashboards: install ## regenerate deploy/grafana/dashboards from deploy/grafana/panels.py, and Kubernetes' copy of the rules
 	$(BIN)/python -m deploy.grafana.generate

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.redis_server import redis_server
+from loadtest.redis_server import redis_server
 from wavserve.app.session_store import open_store, open_texts
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import Given, load_settings

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loadtest.redis_server import RedisServer, redis_server
 from tests.clients.servers import black_hole
 from tests.planning.rig import example_request, example_spec
-from tests.redis_server import RedisServer, redis_server
 from wavserve.clients.images import encode_images
 from wavserve.clients.plan_client import PlanClient
 from wavserve.clients.robot import LinkDown, RobotDescription, RobotObservation, RobotOptions

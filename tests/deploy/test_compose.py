@@ -12,9 +12,9 @@ import pytest
 import yaml
 from redis import Redis
 
+from loadtest.redis_server import redis_server
 from tests.deploy.overlays import ROOT
 from tests.house.test_containers import COMPOSE, OURS, SERVICES, STAGES, aliases
-from tests.redis_server import redis_server
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import load_settings
 

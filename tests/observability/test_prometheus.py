@@ -17,8 +17,8 @@ import httpx
 import pytest
 import yaml
 
+from loadtest.redis_server import redis_server
 from tests.observability.queries import GPU, ROOT, RULES, names_in, panel_queries, rules
-from tests.redis_server import redis_server
 from tests.service.rig import REPOSITORY, observation, start
 from tests.service.test_control import OPTIONS, Robot, seen
 from wavserve.backends.triton.wheel import find_obstacle

@@ -13,10 +13,10 @@ from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from loadtest.redis_server import RedisServer, redis_server
 from tests.clock import ManualClock
 from tests.planning.rig import MakeRig, Rig, RigOptions, example_request, example_spec
 from tests.policy.requests import first, follow
-from tests.redis_server import RedisServer, redis_server
 from wavserve.core.errors import OutcomeUnknown, Overloaded, SequenceConflict, StaleEpoch, StoreUnavailable
 from wavserve.policy.redis_sessions import RedisSessions
 from wavserve.policy.sessions import CommitResult, Session

@@ -14,10 +14,10 @@ from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from loadtest.redis_server import RedisServer, redis_server
 from tests.clock import ManualClock
 from tests.planning.rig import MakeRig, Rig, RigOptions
 from tests.policy.requests import first
-from tests.redis_server import RedisServer, redis_server
 from wavserve.core.types import TextEmbedding
 from wavserve.policy.codec import Codec
 from wavserve.policy.redis_texts import REST_S, VERSION, RedisTexts, StoredText, TextEncoder

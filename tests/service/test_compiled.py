@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.service.processes import models_of, until
+from loadtest.processes import models_of
+from tests.service.processes import until
 from tests.service.rig import REPOSITORY, observation, start
 from wavserve.backends.triton.wheel import find_obstacle
 from wavserve.bundle.bundle import Bundle

@@ -21,7 +21,8 @@ import psutil
 import pytest
 import torch
 
-from tests.service.processes import alive, below, command_of, files_of, models_of, triton_of, tritons_of, until
+from loadtest.processes import alive, below, command_of, models_of, triton_of
+from tests.service.processes import files_of, tritons_of, until
 from tests.service.rig import REPOSITORY, Server, observation, start
 from wavserve.app.triton_fleet import MODELS_AT_ONCE_ON_CPU
 from wavserve.backends.triton.wheel import find_obstacle

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
+from loadtest.processes import models_of
 from tests.backends.rig import SLOTS, RunningTriton, triton
-from tests.service.processes import PATIENCE_S, models_of, until
+from tests.service.processes import PATIENCE_S, until
 from tests.service.rig import REPOSITORY, Server, observation, start
 from wavserve.backends.triton.wheel import find_obstacle
 from wavserve.bundle.bundle import Bundle

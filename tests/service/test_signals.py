@@ -17,7 +17,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.service.processes import alive, below, files_of, models_of, triton_of, tritons_of, until
+from loadtest.processes import alive, below, models_of, triton_of
+from tests.service.processes import files_of, tritons_of, until
 from tests.service.rig import LONG, REPOSITORY, SECONDS, Server, observation, post, start
 from tests.service.test_faults import serving
 from wavserve.backends.triton.wheel import find_obstacle

