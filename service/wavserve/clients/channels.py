@@ -32,6 +32,10 @@ def channel_options(target: str, max_message_bytes: int, proxy: bool) -> Options
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # One ping is under way at a time. gRPC sends some of its own, by default with a limit of a minute, and no more
+        # than two without data. A server that stands still would then be found after a minute.
+        ("grpc.http2.ping_timeout_ms", 15_000),
+        ("grpc.http2.max_pings_without_data", 0),
         *RECONNECT,
         *proxy_option(target, proxy),
     )
