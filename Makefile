@@ -39,7 +39,7 @@ OPENPI := .venv-openpi
 OPENPI_CLIENT := openpi-client==0.1.2 'numpy<2' typing-extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help install libero serve demo test test-system test-peers lint format type protos dashboards loadtest failover bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control bench-simulator gpu-report
+.PHONY: help install libero serve demo test test-system test-peers lint format type protos dashboards loadtest failover bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control bench-ops bench-simulator gpu-report
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -143,6 +143,9 @@ bench-serving: install ## compare the service with servers that make one plan at
 
 bench-simulator: libero ## time LIBERO environments: resets, steps, pictures, memory
 	$(BIN)/python -m loadtest.bench.simulator $(ARGS)
+
+bench-ops: install ## measure what Redis, metrics, traces and the live page cost a plan, and a gateway's load under 64 robots
+	$(BIN)/python -m loadtest.bench.ops $(ARGS)
 
 bench-control: install ## compare the control stream with unary requests: time, jitter, bytes, processor time
 	$(BIN)/python -m loadtest.bench.control $(ARGS)

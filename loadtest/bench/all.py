@@ -18,7 +18,7 @@ from typing import Any
 
 from loadtest.aims import Aim, prefixed
 
-BENCHMARKS = ("plan", "on_triton", "exact", "rtc", "serving", "control")
+BENCHMARKS = ("plan", "on_triton", "exact", "rtc", "serving", "control", "ops")
 PACKAGES = ("wavserve", "torch", "numpy", "grpcio", "tritonclient", "nvidia-pytriton", "fastapi", "uvicorn")
 
 

@@ -133,6 +133,7 @@ async def assemble(
     policy = Policy(_parts(settings, fleet, sessions.store, metrics, recorder, noted.plans))
     metrics.describe_build(_build(fleet))
     metrics.watch_memory(fleet.memory)
+    metrics.watch_lookups(fleet.lookups)
     metrics.watch_queue(lambda: fleet.queue_depth, lambda: fleet.queue_age_s)
     metrics.watch_remaining(lambda: fleet.remaining_s)
     metrics.watch_arena(lambda: fleet.slots()[0], lambda: fleet.slots()[1])
@@ -143,8 +144,10 @@ async def assemble(
     return Service(policy, sessions, texts, metrics, fleet, robots, noted)
 
 
-async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> None:
+async def serve(settings: Settings, wrap_backend: WrapBackend = identity, metrics: Metrics | None = None) -> None:
     """Runs both edges until SIGINT, SIGTERM or SIGHUP, then drains: it refuses new plans and answers those under way.
+
+    `wrap_backend` and `metrics` as in `assemble`.
 
     Raises BundleError, SettingsError (a port in use), the error of a warm-up plan that failed, and NotReady when a
     vital part died: then it answers everybody and ends at once.
@@ -153,7 +156,7 @@ async def serve(settings: Settings, wrap_backend: WrapBackend = identity) -> Non
     check_protobuf()
     throttle_accept_errors(asyncio.get_running_loop())
     listening = _bind(settings)
-    ending, metrics = Ending(), Metrics()
+    ending, metrics = Ending(), metrics or Metrics()
     opened = open_trail(settings.tracing, settings.log, metrics)
     try:
         service = await ending.unless_ended(assemble(settings, wrap_backend, ending.on_death, metrics))
