@@ -239,6 +239,12 @@ MODELS = Board(
             Panel("Batch rows", "short", "Mean of a call.", {"{{verb}}": mean("wavserve_call_rows", "verb")}),
             Panel("Groups in a call", "short", "Mean of a call.", {"{{verb}}": mean("wavserve_call_groups", "verb")}),
             Panel("Calls", "ops", "Calls to the models.", {"{{verb}}": rate("wavserve_call_seconds_count", "verb")}),
+            Panel(
+                "Caches of the models",
+                "ops",
+                "Lookups in the caches of the models' processes. After a miss a tensor travels, or a text is computed.",
+                {"{{model}} {{cache}} {{result}}": rate("wavserve_model_cache_lookups_total", "model, cache, result")},
+            ),
         ),
         "Health": (
             Panel("Models up", "short", "1 while a model works.", {"{{device}} {{model}}": "wavserve_model_up"}),

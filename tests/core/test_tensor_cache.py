@@ -31,3 +31,17 @@ def test_equal_bytes_with_another_shape_have_another_key() -> None:
     flat = sender.fold({"a": np.zeros((1, 4), np.float32)}, ("a",))
     square = sender.fold({"a": np.zeros((1, 2, 2), np.float32)}, ("a",))
     assert flat["a_key"].tobytes() != square["a_key"].tobytes()
+
+
+def test_a_row_of_which_only_the_key_came_is_a_hit_or_a_miss() -> None:
+    sender, receiver = Sender(), Receiver()
+    rows = {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    first, again = (sender.fold(rows, ("a",)) for _ in range(2))
+    receiver.unfold(first, ("a",))  # it brought its rows: no lookup
+    receiver.unfold(again, ("a",))
+    assert (receiver.lookups.hit, receiver.lookups.miss) == (2, 0)
+    other = Sender()
+    unknown = [other.fold({"a": rows["a"] + 1}, ("a",)) for _ in range(2)][1]
+    with pytest.raises(TensorMiss):
+        receiver.unfold(unknown, ("a",))
+    assert (receiver.lookups.hit, receiver.lookups.miss) == (2, 2)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from prometheus_client import CollectorRegistry
 
+from wavserve.system.lookups import Lookups
 from wavserve.system.memory import MEMORY
 from wavserve.system.telemetry import Metrics
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 DASHBOARDS = ROOT / "deploy/grafana/dashboards"
 RULES = ROOT / "deploy/prometheus/rules.yml"
 GPU = Path(__file__).parent / "triton_gpu.txt"
-"""what a Triton with a GPU shows: written after Triton's documentation, not recorded"""
+"""what a Triton with a GPU shows: written by hand after Triton's documentation, not recorded"""
 
 
 def panel_queries() -> Iterator[tuple[str, str]]:
@@ -49,6 +50,7 @@ def full_metrics() -> Metrics:
     metrics.watch_robots(float)
     metrics.watch_plans(float)
     metrics.watch_memory(dict.fromkeys(MEMORY, float))
+    metrics.watch_lookups({"text": Lookups()})
     return metrics
 
 

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from wavserve.system.log_lines import JsonLines, configure_logging
+from wavserve.system.lookups import Lookups
 from wavserve.system.telemetry import Metrics
 
 
@@ -76,6 +77,7 @@ def test_lookups_repairs_and_the_build_are_told() -> None:
     metrics.observe_lag(0.5)
     metrics.describe_build({"version": "0.1.0", "policy": "tiny"})
     metrics.watch_memory({"model_weights_bytes": lambda: 5.0})
+    metrics.read_watched()
     assert sample(metrics, "wavserve_cache_lookups_total", cache="instruction", where="redis", result="hit") == 1
     assert sample(metrics, "wavserve_repairs_total", device="embedded", part="encoder") == 0
     assert sample(metrics, "wavserve_repairs_total", device="embedded", part="server") == 1
@@ -124,6 +126,7 @@ def test_gauges_are_read_at_the_scrape() -> None:
     metrics.watch_plans(lambda: 5)
     metrics.watch_remaining(lambda: 0.25)
     queue.append(3)
+    metrics.read_watched()
     names = (
         "queue_depth",
         "queue_age_seconds",
@@ -134,6 +137,19 @@ def test_gauges_are_read_at_the_scrape() -> None:
         "remaining_device_seconds",
     )
     assert [sample(metrics, f"wavserve_{name}") for name in names] == [3, 1.5, 3, 8, 4, 5, 0.25]
+
+
+def test_lookups_of_the_models_caches_are_counted_once() -> None:
+    metrics, texts = Metrics(), Lookups(hit=2)
+    metrics.watch_lookups({"text": texts})
+    metrics.read_watched()
+    texts.add(True)
+    texts.add(False)
+    metrics.read_watched()
+    metrics.read_watched()
+    for result, count in (("hit", 3), ("miss", 1)):
+        labels = {"model": "all", "cache": "text", "result": result}
+        assert sample(metrics, "wavserve_model_cache_lookups_total", **labels) == count
 
 
 def test_two_servers_share_no_values_and_every_name_has_our_prefix() -> None:

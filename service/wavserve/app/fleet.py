@@ -25,6 +25,7 @@ from wavserve.bundle.golden import Golden
 from wavserve.core.spec import PolicySpec
 from wavserve.planning.device import Device, Health, ModelState
 from wavserve.policy.placement import Placement
+from wavserve.system.lookups import Lookups
 from wavserve.system.processes import Process
 from wavserve.system.telemetry import Metrics
 from wavserve.system.vital_tasks import OnDeath, VitalTask, ignore_death
@@ -65,6 +66,8 @@ class Fleet:
     slots: Slots
     memory: Mapping[str, Callable[[], float]]
     """readings of this process's memory where the models are in it; else empty"""
+    lookups: Mapping[str, Lookups]
+    """of the models' caches where the models are in this process; else empty"""
     stop_repairs: Callable[[], None]
     closers: Sequence[Close]
     """close supervisors and backends; they run in order, after the batchers have closed"""
@@ -127,7 +130,7 @@ def _choose(settings: Settings) -> str:
 async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend, on_death: OnDeath) -> Fleet:
     from wavserve.backends.local import LocalBackend
     from wavserve.models import memory
-    from wavserve.models.runners.loading import load_runners
+    from wavserve.models.runners.loading import load_runners, lookups_of
 
     opened = await asyncio.to_thread(open_bundle, settings.bundle)
     settings = await asyncio.to_thread(with_dtype, settings, opened.spec)
@@ -152,6 +155,7 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
         placement=placement,
         slots=lambda: (book.used, book.num_slots),
         memory=held,
+        lookups={name: each for runner in loaded.runners.values() for name, each in lookups_of(runner).items()},
         stop_repairs=lambda: None,
         closers=[backend.close, watch.stop],
     )

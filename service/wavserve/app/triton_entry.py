@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import triton_python_backend_utils as pb_utils
 
 from wavserve.app import environment
-from wavserve.app.triton_gauges import MemoryGauges
+from wavserve.app.triton_gauges import ModelMetrics
 from wavserve.core import remote_errors
 from wavserve.core.errors import Cancelled, InvalidRequest, SettingsError, WavserveError
 from wavserve.core.types import Tensors
@@ -42,13 +42,14 @@ class TritonPythonModel:
         try:
             environment.pin_libraries()
             self._host = _load(args)
-            self._memory = MemoryGauges(self._host.model, self._host.memory, pb_utils.MetricFamily, time.monotonic)
+            host = self._host
+            self._metrics = ModelMetrics(host.model, host.memory, host.lookups, pb_utils.MetricFamily, time.monotonic)
         except WavserveError as error:
             raise pb_utils.TritonModelException(remote_errors.encode(error)) from error
 
     def execute(self, requests: list[Any]) -> list[Any]:
         answers = [self._answer(request) for request in requests]
-        self._memory.refresh()
+        self._metrics.refresh()
         return answers
 
     def finalize(self) -> None:

@@ -120,6 +120,7 @@ async def _opened(
         placement=placement,
         slots=lambda: endpoint_state.slots(endpoints.supervisors),
         memory={},
+        lookups={},
         stop_repairs=endpoints.stop_repairs,
         closers=[endpoints.close],
     )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from wavserve.core.errors import TensorMiss
 from wavserve.core.types import Tensors
+from wavserve.system.lookups import Lookups
 
 KEY_BYTES = 16
 NUM_SENT = 128
@@ -61,6 +62,8 @@ class Receiver:
     def __init__(self, num_held: int = NUM_HELD) -> None:
         self._held: OrderedDict[bytes, NDArray[Any]] = OrderedDict()
         self._num_held = num_held
+        self.lookups = Lookups()
+        """of rows of which a call had the keys only"""
 
     def unfold(self, inputs: Tensors, names: tuple[str, ...]) -> Tensors:
         """The call as it was before `fold`. Raises TensorMiss when a row is not held."""
@@ -76,6 +79,9 @@ class Receiver:
             for key, row in zip(keys, rows, strict=True):
                 self._held[key] = row.copy()  # the call's own buffer is not valid after the call
         missing = [key.hex() for key in keys if key not in self._held]
+        if rows is None:
+            self.lookups.hit += len(keys) - len(missing)
+            self.lookups.miss += len(missing)
         if missing:
             raise TensorMiss(f"{name}: {len(missing)} of {len(keys)} rows are not held by this host")
         for key in keys:

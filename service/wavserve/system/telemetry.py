@@ -13,13 +13,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from wavserve.system.call_metrics import CallMetrics
 from wavserve.system.control_metrics import ControlMetrics
+from wavserve.system.lookups import MEANING, NAME, Lookups, NewLookups
 from wavserve.system.memory import MEMORY
 from wavserve.system.plan_metrics import PlanMetrics
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 Reading = Callable[[], float]
-"""Reads a gauge. It is called at every scrape, in the scraping thread; it must be quick and must not raise."""
+"""Reads a gauge. `read_watched` calls it on the event loop at every scrape; it must be quick and must not raise."""
 
 
 class Metrics:
@@ -27,6 +28,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._readings: list[tuple[Gauge, Reading]] = []
+        self._lookups: NewLookups = NewLookups({})
         self.plans = PlanMetrics(self.registry)
         self.calls = CallMetrics(self.registry)
         self.control = ControlMetrics(self.registry)
@@ -95,7 +98,21 @@ class Metrics:
         """Bytes that this process holds, by a key of `MEMORY`, where all models run in this process."""
         for name, reading in readings.items():
             gauge = Gauge(f"wavserve_{name}", MEMORY[name], ("model",), registry=self.registry)
-            gauge.labels("all").set_function(reading)
+            self._readings.append((gauge.labels("all"), reading))
+
+    def watch_lookups(self, caches: Mapping[str, Lookups]) -> None:
+        """Lookups in the models' caches, by name, where all models run in this process."""
+        if caches:
+            labels = ("model", "cache", "result")
+            self._cache = Counter(f"wavserve_{NAME}", MEANING, labels, registry=self.registry)
+            self._lookups = NewLookups(caches)
+
+    def read_watched(self) -> None:
+        """Reads what is watched. That belongs to the event loop, and a scrape is made on a thread."""
+        for gauge, reading in self._readings:
+            gauge.set(reading())
+        for cache, result, more in self._lookups.take():
+            self._cache.labels("all", cache, result).inc(more)
 
     def _watch(self, name: str, meaning: str, reading: Reading) -> None:
-        Gauge(f"wavserve_{name}", meaning, registry=self.registry).set_function(reading)
+        self._readings.append((Gauge(f"wavserve_{name}", meaning, registry=self.registry), reading))

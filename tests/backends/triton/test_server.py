@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from tritonclient.grpc import InferInput
@@ -53,6 +54,19 @@ async def test_models_are_found_whatever_their_path_is_called(tmp_path: Path) ->
     back = await echoed(repository, sent)
     for name, array in sent.items():
         np.testing.assert_array_equal(back[name], array, err_msg=name)
+
+
+async def test_the_log_tells_where_tritons_metrics_are(caplog: pytest.LogCaptureFixture) -> None:
+    needs_triton(ECHO)
+    server = TritonServer(ServerConfig(new_name(), ECHO, dict(os.environ), 1 << 20))
+    with caplog.at_level("INFO", "wavserve"):
+        await server.start()
+    try:
+        [url] = re.findall(r"http://127\.0\.0\.1:\d+/metrics", caplog.text)
+        async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+            assert "# HELP" in (await client.get(url)).text
+    finally:
+        await server.stop()
 
 
 async def test_a_model_process_that_dies_at_its_start_is_noticed(tmp_path: Path) -> None:

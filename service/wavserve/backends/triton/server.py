@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -37,6 +38,8 @@ from wavserve.system.processes import (
     owned_name,
     stop_signals_blocked,
 )
+
+log = logging.getLogger(__name__)
 
 KIND = "wavserve"
 """The prefix of our files' names in /dev/shm and in the temporary folder."""
@@ -118,18 +121,19 @@ class TritonServer:
             )
         self._folder.mkdir(mode=0o700, exist_ok=True)
         wheel.lay_out(self._folder, self._config.repository)
-        http, grpc, metrics = free_ports(3)
+        http, grpc, any_port = free_ports(3)
+        metrics = self._config.metrics_port or any_port
         # A stop signal to all our processes at once must stop only this one, which needs the server while it drains.
         # Triton would obey it, so the reaper, the server and its models inherit it blocked.
-        with self.log.open("ab") as log, stop_signals_blocked():
+        with self.log.open("ab") as output, stop_signals_blocked():
             self._process = await asyncio.create_subprocess_exec(
                 *self._reaper_command(),
-                *self._server_command(http, grpc, self._config.metrics_port or metrics),
+                *self._server_command(http, grpc, metrics),
                 env=self._environment(),
                 cwd=self._folder,  # for the relative paths; and Python imports no module from the user's folder
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
             )
         url = f"127.0.0.1:{grpc}"
         try:
@@ -141,6 +145,7 @@ class TritonServer:
         except BaseException:
             self.kill()
             raise
+        log.info("the embedded Triton shows its metrics at http://127.0.0.1:%d/metrics", metrics)
         return url
 
     async def wait(self) -> int:

@@ -15,7 +15,6 @@ from typing import Annotated, Any, TypeVar
 from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
-from prometheus_client.exposition import choose_encoder
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
@@ -36,6 +35,7 @@ from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import http_problem, log_refusal, report
 from wavserve.edge.trail import Caller, Trail
 from wavserve.scheduling.permits import Permit
+from wavserve.system.exposition import Exposition, media_type_for
 from wavserve.system.telemetry import Metrics
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class _Routes:
 
     def __init__(self, frontend: Frontend, metrics: Metrics, authors: AuthorsApi) -> None:
         self._frontend = frontend
-        self._metrics = metrics
+        self._exposition = Exposition(metrics)
         self._authors = authors
 
     async def plan(self, request: Request) -> Response:
@@ -150,8 +150,8 @@ class _Routes:
 
     async def metrics(self, request: Request) -> Response:
         """Metrics in the Prometheus text format, or in OpenMetrics, with exemplars, for a client that accepts it."""
-        encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(self._metrics.registry), media_type=media_type)
+        media_type = media_type_for(request.headers.get("accept", ""))
+        return Response(await self._exposition.text(media_type), headers={"content-type": media_type})
 
 
 def _answer(model: type[schemas.Body]) -> dict[int | str, dict[str, Any]]:

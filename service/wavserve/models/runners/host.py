@@ -25,7 +25,15 @@ from wavserve.models import memory
 from wavserve.models.arena.arena import ArenaFinder, SlotShape
 from wavserve.models.arena.shared import ArenaConfig, AttachedArenas, SharedArena
 from wavserve.models.runners.calls import CancelCheck, Runner
-from wavserve.models.runners.loading import RunnerConfig, apply_threads, load_runner, parse_device, parse_dtype
+from wavserve.models.runners.loading import (
+    RunnerConfig,
+    apply_threads,
+    load_runner,
+    lookups_of,
+    parse_device,
+    parse_dtype,
+)
+from wavserve.system.lookups import Lookups
 from wavserve.system.processes import Process
 
 
@@ -44,6 +52,8 @@ class Host:
     received: Receiver
     memory: Mapping[str, Callable[[], float]]
     """readings of this process's memory, by the names of `system.memory.MEMORY`"""
+    lookups: Mapping[str, Lookups]
+    """of this process's caches, by name: `tensors`, the rows that a gateway sent before, and those of the runner"""
 
     def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
         """The outputs of one call. Raises TensorMiss, Cancelled, and the runner's errors."""
@@ -96,4 +106,7 @@ def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
         if arena is not None:
             arena.close()
         raise
-    return Host(model, runner, facts, device, opened.golden, arena, Receiver(), memory.readings(device, arena))
+    received = Receiver()
+    lookups = {"tensors": received.lookups, **lookups_of(runner)}
+    readings = memory.readings(device, arena)
+    return Host(model, runner, facts, device, opened.golden, arena, received, readings, lookups)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -33,6 +33,7 @@ from wavserve.models.runners.experts import ActionRunner, ValueRunner
 from wavserve.models.runners.threads import Threads, plan_threads
 from wavserve.models.runners.video import VideoRunner
 from wavserve.models.weights import weights
+from wavserve.system.lookups import Lookups
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,11 @@ def load_runner(model: str, bundle: Bundle, arenas: ArenaFinder, config: RunnerC
             return _action_runner(expert, spec, arenas, config.compile, config.cuda_graphs)
         case _:
             raise BundleError(f"model: expected one of {', '.join(MODELS)}, got {model!r}")
+
+
+def lookups_of(runner: Runner) -> Mapping[str, Lookups]:
+    """Of the runner's own caches, by name: `text`, the keys and values of instructions."""
+    return {"text": runner.text_lookups} if isinstance(runner, VideoRunner) else {}
 
 
 def arena_for(spec: PolicySpec, num_slots: int, device: str = "cpu") -> Arena:

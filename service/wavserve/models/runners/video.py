@@ -25,6 +25,7 @@ from wavserve.models.arena.arena import Arena
 from wavserve.models.arena.book import ArenaRole
 from wavserve.models.fast.video import FastVideo, TextKV
 from wavserve.models.runners.calls import CancelCheck, not_cancelled, rows_of, stop_if
+from wavserve.system.lookups import Lookups
 
 
 class VideoRunner:
@@ -37,6 +38,7 @@ class VideoRunner:
         self._model = model
         self._arena = arena
         self._texts = _TextCache(model, max_texts)
+        self.text_lookups = self._texts.lookups
 
     def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck = not_cancelled) -> Tensors:
         stop_if(cancelled)
@@ -112,6 +114,7 @@ class _TextCache:
         self._max_texts = max_texts
         self._held: OrderedDict[bytes, TextKV] = OrderedDict()
         self._lock = threading.Lock()
+        self.lookups = Lookups()
 
     def get(self, inputs: Tensors, group: int) -> TextKV | None:
         with self._lock:
@@ -119,6 +122,7 @@ class _TextCache:
 
     def _get(self, inputs: Tensors, group: int) -> TextKV | None:
         key = inputs["text_key"][group].tobytes()
+        self.lookups.add(key in self._held)
         if key in self._held:
             self._held.move_to_end(key)
             return self._held[key]
