@@ -64,7 +64,8 @@ class Gateway:
         self.service = service
         self._client, self._http = client, http
         self._process = psutil.Process(service.process.pid)
-        self._frames, self._number, self._steps, self._session = Frames.recorded(), 0, 0, None
+        self._frames, self._number, self._steps = Frames.recorded(), 0, 0
+        self._session: str | None = None
         self.begin_usage()
 
     def plan(self) -> float:

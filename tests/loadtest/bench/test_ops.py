@@ -83,7 +83,7 @@ def test_a_short_run_with_every_part_on(tmp_path: Path) -> None:
     assert cost["scrape_ms"] > 0
     for name in ("off", "on"):
         assert cost["plan_ms"][name] > 0
-        assert found["load"][name]["plans"] >= 3
+        assert found["load"][name]["plans"] >= 1
         assert found["load"][name]["gateway_cores"] > 0
     assert [aim["met"] is None for aim in found["aims"]] == [False]
     assert not [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("TMPDIR") == str(tmp_path)]
