@@ -53,7 +53,7 @@ class Host:
     memory: Mapping[str, Callable[[], float]]
     """readings of this process's memory, by the names of `system.memory.MEMORY`"""
     lookups: Mapping[str, Lookups]
-    """of this process's caches, by name: `tensors`, the rows that a gateway sent before, and those of the runner"""
+    """of this process's caches, by name: those of the runner, and `tensors`, rows that a gateway sent before"""
 
     def run(self, verb: str, inputs: Tensors, cancelled: CancelCheck) -> Tensors:
         """The outputs of one call. Raises TensorMiss, Cancelled, and the runner's errors."""
@@ -107,6 +107,7 @@ def load(model: str, opened: Bundle, config: RunnerConfig, prefix: str) -> Host:
             arena.close()
         raise
     received = Receiver()
-    lookups = {"tensors": received.lookups, **lookups_of(runner)}
+    is_sent_keys = any(verb.cached for verb in VERBS.values() if verb.model == model)
+    lookups = {**({"tensors": received.lookups} if is_sent_keys else {}), **lookups_of(runner)}
     readings = memory.readings(device, arena)
     return Host(model, runner, facts, device, opened.golden, arena, received, readings, lookups)
