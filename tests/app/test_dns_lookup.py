@@ -103,3 +103,12 @@ async def test_a_short_name_is_looked_up_as_in_a_pod(
 async def test_a_machine_without_dns_servers_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="NoResolverConfiguration"):
         await look_up(parse_dns_name("dns:///triton:8001"), str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("content", [b"nameserver 10.9\n", b"nameserver \xff\n"], ids=["half an address", "no text"])
+async def test_a_file_of_dns_servers_that_cannot_be_read_is_an_error(tmp_path: Path, content: bytes) -> None:
+    """It is read while another program writes it. Any other exception would end the service."""
+    conf = tmp_path / "resolv.conf"
+    conf.write_bytes(content)
+    with pytest.raises(OSError, match="ValueError|UnicodeDecodeError"):
+        await look_up(parse_dns_name("dns:///triton:8001"), str(conf))

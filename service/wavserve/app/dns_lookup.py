@@ -32,7 +32,7 @@ async def look_up(name: DnsName, resolv_conf: str = RESOLV_CONF) -> frozenset[st
         if name.server is not None:
             resolver.nameservers, resolver.port = [name.server.host], name.server.port
         ipv4, ipv6 = await asyncio.gather(*(_addresses(resolver, name.host, family) for family in ("A", "AAAA")))
-    except (DNSException, OSError) as error:
+    except (DNSException, OSError, ValueError) as error:  # ValueError: `resolv_conf` is written just now, or wrong
         raise OSError(f"{type(error).__name__}: {error}") from error
     return ipv4 or ipv6
 
