@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +14,10 @@ import pytest
 
 from lerobot_policy_wavserve.sessions import Asking, Moment, Seen
 from lerobot_policy_wavserve.streams import StreamSession
-from tests.clients.gateways import POLICY, Gateway, gateway
+from tests.clients.gateways import POLICY, Gateway, Stream, gateway
 from tests.integrations.policies import rows, seen
-from wavserve.core.control import Bye, DropReason, GoAway, ObservationDropped, StreamError
-from wavserve.core.errors import ContractMismatch, DeadlineExceeded, NotReady, Overloaded, UnsafeChunk
+from wavserve.core.control import Bye, ControlObservation, DropReason, GoAway, ObservationDropped, StreamError
+from wavserve.core.errors import ContractMismatch, DeadlineExceeded, NotReady, Overloaded, UnsafeChunk, WavserveError
 from wavserve.core.rendezvous import ranked
 from wavserve.core.rtc import RtcRequest
 
@@ -135,6 +136,55 @@ def test_an_observation_is_sent_again_where_another_gateway_goes_on(server: Gate
     assert other.stream.hello.resume_session_id == "session-1"
     [asked] = other.stream.observations
     assert (asked.control_step, asked.executed_steps, asked.seed) == (3, 3, 7)
+
+
+@contextmanager
+def two_gateways(**asking: Any) -> Iterator[tuple[StreamSession, Gateway, Gateway]]:
+    """A session, the gateway that it prefers, and the other one."""
+    with gateway() as one, gateway() as other:
+        targets = [one.address, other.address]
+        session = StreamSession(",".join(targets), "arm-0", POLICY, Asking(**asking))
+        session.begin(7)
+        yield session, *((one, other) if ranked("arm-0", targets)[0] == one.address else (other, one))
+        session.close()
+
+
+def test_a_client_that_stopped_between_two_plans_says_why() -> None:
+    with two_gateways() as (session, first, second):
+        session.plan(seen(), moment(0))
+        first.policy = second.policy = replace(POLICY, digest="e" * 64)
+        first.stream.end()
+        client = session._client
+        assert client is not None
+        give_up = time.monotonic() + 30
+        while client.stopped is None and time.monotonic() < give_up:
+            time.sleep(0.01)
+        errors: list[BaseException] = []
+
+        def plan() -> None:
+            try:
+                session.plan(seen(), moment(3, 3))
+            except WavserveError as error:
+                errors.append(error)
+
+        asking = threading.Thread(target=plan, daemon=True)
+        asking.start()
+        asking.join(10)
+        assert [type(error) for error in errors] == [ContractMismatch]
+
+
+def test_a_deadline_holds_across_gateways() -> None:
+    """A plan of another gateway that comes after it is no answer any more."""
+    with two_gateways(deadline_ms=200) as (session, first, second):
+
+        def late(stream: Stream, asked: ControlObservation) -> None:
+            time.sleep(0.3)
+            stream.end()
+
+        first.answer = late
+        with pytest.raises(DeadlineExceeded, match="no answer within 200 ms"):
+            session.plan(seen(), moment(0))
+    assert [each.observations for each in second.streams] in ([], [[]])
 
 
 def plan_patiently(session: StreamSession, shown: Seen, when: Moment) -> Any:

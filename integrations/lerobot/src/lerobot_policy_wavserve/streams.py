@@ -5,7 +5,9 @@ Knows neither torch nor LeRobot.
 
 from __future__ import annotations
 
+import math
 import queue
+import time
 from collections.abc import Mapping
 
 from lerobot_policy_wavserve.sessions import Asking, Moment, Seen, given
@@ -59,9 +61,9 @@ class StreamSession:
         self._seed = seed
 
     def plan(self, seen: Seen, moment: Moment) -> ActionChunk:
-        """As `Session.plan`. Raises NotReady while the client connects again.
+        """As `Session.plan`. Raises NotReady while the client connects again, and why it does not any more.
 
-        Of several gateways the next one is asked at once: there the same observation is sent again.
+        Of several gateways the next one is asked at once: there the same observation is sent again, within its deadline.
         """
         observation = RobotObservation(
             images=seen.images,
@@ -75,14 +77,19 @@ class StreamSession:
         )
         client = self._connected()
         self._forget_events()
+        late_at = math.inf if self._deadline_ms is None else time.monotonic() + self._deadline_ms / 1e3
         while True:
             sequence = client.observe(observation)
+            if sequence is None and client.stopped is not None:
+                raise client.stopped
             if sequence is None and client.is_alone:
                 raise NotReady(f"{self._target}: the stream is not open; the client connects again")
-            chunk = None if sequence is None else self._answer(sequence)
+            chunk = None if sequence is None else self._answer(sequence, late_at + _GRACE_S)
             if chunk is not None:
                 return chunk
-            self._wait_for_stream()
+            self._wait_for_stream(late_at + _GRACE_S)
+            if time.monotonic() >= late_at:
+                raise self._late()
 
     def close(self) -> None:
         """Ends the stream in order."""
@@ -106,26 +113,29 @@ class StreamSession:
         while not self._events.empty():
             self._events.get()
 
-    def _wait_for_stream(self) -> None:
+    def _wait_for_stream(self, until: float) -> None:
         """Until another gateway has the stream. Raises what all of them met."""
-        while not isinstance(event := self._next(), Welcome):
+        while not isinstance(event := self._next(until), Welcome):
             if isinstance(event, Stopped) or (isinstance(event, LinkDown) and not event.moves):
                 raise event.error
 
-    def _next(self) -> Event:
-        timeout_s = None if self._deadline_ms is None else self._deadline_ms / 1e3 + _GRACE_S
+    def _next(self, until: float) -> Event:
+        """The next event. Raises DeadlineExceeded when none comes until then (monotonic, s)."""
         try:
-            return self._events.get(timeout=timeout_s)
+            return self._events.get(timeout=None if until == math.inf else max(0.0, until - time.monotonic()))
         except queue.Empty:
-            raise DeadlineExceeded(f"{self._target}: no answer within {timeout_s:g} s") from None
+            raise self._late() from None
 
-    def _answer(self, sequence: int) -> ActionChunk | None:
+    def _late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"{self._target}: no answer within {self._deadline_ms} ms")
+
+    def _answer(self, sequence: int, until: float) -> ActionChunk | None:
         """Waits for the chunk of an observation; None: the stream goes to another gateway without it.
 
         What belongs to earlier ones is dropped.
         """
         while True:
-            event = self._next()
+            event = self._next(until)
             if isinstance(event, ActionChunk) and event.sequence == sequence:
                 return event
             if isinstance(event, LinkDown) and event.moves:
