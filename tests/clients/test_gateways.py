@@ -254,8 +254,8 @@ def test_what_lies_at_the_request_is_raised_at_once() -> None:
 # ------------------------------------------------------------------------------------------------------------ streams
 
 
-def search_of(*targets: str) -> Search:
-    return Search(Route("arm", targets, ManualClock()), Backoff(0.25, 5.0, lambda low, high: high))
+def search_of(*targets: str, clock: ManualClock | None = None) -> Search:
+    return Search(Route("arm", targets, clock or ManualClock()), Backoff(0.25, 5.0, lambda low, high: high))
 
 
 def test_there_is_a_pause_only_after_all_gateways_failed() -> None:
@@ -280,6 +280,29 @@ def test_gateways_that_end_each_stream_at_once_are_not_asked_without_a_pause() -
     search = search_of("a:1", "b:1")
     pauses = [search.ended(NotReady("cut"), 0.1, had_session=True)[1] for _ in range(6)]
     assert pauses == [0.0, 0.25, 0.0, 0.5, 0.0, 1.0]
+
+
+def test_a_stream_is_with_its_gateway_however_long_the_search_took() -> None:
+    """The failure of the first one is old by then, so its rank counts again. That moves no stream that is open."""
+    clock = ManualClock()
+    search = search_of(*THREE, clock=clock)
+    first, second, third = ranked("arm", THREE)
+    search.ended(NotReady("refused"), 0.0, had_session=True)
+    clock.now += LATELY_S
+    search.ended(NotReady("refused"), 0.0, had_session=True)
+    assert search.target == third
+    clock.now += 60.0
+    error, _ = search.ended(NotReady("reset"), 60.0, had_session=True)
+    assert str(error) == f"{third}: reset"
+    assert search.target == first
+
+
+def test_pauses_are_short_again_after_a_stream_has_lived() -> None:
+    search = search_of("a:1", "b:1")
+    pauses = [search.ended(NotReady("refused"), 0.0, had_session=True)[1] for _ in range(8)]
+    assert pauses[-1] == 2.0
+    assert search.ended(NotReady("reset"), 60.0, had_session=True)[1] == 0.0
+    assert search.ended(NotReady("refused"), 0.0, had_session=True)[1] == 0.25
 
 
 def test_another_policy_ends_the_search_only_when_no_other_gateway_serves() -> None:

@@ -32,9 +32,12 @@ class Backoff:
         self._first_s, self.longest_s, self._draw = first_s, longest_s, draw
         self._attempts = 0
 
-    def pause_s(self, lived_s: float) -> float:
-        """The pause before the next attempt. `lived_s`: how long the stream lived; 0: none was opened."""
-        self._attempts = 0 if lived_s >= self.longest_s else self._attempts
+    def reset(self) -> None:
+        """A stream has lived: the pauses are short again."""
+        self._attempts = 0
+
+    def pause_s(self) -> float:
+        """The pause before the next attempt."""
         bound_s = min(self.longest_s, self._first_s * 2**self._attempts)
         self._attempts = min(self._attempts + 1, 16)
         return self._draw(0.0, bound_s)
@@ -50,11 +53,8 @@ class Search:
     def __init__(self, route: Route, backoff: Backoff) -> None:
         self._route, self._backoff = route, backoff
         self._round = Round(route)
-
-    @property
-    def target(self) -> str:
-        """The gateway that the stream is with, or of the next attempt."""
-        return self._round.next() or self._route.current
+        self.target = route.current
+        """the gateway that the stream is with, or of the next attempt"""
 
     def ended(self, error: WavserveError, lived_s: float, had_session: bool) -> tuple[WavserveError, float | None]:
         """Why there is no stream, and the pause before the next attempt; None: none follows.
@@ -63,14 +63,16 @@ class Search:
         """
         if lived_s >= self._backoff.longest_s:
             self._round = Round(self._route)
+            self._backoff.reset()
         if moves_on(error):
             self._round.failed(self.target, error)
-            error = self._round.verdict()
-            if self._round.next() is not None:
+            error, following = self._round.verdict(), self._round.next()
+            if following is not None:
+                self.target = following
                 return error, 0.0
-            self._round = Round(self._route)
+            self._round, self.target = Round(self._route), self._route.current
         if is_final(error, had_session):
             return error, None
         if isinstance(error, RobotBusy):
             error = RobotBusy(f"{error.message}; it may be an earlier stream of this client, which tries again")
-        return error, self._backoff.pause_s(lived_s)
+        return error, self._backoff.pause_s()
