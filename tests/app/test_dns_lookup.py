@@ -110,5 +110,5 @@ async def test_a_file_of_dns_servers_that_cannot_be_read_is_an_error(tmp_path: P
     """It is read while another program writes it. Any other exception would end the service."""
     conf = tmp_path / "resolv.conf"
     conf.write_bytes(content)
-    with pytest.raises(OSError, match="ValueError|UnicodeDecodeError"):
+    with pytest.raises(OSError, match=r"ValueError|UnicodeDecodeError"):
         await look_up(parse_dns_name("dns:///triton:8001"), str(conf))

@@ -286,7 +286,7 @@ def test_a_stream_is_with_its_gateway_however_long_the_search_took() -> None:
     """The failure of the first one is old by then, so its rank counts again. That moves no stream that is open."""
     clock = ManualClock()
     search = search_of(*THREE, clock=clock)
-    first, second, third = ranked("arm", THREE)
+    first, _, third = ranked("arm", THREE)
     search.ended(NotReady("refused"), 0.0, had_session=True)
     clock.now += LATELY_S
     search.ended(NotReady("refused"), 0.0, had_session=True)

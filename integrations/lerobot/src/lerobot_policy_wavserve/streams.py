@@ -63,7 +63,7 @@ class StreamSession:
     def plan(self, seen: Seen, moment: Moment) -> ActionChunk:
         """As `Session.plan`. Raises NotReady while the client connects again, and why it does not any more.
 
-        Of several gateways the next one is asked at once: there the same observation is sent again, within its deadline.
+        Of several gateways the next one is asked at once: there the same observation is sent again, until its deadline.
         """
         observation = RobotObservation(
             images=seen.images,
