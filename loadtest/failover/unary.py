@@ -13,10 +13,9 @@ from dataclasses import replace
 from loadtest.failover.fleet import ANSWER_TIMEOUT_S, OPTIONS, STEPS, Answer, Logbook, Role
 from loadtest.robots.frames import Frames
 from wavserve.clients.async_client import AsyncPlanClient
+from wavserve.clients.gateways import is_unanswered
 from wavserve.core.errors import (
-    Cancelled,
     DeadlineExceeded,
-    NotReady,
     OutcomeUnknown,
     Overloaded,
     UnknownSession,
@@ -91,8 +90,7 @@ class UnaryRobot:
 
 def outcome_unknown(error: WavserveError) -> bool:
     """Whether the request may have been planned all the same: no server says otherwise."""
-    unanswered = error.error_id is None and isinstance(error, NotReady | DeadlineExceeded | Cancelled)
-    return unanswered or isinstance(error, OutcomeUnknown)
+    return is_unanswered(error) or isinstance(error, OutcomeUnknown)
 
 
 def final(error: WavserveError) -> bool:

@@ -137,6 +137,18 @@ def test_the_verdict_is_the_error_that_says_most() -> None:
     assert "perhaps" in str(verdict)
 
 
+def test_that_a_gateway_did_not_answer_says_more_than_that_the_last_one_drains() -> None:
+    """The first one may have committed the plan, and no answer of the second one says otherwise."""
+    search = Round(Route("arm", ("a:1", "b:1")))
+    search.failed(search.next() or "", NotReady("reset"))
+    search.failed(search.next() or "", sent_by_a_server(ModelDown("draining")))
+    verdict = search.verdict()
+    assert isinstance(verdict, NotReady)
+    assert verdict.error_id is None
+    assert "reset" in str(verdict)
+    assert "draining" in str(verdict)
+
+
 def test_one_gateway_alone_keeps_its_error() -> None:
     search = Round(Route("arm", ("a:1",)))
     error = NotReady("a:1: refused")
@@ -249,6 +261,22 @@ def test_what_lies_at_the_request_is_raised_at_once() -> None:
     way = asked()
     with pytest.raises(SequenceConflict):
         way.after(0.0, SequenceConflict("sequence", "above 1", 1))
+
+
+@pytest.mark.parametrize("refusal", [Overloaded("full"), DeadlineExceeded("too late")])
+def test_a_refusal_after_a_gateway_that_did_not_answer_leaves_the_outcome_unknown(refusal: WavserveError) -> None:
+    """The first one may have committed the plan: a robot that takes the refusal for the whole would count wrongly."""
+    way = asked()
+    with pytest.raises(type(refusal)):
+        way.after(0.0, sent_by_a_server(refusal))
+    way = asked()
+    way.after(0.1, sent_by_a_server(NotReady("draining")))
+    with pytest.raises(type(refusal)):
+        way.after(0.0, sent_by_a_server(refusal))
+    way = asked()
+    way.after(0.1, NotReady("reset"))
+    with pytest.raises(OutcomeUnknown, match=f"reset; .*: {refusal.message}"):
+        way.after(0.0, sent_by_a_server(refusal))
 
 
 # ------------------------------------------------------------------------------------------------------------ streams

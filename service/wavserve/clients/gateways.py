@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from wavserve.clients.channels import check_target
 from wavserve.core.address import ADDRESS, URL, is_url, parse_url
 from wavserve.core.errors import (
+    Cancelled,
     ClientClosed,
     ContractMismatch,
+    DeadlineExceeded,
     InvalidRequest,
     ModelDown,
     NotReady,
@@ -38,7 +40,7 @@ Targets = str | Sequence[str]
 _OF_GATEWAY = (NotReady, StoreUnavailable, OutcomeUnknown, ModelDown)
 _OF_ROBOT = (ClientClosed, InvalidRequest, RobotBusy, Overloaded)
 _VERDICTS = (ContractMismatch, Unsupported, OutcomeUnknown)
-"""Errors that say more than the last one: what no attempt mends, and that a plan may have been committed."""
+"""Errors that say more than others: what no attempt mends, and that a plan may have been committed."""
 
 
 def parse_targets(targets: Targets, field: str = "target") -> tuple[str, ...]:
@@ -76,6 +78,11 @@ def moves_on(error: WavserveError) -> bool:
     if isinstance(error, _OF_ROBOT):
         return False
     return error.error_id is None or isinstance(error, _OF_GATEWAY)
+
+
+def is_unanswered(error: WavserveError) -> bool:
+    """Whether a gateway may have done what it was asked all the same: no answer of it says otherwise."""
+    return error.error_id is None and isinstance(error, NotReady | DeadlineExceeded | Cancelled)
 
 
 class Route:
@@ -153,14 +160,32 @@ class Round:
         self._reasons[target] = error.message.removeprefix(f"{target}: ")
         self._route.failed(target)
 
+    def refused(self, target: str, error: WavserveError) -> WavserveError:
+        """The error of a gateway that works and refused a plan.
+
+        It is OutcomeUnknown when another one was asked before and did not answer: that one may have committed it.
+        """
+        is_refusal = isinstance(error, Overloaded | DeadlineExceeded)
+        if not is_refusal or not any(map(is_unanswered, self._errors.values())):
+            return error
+        return OutcomeUnknown(_told({**self._reasons, target: error.message}))
+
     def verdict(self) -> WavserveError:
-        """Why no gateway has served so far: the error that says most. Its text names each address that was tried."""
+        """Why no gateway has served so far: the error that says most. Its text names each address that was tried.
+
+        That a gateway did not answer says more than that the last one had no models: the plan may be committed.
+        """
         errors = list(self._errors.values())
-        verdict = next((each for kind in _VERDICTS for each in errors if isinstance(each, kind)), errors[-1])
+        by_weight = [each for kind in _VERDICTS for each in errors if isinstance(each, kind)]
+        verdict = [*by_weight, *filter(is_unanswered, reversed(errors)), errors[-1]][0]
         if len(self._route) > 1:
-            verdict.message = "; ".join(f"{target}: {reason}" for target, reason in self._reasons.items())
+            verdict.message = _told(self._reasons)
             verdict.args = (verdict.message,)
         return verdict
+
+
+def _told(reasons: Mapping[str, str]) -> str:
+    return "; ".join(f"{target}: {reason}" for target, reason in reasons.items())
 
 
 def _parse(text: object, field: str) -> str:

@@ -74,7 +74,7 @@ class Attempts:
     def failed(self, error: WavserveError) -> None:
         """The gateway did not serve. Raises the call's error when no other one may be asked, or none in time."""
         if not moves_on(error):
-            raise error
+            raise error if self._is_short else self._round.refused(self.target, error)
         self._round.failed(self.target, error)
         target = self._round.next()
         if target is None or self._elapsed_s >= min(self._timeout_s, self._deadline_s):
