@@ -71,3 +71,11 @@ def test_a_gateway_must_be_among_those_that_are_listed() -> None:
     assert share_of(TritonSettings(gateways=("dns:///gateways",), gateway="10.1.0.1")).me == "10.1.0.1"
     with pytest.raises(SettingsError, match=r"triton.gateway: expected one of triton.gateways \(a, b\), got 'c'"):
         share_of(TritonSettings(gateways=("a", "b"), gateway="c"))
+
+
+@pytest.mark.parametrize("me", ["gateway-0", None])
+def test_a_gateway_that_others_know_by_its_address_must_know_it_too(me: str | None) -> None:
+    """It would count itself twice, and nobody would prefer the share of the second one."""
+    with pytest.raises(SettingsError, match=r"triton\.gateway: expected this gateway's IP address"):
+        share_of(TritonSettings(gateways=("dns:///gateways",), gateway=me))
+    assert share_of(TritonSettings(gateways=("gateway-0", "dns:///gateways"), gateway="gateway-0")).me == "gateway-0"

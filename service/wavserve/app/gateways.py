@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from wavserve.app.members import Members
 from wavserve.app.settings import TritonSettings
+from wavserve.core.address import is_ip
 from wavserve.core.errors import SettingsError
 from wavserve.core.rendezvous import ranked, share
 
@@ -46,10 +47,17 @@ class GatewayShare:
 
 
 def share_of(settings: TritonSettings) -> GatewayShare:
-    """The share of this gateway. Raises SettingsError when it is not among the gateways that the settings name."""
+    """The share of this gateway. Raises SettingsError when it is not among the gateways that the settings name.
+
+    DNS tells addresses. A gateway that knows itself by another name would take itself for two.
+    """
     me = settings.gateway or platform.node()
     members = Members(settings.gateways, me)
     if members.are_fixed and members.now and me not in members.now:
         listed = ", ".join(members.now)
         raise SettingsError(f"triton.gateway: expected one of triton.gateways ({listed}), got {me!r}")
+    if not members.are_fixed and me not in members.now and not is_ip(me):
+        raise SettingsError(
+            f"triton.gateway: expected this gateway's IP address, as DNS tells those of triton.gateways, got {me!r}"
+        )
     return GatewayShare(me, members)

@@ -77,7 +77,7 @@ def parse_dns_name(text: str, has_port: bool = True) -> DnsName:
         scheme, (authority, name) = text[: len(DNS_SCHEME)], text[len(DNS_SCHEME) :].split("/")
         address = parse_address(name) if has_port else Address(parse_host(name), 0)
         server = _dns_server(authority) if authority else None
-        if scheme != DNS_SCHEME or _is_ip(address.host):
+        if scheme != DNS_SCHEME or is_ip(address.host):
             raise ValueError
     except ValueError:
         expected = f"{DNS_SCHEME}[SERVER[:PORT]]/NAME{':PORT' if has_port else ''}, with SERVER as an IP address"
@@ -105,12 +105,13 @@ def _dns_server(text: str) -> Address:
         server = parse_address(text)
     except ValueError:
         server = Address(parse_host(text), DNS_PORT)
-    if not _is_ip(server.host):
+    if not is_ip(server.host):
         raise ValueError(f"expected the IP address of a DNS server, got {text[:80]!r}")
     return server
 
 
-def _is_ip(host: str) -> bool:
+def is_ip(host: str) -> bool:
+    """Whether a host is an IP address, and no name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
