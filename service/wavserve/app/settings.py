@@ -113,8 +113,8 @@ class TritonSettings(_Section):
     )
     gateway: OptionalText = Field(
         default=None,
-        description="this gateway in triton.gateways: its name, or its IP address where DNS tells those; none: the name "
-        "of this machine",
+        description="this gateway in triton.gateways: its name, or its IP address where DNS tells those; none: the "
+        "name of this machine",
     )
     proxy: bool = Field(
         default=False,
