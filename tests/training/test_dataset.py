@@ -182,6 +182,18 @@ def test_a_number_that_is_not_finite_is_refused_by_its_row(tmp_path: Path) -> No
             writer.add(broken)
 
 
+def test_an_episode_without_a_picture_at_its_start_is_refused(tmp_path: Path) -> None:
+    """Else its first steps would be shown its last picture."""
+    dataset = synthetic.write(tmp_path, num_tasks=1, per_task=1)
+    file, name = data_file(tmp_path, 0), "observation.picture_age"
+    table = pq.read_table(file)
+    ages = table.column(name).to_numpy().copy()
+    ages[0] = 1
+    pq.write_table(table.set_column(table.column_names.index(name), name, pa.array(ages)), file)
+    with pytest.raises(BundleError, match=r"picture_age: expected a picture in the first row, got age \[1\]"):
+        dataset.read(0)
+
+
 def test_columns_of_another_type_or_width_in_a_file_are_refused(tmp_path: Path) -> None:
     dataset = synthetic.write(tmp_path, num_tasks=1, per_task=1)
     file = data_file(tmp_path, 0)

@@ -15,7 +15,7 @@ from wavserve.training import checkpoint
 from wavserve.training.checkpoint import Origin
 from wavserve.training.loop import Curve, Run, train
 from wavserve.training.recipe import Optimisation
-from wavserve.training.trainer import Trainer
+from wavserve.training.trainer import Trainer, adam_state
 
 ORIGIN = Origin("toy", "recipe", "data", 3, "base")
 
@@ -107,6 +107,14 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_the_checkpoint(tm
     kept = checkpoint.read(tmp_path)
     assert kept is not None
     assert kept.about.step == 20
+
+
+def test_what_the_optimiser_goes_on_from_lies_where_its_weights_do() -> None:
+    """The count of steps too: fused AdamW on a GPU reads it there."""
+    state = adam_state(20, torch.zeros(3), torch.ones(3), torch.device("meta"))
+    assert {name: tensor.device.type for name, tensor in state.items()} == dict.fromkeys(
+        ("step", "exp_avg", "exp_avg_sq"), "meta"
+    )
 
 
 def test_a_partial_file_is_not_taken_for_a_checkpoint(tmp_path: Path) -> None:

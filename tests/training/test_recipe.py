@@ -51,6 +51,7 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("seed = 0", "sead = 0", "sead: expected no such key"),
+        ("seed = 0", "seed = -1", "seed: expected a number from 0 on, got -1"),
         ("seed = 0", 'seed = "0"', "seed: expected a whole number, got '0'"),
         ("num_layers = 2", "num_layers = 0", "video.num_layers: expected a number from 1 on, got 0"),
         ("learning_rate = 0.002", "learning_rate = nan", "vae.optimisation.learning_rate: expected a number"),

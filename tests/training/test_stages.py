@@ -270,6 +270,34 @@ def test_an_action_stage_goes_on_from_another_ones_weights(trained: Job, tmp_pat
         train_stage("action", dataclasses.replace(job, start=None))
 
 
+def with_another_autoencoder(trained: Job, run: Path) -> Job:
+    """A whole run whose autoencoder was trained anew after its other stages."""
+    shutil.copytree(trained.run, run)
+    found = checkpoint.read(run / "vae")
+    assert found is not None
+    name = next(name for name in found.tensors if name.startswith("average."))
+    checkpoint.write(run / "vae", dataclasses.replace(found, tensors={**found.tensors, name: found.tensors[name] + 1}))
+    job = dataclasses.replace(trained, run=run)
+    train_stage("vae", job)  # its folder `model` is made anew
+    return job
+
+
+def test_stages_of_an_autoencoder_that_is_gone_are_refused(trained: Job, tmp_path: Path) -> None:
+    job = with_another_autoencoder(trained, tmp_path / "run")
+    for stage in ("value", "action"):
+        with pytest.raises(BundleError, match=r"video: expected to start from the stage vae [0-9a-f]{64}, got"):
+            train_stage(stage, job)  # type: ignore[arg-type]
+    with pytest.raises(BundleError, match=r"video: expected to start from the stage vae [0-9a-f]{64}, got"):
+        make_bundle(job, tmp_path / "bundle")
+
+
+def test_weights_of_a_run_with_another_autoencoder_are_refused(trained: Job, tmp_path: Path) -> None:
+    job = with_another_autoencoder(trained, tmp_path / "run")
+    shutil.rmtree(job.run / "action")
+    with pytest.raises(BundleError, match=r"run/vae: expected the autoencoder of .*, [0-9a-f]{64}, got [0-9a-f]{64}"):
+        train_stage("action", dataclasses.replace(job, start=trained.run))
+
+
 def test_the_curves_show_each_term(trained: Job) -> None:
     drawing = (trained.run / "action" / "curves.svg").read_text()
     assert drawing.startswith("<svg xmlns=")

@@ -60,8 +60,18 @@ def test_tasks_are_given_as_ranges(text: str, tasks: tuple[int, ...]) -> None:
     assert build_parser().parse_args(line).tasks == tasks
 
 
-def test_a_range_that_is_none_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("--tasks", "0-a", "invalid ranges value: '0-a'"),
+        ("--tasks", "5-2", "invalid ranges value: '5-2'"),  # and not all tasks
+        ("--seed", "-1", "invalid seed value: '-1'"),
+    ],
+)
+def test_a_value_that_is_none_is_wrong_usage(
+    option: str, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ending:
-        main(["train", "demos", "--suite", "libero_object", "--out", "x", "--tasks", "0-a"])
+        main(["train", "demos", "--suite", "libero_object", "--out", "x", option, text])
     assert ending.value.code == 2
-    assert "invalid ranges value: '0-a'" in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -34,8 +34,17 @@ def ranges(text: str) -> tuple[int, ...]:
     numbers: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        numbers += range(int(first), int(last or first) + 1)
+        if not (several := range(int(first), int(last or first) + 1)):
+            raise ValueError
+        numbers += several
     return tuple(numbers)
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 on."""
+    if (number := int(text)) < 0:
+        raise ValueError
+    return number
 
 
 def _add_demos(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,7 +56,7 @@ def _add_demos(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demos.add_argument(
         "--workers", type=int, default=1, metavar="N", help="simulators at a time (default: %(default)s)"
     )
-    demos.add_argument("--seed", type=int, default=0, metavar="NUM", help="of all starts (default: %(default)s)")
+    demos.add_argument("--seed", type=seed, default=0, metavar="NUM", help="of all starts (default: %(default)s)")
     demos.add_argument("--size", type=int, default=128, metavar="PIXELS", help="of the pictures (default: %(default)s)")
     demos.add_argument("--no-antialiasing", action="store_true", help="render without, as its policy must be evaluated")
     demos.set_defaults(run=_demos, extra="train,libero")

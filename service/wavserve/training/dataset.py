@@ -180,7 +180,10 @@ class _Rows:
 def _episode(rows: _Rows, info: EpisodeInfo, pictures: bool) -> Episode:
     if rows.table.num_rows != info.num_steps:
         raise BundleError(f"{rows.file}: expected {info.num_steps} rows, got {rows.table.num_rows}")
-    taken_at = np.flatnonzero(rows.numbers("observation.picture_age") == 0)
+    ages = rows.numbers("observation.picture_age")
+    if (first := ages[:1].tolist()) != [0]:
+        raise BundleError(f"{rows.file}: observation.picture_age: expected a picture in the first row, got age {first}")
+    taken_at = np.flatnonzero(ages == 0)
     return Episode(
         info=info,
         state=rows.numbers("observation.state"),

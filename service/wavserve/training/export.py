@@ -18,12 +18,12 @@ from wavserve.models.golden import add_golden
 from wavserve.models.weights import weights
 from wavserve.models.weights.weights import Models
 from wavserve.training import checkpoint
-from wavserve.training.checkpoint import About
+from wavserve.training.checkpoint import About, Checkpoint
 from wavserve.training.initial import initial_models
 from wavserve.training.job import Job
 from wavserve.training.spec import policy_spec
 from wavserve.training.statistics import Statistics
-from wavserve.training.transformer_stages import load_weights
+from wavserve.training.transformer_stages import base_digest, load_weights
 from wavserve.training.vae import is_saved, load_vae, save_vae
 
 DTYPE = torch.float16
@@ -33,7 +33,8 @@ DTYPE = torch.float16
 def make_bundle(job: Job, folder: Path) -> Bundle:
     """Writes the bundle of a run, with its golden plan. An action stage that is not finished gives its present weights.
 
-    Raises BundleError when `folder` exists, or the run has no action stage of this recipe.
+    Raises BundleError when `folder` exists, the run has no action stage of this recipe, or an earlier stage was
+    trained anew.
     """
     found = checkpoint.read(job.run / "action")
     if found is None:
@@ -42,6 +43,7 @@ def make_bundle(job: Job, folder: Path) -> Bundle:
         raise BundleError(f"{job.run / 'action'}: expected recipe {recipe}, got {found.about.origin.recipe}")
     if not is_saved(job.vae_model, job.finished("vae").digest):
         raise BundleError(f"{job.vae_model}: expected the finished autoencoder; run `wavserve train vae` again")
+    _check_stages(job, found)
     spec = policy_spec(job.recipe, Statistics.of(found.of("fixed")), _notes(job, found.about))
     models = initial_models(spec.model, seed=0)
     load_weights(models, [found])
@@ -55,6 +57,13 @@ def make_bundle(job: Job, folder: Path) -> Bundle:
         bundle.save_spec(partial, spec)
         add_golden(partial)
     return bundle.load(folder)
+
+
+def _check_stages(job: Job, action: Checkpoint) -> None:
+    """Raises BundleError when a stage of the run was trained anew after the stages that started from it."""
+    value = checkpoint.read(job.run / "value")
+    if value is not None and value.digest == action.about.origin.base:  # else it started from another run
+        base_digest("action", job)
 
 
 def _notes(job: Job, about: About) -> str:

@@ -61,3 +61,11 @@ class Job:
         if (recipe := self.recipe.digest(stage)) != found.about.origin.recipe:
             raise BundleError(f"{folder}: expected a checkpoint of recipe {recipe}, got {found.about.origin.recipe}")
         return found
+
+    def finished_after(self, stage: StageName, earlier: Checkpoint) -> Checkpoint:
+        """As `finished`. Raises BundleError when the stage did not start from `earlier`, which was trained anew."""
+        found = self.finished(stage)
+        if (base := found.about.origin.base) != earlier.digest:
+            expected = f"to start from the stage {earlier.about.origin.stage} {earlier.digest}"
+            raise BundleError(f"{self.run / stage}: expected {expected}, got {base}")
+        return found

@@ -181,9 +181,10 @@ def _check(recipe: Recipe, file: str) -> None:
             least = 0 if isinstance(value, float) or name.endswith(("max_delay", "warmup_steps")) else 1
             if not least <= value < float("inf"):
                 raise BundleError(f"{file}: {stage}.{name}: expected a number from {least} on, got {shown(value)}")
-    for name in ("chunk", "future_stride", "held_out_every", "evaluate_every"):
-        if getattr(recipe, name) < 1:
-            raise BundleError(f"{file}: {name}: expected a number from 1 on, got {getattr(recipe, name)}")
+    for name in ("seed", "chunk", "future_stride", "held_out_every", "evaluate_every"):
+        least = 0 if name == "seed" else 1
+        if getattr(recipe, name) < least:
+            raise BundleError(f"{file}: {name}: expected a number from {least} on, got {getattr(recipe, name)}")
     if recipe.action.max_delay >= recipe.chunk:
         raise BundleError(f"{file}: action.max_delay: expected less than chunk, got {recipe.action.max_delay}")
 

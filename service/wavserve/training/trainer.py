@@ -108,8 +108,7 @@ class Trainer:
         first, second = saved.of("first"), saved.of("second")
         self.step = saved.about.step
         for name, parameter in self._weights.items():
-            moments = {"exp_avg": first[name].to(parameter.device), "exp_avg_sq": second[name].to(parameter.device)}
-            self._adam.state[parameter] = {"step": torch.tensor(float(self.step)), **moments}
+            self._adam.state[parameter] = adam_state(self.step, first[name], second[name], parameter.device)
 
     def _put(self, tensors: Mapping[str, Tensor]) -> None:
         for name, parameter in self._weights.items():
@@ -125,6 +124,12 @@ def _groups(weights: Mapping[str, nn.Parameter], optimisation: Optimisation) -> 
         for params, decay in ((matrices, optimisation.weight_decay), (others, 0.0))
         if params
     ]
+
+
+def adam_state(step: int, first: Tensor, second: Tensor, device: torch.device) -> dict[str, Tensor]:
+    """What AdamW keeps of a weight, all of it on the weight's device: the fused step reads the count there too."""
+    state = {"step": torch.tensor(float(step)), "exp_avg": first, "exp_avg_sq": second}
+    return {name: tensor.to(device) for name, tensor in state.items()}
 
 
 def _no_moments(parameter: nn.Parameter) -> dict[str, Tensor]:

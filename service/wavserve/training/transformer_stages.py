@@ -46,19 +46,17 @@ def base_digest(stage: StageName, job: Job) -> str:
 
 def _bases(stage: StageName, job: Job) -> list[Checkpoint]:
     """The checkpoints that a stage starts from; the last one says which were before it."""
-    match stage:
-        case "vae":
-            return []
-        case "video":
-            return [job.finished("vae")]
-        case "value":
-            return [job.finished("video")]
-    if job.start is not None:
+    if stage == "vae":
+        return []
+    vae = job.finished("vae")
+    if stage == "video":
+        return [vae]
+    if stage == "action" and job.start is not None:
+        if (theirs := job.finished("vae", job.start).digest) != vae.digest:
+            raise BundleError(f"{job.run}/vae: expected the autoencoder of {job.start}, {theirs}, got {vae.digest}")
         return [job.finished("action", job.start)]
-    video, value = job.finished("video"), job.finished("value")
-    if value.about.origin.base != video.digest:
-        raise BundleError(f"{job.run}/value: expected the video stage {video.digest}, got {value.about.origin.base}")
-    return [video, value]
+    video = job.finished_after("video", vae)
+    return [video] if stage == "value" else [video, job.finished_after("value", video)]
 
 
 def transformer_objective(stage: StageName, job: Job, source: Source, fixed: Mapping[str, Tensor] | None) -> Objective:
