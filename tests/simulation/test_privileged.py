@@ -45,7 +45,7 @@ def test_a_process_tells_what_its_environment_tells() -> None:
             expected.names,
         )
         assert np.array_equal(layout.owners, expected.owners)
-        assert np.array_equal(layout.points, expected.points)
+        assert np.array_equal(layout.boxes, expected.boxes)
         for environment in (there, here):
             environment.step(UP)
         for field in fields(Poses):
@@ -76,7 +76,7 @@ def test_the_simulator_tells_the_object_and_where_it_goes(libero: SimulatorProce
     poses = positions(libero, None)
     layout = libero.layout()
     assert (layout.relation, layout.object, layout.destination) == ("in", "milk_1", "basket_1")
-    assert len(layout.owners) == len(layout.points) == len(poses.shape_positions)
+    assert len(layout.owners) == len(layout.boxes) == len(poses.shape_positions)
     assert np.allclose(np.linalg.det(poses.shape_rotations), 1.0)
     assert np.allclose(poses.hand, libero.state()[:3], atol=0.005)
     basket = poses.positions[layout.names.index("basket_1")]

@@ -119,12 +119,9 @@ class FakeScene:
         self.closed = True
 
     def layout(self) -> Layout:
-        sizes = [size for _, size in self._boxes()]
-        side = np.linspace(-1.0, 1.0, 4)
-        grid = np.stack(np.meshgrid(side, side, side), -1).reshape(-1, 3)
-        points = np.stack([grid * size for size in sizes])
+        boxes = np.stack([np.stack([np.zeros(3), size]) for _, size in self._boxes()])
         owners = np.array([0, 1, 2, 2, 2, 2, 2])
-        return Layout("in", "box", "basket", ("box", "other", "basket"), owners, points)
+        return Layout("in", "box", "basket", ("box", "other", "basket"), owners, boxes)
 
     def poses(self) -> Poses:
         places = np.array([place for place, _ in self._boxes()])

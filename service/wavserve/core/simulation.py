@@ -35,7 +35,8 @@ class TaskInfo:
 class Variation:
     """Moves an initial state. `seed` fixes what is drawn within these bounds; how near objects may come stays as it is.
 
-    Objects move on their support, each within a disc. An object that stands on another one moves with it.
+    Objects move on their support, each within a disc. An object that stands on another one moves with it, and one that
+    begins inside something, such as a drawer, stays.
     """
 
     seed: int
@@ -78,8 +79,8 @@ class Layout:
     """of the objects and fixtures that can be hit"""
     owners: NDArray[np.int64]
     """`[G]`: whose part each collision shape is, as an index into `names`"""
-    points: NDArray[np.float64]
-    """`[G, 64, 3]`: points of each shape's box, in the frame of the shape, in m"""
+    boxes: NDArray[np.float64]
+    """`[G, 2, 3]`: centre and half size of the box around each shape, in the frame of the shape, in m"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -104,7 +104,7 @@ class SimulatorProcess:
         answer = self._call("layout")
         relation, thing, destination = (answer.facts[name] for name in ("relation", "object", "destination"))
         names, arrays = tuple(answer.facts["names"]), answer.arrays
-        return Layout(relation, thing, destination, names, arrays["owners"], arrays["points"])
+        return Layout(relation, thing, destination, names, arrays["owners"], arrays["boxes"])
 
     def poses(self) -> Poses:
         return Poses(**self._call("poses").arrays)

@@ -14,7 +14,6 @@ from wavserve.core.errors import SimulationError
 from wavserve.core.simulation import Layout, Poses
 
 _RELATIONS = ("in", "on")
-_POINTS_A_SIDE = 4
 
 
 class SceneTruth:
@@ -37,7 +36,7 @@ class SceneTruth:
             destination=destination(control),
             names=tuple(shapes),
             owners=np.array(owners, np.int64),
-            points=self._points(),
+            boxes=self._sim.model._model.geom_aabb[self._geoms].reshape(-1, 2, 3),
         )
 
     def poses(self) -> Poses:
@@ -75,13 +74,6 @@ class SceneTruth:
             if parts:
                 shapes[name] = parts
         return shapes
-
-    def _points(self) -> NDArray[np.float64]:
-        """A grid over the box around each shape."""
-        side = np.linspace(-1.0, 1.0, _POINTS_A_SIDE)
-        grid = np.stack(np.meshgrid(side, side, side, indexing="ij"), axis=-1).reshape(-1, 3)
-        boxes = self._sim.model._model.geom_aabb[self._geoms]
-        return np.asarray(boxes[:, None, :3] + grid * boxes[:, None, 3:])
 
 
 def moved(control: Any) -> tuple[str, str, str]:

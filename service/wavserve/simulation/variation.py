@@ -51,9 +51,16 @@ def _address(control: Any, thing: Any) -> int:
 
 
 def _radius(name: str, control: Any, variation: Variation) -> float:
+    if name in _enclosed(control):
+        return 0.0
     if name == moved(control)[1]:
         return variation.object_m
     return variation.destination_m if name == destination(control) else variation.others_m
+
+
+def _enclosed(control: Any) -> set[str]:
+    """Objects that begin inside something, such as a drawer."""
+    return {each[1] for each in control.env.parsed_problem["initial_state"] if each[0].lower() == "in"}
 
 
 def _carriers(places: Vector) -> NDArray[np.int64]:

@@ -86,7 +86,7 @@ def _run(environment: Environment, call: Message) -> Message:  # noqa: PLR0911  
         case "layout" if isinstance(environment, PrivilegedEnvironment):
             layout = environment.layout()
             facts = {name: getattr(layout, name) for name in ("relation", "object", "destination", "names")}
-            return Message(facts, {"owners": layout.owners, "points": layout.points})
+            return Message(facts, {"owners": layout.owners, "boxes": layout.boxes})
         case "poses" if isinstance(environment, PrivilegedEnvironment):
             poses = environment.poses()
             return Message({}, {each.name: getattr(poses, each.name) for each in fields(poses)})

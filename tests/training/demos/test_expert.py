@@ -65,13 +65,37 @@ def test_its_hand_turns_to_a_box_that_fits_one_way_only() -> None:
     scene = FakeScene()
     scene.reset(start())
     layout = scene.layout()
-    wide = layout.points.copy()
-    wide[0, :, 1] *= 3.0  # 12 cm along y, where the fingers of a hand that is not turned close
-    grasp = plan_grasp(Scene(replace(layout, points=wide), scene.poses()))
+    wide = layout.boxes.copy()
+    wide[0, 1, 1] *= 3.0  # 12 cm along y, where the fingers of a hand that is not turned close
+    grasp = plan_grasp(Scene(replace(layout, boxes=wide), scene.poses()))
     assert np.degrees(abs(grasp.yaw)) == pytest.approx(90, abs=20)
-    assert np.ptp(wide[0, :, 1]) > MAX_WIDTH_M
+    assert 2 * wide[0, 1, 1] > MAX_WIDTH_M
     assert np.allclose(grasp.rotation.T @ grasp.rotation, np.eye(3))
     assert np.allclose(grasp.rotation[:, 2], [0, 0, -1]), "it points down"
+
+
+def test_it_goes_slowly_to_a_far_place_while_its_hand_tilts() -> None:
+    def first_command(tilt_rad: float, far: bool) -> float:
+        scene = FakeScene()
+        scene.reset(start())
+        scene.object[0] = 0.3 if far else 0.05
+        scene.turn = rotation(np.array([0.0, tilt_rad, 0.0])) @ scene.turn
+        return float(Expert(scene.layout(), scene.poses()).act(scene.poses())[0])
+
+    assert first_command(0.3, far=False) == first_command(0.0, far=False) == 1.0
+    assert first_command(0.0, far=True) == 1.0
+    assert first_command(0.3, far=True) < 0.4
+
+
+def test_a_finger_finds_a_thin_wall_between_the_points_of_a_coarse_grid() -> None:
+    scene = FakeScene()
+    scene.reset(start())
+    boxes = scene.layout().boxes.copy()
+    boxes[1] = [[0.0, 0.0, 0.0], [0.2, 0.003, 0.05]]  # a wall, 40 cm long
+    scene.other = scene.object + np.array([0.03, 0.045, 0.0])
+    grasp = plan_grasp(Scene(replace(scene.layout(), boxes=boxes), scene.poses()))
+    assert abs(grasp.yaw) > 0.7, "along the wall"
+    assert grasp.cost < 100
 
 
 def test_a_grasp_beside_which_something_stands_costs_more() -> None:
@@ -93,12 +117,12 @@ def test_a_hollow_object_is_taken_at_its_rim() -> None:
     assert 0.08 < from_centre < 0.14
 
 
-def test_an_object_without_shapes_has_no_grasp() -> None:
+def test_an_object_that_is_too_large_has_no_grasp() -> None:
     scene = FakeScene()
     scene.reset(start())
-    flat = scene.layout().points[:, :2]
+    huge = scene.layout().boxes * 100
     with pytest.raises(SimulationError, match="no grasp of box"):
-        plan_grasp(Scene(replace(scene.layout(), points=flat), scene.poses()))
+        plan_grasp(Scene(replace(scene.layout(), boxes=huge), scene.poses()))
 
 
 @pytest.mark.parametrize("vector", [[0.1, 0.0, 0.0], [0.0, -1.2, 0.4], [1e-12, 0.0, 0.0], [1.0, 2.0, 0.5]])

@@ -20,6 +20,7 @@ from wavserve.core.resize import Pixels
 from wavserve.core.simulation import PrivilegedEnvironment, TaskInfo, Variation
 from wavserve.training.dataset_format import Recipe, TaskEntry
 from wavserve.training.dataset_writer import DatasetWriter
+from wavserve.training.demos.expert import VERSION
 from wavserve.training.demos.recording import Policy, RecordingConfig, record
 from wavserve.training.demos.reference import goal_pictures
 from wavserve.training.demos.reward import DISCOUNT, WEIGHTS
@@ -69,6 +70,7 @@ def recipe_of(request: Request, tasks: Sequence[TaskInfo], versions: Mapping[str
         **_flat("recording", asdict(config)),
         **_flat("reward", WEIGHTS),
         "reward.discount": DISCOUNT,
+        "expert": VERSION,
         "policy": request.policy,
     }
     del settings["variation.seed"]

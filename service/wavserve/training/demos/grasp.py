@@ -28,8 +28,16 @@ _NEAR_M = 0.25
 """Others farther than this from the object are in nobody's way."""
 _BLOCKED = 100.0
 """cost of a candidate whose fingers, or whose hand, would hit something"""
+_CLOSE = 0.3
+"""cost of a candidate whose hand would pass close to something"""
 _YAWS = np.deg2rad(np.arange(-75, 91, 5))
 _RIM_ANGLES = np.arange(24) * np.pi / 12
+_RIM_OFFSETS_M = (0.0, 0.01, 0.02)
+"""of the hand toward the middle of a hollow object, where its outer finger has little room"""
+_LEAST_YAW = -0.8
+"""rad: beyond it the wrist comes to its end. Half a turn more is the same grasp."""
+_REACH_M = 0.72
+"""from the arm's base to a hand that points down and touches the table, with some room"""
 _DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 """the hand's rotation at yaw 0: it points down, and the fingers close along the world's y"""
 
@@ -71,7 +79,7 @@ class _Search:
 
     @cached_property
     def _near(self) -> Vector:
-        others = self._scene.others_cloud
+        others = self._scene.dense_cloud(self._scene.others)
         away = np.linalg.norm(others[:, :2] - self._object[:, :2].mean(axis=0), axis=1)
         return np.asarray(others[away < _NEAR_M])
 
@@ -99,14 +107,14 @@ class _Search:
                 yield Grasp(np.append(place, height), float(yaw), float(cost))
 
     def at_the_rim(self) -> Iterator[Grasp]:
-        """One finger inside a hollow object: near the arm, and with little turning."""
+        """One finger inside a hollow object: near the arm, here and at the goal, and with little turning."""
         flat = self._object[:, :2]
         centre = (flat.max(axis=0) + flat.min(axis=0)) / 2.0
-        base = self._scene.poses.base[:2]
+        base, goal = self._scene.poses.base[:2], self._scene.poses.goal[:2]
         height = self._top - 0.018
         for angle in _RIM_ANGLES:
             outwards = np.array([np.cos(angle), np.sin(angle)])
-            yaw = (np.arctan2(-outwards[0], outwards[1]) + np.pi / 2) % np.pi - np.pi / 2
+            yaw = (np.arctan2(-outwards[0], outwards[1]) - _LEAST_YAW) % np.pi + _LEAST_YAW
             _, across = _axes(yaw)
             from_centre = flat - centre
             wall = from_centre[
@@ -116,11 +124,13 @@ class _Search:
             ]
             if len(wall) < 3:
                 continue
-            place = centre + outwards * _middle(wall @ outwards)
-            farther = np.linalg.norm(place - base) - np.linalg.norm(centre - base)
-            turning = 0.12 * abs(yaw) + 0.4 * max(0.0, -yaw - 0.8)
-            cost = self._hits(place, yaw, height) + turning + 1.2 * farther
-            yield Grasp(np.append(place, height), float(yaw), float(cost))
+            for inwards in _RIM_OFFSETS_M:
+                place = centre + outwards * (_middle(wall @ outwards) - inwards)
+                farther = np.linalg.norm(place - base) - np.linalg.norm(centre - base)
+                released_at = goal + place - centre
+                beyond = max(0.0, np.linalg.norm(released_at - base) - _REACH_M)
+                cost = self._hits(place, yaw, height) + 0.12 * abs(yaw) + 1.2 * farther + 8.0 * beyond + 4.0 * inwards
+                yield Grasp(np.append(place, height), float(yaw), float(cost))
 
     def _hits(self, place: Vector, yaw: float, height: float) -> float:
         """The cost of others where the open fingers, or the hand above them, would be."""
@@ -130,7 +140,8 @@ class _Search:
         above = self._near[:, 2] - height
         fingers = (aside < 0.016) & (along > 0.028) & (along < 0.064) & (above > -0.016)
         hand = (aside < 0.04) & (along < 0.11) & (above > 0.045)
-        return _BLOCKED * float(fingers.any()) + _BLOCKED * float(hand.any())
+        close = (aside < 0.06) & (along < 0.13) & (above > 0.025)
+        return _BLOCKED * (float(fingers.any()) + float(hand.any())) + _CLOSE * float(close.any())
 
 
 def _axes(yaw: float) -> tuple[Vector, Vector]:

@@ -15,6 +15,11 @@ from wavserve.core.simulation import Layout, Poses
 
 Vector = NDArray[np.float64]
 
+_SIDE = np.linspace(-1.0, 1.0, 4)
+_GRID = np.stack(np.meshgrid(_SIDE, _SIDE, _SIDE, indexing="ij"), axis=-1).reshape(-1, 3)
+_SPACING_M = 0.015
+"""A finger is 32 mm wide."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
@@ -24,10 +29,27 @@ class Scene:
     poses: Poses
 
     def cloud(self, names: Iterable[str]) -> Vector:
-        """`[points, 3]` of the objects' collision shapes; empty for objects without any."""
+        """`[points, 3]`: a coarse grid over the boxes of the objects' collision shapes; empty for objects without."""
+        shapes = self._shapes(names)
+        return self._placed(shapes, self.layout.boxes[shapes, None, 0] + _GRID * self.layout.boxes[shapes, None, 1])
+
+    def dense_cloud(self, names: Iterable[str]) -> Vector:
+        """`[points, 3]`: a grid that leaves no hole a finger would fit through."""
+        parts = [np.zeros((0, 3))]
+        for shape in self._shapes(names):
+            centre, half = self.layout.boxes[shape]
+            sides = [np.linspace(-side, side, int(np.ceil(2.0 * side / _SPACING_M)) + 1) for side in half]
+            points = centre + np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1).reshape(-1, 3)
+            parts.append(self._placed(np.array([shape]), points[None]))
+        return np.concatenate(parts)
+
+    def _shapes(self, names: Iterable[str]) -> NDArray[np.int64]:
         owners = [self.layout.names.index(name) for name in names if name in self.layout.names]
-        shapes = np.flatnonzero(np.isin(self.layout.owners, owners))
-        turned = self.layout.points[shapes] @ self.poses.shape_rotations[shapes].transpose(0, 2, 1)
+        return np.flatnonzero(np.isin(self.layout.owners, owners))
+
+    def _placed(self, shapes: NDArray[np.int64], points: Vector) -> Vector:
+        """Points `[shapes, N, 3]` of shapes' own frames, in the world: `[shapes N, 3]`."""
+        turned = points @ self.poses.shape_rotations[shapes].transpose(0, 2, 1)
         return np.asarray((turned + self.poses.shape_positions[shapes, None]).reshape(-1, 3))
 
     @property
@@ -35,9 +57,9 @@ class Scene:
         return self.cloud([self.layout.object])
 
     @property
-    def others_cloud(self) -> Vector:
+    def others(self) -> list[str]:
         """Everything but the object."""
-        return self.cloud(name for name in self.layout.names if name != self.layout.object)
+        return [name for name in self.layout.names if name != self.layout.object]
 
     @property
     def object_position(self) -> Vector:
