@@ -128,7 +128,7 @@ class _Search:
                 place = centre + outwards * (_middle(wall @ outwards) - inwards)
                 farther = np.linalg.norm(place - base) - np.linalg.norm(centre - base)
                 released_at = goal + place - centre
-                beyond = max(0.0, np.linalg.norm(released_at - base) - _REACH_M)
+                beyond = max(0.0, float(np.linalg.norm(released_at - base)) - _REACH_M)
                 cost = self._hits(place, yaw, height) + 0.12 * abs(yaw) + 1.2 * farther + 8.0 * beyond + 4.0 * inwards
                 yield Grasp(np.append(place, height), float(yaw), float(cost))
 
