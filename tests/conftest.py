@@ -5,6 +5,7 @@ preset.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,19 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // workers)))
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Gives the tests of a document's operations ids of their own, which Schemathesis does not."""
+    if label := getattr(item, "operation_label", None):
+        item._id = item._id.with_params(label)  # pytest has no public name for it
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Workers, where there are some, begin with the tests of services. Those take longest, and the rest evens out."""
+    """Workers, where there are some, begin with the tests of services. Those take longest, and the rest evens out.
+
+    Two tests with one id end the run: workers would run only one of them, and say nothing.
+    """
+    if twice := [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]:
+        raise pytest.UsageError(f"test ids: expected each once, got more of {twice[:3]}")
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: SERVICES not in item.path.parents)
 

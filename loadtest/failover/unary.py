@@ -76,11 +76,16 @@ class UnaryRobot:
         )
 
     async def _ask(self, sent: Observation) -> tuple[ActionChunk, bool]:
-        """The answer, and whether it came at the first attempt. Raises errors after which nothing was planned."""
+        """The answer, and whether it came at the first attempt. Raises errors after which nothing was planned.
+
+        The client itself asks the next gateway after one that did not answer. That is another attempt.
+        """
         unknown = False
         while True:
+            gateway = self._client.gateway
             try:
-                return await self._client.plan(sent), not unknown
+                chunk = await self._client.plan(sent)
+                return chunk, not unknown and self._client.gateway == gateway
             except WavserveError as error:
                 unknown = unknown or outcome_unknown(error)
                 if not unknown or (final(error) and not outcome_unknown(error)):

@@ -29,16 +29,16 @@ def test_lines_beyond_the_bound_are_dropped_while_the_reader_sleeps() -> None:
     read, write = os.pipe()
     lost: list[int] = []
     dropped = threading.Event()
-    with os.fdopen(write, "w") as stream:
-        writer = LineWriter(stream, lambda: (lost.append(1), dropped.set()), max_lines=8)
-        for _ in range(3000):
-            writer.put({"text": "x" * 1000})
-        assert dropped.is_set()
-        assert len(lost) < 3000
-        os.close(read)  # ends the write that stands still
-        writer.close()
-        with suppress(BrokenPipeError):
-            stream.flush()
+    stream = os.fdopen(write, "w")
+    writer = LineWriter(stream, lambda: (lost.append(1), dropped.set()), max_lines=8)
+    for _ in range(3000):
+        writer.put({"text": "x" * 1000})
+    assert dropped.is_set()
+    assert len(lost) < 3000
+    os.close(read)  # ends the write that stands still
+    writer.close()
+    with suppress(BrokenPipeError):  # what was written last still waits in the stream
+        stream.close()
 
 
 def test_a_reader_that_is_gone_is_told_once_and_its_lines_are_counted(caplog: pytest.LogCaptureFixture) -> None:

@@ -28,6 +28,8 @@ ROLE = Role("robot", "grpc", None, seed=3)
 class Gateway:
     """Answers as the test says: an error, or a chunk for None."""
 
+    gateway = "a"
+
     def __init__(self, *answers: WavserveError | None) -> None:
         self.answers = list(answers)
         self.sent: list[Observation] = []
@@ -71,6 +73,30 @@ async def test_while_the_outcome_is_unknown_the_same_request_is_sent_again() -> 
     assert len({id(each) for each in gateway.sent[1:]}) == 1
     assert [each.outcome for each in logbook.log.requests] == ["answered", "answered"]
     assert [each.session for each in logbook.answers] == [0, 0]
+
+
+class Slow(Gateway):
+    """Answers at once, with receipts of plans that took an hour."""
+
+    async def plan(self, observation: Observation) -> ActionChunk:
+        chunk = await super().plan(observation)
+        return replace(chunk, receipt=replace(chunk.receipt, stage_s={"total": 3600.0}))
+
+
+class Moving(Slow):
+    """Its client asks another gateway at each call."""
+
+    async def plan(self, observation: Observation) -> ActionChunk:
+        self.gateway += "b"
+        return await super().plan(observation)
+
+
+async def test_a_receipt_is_of_the_first_attempt() -> None:
+    first = await turns(Slow(None), 1)
+    assert "receipt: its total is longer than the service took" in first.log.requests[0].contradictions
+    for gateway in (Moving(None), Slow(NotReady("socket closed"), None)):
+        again = await turns(gateway, 1)
+        assert [each.contradictions for each in again.log.requests] == [()]
 
 
 async def test_after_a_refusal_it_observes_anew() -> None:
