@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.browser.looks import Look, Scheme, Screen, chromium, look
 from tests.clients.libero.runs import example_render, recorded_run
@@ -18,6 +18,7 @@ from tests.clients.piper.logs import example_log
 from tests.service.rig import Server, start
 from wavserve.clients.libero.report.write import write_report
 
+expect.set_options(timeout=60_000)  # a busy machine draws late
 EVIL_NAME = "<img src=x onerror=console.error('run')>"
 """of a robot; a page that runs it logs an error"""
 ROOT = Path(__file__).parents[2]
