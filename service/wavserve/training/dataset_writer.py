@@ -7,7 +7,6 @@ after a kill leaves the files of one that was never killed. Knows no simulator.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wavserve.core.errors import BundleError, InvalidRequest
+from wavserve.core.files import lock as lock_file
+from wavserve.core.files import write_whole
 from wavserve.core.libero import CAMERAS
 from wavserve.training.dataset import episode_info, read_recipe, read_table
 from wavserve.training.dataset_format import (
@@ -69,7 +70,7 @@ class DatasetWriter:
         if not (self.folder / RECIPE_FILE).exists():
             if data_file(self.folder, 0).exists():
                 raise BundleError(f"{self.folder}: expected {RECIPE_FILE} beside the episodes, found none")
-            _replace(self.folder / RECIPE_FILE, _json(dataclasses.asdict(self.recipe)))
+            write_whole(self.folder / RECIPE_FILE, _json(dataclasses.asdict(self.recipe)))
         _check_same(read_recipe(self.folder), self.recipe)
         self.infos: list[EpisodeInfo] = []
         """of the episodes on disk, in order"""
@@ -100,8 +101,8 @@ class DatasetWriter:
             (self.folder / EPISODES_FILE).parent.mkdir(parents=True, exist_ok=True)
             _write_table(self.folder / TASKS_FILE, tasks_table(self.recipe))
             _write_table(self.folder / EPISODES_FILE, episodes_table(self.infos))
-            _replace(self.folder / STATS_FILE, _json(stats_table(self.folder, self.recipe, len(self.infos))))
-            _replace(self.folder / INFO_FILE, _json(info_table(self.recipe, self.infos)))
+            write_whole(self.folder / STATS_FILE, _json(stats_table(self.folder, self.recipe, len(self.infos))))
+            write_whole(self.folder / INFO_FILE, _json(info_table(self.recipe, self.infos)))
 
     def _table(self, episode: Episode, index: int) -> Any:
         known = columns(self.recipe.size, self.recipe.reward_terms)
@@ -189,13 +190,6 @@ def _write_table(file: Path, table: Any) -> None:
     _rename(temporary, file)
 
 
-def _replace(file: Path, content: bytes) -> None:
-    """Writes a file as a whole, or not at all."""
-    temporary = file.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    _rename(temporary, file)
-
-
 def _rename(temporary: Path, file: Path) -> None:
     """Gives a file its name once its bytes are on the disk."""
     with temporary.open("rb+") as stream:
@@ -205,12 +199,9 @@ def _rename(temporary: Path, file: Path) -> None:
 
 def _locked(folder: Path) -> int:
     """A lock that ends with the process. Raises InvalidRequest when another one has it."""
-    lock = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise InvalidRequest("--out", "a folder that no other program writes", f"{folder}, which one writes") from None
+    lock = lock_file(folder / _LOCK_FILE)
+    if lock is None:
+        raise InvalidRequest("--out", "a folder that no other program writes", f"{folder}, which one writes")
     return lock
 
 

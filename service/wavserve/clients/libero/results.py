@@ -6,7 +6,6 @@ Knows no episode's content beyond its key. One process at a time writes a folder
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,8 @@ from numpy.typing import NDArray
 from wavserve.clients import tables
 from wavserve.clients.libero.records import EPISODES_FILE, RUN_FILE, EpisodeKey, EpisodeRecord, Run, RunConfig
 from wavserve.core.errors import InvalidRequest, SettingsError, shown
+from wavserve.core.files import lock as lock_file
+from wavserve.core.files import write_whole
 
 _LOCK_FILE = "run.lock"
 
@@ -52,7 +53,7 @@ class ResultsFolder:
         if not file.exists():
             if (self.folder / EPISODES_FILE).exists():
                 raise SettingsError(f"{self.folder}: expected {RUN_FILE} beside {EPISODES_FILE}, found none")
-            _replace(file, json.dumps(dataclasses.asdict(config), indent=2).encode() + b"\n")
+            write_whole(file, json.dumps(dataclasses.asdict(config), indent=2).encode() + b"\n")
         _check_same(_read_config(file), config)
         _drop_torn_line(self.folder / EPISODES_FILE)
         return {record.key for record in load_run(self.folder).records}
@@ -180,24 +181,11 @@ def _save_arrays(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         raise
 
 
-def _replace(file: Path, content: bytes) -> None:
-    """Writes a file as a whole, or not at all."""
-    temporary = file.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
-
-
 def _locked(folder: Path) -> int:
     """A lock that ends with the process. Raises InvalidRequest when another one has it."""
-    lock = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise InvalidRequest("--out", "a folder that no other run writes", f"{folder}, which one writes") from None
+    lock = lock_file(folder / _LOCK_FILE)
+    if lock is None:
+        raise InvalidRequest("--out", "a folder that no other run writes", f"{folder}, which one writes")
     return lock
 
 
