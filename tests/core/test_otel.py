@@ -12,7 +12,7 @@ import pytest
 from tests.collector import Collector as Receiver
 from tests.collector import serving
 from tests.spans import Spans
-from wavserve.core import otel
+from wavserve.core import otel, otel_spans
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.otel import Collector, open_tracer
 from wavserve.core.tracing import TraceContext, Tracer, current, span, within
@@ -113,4 +113,4 @@ def test_a_silent_collector_delays_no_span_and_no_end_of_the_service() -> None:
                 span("plan").end()  # would never return if it waited
         began = time.monotonic()
         tracer.close()
-        assert time.monotonic() - began < 10 * otel.CLOSE_WITHIN_S, "the SDK alone waits 30 s"
+        assert time.monotonic() - began < 10 * otel_spans.CLOSE_WITHIN_S, "the SDK alone waits 30 s"

@@ -1,30 +1,29 @@
-"""Spans that OpenTelemetry records and sends to a collector, from a thread of its own.
+"""Spans that go to a collector from a thread of its own, or to the OpenTelemetry provider of a program.
 
-The only module that imports OpenTelemetry, which is an extra: it is imported only where traces are asked for. A
-collector that is slow or away delays nothing: its spans are dropped, and the log tells of it once. Knows no plan.
+With `otel_spans` the only module that imports OpenTelemetry, which is an extra: it is imported only where traces are
+asked for. A collector that is slow or away delays nothing: its spans are dropped, and the log tells of it once. Knows
+no plan.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from threading import Thread
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import requests
 from opentelemetry import trace as api
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
+from wavserve.core.otel_spans import KINDS, CollectorTracer, Destination, Kind, own_context, sdk_context, unix_ns
 from wavserve.core.tracing import CURRENT, NOTHING, Attributes, Span, TraceContext, Tracer, error_type
 
 log = logging.getLogger(__name__)
@@ -34,10 +33,7 @@ MAX_SPANS = 8192
 """Spans that wait for the collector. More are dropped."""
 SEND_EVERY_MS = 1000
 SEND_WITHIN_S = 5.0
-CLOSE_WITHIN_S = 2.0
 
-Kind = Literal["server", "client"]
-_KINDS = {"server": api.SpanKind.SERVER, "client": api.SpanKind.CLIENT}
 _NO_PARENT = Context()
 
 
@@ -58,7 +54,7 @@ class RecordedSpan(Span):
     recorded = True
 
     def __init__(self, span: api.Span, tracer: api.Tracer) -> None:
-        super().__init__(_context_of(span))
+        super().__init__(own_context(span.get_span_context()))
         self._span = span
         self._tracer = tracer
         self._ended = False
@@ -66,7 +62,7 @@ class RecordedSpan(Span):
 
     def child(self, name: str, attributes: Attributes = NOTHING, began_ns: int | None = None) -> Span:
         inside = api.set_span_in_context(self._span, _NO_PARENT)
-        span = self._tracer.start_span(name, inside, attributes=attributes, start_time=_unix_ns(began_ns))
+        span = self._tracer.start_span(name, inside, attributes=attributes, start_time=_start(began_ns))
         return RecordedSpan(span, self._tracer)
 
     def set(self, attributes: Attributes) -> None:
@@ -74,7 +70,7 @@ class RecordedSpan(Span):
 
     def link(self, other: Span) -> None:
         if other.context is not None:
-            self._span.add_link(_sdk_context(other.context))
+            self._span.add_link(sdk_context(other.context))
 
     def end(self, error: BaseException | None = None) -> None:
         if self._ended:
@@ -103,7 +99,7 @@ class OtelTracer(Tracer):
     def __init__(self, provider: api.TracerProvider, kind: Kind) -> None:
         self._provider = provider
         self._tracer = provider.get_tracer("wavserve", version("wavserve"))
-        self._kind = _KINDS[kind]
+        self._kind = KINDS[kind]
 
     def begin(
         self,
@@ -112,23 +108,9 @@ class OtelTracer(Tracer):
         attributes: Attributes = NOTHING,
         began_ns: int | None = None,
     ) -> Span:
-        context = None if parent is None else _remote(parent)
-        span = self._tracer.start_span(name, context, self._kind, attributes, start_time=_unix_ns(began_ns))
-        return RecordedSpan(span, self._tracer) if span.is_recording() else Span(_context_of(span))
-
-
-class _CollectorTracer(OtelTracer):
-    """A tracer that owns its provider."""
-
-    def __init__(self, provider: TracerProvider, kind: Kind) -> None:
-        super().__init__(provider, kind)
-        self._own = provider
-
-    def close(self) -> None:
-        """The SDK itself would wait half a minute for a collector that is away."""
-        closing = Thread(target=self._own.shutdown, name="wavserve-traces", daemon=True)
-        closing.start()
-        closing.join(CLOSE_WITHIN_S)
+        context = None if parent is None else _inside(sdk_context(parent))
+        span = self._tracer.start_span(name, context, self._kind, attributes, start_time=_start(began_ns))
+        return RecordedSpan(span, self._tracer) if span.is_recording() else Span(own_context(span.get_span_context()))
 
 
 class _ToldOnce(SpanExporter):
@@ -164,33 +146,17 @@ def open_tracer(collector: Collector, service: str, kind: Kind = "client") -> Tr
     session.trust_env = False  # connections are direct, whatever proxies the environment names
     exporter = OTLPSpanExporter(collector.endpoint.rstrip("/") + PATH, timeout=SEND_WITHIN_S, session=session)
     told = _ToldOnce(exporter, collector.endpoint)
-    provider = TracerProvider(
-        sampler=ParentBased(TraceIdRatioBased(collector.ratio)),
-        resource=Resource.create(_resource(service)),
-        shutdown_on_exit=False,
-    )
-    provider.add_span_processor(BatchSpanProcessor(told, max_queue_size=MAX_SPANS, schedule_delay_millis=SEND_EVERY_MS))
-    return _CollectorTracer(provider, kind)
+    processor = BatchSpanProcessor(told, max_queue_size=MAX_SPANS, schedule_delay_millis=SEND_EVERY_MS)
+    return CollectorTracer(Destination(processor, Resource.create(_resource(service))), kind, collector.ratio)
 
 
 def _resource(service: str) -> dict[str, str]:
     return {"service.name": service, "service.version": version("wavserve"), "host.name": socket.gethostname()}
 
 
-def _unix_ns(monotonic_ns: int | None) -> int | None:
-    """A moment of the monotonic clock on the clock of traces; None: now."""
-    return None if monotonic_ns is None else time.time_ns() - (time.monotonic_ns() - monotonic_ns)
+def _inside(context: api.SpanContext) -> Context:
+    return api.set_span_in_context(api.NonRecordingSpan(context), _NO_PARENT)
 
 
-def _context_of(span: api.Span) -> TraceContext:
-    known = span.get_span_context()
-    return TraceContext(f"{known.trace_id:032x}", f"{known.span_id:016x}", known.trace_flags.sampled)
-
-
-def _sdk_context(context: TraceContext) -> api.SpanContext:
-    flags = api.TraceFlags(api.TraceFlags.SAMPLED if context.sampled else api.TraceFlags.DEFAULT)
-    return api.SpanContext(int(context.trace_id, 16), int(context.span_id, 16), is_remote=True, trace_flags=flags)
-
-
-def _remote(parent: TraceContext) -> Context:
-    return api.set_span_in_context(api.NonRecordingSpan(_sdk_context(parent)), _NO_PARENT)
+def _start(began_ns: int | None) -> int | None:
+    return None if began_ns is None else unix_ns(began_ns)
