@@ -174,7 +174,14 @@ async def test_a_full_redis_refuses_new_sessions_and_keeps_old_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"*3\r\n$1\r\nx\r\n$1\r\ny\r\n$-1\r\n", b":1\r\n", b""]
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"*3\r\n$1\r\nx\r\n$1\r\ny\r\n$-1\r\n",
+        b"*3\r\n:1\r\n:1\r\n:5\r\n",
+        b":1\r\n",
+        b"",
+    ],
 )
 async def test_a_server_that_answers_garbage_is_no_store(answer: bytes) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
