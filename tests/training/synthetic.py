@@ -12,7 +12,7 @@ from wavserve.core.jpeg import JPEG_QUALITY, jpeg_encoder
 from wavserve.core.libero import ACTION_NAMES, CAMERAS, STATE_NAMES
 from wavserve.core.resize import Pixels
 from wavserve.training.dataset import Dataset, open_dataset
-from wavserve.training.dataset_format import Recipe, TaskEntry
+from wavserve.training.dataset_format import DatasetRecipe, TaskEntry
 from wavserve.training.dataset_writer import DatasetWriter
 from wavserve.training.episode import PRIVILEGED_NAMES, Episode, EpisodeInfo, Kind
 
@@ -20,8 +20,8 @@ REWARD_TERMS = ("object", "solved")
 INSTRUCTIONS = ("pick up the red one", "pick up the blue one", "pick up the green one")
 
 
-def recipe(num_tasks: int = 2, size: int = 32, seed: int = 0, picture_every: int = 4) -> Recipe:
-    return Recipe(
+def recipe(num_tasks: int = 2, size: int = 32, seed: int = 0, picture_every: int = 4) -> DatasetRecipe:
+    return DatasetRecipe(
         suite="fake_reach",
         tasks=tuple(TaskEntry(3 + index, INSTRUCTIONS[index]) for index in range(num_tasks)),
         seed=seed,
@@ -35,7 +35,7 @@ def recipe(num_tasks: int = 2, size: int = 32, seed: int = 0, picture_every: int
     )
 
 
-def episode(recipe: Recipe, task: TaskEntry, number: int, num_steps: int = 40, kind: Kind = "expert") -> Episode:
+def episode(recipe: DatasetRecipe, task: TaskEntry, number: int, num_steps: int = 40, kind: Kind = "expert") -> Episode:
     """One that its arguments fix. Steps 10 to 14 are pushed, and a failure solves nothing."""
     rng = np.random.default_rng([recipe.seed, task.index, number])
     action = np.clip(rng.normal(0, 0.3, (num_steps, len(ACTION_NAMES))), -1, 1).astype(np.float32)

@@ -20,6 +20,7 @@ from tests.training import synthetic
 from wavserve.core.errors import BundleError, InvalidRequest
 from wavserve.training.dataset import open_dataset, picture
 from wavserve.training.dataset_format import EPISODES_FILE, INFO_FILE, RECIPE_FILE, STATS_FILE, data_file
+from wavserve.training.dataset_meta import DatasetStats
 from wavserve.training.dataset_writer import DatasetWriter
 from wavserve.training.episode import Episode
 
@@ -218,6 +219,69 @@ def test_a_truncated_file_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(BundleError) as refusal:
         open_dataset(tmp_path).read(0)
     assert str(file) in refusal.value.message
+
+
+def test_an_episode_of_an_unknown_task_is_refused(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, num_tasks=2, per_task=1)
+    table = json.loads((tmp_path / RECIPE_FILE).read_text())
+    (tmp_path / RECIPE_FILE).write_text(json.dumps({**table, "tasks": table["tasks"][:1]}))
+    with pytest.raises(BundleError, match="expected one of fake_reach 3 as the task of episode 1, got fake_reach 4"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": "32"}, "size: expected a whole number, got '32'"),
+        ({"colour": 1}, "colour: expected no such key, got 1"),
+    ],
+)
+def test_a_recipe_with_other_entries_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    synthetic.write(tmp_path, num_tasks=1, per_task=1)
+    edited(tmp_path / RECIPE_FILE, **changes)
+    with pytest.raises(BundleError, match=rf"expected a data set's recipe: recipe\.json: {message}"):
+        open_dataset(tmp_path)
+
+
+def test_facts_of_an_episode_that_are_none_are_refused(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, num_tasks=1, per_task=1)
+    file = tmp_path / EPISODES_FILE
+    table = pq.read_table(file)
+    facts = json.loads(table.column("wavserve")[0].as_py()) | {"num_steps": "40"}
+    at = table.column_names.index("wavserve")
+    pq.write_table(table.set_column(at, "wavserve", pa.array([json.dumps(facts)])), file)
+    with pytest.raises(BundleError, match="expected the facts of an episode"):
+        open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("cell", [None, {"bytes": None, "path": "elsewhere.png"}])
+def test_a_picture_that_is_not_there_is_named(tmp_path: Path, cell: object) -> None:
+    dataset = synthetic.write(tmp_path, num_tasks=1, per_task=1)
+    file, name = data_file(tmp_path, 0), "observation.images.wrist"
+    table = pq.read_table(file)
+    cells = table.column(name).to_pylist()
+    cells[8] = cell
+    kind = table.schema.field(name).type
+    pq.write_table(table.set_column(table.column_names.index(name), name, pa.array(cells, kind)), file)
+    with pytest.raises(BundleError, match=rf"{name}: expected the bytes of a picture in row 8, got "):
+        dataset.read(0)
+    assert dataset.read(0, pictures=False).info.num_steps == 40
+
+
+def test_metadata_read_each_episode_once_for_its_vectors(tmp_path: Path) -> None:
+    """They are made many times while a data set grows: else the time would grow with its square."""
+    dataset = synthetic.write(tmp_path, num_tasks=1, per_task=6)
+    read: list[int] = []
+
+    def reading(index: int, pictures: bool) -> Episode:
+        if not pictures:
+            read.append(index)
+        return dataset.read(index, pictures)
+
+    growing = DatasetStats(reading)
+    tables = [growing.table(num) for num in (2, 4, 6)]
+    assert read == [0, 1, 2, 3, 4, 5]
+    assert tables[-1] == DatasetStats(dataset.read).table(6)
 
 
 def test_a_folder_that_is_no_data_set_is_named(tmp_path: Path) -> None:

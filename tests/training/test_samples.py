@@ -72,6 +72,7 @@ def test_failures_and_policies_are_not_imitated() -> None:
     mixed = dataclasses.replace(EPISODE, is_expert=np.arange(40) >= 20)
     assert samples_of(mixed).is_label[5].all()
     assert not samples_of(mixed).is_label[0].any()
+    assert not samples_of(mixed).is_label[4].any(), "the expert answers what the policy did before in this chunk"
 
 
 def test_a_batch_has_equally_many_samples_of_each_task_and_their_text() -> None:

@@ -11,6 +11,8 @@ from PIL import Image
 from tests.training import synthetic
 from wavserve.cli import main
 from wavserve.training.dataset_format import data_file
+from wavserve.training.dataset_writer import DatasetWriter
+from wavserve.training.episode import Kind
 from wavserve.training.summary import summaries
 
 
@@ -36,6 +38,19 @@ def test_the_command_prints_a_table_and_draws_a_success_and_a_failure(
     with Image.open(tmp_path / "reward.png") as drawn:
         assert drawn.size[0] > 800
         assert np.asarray(drawn.convert("L")).std() > 5
+
+
+def test_the_drawing_shows_both_outcomes_of_one_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first success, 0, is of the task that never fails; the failure, 3, is of the other one, as 1 is."""
+    made = synthetic.recipe()
+    with DatasetWriter(tmp_path / "set", made) as writer:
+        outcomes: tuple[tuple[Kind, Kind], ...] = (("expert", "expert"), ("expert", "failure"))
+        for number, kinds in enumerate(outcomes):
+            for task, kind in zip(made.tasks, kinds, strict=True):
+                writer.add(synthetic.episode(made, task, number, kind=kind))
+        writer.write_metadata()
+    assert main(["train", "inspect", str(tmp_path / "set"), "--plot", str(tmp_path / "reward.png")]) == 0
+    assert capsys.readouterr().err == f"{tmp_path / 'reward.png'}: the reward of episodes 1 and 3\n"
 
 
 def test_a_drawing_needs_both_outcomes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

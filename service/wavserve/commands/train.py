@@ -9,13 +9,22 @@ import argparse
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wavserve.commands import output, train_stages
+from wavserve.core.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from wavserve.training.demos.acting import ActingPolicy
+    from wavserve.training.demos.recording import RecordingConfig, Takeover
 
 _DEMOS = (
     "Generate demonstrations of the scripted expert as a LeRobot v3 data set. The same command goes on with a data set "
     "that was interrupted; a larger number of episodes makes it larger."
 )
+_POLICY = "a trained policy that acts first, until the expert takes over"
+_ALONE = "share of the episodes that the policy plays to their end (default: 0.2)"
+_EARLY = "share of the others in which the expert takes over early, at a random step (default: 0.4)"
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,6 +56,13 @@ def seed(text: str) -> int:
     return number
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    if not 0.0 <= (number := float(text)) <= 1.0:
+        raise ValueError
+    return number
+
+
 def _add_demos(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demos = actions.add_parser("demos", help="generate demonstrations", description=_DEMOS)
     demos.add_argument("--suite", required=True, metavar="NAME", help="suite of tasks that move one object each")
@@ -59,6 +75,9 @@ def _add_demos(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     demos.add_argument("--seed", type=seed, default=0, metavar="NUM", help="of all starts (default: %(default)s)")
     demos.add_argument("--size", type=int, default=128, metavar="PIXELS", help="of the pictures (default: %(default)s)")
     demos.add_argument("--no-antialiasing", action="store_true", help="render without, as its policy must be evaluated")
+    demos.add_argument("--policy", type=Path, metavar="BUNDLE", help=_POLICY)
+    demos.add_argument("--alone", type=share, metavar="SHARE", help=_ALONE)
+    demos.add_argument("--early", type=share, metavar="SHARE", help=_EARLY)
     demos.set_defaults(run=_demos, extra="train,libero")
 
 
@@ -75,24 +94,47 @@ def _demos(args: argparse.Namespace) -> int:
     from wavserve.app import environment
     from wavserve.simulation.config import SimulationConfig, renderer_of
     from wavserve.simulation.environment import open_environment
-    from wavserve.training.demos.generation import Generation, Request
+    from wavserve.training.demos.generation import Generation
     from wavserve.training.demos.progress import Progress
     from wavserve.training.demos.recording import RecordingConfig
+    from wavserve.training.demos.request import Request
 
+    config = RecordingConfig(size=args.size, takeover=_takeover(args))
+    acting = _acting(args, config)
     request = Request(
         suite=args.suite,
         tasks=args.tasks,
         num_episodes=args.episodes,
         seed=args.seed,
         antialiasing=not args.no_antialiasing,
-        config=RecordingConfig(size=args.size),
+        config=config,
+        policy="" if acting is None else acting.name,
     )
     inherited = environment.inherited()
     simulation = SimulationConfig(args.size, request.antialiasing, renderer_of(inherited))
-    generation = Generation(request, partial(open_environment, simulation, inherited), args.workers)
+    generation = Generation(request, partial(open_environment, simulation, inherited), args.workers, acting)
     generation.run(args.out, Progress(time.monotonic, output.progress))
     output.write(str(args.out))
     return 0
+
+
+def _takeover(args: argparse.Namespace) -> Takeover:
+    from wavserve.training.demos.recording import Takeover
+
+    shares = {name: getattr(args, name) for name in ("alone", "early") if getattr(args, name) is not None}
+    if shares and args.policy is None:
+        name = next(iter(shares))
+        raise InvalidRequest(f"--{name}", "--policy beside it", "none")
+    return Takeover(**shares)
+
+
+def _acting(args: argparse.Namespace, config: RecordingConfig) -> ActingPolicy | None:
+    """The policy that acts first."""
+    if args.policy is None:
+        return None
+    from wavserve.training.demos.acting import acting_policy
+
+    return acting_policy(args.policy, config.size, config.takeover.replan_steps)
 
 
 def _inspect(args: argparse.Namespace) -> int:

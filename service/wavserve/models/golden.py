@@ -10,22 +10,18 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from wavserve.bundle import bundle, golden
 from wavserve.bundle.bundle import Bundle
 from wavserve.bundle.golden import Golden
-from wavserve.core import noise
 from wavserve.core.errors import BundleError
-from wavserve.core.noise import FINAL, Stream
-from wavserve.core.normalise import Normaliser, accepted_range, action_range
-from wavserve.core.options import merge_options
+from wavserve.core.normalise import accepted_range, action_range
 from wavserve.core.spec import CameraSpec, PolicySpec
 from wavserve.core.types import Array
 from wavserve.models.networks.encoder import Encoder
-from wavserve.models.networks.plain import Draws, Plain, Scene, plain_plan
+from wavserve.models.networks.plain import Plain, Scene
+from wavserve.models.reference import first_scene, named_draws, reference_actions
 from wavserve.models.weights import weights
 
 SEED = 0
@@ -55,37 +51,18 @@ def make_golden(opened: Bundle) -> Golden:
     images = {camera.name: _picture(camera, index) for index, camera in enumerate(spec.cameras)}
     state, instruction = _state(spec), _instruction(spec)
     scene = _scene(opened, images, state, instruction)
-    models = weights.load(opened.folder / bundle.TRANSFORMER, spec.model)
-    config = merge_options(spec.planner, spec.bounds, {"mode": "off"})
-    output, _ = plain_plan(Plain(models, spec.model, spec.latent), scene, _draws(spec), config)
-    actions = Normaliser(spec).actions(output.numpy(), state)
+    plain = Plain(weights.load(opened.folder / bundle.TRANSFORMER, spec.model), spec.model, spec.latent)
+    actions = reference_actions(plain, spec, scene, named_draws(spec, (SEED, 0)), state)
     return Golden(images, state, instruction, SEED, actions)
 
 
 def _scene(opened: Bundle, images: dict[str, NDArray[np.uint8]], state: Array, instruction: str) -> Scene:
-    """What the plan of a session's first observation is conditioned on: its frame fills the whole memory."""
+    """The encoders are given back before the other parts are loaded."""
     encoder = Encoder(opened.folder)
     pixels = np.stack([images[camera.name] for camera in opened.spec.cameras])
-    latents = torch.from_numpy(encoder.encode_images(pixels[None])[0])
+    latents = encoder.encode_images(pixels[None])[0]
     (text,) = encoder.encode_text([instruction.encode()])
-    memory = latents[:, :, None].expand(-1, -1, opened.spec.latent.num_memory_frames, -1, -1)
-    history = torch.from_numpy(Normaliser(opened.spec).history(state))
-    return Scene(memory, torch.from_numpy(text), torch.ones(len(text), dtype=torch.uint8), history)
-
-
-def _draws(spec: PolicySpec) -> Draws:
-    """The named noise of a plan without iterations, for the session's first sequence number."""
-    latent, video = spec.latent, spec.model.video
-
-    def draw(stream: Stream, *shape: int) -> Tensor:
-        return torch.from_numpy(noise.draw((SEED, 0), stream, FINAL, 0, shape))
-
-    frames = draw(
-        Stream.VIDEO, spec.num_views, video.in_channels, latent.num_future_frames, latent.height, latent.width
-    )
-    value = draw(Stream.VALUE, spec.num_value_tokens, spec.model.value.in_channels)
-    action = draw(Stream.ACTION, spec.chunk, spec.model.action.in_channels)
-    return Draws(frames[None, :0], value[None, :0], frames, value, action)
+    return first_scene(opened.spec, latents, text, state)
 
 
 def _picture(camera: CameraSpec, index: int) -> NDArray[np.uint8]:

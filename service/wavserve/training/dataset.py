@@ -15,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
+from wavserve.bundle.bundle import validated
 from wavserve.core.errors import BundleError, shown
 from wavserve.core.jpeg import decode_jpeg
 from wavserve.core.libero import CAMERAS
@@ -29,12 +31,13 @@ from wavserve.training.dataset_format import (
     RECIPE_FILE,
     VERSION,
     Column,
-    Recipe,
-    TaskEntry,
+    DatasetRecipe,
     columns,
     data_file,
 )
 from wavserve.training.episode import Episode, EpisodeInfo
+
+_RECIPE, _INFO = TypeAdapter(DatasetRecipe), TypeAdapter(EpisodeInfo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Dataset:
     """A data set as it was when it was opened. Episodes are numbered from 0."""
 
     folder: Path
-    recipe: Recipe
+    recipe: DatasetRecipe
     infos: tuple[EpisodeInfo, ...]
 
     def __len__(self) -> int:
@@ -67,7 +70,13 @@ def open_dataset(folder: Path) -> Dataset:
     _check_info(folder / INFO_FILE, recipe)
     file = folder / EPISODES_FILE
     lines = read_table(file, ["wavserve"]).column("wavserve").to_pylist()
-    return Dataset(folder, recipe, tuple(_parsed_info(line, file) for line in lines))
+    infos = tuple(_parsed_info(line, file) for line in lines)
+    tasks = {task.index for task in recipe.tasks}
+    for index, info in enumerate(infos):
+        if info.suite != recipe.suite or info.task not in tasks:
+            expected = f"one of {recipe.suite} {', '.join(map(str, sorted(tasks)))} as the task of episode {index}"
+            raise BundleError(f"{file}: expected {expected}, got {info.suite} {info.task}")
+    return Dataset(folder, recipe, infos)
 
 
 def picture(jpeg: bytes) -> Pixels:
@@ -78,15 +87,15 @@ def picture(jpeg: bytes) -> Pixels:
         raise BundleError(f"a picture of the data set: expected a JPEG: {error}") from error
 
 
-def read_recipe(folder: Path) -> Recipe:
+def read_recipe(folder: Path) -> DatasetRecipe:
     """Raises BundleError."""
     file = folder / RECIPE_FILE
     table = _read_json(file)
     try:
-        tasks = tuple(TaskEntry(**task) for task in table.pop("tasks"))
-        return Recipe(tasks=tasks, reward_terms=tuple(table.pop("reward_terms")), **table)
-    except (TypeError, KeyError) as error:
-        raise BundleError(f"{file}: expected a data set's recipe: {error}") from error
+        recipe: DatasetRecipe = validated(_RECIPE, table, file.name)
+    except BundleError as error:
+        raise BundleError(f"{file}: expected a data set's recipe: {error.message}") from error
+    return recipe
 
 
 def read_table(file: Path, names: list[str] | None = None) -> Any:
@@ -107,8 +116,8 @@ def episode_info(table: Any, file: Path) -> EpisodeInfo:
 
 def _parsed_info(line: bytes | str, file: Path) -> EpisodeInfo:
     try:
-        return EpisodeInfo(**json.loads(line))
-    except (ValueError, TypeError) as error:
+        return _INFO.validate_json(line, strict=True)
+    except ValidationError as error:
         raise BundleError(f"{file}: expected the facts of an episode, got {shown(line)}") from error
 
 
@@ -122,7 +131,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     return table
 
 
-def _check_info(file: Path, recipe: Recipe) -> None:
+def _check_info(file: Path, recipe: DatasetRecipe) -> None:
     info = _read_json(file)
     _expect(file, "codebase_version", VERSION, info.get("codebase_version"))
     _expect(file, "fps", FPS, info.get("fps"))
@@ -173,8 +182,14 @@ class _Rows:
         return array
 
     def pictures(self, camera: str, steps: NDArray[np.int64]) -> tuple[bytes, ...]:
-        taken = self.table.column(f"{IMAGE}{camera}").take(pa.array(steps))
-        return tuple(cell["bytes"] for cell in taken.to_pylist())
+        name = f"{IMAGE}{camera}"
+        cells = self.table.column(name).take(pa.array(steps)).to_pylist()
+        for step, cell in zip(steps, cells, strict=True):
+            if not isinstance(cell, dict) or not isinstance(cell.get("bytes"), bytes):
+                raise BundleError(
+                    f"{self.file}: {name}: expected the bytes of a picture in row {step}, got {shown(cell)}"
+                )
+        return tuple(cell["bytes"] for cell in cells)
 
 
 def _episode(rows: _Rows, info: EpisodeInfo, pictures: bool) -> Episode:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 from wavserve.core.libero import ACTION_NAMES, CAMERAS, CONTROL_HZ, STATE_NAMES
 from wavserve.training.episode import PRIVILEGED_NAMES
 
+_STRICT = {"extra": "forbid"}
 VERSION = "v3.0"
 FPS = int(CONTROL_HZ)
 INFO_FILE = "meta/info.json"
@@ -31,15 +33,17 @@ IMAGE = "observation.images."
 class TaskEntry:
     """One task of a data set."""
 
+    __pydantic_config__: ClassVar[Any] = _STRICT
     index: int
     """in the suite"""
     instruction: str
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class DatasetRecipe:
     """How all episodes of a data set were made. A data set goes on only with an equal one."""
 
+    __pydantic_config__: ClassVar[Any] = _STRICT
     suite: str
     tasks: tuple[TaskEntry, ...]
     seed: int
@@ -50,7 +54,7 @@ class Recipe:
     """control steps from one picture to the next"""
     jpeg_quality: int
     reward_terms: tuple[str, ...]
-    settings: Mapping[str, float | str] = field(default_factory=dict)
+    settings: Mapping[str, int | float | str] = field(default_factory=dict)
     """of the starts, the disturbances and the reward, by dotted name; for the record"""
     versions: Mapping[str, str] = field(default_factory=dict)
     """of the simulator, which the numbers depend on"""

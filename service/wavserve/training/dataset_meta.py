@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from wavserve.core.libero import CAMERAS
-from wavserve.training.dataset import Dataset, picture
+from wavserve.training.dataset import picture
 from wavserve.training.dataset_format import (
     DATA_PATH,
     FILES_PER_CHUNK,
     FPS,
     IMAGE,
     VERSION,
-    Recipe,
+    DatasetRecipe,
     columns,
 )
 from wavserve.training.episode import Episode, EpisodeInfo
@@ -33,7 +32,7 @@ _MAX_SAMPLED_EPISODES, _SAMPLE_EVERY = 50, 8
 """of which every eighth picture gives the statistics of pictures"""
 
 
-def info_table(recipe: Recipe, infos: Sequence[EpisodeInfo]) -> dict[str, Any]:
+def info_table(recipe: DatasetRecipe, infos: Sequence[EpisodeInfo]) -> dict[str, Any]:
     """`info.json`."""
     return {
         "codebase_version": VERSION,
@@ -55,7 +54,7 @@ def info_table(recipe: Recipe, infos: Sequence[EpisodeInfo]) -> dict[str, Any]:
     }
 
 
-def tasks_table(recipe: Recipe) -> Any:
+def tasks_table(recipe: DatasetRecipe) -> Any:
     """`tasks.parquet`: a pandas table whose index is the instruction. Pandas finds its index by the metadata."""
     pandas = {
         "index_columns": ["task"],
@@ -97,25 +96,41 @@ def episodes_table(infos: Sequence[EpisodeInfo]) -> Any:
     )
 
 
-def stats_table(folder: Path, recipe: Recipe, num_episodes: int) -> dict[str, Any]:
-    """`stats.json`: of the vectors over all rows; of the pictures over a few, as fractions of 255."""
-    if not num_episodes:
-        return {}
-    dataset = Dataset(folder, recipe, ())
-    episodes = [dataset.read(index, pictures=False) for index in range(num_episodes)]
-    rows = {
-        "observation.state": [episode.state for episode in episodes],
-        "observation.privileged": [episode.privileged for episode in episodes],
-        "action": [episode.action for episode in episodes],
-        "executed_action": [episode.executed_action for episode in episodes],
-        "next.reward_terms": [episode.reward_terms for episode in episodes],
-        "next.reward": [episode.reward[:, None] for episode in episodes],
-        "return": [episode.returns[:, None] for episode in episodes],
+class DatasetStats:
+    """Makes `stats.json`: of the vectors over all rows; of the pictures over a few episodes, as fractions of 255.
+
+    Keeps the vectors of all episodes, some 30 KB of each, so that an episode's file is read once for them.
+    """
+
+    def __init__(self, read: Callable[[int, bool], Episode]) -> None:
+        """`read`: gives an episode, with or without its pictures."""
+        self._read = read
+        self._rows: list[dict[str, NDArray[Any]]] = []
+
+    def table(self, num_episodes: int) -> dict[str, Any]:
+        """Of the first episodes, at least as many as the last time. Raises BundleError for a file that is damaged."""
+        if not num_episodes:
+            return {}
+        self._rows += [_vectors(self._read(i, False)) for i in range(len(self._rows), num_episodes)]
+        stats: dict[str, Any] = {
+            name: _statistics(np.concatenate([rows[name] for rows in self._rows])) for name in self._rows[0]
+        }
+        every = -(-num_episodes // _MAX_SAMPLED_EPISODES)
+        sampled = [self._read(index, True) for index in range(0, num_episodes, every)]
+        return stats | {f"{IMAGE}{camera}": _picture_statistics(sampled, camera) for camera in CAMERAS}
+
+
+def _vectors(episode: Episode) -> dict[str, NDArray[Any]]:
+    """`[T, dimensions]` by column."""
+    return {
+        "observation.state": episode.state,
+        "observation.privileged": episode.privileged,
+        "action": episode.action,
+        "executed_action": episode.executed_action,
+        "next.reward_terms": episode.reward_terms,
+        "next.reward": episode.reward[:, None],
+        "return": episode.returns[:, None],
     }
-    stats: dict[str, Any] = {name: _statistics(np.concatenate(parts)) for name, parts in rows.items()}
-    every = -(-num_episodes // _MAX_SAMPLED_EPISODES)
-    sampled = [dataset.read(index) for index in range(0, num_episodes, every)]
-    return stats | {f"{IMAGE}{camera}": _picture_statistics(sampled, camera) for camera in CAMERAS}
 
 
 def _picture_statistics(episodes: Iterable[Episode], camera: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from wavserve.core.errors import BundleError, InvalidRequest
 from wavserve.core.files import lock as lock_file
 from wavserve.core.files import write_whole
 from wavserve.core.libero import CAMERAS
-from wavserve.training.dataset import episode_info, read_recipe, read_table
+from wavserve.training.dataset import Dataset, episode_info, read_recipe, read_table
 from wavserve.training.dataset_format import (
     EPISODE_KEY,
     EPISODES_FILE,
@@ -34,11 +34,11 @@ from wavserve.training.dataset_format import (
     STATS_FILE,
     TASKS_FILE,
     Column,
-    Recipe,
+    DatasetRecipe,
     columns,
     data_file,
 )
-from wavserve.training.dataset_meta import episodes_table, info_table, stats_table, tasks_table
+from wavserve.training.dataset_meta import DatasetStats, episodes_table, info_table, tasks_table
 from wavserve.training.episode import Episode, EpisodeInfo
 
 _LOCK_FILE = "dataset.lock"
@@ -49,7 +49,7 @@ _MAX_DICTIONARY_BYTES = 64 << 20
 class DatasetWriter:
     """A data set's folder, open for writing. A context manager. One process at a time, and one thread."""
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, recipe: DatasetRecipe) -> None:
         """Makes the folder, or goes on with a data set of the same recipe.
 
         Raises InvalidRequest when the folder cannot be used, another process writes it, or its recipe differs;
@@ -77,6 +77,7 @@ class DatasetWriter:
         while (file := data_file(self.folder, len(self.infos))).exists():
             self.infos.append(episode_info(read_table(file, ["index"]), file))
         self._num_rows = sum(info.num_steps for info in self.infos)
+        self._statistics = DatasetStats(Dataset(self.folder, self.recipe, ()).read)
 
     def add(self, episode: Episode) -> None:
         """Puts an episode on disk, whole. Raises InvalidRequest when the disk does not take it."""
@@ -101,7 +102,7 @@ class DatasetWriter:
             (self.folder / EPISODES_FILE).parent.mkdir(parents=True, exist_ok=True)
             _write_table(self.folder / TASKS_FILE, tasks_table(self.recipe))
             _write_table(self.folder / EPISODES_FILE, episodes_table(self.infos))
-            write_whole(self.folder / STATS_FILE, _json(stats_table(self.folder, self.recipe, len(self.infos))))
+            write_whole(self.folder / STATS_FILE, _json(self._statistics.table(len(self.infos))))
             write_whole(self.folder / INFO_FILE, _json(info_table(self.recipe, self.infos)))
 
     def _table(self, episode: Episode, index: int) -> Any:
@@ -122,7 +123,7 @@ class DatasetWriter:
         self.close()
 
 
-def _task_index(recipe: Recipe, info: EpisodeInfo) -> int:
+def _task_index(recipe: DatasetRecipe, info: EpisodeInfo) -> int:
     return [task.index for task in recipe.tasks].index(info.task)
 
 
@@ -163,7 +164,7 @@ def _array(values: Any, column: Column, name: str) -> Any:
     return flat if column.shape == (1,) else pa.FixedSizeListArray.from_arrays(flat, column.shape[0])
 
 
-def _check_same(there: Recipe, wanted: Recipe) -> None:
+def _check_same(there: DatasetRecipe, wanted: DatasetRecipe) -> None:
     """Raises InvalidRequest naming the first difference."""
     known, asked = (json.loads(_json(dataclasses.asdict(recipe))) for recipe in (there, wanted))
     for name, value in _flat(asked).items():

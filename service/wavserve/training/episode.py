@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ PRIVILEGED_NAMES = ("object_x", "object_y", "object_z", "destination_x", "destin
 class EpisodeInfo:
     """What an episode is."""
 
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
     suite: str
     task: int
     """index in the suite"""

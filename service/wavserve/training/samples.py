@@ -23,7 +23,7 @@ from wavserve.training.statistics import Statistics, imitated
 
 _DISTURBED = 0.25
 """An executed action that differs more from its label than this was pushed: later labels answer the push, which nothing
-before it foretells."""
+before it foretells. So do the expert's first labels after a policy that acted badly."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,12 +118,14 @@ class Sampler:
 
 
 def _labels(episode: Episode, steps: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """`[P, T]` of steps `[P, T]`: those within the episode, imitated, and before any push has had its effect."""
+    """`[P, T]` of steps `[P, T]`: those within the episode, imitated, and before any push or any command of another
+    policy has had its effect."""
     inside = steps < episode.info.num_steps
     now = np.minimum(steps, episode.info.num_steps - 1)
-    pushed = episode.disturbance()[now] > _DISTURBED
-    num_before = np.cumsum(pushed, axis=1, dtype=np.int64) - pushed
-    return np.asarray(inside & imitated(episode)[now] & (num_before == 0), np.bool_)
+    is_label = imitated(episode)[now]
+    disturbed = (episode.disturbance()[now] > _DISTURBED) | ~is_label
+    num_before = np.cumsum(disturbed, axis=1, dtype=np.int64) - disturbed
+    return np.asarray(inside & is_label & (num_before == 0), np.bool_)
 
 
 def joined(samples: Iterable[Samples]) -> Samples:

@@ -6,7 +6,7 @@ Knows neither training nor the simulator.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -50,11 +50,12 @@ def summaries(dataset: Dataset) -> list[TaskSummary]:
 
 
 def draw_reward(dataset: Dataset, file: Path) -> tuple[int, int]:
-    """Draws the weighted terms, the reward and the return over the first success and the first failure, as PNG.
+    """Draws the weighted terms, the reward and the return over a success and a failure, as PNG: of the first task that
+    has both, where there is one.
 
     Returns the two episodes. Raises InvalidRequest when the data set lacks one of them.
     """
-    chosen = (_first(dataset.infos, success=True), _first(dataset.infos, success=False))
+    chosen = _contrast(dataset.infos)
     figure = Figure(figsize=(11, 7), layout="constrained")
     rows = figure.subplots(2, 2, sharex="col", sharey="row")
     for column, index in enumerate(chosen):
@@ -83,12 +84,14 @@ def _summary(dataset: Dataset, task: str, chosen: list[int]) -> TaskSummary:
     )
 
 
-def _first(infos: Iterable[EpisodeInfo], success: bool) -> int:
-    for index, info in enumerate(infos):
-        if info.success == success:
-            return index
-    outcome = "success" if success else "failure"
-    raise InvalidRequest("--plot", f"a data set with a {outcome}", "none among its episodes")
+def _contrast(infos: Sequence[EpisodeInfo]) -> tuple[int, int]:
+    """A success and a failure."""
+    successes, failures = ([i for i, info in enumerate(infos) if info.success == wanted] for wanted in (True, False))
+    for outcome, found in (("success", successes), ("failure", failures)):
+        if not found:
+            raise InvalidRequest("--plot", f"a data set with a {outcome}", "none among its episodes")
+    pairs = ((one, other) for other in failures for one in successes if infos[one].task == infos[other].task)
+    return next(pairs, (successes[0], failures[0]))
 
 
 def _draw_terms(axes: Axes, dataset: Dataset, episode: Episode) -> None:

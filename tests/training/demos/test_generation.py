@@ -15,9 +15,10 @@ from tests.training.test_dataset import contents
 from wavserve.core.errors import InvalidRequest, SimulatorDied
 from wavserve.core.simulation import TaskInfo
 from wavserve.training.dataset import open_dataset
-from wavserve.training.demos.generation import Generation, Request, jobs_of
+from wavserve.training.demos.generation import Generation
 from wavserve.training.demos.progress import Progress
 from wavserve.training.demos.recording import RecordingConfig
+from wavserve.training.demos.request import Request, assignments
 from wavserve.training.demos.starts import choosing_start, reference_start, training_start
 from wavserve.training.episode import Episode
 
@@ -42,8 +43,8 @@ def generated(
 
 
 def test_a_beginning_has_some_of_each_task() -> None:
-    jobs = jobs_of(TASKS, 7)
-    assert [(job.task.index, job.number) for job in jobs] == [
+    assigned = assignments(TASKS, 7)
+    assert [(each.task.index, each.number) for each in assigned] == [
         *((task, number) for task in (0, 1) for number in range(5)),
         *((task, number) for task in (0, 1) for number in (5, 6)),
     ]

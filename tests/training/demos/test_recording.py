@@ -14,6 +14,7 @@ from wavserve.core.errors import InvalidRequest, SimulationDiverged
 from wavserve.core.resize import Pixels
 from wavserve.core.simulation import Start, Variation
 from wavserve.training.dataset import picture
+from wavserve.training.demos.expert import Expert
 from wavserve.training.demos.pictures import encoded
 from wavserve.training.demos.recording import Disturbances, Policy, RecordingConfig, Takeover, record
 from wavserve.training.demos.reference import goal_pictures
@@ -135,6 +136,48 @@ def test_a_policy_that_fails_alone_is_a_failure_with_all_its_steps() -> None:
     assert (episode.info.kind, episode.info.success, episode.info.num_steps) == ("failure", False, 50)
     assert not episode.is_expert.any()
     assert episode.action[:, 0].max() == 1.0, "clipped"
+
+
+class Solver(Drift):
+    """A policy that knows the scene: it does what the expert does."""
+
+    def __init__(self, scene: FakeScene) -> None:
+        super().__init__()
+        self.scene = scene
+        self.expert: Expert | None = None
+
+    def plan(self, pictures: Mapping[str, Pixels], state: NDArray[np.float32]) -> NDArray[np.float64]:
+        self.expert = self.expert or Expert(self.scene.layout(), self.scene.poses())
+        return np.tile(self.expert.act(self.scene.poses()), (16, 1))
+
+
+def solved_by_policy(takeover: Takeover) -> Episode:
+    scene = FakeScene()
+    return recorded(replace(CLEAN, takeover=takeover, max_steps=600), policy=Solver(scene), scene=scene)
+
+
+def test_nobody_takes_over_from_a_policy_that_has_solved_the_task() -> None:
+    alone = solved_by_policy(Takeover(alone=1.0))
+    assert alone.info.kind == "policy"
+    held = int(np.argmax(alone.solved)) // 4 * 4 - 8
+    watched = solved_by_policy(Takeover(alone=0.0, early=1.0, early_steps=(held, held)))
+    assert (watched.info, watched.is_expert.any()) == (alone.info, np.False_)
+
+
+class Huge(FakeScene):
+    """Its box does not fit between the fingers."""
+
+    def _boxes(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        first, *others = super()._boxes()
+        return [(first[0], np.array([0.06, 0.06, 0.04])), *others]
+
+
+def test_a_policy_goes_on_where_the_expert_finds_no_grasp() -> None:
+    """The episode is a failure. Another start instead of it would hide where the policy fails."""
+    config = replace(CLEAN, takeover=Takeover(alone=0.0, early=1.0, early_steps=(24, 24)), max_steps=60)
+    episode = recorded(config, policy=Drift(0.4), scene=Huge())
+    assert (episode.info.kind, episode.info.num_steps) == ("failure", 60)
+    assert not episode.is_expert.any()
 
 
 def test_a_failure_is_kept_and_so_is_a_run_that_diverges() -> None:

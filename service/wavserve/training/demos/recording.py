@@ -7,13 +7,14 @@ environment, and neither files nor networks.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wavserve.core.errors import InvalidRequest, SimulationDiverged
+from wavserve.core.errors import InvalidRequest, SimulationDiverged, SimulationError
 from wavserve.core.libero import CAMERAS, STILL
 from wavserve.core.resize import Pixels
 from wavserve.core.simulation import Poses, PrivilegedEnvironment, Start, TaskInfo
@@ -72,6 +73,11 @@ class Takeover:
     replan_steps: int = 4
     """control steps from one plan of the policy to the next"""
 
+    def __post_init__(self) -> None:
+        for name, share in (("alone", self.alone), ("early", self.early)):
+            if not 0.0 <= share <= 1.0:
+                raise InvalidRequest(f"--{name}", "a share from 0 to 1", share)
+
 
 @dataclass(frozen=True, slots=True)
 class RecordingConfig:
@@ -105,7 +111,7 @@ def record(
 ) -> Episode:
     """One episode. `goals`: goal pictures by camera.
 
-    Raises SimulationError when the start offers the expert no grasp, and what the environment raises.
+    Raises SimulationError when the start offers the expert no grasp, and what the environment and the policy raise.
     """
     task = environment.reset(start)
     rng = np.random.default_rng([start.seed, number])
@@ -187,7 +193,8 @@ class _Recording:
     def _commands(self, step: int) -> tuple[Vector, Vector]:
         """The label and what is executed, both `[7]`, of float32 numbers."""
         if self._expert is None and self._may_take_over(step):
-            self._expert = Expert(self._layout, self._poses[-1])
+            with suppress(SimulationError):  # no grasp from here: the policy goes on
+                self._expert = Expert(self._layout, self._poses[-1])
         if self._expert is None:
             command = self._policys_command(step)
             return command, command
@@ -198,7 +205,8 @@ class _Recording:
     def _may_take_over(self, step: int) -> bool:
         heights = [Scene(self._layout, poses).object_position[2] for poses in (self._poses[0], self._poses[-1])]
         at_plan = step % self._config.takeover.replan_steps == 0
-        return at_plan and step >= self._takeover_step and heights[1] - heights[0] < _LIFTED_M
+        is_lifted = heights[1] - heights[0] >= _LIFTED_M
+        return at_plan and step >= self._takeover_step and not is_lifted and not any(self._solved)
 
     def _policys_command(self, step: int) -> Vector:
         assert self._policy is not None, "without a policy the expert acts from the first step"
