@@ -109,6 +109,18 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_keeps_the_checkpoint(tm
     assert kept.about.step == 20
 
 
+def test_held_out_figures_that_are_not_finite_end_the_training(tmp_path: Path) -> None:
+    """Also at the last step, whose weights no later loss would judge."""
+
+    class Broken(Line):
+        def evaluate(self) -> dict[str, float]:
+            return {"bias": math.nan}
+
+    with pytest.raises(BundleError, match=r"step 20: expected finite figures on held-out episodes, got .*nan"):
+        train(trainer(Broken(), num_steps=20), run(tmp_path), None)
+    assert checkpoint.read(tmp_path) is None
+
+
 def test_what_the_optimiser_goes_on_from_lies_where_its_weights_do() -> None:
     """The count of steps too: fused AdamW on a GPU reads it there."""
     state = adam_state(20, torch.zeros(3), torch.ones(3), torch.device("meta"))
@@ -118,7 +130,7 @@ def test_what_the_optimiser_goes_on_from_lies_where_its_weights_do() -> None:
 
 
 def test_a_partial_file_is_not_taken_for_a_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / f".{checkpoint.FILE}.partial").write_bytes(b"half")
+    (tmp_path / checkpoint.FILE).with_suffix(".tmp").write_bytes(b"half")
     assert checkpoint.read(tmp_path) is None
     train(trainer(num_steps=20), run(tmp_path), None)
     assert checkpoint.read(tmp_path) is not None

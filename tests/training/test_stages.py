@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from tests.training import synthetic
@@ -21,6 +26,7 @@ from wavserve.app.serve import assemble
 from wavserve.app.settings import Settings
 from wavserve.bundle import bundle
 from wavserve.core.errors import BundleError, InvalidRequest
+from wavserve.core.files import lock
 from wavserve.models.networks.plain import Draws as PlainDraws
 from wavserve.models.networks.plain import Plain, Scene, plain_plan
 from wavserve.models.weights import weights
@@ -28,12 +34,17 @@ from wavserve.training import checkpoint
 from wavserve.training.action_loss import plan
 from wavserve.training.draws import Draws
 from wavserve.training.export import make_bundle
+from wavserve.training.initial import initial_models
 from wavserve.training.job import Job
 from wavserve.training.network import Network
 from wavserve.training.recipe import STAGES, StageName
+from wavserve.training.samples import Pool
 from wavserve.training.source import open_source
+from wavserve.training.spec import policy_spec
 from wavserve.training.stages import train_stage
-from wavserve.training.transformer_stages import transformer_objective
+from wavserve.training.statistics import UNMEASURED
+from wavserve.training.transformer_stages import load_weights, transformer_objective
+from wavserve.training.value_loss import value_figures
 
 RECIPE = toy_recipe()
 
@@ -168,7 +179,7 @@ def test_a_process_killed_twice_ends_with_the_same_weights(trained: Job, tmp_pat
     recipe = longer(RECIPE, "action", 100)
     file = write_recipe(tmp_path / "recipe.toml", recipe)
     killed, alone = (prepared(trained, tmp_path / name, "action") for name in ("killed", "alone"))
-    options = ["--recipe", file, "--data", trained.data, "--folder", killed, "--threads", 1, "--checkpoint-s", 0]
+    options = ["--recipe", file, "--data", trained.data[0], "--folder", killed, "--threads", 1, "--checkpoint-s", 0]
     command = list(map(str, [sys.executable, "-m", "wavserve.cli", "train", "action", *options]))
     for least in (20, 60):
         child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -204,14 +215,79 @@ def test_a_checkpoint_of_another_recipe_is_refused(trained: Job) -> None:
 def test_a_checkpoint_of_another_data_set_is_refused(trained: Job, tmp_path: Path) -> None:
     other = toy_data(tmp_path / "other", seed=1)
     with pytest.raises(BundleError, match=r"expected a checkpoint of data set [0-9a-f]{64}, got [0-9a-f]{64}"):
-        train_stage("video", dataclasses.replace(trained, data=other))
+        train_stage("video", dataclasses.replace(trained, data=(other,)))
 
 
 def test_a_data_set_that_grew_does_not_change_a_run(trained: Job, tmp_path: Path) -> None:
     grown = toy_data(tmp_path / "grown", per_task=6)
-    train_stage("video", dataclasses.replace(trained, data=grown))  # it is done, with the first 8 episodes
+    train_stage("video", dataclasses.replace(trained, data=(grown,)))  # it is done, with the first 8 episodes
     with pytest.raises(BundleError, match=r"--episodes: expected 8, as the run has .*, got 10"):
-        train_stage("video", dataclasses.replace(trained, data=grown, num_episodes=10))
+        train_stage("video", dataclasses.replace(trained, data=(grown,), nums=(10,)))
+
+
+def recoveries(folder: Path) -> Path:
+    """A second data set for a stage."""
+    return toy_data(folder, seed=100)
+
+
+def test_data_sets_that_grow_meanwhile_do_not_change_a_run_that_joins_them(trained: Job, tmp_path: Path) -> None:
+    first, second = toy_data(tmp_path / "first"), recoveries(tmp_path / "second")
+    grown, alone = (prepared(trained, tmp_path / name, "action") for name in ("grown", "alone"))
+    joined = dataclasses.replace(trained, data=(first, second), checkpoint_s=0.0)
+    train_stage("action", dataclasses.replace(joined, run=alone))
+
+    def stop(line: str) -> None:
+        if line.startswith("action 40/40"):
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        train_stage("action", dataclasses.replace(joined, run=grown, report=stop))
+    toy_data(first, per_task=6)
+    toy_data(second, per_task=6, seed=100)
+    train_stage("action", dataclasses.replace(joined, run=grown))
+    assert_same(tensors(grown, "action"), tensors(alone, "action"))
+    found = checkpoint.read(grown / "action")
+    assert found is not None
+    assert (found.about.origin.nums, found.about.origin.num_episodes) == ((8, 8), 16)
+    with pytest.raises(BundleError, match=r"--data: expected 2 folders, as the run has in .*, got 1"):
+        train_stage("action", dataclasses.replace(joined, run=grown, data=(first,)))
+    with pytest.raises(BundleError, match=r"--episodes: expected 8 8, as the run has in .*, got 8 9"):
+        train_stage("action", dataclasses.replace(joined, run=grown, nums=(8, 9)))
+    with pytest.raises(BundleError, match="expected a checkpoint of data set"):
+        train_stage("action", dataclasses.replace(joined, run=grown, data=(second, first)))
+
+
+def test_each_data_set_has_a_number_of_episodes(trained: Job, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="--episodes: expected a number for each data set, 2, got 1"):
+        train_stage("video", dataclasses.replace(trained, data=(*trained.data, tmp_path), nums=(4,)))
+
+
+def test_a_run_with_one_data_set_has_the_checkpoints_of_earlier_versions(trained: Job) -> None:
+    for stage in STAGES:
+        with safe_open(trained.run / stage / checkpoint.FILE, framework="pt") as file:
+            origin = json.loads(file.metadata()["about"])["origin"]
+        assert list(origin) == ["stage", "recipe", "data", "num_episodes", "base"]
+
+
+def test_stages_of_a_run_use_its_latents_in_turn(trained: Job, tmp_path: Path) -> None:
+    """One that must wait says so, and goes on when the other one is done."""
+    run = prepared(trained, tmp_path / "run", "value")
+    said: list[str] = []
+    held = lock(run / "latents" / checkpoint.LOCK)
+    assert held is not None
+    waiting = threading.Thread(
+        target=train_stage, args=("value", dataclasses.replace(trained, run=run, report=said.append, num_threads=1))
+    )
+    waiting.start()
+    for _ in range(6_000):
+        if said:
+            break
+        time.sleep(0.01)
+    assert said == ["latents: another stage of this run encodes them; waiting for it"]
+    assert waiting.is_alive()
+    os.close(held)
+    waiting.join(300)
+    assert_same(tensors(run, "value"), tensors(trained.run, "value"))
 
 
 def test_a_stage_needs_those_before_it(trained: Job, tmp_path: Path) -> None:
@@ -254,11 +330,68 @@ def test_a_damaged_checkpoint_is_named(trained: Job, tmp_path: Path) -> None:
         train_stage("video", dataclasses.replace(trained, run=run))
 
 
+def without(run: Path, stage: str, tensor: str) -> None:
+    """Takes a tensor out of a checkpoint that is not at its end."""
+    found = checkpoint.read(run / stage)
+    assert found is not None
+    kept = {name: t for name, t in found.tensors.items() if name != tensor}
+    assert len(kept) < len(found.tensors)
+    checkpoint.write(run / stage, checkpoint.Checkpoint(dataclasses.replace(found.about, step=20), kept))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        ("curve", "expected a tensor curve, got none"),
+        ("fixed.state_low", "expected a tensor state_low, got none"),
+        ("weights.value.proj_out.weight", r"weights\.value\.proj_out\.weight: expected shape \[.*\], got None"),
+        ("second.value.proj_out.weight", r"second\.value\.proj_out\.weight: expected shape \[.*\], got None"),
+    ],
+)
+def test_a_checkpoint_that_lacks_a_tensor_is_named(tensor: str, message: str, trained: Job, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.run, run)
+    without(run, "value", tensor)
+    with pytest.raises(BundleError, match=message):
+        train_stage("value", dataclasses.replace(trained, run=run))
+
+
+def test_weights_that_an_earlier_stage_lacks_are_named(trained: Job) -> None:
+    found = checkpoint.read(trained.run / "video")
+    assert found is not None
+    name = next(name for name in found.tensors if name.startswith("average."))
+    broken = dataclasses.replace(found, tensors={n: t for n, t in found.tensors.items() if n != name})
+    models = initial_models(policy_spec(RECIPE, UNMEASURED).model, 0)
+    with pytest.raises(BundleError, match="checkpoint of the stage video: expected the weights of its recipe"):
+        load_weights(models, [broken])
+
+
+def test_a_recipe_whose_policy_could_not_be_served_is_refused_before_the_first_stage(
+    trained: Job, tmp_path: Path
+) -> None:
+    planner = dataclasses.replace(RECIPE.planner, num_video_samples=100_000)
+    job = dataclasses.replace(trained, recipe=dataclasses.replace(RECIPE, planner=planner), run=tmp_path)
+    with pytest.raises((BundleError, InvalidRequest), match="num_video_samples"):
+        train_stage("vae", job)
+
+
+def test_figures_that_returns_do_not_define_are_left_out_and_broken_ones_are_shown(trained: Job) -> None:
+    objective: Any = transformer_objective("value", trained, source_of(trained), None)
+    network, pool = objective._network, objective._pool  # with failures: successes return the same here
+    assert set(value_figures(network, pool, RECIPE)) == {"return correlation", "return error"}
+    samples = pool._samples
+    equal = Pool(dataclasses.replace(samples, values=torch.zeros_like(samples.values)), pool._text, network.device)
+    assert set(value_figures(network, equal, RECIPE)) == {"return error"}
+    with torch.no_grad():
+        network.models.value.proj_out.bias.fill_(math.nan)
+    assert all(map(math.isnan, value_figures(network, pool, RECIPE).values()))
+
+
 def test_an_action_stage_goes_on_from_another_ones_weights(trained: Job, tmp_path: Path) -> None:
     """With more data and the same statistics, as after roll-outs of the first policy."""
     grown = toy_data(tmp_path / "grown", per_task=8)
     run = prepared(trained, tmp_path / "run", "action")
-    job = dataclasses.replace(trained, run=run, data=grown, start=trained.run)
+    job = dataclasses.replace(trained, run=run, data=(grown,), start=trained.run)
     train_stage("action", job)
     first, second = tensors(trained.run, "action"), tensors(run, "action")
     names = [name for name in first if name.startswith("fixed.")]
@@ -296,6 +429,34 @@ def test_weights_of_a_run_with_another_autoencoder_are_refused(trained: Job, tmp
     shutil.rmtree(job.run / "action")
     with pytest.raises(BundleError, match=r"run/vae: expected the autoencoder of .*, [0-9a-f]{64}, got [0-9a-f]{64}"):
         train_stage("action", dataclasses.replace(job, start=trained.run))
+
+
+def started_elsewhere(trained: Job, run: Path) -> Job:
+    """A run whose action stage started from another run's weights."""
+    job = dataclasses.replace(trained, run=prepared(trained, run, "action"), start=trained.run)
+    train_stage("action", job)
+    return dataclasses.replace(job, start=None)
+
+
+def test_a_bundle_has_the_autoencoder_whose_latents_its_policy_learnt(trained: Job, tmp_path: Path) -> None:
+    """Also of a policy that started from another run."""
+    job = started_elsewhere(trained, tmp_path / "run")
+    make_bundle(job, tmp_path / "fits")
+    other = with_another_autoencoder(job, tmp_path / "other")
+    with pytest.raises(BundleError, match=r"action: expected latents of the autoencoder [0-9a-f]{64}, got"):
+        make_bundle(other, tmp_path / "bundle")
+
+
+def test_an_earlier_versions_start_from_another_run_is_told_by_the_same_command(trained: Job, tmp_path: Path) -> None:
+    job = started_elsewhere(trained, tmp_path / "run")
+    found = checkpoint.read(job.run / "action")
+    assert found is not None
+    earlier = dataclasses.replace(found.about, origin=dataclasses.replace(found.about.origin, autoencoder=""))
+    checkpoint.write(job.run / "action", dataclasses.replace(found, about=earlier))
+    with pytest.raises(BundleError, match="expected to start from this run's stage value, or from another run"):
+        make_bundle(job, tmp_path / "bundle")
+    train_stage("action", dataclasses.replace(job, start=trained.run))
+    make_bundle(job, tmp_path / "bundle")
 
 
 def test_the_curves_show_each_term(trained: Job) -> None:

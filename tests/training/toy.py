@@ -80,7 +80,7 @@ def toy_data(folder: Path, per_task: int = 4, seed: int = 0) -> Path:
 
 def toy_job(recipe: Recipe, data: Path, run: Path, **options: object) -> Job:
     said: list[str] = []
-    return Job(recipe=recipe, run=run, report=said.append, data=data, **options)  # type: ignore[arg-type]
+    return Job(recipe=recipe, run=run, report=said.append, data=(data,), **options)  # type: ignore[arg-type]
 
 
 def train_all(job: Job, stages: tuple[StageName, ...] = STAGES) -> None:

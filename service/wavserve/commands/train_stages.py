@@ -20,7 +20,8 @@ _STAGES = {
     "value": "the value expert on the frozen video transformer",
     "action": "all three transformers on actions",
 }
-_EPISODES = "train on the first NUM episodes (default: all that there are when the stage begins)"
+_DATA = "data sets, whose episodes are joined in this order"
+_EPISODES = "train on the first NUM episodes of each data set (default: all that there are when the stage begins)"
 _CHECKPOINT = "time between two checkpoints (default: %(default)s)"
 _START = "another run with a finished action stage, from whose weights this one starts"
 
@@ -54,8 +55,8 @@ def _add_stage(actions: argparse._SubParsersAction[argparse.ArgumentParser], sta
         stage, help=f"train {what}", description=f"Train {what}. The same command goes on with a run that was stopped."
     )
     _add_run(parser)
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the data set")
-    parser.add_argument("--episodes", type=count, metavar="NUM", help=_EPISODES)
+    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help=_DATA)
+    parser.add_argument("--episodes", type=count, nargs="+", metavar="NUM", help=_EPISODES)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument("--threads", type=count, metavar="NUM", help="of torch (default: one for each core)")
     parser.add_argument("--checkpoint-s", type=duration, default=60.0, metavar="S", help=_CHECKPOINT)
@@ -72,8 +73,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _stage(args: argparse.Namespace) -> int:
     from wavserve.training.stages import train_stage
 
-    options = {"num_episodes": args.episodes, "checkpoint_s": args.checkpoint_s, "device": args.device}
-    job = _job(args, data=args.data, num_threads=args.threads, start=getattr(args, "start", None), **options)
+    nums = None if args.episodes is None else tuple(args.episodes)
+    options = {"nums": nums, "checkpoint_s": args.checkpoint_s, "device": args.device}
+    job = _job(args, data=tuple(args.data), num_threads=args.threads, start=getattr(args, "start", None), **options)
     train_stage(args.action, job)
     return 0
 

@@ -26,3 +26,10 @@ def lock(file: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def lock_in_turn(file: Path) -> int:
+    """As `lock`, after every process that has it. Raises OSError."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor

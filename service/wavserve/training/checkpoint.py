@@ -6,22 +6,24 @@ of the data. There is no state of a random generator, because every draw is name
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from wavserve.core import files
 from wavserve.core.errors import BundleError, InvalidRequest
 
 FILE = "checkpoint.safetensors"
+LOCK = ".lock"
 _ABOUT = "about"
 
 
@@ -37,6 +39,10 @@ class Origin:
     num_episodes: int
     base: str
     """digest of the weights that the stage started from; empty for the first stage"""
+    nums: tuple[int, ...] = ()
+    """episodes of each data set, where there are several"""
+    autoencoder: str = ""
+    """digest of the autoencoder whose latents the stage learns, where the stage started from another run's weights"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +85,22 @@ class Checkpoint:
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:
     """Replaces the checkpoint in `folder`. A process killed at any moment leaves the old one or the new one."""
-    about = {_ABOUT: json.dumps(asdict(checkpoint.about)), "format": "pt"}
+    about = {_ABOUT: json.dumps(_facts(checkpoint.about)), "format": "pt"}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     write_whole(folder / FILE, save(tensors, metadata=about))
 
 
+def _facts(about: About) -> dict[str, Any]:
+    """As JSON has them. Facts that most runs lack are left out, so that earlier versions read a checkpoint of those."""
+    facts = asdict(about)
+    facts["origin"] = {name: v for name, v in facts["origin"].items() if v or name not in ("nums", "autoencoder")}
+    return facts
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Replaces a file by a whole new one that is on the disk before it has the name. Raises BundleError."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        files.write_whole(path, content)
     except OSError as error:
         raise BundleError(f"{path}: expected a disk that takes the file: {error}") from error
 
@@ -102,15 +110,15 @@ def alone(folder: Path) -> Iterator[None]:
     """Keeps other processes from training in a folder, which is made. Raises InvalidRequest when one does so now."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
+        lock = files.lock(folder / LOCK)
     except OSError as error:
         raise InvalidRequest("--folder", "a folder that can be written", error) from error
-    with file:  # the lock ends with the process
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InvalidRequest("--folder", "a run that no other process trains", folder) from None
+    if lock is None:
+        raise InvalidRequest("--folder", "a run that no other process trains", folder)
+    try:
         yield
+    finally:
+        os.close(lock)
 
 
 def read(folder: Path) -> Checkpoint | None:
@@ -121,11 +129,20 @@ def read(folder: Path) -> Checkpoint | None:
     try:
         with safe_open(path, framework="pt") as file:
             known = json.loads(file.metadata()[_ABOUT])
-            origin = Origin(**known.pop("origin"))
+            origin = known.pop("origin")
+            origin = Origin(**{**origin, "nums": tuple(origin.get("nums", ()))})
             about = About(origin=origin, **{**known, "terms": tuple(known["terms"])})
             return Checkpoint(about, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path}: expected a whole checkpoint: {error!r}") from error
+
+
+def required(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """Tensors by name. Raises BundleError naming the first one that is missing."""
+    for name in names:
+        if name not in tensors:
+            raise BundleError(f"checkpoint: expected a tensor {name}, got none")
+    return {name: tensors[name] for name in names}
 
 
 def check_origin(path: Path, found: Origin, expected: Origin) -> None:

@@ -61,9 +61,15 @@ def make_bundle(job: Job, folder: Path) -> Bundle:
 
 def _check_stages(job: Job, action: Checkpoint) -> None:
     """Raises BundleError when a stage of the run was trained anew after the stages that started from it."""
-    value = checkpoint.read(job.run / "value")
-    if value is not None and value.digest == action.about.origin.base:  # else it started from another run
+    origin, value = action.about.origin, checkpoint.read(job.run / "value")
+    if value is not None and value.digest == origin.base:
         base_digest("action", job)
+        return
+    if not origin.autoencoder:
+        expected = "to start from this run's stage value, or from another run that `train action --start` names"
+        raise BundleError(f"{job.run / 'action'}: expected {expected}, got {origin.base}")
+    if (vae := job.finished("vae").digest) != origin.autoencoder:
+        raise BundleError(f"{job.run / 'action'}: expected latents of the autoencoder {vae}, got {origin.autoencoder}")
 
 
 def _notes(job: Job, about: About) -> str:

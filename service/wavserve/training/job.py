@@ -28,9 +28,10 @@ class Job:
     recipe: Recipe
     run: Path
     report: Callable[[str], None]
-    data: Path = Path()
-    num_episodes: int | None = None
-    """the first ones of the data set; None: those that the stage began with, or all that there are"""
+    data: tuple[Path, ...] = ()
+    """folders of data sets, in their order"""
+    nums: tuple[int, ...] | None = None
+    """first episodes of each data set; None: those that the stage began with, or all that there are"""
     checkpoint_s: float = 60.0
     """time between two checkpoints"""
     device: Literal["cpu", "cuda"] = "cpu"

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from wavserve.core.errors import BundleError
 from wavserve.training import checkpoint, curves
-from wavserve.training.checkpoint import About, Checkpoint, Origin
+from wavserve.training.checkpoint import About, Checkpoint, Origin, required
 from wavserve.training.trainer import Trainer
 
 CURVES = "curves.svg"
@@ -62,8 +63,12 @@ class Curve:
 
     @classmethod
     def of(cls, saved: Checkpoint) -> Curve:
+        """Raises BundleError for a checkpoint without its curve."""
         names = ("step", *saved.about.terms)
-        rows = saved.tensors["curve"].tolist()
+        curve = required(saved.tensors, ["curve"])["curve"]
+        if curve.shape[1:] != (len(names),):
+            raise BundleError(f"checkpoint: curve: expected {len(names)} columns, got shape {list(curve.shape)}")
+        rows = curve.tolist()
         return cls([{n: v for n, v in zip(names, row, strict=True) if not math.isnan(v)} for row in rows])
 
 

@@ -74,7 +74,7 @@ class Pictures:
         places = [self._places[i] for i in drawn]
         films = [self._films[film] for film, _ in places]
         indices = [film.clips[i] if is_clip else np.array([i]) for film, (_, i) in zip(films, places, strict=True)]
-        frames = np.stack([decoded(film.jpegs, index) for film, index in zip(films, indices, strict=True)])
+        frames = np.stack([decoded_frames(film.jpegs, index) for film, index in zip(films, indices, strict=True)])
         ends = np.stack([film.positions[index[-1]] for film, index in zip(films, indices, strict=True)])
         task = torch.tensor([film.task for film in films])
         return FrameBatch(to_unit(frames), torch.from_numpy(ends.reshape(-1, NUM_NUMBERS)), task)
@@ -86,7 +86,7 @@ def clip_pictures(episode: Episode, stride: int) -> NDArray[np.int64]:
     return np.asarray(episode.picture_indices()[np.minimum(steps, episode.info.num_steps - 1)], np.int64)
 
 
-def decoded(jpegs: Sequence[Sequence[bytes]], index: NDArray[np.int64]) -> NDArray[np.uint8]:
+def decoded_frames(jpegs: Sequence[Sequence[bytes]], index: NDArray[np.int64]) -> NDArray[np.uint8]:
     """`[V, F, height, width, 3]` of chosen pictures; each is decoded once."""
     distinct, back = np.unique(index, return_inverse=True)
     return np.stack([np.stack([picture(view[i]) for i in distinct])[back] for view in jpegs])

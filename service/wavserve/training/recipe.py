@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ _STRICT = {"extra": "forbid"}
 StageName = Literal["vae", "video", "value", "action"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 """In the order of training. Each one starts from the weights of those before it."""
+_SHARES = ("decay_from", "noisiest_share", "image_dropout", "any_noise_share", "prefix_share")
+_POSITIVE = ("learning_rate", "max_gradient", "noise_bias")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,15 +181,28 @@ def _check(recipe: Recipe, file: str) -> None:
     for stage in STAGES:
         own = getattr(recipe, stage)
         for name, value in _numbers(asdict(own)):
-            least = 0 if isinstance(value, float) or name.endswith(("max_delay", "warmup_steps")) else 1
-            if not least <= value < float("inf"):
-                raise BundleError(f"{file}: {stage}.{name}: expected a number from {least} on, got {shown(value)}")
+            if (expected := _expected(name.rsplit(".", 1)[-1], value)) is not None:
+                raise BundleError(f"{file}: {stage}.{name}: expected {expected}, got {shown(value)}")
     for name in ("seed", "chunk", "future_stride", "held_out_every", "evaluate_every"):
         least = 0 if name == "seed" else 1
         if getattr(recipe, name) < least:
             raise BundleError(f"{file}: {name}: expected a number from {least} on, got {getattr(recipe, name)}")
     if recipe.action.max_delay >= recipe.chunk:
         raise BundleError(f"{file}: action.max_delay: expected less than chunk, got {recipe.action.max_delay}")
+
+
+def _expected(name: str, value: int | float) -> str | None:
+    """What an entry should be; None: it is."""
+    if not math.isfinite(value):
+        return "a finite number"
+    if name in _SHARES:
+        return None if 0 <= value <= 1 else "a number from 0 to 1"
+    if name == "ema":
+        return None if 0 <= value < 1 else "a number from 0 on, below 1"
+    if name in _POSITIVE:
+        return None if value > 0 else "a number above 0"
+    least = 0 if isinstance(value, float) or name in ("max_delay", "warmup_steps") else 1
+    return None if value >= least else f"a number from {least} on"
 
 
 def _numbers(table: dict[str, Any]) -> list[tuple[str, int | float]]:

@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wavserve.core.libero import ACTION_NAMES, STATE_NAMES
 from wavserve.core.spec import NormSpec
+from wavserve.training.checkpoint import required
 from wavserve.training.episode import Episode
 
 _MIN_SPAN = 0.02
@@ -47,14 +49,19 @@ class Statistics:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Statistics:
-        """From a checkpoint."""
-        return cls(**{field.name: tensors[field.name] for field in fields(cls)})
+        """From a checkpoint. Raises BundleError where one is missing."""
+        return cls(**required(tensors, [field.name for field in fields(cls)]))
 
     def values(self, reward: NDArray[np.float32], returns: NDArray[np.float32]) -> Tensor:
         """`[n, 2]`: rewards and returns, standardised, then by symlog, as in the released code."""
         raw = torch.from_numpy(np.stack([reward, returns], axis=-1)).float()
         wide = (raw - self.value_mean) / (self.value_std + 1e-6)
         return wide.sign() * wide.abs().log1p()
+
+
+_STATE, _ACTION = torch.ones(len(STATE_NAMES)), torch.ones(len(ACTION_NAMES))
+UNMEASURED = Statistics(-_STATE, _STATE, -_ACTION, _ACTION, torch.zeros(2), torch.ones(2))
+"""Stands for the statistics of data that are not there yet, where only a spec's sizes count."""
 
 
 def measure(episodes: Iterable[Episode]) -> Statistics:

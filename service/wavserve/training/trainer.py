@@ -17,6 +17,8 @@ from wavserve.training.checkpoint import Checkpoint
 from wavserve.training.recipe import Optimisation
 
 _BETAS = (0.9, 0.98)
+_KINDS = ("weights", "average", "first", "second")
+"""of a checkpoint's tensors, one of each for every weight"""
 _LEAST_RATE = 0.02
 """the learning rate at the end, as a fraction"""
 _YOUNG = 19
@@ -36,7 +38,8 @@ class Objective(Protocol):
         """Scalar terms of one step. `loss` is what is minimised; the others are shown."""
 
     def evaluate(self) -> dict[str, float]:
-        """Figures on episodes that are held out, with the weights that the modules have now."""
+        """Figures on episodes that are held out, with the weights that the modules have now. One that these episodes
+        do not define is left out."""
 
 
 class Trainer:
@@ -80,14 +83,20 @@ class Trainer:
         return shown
 
     def evaluate(self) -> dict[str, float]:
-        """Figures with the average of the weights, which the modules have only meanwhile."""
+        """Figures with the average of the weights, which the modules have only meanwhile.
+
+        Raises BundleError when one is not finite.
+        """
         kept = {name: p.detach().clone() for name, p in self._weights.items()}
         self._put(self._average)
         try:
             with torch.no_grad():
-                return self._objective.evaluate()
+                figures = self._objective.evaluate()
         finally:
             self._put(kept)
+        if not all(map(math.isfinite, figures.values())):
+            raise BundleError(f"step {self.step}: expected finite figures on held-out episodes, got {figures}")
+        return figures
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
@@ -101,14 +110,23 @@ class Trainer:
         }
 
     def restore(self, saved: Checkpoint) -> None:
-        """Goes on from a checkpoint of this objective."""
-        self._put(saved.of("weights"))
-        for name, tensor in saved.of("average").items():
+        """Goes on from a checkpoint of this objective. Raises BundleError for a tensor that is missing or misshapen."""
+        weights, average, first, second = (self._checked(saved, kind) for kind in _KINDS)
+        self._put(weights)
+        for name, tensor in average.items():
             self._average[name].copy_(tensor)
-        first, second = saved.of("first"), saved.of("second")
         self.step = saved.about.step
         for name, parameter in self._weights.items():
             self._adam.state[parameter] = adam_state(self.step, first[name], second[name], parameter.device)
+
+    def _checked(self, saved: Checkpoint, kind: str) -> dict[str, Tensor]:
+        """A checkpoint's tensors of one kind: one of each weight's shape, and no others."""
+        found = saved.of(kind)
+        for name in self._weights.keys() | found.keys():
+            shapes = [list(each[name].shape) if name in each else None for each in (self._weights, found)]
+            if shapes[0] != shapes[1]:
+                raise BundleError(f"checkpoint: {kind}.{name}: expected shape {shapes[0]}, got {shapes[1]}")
+        return found
 
     def _put(self, tensors: Mapping[str, Tensor]) -> None:
         for name, parameter in self._weights.items():

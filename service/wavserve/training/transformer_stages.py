@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavserve.bundle import bundle
 from wavserve.bundle.files import atomic_folder
@@ -74,13 +74,20 @@ def transformer_objective(stage: StageName, job: Job, source: Source, fixed: Map
 
 
 def load_weights(models: Models, checkpoints: list[Checkpoint]) -> None:
-    """Puts averaged weights into the models that a checkpoint has."""
+    """Puts averaged weights into the models that a checkpoint has. Raises BundleError where one is missing."""
     for found in checkpoints:
         average = found.of("average")
         for group in ("video", "value", "action"):
             own = {n.removeprefix(f"{group}."): t for n, t in average.items() if n.startswith(f"{group}.")}
             if own:
-                getattr(models, group).load_state_dict(own, strict=True)
+                _load(getattr(models, group), own, found.about.origin.stage)
+
+
+def _load(module: nn.Module, weights: Mapping[str, Tensor], stage: str) -> None:
+    try:
+        module.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise BundleError(f"checkpoint of the stage {stage}: expected the weights of its recipe: {error}") from error
 
 
 def _statistics(
@@ -97,13 +104,15 @@ def _statistics(
 def _pools(job: Job, source: Source, sampler: Sampler) -> tuple[Pool, Pool]:
     """The samples to learn from, and those that are held out."""
     cache = LatentCache(job.latents, job.finished("vae").digest)
-    cache.fill(source, load_vae(job.recipe.vae, job.vae_model).to(job.device), job.report)
     split: tuple[list[Samples], list[Samples]] = ([], [])
-    for index, episode in source.episodes(pictures=False):
-        samples = sampler.of(episode, cache.read(source, index), source.task(episode.info))
-        split[source.is_held_out(index)].append(samples)
+    with cache.alone(job.report):
+        cache.fill(source, load_vae(job.recipe.vae, job.vae_model).to(job.device), job.report)
+        for index, episode in source.episodes(pictures=False):
+            samples = sampler.of(episode, cache.read(source, index), source.task(episode.info))
+            split[source.is_held_out(index)].append(samples)
     if not all(split):
-        raise BundleError(f"{job.data}: expected episodes to learn from and to hold out, got {source.num_episodes}")
+        expected = "episodes to learn from and to hold out"
+        raise BundleError(f"{source.folders}: expected {expected}, got {source.num_episodes}")
     text = _text(job, source)
     learnt, held_out = (Pool(joined(samples), text, torch.device(job.device)) for samples in split)
     job.report(f"samples: {len(learnt)} to learn from, {len(held_out)} held out")

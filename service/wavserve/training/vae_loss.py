@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from wavserve.training.checkpoint import required
 from wavserve.training.draws import Draws
 from wavserve.training.frames import decode_frames, encode_frames
 from wavserve.training.pictures import FrameBatch, Pictures
@@ -40,8 +41,8 @@ class Scales:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Scales:
-        """From a checkpoint."""
-        return cls(**{field.name: tensors[field.name] for field in fields(cls)})
+        """From a checkpoint. Raises BundleError where one is missing."""
+        return cls(**required(tensors, [field.name for field in fields(cls)]))
 
 
 def measure_scales(pictures: Pictures, seed: int) -> Scales:

@@ -14,6 +14,7 @@ from torch import Tensor
 from wavserve.bundle.files import atomic_folder
 from wavserve.core.errors import BundleError
 from wavserve.core.libero import CAMERAS
+from wavserve.training.checkpoint import required
 from wavserve.training.frames import encode_frames
 from wavserve.training.initial import initialise
 from wavserve.training.job import Job
@@ -48,7 +49,7 @@ def read_pictures(job: Job, source: Source) -> tuple[Pictures, Pictures]:
         (held_out if source.is_held_out(index) else learnt).add(episode, source.task(episode.info))
     for kind, pictures in (("to learn from", learnt), ("to hold out", held_out)):
         if not len(pictures):
-            raise BundleError(f"{job.data}: expected episodes {kind}, got none among {source.num_episodes}")
+            raise BundleError(f"{source.folders}: expected episodes {kind}, got none among {source.num_episodes}")
     return learnt, held_out
 
 
@@ -59,7 +60,7 @@ def finish_vae(job: Job, source: Source) -> None:
     if is_saved(job.vae_model, trained.digest):
         return
     vae = initial_vae(job.recipe.vae, seed=0).eval()
-    weights = {name: t for name, t in trained.of("average").items() if not name.startswith("readout.")}
+    weights = required(trained.of("average"), [name for name, _ in vae.named_parameters()])
     vae.load_state_dict({**vae.state_dict(), **weights})
     pictures, _ = read_pictures(job, source)
     drawn = [pictures.draw((job.recipe.seed, 10, i), _BATCH, is_clip=False) for i in range(_NUM_SAMPLES // _BATCH)]

@@ -64,7 +64,10 @@ def value_loss(
 
 
 def value_figures(network: Network, pool: Pool, recipe: Recipe) -> dict[str, float]:
-    """On held-out samples: the correlation of the predicted and the achieved return, and the error of the former."""
+    """On held-out samples: the correlation of the predicted and the achieved return, and the error of the former.
+
+    Returns that are all equal have no correlation.
+    """
     batch = pool.draw((recipe.seed, 6), 4 * recipe.value.optimisation.batch_size)
     draws = Draws(recipe.seed, "value held out", 0, network.device)
     features = network.at_noisiest(batch, draws.normal(*batch.samples.future.shape)).features
@@ -76,7 +79,7 @@ def value_figures(network: Network, pool: Pool, recipe: Recipe) -> dict[str, flo
     noise = draws.normal(batch.size, 1, *batch.samples.values.shape[1:])
     predicted = flow.integrate(velocity, noise, _NUM_FLOW_STEPS)[:, 0, :, -1]
     both = torch.stack([predicted.mean(1), achieved.mean(1)]).cpu()
-    return {
-        "return correlation": torch.corrcoef(both)[0, 1].nan_to_num().item(),
-        "return error": (both[0] - both[1]).abs().mean().item(),
-    }
+    error = {"return error": (both[0] - both[1]).abs().mean().item()}
+    if (both == both[:, :1]).all(dim=1).any():
+        return error
+    return {"return correlation": torch.corrcoef(both)[0, 1].item(), **error}
