@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from tests.clock import ManualClock
 from tests.planning.rig import MakeRig, Rig, RigOptions, example_job, example_spec, rigged
+from wavserve.core.noise import Stream
+from wavserve.core.options import merge_options
 from wavserve.core.types import Gaussian, Plan, Stop
 from wavserve.planning.model_calls import PlanJob
+from wavserve.planning.proposal import Proposal
 from wavserve.scheduling.admission import Demand
 from wavserve.scheduling.costs import CallKind
 from wavserve.scheduling.ledger import Ticket, Work
@@ -181,6 +184,34 @@ async def test_random_scores_depend_on_the_seed_and_choose_other_elites(rig: Rig
     assert await elites(1, "random_scores") == first
     assert await elites(2, "random_scores") != first
     assert await elites(1, "paper") != first
+
+
+async def test_the_best_of_n_is_what_is_decoded(make_rig: MakeRig) -> None:
+    """A plan without iterations from the noise of the best sample has the same actions."""
+    rig = await make_rig(RigOptions())
+    job = example_job(SPEC, 1)
+    config = merge_options(job.config, SPEC.bounds, {"mode": "best_of_n", "num_iterations": 2})
+    plan = await plan_on(rig, replace(job, config=config))
+    [record] = plan.iterations
+    best = int(np.argmax(record.scores))
+    assert record.video_elites == (best,)
+    noise = job.noise.draw(Stream.VIDEO, 0, [best], rig.planner.calls.video_shape)[0]
+    np.testing.assert_array_equal(plan.video.mean, noise)
+    assert not plan.video.std.any()
+    start = Proposal(plan.video, plan.value)
+    decoded = await plan_on(rig, replace(job, config=replace(config, num_iterations=0), start=start))
+    np.testing.assert_array_equal(plan.actions, decoded.actions)
+    assert not np.array_equal(plan.actions, (await plan_on(rig, job_of_mode("off"))).actions)
+
+
+async def test_a_value_estimate_is_the_modes_own_score(rig: Rig) -> None:
+    options = {"num_iterations": 0, "estimate_value": True}
+    ratio, mean = [
+        (await plan_on(rig, example_job(SPEC, 1, mode=mode, **options))).value_estimate for mode in ("paper", "mean")
+    ]
+    assert ratio is not None
+    assert mean is not None
+    assert ratio != mean
 
 
 async def test_planning_stops_when_the_noise_has_settled(rig: Rig) -> None:

@@ -16,7 +16,18 @@ from wavserve.core.errors import BackendError
 from wavserve.core.noise import FINAL, Stream
 from wavserve.core.spec import PlannerConfig
 from wavserve.core.types import Array
-from wavserve.planning.proposal import NamedNoise, Proposal, credit, refit, snr, standard, top, value_rows
+from wavserve.planning.proposal import (
+    NamedNoise,
+    Proposal,
+    apply,
+    credit,
+    refit,
+    scores_of,
+    snr,
+    standard,
+    top,
+    value_rows,
+)
 
 sizes = st.integers(2, 7)
 seeds = st.integers(0, 2**63 - 1)
@@ -77,6 +88,33 @@ def test_published_credits_rows_as_the_released_code_does(n: int, m: int) -> Non
 
 def test_snr_uses_the_unbiased_std() -> None:
     assert snr(np.array([1.0, 2.0, 3.0], np.float32)) == pytest.approx(2.0 / (1.0 + 1e-6))
+
+
+STEADY_OR_HIGH = np.array([[[1.0, 1.1, 0.9]], [[5.0, 1.0, 9.0]], [[0.0, 0.5, 1.0]]], np.float32)
+"""Values `[N 3, M 1, T 3]`: the first sample has the highest SNR, the second the highest mean."""
+
+
+def test_a_mean_score_prefers_what_is_high_to_what_is_steady() -> None:
+    assert scores_of("paper", STEADY_OR_HIGH).argmax() == 0
+    assert scores_of("mean", STEADY_OR_HIGH) == pytest.approx(np.array([[1.0], [5.0], [0.5]]))
+    fractions = {"video_elite_fraction": 0.6, "value_elite_fraction": 0.6}
+    config = PlannerConfig(mode="mean", num_video_samples=3, num_value_samples=1, **fractions)  # type: ignore[arg-type]
+    shape = (2, 1, 1, 2, 2)
+    after, record = Proposal.standard(shape, (3, 2), config).step(STEADY_OR_HIGH, 0, config, NamedNoise((1, 0)), shape)
+    assert record.video_elites == (1, 0)
+    assert record.scores == pytest.approx([1.0, 5.0, 0.5])
+    assert after.video.std.min() > 0, "as `paper`, it refits"
+
+
+def test_the_best_of_n_is_drawn_itself() -> None:
+    config = PlannerConfig(mode="best_of_n", num_video_samples=2, num_value_samples=2)
+    shape, source = (2, 1, 1, 2, 2), NamedNoise((1, 0))
+    values = np.array([[[1.0, 1.0], [2.0, 2.0]], [[9.0, 3.0], [0.0, 0.0]]], np.float32)
+    after, record = Proposal.standard(shape, (2, 3), config).step(values, 0, config, source, shape)
+    assert (record.video_elites, record.value_elites) == ((1,), (2,))
+    final = source.draw(Stream.VIDEO, FINAL, [0], shape), source.draw(Stream.VALUE, FINAL, [0], (2, 3))
+    assert np.array_equal(apply(after.video, final[0]), source.draw(Stream.VIDEO, 0, [1], shape))
+    assert np.array_equal(apply(after.value, final[1]), source.draw(Stream.VALUE, 0, [2], (2, 3)))
 
 
 def test_ties_go_to_the_lower_index() -> None:

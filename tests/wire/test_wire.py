@@ -40,7 +40,7 @@ counts = st.integers(0, 2**64 - 1)
 options = st.fixed_dictionaries(
     {},
     optional={
-        "mode": st.sampled_from(["paper", "published", "off", "random_scores"]),
+        "mode": st.sampled_from(["paper", "published", "off", "mean", "random_scores"]),
         "num_iterations": st.integers(0, 2**32 - 1),
         "smoothing": st.floats(allow_nan=False),
         "per_view_noise": st.booleans(),

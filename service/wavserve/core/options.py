@@ -15,7 +15,8 @@ _TYPES = {bool: "true or false", int: "an integer", float: "a finite number", st
 
 
 def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[str, object]) -> PlannerConfig:
-    """The planner settings of one request: its options replace the bundle's defaults. Mode `off` has no iterations.
+    """The planner settings of one request: its options replace the bundle's defaults. Mode `off` has no iterations, and
+    `best_of_n` has one.
 
     Raises InvalidRequest naming `planner.<option>` for an unknown option, a wrong type, a value out of bounds, or fewer
     than two elites.
@@ -28,6 +29,8 @@ def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[
     config = replace(defaults, **options)  # type: ignore[arg-type]  # checked above
     if config.mode == "off":
         config = replace(config, num_iterations=0)
+    if config.mode == "best_of_n":
+        config = replace(config, num_iterations=1)
     _check_bounds(config, bounds)
     return config
 
@@ -71,6 +74,8 @@ def _check_bounds(config: PlannerConfig, bounds: PlannerBounds) -> None:
     if config.num_video_samples < 2:
         expected = "at least 2 (two elites are needed)"
         raise InvalidRequest("planner.num_video_samples", expected, config.num_video_samples)
+    if config.mode == "best_of_n":  # it has no refit
+        return
     for name, elites in (
         ("video_elite_fraction", config.num_video_elites),
         ("value_elite_fraction", config.num_value_elites),

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 _STRICT = {"extra": "forbid"}  # makes pydantic refuse unknown keys when `bundle/bundle.py` parses policy.json
 
 Resize = Literal["exact", "bilinear", "bicubic", "area"]
-Mode = Literal["paper", "published", "off", "random_scores", "fixed_shrink"]
+Mode = Literal["paper", "published", "off", "mean", "best_of_n", "random_scores", "fixed_shrink"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 ActionKind = Literal["absolute", "delta", "relative"]
 Orientation = Literal["as_captured", "rotated_180"]
@@ -219,7 +219,7 @@ class PlannerConfig:
     per_view_noise: bool = False
     """True: one Gaussian per view (paper). False: shared (released code)."""
     estimate_value: bool = False
-    """Also score the chosen plan with M value samples of its own, and report the highest SNR."""
+    """Also score the chosen plan with M value samples of its own, and report the highest score."""
     warm_start: bool = False
     """Start from the means of the session's last plan, shifted by the executed steps, instead of from zero."""
     early_stop: float = 0.0

@@ -102,7 +102,8 @@ class IterationRecord:
     """The scores and the elites of one planning iteration, and its refit."""
 
     snr: Array
-    """`[N, M]`; `[0, M]` where nothing was scored (mode `fixed_shrink`)"""
+    """`[N, M]`; in modes `mean` and `best_of_n` the mean of the value. `[0, M]` where nothing was scored (mode
+    `fixed_shrink`)"""
     video_elites: tuple[int, ...]
     """indices n, best first"""
     value_elites: tuple[int, ...]

@@ -19,7 +19,7 @@ from wavserve.core.types import Array, Handles, IterationRecord, Plan, Stop
 from wavserve.planning.forecast import Forecast
 from wavserve.planning.gather import gather
 from wavserve.planning.model_calls import ModelCalls, PlanJob
-from wavserve.planning.proposal import CONTROL_MODES, Proposal, snr, value_rows
+from wavserve.planning.proposal import CONTROL_MODES, Proposal, scores_of, value_rows
 from wavserve.scheduling.admission import Admission, Demand
 from wavserve.scheduling.ledger import Work
 
@@ -124,4 +124,4 @@ class Planner:
         # row 0 is the value noise that is decoded; the estimate has rows of its own
         rows = 1 + np.arange(job.config.num_value_samples)[None]
         values = await self.calls.score(job, proposal.value, handles, FINAL, rows, release=False)
-        return float(snr(values).max())
+        return float(scores_of(job.config.mode, values).max())

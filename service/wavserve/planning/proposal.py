@@ -19,6 +19,8 @@ from wavserve.core.spec import Mode, PlannerConfig
 from wavserve.core.types import Array, Gaussian, IterationRecord
 
 SNR_EPSILON = 1e-6
+MEAN_MODES = frozenset({"mean", "best_of_n"})
+"""Modes that score a sample by its mean value, instead of its SNR."""
 CONTROL_MODES = frozenset({"random_scores", "fixed_shrink"})
 """Modes that ignore the scores: experimental controls that planning is measured against."""
 
@@ -77,6 +79,12 @@ def snr(values: Array) -> Array:
     return ratio
 
 
+def scores_of(mode: Mode, values: Array) -> Array:
+    """What a mode scores a value sample by, `[..., T] -> [...]`: its SNR, or its mean."""
+    scores: Array = values.mean(axis=-1) if mode in MEAN_MODES else snr(values)
+    return scores
+
+
 def credit(computed: Array, rows: NDArray[np.int64]) -> Array:
     """SNRs `[N, M]` by the sample they are credited to, from `computed [N, M]` by the sample they were computed on.
 
@@ -133,7 +141,9 @@ class Proposal:
         """
         if config.mode == "fixed_shrink":
             return self._shrunk(config)
-        snrs = _snrs(values, iteration, config, noise)
+        snrs = _credited(values, iteration, config, noise)
+        if config.mode == "best_of_n":
+            return self._fixed(snrs, iteration, noise, video_shape)
         video_elites = top(snrs.max(axis=1), config.num_video_elites)
         value_elites = top(snrs.reshape(-1), config.num_value_elites)
         videos = noise.draw(Stream.VIDEO, iteration, video_elites, video_shape)
@@ -144,6 +154,17 @@ class Proposal:
             refit(self.video, apply(self.video, videos), config), refit(self.value, apply(self.value, draws), config)
         )
         return after, self._record(after, snrs, video_elites, value_elites)
+
+    def _fixed(
+        self, snrs: Array, iteration: int, noise: NoiseSource, video_shape: tuple[int, ...]
+    ) -> tuple[Proposal, IterationRecord]:
+        """Both Gaussians without a spread at the noises of the best sample: every later draw is that sample."""
+        [row] = top(snrs.reshape(-1), 1)
+        sample = row // snrs.shape[1]
+        [video] = apply(self.video, noise.draw(Stream.VIDEO, iteration, [sample], video_shape))
+        [value] = apply(self.value, noise.draw(Stream.VALUE, iteration, [row], self.value.mean.shape))
+        after = Proposal(Gaussian(video, np.zeros_like(video)), Gaussian(value, np.zeros_like(value)))
+        return after, self._record(after, snrs, (sample,), (row,))
 
     def _shrunk(self, config: PlannerConfig) -> tuple[Proposal, IterationRecord]:
         """The expected effect of elites drawn from the Gaussian itself: the Gaussian gets narrower."""
@@ -161,14 +182,14 @@ class Proposal:
         return IterationRecord(snrs, video_elites, value_elites, *stds, moved)
 
 
-def _snrs(values: Array | None, iteration: int, config: PlannerConfig, noise: NoiseSource) -> Array:
-    """Credited SNRs `[N, M]`; for mode `random_scores`, standard normals of stream SCORE."""
+def _credited(values: Array | None, iteration: int, config: PlannerConfig, noise: NoiseSource) -> Array:
+    """Credited scores `[N, M]`; for mode `random_scores`, standard normals of stream SCORE."""
     shape = config.num_video_samples, config.num_value_samples
     if config.mode == "random_scores":
         drawn: Array = noise.draw(Stream.SCORE, iteration, range(1), shape)[0]
         return drawn
     assert values is not None, f"mode {config.mode} is scored by the value model"
-    return credit(snr(values), value_rows(config.mode, *shape))
+    return credit(scores_of(config.mode, values), value_rows(config.mode, *shape))
 
 
 def distance(one: Gaussian, other: Gaussian) -> float:

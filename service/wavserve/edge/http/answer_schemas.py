@@ -17,8 +17,10 @@ from wavserve.edge.http.schemas import Body, Options
 class IterationAnswer(Body):
     """One planning iteration over N video samples with M value samples each."""
 
-    snr: list[list[float]] = Field(description="SNR of each value sample, [N, M]. Empty when nothing was scored.")
-    scores: list[float] = Field(description="Score of each video sample, [N]: the highest SNR among its value samples.")
+    snr: list[list[float]] = Field(
+        description="SNR of each value sample, [N, M]; mean value in modes mean and best_of_n."
+    )
+    scores: list[float] = Field(description="Score of each video sample, [N]: the highest among its value samples.")
     video_elites: list[int] = Field(description="Indices n of the elite video samples, best first.")
     value_elites: list[int] = Field(description="Indices n * M + m of the elite value samples, best first.")
     video_std: float = Field(description="Mean standard deviation of the video Gaussian after the iteration.")
@@ -74,7 +76,7 @@ class ReceiptAnswer(Body):
         description="Milliseconds by stage. `total` is the whole plan. Stages overlap, so their sum may exceed it."
     )
     value_estimate: float | None = Field(
-        description="Highest SNR among M value samples of the chosen plan. Null unless estimate_value is set."
+        description="Highest score among M value samples of the chosen plan. Null unless estimate_value is set."
     )
     digests: dict[str, str] = Field(
         description="SHA-256 by input: `images.CAMERA` (decoded), `state`, `instruction`, `left_over` (where one was "
