@@ -20,7 +20,8 @@ from wavserve.clients.libero.results import load_run
 from wavserve.commands.libero import evaluate
 from wavserve.core import errors
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
-from wavserve.core.simulation import Start
+from wavserve.core.simulation import Start, Variation
+from wavserve.core.starts import Purpose
 
 
 class Planner:
@@ -152,6 +153,29 @@ def test_how_pictures_are_rendered_is_on_record(run: Callable[..., int], tmp_pat
     assert done.config.antialiasing is False
     assert {each.antialiasing for each in done.records} == {False}
     with pytest.raises(errors.InvalidRequest, match="antialiasing = False"):
+        run()
+
+
+def test_shifted_starts_are_paired_and_on_record(run: Callable[..., int], tmp_path: Path) -> None:
+    opened: list[FakeEnvironment] = []
+
+    def opener() -> FakeEnvironment:
+        opened.append(FakeEnvironment())
+        return opened[-1]
+
+    assert evaluate(options(tmp_path, shift=0.03), Planner(), opener) == 0
+    done = load_run(tmp_path / "run")
+    assert done.config.shift == 0.03
+    began = [start for environment in opened for start in environment.starts]
+    assert began == [record.start for record in done.records], "so a video begins where the episode did"
+    assert {start.variation for start in began} == {Variation(start.seed, 0.03, 0.03, 0.015) for start in began}
+    assert all(start.seed % 3 == Purpose.CHOOSING for start in began), "no demonstration has such a seed"
+    paired: dict[int, set[str]] = {}
+    for record in done.records:
+        paired.setdefault(record.seed, set()).add(record.cell)
+    assert len(paired) == 3
+    assert all(cells == {"off", "paper"} for cells in paired.values())
+    with pytest.raises(errors.InvalidRequest, match=r"shift = 0\.03"):
         run()
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from wavserve.clients.libero.options import Options, read_options
 from wavserve.commands import output
+from wavserve.core.spec import MODES
 
 if TYPE_CHECKING:
     from wavserve.clients.libero.plan_source import Planner
@@ -57,13 +58,14 @@ _FLAGS: tuple[tuple[str, Callable[[str], Any] | None, str, str], ...] = (
     ("replan-steps", int, "STEPS", "control steps from one plan to the next"),
     ("num-steps-wait", int, "STEPS", "settling steps before an episode"),
     ("max-steps", int, "STEPS", "longest episode (default: the suite's limit in the literature)"),
-    ("seed", int, "NUM", "the episode of state I has the seed NUM + I"),
+    ("seed", int, "NUM", "the episode of state I has the seed NUM + I; with --shift, one drawn from NUM and I"),
+    ("shift", float, "METRES", "objects stand up to this far from their shipped places, as in demonstrations"),
     ("rotation", int, "DEGREES", "0 or 180: how pictures are turned, if the policy does not declare it (default: 180)"),
     ("num-envs", int, "NUM", "simulators at a time, about 2 GB each"),
     ("transport", str, "WAY", "stream, grpc or http: how plans travel"),
     ("service", str, "ADDRESS,...", "HOST:PORT, or http://HOST:PORT with --transport http (default: on this machine)"),
     ("in-process", str, "BUNDLE", "make plans in this process, without a service"),
-    ("planner", texts, "MODE,...", "paper, published, off, random_scores, fixed_shrink (default: the policy's)"),
+    ("planner", texts, "MODE,...", f"{', '.join(MODES)} (default: the policy's)"),
     ("k", integers, "K,...", "planning iterations (default: the policy's)"),
     ("n", integers, "N,...", "video samples (default: the policy's)"),
     ("m", integers, "M,...", "value samples of each video sample (default: the policy's)"),
@@ -121,8 +123,8 @@ def _libero(args: argparse.Namespace) -> int:
     options = read_options(
         {name: getattr(args, name) for name in names if getattr(args, name) is not None}, args.config
     )
-    with _planner(options) as planner:
-        return evaluate(options, planner, _simulator(options.antialiasing, planner.policy()))
+    with open_planner(options) as planner:
+        return evaluate(options, planner, simulator(options.antialiasing, planner.policy()))
 
 
 def evaluate(options: Options, planner: Planner, open_environment: OpenEnvironment) -> int:
@@ -168,7 +170,7 @@ def _after(first: Environment, open_environment: OpenEnvironment) -> OpenEnviron
 
 
 @contextlib.contextmanager
-def _planner(options: Options) -> Iterator[Planner]:
+def open_planner(options: Options) -> Iterator[Planner]:
     """Who makes the plans: a service, or models in this process."""
     if options.in_process is None:
         from wavserve.clients.plan_client import PlanClient
@@ -184,7 +186,7 @@ def _planner(options: Options) -> Iterator[Planner]:
         yield policy
 
 
-def _simulator(antialiasing: bool, policy: PolicyInfo | None = None) -> OpenEnvironment:
+def simulator(antialiasing: bool, policy: PolicyInfo | None = None) -> OpenEnvironment:
     """LIBERO, with pictures of a policy's size where its cameras have one size."""
     from wavserve.app import environment
     from wavserve.simulation.config import SimulationConfig, renderer_of
@@ -231,7 +233,7 @@ def _report(args: argparse.Namespace) -> int:
     from wavserve.clients.libero.results import load_run
 
     antialiasing = load_run(args.folder).config.antialiasing
-    return _conclude(args.folder, args.num_videos, _simulator(antialiasing))
+    return _conclude(args.folder, args.num_videos, simulator(antialiasing))
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -46,7 +46,7 @@ def test_the_example_file_compares_modes_and_numbers_that_the_preset_takes() -> 
     made = cells_of(read_options({}, Path("examples/libero_paper.toml")))
     policy = PRESETS["libero"]().spec
     configs = {cell.name: merge_options(policy.planner, policy.bounds, dict(cell.planner)) for cell in made}
-    assert len(configs) == len(made) == 11
+    assert len(configs) == len(made) == 13
     assert {config.mode for config in configs.values()} == set(MODES)
 
 
@@ -60,6 +60,12 @@ def test_every_combination_is_a_cell() -> None:
     assert made[0].planner == {"mode": "off"}
     assert made[5].planner == {"mode": "paper", "num_iterations": 5, "num_video_samples": 8}
     assert made[5].rtc == "rtc_guided"
+
+
+def test_best_of_n_is_one_cell_whatever_the_number_of_iterations() -> None:
+    made = cells(planner=["best_of_n"], k=[1, 5], n=[8, 16])
+    assert [cell.name for cell in made] == ["best-of-n-n8", "best-of-n-n16"]
+    assert made[0].planner == {"mode": "best_of_n", "num_video_samples": 8}
 
 
 def test_latencies_make_cells_on_the_virtual_clock() -> None:
@@ -111,6 +117,8 @@ def test_what_cannot_be_read_is_named(flags: dict[str, Any], words: str) -> None
         ({"replan_steps": 0}, "--replan-steps"),
         ({"rotation": 90}, "--rotation: expected 0 or 180, got 90"),
         ({"num_envs": 0}, "--num-envs"),
+        ({"shift": 0.2}, "--shift: expected 0 to 0.1, got 0.2"),
+        ({"shift": -0.01}, "--shift: expected 0 to 0.1"),
         ({"tasks": [1, 1]}, "--tasks: expected each value once, got 1, 1"),
         ({"planner": ["off", "off"]}, "--planner: expected each value once"),
         ({"latency_ms": [100.0]}, "--latency-ms: expected 0, except with --clock virtual, got --clock lockstep"),

@@ -88,6 +88,9 @@ def test_cells_are_held_against_those_that_differ_in_one_thing() -> None:
     assert reference_of(undelayed, cells) is None
     assert reference_of(PAPER, (PAPER, OFF)) == OFF
     assert reference_of(OFF, (PAPER, OFF)) is None
+    blind_off, blind_paper = (dataclasses.replace(cell, name=f"{cell.name}-blind", blind=True) for cell in (OFF, PAPER))
+    cells = (blind_off, blind_paper, OFF, PAPER)
+    assert [reference_of(cell, cells) for cell in cells] == [OFF, PAPER, None, OFF]
     slow_off = dataclasses.replace(OFF, name="slow off", clock="virtual", latency_ms=300.0)
     slow_paper = dataclasses.replace(PAPER, name="slow paper", clock="virtual", latency_ms=300.0)
     assert reference_of(slow_paper, (OFF, PAPER, slow_off, slow_paper)) == slow_off
@@ -154,6 +157,12 @@ def test_what_happened_to_plans_and_what_ended_an_episode_is_told() -> None:
     assert "<td class=no>the simulation diverged</td>" in page
     for text in (page, markdown(summary)):
         assert "off: 1 failed, because the simulation diverged" in text
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.03])
+def test_shifted_starts_are_told(shift: float) -> None:
+    config = example_config(cells=(OFF,), shift=shift)
+    assert ("objects shifted by up to 3 cm" in markdown(Summary.of(example_run(config, mostly)))) == bool(shift)
 
 
 @pytest.mark.parametrize("antialiasing", [True, False])

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from wavserve.clients.libero.report.statistics import Estimate, Pairs, mean, paired_difference, success_rate
+from wavserve.clients.libero.report.statistics import Estimate, Pairs, mcnemar, mean, paired_difference, success_rate
 
 Z = 1.959963984540054
 
@@ -140,3 +140,12 @@ def test_the_mean_of_four_suites_is_as_sharp_as_their_episodes_together() -> Non
     pooled = success_rate(498 + 500 + 493 + 472, 2000)
     assert together.value == pytest.approx(pooled.value)
     assert together.high - together.low == pytest.approx(pooled.high - pooled.low, rel=0.25)
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (4, 4), (9, 1), (2, 7), (0, 12)])
+def test_mcnemars_probability_counts_the_splits_that_are_as_uneven(only_a: int, only_b: int) -> None:
+    differing = only_a + only_b
+    splits = [sum(sides) for sides in product((0, 1), repeat=differing)]
+    uneven = [split for split in splits if abs(2 * split - differing) >= abs(only_a - only_b)]
+    expected = len(uneven) / len(splits)
+    assert mcnemar(Pairs(both=30, only_a=only_a, only_b=only_b, neither=5)) == pytest.approx(expected)

@@ -29,3 +29,5 @@ class Cell:
     loss: float = 0.0
     """share of answers that never arrive, on the virtual clock"""
     rtc: RtcMode = "off"
+    blind: bool = False
+    """the policy sees grey pictures: how far does it come without its cameras?"""

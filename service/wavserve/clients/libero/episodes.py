@@ -9,6 +9,7 @@ from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.records import EpisodeKey, RunConfig
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.simulation import Start, TaskInfo
+from wavserve.core.starts import shifted_seed, shifted_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Episode:
     state_index: int
     seed: int
     """of the scene and of the plans; the same in every cell"""
+    shift: float = 0.0
+    """how far objects are moved from their shipped places, in m"""
 
     @property
     def key(self) -> EpisodeKey:
@@ -27,7 +30,7 @@ class Episode:
 
     @property
     def start(self) -> Start:
-        return Start(self.task.suite, self.task.index, self.state_index, self.seed)
+        return shifted_start(self.task.suite, self.task.index, self.state_index, self.seed, self.shift)
 
 
 def chosen_tasks(suites: Mapping[str, tuple[TaskInfo, ...]], config: RunConfig) -> list[TaskInfo]:
@@ -51,8 +54,13 @@ def episodes_of(config: RunConfig, tasks: Iterable[TaskInfo]) -> list[Episode]:
     """Every episode of a run. Those of one task follow each other, because another task makes a new scene."""
     states = range(config.first_state, config.first_state + config.num_trials_per_task)
     return [
-        Episode(cell, task, state_index, config.seed + state_index)
+        Episode(cell, task, state_index, _seed(config, task, state_index), config.shift)
         for task in tasks
         for state_index in states
         for cell in config.cells
     ]
+
+
+def _seed(config: RunConfig, task: TaskInfo, state_index: int) -> int:
+    """A shifted start has a seed that no demonstration has, because the seed says where the objects are."""
+    return shifted_seed(task, state_index, config.seed) if config.shift else config.seed + state_index

@@ -15,7 +15,7 @@ from wavserve.clients.libero.contract import check_policy, rotation_of
 from wavserve.clients.libero.episode import EpisodeConfig, EpisodeResult, run_episode
 from wavserve.clients.libero.episodes import Episode, chosen_tasks, episodes_of
 from wavserve.clients.libero.options import Options, cells_of, run_config
-from wavserve.clients.libero.plan_source import Planner, PlanSource, SourceConfig, UnarySource
+from wavserve.clients.libero.plan_source import BlindSource, Planner, PlanSource, SourceConfig, UnarySource
 from wavserve.clients.libero.records import EpisodeRecord, RunConfig, Spread
 from wavserve.clients.libero.report.recording import Recording
 from wavserve.clients.libero.runner import Arrays, Timed
@@ -63,6 +63,10 @@ class Evaluation:
             rtc_mode=cell.rtc,
             jpeg_quality=JPEG_QUALITY if on_wall else None,
         )
+        source = self._source(config, worker)
+        return BlindSource(source) if cell.blind else source
+
+    def _source(self, config: SourceConfig, worker: int) -> PlanSource:
         if self.config.transport != "stream":
             return UnarySource(self.planner, self.policy, config)
         robot_id = f"libero-{socket.gethostname()[:64]}-{os.getpid()}-{worker}"
@@ -83,42 +87,47 @@ class Evaluation:
 
     def record(self, episode: Episode, result: EpisodeResult, timed: Timed) -> tuple[EpisodeRecord, Arrays]:
         """What goes on record of an episode that has ended."""
-        cell, config, task = episode.cell, self.config, episode.task
-        is_virtual = cell.clock == "virtual"
-        record = EpisodeRecord(
-            suite=task.suite,
-            task=task.index,
-            task_name=task.name,
-            state_index=episode.state_index,
-            seed=episode.seed,
-            cell=cell.name,
-            planner=dict(cell.planner),
-            clock=cell.clock,
-            latency_ms=cell.latency_ms,
-            jitter_ms=cell.jitter_ms,
-            loss=cell.loss,
-            rtc=cell.rtc,
-            replan_steps=config.replan_steps,
-            transport=config.transport,
-            policy=config.policy,
-            policy_digest=config.policy_digest,
-            untrained=config.untrained,
-            versions={**config.versions, "service": timed.service_version},
-            success=result.success,
-            num_steps=result.num_steps,
-            num_plans=result.num_plans,
-            num_holds=result.num_holds,
-            num_lost=result.num_lost,
-            num_unsafe=result.num_unsafe,
-            num_late=result.num_late,
-            antialiasing=config.antialiasing,
-            failure=result.failure,
-            plan_latency_ms=Spread.of(result.plan_latencies_ms) if is_virtual else None,
-            seam_jump=Spread.of(result.seam_jumps),
-            receipt_digests=result.receipt_digests,
-            wall=_wall(timed),
-        )
-        return record, Recording.of(result).arrays()
+        return record_of(self.config, episode, result, timed), Recording.of(result).arrays()
+
+
+def record_of(config: RunConfig, episode: Episode, result: EpisodeResult, timed: Timed) -> EpisodeRecord:
+    """The record of an episode of a run."""
+    cell, task = episode.cell, episode.task
+    return EpisodeRecord(
+        suite=task.suite,
+        task=task.index,
+        task_name=task.name,
+        state_index=episode.state_index,
+        seed=episode.seed,
+        cell=cell.name,
+        planner=dict(cell.planner),
+        clock=cell.clock,
+        latency_ms=cell.latency_ms,
+        jitter_ms=cell.jitter_ms,
+        loss=cell.loss,
+        rtc=cell.rtc,
+        replan_steps=config.replan_steps,
+        transport=config.transport,
+        policy=config.policy,
+        policy_digest=config.policy_digest,
+        untrained=config.untrained,
+        versions={**config.versions, "service": timed.service_version},
+        success=result.success,
+        num_steps=result.num_steps,
+        num_plans=result.num_plans,
+        num_holds=result.num_holds,
+        num_lost=result.num_lost,
+        num_unsafe=result.num_unsafe,
+        num_late=result.num_late,
+        antialiasing=config.antialiasing,
+        shift=config.shift,
+        blind=cell.blind,
+        failure=result.failure,
+        plan_latency_ms=Spread.of(result.plan_latencies_ms) if cell.clock == "virtual" else None,
+        seam_jump=Spread.of(result.seam_jumps),
+        receipt_digests=result.receipt_digests,
+        wall=_wall(timed),
+    )
 
 
 def _wall(timed: Timed) -> dict[str, float]:

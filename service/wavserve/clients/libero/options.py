@@ -24,6 +24,7 @@ from wavserve.core.spec import Mode, RtcMode
 Transport = Literal["stream", "grpc", "http"]
 
 _OPTION_NAMES = {"k": "num_iterations", "n": "num_video_samples", "m": "num_value_samples"}
+MAX_SHIFT_M = 0.1
 GRPC_SERVICE, HTTP_SERVICE = "127.0.0.1:8001", "http://127.0.0.1:8000"
 
 
@@ -40,6 +41,8 @@ class Options:
     num_steps_wait: int = 10
     max_steps: int | None = None
     seed: int = 7
+    shift: float = 0.0
+    """how far objects are moved, in m; 0: the shipped initial states as they are"""
     rotation: int | None = None
     num_envs: int = 1
     transport: Transport = "grpc"
@@ -129,14 +132,16 @@ def run_config(options: Options, policy: PolicyInfo, rotation: int, versions: Ma
 
 
 def _planners(options: Options) -> Iterator[dict[str, object]]:
-    """The planner's options of each combination. Without iterations nothing is sampled, so `off` is one of them."""
-    sweeps = [[{_OPTION_NAMES[key]: value} for value in getattr(options, key)] or [{}] for key in _OPTION_NAMES]
+    """The planner's options of each combination. Without iterations nothing is sampled, so `off` is one of them.
+    `best_of_n` always has one iteration."""
+    sweeps = {key: [{name: value} for value in getattr(options, key)] or [{}] for key, name in _OPTION_NAMES.items()}
     for mode in options.planner or (None,):
         chosen: dict[str, object] = {} if mode is None else {"mode": mode}
         if mode == "off":
             yield chosen
             continue
-        for parts in product(*sweeps):
+        swept = [parts for key, parts in sweeps.items() if (mode, key) != ("best_of_n", "k")]
+        for parts in product(*swept):
             yield chosen | {name: value for part in parts for name, value in part.items()}
 
 
@@ -160,6 +165,7 @@ _BOUNDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("num_steps_wait", lambda n: n >= 0, "at least 0"),
     ("max_steps", lambda n: n is None or n >= 1, "at least 1"),
     ("seed", lambda n: 0 <= n < 2**31, "0 to 2147483647"),
+    ("shift", lambda metres: 0 <= metres <= MAX_SHIFT_M, f"0 to {MAX_SHIFT_M:g}"),
     ("rotation", lambda degrees: degrees in (None, 0, 180), "0 or 180"),
     ("num_envs", lambda n: n >= 1, "at least 1"),
     ("videos", lambda n: n >= 0, "at least 0"),

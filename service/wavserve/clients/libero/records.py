@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from wavserve.clients.libero.cells import Cell
+from wavserve.core.simulation import Start
+from wavserve.core.starts import shifted_start
 
 RUN_FILE, EPISODES_FILE, STATES_FOLDER, REPORT_FOLDER = "run.json", "episodes.jsonl", "states", "report"
 
@@ -42,6 +44,8 @@ class RunConfig:
     """of wavserve and of the simulator's parts"""
     antialiasing: bool = True
     """of the pictures"""
+    shift: float = 0.0
+    """how far objects are moved from their shipped places, in m"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,10 @@ class EpisodeRecord:
     """chunks that arrived when nothing of them could be executed any more"""
     antialiasing: bool = True
     """of the pictures"""
+    shift: float = 0.0
+    """how far objects were moved from their shipped places, in m; the seed says where to"""
+    blind: bool = False
+    """grey pictures instead of the cameras'"""
     failure: str = ""
     """what ended the episode before success and the limit; empty: nothing did. It counts as failed"""
     wall: Mapping[str, float] = field(default_factory=dict)
@@ -111,6 +119,11 @@ class EpisodeRecord:
     @property
     def key(self) -> EpisodeKey:
         return EpisodeKey(self.cell, self.suite, self.task, self.state_index)
+
+    @property
+    def start(self) -> Start:
+        """Where the episode began."""
+        return shifted_start(self.suite, self.task, self.state_index, self.seed, self.shift)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -8,29 +8,25 @@ from __future__ import annotations
 import numpy as np
 
 from wavserve.core.simulation import Start, TaskInfo, Variation
-
-_TRAINING, _CHOOSING, _REFERENCE = 0, 1, 2
-_NUM_STREAMS = 3
-"""A start's seed tells its stream: training and choosing never share one."""
-_MAX_SEEDS = 2**32 // _NUM_STREAMS
+from wavserve.core.starts import Purpose, seed_for
 
 
 def training_start(task: TaskInfo, number: int, seed: int, attempt: int = 0) -> Start:
     """The start of a demonstration. `number`: of the episode in its task. `attempt`: after a start that is no good."""
-    return _start(task, _TRAINING, (seed, number, attempt))
+    return _start(task, Purpose.TRAINING, (seed, number, attempt))
 
 
 def choosing_start(task: TaskInfo, number: int, seed: int = 0) -> Start:
     """A start that no demonstration has, for choosing checkpoints and options."""
-    return _start(task, _CHOOSING, (seed, number, 0))
+    return _start(task, Purpose.CHOOSING, (seed, number, 0))
 
 
 def reference_start(task: TaskInfo, seed: int, attempt: int) -> Start:
     """The start of the run whose last pictures are the goal pictures of a task."""
-    return _start(task, _REFERENCE, (seed, 0, attempt))
+    return _start(task, Purpose.REFERENCE, (seed, 0, attempt))
 
 
-def _start(task: TaskInfo, stream: int, key: tuple[int, ...]) -> Start:
-    rng = np.random.default_rng([*task.suite.encode(), task.index, stream, *key])
-    seed = int(rng.integers(_MAX_SEEDS)) * _NUM_STREAMS + stream
+def _start(task: TaskInfo, purpose: Purpose, key: tuple[int, ...]) -> Start:
+    rng = np.random.default_rng([*task.suite.encode(), task.index, purpose, *key])
+    seed = seed_for(purpose, rng)
     return Start(task.suite, task.index, int(rng.integers(task.num_states)), seed, Variation(seed))

@@ -77,6 +77,14 @@ def paired_difference(pairs: Pairs, confidence: float = CONFIDENCE) -> Estimate:
     return Estimate(value, low, high, pairs.num)
 
 
+def mcnemar(pairs: Pairs) -> float:
+    """The probability of a split of the differing pairs that is at least as uneven, if a and b are alike: McNemar's
+    test (Psychometrika 12, 153, 1947) with exact binomial probabilities, two-sided."""
+    differing, fewer = pairs.only_a + pairs.only_b, min(pairs.only_a, pairs.only_b)
+    tail: float = sum(math.comb(differing, k) for k in range(fewer + 1)) / 2**differing
+    return min(1.0, 2.0 * tail)
+
+
 def mean(parts: Sequence[Estimate]) -> Estimate:
     """The mean of independent estimates, each with the same weight, as the literature averages suites.
 

@@ -111,13 +111,14 @@ def pairs_of(a: Mapping[StartKey, EpisodeRecord], b: Mapping[StartKey, EpisodeRe
 
 
 def reference_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
-    """The cell that differs from this one in one thing: real-time chunking, else the planner, else the time.
+    """The cell that differs from this one in one thing: its pictures, else real-time chunking, the planner, the time.
 
     The planner of comparison is no planning, or the first cell's where all plan; the time is the first cell's.
     """
-    plain = next((one for one in cells if one.planner.get("mode") == "off"), cells[0])
+    plain = next((one for one in cells if one.planner.get("mode") == "off" and not one.blind), cells[0])
     first = cells[0]
     wanted = (
+        replace(cell, blind=False),
         replace(cell, rtc="off"),
         replace(cell, planner=plain.planner),
         replace(cell, clock=first.clock, latency_ms=first.latency_ms, jitter_ms=first.jitter_ms, loss=first.loss),

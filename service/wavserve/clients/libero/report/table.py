@@ -26,10 +26,11 @@ def markdown(summary: Summary) -> str:
         lines += [f"**{UNTRAINED}**", ""]
     versions = ", ".join(f"{name} {version}" for name, version in config.versions.items())
     plain = "" if config.antialiasing else "; pictures without anti-aliasing"
-    lines += [f"Policy digest `{config.policy_digest[:16]}`; {versions}{plain}.", ""]
-    lines += _table(success_header(summary), success_lines(summary))
+    shifted = f"; objects shifted by up to {config.shift * 100:g} cm" if config.shift else ""
+    lines += [f"Policy digest `{config.policy_digest[:16]}`; {versions}{plain}{shifted}.", ""]
+    lines += markdown_table(success_header(summary), success_lines(summary))
     if differences := summary.differences():
-        lines += ["", *_table(difference_header(summary), difference_lines(summary, differences))]
+        lines += ["", *markdown_table(difference_header(summary), difference_lines(summary, differences))]
     lines += ["", NOTE]
     if told := [*lacking_lines(summary), *failure_lines(summary)]:
         lines += ["", *(f"- {line}" for line in told)]
@@ -95,6 +96,7 @@ def difference_text(difference: Estimate) -> str:
     return f"{difference.value * 100:+.1f} ({low:+.1f} to {high:+.1f}), n {difference.num}"
 
 
-def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
     rows = [header, ["---"] * len(header), *lines]
     return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]

@@ -19,7 +19,6 @@ from wavserve.clients.libero.report.drawing import SIZE, Film, frames
 from wavserve.clients.libero.report.recording import Recording, Render
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.resize import Pixels
-from wavserve.core.simulation import Start
 
 VIDEOS_FOLDER = "videos"
 STEPS_PER_FRAME, FRAMES_PER_S = 2, 10
@@ -81,8 +80,7 @@ def filmed(record: EpisodeRecord, recording: Recording, render: Render) -> Film:
     """Renders every second state of an episode, and its last one."""
     last = len(recording.states) - 1
     steps = sorted({*range(0, last, STEPS_PER_FRAME), last})
-    start = Start(record.suite, record.task, record.state_index, record.seed)
-    return Film(_words(record), record.untrained, recording, steps, list(render(start, recording.states[steps])))
+    return Film(_words(record), record.untrained, recording, steps, list(render(record.start, recording.states[steps])))
 
 
 def _words(record: EpisodeRecord) -> str:
