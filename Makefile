@@ -21,6 +21,9 @@ GRPC ?=
 # Processes that run the tests, each with a file of tests at a time: two where there are two cores, because more memory
 # than 8 GB is rare. 0: in pytest's own process, as a debugger needs it.
 WORKERS ?= $(if $(filter 1,$(shell getconf _NPROCESSORS_ONLN)),0,2)
+# Policy of eval-tiny-libero, and the demonstrations whose mean is one of its baselines.
+BUNDLE ?= policies/tiny-libero
+DATA ?=
 # Kills of the failover run.
 KILLS ?= 5
 # Arguments of serve, demo, test, test-system, loadtest, failover, bench-* and gpu-report, e.g. make test ARGS="tests/house -x"
@@ -39,7 +42,7 @@ OPENPI := .venv-openpi
 OPENPI_CLIENT := openpi-client==0.1.2 'numpy<2' typing-extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help install libero serve demo test test-system test-peers lint format type protos dashboards loadtest failover bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control bench-ops bench-simulator gpu-report
+.PHONY: help install libero serve demo test test-system test-peers lint format type protos dashboards loadtest failover bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control bench-ops bench-simulator gpu-report eval-tiny-libero
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -146,6 +149,10 @@ bench-simulator: libero ## time LIBERO environments: resets, steps, pictures, me
 
 bench-ops: install ## measure what Redis, metrics, traces and the live page cost a plan, and a gateway's load under 64 robots
 	$(BIN)/python -m loadtest.bench.ops $(ARGS)
+
+# Goes on with a study that was interrupted. ARGS=--predict tells the hours and stops.
+eval-tiny-libero: libero ## ask whether planning pays, and write the tables to study-results: BUNDLE=policies/tiny-libero DATA=FOLDER
+	$(BIN)/python -m loadtest.study policies/tiny-libero/study.toml --bundle $(BUNDLE) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 bench-control: install ## compare the control stream with unary requests: time, jitter, bytes, processor time
 	$(BIN)/python -m loadtest.bench.control $(ARGS)

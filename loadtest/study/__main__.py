@@ -1,0 +1,233 @@
+"""Does planning pay? Runs the study that a file describes, and writes its tables (`make eval-tiny-libero`).
+
+    python -m loadtest.study policies/tiny-libero/study.toml --bundle FOLDER --data FOLDER --out study-results
+
+It screens the planner's options, compares the modes on shifted starts, compares no planning with the best mode on the
+shipped starts, beside baselines, and asks what the value is worth. Predicted hours come first. The same command goes on
+with a study that was interrupted. Progress goes to standard error, the tables to standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from loadtest.study import report
+from loadtest.study.baselines import EXPERT, MEAN_DEMONSTRATION, Acts, Baselines, MeanDemonstrations, expert, renamed
+from loadtest.study.cost import costs
+from loadtest.study.plan import (
+    OFF,
+    Budget,
+    Cost,
+    Starts,
+    Study,
+    described,
+    headline_cells,
+    ordered,
+    read_study,
+    screened_cells,
+    shipped_cells,
+    within_budget,
+)
+from loadtest.study.ranks import Verdict, verdicts
+from loadtest.study.report import Findings, Part
+from loadtest.study.runs import Place, StudyError, joined, run
+from loadtest.study.scenes import Player
+from wavserve.cli import main as wavserve
+from wavserve.clients import tables
+from wavserve.clients.libero.cells import Cell
+from wavserve.clients.libero.contract import rotation_of
+from wavserve.clients.libero.options import Options
+from wavserve.clients.libero.plan_source import Planner, PlanSource, SourceConfig, UnarySource
+from wavserve.clients.libero.records import Run
+from wavserve.commands.libero import open_planner, simulator
+from wavserve.core.errors import WavserveError
+from wavserve.core.files import lock, write_whole
+from wavserve.core.simulation import OpenEnvironment, PrivilegedEnvironment
+from wavserve.training.dataset import open_dataset
+
+PILOT_STEPS = 40
+"""of each cell's episode whose time predicts the others'"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, metavar="FILE", help="the study's file, such as policies/NAME/study.toml")
+    parser.add_argument("--bundle", required=True, metavar="FOLDER", help="the policy")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="demonstrations (default: no mean demonstration)")
+    parser.add_argument("--service", metavar="HOST:PORT", help="serves the policy (default: plans in this process)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("study-results"), metavar="FOLDER", help="(default: %(default)s)"
+    )
+    parser.add_argument("--predict", action="store_true", help="predict the hours, and stop")
+    args = parser.parse_args()
+    try:
+        with locked(args.out):
+            work = Work.of(args.study, Place(args.out, args.bundle, args.service), args.data)
+            tell(described(work.budget))
+            if not args.predict:
+                print(work.findings())
+    except (WavserveError, StudyError) as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder of one study at a time. Raises StudyError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if lock(folder / "study.lock") is None:  # it ends with the process
+        raise StudyError(f"{folder}: another study writes it")
+    yield
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A study that may begin or go on: its budget is fixed."""
+
+    study: Study
+    place: Place
+    data: Path | None
+    budget: Budget
+    open_environment: OpenEnvironment
+
+    @classmethod
+    def of(cls, file: Path, place: Place, data: Path | None) -> Work:
+        """Predicts the hours at the first start. Raises StudyError for a folder with another study."""
+        study, digest = read_study(file), hashlib.sha256(file.read_bytes()).hexdigest()
+        opener = simulator(not study.no_antialiasing)
+        known = place.folder / "budget.json"
+        if known.exists():
+            budget = tables.read(Budget, json.loads(known.read_bytes()), str(known))
+            if budget.study_digest != digest:
+                raise StudyError(f"{place.folder}: expected the study {budget.study_digest[:12]}, got {digest[:12]}")
+        else:
+            budget = predicted(study, digest, place, opener)
+            write_whole(known, json.dumps(dataclasses.asdict(budget), indent=2).encode())
+        return cls(study, place, data, budget, opener)
+
+    def findings(self) -> str:
+        """Runs every phase that is not on record, and writes the tables after each. Returns the tables."""
+        parts: list[Part] = []
+        screen = self._run("screen", self.study.screen, screened_cells(self.study, self.budget))
+        chosen = best_of(screen, [cell for cell in screen.config.cells if cell.planner.get("mode") == "paper"])
+        parts.append(Part("Screen, shifted starts", screen, chosen.name))
+        self._write(parts)
+        options = {name: value for name, value in chosen.planner.items() if name != "mode"}
+        headline = self._run("headline", self.study.headline, headline_cells(self.study, options))
+        planning = [cell for cell in headline.config.cells if cell.name != OFF.name and not cell.blind]
+        best = best_of(headline, planning) if planning else OFF
+        parts.append(Part("Headline, shifted starts", self._with_baselines(headline, "headline"), best.name))
+        self._write(parts)
+        shipped = self._run("shipped", self.study.shipped, shipped_cells(best))
+        parts.append(Part("Shipped starts", self._with_baselines(shipped, "shipped")))
+        self._write(parts)
+        found = tuple(self._verdicts())
+        self._write(parts, found)
+        return self._write(parts, found, with_costs=True)
+
+    def _run(self, name: str, starts: Starts, cells: tuple[Cell, ...], *flags: str) -> Run:
+        tell(f"{name}: {len(cells)} cells")
+        return run(self.place, self.study, name, starts, cells, *flags)
+
+    def _with_baselines(self, policy: Run, name: str) -> Run:
+        """With the baselines on the same starts, as far as there are data for them."""
+        starts = getattr(self.study, name)
+        baselines = Baselines(self.study, self.open_environment)
+        acts: dict[str, Acts] = {EXPERT: expert}
+        if self.data is not None:
+            acts[MEAN_DEMONSTRATION] = MeanDemonstrations.of(open_dataset(self.data))
+        found = [policy]
+        for actor, act in acts.items():
+            tell(f"{name}: {actor}")
+            found.append(baselines.run(self.place.folder / f"{name}-{actor}", actor, starts, act))
+        return joined([*found, self._untrained(starts, name)])
+
+    def _untrained(self, starts: Starts, name: str) -> Run:
+        """Random weights of the preset `tiny`, whose cameras and robot are the same."""
+        bundle = self.place.folder / "untrained"
+        if not bundle.exists() and wavserve(["bundle", "create", "--preset", "tiny", "--out", str(bundle)]):
+            raise StudyError("no untrained policy could be made")
+        tell(f"{name}: untrained")
+        fewer = replace(
+            starts, num_trials_per_task=min(self.study.untrained_trials_per_task, starts.num_trials_per_task)
+        )
+        place = replace(self.place, bundle=str(bundle), service=None)
+        return renamed(run(place, self.study, f"{name}-untrained", fewer, (OFF,), "--allow-untrained"), "untrained")
+
+    def _verdicts(self) -> list[Verdict]:
+        tell("scenes: what the value is worth")
+        study = self.study
+        options = Options(suite=(study.suite,), service=self.place.service, in_process=_unless(self.place))
+        with open_planner(options) as planner, contextlib.closing(_opened(study, planner)) as environment:
+            info = planner.policy()
+            rotation = rotation_of(info, None)
+
+            def open_source(asked: Mapping[str, object]) -> PlanSource:
+                return UnarySource(planner, info, SourceConfig(rotation=rotation, options=asked))
+
+            player = Player(study, environment, open_source)
+            return verdicts(player.play(self.place.folder / "scenes.jsonl", tell))
+
+    def _write(self, parts: list[Part], found: tuple[Verdict, ...] = (), with_costs: bool = False) -> str:
+        measured = tuple(costs(self.place.bundle, self.study.iterations)) if with_costs else ()
+        findings = Findings(f"Study of {self.place.bundle}", self.budget, tuple(parts), found, measured)
+        text = report.markdown(findings)
+        write_whole(self.place.folder / "results.json", json.dumps(report.as_table(findings), indent=2).encode())
+        write_whole(self.place.folder / "results.md", text.encode())
+        return text
+
+
+def predicted(study: Study, digest: str, place: Place, open_environment: OpenEnvironment) -> Budget:
+    """From the first steps of one episode of every cell. Raises SettingsError when the budget allows too little."""
+    tell("pilot: the first steps of one episode of every cell")
+    with contextlib.closing(open_environment()) as environment:
+        num_tasks = len(study.tasks) or len(environment.tasks(study.suite))
+    tried = replace(study, tasks=study.tasks[:1] or (0,), num_envs=1)
+    starts = replace(study.screen, num_trials_per_task=1)
+    pilot = run(place, tried, "pilot", starts, (OFF, *study.screened), "--max-steps", str(PILOT_STEPS))
+    return within_budget(study, digest, num_tasks, costs_of(study, pilot))
+
+
+def costs_of(study: Study, pilot: Run) -> dict[str, Cost]:
+    """Of each cell's episode. The simulator costs the same in every cell; in the first one it also built a scene."""
+    plans_s = {one.cell: one.wall.get("plan_ms_p50", 0.0) / 1e3 for one in pilot.records}
+    steps_s = min(
+        (one.wall["episode_s"] - one.num_plans * plans_s[one.cell]) / max(one.num_steps, 1) for one in pilot.records
+    )
+    plans = study.expected_steps / study.replan_steps
+    return {name: Cost(max(steps_s, 0.0) * study.expected_steps, each * plans) for name, each in plans_s.items()}
+
+
+def best_of(phase: Run, cells: list[Cell]) -> Cell:
+    """Most successes, then the cheapest plans."""
+    seconds = {cell.name: report.plan_ms(phase, cell) for cell in cells}
+    return ordered(cells, report.successes(phase), seconds)[0]
+
+
+def _opened(study: Study, planner: Planner) -> PrivilegedEnvironment:
+    """A simulator with pictures of the policy's size."""
+    environment = simulator(not study.no_antialiasing, planner.policy())()
+    assert isinstance(environment, PrivilegedEnvironment), "LIBERO knows its scenes"
+    return environment
+
+
+def _unless(place: Place) -> str | None:
+    return None if place.service else place.bundle
+
+
+def tell(words: str) -> None:
+    """Progress."""
+    print(words, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""What a study asks: its phases, their cells, seeds and sizes, and which of them its budget allows.
+
+Reads the committed file of a study. Knows neither the simulator nor how episodes are run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from wavserve.clients import tables
+from wavserve.clients.libero.cells import Cell
+from wavserve.core.errors import SettingsError
+from wavserve.core.spec import Mode
+
+FEWEST_SAMPLES = 4
+"""N is not lowered further."""
+OFF = Cell(name="off", planner={"mode": "off"})
+BLIND = Cell(name="off-blind", planner={"mode": "off"}, blind=True)
+N = "num_video_samples"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Starts:
+    """Where the episodes of a phase begin. All of its cells have the same starts and seeds."""
+
+    num_trials_per_task: int
+    seed: int
+    shift: float = 0.0
+    """0: the shipped initial states as they are"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenes:
+    """For the question whether the value tells the samples of one scene apart."""
+
+    num_scenes: int
+    num_samples: int
+    seed: int
+    shift: float
+    at_steps: tuple[int, ...]
+    """control steps at which a scene is looked at, by turns; multiples of replan_steps"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """The file. The screened cells stand by importance: the budget cuts at the end."""
+
+    suite: str
+    tasks: tuple[int, ...] = ()
+    """empty: all"""
+    replan_steps: int
+    no_antialiasing: bool = False
+    num_envs: int = 1
+    max_hours: float
+    expected_steps: int
+    """of an episode, for the predicted hours"""
+    screen: Starts
+    screened: tuple[Cell, ...]
+    headline: Starts
+    modes: tuple[Mode, ...]
+    """of the headline, each with the options that the screen chose"""
+    shipped: Starts
+    untrained_trials_per_task: int
+    values: Scenes
+    iterations: tuple[int, ...]
+    """K, for time and memory"""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a study may run: fixed before its first episode, so that no result changes it."""
+
+    study_digest: str
+    hours: float
+    """predicted"""
+    dropped: tuple[str, ...] = ()
+    """screened cells that are not run"""
+    max_samples: int | None = None
+    """highest N of any cell; None: as the file says"""
+
+
+def read_study(file: Path) -> Study:
+    """Raises SettingsError naming the key."""
+    study = tables.read(Study, tables.toml(file))
+    names = [cell.name for cell in study.screened]
+    if len(set(names)) < len(names) or not names:
+        raise SettingsError(f"screened: expected cells of distinct names, got {', '.join(names) or 'none'}")
+    if not any(cell.planner.get("mode") == "paper" for cell in study.screened):
+        raise SettingsError("screened: expected a cell of mode paper, whose options the headline takes; got none")
+    if "off" not in study.modes:
+        raise SettingsError("modes: expected off among them, which the others are held against")
+    if odd := [step for step in study.values.at_steps if step % study.replan_steps]:
+        raise SettingsError(f"values.at_steps: expected multiples of replan_steps, got {odd[0]}")
+    return study
+
+
+def screened_cells(study: Study, budget: Budget) -> tuple[Cell, ...]:
+    """The cells of the screen, `off` first."""
+    return (OFF, *(_limited(cell, budget) for cell in study.screened if cell.name not in budget.dropped))
+
+
+def headline_cells(study: Study, chosen: Mapping[str, object]) -> tuple[Cell, ...]:
+    """Every mode with the chosen options, and the policy without pictures."""
+    others = (
+        Cell(name=mode.replace("_", "-"), planner={**chosen, "mode": mode}) for mode in study.modes if mode != "off"
+    )
+    return (OFF, *others, BLIND)
+
+
+def shipped_cells(best: Cell) -> tuple[Cell, ...]:
+    """`off` and the best cell of the headline, and the policy without pictures."""
+    return OFF, best, BLIND
+
+
+def _limited(cell: Cell, budget: Budget) -> Cell:
+    samples = cell.planner.get(N)
+    if budget.max_samples is None or not isinstance(samples, int) or samples <= budget.max_samples:
+        return cell
+    return replace(cell, planner={**cell.planner, N: budget.max_samples})
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a cell's episode costs, in seconds."""
+
+    simulator_s: float
+    """everything but its plans"""
+    plans_s: float
+
+
+def within_budget(study: Study, digest: str, num_tasks: int, costs: Mapping[str, Cost]) -> Budget:
+    """Drops screened cells from the last one, then lowers N, never episodes. `costs`: by the names of screened cells
+    and `off`. Raises SettingsError when that is not enough.
+    """
+    budget = Budget(digest, 0.0)
+    names = [cell.name for cell in study.screened]
+    needed = next(cell.name for cell in study.screened if cell.planner.get("mode") == "paper")
+    while (hours := predicted_hours(study, budget, num_tasks, costs)) > study.max_hours:
+        droppable = [name for name in names if name not in budget.dropped and name != needed]
+        lowered = _lowered(study, budget)
+        if droppable:
+            budget = replace(budget, dropped=(*budget.dropped, droppable[-1]))
+        elif lowered is not None:
+            budget = replace(budget, max_samples=lowered)
+        else:
+            raise SettingsError(f"max_hours: expected at least {hours:.1f}, predicted, got {study.max_hours:g}")
+    return replace(budget, hours=hours)
+
+
+def _lowered(study: Study, budget: Budget) -> int | None:
+    """Half of the highest N; None: it is low enough."""
+    samples = [cell.planner[N] for cell in study.screened if isinstance(cell.planner.get(N), int)]
+    highest = budget.max_samples or max((each for each in samples if isinstance(each, int)), default=0)
+    return max(highest // 2, FEWEST_SAMPLES) if highest > FEWEST_SAMPLES else None
+
+
+def predicted_hours(study: Study, budget: Budget, num_tasks: int, costs: Mapping[str, Cost]) -> float:
+    """Hours of every phase. The headline's options are not chosen yet, so its cells cost what the dearest screened one
+    does."""
+    off = _episode_s(OFF, costs["off"], budget)
+    screened = {
+        cell.name: _episode_s(cell, costs[cell.name], budget)
+        for cell in study.screened
+        if cell.name not in budget.dropped
+    }
+    dearest = max(screened.values())
+    planned = sum(mode != "off" for mode in study.modes)
+    seconds = num_tasks * (
+        study.screen.num_trials_per_task * (off + sum(screened.values()))
+        + study.headline.num_trials_per_task * (4 * off + planned * dearest)  # off, blind, two baselines
+        + study.shipped.num_trials_per_task * (4 * off + dearest)
+        + 2 * study.untrained_trials_per_task * off
+    )
+    return (seconds / study.num_envs + study.values.num_scenes * study.values.num_samples * 2 * off) / 3600
+
+
+def _episode_s(cell: Cell, cost: Cost, budget: Budget) -> float:
+    asked, given = cell.planner.get(N), _limited(cell, budget).planner.get(N)
+    share = given / asked if isinstance(asked, int) and isinstance(given, int) else 1.0
+    return cost.simulator_s + cost.plans_s * share
+
+
+def described(budget: Budget) -> str:
+    """One line for people."""
+    parts = [f"predicted: {budget.hours:.1f} hours"]
+    if budget.dropped:
+        parts.append(f"dropped: {', '.join(budget.dropped)}")
+    if budget.max_samples is not None:
+        parts.append(f"N at most {budget.max_samples}")
+    return "; ".join(parts)
+
+
+def as_table(budget: Budget) -> dict[str, object]:
+    """For JSON; `tables.read` reads it."""
+    return asdict(budget)
+
+
+def ordered(cells: Sequence[Cell], successes: Mapping[str, int], seconds: Mapping[str, float]) -> list[Cell]:
+    """The best first: most successes, then the cheapest plans, then the order of the file."""
+    return sorted(cells, key=lambda cell: (-successes[cell.name], seconds[cell.name]))

@@ -1,0 +1,93 @@
+"""What predicted values say of achieved returns, within scenes and over all of them. Pure numpy; knows no file."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtest.study.scenes import SCORES, Sample
+
+_NUM_RESAMPLES = 4000
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over scenes, and the percentiles 2.5 and 97.5 of its bootstrap over scenes (Efron 1979)."""
+
+    value: float
+    low: float
+    high: float
+    num: int
+    """scenes"""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one score is worth."""
+
+    score: str
+    rank_correlation: Interval | None
+    """Spearman's, within a scene; None: no scene has samples that differ"""
+    gain: Interval | None
+    """return of the sample with the highest score minus the mean return of its scene"""
+    possible_gain: Interval | None
+    """the same for the sample that was best in truth: what a perfect score would gain"""
+    over_scenes: float
+    """Spearman's, of the scenes' mean score and mean return: does it tell scenes apart?"""
+    spread_of_returns: float
+    """standard deviation within a scene, the mean over scenes"""
+
+
+def verdicts(samples: Sequence[Sample]) -> list[Verdict]:
+    """Of each score. Scenes that were over before their moment are left out."""
+    scenes: defaultdict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if len(sample.predicted) == len(SCORES):
+            scenes[sample.scene].append(sample)
+    return [_verdict(score, [each for each in scenes.values() if len(each) > 1]) for score in SCORES]
+
+
+def _verdict(score: str, scenes: Sequence[Sequence[Sample]]) -> Verdict:
+    pairs = [
+        (np.array([each.predicted[score] for each in scene]), np.array([each.achieved for each in scene]))
+        for scene in scenes
+    ]
+    rhos = [rho for predicted, achieved in pairs if np.isfinite(rho := spearman(predicted, achieved))]
+    means = np.array([[predicted.mean(), achieved.mean()] for predicted, achieved in pairs]).reshape(-1, 2)
+    return Verdict(
+        score=score,
+        rank_correlation=bootstrapped(rhos),
+        gain=bootstrapped([float(achieved[predicted.argmax()] - achieved.mean()) for predicted, achieved in pairs]),
+        possible_gain=bootstrapped([float(achieved.max() - achieved.mean()) for _, achieved in pairs]),
+        over_scenes=spearman(means[:, 0], means[:, 1]),
+        spread_of_returns=float(np.mean([achieved.std(ddof=1) for _, achieved in pairs])) if pairs else float("nan"),
+    )
+
+
+def spearman(one: Numbers, other: Numbers) -> float:
+    """Spearman's rank correlation; NaN where one of both does not vary."""
+    if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
+
+
+def ranks(values: Numbers) -> Numbers:
+    """From 1; equal values share the mean of their ranks."""
+    below = (values[:, None] > values[None]).sum(axis=1)
+    equal = (values[:, None] == values[None]).sum(axis=1)
+    return np.asarray(below + (equal + 1) / 2)
+
+
+def bootstrapped(values: Sequence[float]) -> Interval | None:
+    """The mean of one number a scene; None without a scene."""
+    if not values:
+        return None
+    array = np.array(values)
+    drawn = np.random.default_rng(0).integers(len(array), size=(_NUM_RESAMPLES, len(array)))
+    low, high = np.percentile(array[drawn].mean(axis=1), (2.5, 97.5))
+    return Interval(float(array.mean()), float(low), float(high), len(array))

@@ -1,0 +1,158 @@
+"""The tables of a study: success, paired differences, what the value is worth, time and memory. Markdown and JSON.
+
+Counts and formats. Runs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loadtest.study.cost import CostOfK
+from loadtest.study.plan import OFF, Budget, described
+from loadtest.study.ranks import Interval, Verdict
+from wavserve.clients.libero.cells import Cell
+from wavserve.clients.libero.records import Run
+from wavserve.clients.libero.report.statistics import Pairs, mcnemar
+from wavserve.clients.libero.report.summary import Summary, by_start, pairs_of, planner_words
+from wavserve.clients.libero.report.table import difference_text, markdown_table, rate_text
+
+_NOTE = (
+    "Success in %, with Wilson's 95 % interval. Differences are of equal starts and seeds, in points, with Tango's "
+    "95 % interval; p is McNemar's, exact. Plan: median over episodes of an episode's median, in ms, on this machine."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A phase of the study, with all of its cells and baselines on the same starts."""
+
+    title: str
+    run: Run
+    chosen: str = ""
+    """the cell that the next phase takes"""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All that a study found so far."""
+
+    name: str
+    budget: Budget
+    parts: tuple[Part, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    costs: tuple[CostOfK, ...] = ()
+
+
+def markdown(findings: Findings) -> str:
+    """The tables, for people."""
+    lines = [f"# {findings.name}", "", described(findings.budget) + ".", "", _NOTE]
+    for part in findings.parts:
+        lines += ["", f"## {part.title}", "", *_success(part)]
+        if part.chosen:
+            lines += ["", f"Chosen: `{part.chosen}`."]
+    if findings.verdicts:
+        lines += ["", "## What the value is worth", "", *_worth(findings.verdicts)]
+    if findings.costs:
+        lines += ["", "## Time and memory against K", "", *_costs(findings.costs)]
+    return "\n".join(lines) + "\n"
+
+
+def as_table(findings: Findings) -> dict[str, Any]:
+    """The numbers, for programs."""
+    return {
+        "name": findings.name,
+        "budget": asdict(findings.budget),
+        "parts": [
+            {"title": part.title, "chosen": part.chosen, "cells": [_cell_facts(part, cell) for cell in _cells(part)]}
+            for part in findings.parts
+        ],
+        "values": [asdict(verdict) for verdict in findings.verdicts],
+        "costs": [asdict(cost) for cost in findings.costs],
+    }
+
+
+def plan_ms(run: Run, cell: Cell) -> float:
+    """Median over the cell's episodes of an episode's median plan; NaN where nothing was planned."""
+    found = sorted(
+        one.wall["plan_ms_p50"] for one in run.records if one.cell == cell.name and "plan_ms_p50" in one.wall
+    )
+    return found[len(found) // 2] if found else math.nan
+
+
+def successes(run: Run) -> dict[str, int]:
+    """Of each cell."""
+    return {cell.name: sum(one.success for one in run.records if one.cell == cell.name) for cell in run.config.cells}
+
+
+def _cells(part: Part) -> Sequence[Cell]:
+    return part.run.config.cells
+
+
+def _success(part: Part) -> list[str]:
+    rows = (_row(part, cell) for cell in _cells(part))
+    return markdown_table(("cell", "planner", "success", "minus off", "p", "plan ms"), rows)
+
+
+def _row(part: Part, cell: Cell) -> list[str]:
+    summary, pairs = Summary.of(part.run), _pairs(part.run, cell)
+    [suite] = part.run.config.suites
+    ms = plan_ms(part.run, cell)
+    row = [cell.name, planner_words(cell.planner) if cell.planner else "-", rate_text(summary.rate(cell, suite))]
+    if cell.name == OFF.name:
+        row += ["", ""]
+    else:
+        row += [difference_text(summary.difference(cell, OFF).suites[suite]), f"{mcnemar(pairs):.3g}"]
+    return [*row, "-" if math.isnan(ms) else f"{ms:.0f}"]
+
+
+def _pairs(run: Run, cell: Cell) -> Pairs:
+    summary, [suite] = Summary.of(run), run.config.suites
+    return pairs_of(by_start(summary.by_cell[cell.name]), by_start(summary.by_cell[OFF.name]), suite)
+
+
+def _cell_facts(part: Part, cell: Cell) -> dict[str, Any]:
+    summary, pairs, [suite] = Summary.of(part.run), _pairs(part.run, cell), part.run.config.suites
+    difference, ms = summary.difference(cell, OFF).suites[suite], plan_ms(part.run, cell)
+    tasks = {str(task): summary.task_counts(cell, suite, task) for _, task, _ in summary.tasks()}
+    return {
+        "name": cell.name,
+        "planner": dict(cell.planner),
+        "blind": cell.blind,
+        "success": asdict(summary.rate(cell, suite)),
+        "by_task": tasks,
+        "minus_off": None if cell.name == OFF.name or not difference.num else asdict(difference),
+        "mcnemar_p": None if cell.name == OFF.name or not pairs.num else mcnemar(pairs),
+        "plan_ms_p50": None if math.isnan(ms) else ms,
+    }
+
+
+def _worth(verdicts: Iterable[Verdict]) -> list[str]:
+    header = ("score", "rank correlation in a scene", "gain of the best by score", "of a perfect score", "over scenes")
+    rows = [
+        [
+            verdict.score,
+            _interval(verdict.rank_correlation),
+            _interval(verdict.gain),
+            _interval(verdict.possible_gain),
+            f"{verdict.over_scenes:+.2f}",
+        ]
+        for verdict in verdicts
+    ]
+    spread = "; ".join(f"{verdict.spread_of_returns:.3f} for {verdict.score}" for verdict in verdicts)
+    return [*markdown_table(header, rows), "", f"Spread of returns within a scene: {spread}."]
+
+
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
+        return "-"
+    return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f}), scenes {interval.num}"
+
+
+def _costs(costs: Iterable[CostOfK]) -> list[str]:
+    rows = [
+        [str(cost.k), f"{cost.plan_ms_p50:.0f}", f"{cost.plan_ms_p95:.0f}", f"{cost.peak_mb:.0f}"] for cost in costs
+    ]
+    return markdown_table(("K", "plan ms p50", "p95", "peak memory MB"), rows)

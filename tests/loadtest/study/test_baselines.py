@@ -1,0 +1,66 @@
+"""Baselines that are no policy, in a scene without a simulator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtest.study.baselines import Baselines, MeanDemonstrations, expert, mean_commands
+from loadtest.study.plan import OFF, Starts, Study, read_study
+from loadtest.study.runs import joined
+from tests.training.fake_scene import SUITE, FakeScene
+from wavserve.clients.libero.records import Run
+from wavserve.core.errors import SimulationError
+
+STARTS = Starts(num_trials_per_task=2, seed=2, shift=0.01)
+
+
+@pytest.fixture
+def study() -> Study:
+    return replace(read_study(Path("policies/tiny-libero/study.toml")), suite=SUITE, tasks=(0,), num_envs=1)
+
+
+def test_the_expert_goes_on_record_as_a_policy_does(study: Study, tmp_path: Path) -> None:
+    opened: list[FakeScene] = []
+
+    def opener() -> FakeScene:
+        opened.append(FakeScene())
+        return opened[-1]
+
+    run = Baselines(study, opener).run(tmp_path / "expert", "expert", STARTS, expert)
+    assert [(one.cell, one.success, one.state_index) for one in run.records] == [
+        ("expert", True, 0),
+        ("expert", True, 1),
+    ]
+    assert [start for scene in opened for start in scene.starts] == [one.start for one in run.records]
+    again = Baselines(study, opener).run(tmp_path / "expert", "expert", STARTS, expert)
+    assert again == run
+    assert sum(len(scene.starts) for scene in opened) == 2, "what is on record is not run again"
+
+
+def test_the_mean_demonstration_is_played_without_looking(study: Study, tmp_path: Path) -> None:
+    still = MeanDemonstrations({(SUITE, 0): np.tile([0.0, 0.0, 0.1, 0.0, 0.0, 0.0, 1.0], (3, 1))})
+    run = Baselines(study, FakeScene).run(tmp_path / "mean", "mean-demonstration", STARTS, still)
+    assert [(one.success, one.num_steps) for one in run.records] == [(False, 200)] * 2
+    with pytest.raises(SimulationError, match="fake_pick task 0: expected demonstrations"):
+        Baselines(study, FakeScene).run(tmp_path / "none", "mean-demonstration", STARTS, MeanDemonstrations({}))
+
+
+def test_the_mean_of_demonstrations_by_hand() -> None:
+    rows = [np.full((length, 7), value) for length, value in ((4, 1.0), (3, 0.0), (1, -1.0))]
+    mean = mean_commands(rows)
+    assert mean.shape == (3, 7), "as long as half of them last"
+    assert mean[:, 0] == pytest.approx([0.0, 0.5, 0.5])
+    assert mean[:, 6].tolist() == [-1.0, 1.0, 1.0]
+
+
+def test_runs_of_equal_starts_are_joined(study: Study, tmp_path: Path) -> None:
+    one = Baselines(study, FakeScene).run(tmp_path / "expert", "expert", STARTS, expert)
+    cell = replace(one.config.cells[0], name=OFF.name)
+    other = Run(replace(one.config, cells=(cell,)), tuple(replace(each, cell=OFF.name) for each in one.records))
+    both = joined([other, one])
+    assert [each.name for each in both.config.cells] == ["off", "expert"]
+    assert len(both.records) == 4

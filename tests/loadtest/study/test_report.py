@@ -1,0 +1,60 @@
+"""The tables of a study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loadtest.study.cost import CostOfK
+from loadtest.study.plan import OFF, Budget
+from loadtest.study.ranks import Interval, Verdict
+from loadtest.study.report import Findings, Part, as_table, markdown
+from tests.clients.libero.runs import PAPER, example_config, example_run
+from wavserve.clients.libero.cells import Cell
+from wavserve.clients.libero.report.statistics import Pairs, mcnemar, paired_difference
+from wavserve.clients.libero.report.table import difference_text
+
+BLIND = Cell(name="off-blind", planner={"mode": "off"}, blind=True)
+
+
+def mostly(cell: Cell, suite: str, task: int, state: int) -> bool:
+    """`off` fails at three starts, `paper` at none, the blind one at all."""
+    return not cell.blind and (cell.name == "paper" or (task, state) not in {(0, 0), (0, 1), (1, 3)})
+
+
+@pytest.fixture
+def findings() -> Findings:
+    config = example_config(suites=("libero_object",), cells=(OFF, PAPER, BLIND))
+    none = Interval(0.01, -0.1, 0.12, 30)
+    verdicts = (Verdict("mean", none, none, none, 0.5, 0.02), Verdict("paper", None, None, None, 0.1, 0.02))
+    parts = (Part("Headline", example_run(config, mostly), "paper"),)
+    return Findings("Study of x", Budget("d", 12.34, ("m5",), 8), parts, verdicts, (CostOfK(3, 100.4, 120.6, 812.0),))
+
+
+def test_every_cell_is_held_against_no_planning(findings: Findings) -> None:
+    lines = markdown(findings).splitlines()
+    assert "predicted: 12.3 hours; dropped: m5; N at most 8." in lines
+    [paper] = [line for line in lines if line.startswith("| paper | paper K=5")]
+    pairs = Pairs(both=5, only_a=3)
+    assert difference_text(paired_difference(pairs)) in paper
+    assert f"| {mcnemar(pairs):.3g} | 80 |" in paper
+    [off] = [line for line in lines if line.startswith("| off |")]
+    assert "62.5 (" in off
+    [blind] = [line for line in lines if line.startswith("| off-blind |")]
+    assert "| 0.0 (" in blind
+    assert "Chosen: `paper`." in lines
+    assert any("+0.010 (-0.100 to +0.120), scenes 30" in line for line in lines)
+    assert "| 3 | 100 | 121 | 812 |" in lines
+
+
+def test_programs_read_the_same_numbers(findings: Findings, tmp_path: Path) -> None:
+    table = json.loads(json.dumps(as_table(findings)))
+    [part] = table["parts"]
+    cells = {cell["name"]: cell for cell in part["cells"]}
+    assert cells["paper"]["success"]["num"] == 8
+    assert cells["paper"]["minus_off"]["value"] == pytest.approx(3 / 8)
+    assert cells["off"]["minus_off"] is None
+    assert cells["off"]["by_task"] == {"0": [2, 4], "1": [3, 4]}
+    assert table["costs"] == [{"k": 3, "plan_ms_p50": 100.4, "plan_ms_p95": 120.6, "peak_mb": 812.0}]
