@@ -38,9 +38,8 @@ from loadtest.study.plan import (
 )
 from loadtest.study.ranks import Verdict, verdicts
 from loadtest.study.report import Findings, Part
-from loadtest.study.runs import Place, StudyError, joined, run
+from loadtest.study.runs import Place, StudyError, ask, joined, run
 from loadtest.study.scenes import Player
-from wavserve.cli import main as wavserve
 from wavserve.clients import tables
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.contract import rotation_of
@@ -154,8 +153,8 @@ class Work:
     def _untrained(self, starts: Starts, name: str) -> Run:
         """Random weights of the preset `tiny`, whose cameras and robot are the same."""
         bundle = self.place.folder / "untrained"
-        if not bundle.exists() and wavserve(["bundle", "create", "--preset", "tiny", "--out", str(bundle)]):
-            raise StudyError("no untrained policy could be made")
+        if not bundle.exists():
+            ask("bundle", "create", "--preset", "tiny", "--out", str(bundle))
         tell(f"{name}: untrained")
         fewer = replace(
             starts, num_trials_per_task=min(self.study.untrained_trials_per_task, starts.num_trials_per_task)

@@ -42,12 +42,16 @@ def run(place: Place, study: Study, name: str, starts: Starts, cells: Sequence[C
     file, out = place.folder / f"{name}.toml", place.folder / name
     write_whole(file, as_toml(study, starts, cells).encode())
     planner = ("--service", place.service) if place.service else ("--in-process", place.bundle)
-    command = ["libero", "--config", str(file), "--out", str(out), "--videos", "0", *planner, *flags]
-    with contextlib.redirect_stdout(io.StringIO()):  # its table: the study has tables of its own
-        code = main(command)
-    if code:
-        raise StudyError(f"the run in {out} ended with code {code}")
+    ask("libero", "--config", str(file), "--out", str(out), "--videos", "0", *planner, *flags)
     return load_run(out)
+
+
+def ask(*command: str) -> None:
+    """Runs a command of `wavserve` here. Raises StudyError when it ended with an error, which it told."""
+    with contextlib.redirect_stdout(io.StringIO()):  # the study's output has tables of its own
+        code = main(list(command))
+    if code:
+        raise StudyError(f"wavserve {' '.join(command[:2])}: ended with code {code}")
 
 
 def as_toml(study: Study, starts: Starts, cells: Sequence[Cell]) -> str:
