@@ -61,6 +61,7 @@ RUN install -d -o 1000 -g 1000 /bundles
 RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
     pip3 install --no-cache-dir --no-deps --force-reinstall /wheels/*.whl
 COPY model_repository /models
+COPY policies /policies
 # the image's own user, triton-server
 USER 1000:1000
 # HF_HUB_OFFLINE: the bundle has everything that the models load, so nothing may be downloaded.
@@ -68,6 +69,7 @@ USER 1000:1000
 # MALLOC_*: one heap, which is kept. With one heap per thread, activations of changing sizes would fragment all of them.
 # MODELS_AT_ONCE: how many models compute at a time; 1 on a GPU, 2 on a CPU.
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 HF_HOME=/tmp/huggingface \
+    WAVSERVE_BUNDLE__POLICIES=/policies \
     MODELS_AT_ONCE=1 GOMP_SPINCOUNT=1000 \
     MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=1073741824
 EXPOSE 8000 8001 8002

@@ -98,7 +98,7 @@ def target(args: argparse.Namespace, chosen: Scenario, serve_arguments: Sequence
         return
     slow_ms = chosen.service.slow_ms
     command = serve_process.SERVE if not slow_ms else (*SLOW_SERVICE, f"--slow-ms={slow_ms}")
-    flags = [f"--set={setting}" for setting in chosen.service.settings]
+    flags = ["--preset=tiny", *(f"--set={setting}" for setting in chosen.service.settings)]
     with tempfile.TemporaryDirectory(prefix="wavserve-loadtest-") as folder:
         say("starting the service")
         with serve_process.running(Path(folder) / "server.log", [*flags, *serve_arguments], command) as service:

@@ -52,7 +52,7 @@ def on_triton(folder: Path, device: str) -> dict[str, Array]:
 
 
 def _flags(folder: Path, device: str) -> list[str]:
-    flags = [f"--set=backend.device={device}", f"--set=bundle.root={folder / 'bundles'}"]
+    flags = [f"--set=backend.device={device}", "--preset=tiny", f"--set=bundle.root={folder / 'bundles'}"]
     return flags if device == "cuda" else [*flags, "--set=backend.compile=off"]  # the CPU is only the reference
 
 

@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measured(folder: Path, plans: int, requests: int) -> dict[str, Any]:
-    with running(folder / "server.log", ["--set", f"bundle.root={folder}"]) as service:
+    with running(folder / "server.log", ["--preset", "tiny", "--set", f"bundle.root={folder}"]) as service:
         return measure(service, plans, requests)
 
 

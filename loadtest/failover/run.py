@@ -131,13 +131,14 @@ async def _run(folder: Path, wish: Wish) -> Result:
 
 def gateway_arguments(folder: Path, backend: str) -> list[str]:
     """Of `wavserve serve`, with the bundle that `lone` creates in the folder. Compilation takes minutes."""
-    return ["--backend", backend, "--set", "backend.compile=off", "--set", f"bundle.root={folder}"]
+    own = ["--preset", "tiny", "--set", f"bundle.root={folder}"]
+    return ["--backend", backend, "--set", "backend.compile=off", *own]
 
 
 @contextlib.asynccontextmanager
 async def lone(folder: Path) -> AsyncIterator[Service]:
     """The policy in this process. It is assembled first, because that creates the bundle that the gateways serve."""
-    bundle = BundleSettings(root=folder)
+    bundle = BundleSettings(preset="tiny", root=folder)
     service = await assemble(Settings(bundle=bundle, backend=BackendSettings(kind="local", compile="off")))
     try:
         service.policy.skip_warm_up()

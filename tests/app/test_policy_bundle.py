@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from wavserve.app.policy_bundle import preset_folder
+from wavserve.app.policy_bundle import open_bundle, preset_folder
 from wavserve.app.settings import BundleSettings
+from wavserve.bundle.bundle import Bundle
 from wavserve.core.errors import BundleError, SettingsError
 
 
@@ -67,3 +70,39 @@ def test_a_preset_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(BundleError, match="no such preset"):
         preset_folder(BundleSettings(root=tmp_path), create, tmp_path / "cache")
+
+
+def shipped(tiny: Bundle, folder: Path) -> Path:
+    """A folder of policies with a bundle where the trained one is looked for."""
+    shutil.copytree(tiny.folder, folder / "tiny-libero")
+    return folder
+
+
+def test_the_trained_policy_is_the_default(tiny: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = BundleSettings(policies=shipped(tiny, tmp_path / "policies"), root=tmp_path / "bundles")
+    assert open_bundle(settings).folder == tmp_path / "policies" / "tiny-libero"
+    assert not (tmp_path / "bundles").exists()
+    assert caplog.text == ""
+
+
+def test_without_the_trained_policy_the_default_is_tiny_and_says_so(
+    tiny: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "policies" / "tiny-libero").mkdir(parents=True)  # as before it is trained: it has a recipe only
+    settings = BundleSettings(policies=tmp_path / "policies", root=tiny.folder.parent)
+    with caplog.at_level(logging.INFO):
+        assert open_bundle(settings).folder == tiny.folder
+    assert "policies has no trained policy: serving tiny, which has random weights" in caplog.text
+
+
+def test_a_preset_that_was_asked_for_is_not_replaced(tiny: Bundle, tmp_path: Path) -> None:
+    policies = shipped(tiny, tmp_path / "policies")
+    assert BundleSettings(policies=policies, preset="tiny", root=tiny.folder.parent).folder == tiny.folder
+    assert BundleSettings(policies=policies, path=tmp_path / "mine").folder == tmp_path / "mine"
+
+
+def test_a_trained_policy_that_is_broken_is_an_error(tiny: Bundle, tmp_path: Path) -> None:
+    policies = shipped(tiny, tmp_path / "policies")
+    (policies / "tiny-libero" / "vae" / "config.json").unlink()
+    with pytest.raises(BundleError, match=r"config\.json"):
+        open_bundle(BundleSettings(policies=policies))

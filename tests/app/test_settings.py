@@ -51,7 +51,7 @@ def test_the_environment_can_name_the_file(file: Path) -> None:
 
 
 def test_the_bundle_folder_is_the_path_or_the_presets_folder() -> None:
-    assert load_settings(None, {}).settings.bundle.folder == Path("bundles/tiny")
+    assert load_settings(None, {}, [flag("bundle.preset", "tiny")]).settings.bundle.folder == Path("bundles/tiny")
     assert load_settings(None, {}, [flag("bundle.path", "mine")]).settings.bundle.folder == Path("mine")
 
 

@@ -14,7 +14,7 @@ from wavserve.bundle import bundle
 from wavserve.bundle.bundle import Bundle
 from wavserve.bundle.checks import check_spec
 from wavserve.core.errors import BundleError
-from wavserve.core.spec import LimitsSpec, RtcSpec
+from wavserve.core.spec import LimitsSpec, NormSpec, RtcSpec
 from wavserve.models.weights.preset_specs import PRESETS
 
 DECLARED = ("embodiment", "rtc", "max_trained_delay")
@@ -50,6 +50,7 @@ def test_a_document_survives(tiny_piper: Bundle) -> None:
         cameras=tuple(replace(camera, orientation="rotated_180") for camera in tiny_piper.spec.cameras),
         rtc=RtcSpec("rtc_trained", "EXP", 2.0, 7),
         max_trained_delay=5,
+        value_norm=NormSpec("meanstd", (0.2, 0.4), (0.1, 0.3)),
     )
     document = bundle.document(spec)
     assert document["format"] == 2
@@ -147,9 +148,16 @@ def test_wrong_limits_are_refused(limits: dict[str, Any], words: str, tiny_piper
         ({"max_trained_delay": -1}, "max_trained_delay: expected 0 to 53, got -1"),
         ({"max_trained_delay": 54}, "max_trained_delay: expected 0 to 53, got 54"),
         ({"rtc": RtcSpec("rtc_trained")}, "rtc.mode: expected another mode while max_trained_delay is 0"),
+        ({"value_norm": NormSpec("minmax", (0.0, 0.0), (1.0, 1.0))}, "value_norm.kind: expected meanstd, got 'minmax'"),
+        ({"value_norm": NormSpec("meanstd", (0.0,), (1.0,))}, r"value_norm.low: expected 2 entries"),
+        ({"value_norm": NormSpec("meanstd", (0.0, 0.0), (1.0, -1.0))}, r"value_norm.high\[1\]: expected at least 0.0"),
+        (
+            {"value_norm": NormSpec("meanstd", (0.0, float("nan")), (1.0, 1.0))},
+            r"value_norm.low\[1\]: expected a finite",
+        ),
     ],
 )
-def test_wrong_real_time_chunking_is_refused(changes: dict[str, Any], words: str, tiny_piper: Bundle) -> None:
+def test_wrong_declarations_are_refused(changes: dict[str, Any], words: str, tiny_piper: Bundle) -> None:
     with pytest.raises(BundleError, match=f"policy.json: {words}"):
         check_spec(replace(tiny_piper.spec, **changes))
 

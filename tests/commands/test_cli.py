@@ -16,6 +16,7 @@ import grpc
 import numpy as np
 import pytest
 
+from wavserve.bundle.bundle import digest
 from wavserve.cli import main
 from wavserve.commands.output import as_json
 from wavserve.core.errors import BrokenLimit
@@ -273,6 +274,21 @@ def test_bundle_create_then_inspect(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert told["spec"]["untrained"] is True
     assert "seed 3" in told["spec"]["notes"]
     assert len(told["golden_digest"]) == 64
+
+
+def test_bundle_prepare_creates_what_the_settings_name_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"ROOT": str(tmp_path), "PRESET": "tiny", "SEED": "3"}.items():
+        monkeypatch.setenv(f"WAVSERVE_BUNDLE__{name}", value)
+    assert main(["bundle", "prepare"]) == 0
+    first = digest(tmp_path / "tiny")
+    monkeypatch.setenv("WAVSERVE_BUNDLE__SEED", "4")
+    assert main(["bundle", "prepare"]) == 0
+    assert digest(tmp_path / "tiny") == first
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "tiny")] * 2
+    (tmp_path / "tiny" / "policy.json").unlink()
+    assert main(["bundle", "prepare"]) == 1
 
 
 def test_a_golden_plan_is_added_later_and_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -21,11 +23,13 @@ from tests.deploy.overlays import (
 )
 from tests.edge.fakes import RecordingPolicy, example_limits
 from tests.edge.robots import serving
-from tests.house.test_containers import OURS, PROJECT, SERVICES, STAGES
+from tests.house.test_containers import OURS, PROJECT, ROOT, SERVICES, STAGES
 from wavserve.app.members import MISSING_ANSWERS
 from wavserve.app.serve import GRACE_S
-from wavserve.app.settings import Settings
+from wavserve.app.settings import BundleSettings, Settings
 from wavserve.app.settings_sources import load_settings
+from wavserve.bundle.bundle import load_spec
+from wavserve.core.spec import PolicySpec
 from wavserve.core.verbs import MODELS
 from wavserve.edge.http.open_connections import ConnectionLimits
 from wavserve.models.arena.arena import SlotShape
@@ -91,19 +95,26 @@ def test_folders_that_are_written_to_are_writable(overlay: Overlay) -> None:
 def test_the_bundles_settings_agree(overlay: Overlay) -> None:
     triton = overlay.container("StatefulSet", "triton")
     bundle = triton_settings(overlay).bundle
-    assert str(bundle.path) == f"/bundles/{bundle.preset}"
+    assert bundle.folder == Path("/bundles") / bundle.created  # where the image has no trained policy
     assert "/bundles" in {each["mountPath"] for each in triton["volumeMounts"]}
     [init] = pod_of(overlay.named("StatefulSet", "triton"))["initContainers"]
-    assert init["command"] == [part.replace("$$", "$") for part in SERVICES["bundle"]["command"]]
+    assert init["command"] == SERVICES["bundle"]["command"]
 
 
 def triton_settings(overlay: Overlay) -> Settings:
     return load_settings(None, overlay.environment(overlay.container("StatefulSet", "triton"))).settings
 
 
+def served(settings: BundleSettings) -> Iterator[PolicySpec]:
+    """What the models may serve: the preset, or the trained policy of the image."""
+    yield PRESETS[settings.created]().spec
+    if folder := settings.model_copy(update={"policies": ROOT / "policies"}).shipped:
+        yield load_spec(folder)
+
+
 def test_shared_memory_holds_the_arena_and_the_calls(overlay: Overlay) -> None:
     settings = triton_settings(overlay)
-    slot = SlotShape.of(PRESETS[settings.bundle.preset]().spec).elements
+    slot = max(SlotShape.of(spec).elements for spec in served(settings.bundle))
     on_gpu = settings.backend.device == "cuda"
     itemsize = {"float32": 4, "bfloat16": 2}[settings.backend.dtype]
     arena = 0 if on_gpu else settings.arena.num_slots * slot * itemsize

@@ -154,7 +154,7 @@ def test_settings_are_known(overlay: Overlay) -> None:
         "grpc": gateway.grpc.port,
     }
     triton = overlay.container("StatefulSet", "triton")
-    assert settings_of(overlay, triton).bundle.path is not None
+    assert settings_of(overlay, triton).bundle.root is not None
     [bundle] = pod_of(overlay.named("StatefulSet", "triton"))["initContainers"]
     assert bundle["envFrom"] == triton["envFrom"]
 

@@ -118,5 +118,5 @@ def test_texts_are_escaped() -> None:
 
 
 def test_the_error_of_a_service_that_does_not_start_is_shown(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"(?s)exited with code 1.*bundle\.preset: expected 'tiny'"):
+    with pytest.raises(RuntimeError, match=r"(?s)exited with code 1.*bundle\.preset: expected 'auto'"):
         started(tmp_path / "server.log", ["--set", "bundle.preset=none-such"])

@@ -33,8 +33,8 @@ class Server(Child):
 def start(folder: Path, backend: str, *flags: str) -> Server:
     records = folder / "records"
     # compilation takes a minute of a first start, and test_compiled tests it
-    own = ["--backend", backend, "--set", "backend.compile=off", "--set", f"bundle.root={folder}"]
-    own += ["--record", str(records)]
+    own = ["--backend", backend, "--set", "backend.compile=off", "--preset", "tiny"]
+    own += ["--set", f"bundle.root={folder}", "--record", str(records)]
     started = serve_process.start(folder / "server.log", [*own, *flags])
     return Server(started.process, started.http, started.grpc, started.log, records, folder / "tiny", backend)
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -27,6 +28,7 @@ from wavserve.app.settings import Settings
 from wavserve.bundle import bundle
 from wavserve.core.errors import BundleError, InvalidRequest
 from wavserve.core.files import lock
+from wavserve.core.normalise import rewards_and_returns
 from wavserve.models.networks.plain import Draws as PlainDraws
 from wavserve.models.networks.plain import Plain, Scene, plain_plan
 from wavserve.models.weights import weights
@@ -42,7 +44,7 @@ from wavserve.training.samples import Pool
 from wavserve.training.source import open_source
 from wavserve.training.spec import policy_spec
 from wavserve.training.stages import train_stage
-from wavserve.training.statistics import UNMEASURED
+from wavserve.training.statistics import UNMEASURED, Statistics
 from wavserve.training.transformer_stages import load_weights, transformer_objective
 from wavserve.training.value_loss import value_figures
 
@@ -102,6 +104,18 @@ def test_the_bundle_declares_what_was_trained(made: Path) -> None:
         "F16"
     }
     assert "step 40 of 40, 8 episodes" in spec.notes
+
+
+def test_a_predicted_value_can_be_told_in_units_of_the_return(made: Path, trained: Job) -> None:
+    norm = bundle.load(made).spec.value_norm
+    assert norm is not None
+    found = checkpoint.read(trained.run / "action")
+    assert found is not None
+    episode = source_of(trained).dataset.read(0, pictures=False)
+    squeezed = Statistics.of(found.of("fixed")).values(episode.reward, episode.returns).numpy()
+    expected = np.stack([episode.reward, episode.returns], axis=1)
+    assert np.abs(squeezed - expected).max() > 0.1
+    np.testing.assert_allclose(rewards_and_returns(squeezed, norm), expected, atol=1e-6)
 
 
 def test_the_training_code_plans_as_serving_does(made: Path, trained: Job) -> None:

@@ -23,6 +23,10 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 def open_bundle(settings: BundleSettings) -> Bundle:
     """Loads the bundle. Raises SettingsError when a preset cannot be created, BundleError for an unusable bundle."""
+    if settings.path is None and settings.preset == "auto" and settings.shipped is None:
+        log.warning(
+            "%s has no trained policy: serving %s, which has random weights", settings.policies, settings.created
+        )
     if settings.path is not None or settings.folder.exists():
         return bundle.load(settings.folder)
     from wavserve.models.weights import presets
@@ -51,9 +55,9 @@ def preset_folder(settings: BundleSettings, create: Create, cache: Path) -> Path
 def _created(settings: BundleSettings, folder: Path, create: Create) -> Path:
     if folder.exists():
         return folder
-    log.info("creating bundle %s (preset %s, seeded random weights)", folder, settings.preset)
+    log.info("creating bundle %s (preset %s, seeded random weights)", folder, settings.created)
     try:
-        create(settings.preset, folder, settings.seed)
+        create(settings.created, folder, settings.seed)
     except BundleError:
         if not folder.exists():  # else another service has created it meanwhile
             raise

@@ -35,12 +35,13 @@ class _Section(BaseModel):
 
 
 class BundleSettings(_Section):
-    path: OptionalPath = Field(
-        default=None, description="folder of the policy bundle; none: the preset, created at the first start"
+    path: OptionalPath = Field(default=None, description="folder of the policy bundle; none: that of bundle.preset")
+    preset: Literal["auto", "tiny", "tiny-piper", "libero", "piper"] = Field(
+        default="auto",
+        description="bundle to serve when bundle.path is none; auto: the trained policy tiny-libero where "
+        "bundle.policies has it, else tiny; the others have random weights and are created at the first start",
     )
-    preset: Literal["tiny", "tiny-piper", "libero", "piper"] = Field(
-        default="tiny", description="bundle to serve when bundle.path is none"
-    )
+    policies: Path = Field(default=Path("policies"), description="folder of the trained policies that ship")
     root: OptionalPath = Field(
         default=None,
         description="folder in which presets are created; none: bundles, or where the working directory is read-only, "
@@ -51,7 +52,18 @@ class BundleSettings(_Section):
     @property
     def folder(self) -> Path:
         """Where the bundle is, or will be once the preset is created."""
-        return self.path or self.presets / self.preset
+        return self.path or self.shipped or self.presets / self.created
+
+    @property
+    def shipped(self) -> Path | None:
+        """The trained policy, if it is what `auto` means here."""
+        folder = self.policies / "tiny-libero"
+        return folder if self.preset == "auto" and (folder / "policy.json").exists() else None
+
+    @property
+    def created(self) -> str:
+        """The preset that is created where there is no bundle."""
+        return "tiny" if self.preset == "auto" else self.preset
 
     @property
     def presets(self) -> Path:

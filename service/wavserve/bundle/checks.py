@@ -29,6 +29,7 @@ def check_spec(spec: PolicySpec) -> None:
     _check_scalars(spec)
     if spec.num_value_tokens < 2:
         raise entry_error("value_chunk", "at least 2 (a score is a ratio of mean and deviation)", spec.num_value_tokens)
+    _check_value_norm(spec.value_norm)
     _check_vector("state", spec.state)
     _check_vector("action.vector", spec.action.vector)
     _check_action(spec)
@@ -87,6 +88,14 @@ def _check_norm(path: str, norm: NormSpec, dim: int) -> None:
     for i, (floor, high) in enumerate(zip(floors, norm.high, strict=True)):
         if high < floor:
             raise entry_error(f"{path}.high[{i}]", f"at least {floor} ({norm.kind})", high)
+
+
+def _check_value_norm(norm: NormSpec | None) -> None:
+    if norm is None:
+        return
+    if norm.kind != "meanstd":
+        raise entry_error("value_norm.kind", "meanstd", repr(norm.kind))
+    _check_norm("value_norm", norm, len(("reward", "return")))
 
 
 def _check_action(spec: PolicySpec) -> None:

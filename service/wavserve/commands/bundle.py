@@ -1,4 +1,4 @@
-"""`wavserve bundle create | inspect | import | golden`: makes policy bundles, shows them, imports the authors' files.
+"""`wavserve bundle create | prepare | inspect | import | golden`: makes policy bundles, shows them, imports them.
 
 Knows nothing of a bundle's content: `wavserve.bundle` and `wavserve.models` define and check it.
 """
@@ -34,6 +34,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     actions = bundle.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_create(actions)
+    _add_prepare(actions)
     _add_inspect(actions)
     _add_import(actions)
     _add_golden(actions)
@@ -50,6 +51,16 @@ def _add_create(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     create.add_argument("--seed", type=int, default=0, help="seed of the random weights (default: %(default)s)")
     create.add_argument("--no-golden", action="store_true", help=_NO_GOLDEN)
     create.set_defaults(run=_create)
+
+
+def _add_prepare(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    prepare = actions.add_parser(
+        "prepare",
+        help="create the bundle that the settings name, where there is none",
+        description="Check the bundle that the settings name, or create it if it is a preset, as a service would. The "
+        "settings come from the environment and from $WAVSERVE_CONFIG.",
+    )
+    prepare.set_defaults(run=_prepare)
 
 
 def _add_inspect(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -116,6 +127,17 @@ def _create(args: argparse.Namespace) -> int:
     progress = _progress_printer(f"making {folder}")
     presets.create(args.preset, folder, args.seed, progress, with_golden=not args.no_golden)
     output.write(str(folder))
+    return 0
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from wavserve.app.policy_bundle import open_bundle
+    from wavserve.app.settings_sources import load_from_process
+    from wavserve.system.log_lines import configure_logging
+
+    settings = load_from_process(None).settings
+    configure_logging(settings.log.level, settings.log.format)
+    output.write(str(open_bundle(settings.bundle).folder))
     return 0
 
 

@@ -18,7 +18,7 @@ NAMED_FLAGS = {
     "--http-port": ("http.port", "PORT", "HTTP port"),
     "--grpc-port": ("grpc.port", "PORT", "gRPC port"),
     "--bundle": ("bundle.path", "FOLDER", "policy bundle"),
-    "--preset": ("bundle.preset", "NAME", "tiny, tiny-piper, libero or piper"),
+    "--preset": ("bundle.preset", "NAME", "auto, tiny, tiny-piper, libero or piper"),
     "--backend": ("backend.kind", "NAME", "where the models run: auto, local, triton-embedded or triton"),
     "--triton-url": ("triton.urls", "HOST:PORT[,...]", "gRPC endpoints of running Tritons, or dns:///NAME:PORT"),
     "--record": ("record.folder", "FOLDER", "folder for records of answered plans"),

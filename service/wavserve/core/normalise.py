@@ -114,6 +114,16 @@ class Normaliser:
         return state.astype(np.float64)
 
 
+def rewards_and_returns(output: Array, norm: NormSpec) -> Array:
+    """The value expert's last two channels `[..., 2]` -> reward and return in the units of the data.
+
+    `norm`: `PolicySpec.value_norm`. Training standardises both, then squeezes them by symlog.
+    """
+    mean, std = _affine(norm)
+    wide = output.astype(np.float64)
+    return np.asarray(np.sign(wide) * np.expm1(np.abs(wide)) * std + mean, np.float32)
+
+
 def accepted_range(norm: NormSpec) -> tuple[_Wide, _Wide]:
     """Lowest and highest accepted value `[dim]`, in declared units."""
     offset, scale = _affine(norm)

@@ -282,6 +282,8 @@ class PolicySpec:
     WAV code. The embeddings of the padding itself are dropped in both cases."""
     value_chunk: int | None = None
     """Tokens of the value expert; None: as many as actions, as in the released configurations."""
+    value_norm: NormSpec | None = None
+    """Mean and std of the reward and of the return, the value expert's last two channels; None: not declared."""
     embodiment: str = ""
     """The kind of robot, such as `piper_dual`; empty: not declared."""
     rtc: RtcSpec = field(default_factory=RtcSpec)

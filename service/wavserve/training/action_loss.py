@@ -7,6 +7,7 @@ chunking, arXiv 2512.05964).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from wavserve.models.networks import flow
 from wavserve.models.networks.guidance import Prefix
 from wavserve.training.draws import Draws
+from wavserve.training.held_out import NUM_COMPARED
 from wavserve.training.network import Features, Network, disturbed, noised
 from wavserve.training.recipe import Recipe
 from wavserve.training.samples import Batch, Pool
@@ -21,8 +23,6 @@ from wavserve.training.value_loss import value_figures, value_loss
 from wavserve.training.video_loss import future_error, precision, video_loss
 
 _NUM_FLOW_STEPS = 10
-_NUM_COMPARED = 8
-"""first actions of a chunk that the held-out error counts: those that are executed"""
 
 
 class ActionObjective:
@@ -101,26 +101,45 @@ class ActionObjective:
         batch = self._held_out.draw((recipe.seed, 9), 2 * recipe.action.optimisation.batch_size)
         draws = Draws(recipe.seed, "action held out", 0, network.device)
         actions = plan(network, batch, draws)
-        error = (actions - batch.samples.actions)[:, :_NUM_COMPARED, : self._num_actions].abs()
-        counted = batch.samples.is_label[:, :_NUM_COMPARED, None].to(error)
+        error = (actions - batch.samples.actions)[:, :NUM_COMPARED, : self._num_actions].abs()
+        counted = batch.samples.is_label[:, :NUM_COMPARED, None].to(error)
         mean = (error * counted).sum((0, 1)) / counted.sum().clamp(min=1)
         figures = {"action": mean[:-1].mean().item(), "gripper": mean[-1].item()}
         return {**figures, **value_figures(network, self._held_out, recipe)}
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PlanNoise:
+    """Standard normals of B plans."""
+
+    video: Tensor
+    """`[B, V, L, C]`"""
+    value: Tensor
+    """`[B, 1, T, S + 2]`"""
+    action: Tensor
+    """`[B, 1, T, A + S]`"""
+
+
 def plan(network: Network, batch: Batch, draws: Draws) -> Tensor:
-    """Actions `[B, T, A + S]` as serving decodes them without planning."""
-    video = network.at_noisiest(batch, draws.normal(*batch.samples.future.shape)).features
-    values = draws.normal(batch.size, 1, *batch.samples.values.shape[1:])
-    _, own = network.value(values, torch.ones(values.shape[:2], device=values.device), video)
+    """Actions `[B, T, A + S]` as serving decodes them without planning, from drawn noise."""
+    samples = batch.samples
+    video = draws.normal(*samples.future.shape)
+    value = draws.normal(batch.size, 1, *samples.values.shape[1:])
+    action = draws.normal(batch.size, 1, *samples.actions.shape[1:])
+    return planned(network, batch, PlanNoise(video, value, action))
+
+
+def planned(network: Network, batch: Batch, noise: PlanNoise) -> Tensor:
+    """Actions `[B, T, A + S]` as serving decodes them without planning. Reads what a plan sees of the samples."""
+    video = network.at_noisiest(batch, noise.video).features
+    _, own = network.value(noise.value, torch.ones(noise.value.shape[:2], device=noise.value.device), video)
     contexts = [video, [each[:, 0] for each in own]]
 
     def velocity(x: Tensor, sigma: float) -> Tensor:
         level = torch.full(x.shape[:2], sigma, device=x.device)
         return network.action(x, level, contexts, batch.samples.state)
 
-    noise = draws.normal(batch.size, 1, *batch.samples.actions.shape[1:])
-    return flow.integrate(velocity, noise, _NUM_FLOW_STEPS)[:, 0]
+    return flow.integrate(velocity, noise.action, _NUM_FLOW_STEPS)[:, 0]
 
 
 def _levels(num_rows: int, num_draws: int, bias: float, draws: Draws) -> Tensor:

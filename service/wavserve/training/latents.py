@@ -7,7 +7,7 @@ Knows no transformer.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +63,7 @@ class LatentCache:
         for done, index in enumerate(missing):
             if done % 20 == 0:
                 report(f"latents: {done} of {len(missing)} episodes are encoded")
-            latents = _encoded(vae, source.read(index, pictures=True).pictures)
+            latents = encode_pictures(vae, source.read(index, pictures=True).pictures).half().contiguous()
             write_whole(self._file(index), save({_LATENTS: latents}, metadata=self._about(source, index)))
 
     def read(self, source: Source, index: int) -> Tensor:
@@ -91,11 +91,11 @@ class LatentCache:
 
 
 @torch.inference_mode()
-def _encoded(vae: Any, pictures: Any) -> Tensor:
-    """Pictures `[P]` by camera as JPEG -> normalised latents `[P, V, L, C]`, float16."""
+def encode_pictures(vae: Any, pictures: Mapping[str, Sequence[bytes]]) -> Tensor:
+    """Pictures `[P]` by camera as JPEG -> normalised latents `[P, V, L, C]`."""
     jpegs = [pictures[camera] for camera in CAMERAS]
     frames = rearrange(to_unit(decoded_frames(jpegs, np.arange(len(jpegs[0])))[None]), "1 v c p h w -> (p v) c h w")
     raw = torch.cat([encode_frames(vae, each.to(vae.device)) for each in torch.split(frames, _BATCH)])
     mean, std = (rearrange(each, "c -> c 1 1") for each in (vae.latents_mean, vae.latents_std))
     latents: Tensor = rearrange((raw - mean) / std, "(p v) c h w -> p v (h w) c", v=len(jpegs))
-    return latents.half().cpu().contiguous()
+    return latents.cpu()

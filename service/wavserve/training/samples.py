@@ -18,12 +18,9 @@ from wavserve.core.normalise import Normaliser
 from wavserve.core.spec import PolicySpec
 from wavserve.models.networks.layers import Context
 from wavserve.training.episode import Episode
+from wavserve.training.labels import labels
 from wavserve.training.pictures import clip_pictures
-from wavserve.training.statistics import Statistics, imitated
-
-_DISTURBED = 0.25
-"""An executed action that differs more from its label than this was pushed: later labels answer the push, which nothing
-before it foretells. So do the expert's first labels after a policy that acted badly."""
+from wavserve.training.statistics import Statistics
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +104,7 @@ class Sampler:
             future=latents[torch.from_numpy(clip_pictures(episode, self._stride)[:, -1])],
             state=states[episode.picture_steps],
             actions=torch.cat([actions[now], states[after]], dim=-1),
-            is_label=torch.from_numpy(_labels(episode, steps)),
+            is_label=torch.from_numpy(labels(episode, steps)),
             values=torch.cat([states[after], values[now]], dim=-1),
             task=torch.full((len(steps),), task),
         )
@@ -115,17 +112,6 @@ class Sampler:
     def _states(self, states: NDArray[np.float32]) -> Tensor:
         tokens = np.stack([self._normaliser.history(state) for state in states])
         return torch.from_numpy(tokens[:, self._spec.action.vector.dim :])
-
-
-def _labels(episode: Episode, steps: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """`[P, T]` of steps `[P, T]`: those within the episode, imitated, and before any push or any command of another
-    policy has had its effect."""
-    inside = steps < episode.info.num_steps
-    now = np.minimum(steps, episode.info.num_steps - 1)
-    is_label = imitated(episode)[now]
-    disturbed = (episode.disturbance()[now] > _DISTURBED) | ~is_label
-    num_before = np.cumsum(disturbed, axis=1, dtype=np.int64) - disturbed
-    return np.asarray(inside & is_label & (num_before == 0), np.bool_)
 
 
 def joined(samples: Iterable[Samples]) -> Samples:

@@ -42,6 +42,7 @@ def policy_spec(recipe: Recipe, statistics: Statistics, notes: str = "") -> Poli
         planner=merge_options(PlannerConfig(**options), base.bounds, {"mode": mode}),
         rtc=replace(base.rtc, execution_horizon=min(base.rtc.execution_horizon, recipe.chunk)),
         max_trained_delay=recipe.action.max_delay,
+        value_norm=statistics.value,
         notes=notes,
     )
     check_spec(spec)

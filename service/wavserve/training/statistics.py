@@ -17,6 +17,7 @@ from wavserve.core.libero import ACTION_NAMES, STATE_NAMES
 from wavserve.core.spec import NormSpec
 from wavserve.training.checkpoint import required
 from wavserve.training.episode import Episode
+from wavserve.training.labels import imitated
 
 _MIN_SPAN = 0.02
 """A dimension that hardly moved in the data must not turn a small motion into a huge number."""
@@ -42,6 +43,10 @@ class Statistics:
     @property
     def action(self) -> NormSpec:
         return _norm(self.action_low, self.action_high)
+
+    @property
+    def value(self) -> NormSpec:
+        return NormSpec("meanstd", tuple(self.value_mean.double().tolist()), tuple(self.value_std.double().tolist()))
 
     def tensors(self) -> dict[str, Tensor]:
         """For a checkpoint."""
@@ -75,11 +80,6 @@ def measure(episodes: Iterable[Episode]) -> Statistics:
     value = np.concatenate(values).astype(np.float64)
     mean, std = torch.from_numpy(value.mean(0)).float(), torch.from_numpy(value.std(0)).float()
     return Statistics(state_low, state_high, action_low, action_high, mean, std)
-
-
-def imitated(episode: Episode) -> NDArray[np.bool_]:
-    """`[T]`: whether a policy should learn to act as the label says: the expert's, where it led to success."""
-    return episode.is_expert & episode.info.success
 
 
 def _quantiles(rows: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
