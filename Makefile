@@ -26,6 +26,8 @@ BUNDLE ?= policies/tiny-libero
 DATA ?=
 # Kills of the failover run.
 KILLS ?= 5
+# What `make train-tiny-libero` makes: demonstrations, checkpoints, the bundle.
+TRAINING ?= tiny-libero-training
 # Arguments of serve, demo, test, test-system, loadtest, failover, bench-* and gpu-report, e.g. make test ARGS="tests/house -x"
 ARGS ?=
 
@@ -42,7 +44,7 @@ OPENPI := .venv-openpi
 OPENPI_CLIENT := openpi-client==0.1.2 'numpy<2' typing-extensions
 
 .DEFAULT_GOAL := help
-.PHONY: help install libero serve demo test test-system test-peers lint format type protos dashboards loadtest failover bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control bench-ops bench-simulator gpu-report eval-tiny-libero
+.PHONY: help install libero serve demo test test-system test-peers lint format type protos dashboards loadtest failover bench bench-exact bench-plan bench-rtc bench-triton bench-serving bench-control bench-ops bench-simulator gpu-report train-tiny-libero eval-tiny-libero
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,10 +67,10 @@ $(LIBERO_INSTALLED): $(INSTALLED)
 	$(PIP) install $(PIP_EXTRA_ARGS) --no-deps -c constraints.txt $(LIBERO)
 	touch $@
 
-serve: install ## start the service (tiny preset by default)
+serve: install ## start the service (with the trained policy where it is there, else the random preset tiny)
 	$(BIN)/wavserve serve $(ARGS)
 
-demo: install ## start the service, send it the requests of a robot, write demo/index.html
+demo: install ## start the service, let an arm use it in the simulator if there is one, write demo/index.html
 	$(BIN)/python -m examples.demo $(ARGS)
 
 test: install ## run the tests
@@ -156,3 +158,6 @@ eval-tiny-libero: libero ## ask whether planning pays, and write the tables to s
 
 bench-control: install ## compare the control stream with unary requests: time, jitter, bytes, processor time
 	$(BIN)/python -m loadtest.bench.control $(ARGS)
+
+train-tiny-libero: libero ## train the policy that ships, or go on with it (it says first how many hours it takes)
+	PATH="$(CURDIR)/$(BIN):$$PATH" policies/tiny-libero/train.sh $(TRAINING)

@@ -1,8 +1,9 @@
-"""`make demo`: starts the service, sends it requests as a robot would, and writes a page of its answers.
+"""`make demo`: starts the service, lets a robot use it, and writes a page.
 
-It sends six recorded LIBERO observations in one session over HTTP, with eight steps executed between two plans. The
-last plan also requests its imagined future. The service runs as a child process on free loopback ports, and stops when
-the demo ends.
+With the trained policy and the LIBERO simulator the robot is an arm that does a task, and the page has its video.
+Otherwise it sends six recorded LIBERO observations in one session over HTTP, with eight steps executed between two
+plans; the last plan also requests its imagined future. The service runs as a child process on free loopback ports, and
+stops when the demo ends.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from examples import demo_episode
 from examples.demo_page import ShownPlan, render
 from wavserve.system import serve_process
 
@@ -26,7 +28,9 @@ PLAN_TIMEOUT_S = 300.0
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Sends six recorded frames to wavserve and writes a page of its answers."
+        description="Lets an arm in the LIBERO simulator do a task by wavserve's plans, and writes a page. Without the "
+        "simulator it sends six recorded frames.",
+        epilog="Further arguments are passed to `wavserve serve`.",
     )
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the page (default %(default)s)")
     parser.add_argument("--url", help="base URL of a running service; without it, the demo starts one")
@@ -60,19 +64,37 @@ def started(log: Path, serve_arguments: Sequence[str]) -> serve_process.Child:
 
 
 def drive(url: str, out: Path) -> None:
-    """Requests six plans in one session, prints each, and writes the page."""
-    episode = json.loads((EPISODE / "episode.json").read_text(encoding="utf-8"))
+    """Shows the service's policy at work, as far as this machine can, and writes the page."""
     with httpx.Client(base_url=url, timeout=PLAN_TIMEOUT_S, trust_env=False) as client:
         policy = client.get("/v1/policies").raise_for_status().json()["policies"][0]
-        cameras = [camera["name"] for camera in policy["cameras"]]
-        plans: list[ShownPlan] = []
-        for number, frame in enumerate(episode["frames"]):
-            progress(f"plan {number + 1} of {len(episode['frames'])}, control step {frame['step']} ...")
-            plans.append(request_plan(client, observation(episode, number, plans), frame, cameras))
-            show(plans[-1])
+        if reason := demo_episode.obstacle(policy):
+            say(f"no closed loop in the simulator: {reason}")
+            html = recorded_frames(client, policy)
+        else:
+            html = closed_loop(url, out)
     page = out / "index.html"
-    page.write_text(render(episode["instruction"], policy["action"]["names"], plans), encoding="utf-8")
+    page.write_text(html, encoding="utf-8")
     say(f"wrote {page.resolve()} ({page.stat().st_size / 1e6:.1f} MB)")
+
+
+def closed_loop(url: str, out: Path) -> str:
+    """Lets an arm in the simulator do a task, and returns the page."""
+    say("an arm in the LIBERO simulator does a task; its video takes about half a minute more")
+    filmed = demo_episode.film(url, out)
+    say(f"{demo_episode.told(filmed)}; the video is {(out / demo_episode.VIDEO).resolve()}")
+    return demo_episode.page(filmed)
+
+
+def recorded_frames(client: httpx.Client, policy: Mapping[str, Any]) -> str:
+    """Requests six plans in one session, prints each, and returns the page."""
+    episode = json.loads((EPISODE / "episode.json").read_text(encoding="utf-8"))
+    cameras = [camera["name"] for camera in policy["cameras"]]
+    plans: list[ShownPlan] = []
+    for number, frame in enumerate(episode["frames"]):
+        progress(f"plan {number + 1} of {len(episode['frames'])}, control step {frame['step']} ...")
+        plans.append(request_plan(client, observation(episode, number, plans), frame, cameras))
+        show(plans[-1])
+    return render(episode["instruction"], policy["action"]["names"], plans)
 
 
 def observation(episode: Mapping[str, Any], number: int, earlier: Sequence[ShownPlan]) -> dict[str, Any]:

@@ -77,7 +77,12 @@ def dot(kind: str, x: float, y: float, radius: float, title: str) -> str:
 
 def polyline(kind: str, frame: Frame, values: Sequence[float]) -> str:
     """A line through `(0, values[0]), (1, values[1]), ...`."""
-    points = " ".join(f"{frame.x(i):.1f},{frame.y(value):.1f}" for i, value in enumerate(values))
+    return curve(kind, frame, list(enumerate(values)))
+
+
+def curve(kind: str, frame: Frame, places: Iterable[tuple[float, float]]) -> str:
+    """A line through places `(x, y)`."""
+    points = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in places)
     return f'<polyline class="{kind}" points="{points}"/>'
 
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from tests.training import synthetic
+from wavserve.cli import main
 from wavserve.core.errors import BundleError
 from wavserve.core.spec import NormSpec
 from wavserve.training import held_out
 from wavserve.training.held_out import NUM_COMPARED, HeldOut, action_error, baselines, collect
 from wavserve.training.source import Source, open_source
 
+RECIPE = Path(__file__).parents[2] / "policies" / "tiny-libero" / "recipe.toml"
 CHUNK = 16
 NORM = NormSpec("minmax", (-1.0,) * 7, (1.0,) * 7)
 
@@ -24,7 +26,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     """Two tasks, of which the episodes 3 and 7 of each are held out."""
     folder = tmp_path_factory.mktemp("data") / "reach"
     synthetic.write(folder, per_task=8)
-    return open_source(folder, None, held_out_every=4)
+    return open_source([folder], None, held_out_every=4)
 
 
 @pytest.fixture(scope="module")
@@ -102,5 +104,16 @@ def test_a_truncated_file_is_refused(collected: HeldOut, tmp_path: Path) -> None
 
 def test_a_task_without_a_held_out_success_is_named(tmp_path: Path) -> None:
     synthetic.write(tmp_path / "data", per_task=4, kinds=("expert", "expert", "expert", "failure"))
-    with pytest.raises(BundleError, match="task 3: expected a held-out episode that the expert solved, found none"):
-        collect(open_source(tmp_path / "data", None, held_out_every=4), 2, CHUNK)
+    with pytest.raises(BundleError, match="expected a solved held-out episode of 'pick up the red one', found none"):
+        collect(open_source([tmp_path / "data"], None, held_out_every=4), 2, CHUNK)
+
+
+def test_the_command_writes_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, file = tmp_path / "data", tmp_path / "held-out.safetensors"
+    synthetic.write(data, per_task=12)
+    flags = ["--recipe", str(RECIPE), "--data", str(data), "--each", "3"]
+    assert main(["train", "held-out", *flags, "--out", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: 6 observations\n"
+    assert len(held_out.read(file)) == 6
+    assert main(["train", "held-out", *flags, "--out", str(tmp_path / "none" / "file")]) == 1
+    assert "--out: expected a file that can be written" in capsys.readouterr().err

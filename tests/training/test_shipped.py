@@ -9,6 +9,7 @@ import pytest
 
 from tests.training.plans import served_actions, trained_actions
 from wavserve.bundle import bundle
+from wavserve.commands.train_card import card_of
 from wavserve.core.normalise import action_range
 from wavserve.core.types import Array
 from wavserve.training import held_out
@@ -43,6 +44,10 @@ def test_it_says_that_it_is_trained_and_for_which_robot() -> None:
 
 def test_it_is_small_enough_for_git() -> None:
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) <= MAX_BYTES
+
+
+def test_its_model_card_is_what_the_command_writes() -> None:
+    assert (SHIPPED / "README.md").read_text(encoding="utf-8") == card_of(SHIPPED), "run `wavserve train card`"
 
 
 def test_its_error_on_held_out_observations_is_half_of_the_better_baselines(

@@ -111,7 +111,7 @@ def test_a_predicted_value_can_be_told_in_units_of_the_return(made: Path, traine
     assert norm is not None
     found = checkpoint.read(trained.run / "action")
     assert found is not None
-    episode = source_of(trained).dataset.read(0, pictures=False)
+    episode = source_of(trained).read(0, pictures=False)
     squeezed = Statistics.of(found.of("fixed")).values(episode.reward, episode.returns).numpy()
     expected = np.stack([episode.reward, episode.returns], axis=1)
     assert np.abs(squeezed - expected).max() > 0.1

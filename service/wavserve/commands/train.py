@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wavserve.commands import output, train_held_out, train_stages
+from wavserve.commands import output, train_card, train_held_out, train_stages
 from wavserve.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_inspect(actions)
     train_stages.add(actions)
     train_held_out.add(actions)
+    train_card.add(actions)
 
 
 def ranges(text: str) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ def add(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`wavserve train held-out`."""
     parser = actions.add_parser("held-out", help="write held-out observations to a file", description=_WHAT)
     parser.add_argument("--recipe", type=Path, required=True, metavar="TOML", help="the policy's recipe")
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="the data set")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="the data sets")
     parser.add_argument("--each", type=count, default=4, metavar="NUM", help="of each task (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file")
     parser.set_defaults(run=_held_out, extra="train")

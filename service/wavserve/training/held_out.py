@@ -54,12 +54,12 @@ class HeldOut:
 def collect(source: Source, num_each: int, chunk: int) -> HeldOut:
     """`num_each` observations of every task, spread over its held-out episodes and over their course.
 
-    Raises BundleError for a task of which no episode is held out that the expert solved.
+    Raises BundleError for a task without a held-out episode that the expert solved.
     """
     rows = [
         _row(*picked, chunk)
-        for task in source.dataset.recipe.tasks
-        for picked in _picked(source, task.index, num_each, chunk)
+        for task in range(len(source.instructions))
+        for picked in _picked(source, task, num_each, chunk)
     ]
     instructions, jpegs, *numbers = zip(*rows, strict=True)
     state, before, actions, is_label = map(np.stack, numbers)
@@ -70,13 +70,13 @@ def collect(source: Source, num_each: int, chunk: int) -> HeldOut:
 
 def _picked(source: Source, task: int, num: int, chunk: int) -> Iterator[tuple[Episode, int]]:
     """Episodes of a task, and the picture to take of each."""
-    infos = enumerate(source.dataset.infos[: source.num_episodes])
-    wanted = [index for index, info in infos if info.task == task and source.is_held_out(index)]
-    episodes = [source.dataset.read(index) for index in wanted]
+    held_out = filter(source.is_held_out, range(source.num_episodes))
+    wanted = [index for index in held_out if source.task(source.info(index)) == task]
+    episodes = [source.read(index, pictures=True) for index in wanted]
     usable = [(each, places) for each in episodes if len(places := _usable(each, chunk))]
     if not usable:
-        folder = source.dataset.folder
-        raise BundleError(f"{folder}: task {task}: expected a held-out episode that the expert solved, found none")
+        expected = f"a solved held-out episode of {source.instructions[task]!r}"
+        raise BundleError(f"{source.folders}: expected {expected}, found none")
     for i in range(num):
         episode, places = usable[i % len(usable)]
         yield episode, int(places[int((i + 0.5) / num * len(places))])

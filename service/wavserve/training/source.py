@@ -88,8 +88,12 @@ class Source:
 
     def is_held_out(self, index: int) -> bool:
         """Whether an episode is kept for evaluation. The split is by the episode's number within its task."""
+        return self.info(index).number % self.held_out_every == self.held_out_every - 1
+
+    def info(self, index: int) -> EpisodeInfo:
+        """What an episode is."""
         part, inner = self._place(index)
-        return part.dataset.infos[inner].number % self.held_out_every == self.held_out_every - 1
+        return part.dataset.infos[inner]
 
     def read(self, index: int, pictures: bool) -> Episode:
         """One episode. Raises BundleError naming file and column."""
