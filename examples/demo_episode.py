@@ -94,7 +94,8 @@ def page(filmed: Filmed) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><title>wavserve demo</title>'
         f"<style>{STYLE} video {{ max-width: 100%; }}</style></head><body><h1>An arm that plans</h1>{facts}"
-        f'<video controls autoplay muted loop src="data:video/mp4;base64,{video}"></video>'
+        '<video aria-label="the arm doing the task" controls autoplay muted loop '
+        f'src="data:video/mp4;base64,{video}"></video>'
         '<p class="note">Left: the camera at the table, with the way of the gripper so far and the planned one. Right: '
         "the camera at the wrist. Below: the predicted value of each plan, the way from above, and its height.</p>"
         f"<h2>The predicted value of each plan</h2>{_values(filmed)}"

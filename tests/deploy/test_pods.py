@@ -95,7 +95,7 @@ def test_folders_that_are_written_to_are_writable(overlay: Overlay) -> None:
 def test_the_bundles_settings_agree(overlay: Overlay) -> None:
     triton = overlay.container("StatefulSet", "triton")
     bundle = triton_settings(overlay).bundle
-    assert bundle.folder == Path("/bundles") / bundle.created  # where the image has no trained policy
+    assert bundle.presets == Path("/bundles")
     assert "/bundles" in {each["mountPath"] for each in triton["volumeMounts"]}
     [init] = pod_of(overlay.named("StatefulSet", "triton"))["initContainers"]
     assert init["command"] == SERVICES["bundle"]["command"]

@@ -62,6 +62,7 @@ def _what(facts: Mapping[str, Any], spec: PolicySpec) -> list[tuple[str, str]]:
     parameters = [f"{name} {part['parameters']:,}" for name, part in parts.items() if part["parameters"]]
     cameras = ", ".join(f"{each.name} ({each.height} x {each.width}, {each.orientation})" for each in spec.cameras)
     planner, chunk_s = spec.planner, spec.chunk / spec.control_hz
+    delay = f"delays of up to {spec.max_trained_delay} steps" if spec.max_trained_delay else "no delay"
     sampled = f"K={planner.num_iterations}, N={planner.num_video_samples}, M={planner.num_value_samples}"
     return [
         ("parameters", ", ".join(parameters)),
@@ -71,7 +72,7 @@ def _what(facts: Mapping[str, Any], spec: PolicySpec) -> list[tuple[str, str]]:
         ("commands", ", ".join(spec.action.vector.names)),
         ("a plan", f"{spec.chunk} actions at {spec.control_hz:g} Hz, {chunk_s:g} s"),
         ("planner", f"mode `{planner.mode}` unless a request says otherwise; {sampled}"),
-        ("real-time chunking", f"trained with delays of up to {spec.max_trained_delay} steps (`rtc_trained`)"),
+        ("real-time chunking", f"trained with {delay} (`rtc_trained`)"),
         ("embodiment", f"`{spec.embodiment}`"),
     ]
 
