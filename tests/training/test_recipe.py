@@ -72,6 +72,11 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path: Path) -> None:
         ("prefix_share = 0.3", "prefix_share = 1.5", "action.prefix_share: expected a number from 0 to 1, got 1.5"),
         ("noise_bias = 1.3", "noise_bias = 0.0", "action.noise_bias: expected a number above 0, got 0.0"),
         ("max_gradient = 1.0", "max_gradient = inf", "vae.optimisation.max_gradient: expected a finite number"),
+        (
+            "num_heads = 2\nhead_dim = 16",
+            "num_heads = 1\nhead_dim = 15",
+            "video.num_heads .* expected an even number, got 15",
+        ),
         ("max_delay = 3", "max_delay = 16", "action.max_delay: expected less than chunk, got 16"),
         ("[video]", "[vidio]", "video.num_layers: expected a value, got nothing"),
         ('name = "toy"', "name = ", "expected a TOML file"),

@@ -16,7 +16,7 @@ from wavserve.core.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from wavserve.training.demos.acting import ActingPolicy
-    from wavserve.training.demos.recording import RecordingConfig, Takeover
+    from wavserve.training.demos.protocol import RecordingConfig, Takeover
 
 _DEMOS = (
     "Generate demonstrations of the scripted expert as a LeRobot v3 data set. The same command goes on with a data set "
@@ -98,7 +98,7 @@ def _demos(args: argparse.Namespace) -> int:
     from wavserve.simulation.environment import open_environment
     from wavserve.training.demos.generation import Generation
     from wavserve.training.demos.progress import Progress
-    from wavserve.training.demos.recording import RecordingConfig
+    from wavserve.training.demos.protocol import RecordingConfig
     from wavserve.training.demos.request import Request
 
     config = RecordingConfig(size=args.size, takeover=_takeover(args))
@@ -121,7 +121,7 @@ def _demos(args: argparse.Namespace) -> int:
 
 
 def _takeover(args: argparse.Namespace) -> Takeover:
-    from wavserve.training.demos.recording import Takeover
+    from wavserve.training.demos.protocol import Takeover
 
     shares = {name: getattr(args, name) for name in ("alone", "early") if getattr(args, name) is not None}
     if shares and args.policy is None:

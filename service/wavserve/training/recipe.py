@@ -183,6 +183,8 @@ def _check(recipe: Recipe, file: str) -> None:
         for name, value in _numbers(asdict(own)):
             if (expected := _expected(name.rsplit(".", 1)[-1], value)) is not None:
                 raise BundleError(f"{file}: {stage}.{name}: expected {expected}, got {shown(value)}")
+        if stage != "vae" and (width := own.num_heads * own.head_dim) % 2:  # channels are rotated in pairs
+            raise BundleError(f"{file}: {stage}.num_heads * head_dim: expected an even number, got {width}")
     for name in ("seed", "chunk", "future_stride", "held_out_every", "evaluate_every"):
         least = 0 if name == "seed" else 1
         if getattr(recipe, name) < least:

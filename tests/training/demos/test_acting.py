@@ -22,7 +22,7 @@ from wavserve.models.weights import presets
 from wavserve.training.dataset import open_dataset
 from wavserve.training.demos.acting import acting_policy
 from wavserve.training.demos.generation import Generation
-from wavserve.training.demos.recording import RecordingConfig, Takeover
+from wavserve.training.demos.protocol import RecordingConfig, Takeover
 from wavserve.training.demos.request import Request
 from wavserve.training.episode import Episode
 

@@ -17,7 +17,7 @@ from wavserve.core.simulation import TaskInfo
 from wavserve.training.dataset import open_dataset
 from wavserve.training.demos.generation import Generation
 from wavserve.training.demos.progress import Progress
-from wavserve.training.demos.recording import RecordingConfig
+from wavserve.training.demos.protocol import RecordingConfig
 from wavserve.training.demos.request import Request, assignments
 from wavserve.training.demos.starts import choosing_start, reference_start, training_start
 from wavserve.training.episode import Episode

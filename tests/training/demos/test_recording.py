@@ -16,7 +16,8 @@ from wavserve.core.simulation import Start, Variation
 from wavserve.training.dataset import picture
 from wavserve.training.demos.expert import Expert
 from wavserve.training.demos.pictures import encoded
-from wavserve.training.demos.recording import Disturbances, Policy, RecordingConfig, Takeover, record
+from wavserve.training.demos.protocol import Disturbances, RecordingConfig, Takeover
+from wavserve.training.demos.recording import Policy, record
 from wavserve.training.demos.reference import goal_pictures
 from wavserve.training.episode import Episode
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wavserve.core.errors import InvalidRequest, SimulationDiverged, SimulationError
+from wavserve.core.errors import SimulationDiverged, SimulationError
 from wavserve.core.libero import CAMERAS, STILL
 from wavserve.core.resize import Pixels
 from wavserve.core.simulation import Poses, PrivilegedEnvironment, Start, TaskInfo
 from wavserve.training.demos.expert import Expert, Phase
 from wavserve.training.demos.pictures import decoded, encoded
+from wavserve.training.demos.protocol import RecordingConfig
 from wavserve.training.demos.reward import Track, image_error, image_similarity, returns, reward_terms, weighted
 from wavserve.training.demos.scene import Scene, Vector
 from wavserve.training.episode import Episode, EpisodeInfo, Kind
@@ -40,65 +40,6 @@ class Policy(Protocol):
     def plan(self, pictures: Mapping[str, Pixels], state: NDArray[np.float32]) -> NDArray[np.floating]:
         """`[steps, 7]`: commands from here on. `pictures`: by camera. `state`: `[8]`."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Disturbances:
-    """How episodes differ from clean ones."""
-
-    share: float = 0.75
-    """of the episodes that are disturbed at all"""
-    noise: float = 0.05
-    """standard deviation of each command's direction"""
-    push_probability: float = 0.05
-    """that a push begins at a step"""
-    push: float = 0.5
-    """standard deviation of a push, as a command; 0.7 of it in height"""
-    push_steps: tuple[int, int] = (3, 8)
-    """shortest and longest push"""
-
-
-@dataclass(frozen=True, slots=True)
-class Takeover:
-    """When the expert takes over from a policy that acts first."""
-
-    alone: float = 0.2
-    """share of the episodes that the policy plays to their end"""
-    early: float = 0.4
-    """share of the others in which the expert takes over at a random step"""
-    early_steps: tuple[int, int] = (24, 88)
-    """first and last of these steps"""
-    late_step: int = 120
-    """at which the expert takes over otherwise"""
-    replan_steps: int = 4
-    """control steps from one plan of the policy to the next"""
-
-    def __post_init__(self) -> None:
-        for name, share in (("alone", self.alone), ("early", self.early)):
-            if not 0.0 <= share <= 1.0:
-                raise InvalidRequest(f"--{name}", "a share from 0 to 1", share)
-
-
-@dataclass(frozen=True, slots=True)
-class RecordingConfig:
-    """The protocol of a demonstration."""
-
-    size: int = 128
-    """height and width of the pictures"""
-    picture_every: int = 4
-    settling_steps: tuple[int, int] = (6, 13)
-    """fewest and most; an evaluation has 10"""
-    tail_steps: int = 8
-    """after the success, in which the hand lets go and leaves"""
-    max_steps: int | None = None
-    """None: the task's own limit"""
-    disturbances: Disturbances = field(default_factory=Disturbances)
-    takeover: Takeover = field(default_factory=Takeover)
-
-    def __post_init__(self) -> None:
-        if self.takeover.replan_steps % self.picture_every:
-            expected = f"a multiple of picture_every, {self.picture_every}"
-            raise InvalidRequest("replan_steps", expected, self.takeover.replan_steps)
 
 
 def record(

@@ -12,7 +12,8 @@ from wavserve.core.resize import Pixels
 from wavserve.core.simulation import PrivilegedEnvironment, TaskInfo
 from wavserve.training.demos.expert import Expert
 from wavserve.training.demos.pictures import decoded, encoded
-from wavserve.training.demos.recording import RecordingConfig, settle
+from wavserve.training.demos.protocol import RecordingConfig
+from wavserve.training.demos.recording import settle
 from wavserve.training.demos.starts import reference_start
 
 _MAX_ATTEMPTS = 5

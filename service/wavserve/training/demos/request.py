@@ -13,7 +13,7 @@ from wavserve.core.jpeg import JPEG_QUALITY
 from wavserve.core.simulation import PrivilegedEnvironment, TaskInfo, Variation
 from wavserve.training.dataset_format import DatasetRecipe, TaskEntry
 from wavserve.training.demos.expert import VERSION
-from wavserve.training.demos.recording import RecordingConfig
+from wavserve.training.demos.protocol import RecordingConfig
 from wavserve.training.demos.reward import DISCOUNT, WEIGHTS
 
 IN_A_ROW = 5
