@@ -26,7 +26,7 @@ from wavserve.core.resize import Pixels
 from wavserve.core.simulation import Environment, PrivilegedEnvironment, Start, TaskInfo
 from wavserve.core.starts import shifted_seed, shifted_start
 from wavserve.training.demos.pictures import decoded, encoded
-from wavserve.training.demos.recording import RecordingConfig
+from wavserve.training.demos.protocol import RecordingConfig
 from wavserve.training.demos.reference import goal_pictures
 from wavserve.training.demos.reward import Track, image_error, image_similarity, returns, reward_terms, weighted
 from wavserve.training.demos.scene import Scene
