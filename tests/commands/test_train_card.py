@@ -9,19 +9,15 @@ from typing import Any
 
 import pytest
 
+from loadtest.study.plan import OFF, Budget
+from loadtest.study.report import Findings, Part, as_table
+from tests.clients.libero.runs import PAPER, example_config, example_run
 from wavserve.bundle import bundle
 from wavserve.bundle.bundle import Bundle
 from wavserve.cli import main
+from wavserve.clients.libero.cells import Cell
 
 ROOT = Path(__file__).parents[2]
-COUNT = {
-    "policy": "this one",
-    "suite": "libero_object",
-    "starts": "shipped",
-    "planner": "off",
-    "num_successes": 489,
-    "num_episodes": 500,
-}
 
 
 @pytest.fixture
@@ -32,9 +28,20 @@ def folder(tiny: Bundle, tmp_path: Path) -> Path:
     return tmp_path / "policy"
 
 
-def written(folder: Path, capsys: pytest.CaptureFixture[str], *counts: dict[str, Any]) -> str:
-    if counts:
-        (folder / "results.json").write_text(json.dumps({"success": counts}))
+def study() -> dict[str, Any]:
+    """Results as a study writes them: `off` fails at three of eight starts, `paper` at none."""
+    config = example_config(suites=("libero_object",), cells=(OFF, PAPER))
+
+    def mostly(cell: Cell, suite: str, task: int, state: int) -> bool:
+        return cell.name == "paper" or (task, state) not in {(0, 0), (0, 1), (1, 3)}
+
+    part = Part("Shipped starts", example_run(config, mostly))
+    return as_table(Findings("Study of x", Budget("d", 12.3, (), 8), (part,)))
+
+
+def written(folder: Path, capsys: pytest.CaptureFixture[str], results: dict[str, Any] | None = None) -> str:
+    if results is not None:
+        (folder / "results.json").write_text(json.dumps(results))
     assert main(["train", "card", str(folder)]) == 0
     assert capsys.readouterr().out.splitlines() == [str(folder / "README.md")]
     return (folder / "README.md").read_text()
@@ -55,33 +62,30 @@ def test_the_card_has_the_facts_of_the_bundle_and_of_the_recipe(
 
 def test_the_card_does_not_change_the_digest(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = bundle.digest(folder)
-    written(folder, capsys, COUNT)
+    written(folder, capsys, study())
     assert bundle.digest(folder) == before
     bundle.load(folder)
 
 
-def test_success_has_an_interval(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = written(
-        folder, capsys, COUNT, {**COUNT, "policy": "without pictures", "num_successes": 10, "num_episodes": 30}
-    )
-    assert "| this one | libero_object | shipped | off | 97.8 (96.1 to 98.8), n 500 |" in text
-    assert "| without pictures | libero_object | shipped | off | 33.3 (19.2 to 51.2), n 30 |" in text
-    assert "Not measured yet." not in text
+def test_success_is_what_a_study_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = written(folder, capsys, study()).splitlines()
+    assert "| Shipped starts | off | off | 62.5 (30.6 to 86.3), n 8 |  |" in lines
+    [paper] = [line for line in lines if line.startswith("| Shipped starts | paper | paper K=5")]
+    assert "| 100.0 (67.6 to 100.0), n 8 | +37.5 (" in paper
+    assert "Not measured yet." not in lines
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("results", "words"),
     [
-        ({"num_successes": 501}, "num_successes: expected 0 to num_episodes, 500, and an episode, got 501"),
-        ({"num_successes": 0, "num_episodes": 0}, "and an episode, got 0"),
-        ({"rate": 0.9}, "rate: expected no such key"),
-        ({"num_successes": "many"}, "num_successes: expected a whole number, got 'many'"),
+        ({}, "results.json: parts: expected a value, got nothing"),
+        ({"parts": [{"title": "Shipped", "cells": [{"name": "off"}]}]}, "parts[0].cells[0].success: expected a value"),
     ],
 )
-def test_wrong_results_are_refused(
-    change: dict[str, Any], words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+def test_another_file_of_results_is_refused(
+    results: dict[str, Any], words: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "results.json").write_text(json.dumps({"success": [{**COUNT, **change}]}))
+    (folder / "results.json").write_text(json.dumps(results))
     assert main(["train", "card", str(folder)]) == 1
     assert words in capsys.readouterr().err
     assert not (folder / "README.md").exists()

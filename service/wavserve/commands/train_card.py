@@ -1,14 +1,14 @@
 """`wavserve train card`: the model card of a trained policy, from its folder.
 
-Reads the bundle, `recipe.toml` and `results.json`. Decides nothing about the text: `wavserve.training` does.
+Reads the bundle, `recipe.toml`, and the `results.json` of a study. Decides nothing about the text: `wavserve.training`
+does.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 from wavserve.commands import output
 from wavserve.core.errors import InvalidRequest
@@ -18,31 +18,9 @@ if TYPE_CHECKING:
 
 RECIPE_FILE, RESULTS_FILE, CARD_FILE = "recipe.toml", "results.json", "README.md"
 _WHAT = (
-    "Write the model card of a policy into its folder. The folder has the bundle and its recipe.toml, and may have a "
-    'results.json: {"success": [{"policy": "...", "suite": "...", "starts": "...", "planner": "...", '
-    '"num_successes": 1, "num_episodes": 1}, ...]}.'
+    "Write the model card of a policy into its folder. The folder has the bundle and its recipe.toml, and may have the "
+    "results.json of its study."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """How often a policy succeeded, as the results state it."""
-
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
-    policy: str
-    suite: str
-    starts: str
-    planner: str
-    num_successes: int
-    num_episodes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """The file of results."""
-
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
-    success: tuple[Count, ...]
 
 
 def add(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -74,22 +52,27 @@ def card_of(folder: Path) -> str:
 
 
 def _successes(file: Path) -> list[Success]:
+    """The success of each cell in each part of a study; none where there is no study yet."""
     from pydantic import TypeAdapter
 
     from wavserve.bundle.bundle import validated
     from wavserve.bundle.files import read_json
-    from wavserve.clients.libero.report.statistics import success_rate
-    from wavserve.clients.libero.report.table import rate_text
-    from wavserve.core.errors import BundleError
+    from wavserve.clients.libero.report.summary import planner_words
+    from wavserve.clients.libero.report.table import difference_text, rate_text
+    from wavserve.commands.study_results import Study
     from wavserve.training.card import Success
 
     if not file.exists():
         return []
-    found = []
-    for each in validated(TypeAdapter(Results), read_json(file), file.name).success:
-        if not 0 <= each.num_successes <= each.num_episodes or not each.num_episodes:
-            expected = f"num_successes: expected 0 to num_episodes, {each.num_episodes}, and an episode"
-            raise BundleError(f"{file}: {expected}, got {each.num_successes}")
-        rate = rate_text(success_rate(each.num_successes, each.num_episodes))
-        found.append(Success(each.policy, each.suite, each.starts, each.planner, rate))
-    return found
+    study = validated(TypeAdapter(Study), read_json(file), file.name)
+    return [
+        Success(
+            part.title,
+            cell.name,
+            planner_words(cell.planner) if cell.planner else "-",
+            rate_text(cell.success),
+            difference_text(cell.minus_off) if cell.minus_off else "",
+        )
+        for part in study.parts
+        for cell in part.cells
+    ]

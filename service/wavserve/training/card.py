@@ -30,14 +30,14 @@ _LIMITS = (
 class Success:
     """How often a policy succeeded: a line of the card's table."""
 
-    policy: str
-    """this one or a baseline, in words"""
-    suite: str
     starts: str
-    """`shipped`, or how they were moved"""
+    cell: str
+    """a way of planning, or a baseline"""
     planner: str
     rate: str
     """in %, with its interval and the number of episodes"""
+    minus_off: str
+    """difference to no planning, in points, with its interval; empty: none"""
 
 
 def card(facts: Mapping[str, Any], spec: PolicySpec, recipe: Recipe, successes: Sequence[Success]) -> str:
@@ -88,9 +88,13 @@ def _stages(recipe: Recipe) -> list[tuple[str, str, str, str]]:
 def _successes(successes: Sequence[Success]) -> list[str]:
     if not successes:
         return ["Not measured yet."]
-    rows = [(each.policy, each.suite, each.starts, each.planner, each.rate) for each in successes]
-    note = "In %, with the 95 % interval of Wilson and the number of episodes. Intervals take episodes as independent."
-    return [*_table(("policy", "suite", "starts", "planner", "success"), rows), "", note]
+    rows = [(each.starts, each.cell, each.planner, each.rate, each.minus_off) for each in successes]
+    note = (
+        "In %, with the 95 % interval of Wilson and the number of episodes; differences in points, paired by start and "
+        "seed, with Tango's. `make eval-tiny-libero` measures it. [study.toml](study.toml) has suite, starts and seeds. "
+        "[docs/planning.md](../../docs/planning.md) says what was asked."
+    )
+    return [*_table(("starts", "cell", "planner", "success", "minus no planning"), rows), "", note]
 
 
 def _golden(digest: str) -> list[str]:
