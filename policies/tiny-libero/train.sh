@@ -16,12 +16,12 @@ of_run() {
 
 cat <<'END'
 Predicted for two cores that do nothing else, with 8 GB of memory:
-  demonstrations   1.7 h   900 episodes, two simulators
+  demonstrations   1.2 h   900 episodes, two simulators
   vae              0.5 h   8000 steps
-  video            0.4 h   2000 steps
-  value            0.3 h   1500 steps
-  action           2.6 h  12000 steps
-  together         5.5 h
+  video            0.3 h   2000 steps
+  value            0.1 h   1500 steps
+  action           3.2 h  12000 steps
+  together         5.3 h
 Each stage says its own time left once it has begun.
 END
 

@@ -91,7 +91,7 @@ def _successes(successes: Sequence[Success]) -> list[str]:
     rows = [(each.starts, each.cell, each.planner, each.rate, each.minus_off) for each in successes]
     note = (
         "In %, with the 95 % interval of Wilson and the number of episodes; differences in points, paired by start and "
-        "seed, with Tango's. `make eval-tiny-libero` measures it. [study.toml](study.toml) has suite, starts and seeds. "
+        "seed, with Tango's. `make eval-tiny-libero` measures it. [study.toml](study.toml) has its starts and seeds. "
         "[docs/planning.md](../../docs/planning.md) says what was asked."
     )
     return [*_table(("starts", "cell", "planner", "success", "minus no planning"), rows), "", note]
