@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.training.fake_scene import SUITE, TASKS, FakeScene
-from wavserve.core.errors import InvalidRequest, SimulationDiverged
+from wavserve.core.errors import InvalidRequest, SimulationDiverged, SimulationError
 from wavserve.core.resize import Pixels
-from wavserve.core.simulation import Start, Variation
+from wavserve.core.simulation import Poses, Start, Variation
 from wavserve.training.dataset import picture
 from wavserve.training.demos.expert import Expert
 from wavserve.training.demos.pictures import encoded
@@ -179,6 +179,28 @@ def test_a_policy_goes_on_where_the_expert_finds_no_grasp() -> None:
     episode = recorded(config, policy=Drift(0.4), scene=Huge())
     assert (episode.info.kind, episode.info.num_steps) == ("failure", 60)
     assert not episode.is_expert.any()
+
+
+class Growing(FakeScene):
+    """Its box is lost, and then does not fit between the fingers any more."""
+
+    def poses(self) -> Poses:
+        poses = super().poses()
+        if self.slips_at is not None and self.num_steps >= self.slips_at:
+            poses.shape_rotations[0] *= 3.0
+        return poses
+
+
+def test_an_episode_that_the_expert_gives_up_is_a_failure_where_a_policy_acted() -> None:
+    takeover = Takeover(alone=0.0, early=1.0, early_steps=(24, 24))
+    config = replace(CLEAN, takeover=takeover)
+    solved = recorded(config, policy=Drift(0.4))
+    given_up = recorded(config, policy=Drift(0.4), scene=Growing(slips_at=int(np.argmax(solved.solved)) - 20))
+    assert (given_up.info.kind, given_up.info.success) == ("failure", False)
+    assert 24 < given_up.info.num_steps == len(given_up.action) < solved.info.num_steps
+    assert given_up.is_expert[24:].all()
+    with pytest.raises(SimulationError, match="no grasp of box fits the hand"):  # the expert alone: another start
+        recorded(scene=Growing(slips_at=int(np.argmax(recorded().solved)) - 20))
 
 
 def test_a_failure_is_kept_and_so_is_a_run_that_diverges() -> None:

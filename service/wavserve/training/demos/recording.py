@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wavserve.core.errors import SimulationDiverged, SimulationError
+from wavserve.core.errors import SimulationDiverged, SimulationError, SimulatorDied
 from wavserve.core.libero import CAMERAS, STILL
 from wavserve.core.resize import Pixels
 from wavserve.core.simulation import Poses, PrivilegedEnvironment, Start, TaskInfo
@@ -107,12 +107,16 @@ class _Recording:
         return rules.late_step
 
     def run(self) -> None:
-        """Until the task is solved and the tail played, the steps are used up, or the simulation diverges."""
+        """Until the task is solved and the tail played, the steps are used up, the simulation diverges, or the expert
+        finds no grasp any more where a policy has led."""
         end = self._max_steps
         while len(self._labels) < end:
             try:
                 self._step()
-            except SimulationDiverged:
+            except SimulationError as error:
+                gave_up = self._policy is not None and not isinstance(error, SimulatorDied)
+                if not (gave_up or isinstance(error, SimulationDiverged)):
+                    raise
                 self._drop_last()
                 return
             if self._solved[-1] and end == self._max_steps and not any(self._solved[:-1]):
