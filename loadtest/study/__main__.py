@@ -22,6 +22,7 @@ from pathlib import Path
 from loadtest.study import report
 from loadtest.study.baselines import EXPERT, MEAN_DEMONSTRATION, Acts, Baselines, MeanDemonstrations, expert, renamed
 from loadtest.study.cost import costs
+from loadtest.study.frames import imagined, load_or
 from loadtest.study.plan import (
     OFF,
     Budget,
@@ -36,10 +37,10 @@ from loadtest.study.plan import (
     shipped_cells,
     within_budget,
 )
-from loadtest.study.ranks import Verdict, verdicts
+from loadtest.study.ranks import calibration, verdicts
 from loadtest.study.report import Findings, Part
 from loadtest.study.runs import Place, StudyError, ask, joined, run
-from loadtest.study.scenes import Player
+from loadtest.study.scenes import Player, read_samples
 from wavserve.clients import tables
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.contract import rotation_of
@@ -52,6 +53,7 @@ from wavserve.core.files import lock, write_whole
 from wavserve.core.simulation import OpenEnvironment, PrivilegedEnvironment
 from wavserve.training.dataset import open_dataset
 
+SCENES_FILE, FRAMES_FILE = "scenes.jsonl", "imagined.json"
 PILOT_STEPS = 40
 """of each cell's episode whose time predicts the others'"""
 
@@ -129,9 +131,8 @@ class Work:
         shipped = self._run("shipped", self.study.shipped, shipped_cells(best))
         parts.append(Part("Shipped starts", self._with_baselines(shipped, "shipped")))
         self._write(parts)
-        found = tuple(self._verdicts())
-        self._write(parts, found)
-        return self._write(parts, found, with_costs=True)
+        self._values()
+        return self._write(parts, complete=True)
 
     def _run(self, name: str, starts: Starts, cells: tuple[Cell, ...], *flags: str) -> Run:
         tell(f"{name}: {len(cells)} cells")
@@ -162,7 +163,8 @@ class Work:
         place = replace(self.place, bundle=str(bundle), service=None)
         return renamed(run(place, self.study, f"{name}-untrained", fewer, (OFF,), "--allow-untrained"), "untrained")
 
-    def _verdicts(self) -> list[Verdict]:
+    def _values(self) -> None:
+        """Plays the samples of scenes, and takes imagined frames."""
         tell("scenes: what the value is worth")
         study = self.study
         options = Options(suite=(study.suite,), service=self.place.service, in_process=_unless(self.place))
@@ -174,11 +176,20 @@ class Work:
                 return UnarySource(planner, info, SourceConfig(rotation=rotation, options=asked))
 
             player = Player(study, environment, open_source)
-            return verdicts(player.play(self.place.folder / "scenes.jsonl", tell))
+            player.play(self.place.folder / SCENES_FILE, tell)
+            load_or(self.place.folder / FRAMES_FILE, lambda: imagined(study, environment, planner, rotation, tell))
 
-    def _write(self, parts: list[Part], found: tuple[Verdict, ...] = (), with_costs: bool = False) -> str:
-        measured = tuple(costs(self.place.bundle, self.study.iterations)) if with_costs else ()
-        findings = Findings(f"Study of {self.place.bundle}", self.budget, tuple(parts), found, measured)
+    def _write(self, parts: list[Part], complete: bool = False) -> str:
+        findings = Findings(f"Study of {self.place.bundle}", self.budget, tuple(parts))
+        if complete:
+            samples = read_samples(self.place.folder / SCENES_FILE)
+            findings = replace(
+                findings,
+                verdicts=tuple(verdicts(samples)),
+                bins=tuple(calibration(samples, "mean")),
+                likenesses=tuple(load_or(self.place.folder / FRAMES_FILE, lambda: iter(()))),
+                costs=tuple(costs(self.place.bundle, self.study.iterations)),
+            )
         text = report.markdown(findings)
         write_whole(self.place.folder / "results.json", json.dumps(report.as_table(findings), indent=2).encode())
         write_whole(self.place.folder / "results.md", text.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,6 +68,37 @@ def _verdict(score: str, scenes: Sequence[Sequence[Sample]]) -> Verdict:
         over_scenes=spearman(means[:, 0], means[:, 1]),
         spread_of_returns=float(np.mean([achieved.std(ddof=1) for _, achieved in pairs])) if pairs else float("nan"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Samples of like predictions, and what they achieved."""
+
+    predicted: float
+    achieved: float
+    successes: float
+    num: int
+
+
+def calibration(samples: Sequence[Sample], score: str, num_bins: int = 5) -> list[Bin]:
+    """The samples in bins of equal size, by what a score predicts of them (the paper's figure 8)."""
+    known = sorted((each for each in samples if score in each.predicted), key=lambda each: each.predicted[score])
+    parts = [known[start:end] for start, end in _cuts(len(known), num_bins)]
+    return [
+        Bin(
+            float(np.mean([each.predicted[score] for each in part])),
+            float(np.mean([each.achieved for each in part])),
+            float(np.mean([each.success for each in part])),
+            len(part),
+        )
+        for part in parts
+        if part
+    ]
+
+
+def _cuts(num: int, num_bins: int) -> list[tuple[int, int]]:
+    edges = [num * edge // num_bins for edge in range(num_bins + 1)]
+    return list(itertools.pairwise(edges))
 
 
 def spearman(one: Numbers, other: Numbers) -> float:

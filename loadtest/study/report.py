@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loadtest.study.cost import CostOfK
+from loadtest.study.frames import Likeness
 from loadtest.study.plan import OFF, Budget, described
-from loadtest.study.ranks import Interval, Verdict
+from loadtest.study.ranks import Bin, Interval, Verdict
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.records import Run
 from wavserve.clients.libero.report.statistics import Pairs, mcnemar
@@ -43,6 +44,9 @@ class Findings:
     budget: Budget
     parts: tuple[Part, ...]
     verdicts: tuple[Verdict, ...] = ()
+    bins: tuple[Bin, ...] = ()
+    """of the mean score"""
+    likenesses: tuple[Likeness, ...] = ()
     costs: tuple[CostOfK, ...] = ()
 
 
@@ -55,6 +59,10 @@ def markdown(findings: Findings) -> str:
             lines += ["", f"Chosen: `{part.chosen}`."]
     if findings.verdicts:
         lines += ["", "## What the value is worth", "", *_worth(findings.verdicts)]
+    if findings.bins:
+        lines += ["", "## Predicted value against achieved return", "", *_calibration(findings.bins)]
+    if findings.likenesses:
+        lines += ["", "## Imagined frames against true ones", "", *_likenesses(findings.likenesses)]
     if findings.costs:
         lines += ["", "## Time and memory against K", "", *_costs(findings.costs)]
     return "\n".join(lines) + "\n"
@@ -70,6 +78,8 @@ def as_table(findings: Findings) -> dict[str, Any]:
             for part in findings.parts
         ],
         "values": [asdict(verdict) for verdict in findings.verdicts],
+        "calibration": [asdict(each) for each in findings.bins],
+        "imagined": [asdict(each) for each in findings.likenesses],
         "costs": [asdict(cost) for cost in findings.costs],
     }
 
@@ -149,6 +159,19 @@ def _interval(interval: Interval | None) -> str:
     if interval is None:
         return "-"
     return f"{interval.value:+.3f} ({interval.low:+.3f} to {interval.high:+.3f}), scenes {interval.num}"
+
+
+def _calibration(bins: Iterable[Bin]) -> list[str]:
+    rows = [
+        [f"{each.predicted:+.3f}", f"{each.achieved:.3f}", f"{each.successes * 100:.0f}", str(each.num)]
+        for each in bins
+    ]
+    return markdown_table(("predicted, in the model's units", "achieved return", "success %", "samples"), rows)
+
+
+def _likenesses(likenesses: Iterable[Likeness]) -> list[str]:
+    rows = [[each.camera, f"{each.imagined_db:.1f}", f"{each.copied_db:.1f}", str(each.num)] for each in likenesses]
+    return markdown_table(("camera", "imagined, PSNR dB", "last picture, PSNR dB", "plans"), rows)
 
 
 def _costs(costs: Iterable[CostOfK]) -> list[str]:

@@ -111,10 +111,15 @@ class Witness:
         self._shown[len(self._actions)] = encoded(captured, RecordingConfig().size)
         return captured
 
+    def pictures(self, settling_steps: int) -> dict[int, dict[str, Pixels]]:
+        """What the policy saw, by control step and camera."""
+        return {step - settling_steps: decoded(jpegs) for step, jpegs in self._shown.items()}
+
     def returns(self, goals: Goals, settling_steps: int) -> NDArray[np.float32]:
         """`[T]`: the return at each control step after the settling ones."""
         poses, first = self._poses[settling_steps:], settling_steps
-        views = [[decoded(jpegs)[camera] for camera in CAMERAS] for jpegs in self._shown.values()]
+        shown = self.pictures(settling_steps)
+        views = [[pictures[camera] for camera in CAMERAS] for pictures in shown.values()]
         targets = [goals[camera] for camera in CAMERAS]
         track = Track(
             hand=np.array([each.hand for each in poses]),
@@ -122,7 +127,7 @@ class Witness:
             goal=np.array([each.goal for each in poses]),
             executed_action=np.array(self._actions[first:]),
             solved=np.array(self._solved[first:]),
-            picture_steps=np.array(list(self._shown)) - first,
+            picture_steps=np.array(list(shown)),
             image_errors=np.array([image_error(view, targets) for view in views]),
             image_similarities=np.array([image_similarity(view, targets) for view in views]),
         )

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from loadtest.study.cost import CostOfK
+from loadtest.study.frames import Likeness
 from loadtest.study.plan import OFF, Budget
-from loadtest.study.ranks import Interval, Verdict
+from loadtest.study.ranks import Bin, Interval, Verdict
 from loadtest.study.report import Findings, Part, as_table, markdown
 from tests.clients.libero.runs import PAPER, example_config, example_run
 from wavserve.clients.libero.cells import Cell
@@ -30,7 +31,15 @@ def findings() -> Findings:
     none = Interval(0.01, -0.1, 0.12, 30)
     verdicts = (Verdict("mean", none, none, none, 0.5, 0.02), Verdict("paper", None, None, None, 0.1, 0.02))
     parts = (Part("Headline", example_run(config, mostly), "paper"),)
-    return Findings("Study of x", Budget("d", 12.34, ("m5",), 8), parts, verdicts, (CostOfK(3, 100.4, 120.6, 812.0),))
+    return Findings(
+        name="Study of x",
+        budget=Budget("d", 12.34, ("m5",), 8),
+        parts=parts,
+        verdicts=verdicts,
+        bins=(Bin(-0.5, 0.2, 0.75, 8),),
+        likenesses=(Likeness("wrist", 21.26, 19.04, 40),),
+        costs=(CostOfK(3, 100.4, 120.6, 812.0),),
+    )
 
 
 def test_every_cell_is_held_against_no_planning(findings: Findings) -> None:
@@ -46,6 +55,8 @@ def test_every_cell_is_held_against_no_planning(findings: Findings) -> None:
     assert "| 0.0 (" in blind
     assert "Chosen: `paper`." in lines
     assert any("+0.010 (-0.100 to +0.120), scenes 30" in line for line in lines)
+    assert "| -0.500 | 0.200 | 75 | 8 |" in lines
+    assert "| wrist | 21.3 | 19.0 | 40 |" in lines
     assert "| 3 | 100 | 121 | 812 |" in lines
 
 

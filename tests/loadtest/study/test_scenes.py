@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from loadtest.study.plan import Scenes, Study, read_study
-from loadtest.study.ranks import bootstrapped, ranks, spearman, verdicts
+from loadtest.study.ranks import bootstrapped, calibration, ranks, spearman, verdicts
 from loadtest.study.scenes import Player, Sample, read_samples
 from tests.clients.chunks import chunk_of
 from tests.clients.libero.sources import policy_info
@@ -130,6 +130,15 @@ def test_scenes_that_were_over_and_scores_that_do_not_vary_say_nothing() -> None
     assert [(one.rank_correlation, one.gain) for one in verdicts(over)] == [(None, None)] * 2
     flat = verdicts(samples_of({"mean": [[1.0, 1.0]], "paper": [[1.0, 2.0]]}, [[0.1, 0.2]]))
     assert [one.rank_correlation is None for one in flat] == [True, False]
+
+
+def test_a_calibration_has_bins_of_equal_size() -> None:
+    values = [float(value) for value in range(12)]
+    samples = samples_of({"mean": [values], "paper": [values]}, [[value / 10 for value in values]])
+    bins = calibration(samples, "mean", num_bins=5)
+    assert [each.num for each in bins] == [2, 2, 3, 2, 3]
+    assert (bins[0].predicted, bins[0].achieved, bins[0].successes) == (0.5, pytest.approx(0.05), 1.0)
+    assert calibration([], "mean") == []
 
 
 def test_ranks_and_their_correlation_by_hand() -> None:
