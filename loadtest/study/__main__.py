@@ -14,10 +14,12 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from loadtest.study import report
 from loadtest.study.baselines import EXPERT, MEAN_DEMONSTRATION, Acts, Baselines, MeanDemonstrations, expert, renamed
@@ -85,9 +87,21 @@ def main() -> int:
 def locked(folder: Path) -> Iterator[None]:
     """The folder of one study at a time. Raises StudyError."""
     folder.mkdir(parents=True, exist_ok=True)
-    if lock(folder / "study.lock") is None:  # it ends with the process
+    held = lock(folder / "study.lock")  # it ends with the process, however that ends
+    if held is None:
         raise StudyError(f"{folder}: another study writes it")
-    yield
+    try:
+        yield
+    finally:
+        os.close(held)
+
+
+class RunPhase(Protocol):
+    """Runs what is not on record of a phase."""
+
+    def __call__(
+        self, place: Place, study: Study, name: str, starts: Starts, cells: Sequence[Cell], *flags: str
+    ) -> Run: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +113,7 @@ class Work:
     data: Path | None
     budget: Budget
     open_environment: OpenEnvironment
+    run: RunPhase = run
 
     @classmethod
     def of(cls, file: Path, place: Place, data: Path | None) -> Work:
@@ -116,7 +131,14 @@ class Work:
         return cls(study, place, data, budget, opener)
 
     def findings(self) -> str:
-        """Runs every phase that is not on record, and writes the tables after each. Returns the tables."""
+        """Runs what is not on record, and writes the tables after each phase. Returns the tables."""
+        parts = self.phases()
+        self._values()
+        return self._write(parts, complete=True)
+
+    def phases(self) -> list[Part]:
+        """The phases in order: what the screen chose goes into the headline, and the headline's best to the shipped
+        starts."""
         parts: list[Part] = []
         screen = self._run("screen", self.study.screen, screened_cells(self.study, self.budget))
         chosen = best_of(screen, [cell for cell in screen.config.cells if cell.planner.get("mode") == "paper"])
@@ -131,12 +153,11 @@ class Work:
         shipped = self._run("shipped", self.study.shipped, shipped_cells(best))
         parts.append(Part("Shipped starts", self._with_baselines(shipped, "shipped")))
         self._write(parts)
-        self._values()
-        return self._write(parts, complete=True)
+        return parts
 
     def _run(self, name: str, starts: Starts, cells: tuple[Cell, ...], *flags: str) -> Run:
         tell(f"{name}: {len(cells)} cells")
-        return run(self.place, self.study, name, starts, cells, *flags)
+        return self.run(self.place, self.study, name, starts, cells, *flags)
 
     def _with_baselines(self, policy: Run, name: str) -> Run:
         """With the baselines on the same starts, as far as there are data for them."""
@@ -161,7 +182,9 @@ class Work:
             starts, num_trials_per_task=min(self.study.untrained_trials_per_task, starts.num_trials_per_task)
         )
         place = replace(self.place, bundle=str(bundle), service=None)
-        return renamed(run(place, self.study, f"{name}-untrained", fewer, (OFF,), "--allow-untrained"), "untrained")
+        return renamed(
+            self.run(place, self.study, f"{name}-untrained", fewer, (OFF,), "--allow-untrained"), "untrained"
+        )
 
     def _values(self) -> None:
         """Plays the samples of scenes, and takes imagined frames."""

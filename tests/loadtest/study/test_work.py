@@ -1,0 +1,101 @@
+"""A whole study with runs that never took place: what one phase hands to the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from loadtest.study.__main__ import Work, best_of, costs_of, locked
+from loadtest.study.plan import BLIND, OFF, Budget, Starts, Study, read_study
+from loadtest.study.runs import Place, StudyError
+from tests.clients.libero.runs import example_config, example_record, example_run
+from tests.training.fake_scene import SUITE, FakeScene
+from wavserve.clients.libero.cells import Cell
+from wavserve.clients.libero.records import Run
+
+FILE = Path("policies/tiny-libero/study.toml")
+STARTS = Starts(num_trials_per_task=2, seed=1, shift=0.01)
+SCREENED = (
+    Cell(name="weak", planner={"mode": "paper", "num_iterations": 1}),
+    Cell(name="strong", planner={"mode": "paper", "num_iterations": 3, "smoothing": 0.5}),
+    Cell(name="other", planner={"mode": "mean", "num_iterations": 5}),
+)
+FAILS = {"weak", "random-scores", "off", "off-blind"}
+
+
+@dataclass
+class Runs:
+    """Makes up runs. `asked`: the cells of each."""
+
+    asked: dict[str, tuple[Cell, ...]] = field(default_factory=dict)
+
+    def __call__(
+        self, place: Place, study: Study, name: str, starts: Starts, cells: Sequence[Cell], *flags: str
+    ) -> Run:
+        self.asked[name] = tuple(cells)
+        trials = starts.num_trials_per_task
+        config = example_config(suites=(study.suite,), tasks=(0, 1), num_trials_per_task=trials, cells=tuple(cells))
+        return example_run(config, lambda cell, suite, task, state: cell.name not in FAILS or state == 0)
+
+
+@pytest.fixture
+def study() -> Study:
+    phases = {"screen": STARTS, "headline": replace(STARTS, seed=2), "shipped": Starts(num_trials_per_task=2, seed=7)}
+    study = replace(read_study(FILE), suite=SUITE, tasks=(0,), screened=SCREENED, num_envs=1, **phases)  # type: ignore[arg-type]
+    return replace(study, modes=("off", "random_scores", "paper", "best_of_n"), untrained_trials_per_task=1)
+
+
+def test_what_a_phase_shows_decides_the_next_one(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "untrained").mkdir()
+    runs = Runs()
+    parts = Work(study, Place(tmp_path, "bundle", None), None, Budget("d", 1.0), FakeScene, runs).phases()
+    assert [part.chosen for part in parts] == ["strong", "paper", ""]
+    assert runs.asked["screen"] == (OFF, *SCREENED)
+    headline = {cell.name: cell.planner for cell in runs.asked["headline"]}
+    assert list(headline) == ["off", "random-scores", "paper", "best-of-n", "off-blind"]
+    chosen = {"num_iterations": 3, "smoothing": 0.5}
+    assert headline["paper"] == {"mode": "paper", **chosen}, "not those of another mode, though it did as well"
+    assert headline["random-scores"] == {"mode": "random_scores", **chosen}
+    assert runs.asked["shipped"] == (OFF, Cell(name="paper", planner=headline["paper"]), BLIND)
+    for part in parts[1:]:
+        names = [cell.name for cell in part.run.config.cells]
+        assert names[-2:] == ["expert", "untrained"]
+    experts = [record for record in parts[1].run.records if record.cell == "expert"]
+    assert [(one.success, one.shift) for one in experts] == [(True, 0.01)] * 2
+    assert "## Shipped starts" in (tmp_path / "results.md").read_text()
+    assert len(json.loads((tmp_path / "results.json").read_bytes())["parts"]) == 3
+
+
+def test_a_folder_takes_one_study_at_a_time_and_only_one(tmp_path: Path) -> None:
+    (tmp_path / "budget.json").write_text(json.dumps(asdict(Budget("another", 1.0))))
+    with pytest.raises(StudyError, match="expected the study another, got"):
+        Work.of(FILE, Place(tmp_path, "bundle", None), None)
+    with locked(tmp_path), pytest.raises(StudyError, match="another study writes it"), locked(tmp_path):
+        pass
+
+
+def test_a_pilot_tells_what_episodes_cost(study: Study) -> None:
+    """40 steps with 5 plans. The first cell's time has the building of a scene in it."""
+    cells = (OFF, SCREENED[0])
+    config = example_config(cells=cells)
+    timed = ((OFF, 9.0, 100.0), (SCREENED[0], 6.0, 800.0))
+    records = tuple(
+        example_record(config, cell, num_steps=40, num_plans=5, wall={"episode_s": episode_s, "plan_ms_p50": plan_ms})
+        for cell, episode_s, plan_ms in timed
+    )
+    found = costs_of(replace(study, expected_steps=160, replan_steps=8), Run(config, records))
+    assert found["off"].simulator_s == found["weak"].simulator_s == pytest.approx((6.0 - 4.0) / 40 * 160)
+    assert (found["off"].plans_s, found["weak"].plans_s) == (pytest.approx(2.0), pytest.approx(16.0))
+
+
+def test_the_best_cell_is_the_cheapest_of_the_most_successful() -> None:
+    config = example_config(suites=(SUITE,), cells=(OFF, *SCREENED))
+    run = example_run(config, lambda cell, suite, task, state: cell.name != "weak")
+    cheap = tuple(
+        replace(record, wall={"plan_ms_p50": 10.0 if record.cell == "other" else 20.0}) for record in run.records
+    )
+    assert best_of(Run(config, cheap), list(SCREENED)).name == "other"
