@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.clients.chunks import chunk_of, line
 from tests.clients.gateways import observation_at
 from tests.clients.test_robot_core import Rig, welcome
-from wavserve.clients.robot_outbox import Waiting
+from wavserve.clients.robot_observations import Waiting
 from wavserve.core.control import (
     ControlObservation,
     DropReason,

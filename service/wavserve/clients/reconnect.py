@@ -1,11 +1,24 @@
-"""Whether a robot's client connects again after an error, where, and when. Knows neither link nor clock."""
+"""Whether a robot's client connects again after an error, where, and when. Knows neither link nor clock.
+
+It also tells the events of a handover from those that mean a loss.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from wavserve.clients.gateways import Round, Route, moves_on
-from wavserve.core.errors import InvalidRequest, RobotBusy, StaleEpoch, UnknownSession, Unsupported, WavserveError
+from wavserve.clients.robot import Event
+from wavserve.core.control import DropReason, GoAway, ObservationDropped, StreamError, Welcome
+from wavserve.core.errors import (
+    InvalidRequest,
+    NotReady,
+    RobotBusy,
+    StaleEpoch,
+    UnknownSession,
+    Unsupported,
+    WavserveError,
+)
 
 LOST_SESSION = (StaleEpoch, UnknownSession)
 """Another stream has the session, it was reset, or it expired. The next stream opens a new one."""
@@ -22,6 +35,20 @@ def is_final(error: WavserveError, had_session: bool) -> bool:
     if isinstance(error, RobotBusy):
         return not had_session
     return isinstance(error, _FINAL) and not isinstance(error, LOST_SESSION)
+
+
+def is_of_handover(event: Event) -> bool:
+    """Whether an event comes before or after a stream's way to another gateway, where nothing of it is lost."""
+    match event:
+        case GoAway():
+            return True
+        case Welcome():
+            return event.resumed
+        case ObservationDropped():
+            return event.reason in (DropReason.DRAINING, DropReason.RESET)
+        case StreamError():
+            return moves_on(event.error()) and (event.fatal or isinstance(event.error(), NotReady))
+    return False
 
 
 class Backoff:

@@ -1,4 +1,4 @@
-"""A robot's stream without its network: session, epoch, sequence, pings, gateways, and what may be written when.
+"""A robot's stream without its network: when it is open, what may be written, and where the next one is opened.
 
 The async client drives it and does all I/O. Time comes from a clock that is given. Any thread may call any method.
 """
@@ -16,8 +16,9 @@ from wavserve.clients.gateways import Route
 from wavserve.clients.latency import LatencyWindow
 from wavserve.clients.reconnect import LOST_SESSION, Backoff, Search
 from wavserve.clients.robot import Event, LinkDown, LinkState, RobotDescription, RobotObservation, RobotOptions, Stopped
-from wavserve.clients.robot_contract import check_policy, hello
-from wavserve.clients.robot_outbox import Controls, Observations, Waiting, observation_message
+from wavserve.clients.robot_observations import Observations, Waiting
+from wavserve.clients.robot_outbox import Controls, observation_message
+from wavserve.clients.robot_session import RobotSession
 from wavserve.clients.robot_spans import RobotSpans
 from wavserve.core.control import (
     Bye,
@@ -36,7 +37,7 @@ from wavserve.core.control import (
     StreamError,
     Welcome,
 )
-from wavserve.core.errors import InvalidAnswer, NotReady, WavserveError, error_name
+from wavserve.core.errors import InvalidAnswer, NotReady, WavserveError
 from wavserve.core.messages import ActionChunk, EncodedImage, PolicyInfo
 from wavserve.core.types import Clock
 
@@ -65,18 +66,13 @@ class RobotCore:
         """whether there is one gateway only"""
         self._lock = threading.RLock()
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
-        self._digest = options.policy_digest
-        self._welcome: Welcome | None = None  # of the open stream
-        self._session_id: str | None = options.resume_session_id or None
-        self._epoch = 0
-        self._instruction = ""
-        self._observations = Observations()
-        self._spans = RobotSpans(options.tracer, robot.robot_id)
+        self._session = RobotSession(robot, options)
+        self._observations = Observations(RobotSpans(options.tracer, robot.robot_id), self._events.append)
         self._controls = Controls()
+        self._is_open = False
         self._resetting = False
         self._draining = False
         self._moving = False  # another gateway is asked, without a pause
-        self._resumed = False
         self._not_before = -math.inf
         self._heard_at = -math.inf
         self._welcomed_at = -math.inf
@@ -96,28 +92,25 @@ class RobotCore:
         Returns None when it cannot be sent: no stream is open, the server stops, or a reset is under way.
         """
         with self._lock:
-            if self._welcome is None or self._draining or self._resetting:
+            if not self._is_open or self._draining or self._resetting:
                 return None
-            now, begin = self._clock(), self._spans.begin
-            sequence, older = self._observations.put(observation, self._epoch, now, begin)
-            if older is not None:
-                self._drop(older.dropped(DropReason.SUPERSEDED, sequence))
-            return sequence
+            return self._observations.put(observation, self._session.epoch, self._clock())
 
     def report(self, report: ExecutionReport) -> None:
         """Queues a report. While nothing can be written, the oldest reports are lost."""
         with self._lock:
-            if self._welcome is not None:
+            if self._is_open:
                 self._controls.put(report)
 
     def reset(self) -> None:
         """Forgets the frame memory. Chunks of before are dropped; `ResetAck` begins the new epoch."""
         with self._lock:
-            self._drop_slot(DropReason.RESET)
-            if self._welcome is not None and not self._resetting:
+            self._observations.drop_slot(DropReason.RESET)
+            if not self._is_open:
+                self._session.give_up()
+            elif not self._resetting:
                 self._resetting = True
-                self._controls.put(ResetStream(self._epoch))
-            self._session_id = self._session_id if self._welcome is not None else None
+                self._controls.put(ResetStream(self._session.epoch))
 
     def poll(self) -> Event | None:
         """The oldest event that the program has not had; None: nothing happened."""
@@ -134,15 +127,14 @@ class RobotCore:
     def link(self) -> LinkState:
         """The link at this moment."""
         with self._lock:
-            connected = self._welcome is not None
             return LinkState(
-                connected=connected,
-                session_id=self._session_id or "",
-                epoch=self._epoch,
-                silent_s=self._clock() - self._heard_at if connected or self._moving else math.inf,
+                connected=self._is_open,
+                session_id=self._session.id or "",
+                epoch=self._session.epoch,
+                silent_s=self._clock() - self._heard_at if self._is_open or self._moving else math.inf,
                 link_timeout_s=self.options.link_timeout_s,
                 num_unreadable=self._num_unreadable,
-                resumed=self._resumed,
+                resumed=self._session.resumed,
             )
 
     # ------------------------------------------------------------------------------------------------ for the network
@@ -150,28 +142,21 @@ class RobotCore:
     def hello(self, policy: PolicyInfo) -> Hello:
         """The first message of a stream. Raises ContractMismatch when the robot or the first policy was another."""
         with self._lock:
-            check_policy(policy, self.robot, self._digest)
-            return hello(policy, self.robot, self._instruction, self._session_id)
+            return self._session.hello(policy)
 
     def opened(self, message: ServerMessage | None) -> Welcome:
-        """Takes the server's first message and begins an epoch. Raises the server's error, and InvalidAnswer."""
-        if isinstance(message, StreamError):
-            raise message.error()
-        if not isinstance(message, Welcome):
-            raise InvalidAnswer(f"the first message: expected a Welcome, got {type(message).__name__}")
+        """Takes the server's first message and begins an epoch. Raises as `RobotSession.opened`."""
         with self._lock:
-            check_policy(message.policy, self.robot, self._digest)
-            self._digest = message.policy.digest
-            if message.resumed:
-                self._observations.resumed(message.next_sequence)
+            welcome = self._session.opened(message)
+            if welcome.resumed:
+                self._observations.resumed(welcome.next_sequence)
             else:
                 self._observations.forgotten()
-            self._welcome, self._session_id, self._resumed = message, message.session_id, message.resumed
-            self._draining, self._welcomed_at = False, self._clock()
-            self._begin_epoch(message.epoch, message.next_sequence)
-            self._heard_at = self._clock()
-            self._events.append(message)
-            return message
+            self._observations.begin_epoch(welcome.next_sequence)
+            self._is_open, self._resetting, self._draining = True, False, False
+            self._heard_at = self._welcomed_at = self._clock()
+            self._events.append(welcome)
+            return welcome
 
     def received(self, message: ServerMessage | None) -> None:
         """Takes a message of the server; None: one of a kind that this version does not know.
@@ -185,17 +170,18 @@ class RobotCore:
                     self._take_chunk(message)
                 case ObservationDropped():
                     self._leave_alone(message.retry_after_ms)
-                    self._drop(message)
+                    self._observations.dropped(message)
                 case StreamError():
                     self._take_error(message)
                 case ResetAck():
+                    self._session.was_reset(message.epoch)
                     self._observations.forgotten()
-                    self._resumed = False
-                    self._begin_epoch(message.epoch, message.next_sequence)
+                    self._observations.begin_epoch(message.next_sequence)
+                    self._resetting = False
                     self._events.append(message)
                 case GoAway():
                     self._draining = True
-                    self._drop_slot(DropReason.DRAINING)
+                    self._observations.drop_slot(DropReason.DRAINING)
                     self._events.append(message)
                 case Pong() | Welcome() | None:
                     pass
@@ -210,7 +196,7 @@ class RobotCore:
         """Queues the last message of the stream. No other stream follows."""
         with self._lock:
             self.leaving = True
-            self._drop_slot(DropReason.RESET)
+            self._observations.drop_slot(DropReason.RESET)
             self._controls.put(Bye("closed"))
 
     def next_control(self) -> ClientMessage | None:
@@ -226,27 +212,25 @@ class RobotCore:
                 return None
             deadline_ms = self.options.deadline_ms
             if deadline_ms is not None and (now - waiting.arrived_at) * 1e3 > deadline_ms:
-                self._drop_slot(DropReason.TOO_OLD)
+                self._observations.drop_slot(DropReason.TOO_OLD)
                 return None
             return self._observations.clear_slot()
 
     def encoded(self, waiting: Waiting, images: tuple[EncodedImage, ...]) -> ControlObservation | None:
         """The message of an observation; None when its epoch ended while it was encoded."""
         with self._lock:
-            if waiting.epoch != self._epoch or self._resetting or self._welcome is None:
-                self._drop(waiting.dropped(DropReason.RESET))
+            if waiting.epoch != self._session.epoch or self._resetting or not self._is_open:
+                self._observations.dropped(waiting.dropped(DropReason.RESET))
                 return None
             executed = self._observations.sent(waiting)
-            self._instruction = waiting.observation.instruction or self._instruction
+            self._session.instruction = waiting.observation.instruction or self._session.instruction
             sent_ns = round(self._clock() * 1e9)
             return observation_message(waiting, images, executed, self.options, sent_ns)
 
     def failed(self, waiting: Waiting, error: WavserveError) -> None:
         """An observation that cannot be encoded: an error of it, as if the server had refused it."""
         with self._lock:
-            self._observations.answered(waiting.sequence)
-            self._spans.end(waiting.sequence, error_name(type(error)))
-            self._events.append(waiting.refused(error))
+            self._observations.refused(waiting.refused(error))
 
     @property
     def gateway(self) -> str:
@@ -261,17 +245,14 @@ class RobotCore:
     def ended(self, error: WavserveError) -> float | None:
         """Notes that the stream ended or an attempt failed. The seconds until the next attempt; None: none follows."""
         with self._lock:
-            lived_s = self._clock() - self._welcomed_at if self._welcome is not None else 0.0
-            had_session = self._welcomed_at > -math.inf or bool(self.options.resume_session_id)
+            lived_s = self._clock() - self._welcomed_at if self._is_open else 0.0
             self._num_unreadable += isinstance(error, InvalidAnswer)
             if self._resetting or isinstance(error, LOST_SESSION):
-                self._session_id = None  # a resumed session would keep the memory
-            self._welcome, self._resetting, self._not_before = None, False, -math.inf
+                self._session.give_up()  # a resumed session would keep the memory
+            self._is_open, self._resetting, self._not_before = False, False, -math.inf
             self._controls.clear()
-            self._observations.asked = None
-            self._drop_slot(DropReason.RESET)
-            self._spans.end_all()
-            self.error, pause_s = self._search.ended(error, lived_s, had_session)
+            self._observations.cut()
+            self.error, pause_s = self._search.ended(error, lived_s, self._session.existed)
             self._moving = pause_s == 0.0 and not self.is_alone
             if pause_s is None:
                 self.stopped = self.error
@@ -283,22 +264,17 @@ class RobotCore:
     # -------------------------------------------------------------------------------------------------------- within
 
     def _take_chunk(self, chunk: ActionChunk) -> None:
-        if chunk.epoch != self._epoch or self._resetting:
-            self._drop(ObservationDropped(chunk.sequence, DropReason.RESET, epoch=chunk.epoch))
+        if chunk.epoch != self._session.epoch or self._resetting:
+            self._observations.dropped(ObservationDropped(chunk.sequence, DropReason.RESET, epoch=chunk.epoch))
             return
-        self._observations.accepted(chunk.sequence)
-        self._spans.planned(chunk)
         latency_s = self._clock() - chunk.captured_mono_ns / 1e9
         if chunk.captured_mono_ns and latency_s >= 0:
             self.latency.add(latency_s)
-        self._events.append(chunk)
+        self._observations.planned(chunk)
 
     def _take_error(self, message: StreamError) -> None:
-        if message.sequence is not None:
-            self._observations.answered(message.sequence)
-            self._spans.end(message.sequence, message.name)
         self._leave_alone(message.retry_after_ms)
-        self._events.append(message)
+        self._observations.refused(message)
         error = message.error()
         if message.fatal or (isinstance(error, NotReady) and not self.is_alone):  # another gateway may have models
             raise error
@@ -307,19 +283,3 @@ class RobotCore:
         """Sends no observation for a while: the server asked for it."""
         if for_ms:
             self._not_before = self._clock() + for_ms / 1e3
-
-    def _begin_epoch(self, epoch: int, next_sequence: int) -> None:
-        self._epoch, self._resetting = epoch, False
-        self._drop_slot(DropReason.RESET)
-        self._observations.begin_epoch(next_sequence)
-        self._spans.end_all()
-
-    def _drop_slot(self, reason: DropReason) -> None:
-        waiting = self._observations.clear_slot()
-        if waiting is not None:
-            self._drop(waiting.dropped(reason))
-
-    def _drop(self, dropped: ObservationDropped) -> None:
-        self._observations.answered(dropped.sequence)
-        self._spans.end(dropped.sequence, dropped.reason.value)
-        self._events.append(dropped)

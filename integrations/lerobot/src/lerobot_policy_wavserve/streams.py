@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 
 from lerobot_policy_wavserve.sessions import Asking, Moment, Seen, given
-from wavserve.clients.gateways import moves_on
+from wavserve.clients.reconnect import is_of_handover
 from wavserve.clients.robot import (
     Event,
     LinkDown,
@@ -140,23 +140,11 @@ class StreamSession:
                 return event
             if isinstance(event, LinkDown) and event.moves:
                 return None
-            if self._client is not None and not self._client.is_alone and _is_of_handover(event):
+            if self._client is not None and not self._client.is_alone and is_of_handover(event):
                 continue
             error = _failure(event, sequence)
             if error is not None:
                 raise error
-
-
-def _is_of_handover(event: Event) -> bool:
-    """What comes before the end of a stream that goes to another gateway."""
-    match event:
-        case GoAway():
-            return True
-        case ObservationDropped():
-            return event.reason in (DropReason.DRAINING, DropReason.RESET)
-        case StreamError():
-            return moves_on(event.error()) and (event.fatal or isinstance(event.error(), NotReady))
-    return False
 
 
 def _failure(event: Event, sequence: int) -> WavserveError | None:
