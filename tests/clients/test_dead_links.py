@@ -13,7 +13,7 @@ from tests.clients.robots import KINDS, AwaitingRobot, BlockingRobot
 from tests.clients.servers import black_hole, resetting_process
 from tests.edge.fakes import example_observation
 from wavserve.clients.calls import GRACE_S, plan_call, policy_call, reset_call
-from wavserve.core.errors import DeadlineExceeded, InvalidRequest, NotReady
+from wavserve.core.errors import DeadlineExceeded, InvalidRequest, NotReady, Unreachable
 
 SOON_S = 5.0
 """Generous for a loaded machine. Without a timeout the call waits 15 to 20 s."""
@@ -78,7 +78,7 @@ def test_a_target_that_is_no_address_is_refused(target: str, kind: type[Blocking
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_name_that_does_not_resolve_is_named(kind: type[BlockingRobot] | type[AwaitingRobot]) -> None:
     robot = kind("robot.invalid:8001")
-    with pytest.raises(NotReady, match=r"resolving robot\.invalid"):
+    with pytest.raises(Unreachable, match=r"resolving robot\.invalid"):
         robot.reset("s")
     robot.close()
     robot.end()

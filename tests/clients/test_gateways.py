@@ -25,6 +25,7 @@ from wavserve.core.errors import (
     SequenceConflict,
     StaleEpoch,
     StoreUnavailable,
+    Unreachable,
     UnsafeChunk,
     WavserveError,
 )
@@ -149,6 +150,54 @@ def test_that_a_gateway_did_not_answer_says_more_than_that_the_last_one_drains()
     assert "draining" in str(verdict)
 
 
+def test_a_gateway_without_a_connection_has_not_been_asked() -> None:
+    """It cannot have committed the plan, so it says no more than the one that drains."""
+    search = Round(Route("arm", ("a:1", "b:1")))
+    search.failed(search.next() or "", Unreachable("no service answers: Connection refused"))
+    draining = sent_by_a_server(ModelDown("draining"))
+    search.failed(search.next() or "", draining)
+    assert search.verdict() is draining
+    assert "refused" in str(draining)
+
+
+def test_a_gateway_that_did_not_tell_its_policy_has_not_been_asked_for_a_plan() -> None:
+    search = Round(Route("arm", ("a:1", "b:1")))
+    search.failed(search.next() or "", DeadlineExceeded("no answer in time"), was_asked=False)
+    refusal = sent_by_a_server(Overloaded("full"))
+    assert search.refused("b:1", refusal) is refusal
+
+
+def replaced(digest: str) -> ContractMismatch:
+    return ContractMismatch("policy_digest", "one", digest)
+
+
+def test_a_policy_that_all_gateways_replaced_is_told_as_such() -> None:
+    search = Round(Route("arm", THREE))
+    for _ in THREE:
+        search.failed(search.next() or "", replaced("two"))
+    verdict = search.verdict()
+    assert isinstance(verdict, ContractMismatch)
+    assert (verdict.field, verdict.expected) == ("policy_digest", "one")
+    assert verdict.actual == "two at all 3 gateways: the policy was replaced, and needs a new client"
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        (replaced("two"), replaced("three"), replaced("two")),
+        (replaced("two"), NotReady("starting"), replaced("two")),
+        (replaced("two"), replaced("two")),
+    ],
+)
+def test_a_policy_that_not_all_gateways_have_was_not_replaced(errors: tuple[WavserveError, ...]) -> None:
+    search = Round(Route("arm", THREE))
+    for error in errors:
+        search.failed(search.next() or "", error)
+    verdict = search.verdict()
+    assert isinstance(verdict, ContractMismatch)
+    assert "replaced" not in str(verdict)
+
+
 def test_one_gateway_alone_keeps_its_error() -> None:
     search = Round(Route("arm", ("a:1",)))
     error = NotReady("a:1: refused")
@@ -269,10 +318,11 @@ def test_a_refusal_after_a_gateway_that_did_not_answer_leaves_the_outcome_unknow
     way = asked()
     with pytest.raises(type(refusal)):
         way.after(0.0, sent_by_a_server(refusal))
-    way = asked()
-    way.after(0.1, sent_by_a_server(NotReady("draining")))
-    with pytest.raises(type(refusal)):
-        way.after(0.0, sent_by_a_server(refusal))
+    for known in (sent_by_a_server(NotReady("draining")), Unreachable("no service answers: refused")):
+        way = asked()
+        way.after(0.1, known)
+        with pytest.raises(type(refusal)):
+            way.after(0.0, sent_by_a_server(refusal))
     way = asked()
     way.after(0.1, NotReady("reset"))
     with pytest.raises(OutcomeUnknown, match=f"reset; .*: {refusal.message}"):

@@ -14,7 +14,7 @@ from tests.clients.robots import KINDS, AwaitingRobot, BlockingRobot
 from tests.clients.servers import closing, name_server, resetting
 from wavserve.clients.channels import Link, channel_options
 from wavserve.core.channels import MAX_BACKOFF_S
-from wavserve.core.errors import ClientClosed, DeadlineExceeded, NotReady, Overloaded, WavserveError
+from wavserve.core.errors import ClientClosed, DeadlineExceeded, NotReady, Overloaded, Unreachable, WavserveError
 
 OUTAGE_S = 10.0
 """gRPC's own pauses are 1, 1.6, 2.6 and 4.1 s by then."""
@@ -137,10 +137,18 @@ def test_a_link_does_not_open_a_channel_after_its_end() -> None:
     assert link.close() == [channel]
 
 
-def test_a_port_nobody_listens_on_is_named() -> None:
+@pytest.mark.parametrize(("scheme", "words"), [("", "Connection refused"), ("http://", "ConnectError")])
+def test_a_port_nobody_listens_on_is_named(scheme: str, words: str) -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
-        robot = BlockingRobot(f"127.0.0.1:{reserved.getsockname()[1]}")
-        with pytest.raises(NotReady, match="Connection refused"):
+        robot = BlockingRobot(f"{scheme}127.0.0.1:{reserved.getsockname()[1]}")
+        with pytest.raises(Unreachable, match=words):
             robot.reset("s")
         robot.close()
+
+
+def test_a_request_that_was_sent_may_have_been_served() -> None:
+    with closing() as peer, BlockingRobot(f"http://{peer.address}") as robot:
+        with pytest.raises(NotReady) as caught:
+            robot.reset("s")
+        assert not isinstance(caught.value, Unreachable)

@@ -33,8 +33,11 @@ _TRANSPORT: Mapping[grpc.StatusCode, type[errors.WavserveError]] = {
     grpc.StatusCode.CANCELLED: errors.Cancelled,
     grpc.StatusCode.UNIMPLEMENTED: errors.Unsupported,
 }
-_UNREACHABLE = "failed to connect to all addresses"
-"""How gRPC's message begins when a connection fails. It goes on with several causes, of which the last one is it."""
+_NOT_CONNECTED = ("failed to connect to all addresses", "errors resolving ", "DNS resolution failed")
+"""How gRPC's messages begin when there is no connection, so that nothing was sent.
+
+The first one goes on with several causes, of which the last one is it.
+"""
 _ENDED = "Internal error from Core"
 """What gRPC says of a write that met the end of its stream, instead of the stream's status (grpc issue 36066)."""
 _TOO_LARGE = "larger than max"
@@ -128,6 +131,8 @@ def typed_error(
         if key == DETAILS_KEY and isinstance(value, bytes) and (error := unpack_error(value)) is not None:
             return error
     text = f"{target}: {_cause(code, details or '')}"
+    if code is grpc.StatusCode.UNAVAILABLE and (details or "").startswith(_NOT_CONNECTED):
+        return errors.Unreachable(text)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
         return errors.TooLarge("body", "a message within the limit", str(details))
     if code is grpc.StatusCode.INTERNAL and details == _ENDED:
@@ -136,7 +141,7 @@ def typed_error(
 
 
 def _cause(code: grpc.StatusCode, details: str) -> str:
-    if code is grpc.StatusCode.UNAVAILABLE and details.startswith(_UNREACHABLE):
+    if code is grpc.StatusCode.UNAVAILABLE and details.startswith(_NOT_CONNECTED[0]):
         return f"no service answers: {details.rpartition(': ')[2]}"
     return f"{code.name}: {details}"
 

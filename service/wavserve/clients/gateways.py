@@ -25,6 +25,7 @@ from wavserve.core.errors import (
     Overloaded,
     RobotBusy,
     StoreUnavailable,
+    Unreachable,
     Unsupported,
     WavserveError,
     shown,
@@ -36,6 +37,9 @@ LATELY_S = 30.0
 """For so long after its failure an address comes after those that have not failed."""
 Targets = str | Sequence[str]
 """Addresses of gateways of one policy: a text with commas, or a sequence of texts."""
+
+POLICY_DIGEST = "policy_digest"
+"""The field of the error when a gateway has another policy than the client began with."""
 
 _OF_GATEWAY = (NotReady, StoreUnavailable, OutcomeUnknown, ModelDown)
 _OF_ROBOT = (ClientClosed, InvalidRequest, RobotBusy, Overloaded)
@@ -81,8 +85,12 @@ def moves_on(error: WavserveError) -> bool:
 
 
 def is_unanswered(error: WavserveError) -> bool:
-    """Whether a gateway may have done what it was asked all the same: no answer of it says otherwise."""
-    return error.error_id is None and isinstance(error, NotReady | DeadlineExceeded | Cancelled)
+    """Whether a gateway may have done what it was asked all the same: no answer of it says otherwise.
+
+    One that could not be connected to was not asked.
+    """
+    is_silence = isinstance(error, NotReady | DeadlineExceeded | Cancelled) and not isinstance(error, Unreachable)
+    return error.error_id is None and is_silence
 
 
 class Route:
@@ -111,7 +119,7 @@ class Route:
         with self._lock:
             self._digest = self._digest or digest
             if len(self) > 1 and digest != self._digest:
-                raise ContractMismatch("policy_digest", f"{self._digest}, of the first gateway", digest)
+                raise ContractMismatch(POLICY_DIGEST, f"{self._digest}, of the first gateway", digest)
             self._compared.add(target)
 
     def next(self, tried: Collection[str]) -> str | None:
@@ -144,6 +152,7 @@ class Round:
         self._route = route
         self._errors: dict[str, WavserveError] = {}
         self._reasons: dict[str, str] = {}
+        self._unanswered: list[WavserveError] = []
 
     def next(self) -> str | None:
         """The gateway to ask; None: none is left."""
@@ -154,9 +163,11 @@ class Round:
         """Gateways that were not asked yet."""
         return len(self._route) - len(self._errors)
 
-    def failed(self, target: str, error: WavserveError) -> None:
-        """A gateway did not serve."""
+    def failed(self, target: str, error: WavserveError, was_asked: bool = True) -> None:
+        """A gateway did not serve. `was_asked`: whether the call was sent to it, and not only a question before it."""
         self._errors[target] = error
+        if was_asked and is_unanswered(error):
+            self._unanswered.append(error)
         self._reasons[target] = error.message.removeprefix(f"{target}: ")
         self._route.failed(target)
 
@@ -166,7 +177,7 @@ class Round:
         It is OutcomeUnknown when another one was asked before and did not answer: that one may have committed it.
         """
         is_refusal = isinstance(error, Overloaded | DeadlineExceeded)
-        if not is_refusal or not any(map(is_unanswered, self._errors.values())):
+        if not is_refusal or not self._unanswered:
             return error
         return OutcomeUnknown(_told({**self._reasons, target: error.message}))
 
@@ -176,12 +187,24 @@ class Round:
         That a gateway did not answer says more than that the last one had no models: the plan may be committed.
         """
         errors = list(self._errors.values())
+        if (replaced := self._replaced()) is not None:
+            return replaced
         by_weight = [each for kind in _VERDICTS for each in errors if isinstance(each, kind)]
-        verdict = [*by_weight, *filter(is_unanswered, reversed(errors)), errors[-1]][0]
+        verdict = [*by_weight, *reversed(self._unanswered), errors[-1]][0]
         if len(self._route) > 1:
             verdict.message = _told(self._reasons)
             verdict.args = (verdict.message,)
         return verdict
+
+    def _replaced(self) -> ContractMismatch | None:
+        """The error when all gateways have one other policy: no attempt of this client mends that."""
+        mismatches = [each for each in self._errors.values() if isinstance(each, ContractMismatch)]
+        of_digest = [each for each in mismatches if each.field == POLICY_DIGEST and each.error_id is None]
+        num, found = len(self._route), {each.actual for each in of_digest}
+        if num == 1 or len(of_digest) < num or len(found) > 1:
+            return None
+        told = f"{found.pop()} at all {num} gateways: the policy was replaced, and needs a new client"
+        return ContractMismatch(POLICY_DIGEST, of_digest[0].expected, told)
 
 
 def _told(reasons: Mapping[str, str]) -> str:

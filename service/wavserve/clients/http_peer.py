@@ -12,7 +12,7 @@ import httpx
 
 from wavserve.clients.http_calls import HttpCall, read_answer, typed_error
 from wavserve.core.channels import MAX_BACKOFF_S, is_local
-from wavserve.core.errors import ClientClosed, DeadlineExceeded, InvalidAnswer, NotReady
+from wavserve.core.errors import ClientClosed, DeadlineExceeded, InvalidAnswer, NotReady, Unreachable
 
 Answer = TypeVar("Answer")
 
@@ -45,7 +45,7 @@ class AsyncHttpPeer:
         self._calls: set[asyncio.Task[tuple[int, bytes]]] = set()
 
     async def call(self, call: HttpCall[Answer], timeout_s: float | None) -> Answer:
-        """One call. Raises the server's error, NotReady, DeadlineExceeded, InvalidAnswer and ClientClosed."""
+        """One call. Raises the server's error, NotReady, Unreachable, DeadlineExceeded, InvalidAnswer, ClientClosed."""
         if self._closed:
             raise self._refusal()
         timeout_s = call.timeout_s if timeout_s is None else timeout_s
@@ -56,6 +56,8 @@ class AsyncHttpPeer:
                 status, body = await exchange
         except TimeoutError:
             raise DeadlineExceeded(f"{self._target}: no answer in time") from None
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise Unreachable(f"{self._target}: {type(error).__name__}: {error}") from None
         except httpx.TransportError as error:
             raise NotReady(f"{self._target}: {type(error).__name__}: {error}") from None
         except asyncio.CancelledError:

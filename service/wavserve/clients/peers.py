@@ -5,6 +5,7 @@ The gateways have one policy: it is compared before the first plan, and after ev
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from wavserve.clients.http_calls import HttpCall
 from wavserve.clients.http_peer import AsyncHttpPeer
 from wavserve.clients.loop_thread import LoopThread
 from wavserve.core.address import is_url
-from wavserve.core.errors import WavserveError
+from wavserve.core.errors import NotReady, WavserveError
 from wavserve.core.messages import ActionChunk
 from wavserve.core.types import Clock
 
@@ -71,11 +72,14 @@ class Attempts:
         left_s = max(self._timeout_s - self._elapsed_s, 0.0)
         return left_s / self._round.num_left if self._is_short else left_s
 
-    def failed(self, error: WavserveError) -> None:
-        """The gateway did not serve. Raises the call's error when no other one may be asked, or none in time."""
+    def failed(self, error: WavserveError, was_asked: bool = True) -> None:
+        """The gateway did not serve. Raises the call's error when no other one may be asked, or none in time.
+
+        `was_asked` as in `Round.failed`.
+        """
         if not moves_on(error):
             raise error if self._is_short else self._round.refused(self.target, error)
-        self._round.failed(self.target, error)
+        self._round.failed(self.target, error, was_asked)
         target = self._round.next()
         if target is None or self._elapsed_s >= min(self._timeout_s, self._deadline_s):
             raise self._round.verdict()
@@ -100,16 +104,17 @@ class Peers:
         ContractMismatch."""
         attempts = Attempts(self.route, call, timeout_s)
         while True:
-            target = attempts.target
+            target, was_asked = attempts.target, False
             peer = self._peers[target]
             try:
                 if self.route.must_compare(target):
                     self.route.compare(target, peer.call(self._question, attempts.compare_s).digest)
+                was_asked = True
                 answer: Answer = peer.call(attempts.call, attempts.left_s)
                 if isinstance(answer, ActionChunk):
                     self.route.compare(target, answer.receipt.policy_digest)
             except WavserveError as error:
-                attempts.failed(error)
+                attempts.failed(error, was_asked)
             else:
                 return answer
 
@@ -127,21 +132,27 @@ class AsyncPeers:
         self.route = route
         self._peers = peers
         self._question = question
+        self._doubts: dict[str, asyncio.Task[bool]] = {}  # whether a gateway still answers, while it is asked
 
     async def call(self, call: Call[Answer] | HttpCall[Answer], timeout_s: float | None) -> Answer:
         """As `Peers.call`."""
         attempts = Attempts(self.route, call, timeout_s)
         while True:
-            target = attempts.target
+            target, was_asked = attempts.target, False
             peer = self._peers[target]
             try:
+                await self._still_answers(target, attempts.compare_s)
                 if self.route.must_compare(target):
                     self.route.compare(target, (await peer.call(self._question, attempts.compare_s)).digest)
+                was_asked = True
                 answer: Answer = await peer.call(attempts.call, attempts.left_s)
                 if isinstance(answer, ActionChunk):
                     self.route.compare(target, answer.receipt.policy_digest)
             except WavserveError as error:
-                attempts.failed(error)
+                attempts.failed(error, was_asked)
+            except asyncio.CancelledError:
+                self._doubt(target)
+                raise
             else:
                 return answer
 
@@ -149,6 +160,35 @@ class AsyncPeers:
         """As `Peers.close`."""
         for peer in self._peers.values():
             await peer.close()
+        await asyncio.gather(*self._doubts.values())
+
+    def _doubt(self, target: str) -> None:
+        """Asks whether a gateway still answers, because a program gave a call to it up.
+
+        The program may do so before anything else finds that the gateway stands still, and again each time.
+        """
+        if len(self.route) > 1 and target not in self._doubts:
+            self._doubts[target] = asyncio.create_task(self._ask_again(target))
+
+    async def _ask_again(self, target: str) -> bool:
+        """Whether a gateway answers. If not, the next call asks another one first."""
+        try:
+            await self._peers[target].call(self._question, COMPARE_S)
+        except WavserveError as error:
+            if moves_on(error):
+                self.route.failed(target)
+                return False
+        finally:
+            del self._doubts[target]
+        return True
+
+    async def _still_answers(self, target: str, within_s: float) -> None:
+        """Waits until a gateway in doubt has answered. Raises NotReady when it does not."""
+        if (doubt := self._doubts.get(target)) is None:
+            return
+        done, _ = await asyncio.wait((doubt,), timeout=within_s)
+        if not done or not doubt.result():
+            raise NotReady(f"{target}: no answer since a call to it was given up")
 
 
 class ThreadPeers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import version
 
+from wavserve.clients.gateways import POLICY_DIGEST
 from wavserve.clients.robot import RobotDescription
 from wavserve.core.control import Hello
 from wavserve.core.errors import ContractMismatch
@@ -22,7 +23,7 @@ def check_policy(policy: PolicyInfo, robot: RobotDescription, digest: str) -> No
     `digest`: of the policy that the robot may have; empty: any.
     """
     if digest and policy.digest != digest:
-        raise ContractMismatch("policy_digest", digest, policy.digest)
+        raise ContractMismatch(POLICY_DIGEST, digest, policy.digest)
     for field, expected, actual in _pairs(policy, robot):
         if expected != actual:
             raise ContractMismatch(field, expected, actual)

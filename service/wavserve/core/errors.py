@@ -13,6 +13,7 @@
     ├── Overloaded            the server refuses the request; retry later
     ├── DeadlineExceeded      no action could be produced in time
     ├── NotReady              the server is starting, draining or without a healthy backend
+    │   └── Unreachable           the robot's own client got no connection, so it has sent nothing; never sent
     ├── StoreUnavailable      the session store does not answer; the session is as it was
     ├── OutcomeUnknown        whether the plan was committed is not known; the same request again resolves it
     ├── Cancelled             the caller cancelled the request or disconnected
@@ -186,6 +187,10 @@ class DeadlineExceeded(WavserveError):
 
 class NotReady(WavserveError):
     retryable = True
+
+
+class Unreachable(NotReady):
+    pass
 
 
 class StoreUnavailable(WavserveError):
