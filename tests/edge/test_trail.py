@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -12,17 +14,18 @@ import pytest
 from opentelemetry.trace import StatusCode
 
 from tests.edge.fakes import INSTRUCTION, RecordingPolicy, example_limits, example_observation
-from tests.edge.grpc.control.links import Gate, serving_policy
+from tests.edge.grpc.control.links import LIMITS, Gate, Link, Server, example_message, serving_policy, serving_rig
 from tests.edge.robots import Address, serving
 from tests.edge.websocket.clients import CONFIG, connected, libero
 from tests.edge.websocket.policies import WholeChunks
 from tests.spans import Spans
 from wavserve.clients.plan_client import PlanClient
-from wavserve.core.control import ControlObservation, StreamError
+from wavserve.core.control import ControlObservation, DropReason, ObservationDropped, Ping, Pong, StreamError
 from wavserve.core.errors import BackendError, DeadlineExceeded, MissedDeadline, Overloaded, WavserveError
 from wavserve.core.messages import ActionChunk
 from wavserve.core.tracing import TraceContext, Tracer
 from wavserve.edge.trail import Trail
+from wavserve.pb import wavserve_pb2 as pb
 from wavserve.system.telemetry import Metrics
 
 ROBOT = TraceContext("ab" * 16, "cd" * 8, True)
@@ -109,6 +112,76 @@ async def test_each_observation_of_a_stream_joins_a_trace_of_its_own() -> None:
     parents = [parent_of(span) for span in left.spans.named("gateway.plan")]
     assert parents == [(int("ab" * 16, 16), int("cd" * 8, 16)), (int("12" * 16, 16), int("34" * 8, 16))]
     assert [(line["robot"], line["sequence"]) for line in left.lines] == [("arm-7", 0), ("arm-7", 1)]
+
+
+@dataclass
+class Streamed:
+    """A robot on a stream, what it left, and the failures that onlookers see."""
+
+    server: Server
+    link: Link
+    left: Left
+    failures: list[tuple[type[Exception], str]]
+
+
+@asynccontextmanager
+async def streamed() -> AsyncIterator[Streamed]:
+    left, failures = Left(), []
+    trail = replace(left.trail(), on_failed=lambda error, sender: failures.append((type(error), sender)))
+    async with serving_rig(trail=trail) as (server, _):
+        link = server.link("arm-7")
+        await link.open()
+        yield Streamed(server, link, left, failures)
+
+
+def told(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    return line["outcome"], line["error"], line["robot"], line["sequence"]
+
+
+async def test_an_observation_whose_deadline_passes_while_it_waits_leaves_a_refusal_and_a_line() -> None:
+    async with streamed() as robot:
+        robot.server.gate.close()
+        await robot.link.send(robot.link.observation(0))
+        await asyncio.wait_for(robot.server.gate.began.wait(), 15)
+        await robot.link.send(robot.link.observation(1, deadline_ms=1, traceparent=ROBOT.traceparent), Ping(1))
+        await robot.link.receive(Pong)
+        await asyncio.sleep(0.01)
+        robot.server.gate.open()
+        await robot.link.receive(ActionChunk)
+        assert (await robot.link.receive(ObservationDropped)).reason is DropReason.TOO_OLD
+    _, line = robot.left.lines
+    assert told(line) == ("refused", "deadline-exceeded", "arm-7", 1)
+    assert robot.link.welcome is not None
+    assert (line["session"], line["deadline_ms"]) == (robot.link.welcome.session_id, 1.0)
+    assert line["margin_ms"] < 0
+    assert robot.failures == [(DeadlineExceeded, "arm-7")]
+    late = robot.left.spans.named("gateway.plan")[1]
+    assert (parent_of(late)[0], late.attributes["error.type"]) == (int(ROBOT.trace_id, 16), "deadline-exceeded")
+    assert robot.server.counted("refused_plans_total", reason="deadline") == 1
+
+
+async def test_an_observation_that_is_refused_leaves_a_line_whether_it_can_be_read_or_not() -> None:
+    async with streamed() as robot:
+        large = pb.Image(data=bytes(LIMITS.max_body_bytes))
+        unread = pb.ClientMessage(observation=pb.Observation(sequence=1, epoch=1, images=[large]))
+        await robot.link.send(robot.link.observation(0, state=(0.0,)), unread)
+        names = [(await robot.link.receive(StreamError)).name for _ in range(2)]
+    assert [told(line) for line in robot.left.lines] == [
+        ("failed", names[0], "arm-7", 0),
+        ("failed", names[1], "arm-7", None),
+    ]
+    assert robot.left.lines[0]["session"]
+    assert [sender for _, sender in robot.failures] == ["arm-7", "arm-7"]
+
+
+async def test_a_stream_without_a_place_for_a_plan_leaves_the_sequence_number() -> None:
+    left, policy = Left(), RecordingPolicy(reserve_error=Overloaded("no place"))
+    async with serving_policy(policy, Gate(), example_limits(), left.trail()) as server:
+        link = server.link("arm-7")
+        await link.open()
+        await link.send(example_message(4))
+        await link.receive(ObservationDropped)
+    assert [told(line) for line in left.lines] == [("refused", "overloaded", "arm-7", 4)]
 
 
 async def test_a_malformed_context_on_a_stream_costs_no_plan() -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from time import monotonic, monotonic_ns
 from typing import Protocol, TypeVar
 
-from wavserve.core.errors import DeadlineExceeded, NotReady
+from wavserve.core.errors import DeadlineExceeded, NotReady, WavserveError
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo, Vector
 from wavserve.core.normalise import statistics_digest
 from wavserve.core.spec import PolicySpec, VectorSpec
@@ -128,19 +128,31 @@ class Frontend:
         caller: Caller,
         num_bytes: int,
         transport_deadline: float | None = None,
+        observation: Observation | None = None,
     ) -> Iterator[Arrival]:
         """Admits a request by its headers, before its body is read.
 
         `deadlines_ms`: every value of `x-deadline-ms` as it was sent; the shortest counts. `received_ns`: when the
         request arrived. `num_bytes`: of the body, as stated; 0: unknown. `transport_deadline`: the transport's own, if
-        any. Times are on the monotonic clock (ns, s).
+        any. Times are on the monotonic clock (ns, s). `observation`: the body, where it was read before (on a stream).
         Raises InvalidRequest, NotReady, DeadlineExceeded or Overloaded.
         """
         with self.trail.follow(caller, received_ns, self.policy.digest) as note:
+            note.observation = observation
             header_ms = min(map(validate.header_deadline_ms, deadlines_ms), default=None)
             deadline = note.deadline = _earlier_deadline(received_ns, header_ms, transport_deadline)
+            self._check_time(received_ns, deadline)
             with self.policy.reserve(deadline, num_bytes) as permit:
                 yield Arrival(received_ns, deadline, permit, caller.sender, note)
+
+    def refused(self, error: WavserveError, received_ns: int, caller: Caller, observation: Observation | None) -> None:
+        """A request failed before it could be admitted. It leaves what others leave.
+
+        `observation` None: it could not be read.
+        """
+        with suppress(WavserveError), self.trail.follow(caller, received_ns, self.policy.digest) as note:
+            note.observation = observation
+            raise error
 
     async def plan(self, observation: Observation, arrival: Arrival) -> ActionChunk:
         """Answers one observation. Raises any child of WavserveError. Cancelling this call cancels the plan."""
@@ -252,6 +264,12 @@ class Frontend:
         """Raises NotReady unless the policy accepts requests."""
         if not self.policy.ready:
             raise NotReady(self.policy.fault or NOT_READY)
+
+    def _check_time(self, received_ns: int, deadline: float | None) -> None:
+        """Raises DeadlineExceeded when the deadline passed while the request waited."""
+        if deadline is not None and (now := monotonic()) >= deadline:
+            self.on_refused("deadline")
+            raise DeadlineExceeded(f"the deadline passed while the request waited for {now - received_ns / 1e9:.3f} s")
 
     @contextmanager
     def _counting_late(self) -> Iterator[None]:

@@ -56,13 +56,13 @@ class Replies:
         """The stream ends before the observation is answered. It is counted, and the robot is not told."""
         self._metrics.observation("unanswered")
 
-    def refused(self, error: Exception, sequence: int | None = None) -> None:
-        """A message was refused before anything was made of it. The stream goes on."""
+    def refused(self, error: Exception) -> None:
+        """A message that is no observation was refused. The stream goes on."""
         self._on_failed(error, self._robot.hello.robot_id)
-        self.failed(error, sequence)
+        self.failed(error)
 
     def failed(self, error: Exception, sequence: int | None = None) -> None:
-        """A message was refused, or its plan failed. The stream goes on."""
+        """A message was refused, or the plan of an observation failed. The stream goes on."""
         problem = report(error, "grpc")
         if sequence is not None:
             self._metrics.observation(problem.name)

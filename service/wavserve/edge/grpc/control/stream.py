@@ -116,8 +116,11 @@ class Stream:
 
     def _refuse(self, error: WavserveError, sequence: int | None) -> None:
         """Answers a message that is none. `sequence`: of an observation; None: it is another message."""
-        self._robot.observations += sequence is not None
-        self._replies.refused(error, sequence)
+        if sequence is None:
+            self._replies.refused(error)
+            return
+        self._robot.observations += 1
+        self._work.refuse(error, monotonic_ns(), sequence)
 
     def _observe(self, observation: ControlObservation, num_bytes: int) -> None:
         """Puts an observation into the mailbox, or says why it is not planned."""
@@ -132,7 +135,7 @@ class Stream:
                 return
             complete = self._intake.check(observation)
         except WavserveError as error:
-            self._replies.refused(error, observation.sequence)
+            self._work.refuse(error, received_ns, observation.sequence, observation)
             return
         self._robot.instruction = complete.instruction
         older = self._work.mailbox.put(Received(complete, received_ns, num_bytes))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
+from dataclasses import replace
 
 from wavserve.core.control import ControlObservation, DropReason, ResetAck, ResetStream
-from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, StaleEpoch, UnknownSession
+from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, StaleEpoch, UnknownSession, WavserveError
 from wavserve.core.tracing import TraceContext
 from wavserve.edge.frontend import Frontend
 from wavserve.edge.grpc.control.intake import Intake
@@ -54,6 +54,15 @@ class Work:
         if self._planning is not None:
             self._planning.cancel()
 
+    def refuse(
+        self, error: WavserveError, received_ns: int, sequence: int, observation: ControlObservation | None = None
+    ) -> None:
+        """Answers an observation that cannot be planned. `observation` None: it could not be read."""
+        if observation is not None:
+            observation = replace(observation, session_id=self._intake.session_id)
+        self._frontend.refused(error, received_ns, self._caller(observation), observation)
+        self._replies.failed(error, sequence)
+
     async def run(self) -> None:
         """Works until the mailbox is closed and empty. Raises what ends the stream."""
         while True:
@@ -94,12 +103,12 @@ class Work:
 
     async def _plan(self, received: Received) -> None:
         """One plan, answered, dropped or failed. Raises the errors that end the stream."""
-        observation, deadline = received.observation, received.deadline
+        observation, num_bytes = received.observation, received.num_bytes
+        admitted = self._frontend.admit(
+            (), received.received_ns, self._caller(observation), num_bytes, received.deadline, observation
+        )
         try:
-            if deadline is not None and monotonic() >= deadline:
-                raise DeadlineExceeded("the deadline passed while the observation waited")
-            caller, num_bytes = self._caller(observation), received.num_bytes
-            with self._frontend.admit((), received.received_ns, caller, num_bytes, deadline) as arrival:
+            with admitted as arrival:
                 arrival.permit.take_bytes(num_bytes)
                 chunk = await self._frontend.plan(observation, arrival)
         except _FATAL:
@@ -123,6 +132,6 @@ class Work:
             self._intake.sent(chunk)
             self._replies.chunk(chunk)
 
-    def _caller(self, observation: ControlObservation) -> Caller:
-        parent = TraceContext.parse([observation.traceparent])
+    def _caller(self, observation: ControlObservation | None) -> Caller:
+        parent = None if observation is None else TraceContext.parse([observation.traceparent])
         return Caller(self._robot.peer, "control", self._robot.hello.robot_id, parent)
