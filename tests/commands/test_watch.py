@@ -14,12 +14,13 @@ import grpc
 import pytest
 
 from tests.clients.chunks import chunk_of, line
-from tests.clients.servers import SERVICE, black_hole
+from tests.clients.servers import SERVICE, black_hole, resetting
 from wavserve.cli import main
+from wavserve.clients.onlooker import Onlookers, Seen, follow
 from wavserve.commands import output
-from wavserve.commands.watch import follow
 from wavserve.core.control import ExecutionReport, HoldReason, RobotStatus
-from wavserve.core.errors import NotReady
+from wavserve.core.errors import InvalidRequest, NotReady, WavserveError
+from wavserve.system.processes import free_ports
 from wavserve.wire.control_answers import watch_interval_s, watch_update
 
 ROBOT = RobotStatus(
@@ -95,23 +96,71 @@ def test_a_server_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[st
     assert address in capsys.readouterr().err
 
 
+def test_several_gateways_share_one_table(capsys: pytest.CaptureFixture[str]) -> None:
+    with watched([ROBOT]) as (one, _), watched([NEW]) as (other, _):
+        assert main(["watch", f"{one},{other}", "--once"]) == 0
+        first, second, _, header, *rows = capsys.readouterr().out.splitlines()
+        assert (first, second) == (f"{one}: 1 robot", f"{other}: 1 robot")
+        assert header.split()[:2] == ["GATEWAY", "ROBOT"]
+        assert [row.split()[:2] for row in rows] == [[one, "arm-1"], [other, r"b\x1b[31m"]]
+        assert main(["watch", f"{one},{other}", "--once", "--json"]) == 0
+    looks = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(look["gateway"], look["robots"][0]["epoch"]) for look in looks] == [(one, 2), (other, 2)]
+
+
+def test_a_gateway_that_is_away_hides_no_robot_of_another_one(capsys: pytest.CaptureFixture[str]) -> None:
+    absent = f"127.0.0.1:{free_ports(1)[0]}"
+    with watched([ROBOT]) as (one, _):
+        assert main(["watch", f"{absent},{one}", "--once"]) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith(f"{absent}: no service answers: ")
+        assert lines[1] == f"{one}: 1 robot"
+        assert lines[-1].split()[:2] == [one, "arm-1"]
+        assert main(["watch", f"{absent},{one}", "--once", "--json"]) == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["gateway"] == one
+    assert f"{absent}: no service answers" in told.err
+
+
+def test_all_gateways_are_followed_and_a_robot_is_not_shown_where_it_was() -> None:
+    """The first gateway ends after one look. The other one goes on."""
+    with watched([ROBOT]) as (one, _), watched([], [NEW]) as (other, _), Onlookers([one, other]) as onlookers:
+        seen: dict[str, list[Seen]] = {one: [], other: []}
+        for gateway, told in onlookers.follow(0.1):
+            seen[gateway].append(told)
+            if len(seen[one]) >= 4 and len(seen[other]) >= 3:
+                break
+    looks = {each: [_ids(told) for told in seen[each]] for each in (one, other)}
+    assert looks[one][:4] == [["arm-1"], "the server stops", ["arm-1"], "the server stops"]
+    assert looks[other][:3] == [[], [NEW.robot_id], "the server stops"]
+
+
+def _ids(told: Seen) -> object:
+    return told.message if isinstance(told, WavserveError) else [robot.robot_id for robot in told]
+
+
 def nobody() -> Iterator[Any]:
     raise NotReady("nobody there")
 
 
-def test_a_server_that_stops_is_followed_again(capsys: pytest.CaptureFixture[str]) -> None:
-    looks = iter([lambda: iter([["a"], ["b"]]), lambda: iter([["c"]]), nobody])
-    shown: list[Any] = []
+def refused() -> Iterator[Any]:
+    raise InvalidRequest("interval_s", "0.1 to 60", 99)
 
-    def pause(seconds: float) -> None:
-        shown.append("pause")
-        if shown.count("pause") == 3:
-            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        follow(lambda: next(looks)(), shown.append, pause)  # noqa: PLW0108  # another look each time
-    assert shown == [["a"], ["b"], "pause", ["c"], "pause", "pause"]
-    assert capsys.readouterr().err.splitlines() == ["the server stops", "the server stops", "nobody there"]
+def test_a_server_that_stops_is_followed_again_and_what_no_attempt_mends_is_the_last() -> None:
+    looks = iter([lambda: iter([["a"], ["b"]]), lambda: iter([["c"]]), nobody, refused])
+    told: list[Any] = []
+    follow(lambda: next(looks)(), told.append, lambda _: told.append("pause"))  # noqa: PLW0108  # another look each time
+    texts = [str(each) if isinstance(each, WavserveError) else each for each in told]
+    assert texts[:3] == [["a"], ["b"], "the server stops"]
+    assert texts[3:-1] == ["pause", ["c"], "the server stops", "pause", "nobody there", "pause"]
+    assert texts[-1].startswith("interval_s: expected 0.1 to 60")
+
+
+def test_the_live_page_ends_with_an_error_that_no_attempt_mends(capsys: pytest.CaptureFixture[str]) -> None:
+    with resetting() as address:
+        assert main(["watch", address]) == 1
+    assert address in capsys.readouterr().err
 
 
 def test_a_page_that_is_no_terminal_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:

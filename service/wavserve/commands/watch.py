@@ -1,25 +1,22 @@
-"""`wavserve watch`: the robots that are connected to a server, live in the terminal. Needs the base install only."""
+"""`wavserve watch`: the robots that are connected to gateways, live in the terminal. Needs the base install only."""
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from wavserve.commands import output
-from wavserve.core.address import ADDRESS, parse_address
-from wavserve.core.errors import InvalidRequest, NotReady
+from wavserve.core.errors import NotReady, WavserveError
+from wavserve.core.texts import counted
 from wavserve.system.texts import printable
 
 if TYPE_CHECKING:
+    from wavserve.clients.onlooker import Onlookers, Seen
     from wavserve.core.control import RobotStatus
 
-    Robots = Sequence[RobotStatus]
-
+_SERVER = "a gateway's gRPC address, or several with commas (default: %(default)s)"
 _ONCE_TIMEOUT_S = 10.0
-_RETRY_S = 1.0
 _HEADER = (
     *("ROBOT", "CLIENT", "EPOCH", "UP", "PLANS", "P50", "P95", "STEPS", "AGE", "DEADLINE", "DROPPED", "ERRORS"),
     *("SEAM", "STARVED", "NOW"),
@@ -31,58 +28,80 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     watch = commands.add_parser(
         "watch",
         help="show the connected robots and their chunks",
-        description="Show the robots that are connected to a server, and their chunks, live. Ctrl-C ends it.",
+        description="Show the robots that are connected to gateways, and their chunks, live. Ctrl-C ends it.",
     )
-    watch.add_argument(
-        "server", nargs="?", default="127.0.0.1:8001", metavar="HOST:PORT", help="gRPC address (default: %(default)s)"
-    )
+    watch.add_argument("server", nargs="?", default="127.0.0.1:8001", metavar="HOST:PORT,...", help=_SERVER)
     watch.add_argument(
         "--interval", type=float, default=1.0, metavar="S", help="seconds between two looks (default: %(default)s)"
     )
     watch.add_argument("--once", action="store_true", help="look once and end")
-    watch.add_argument("--json", action="store_true", help="print one JSON object for each look")
+    watch.add_argument("--json", action="store_true", help="print one JSON object for each look at a gateway")
     watch.add_argument("--proxy", action="store_true", help="connect through the HTTP proxy of the environment")
     watch.set_defaults(run=_watch)
 
 
 def _watch(args: argparse.Namespace) -> int:
-    from wavserve.clients.onlooker import Onlooker
+    from wavserve.clients.onlooker import Onlookers
 
-    try:
-        server = str(parse_address(args.server))
-    except ValueError:
-        raise InvalidRequest("HOST:PORT", ADDRESS, repr(args.server)) from None
-    with Onlooker(server, proxy=args.proxy) as onlooker:
-        if args.once:
-            _show(next(onlooker.watch(args.interval, _ONCE_TIMEOUT_S), []), server, args)
-            return 0
-        follow(partial(onlooker.watch, args.interval), partial(_show, server=server, args=args))
+    with Onlookers(args.server, proxy=args.proxy) as onlookers:
+        return _once(onlookers, args) if args.once else _follow(onlookers, args)
 
 
-def follow(
-    look: Callable[[], Iterable[Robots]], show: Callable[[Robots], None], pause: Callable[[float], None] = time.sleep
-) -> NoReturn:
-    """Shows what each look tells, until Ctrl-C. A server that is restarted is followed again."""
-    while True:
-        try:
-            for robots in look():
-                show(robots)
-            output.progress("the server stops")
-        except NotReady as error:
-            output.progress(error.message)
-        pause(_RETRY_S)
-
-
-def _show(robots: Robots, server: str, args: argparse.Namespace) -> None:
+def _once(onlookers: Onlookers, args: argparse.Namespace) -> int:
+    """One look. The exit code is 1 when a gateway does not answer."""
+    seen = onlookers.once(args.interval, _ONCE_TIMEOUT_S)
+    problems = [each for each in seen.values() if isinstance(each, WavserveError)]
     if args.json:
-        output.write(output.as_json({"robots": list(robots)}))
-        return
-    count = "1 robot" if len(robots) == 1 else f"{len(robots)} robots"
-    text = f"{server}: {count}\n\n{output.table(_HEADER, [_row(robot) for robot in robots])}"
-    if args.once:
-        output.write(text)
+        for gateway, robots in seen.items():
+            _write(gateway, robots)
+    elif len(problems) < len(seen):
+        output.write(_page(seen))
     else:
-        output.page(text)
+        for each in problems:
+            output.progress(each.message)
+    return 1 if problems else 0
+
+
+def _follow(onlookers: Onlookers, args: argparse.Namespace) -> int:
+    """Shows each look, until Ctrl-C. Raises what no other attempt mends."""
+    seen: dict[str, Seen] = {each: NotReady("no answer yet") for each in onlookers.targets}
+    for gateway, told in onlookers.follow(args.interval):
+        if isinstance(told, WavserveError) and not told.retryable:
+            raise told
+        seen[gateway] = told
+        if args.json:
+            _write(gateway, told)
+        else:
+            output.page(_page(seen))
+    return 0
+
+
+def _write(gateway: str, seen: Seen) -> None:
+    """A look at a gateway, as JSON."""
+    if isinstance(seen, WavserveError):
+        output.progress(seen.message)
+    else:
+        output.write(output.as_json({"gateway": gateway, "robots": seen}))
+
+
+def _page(seen: Mapping[str, Seen]) -> str:
+    """A line for each gateway, and one for each robot."""
+    several = len(seen) > 1
+    header = ("GATEWAY", *_HEADER) if several else _HEADER
+    rows = [
+        (gateway, *_row(robot)) if several else _row(robot)
+        for gateway, robots in seen.items()
+        if not isinstance(robots, WavserveError)
+        for robot in robots
+    ]
+    lines = [f"{gateway}: {_said(gateway, each)}" for gateway, each in seen.items()]
+    return "\n".join([*lines, "", output.table(header, rows)])
+
+
+def _said(gateway: str, seen: Seen) -> str:
+    if isinstance(seen, WavserveError):
+        return printable(seen.message.removeprefix(f"{gateway}: "))
+    return counted(len(seen), "robot")
 
 
 def _row(robot: RobotStatus) -> tuple[object, ...]:
