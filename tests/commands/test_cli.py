@@ -16,6 +16,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.collector import Collector, serving
 from wavserve.bundle.bundle import digest
 from wavserve.cli import main
 from wavserve.commands.output import as_json
@@ -25,6 +26,7 @@ from wavserve.core.spec import PlannerConfig
 from wavserve.core.types import DeadlineResult, Receipt, Stop
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.pb import wavserve_pb2_grpc as pb_grpc
+from wavserve.system.processes import free_ports
 from wavserve.wire.answers import action_chunk
 
 SERVER_ONLY = (
@@ -302,6 +304,57 @@ def test_a_golden_plan_is_added_later_and_once(tmp_path: Path, capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out)["golden_digest"] == digest
     assert main(["bundle", "golden", str(folder)]) == 1
     assert "delete it first" in capsys.readouterr().err
+
+
+def test_a_plans_span_reaches_the_collector_before_the_command_ends(
+    server: Server, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(Collector()) as collector:
+        assert main(plan_arguments(server, picture, f"--traces={collector.endpoint}/")) == 0
+    [span] = collector.spans
+    assert (span.service, span.name, span.attributes["wavserve.chunk"]) == ("wavserve-plan", "robot.plan", "c")
+
+
+def test_a_collector_that_is_away_costs_no_plan(
+    server: Server, picture: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    address = f"http://127.0.0.1:{free_ports(1)[0]}"
+    assert main(plan_arguments(server, picture, f"--traces={address}")) == 0
+    assert "planned" in capsys.readouterr().out
+    assert "the collector did not take the last spans within 2 s: they are lost" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["plan", "--traces=127.0.0.1:4318"],
+            "--traces: expected http://HOST:PORT or https://HOST:PORT, without a path",
+        ),
+        (["plan", "--traces=http://a:4318/v1/traces"], "--traces: expected http://HOST:PORT or https://HOST:PORT"),
+        (["plan", "--traces=http://a:99999"], "--traces: expected http://HOST:PORT or https://HOST:PORT"),
+        (["plan", "--traces=http://a:4318", "--replay=r"], "--traces: expected none beside --replay"),
+        (
+            ["libero", "--suite=s", "--traces=http://a:4318", "--in-process=b"],
+            "--traces: expected none beside --in-pro",
+        ),
+        (["libero", "--suite=s", "--traces=a"], "--traces: expected http://HOST:PORT or https://HOST:PORT"),
+        (["piper", "--bus=virtual", "--armed", "--traces=a"], "--traces: expected http://HOST:PORT or https://HOST"),
+    ],
+)
+def test_a_collector_that_cannot_be_is_refused(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_traces_without_their_extra_are_refused_in_one_line() -> None:
+    absent = BASE_INSTALL.replace(repr(SERVER_ONLY), repr(("opentelemetry",)))
+    ran = run_python(f"{absent}\nsys.exit(main(['plan', '--traces=http://127.0.0.1:4318']))")
+    assert ran.returncode == 1
+    assert "--traces: expected the extra otel (pip install 'wavserve[otel]'), got no opentelemetry" in ran.stderr
+    assert ran.stderr.count("\n") == 1
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:

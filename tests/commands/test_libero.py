@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 
 from tests.clients.chunks import chunk_of
+from tests.clients.gateways import Stream, gateway
 from tests.clients.libero.examples import LIBERO_POLICY
 from tests.simulation.fake import STEP_M, FakeEnvironment, goal_of
+from tests.spans import Spans
 from wavserve.cli import build_parser, main
 from wavserve.clients.libero.options import Options, read_options
 from wavserve.clients.libero.results import load_run
+from wavserve.clients.plan_client import PlanClient
 from wavserve.commands.libero import evaluate
 from wavserve.core import errors
+from wavserve.core.control import ControlObservation
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 from wavserve.core.simulation import Start, Variation
 from wavserve.core.starts import Purpose
@@ -73,6 +77,25 @@ def run(tmp_path: Path) -> Callable[..., int]:
         return evaluate(options(tmp_path, **flags), planner or Planner(), FakeEnvironment)
 
     return run
+
+
+def test_each_plan_of_a_stream_has_a_span(tmp_path: Path, capsys: Any) -> None:
+    spans = Spans()
+
+    def answer(stream: Stream, seen: ControlObservation) -> None:
+        receipt = replace(stream.chunk(seen).receipt, policy_digest=LIBERO_POLICY.digest)
+        stream.send(stream.chunk(seen, receipt=receipt))
+
+    with gateway() as served:
+        served.policy, served.answer = LIBERO_POLICY, answer
+        asked = options(tmp_path, transport="stream", service=served.address, planner=["off"], max_steps=8, tasks=[0])
+        with PlanClient(served.address) as planner:
+            assert evaluate(asked, planner, FakeEnvironment, spans.tracer("client")) == 0
+        sent = [seen.traceparent for stream in served.streams for seen in stream.observations]
+    assert sent
+    assert [
+        f"00-{each.context.trace_id:032x}-{each.context.span_id:016x}-01" for each in spans.named("robot.plan")
+    ] == sent
 
 
 def test_a_run_writes_records_and_a_report(run: Callable[..., int], tmp_path: Path, capsys: Any) -> None:

@@ -20,6 +20,7 @@ from tests.clients.gateways import gateway
 from tests.clients.piper.rig import eventually
 from tests.clients.piper.stage import EXAMPLE, policy
 from tests.clients.piper.test_run import answer
+from tests.collector import Collector, serving
 from wavserve.cli import main
 from wavserve.clients.piper import config as configs
 from wavserve.clients.piper import figures
@@ -143,6 +144,21 @@ def test_the_operator_arms_holds_stops_and_leaves_with_keys(tmp_path: Path) -> N
         operator.shows("1 emergency stop")
     orders = [line["order"] for line in figures.read(log).of("order")]
     assert orders == ["arm", "hold", "arm", "recover", "leave"]
+
+
+def test_a_collector_gets_the_span_of_each_observation(tmp_path: Path) -> None:
+    log = tmp_path / "run.jsonl"
+    with (
+        serving(Collector()) as collector,
+        terminal(log, "--armed", f"--traces={collector.endpoint}") as robot,
+    ):
+        spans = collector.until(lambda spans: any("wavserve.chunk" in each.attributes for each in spans), 300.0)
+        robot.process.send_signal(signal.SIGINT)
+        assert robot.ends() == 0
+    assert {each.service for each in spans} == {"wavserve-piper"}
+    [(observation, encoding), *_] = [(each, part) for each in spans for part in spans if part.parent_id == each.span_id]
+    assert (observation.name, encoding.name) == ("robot.plan", "encode pictures")
+    assert observation.attributes["wavserve.robot"] == configs.load(EXAMPLE).robot_id
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wavserve.clients.libero.options import Options, read_options
-from wavserve.commands import output
+from wavserve.commands import output, traces
 from wavserve.core.spec import MODES
+from wavserve.core.tracing import Tracer
 
 if TYPE_CHECKING:
     from wavserve.clients.libero.plan_source import Planner
@@ -65,6 +66,7 @@ _FLAGS: tuple[tuple[str, Callable[[str], Any] | None, str, str], ...] = (
     ("transport", str, "WAY", "stream, grpc or http: how plans travel"),
     ("service", str, "ADDRESS,...", "HOST:PORT, or http://HOST:PORT with --transport http (default: on this machine)"),
     ("in-process", str, "BUNDLE", "make plans in this process, without a service"),
+    ("traces", str, "URL", traces.HELP),
     ("planner", texts, "MODE,...", f"{', '.join(MODES)} (default: the policy's)"),
     ("k", integers, "K,...", "planning iterations (default: the policy's)"),
     ("n", integers, "N,...", "video samples (default: the policy's)"),
@@ -123,11 +125,13 @@ def _libero(args: argparse.Namespace) -> int:
     options = read_options(
         {name: getattr(args, name) for name in names if getattr(args, name) is not None}, args.config
     )
-    with open_planner(options) as planner:
-        return evaluate(options, planner, simulator(options.antialiasing, planner.policy()))
+    with traces.open_traces(options.traces, "wavserve-libero") as tracer, open_planner(options, tracer) as planner:
+        return evaluate(options, planner, simulator(options.antialiasing, planner.policy()), tracer)
 
 
-def evaluate(options: Options, planner: Planner, open_environment: OpenEnvironment) -> int:
+def evaluate(
+    options: Options, planner: Planner, open_environment: OpenEnvironment, tracer: Tracer | None = None
+) -> int:
     """Runs the episodes that are not on record, and writes the report. Returns the exit code."""
     from wavserve.clients.libero.evaluation import Evaluation
     from wavserve.clients.libero.results import ResultsFolder, load_run
@@ -135,7 +139,7 @@ def evaluate(options: Options, planner: Planner, open_environment: OpenEnvironme
 
     folder = Path(options.out)
     with contextlib.closing(open_environment()) as first:
-        evaluation = Evaluation.of(options, planner, first, version("wavserve"))
+        evaluation = Evaluation.of(options, planner, first, version("wavserve"), tracer or Tracer())
         with ResultsFolder(folder, evaluation.config) as results:
             parts = RunnerParts(
                 play=evaluation.play,
@@ -170,12 +174,12 @@ def _after(first: Environment, open_environment: OpenEnvironment) -> OpenEnviron
 
 
 @contextlib.contextmanager
-def open_planner(options: Options) -> Iterator[Planner]:
+def open_planner(options: Options, tracer: Tracer | None = None) -> Iterator[Planner]:
     """Who makes the plans: a service, or models in this process."""
     if options.in_process is None:
         from wavserve.clients.plan_client import PlanClient
 
-        with PlanClient(options.address) as client:
+        with PlanClient(options.address, tracer=tracer) as client:
             yield client
         return
     from wavserve.app.in_process import InProcessPolicy

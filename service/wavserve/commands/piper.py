@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wavserve.clients.piper.phases import Order, Phase
-from wavserve.commands import output
+from wavserve.commands import output, traces
 from wavserve.core.errors import InvalidRequest, WavserveError
 from wavserve.core.spec import RTC_MODES
 from wavserve.core.texts import counted
@@ -58,6 +58,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     piper.add_argument("--server", metavar="HOST:PORT,...", help=_SERVER)
     piper.add_argument("--log", type=Path, metavar="FILE", help="the run's log (default: the file's)")
     piper.add_argument("--rtc", choices=RTC_MODES, metavar="MODE", help=_RTC)
+    piper.add_argument(traces.FLAG, metavar="URL", help=traces.HELP)
     piper.add_argument("--allow-untrained", action="store_true", help=_UNTRAINED)
     piper.add_argument("--dry-run", action="store_true", help=_DRY)
     piper.add_argument("--armed", action="store_true", help=_ARMED)
@@ -98,14 +99,15 @@ def _piper(args: argparse.Namespace) -> int:
     if args.rtc:
         config = dataclasses.replace(config, rtc=dataclasses.replace(config.rtc, mode=args.rtc))
     configs.check(config)
-    options = RunOptions(args.bus == "virtual", args.allow_untrained, args.dry_run)
     sys.setswitchinterval(0.001)  # the control thread waits less for the others
-    with PiperRun(config, options) as run:
-        checks = run.check()
-        if not _show(checks):
-            return 1
-        run.start(checks)
-        code = Operator(run, args).attend()
+    with traces.open_traces(args.traces, "wavserve-piper") as tracer:
+        options = RunOptions(args.bus == "virtual", args.allow_untrained, args.dry_run, tracer)
+        with PiperRun(config, options) as run:
+            checks = run.check()
+            if not _show(checks):
+                return 1
+            run.start(checks)
+            code = Operator(run, args).attend()
     return _conclude(Path(config.log.path), code)
 
 

@@ -13,7 +13,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wavserve.commands import output
+from wavserve.commands import output, traces
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.types import Stop
 
@@ -48,6 +48,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     plan.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help=_SET)
     plan.add_argument("--seed", type=int, help="seed of the plan (default: the server draws one)")
     plan.add_argument("--deadline-ms", type=int, metavar="MS", help="milliseconds until the deadline (default: none)")
+    plan.add_argument(traces.FLAG, metavar="URL", help=traces.HELP)
     plan.add_argument("--replay", type=Path, metavar="RECORD", help=_REPLAY)
     plan.add_argument("--bundle", type=Path, metavar="FOLDER", help=_BUNDLE)
     plan.add_argument("--json", action="store_true", help="print one JSON object")
@@ -60,7 +61,11 @@ def _plan(args: argparse.Namespace) -> int:
     from wavserve.clients.gateways import parse_grpc_targets
     from wavserve.clients.plan_client import PlanClient
 
-    with PlanClient(parse_grpc_targets(args.server, "--server"), proxy=args.proxy) as client:
+    targets = parse_grpc_targets(args.server, "--server")
+    with (
+        traces.open_traces(args.traces, "wavserve-plan") as tracer,
+        PlanClient(targets, proxy=args.proxy, tracer=tracer) as client,
+    ):
         chunk = client.plan(_observation(args))
     output.write(output.as_json(chunk) if args.json else _describe(chunk))
     return 0
@@ -143,6 +148,8 @@ def _describe(chunk: ActionChunk) -> str:
 
 
 def _replay(args: argparse.Namespace) -> int:
+    if args.traces is not None:
+        raise InvalidRequest(traces.FLAG, "none beside --replay, which asks no server", args.traces)
     from wavserve.app.replay import replay
     from wavserve.app.settings_sources import Given, load_from_process
 

@@ -6,6 +6,7 @@ what the exporter needs, and become the SDK's read-only spans when they end. Kno
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,6 +22,8 @@ from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from wavserve.core.tracing import CURRENT, NOTHING, Attributes, Span, TraceContext, Tracer, error_type
+
+log = logging.getLogger(__name__)
 
 CLOSE_WITHIN_S = 2.0
 
@@ -138,6 +141,8 @@ class CollectorTracer(Tracer):
         closing = Thread(target=self._destination.processor.shutdown, name="wavserve-traces", daemon=True)
         closing.start()
         closing.join(CLOSE_WITHIN_S)
+        if closing.is_alive():
+            log.warning("the collector did not take the last spans within %g s: they are lost", CLOSE_WITHIN_S)
 
     def _new_trace(self) -> TraceContext:
         number = _ids(128) or 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.clocks import ClockConfig
@@ -25,6 +25,7 @@ from wavserve.core.jpeg import JPEG_QUALITY
 from wavserve.core.messages import PolicyInfo
 from wavserve.core.options import merge_options
 from wavserve.core.simulation import Environment
+from wavserve.core.tracing import Tracer
 
 REPEATABLE: dict[str, object] = {"fixed_shapes": True}
 """A plan's numbers then do not depend on what else the service does. On the wall clock its time counts more."""
@@ -39,10 +40,14 @@ class Evaluation:
     policy: PolicyInfo
     config: RunConfig
     episodes: list[Episode]
+    tracer: Tracer = field(default_factory=Tracer)
 
     @classmethod
-    def of(cls, options: Options, planner: Planner, environment: Environment, wavserve: str) -> Evaluation:
-        """`wavserve`: its version. Raises ContractMismatch and InvalidRequest naming what does not fit."""
+    def of(
+        cls, options: Options, planner: Planner, environment: Environment, wavserve: str, tracer: Tracer
+    ) -> Evaluation:
+        """`wavserve`: its version. `tracer`: of streams. Raises ContractMismatch and InvalidRequest naming what does
+        not fit."""
         policy = planner.policy()
         check_policy(policy, options.allow_untrained)
         for cell in cells_of(options):
@@ -52,7 +57,7 @@ class Evaluation:
         suites = {suite: environment.tasks(suite) for suite in options.suite}
         versions = {"wavserve": wavserve, **environment.versions()}
         config = run_config(options, policy, rotation_of(policy, options.rotation), versions)
-        return cls(options, planner, policy, config, episodes_of(config, chosen_tasks(suites, config)))
+        return cls(options, planner, policy, config, episodes_of(config, chosen_tasks(suites, config)), tracer)
 
     def open_source(self, cell: Cell, worker: int) -> PlanSource:
         """A source for the episodes of a cell. `worker`: tells streams at one time apart."""
@@ -62,6 +67,7 @@ class Evaluation:
             options=cell.planner if on_wall else {**REPEATABLE, **cell.planner},
             rtc_mode=cell.rtc,
             jpeg_quality=JPEG_QUALITY if on_wall else None,
+            tracer=self.tracer,
         )
         source = self._source(config, worker)
         return BlindSource(source) if cell.blind else source

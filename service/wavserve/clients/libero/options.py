@@ -48,6 +48,8 @@ class Options:
     transport: Transport = "grpc"
     service: str | None = None
     in_process: str | None = None
+    traces: str | None = None
+    """URL of a collector"""
     planner: tuple[Mode, ...] = ()
     k: tuple[int, ...] = ()
     n: tuple[int, ...] = ()
@@ -195,6 +197,8 @@ def _check(options: Options) -> None:
             raise InvalidRequest(flag_of(timed[0]), "0, except with --clock virtual", f"--clock {cell.clock}")
     if options.in_process is not None and options.service is not None:
         raise InvalidRequest("--service", "none beside --in-process", options.service)
+    if options.in_process is not None and options.traces is not None:
+        raise InvalidRequest("--traces", "none beside --in-process, which has no client", options.traces)
     if is_url(parse_targets(options.address, "--service")[0]) != (options.transport == "http"):
         expected = "http://HOST:PORT" if options.transport == "http" else "HOST:PORT"
         raise InvalidRequest("--service", f"{expected} with --transport {options.transport}", options.address)

@@ -19,6 +19,7 @@ from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 from wavserve.core.resize import Pixels
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.spec import CameraSpec, Orientation, RtcMode
+from wavserve.core.tracing import Tracer
 
 _GREY = 128
 _OTHER: Mapping[Orientation, Orientation] = {"as_captured": "rotated_180", "rotated_180": "as_captured"}
@@ -81,6 +82,8 @@ class SourceConfig:
     rtc_mode: RtcMode = "off"
     jpeg_quality: int | None = None
     """None: raw pixels"""
+    tracer: Tracer = field(default_factory=Tracer)
+    """begins the spans of a stream's observations; those of requests are the planner's"""
 
 
 class UnarySource:

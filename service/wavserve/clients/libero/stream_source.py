@@ -5,8 +5,9 @@ from __future__ import annotations
 import queue
 import time
 
-from wavserve.clients.gateways import Targets, moves_on
+from wavserve.clients.gateways import Targets
 from wavserve.clients.libero.plan_source import EpisodePlan, SourceConfig, given_orientations
+from wavserve.clients.reconnect import is_of_handover
 from wavserve.clients.robot import (
     Event,
     LinkDown,
@@ -16,7 +17,7 @@ from wavserve.clients.robot import (
     Stopped,
 )
 from wavserve.clients.robot_client import RobotClient
-from wavserve.core.control import DropReason, GoAway, ObservationDropped, StreamError, Welcome
+from wavserve.core.control import GoAway, ObservationDropped, StreamError, Welcome
 from wavserve.core.errors import NotReady
 from wavserve.core.messages import ActionChunk, PolicyInfo
 from wavserve.core.rtc import RtcRequest
@@ -54,6 +55,7 @@ class StreamSource:
             planner=config.options,
             rtc=RtcRequest(mode=config.rtc_mode),
             link_timeout_s=_LINK_TIMEOUT_S,
+            tracer=config.tracer,
         )
         self._client: RobotClient | None = None
 
@@ -122,7 +124,7 @@ class StreamSource:
         assert self._client is not None
         if isinstance(event, LinkDown) and event.moves:
             return True
-        if self._client.is_alone or not _is_of_handover(event):
+        if self._client.is_alone or not is_of_handover(event):
             _raise_if_over(event)
         return False
 
@@ -145,20 +147,6 @@ class StreamSource:
         if self._client is not None:
             self._client.close()
             self._client = None
-
-
-def _is_of_handover(event: Event) -> bool:
-    """What comes before and after a stream's way to another gateway."""
-    match event:
-        case GoAway():
-            return True
-        case Welcome():
-            return event.resumed
-        case ObservationDropped():
-            return event.reason in (DropReason.DRAINING, DropReason.RESET)
-        case StreamError():
-            return moves_on(event.error()) and (event.fatal or isinstance(event.error(), NotReady))
-    return False
 
 
 def _raise_if_over(event: Event) -> None:

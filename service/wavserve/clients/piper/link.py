@@ -30,6 +30,7 @@ from wavserve.clients.robot import (
 from wavserve.core.control import ExecutionReport, GoAway, ObservationDropped, ResetAck, StreamError, Welcome
 from wavserve.core.errors import WavserveError
 from wavserve.core.messages import ActionChunk
+from wavserve.core.tracing import Tracer
 from wavserve.core.types import Clock
 
 POLL_S = 0.004
@@ -67,7 +68,7 @@ def description(config: PiperConfig) -> RobotDescription:
     )
 
 
-def options(config: PiperConfig, policy_digest: str) -> RobotOptions:
+def options(config: PiperConfig, policy_digest: str, tracer: Tracer) -> RobotOptions:
     """`policy_digest`: of the policy that passed the checks; no other one may move the robot later."""
     return RobotOptions(
         policy_digest=policy_digest,
@@ -75,6 +76,7 @@ def options(config: PiperConfig, policy_digest: str) -> RobotOptions:
         planner=config.policy.planner,
         rtc=rtc.request(config),
         link_timeout_s=config.server.link_timeout_s,
+        tracer=tracer,
     )
 
 

@@ -10,7 +10,7 @@ import datetime
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,7 @@ from wavserve.clients.plan_client import PlanClient
 from wavserve.clients.robot_client import RobotClient
 from wavserve.core.errors import WavserveError
 from wavserve.core.messages import PolicyInfo
+from wavserve.core.tracing import Tracer
 
 FEEDBACK_WITHIN_S = 2.0
 LEAVE_WITHIN_S = 3.0
@@ -47,6 +48,8 @@ class RunOptions:
     is_virtual: bool = False
     allow_untrained: bool = False
     is_dry: bool = False
+    tracer: Tracer = field(default_factory=Tracer)
+    """begins the spans of the observations"""
 
 
 class PiperRun:
@@ -105,9 +108,8 @@ class PiperRun:
         log.write("start", **self._facts(policy))
         for each in checks:
             log.write("check", **dataclasses.asdict(each))
-        self._client = client = RobotClient(
-            config.server.address, link.description(config), link.options(config, policy.digest)
-        )
+        asked = link.options(config, policy.digest, self._options.tracer)
+        self._client = client = RobotClient(config.server.address, link.description(config), asked)
         self._stack.callback(client.close)
         welcome = client.connect()
         self._link = PolicyLink(config, client, self.cameras, self._mailbox, log)
