@@ -214,7 +214,10 @@ class Work:
                 costs=tuple(costs(self.place.bundle, self.study.iterations)),
             )
         text = report.markdown(findings)
-        write_whole(self.place.folder / "results.json", json.dumps(report.as_table(findings), indent=2).encode())
+        write_whole(
+            self.place.folder / "results.json",
+            json.dumps(report.as_table(findings), indent=2, allow_nan=False).encode(),
+        )
         write_whole(self.place.folder / "results.md", text.encode())
         return text
 

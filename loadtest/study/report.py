@@ -17,7 +17,7 @@ from loadtest.study.ranks import Bin, Interval, Verdict
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.records import Run
 from wavserve.clients.libero.report.statistics import Pairs, mcnemar
-from wavserve.clients.libero.report.summary import Summary, by_start, pairs_of, planner_words
+from wavserve.clients.libero.report.summary import Summary, by_start, cell_words, pairs_of
 from wavserve.clients.libero.report.table import difference_text, markdown_table, rate_text
 
 _NOTE = (
@@ -77,11 +77,16 @@ def as_table(findings: Findings) -> dict[str, Any]:
             {"title": part.title, "chosen": part.chosen, "cells": [_cell_facts(part, cell) for cell in _cells(part)]}
             for part in findings.parts
         ],
-        "values": [asdict(verdict) for verdict in findings.verdicts],
+        "values": [_finite(asdict(verdict)) for verdict in findings.verdicts],
         "calibration": [asdict(each) for each in findings.bins],
         "imagined": [asdict(each) for each in findings.likenesses],
         "costs": [asdict(cost) for cost in findings.costs],
     }
+
+
+def _finite(table: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: a number that nothing tells is null."""
+    return {key: None if isinstance(each, float) and math.isnan(each) else each for key, each in table.items()}
 
 
 def plan_ms(run: Run, cell: Cell) -> float:
@@ -110,7 +115,7 @@ def _row(part: Part, cell: Cell) -> list[str]:
     summary, pairs = Summary.of(part.run), _pairs(part.run, cell)
     [suite] = part.run.config.suites
     ms = plan_ms(part.run, cell)
-    row = [cell.name, planner_words(cell.planner) if cell.planner else "-", rate_text(summary.rate(cell, suite))]
+    row = [cell.name, cell_words(cell) if cell.planner else "-", rate_text(summary.rate(cell, suite))]
     if cell.name == OFF.name:
         row += ["", ""]
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def mostly(cell: Cell, suite: str, task: int, state: int) -> bool:
 def findings() -> Findings:
     config = example_config(suites=("libero_object",), cells=(OFF, PAPER, BLIND))
     none = Interval(0.01, -0.1, 0.12, 30)
-    verdicts = (Verdict("mean", none, none, none, 0.5, 0.02), Verdict("paper", None, None, None, 0.1, 0.02))
+    verdicts = (Verdict("mean", none, none, none, 0.5, 0.02), Verdict("paper", None, None, None, math.nan, 0.02))
     parts = (Part("Headline", example_run(config, mostly), "paper"),)
     return Findings(
         name="Study of x",
@@ -52,7 +53,7 @@ def test_every_cell_is_held_against_no_planning(findings: Findings) -> None:
     [off] = [line for line in lines if line.startswith("| off |")]
     assert "62.5 (" in off
     [blind] = [line for line in lines if line.startswith("| off-blind |")]
-    assert "| 0.0 (" in blind
+    assert "| off, grey pictures | 0.0 (" in blind
     assert "Chosen: `paper`." in lines
     assert any("+0.010 (-0.100 to +0.120), scenes 30" in line for line in lines)
     assert "| -0.500 | 0.200 | 75 | 8 |" in lines
@@ -61,11 +62,12 @@ def test_every_cell_is_held_against_no_planning(findings: Findings) -> None:
 
 
 def test_programs_read_the_same_numbers(findings: Findings, tmp_path: Path) -> None:
-    table = json.loads(json.dumps(as_table(findings)))
+    table = json.loads(json.dumps(as_table(findings), allow_nan=False))
     [part] = table["parts"]
     cells = {cell["name"]: cell for cell in part["cells"]}
     assert cells["paper"]["success"]["num"] == 8
     assert cells["paper"]["minus_off"]["value"] == pytest.approx(3 / 8)
     assert cells["off"]["minus_off"] is None
     assert cells["off"]["by_task"] == {"0": [2, 4], "1": [3, 4]}
+    assert [verdict["over_scenes"] for verdict in table["values"]] == [0.5, None]
     assert table["costs"] == [{"k": 3, "plan_ms_p50": 100.4, "plan_ms_p95": 120.6, "peak_mb": 812.0}]

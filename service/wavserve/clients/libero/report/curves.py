@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.report.statistics import Estimate
-from wavserve.clients.libero.report.summary import Summary, planner_words
+from wavserve.clients.libero.report.summary import Summary, cell_words
 from wavserve.core.charts import Frame, figure, polyline, rules, text, ticks
 
 COLOURS = ("first", "second", "third", "fourth", "fifth", "sixth")
@@ -76,7 +76,7 @@ def _curves(summary: Summary, number: Callable[[Cell], float | None], rest: Call
 
 def _name(cell: Cell) -> str:
     chunking = "without RTC" if cell.rtc == "off" else f"with RTC ({cell.rtc.removeprefix('rtc_')})"
-    return f"{planner_words(cell.planner)}, {chunking}"
+    return f"{cell_words(cell)}, {chunking}"
 
 
 def draw(curves: Sequence[Curve], title: str, x_words: str) -> str:

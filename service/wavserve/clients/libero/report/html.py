@@ -14,7 +14,7 @@ from html import escape
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.records import EpisodeRecord, Spread
 from wavserve.clients.libero.report import curves
-from wavserve.clients.libero.report.summary import Summary, planner_words, suite_title, time_words
+from wavserve.clients.libero.report.summary import Summary, cell_words, suite_title, time_words
 from wavserve.clients.libero.report.table import (
     NOTE,
     UNTRAINED,
@@ -200,7 +200,7 @@ def _words(value: object) -> str:
 
 
 def _cell_line(cell: Cell) -> tuple[str, str, str, str]:
-    return cell.name, planner_words(cell.planner), time_words(cell), cell.rtc
+    return cell.name, cell_words(cell), time_words(cell), cell.rtc
 
 
 def _episodes(summary: Summary, cell: Cell) -> str:

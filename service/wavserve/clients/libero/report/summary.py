@@ -141,6 +141,11 @@ def planner_words(planner: Mapping[str, object]) -> str:
     return " ".join(words) or "the policy's planner"
 
 
+def cell_words(cell: Cell) -> str:
+    """How a cell plans, and whether it sees."""
+    return planner_words(cell.planner) + (", grey pictures" if cell.blind else "")
+
+
 def time_words(cell: Cell) -> str:
     """The clock of a cell, and what happens in its time."""
     if cell.clock != "virtual":
