@@ -27,6 +27,8 @@ class DnsServer:
         self.rcode = dns.rcode.NOERROR
         """what it answers; other than NOERROR without addresses"""
         self.silent = False
+        self.trouble: dict[str, dns.rcode.Rcode | None] = {}
+        """what it answers for one type alone (`A`, `AAAA`); None: silence"""
         self.questions: Counter[str] = Counter()
         """over UDP and TCP, by `NAME TYPE`"""
         self.port = 0
@@ -40,14 +42,16 @@ class DnsServer:
         """The answer to a question; None: silence."""
         query = dns.message.from_wire(question)
         [asked] = query.question
-        self.questions[f"{asked.name} {dns.rdatatype.to_text(asked.rdtype)}"] += 1
-        if self.silent:
+        kind = dns.rdatatype.to_text(asked.rdtype)
+        self.questions[f"{asked.name} {kind}"] += 1
+        rcode = self.trouble.get(kind, self.rcode)
+        if self.silent or rcode is None:
             return None
         response = dns.message.make_response(query)
-        response.set_rcode(self.rcode)
+        response.set_rcode(rcode)
         version = {dns.rdatatype.A: 4, dns.rdatatype.AAAA: 6}[asked.rdtype]
         found = [each for each in self.addresses if ipaddress.ip_address(each).version == version]
-        if found and self.rcode == dns.rcode.NOERROR:
+        if found and rcode == dns.rcode.NOERROR:
             response.answer.append(dns.rrset.from_text(asked.name, 5, "IN", asked.rdtype, *found))
         wire = response.to_wire()
         if len(wire) > max_bytes:

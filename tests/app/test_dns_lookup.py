@@ -68,15 +68,24 @@ async def test_a_server_that_does_not_answer_is_an_error_and_no_empty_answer(ser
         await look_up(asked)
 
 
-async def test_one_family_that_is_not_known_makes_the_whole_look_up_fail(server: DnsServer) -> None:
+@pytest.mark.parametrize("trouble", [dns.rcode.SERVFAIL, dns.rcode.REFUSED, None])
+async def test_ipv4_that_is_not_known_makes_the_whole_look_up_fail(
+    server: DnsServer, trouble: dns.rcode.Rcode | None
+) -> None:
     """Otherwise a lost answer would replace every address of IPv4 by those of IPv6."""
-    server.addresses = ("127.0.0.2", "::1")
-    answer = server.answer
+    server.addresses, server.trouble = ("127.0.0.2", "::1"), {"A": trouble}
+    with pytest.raises(OSError, match=r"\w+"):
+        await look_up(name(server))
 
-    def only_ipv6(question: bytes, max_bytes: int) -> bytes | None:
-        return answer(question, max_bytes) if b"\x00\x1c\x00\x01" in question else None
 
-    server.answer = only_ipv6  # type: ignore[method-assign]
+@pytest.mark.parametrize("trouble", [dns.rcode.SERVFAIL, dns.rcode.NOTIMP, None])
+async def test_a_server_that_fails_for_ipv6_alone_is_no_trouble(
+    server: DnsServer, trouble: dns.rcode.Rcode | None
+) -> None:
+    """Some do, for names that have addresses of IPv4 only."""
+    server.addresses, server.trouble = ("127.0.0.2",), {"AAAA": trouble}
+    assert await look_up(name(server)) == {"127.0.0.2"}
+    server.addresses = ()
     with pytest.raises(OSError, match=r"\w+"):
         await look_up(name(server))
 

@@ -140,3 +140,19 @@ async def test_what_cannot_be_taken_up_ends_no_discovery(caplog: pytest.LogCaptu
     assert not following.done()
     following.cancel()
     assert "could not be taken up" in caplog.text
+
+
+async def test_a_look_up_that_meets_a_bug_ends_no_discovery(caplog: pytest.LogCaptureFixture) -> None:
+    calls = 0
+
+    async def fail(name: DnsName) -> frozenset[str]:
+        nonlocal calls
+        calls += 1
+        raise RuntimeError("a bug")
+
+    following = asyncio.create_task(follow([Members(["dns:///a:1"], "me", fail)], 0.01, asyncio.Event(), lambda: None))
+    async with asyncio.timeout(20):
+        while calls < 3:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+    assert not following.done()
+    following.cancel()

@@ -5,7 +5,6 @@ The library is dnspython, imported where a name is looked up, because most servi
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from wavserve.core.address import DnsName
@@ -21,8 +20,9 @@ LOOKUP_S = 2.0
 async def look_up(name: DnsName, resolv_conf: str = RESOLV_CONF) -> frozenset[str]:
     """The IP addresses of a name, empty when it has none: those of IPv4, or where it has none of these, of IPv6.
 
-    A server that has an address of either family must not count twice. A relative name gets the search domains of
-    `resolv_conf`, as in any pod. Raises OSError when DNS does not answer.
+    A server that has an address of either family must not count twice. So DNS is asked for IPv6 only where there is no
+    IPv4, and one that fails for IPv6 alone is no trouble. A relative name gets the search domains of `resolv_conf`, as
+    in any pod. Raises OSError when DNS does not answer.
     """
     from dns.asyncresolver import Resolver
     from dns.exception import DNSException
@@ -31,10 +31,9 @@ async def look_up(name: DnsName, resolv_conf: str = RESOLV_CONF) -> frozenset[st
         resolver = Resolver(resolv_conf)  # read each time: it may have changed
         if name.server is not None:
             resolver.nameservers, resolver.port = [name.server.host], name.server.port
-        ipv4, ipv6 = await asyncio.gather(*(_addresses(resolver, name.host, family) for family in ("A", "AAAA")))
+        return await _addresses(resolver, name.host, "A") or await _addresses(resolver, name.host, "AAAA")
     except (DNSException, OSError, ValueError) as error:  # ValueError: `resolv_conf` is written just now, or wrong
         raise OSError(f"{type(error).__name__}: {error}") from error
-    return ipv4 or ipv6
 
 
 async def _addresses(resolver: Resolver, host: str, family: str) -> frozenset[str]:

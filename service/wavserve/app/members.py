@@ -137,8 +137,8 @@ async def follow(
                 await trouble.wait()
         await asyncio.sleep(min(PAUSE_S, period_s))
         trouble.clear()
-        await asyncio.gather(*(each.look() for each in lists))
         try:
+            await asyncio.gather(*(each.look() for each in lists))
             on_looked()
         except Exception:
             log.exception("what DNS found could not be taken up")
