@@ -65,7 +65,7 @@ def test_planning_reports_its_gain_and_the_spread_that_is_left() -> None:
     metrics.plans.planned(0.25, 0.5)
     metrics.plans.planned(-0.25, 0.75)
     assert sample(metrics, "wavserve_planning_gain_bucket", le="0.0") == 1
-    assert sample(metrics, "wavserve_planning_gain_count") == 2
+    assert sample(metrics, "wavserve_planning_gain_bucket", le="+Inf") == 2
     assert sample(metrics, "wavserve_planning_std_sum") == 1.25
 
 

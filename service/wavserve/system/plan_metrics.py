@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from wavserve.system.signed_histogram import SignedHistogram
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _ITERATIONS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
 _JUMPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -86,9 +88,10 @@ class PlanMetrics:
 
     def _describe_planning(self) -> None:
         self._iterations = self._histogram("plan_iterations", "Planning iterations of a plan.", _ITERATIONS)
-        self._gain = self._histogram(
-            "planning_gain", "Best score of a plan's last iteration minus that of its first one.", _GAINS
+        self._gain = SignedHistogram(
+            "wavserve_planning_gain", "Best score of a plan's last iteration minus that of its first one.", _GAINS
         )
+        self._registry.register(self._gain)
         self._std = self._histogram(
             "planning_std", "Mean std of the video Gaussian, refitted to the elites of the last iteration.", _STDS
         )

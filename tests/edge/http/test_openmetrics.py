@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.edge.served import Served
 
@@ -29,3 +30,22 @@ def test_any_other_client_gets_the_text_format(served: Served, client: httpx.Cli
         answer = client.get("/metrics", headers=headers)
         assert answer.headers["content-type"].startswith("text/plain")
         assert TRACE not in answer.text
+
+
+def test_a_strict_parser_takes_every_metric(served: Served, client: httpx.Client) -> None:
+    plans, control = served.metrics.plans, served.metrics.control
+    for gain in (-0.5, 0.5):
+        plans.planned(gain, 0.3)
+    plans.answered(3, "met", {"total": 0.2}, TRACE)
+    plans.seam("off", 0.1)
+    plans.gated("cut", "velocity", 'a "name"')
+    control.executed(1, 2, "starved")
+    control.changed_chunk(0.2, 0.1)
+    served.metrics.calls.called("score", 1, 2, 0.1)
+    served.metrics.observe_lag(0.01)
+    text = client.get("/metrics", headers={"accept": OPENMETRICS}).text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    gains = {
+        sample.labels["le"]: sample.value for sample in families["wavserve_planning_gain"].samples if sample.labels
+    }
+    assert (gains["0.0"], gains["+Inf"]) == (1, 2)
