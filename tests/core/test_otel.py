@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
 from tests.collector import Collector as Receiver
 from tests.collector import serving
@@ -114,3 +115,13 @@ def test_a_silent_collector_delays_no_span_and_no_end_of_the_service() -> None:
         began = time.monotonic()
         tracer.close()
         assert time.monotonic() - began < 10 * otel_spans.CLOSE_WITHIN_S, "the SDK alone waits 30 s"
+
+
+def test_what_the_sdk_says_of_a_programs_own_exporter_stays_in_the_log(
+    tracer: Tracer, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = OTLPSpanExporter("http://127.0.0.1:1/v1/traces", timeout=0.2)
+    tracer.begin("ours").end()
+    own.export([])
+    own.shutdown()
+    assert "Failed to export spans" in caplog.text

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
 from types import TracebackType
@@ -35,6 +36,10 @@ SEND_EVERY_MS = 1000
 SEND_WITHIN_S = 5.0
 
 _NO_PARENT = Context()
+_LOGGERS = (OTLPSpanExporter.__module__, "opentelemetry.sdk._shared_internal")
+"""Of the exporter, and of the queue before it."""
+_FOR_US: ContextVar[bool] = ContextVar("for_us", default=False)
+"""whether the SDK works for us here and now"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,30 @@ class OtelTracer(Tracer):
         return RecordedSpan(span, self._tracer) if span.is_recording() else Span(own_context(span.get_span_context()))
 
 
+class _Unsaid(logging.Filter):
+    """Keeps out of the log what the SDK says while it works for us: `_ToldOnce` tells it once.
+
+    The program may have an exporter of its own, and what the SDK says of that stays in the log.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _FOR_US.get()
+
+
+_UNSAID = _Unsaid()
+
+
+class _Batches(BatchSpanProcessor):
+    """Keeps spans until they are sent. It says nothing of those that it drops."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        token = _FOR_US.set(True)
+        try:
+            super().on_end(span)
+        finally:
+            _FOR_US.reset(token)
+
+
 class _ToldOnce(SpanExporter):
     """Tells the log when the collector fails, and when it is back. The exporter tells of every attempt."""
 
@@ -122,7 +151,11 @@ class _ToldOnce(SpanExporter):
         self._failing = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = self._exporter.export(spans)
+        token = _FOR_US.set(True)
+        try:
+            result = self._exporter.export(spans)
+        finally:
+            _FOR_US.reset(token)
         failed = result is not SpanExportResult.SUCCESS
         if failed and not self._failing:
             log.warning("the collector at %s takes no spans: traces are lost until it does", self._endpoint)
@@ -140,13 +173,13 @@ def open_tracer(collector: Collector, service: str, kind: Kind = "client") -> Tr
 
     `kind`: what its first spans are of. A collector that is away is no error.
     """
-    for name in ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # `_ToldOnce` tells it once
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_UNSAID)  # a filter sees what is logged under this name alone
     session = requests.Session()
     session.trust_env = False  # connections are direct, whatever proxies the environment names
     exporter = OTLPSpanExporter(collector.endpoint.rstrip("/") + PATH, timeout=SEND_WITHIN_S, session=session)
     told = _ToldOnce(exporter, collector.endpoint)
-    processor = BatchSpanProcessor(told, max_queue_size=MAX_SPANS, schedule_delay_millis=SEND_EVERY_MS)
+    processor = _Batches(told, max_queue_size=MAX_SPANS, schedule_delay_millis=SEND_EVERY_MS)
     return CollectorTracer(Destination(processor, Resource.create(_resource(service))), kind, collector.ratio)
 
 
