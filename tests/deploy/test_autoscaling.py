@@ -8,6 +8,8 @@ import yaml
 from prometheus_client import generate_latest
 
 from tests.deploy.overlays import KUBERNETES, Overlay
+from wavserve.app.settings import Settings
+from wavserve.app.settings_sources import load_settings
 from wavserve.system.telemetry import Metrics
 
 AUTOSCALING = KUBERNETES / "components/autoscaling"
@@ -38,3 +40,10 @@ def test_the_adapter_reads_a_series_that_a_gateway_has() -> None:
     assert re.fullmatch(RULE["name"]["matches"], series)
     assert {label.partition("!")[0] for label in labels.rstrip("}").split(",")} == RULE["resources"]["overrides"].keys()
     assert set(re.findall(r"<<\.(\w+)>>", RULE["metricsQuery"])) == {"GroupBy", "Series", "LabelMatchers"}
+
+
+def test_where_there_are_several_gateways_none_holds_plans_up_for_a_repair(overlay: Overlay) -> None:
+    gateway = overlay.named("Deployment", "gateway")
+    settings = load_settings(None, overlay.environment(overlay.container("Deployment", "gateway"))).settings
+    is_alone = gateway["spec"].get("replicas") == 1
+    assert settings.limits.repair_s == (Settings().limits.repair_s if is_alone else 1.0)
