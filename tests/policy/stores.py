@@ -28,6 +28,9 @@ class RemoteStore:
     async def load(self, session_id: str) -> Session | None:
         return await self.sessions.load(session_id)
 
+    async def peek(self, session_id: str) -> Session | None:
+        return await self.sessions.peek(session_id)
+
     async def ensure_room(self, robot_id: str = "") -> None:
         await self.sessions.ensure_room(robot_id)
 

@@ -203,6 +203,9 @@ class DisturbedStore:
     async def load(self, session_id: str) -> Session | None:
         return await self._sessions.load(session_id)
 
+    async def peek(self, session_id: str) -> Session | None:
+        return await self._sessions.peek(session_id)
+
     async def ensure_room(self, robot_id: str = "") -> None:
         await self._sessions.ensure_room(robot_id)
 

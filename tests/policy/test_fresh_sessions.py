@@ -29,6 +29,10 @@ class Shared:
         self._check()
         return await self.sessions.load(session_id)
 
+    async def peek(self, session_id: str) -> Session | None:
+        self._check()
+        return await self.sessions.peek(session_id)
+
     async def commit(self, session: Session, deadline: float = math.inf) -> CommitResult:
         return CommitResult.UNKNOWN if self.down else await self.sessions.commit(session, deadline)
 
@@ -121,3 +125,27 @@ async def test_without_this_choice_the_robot_gets_a_retryable_error(make_rig: Ma
     assert not (await rig.policy.plan(follow(opened, 2, sequence=1, executed_steps=2))).fresh_memory
     with pytest.raises(UnknownSession):
         await rig.policy.plan(replace(follow(opened, 2, sequence=1), session_id="unknown"))
+
+
+async def test_an_onlooker_sees_the_last_commit_of_either_and_changes_nothing(
+    store: FreshWhenDown, shared: Shared
+) -> None:
+    session = replace(Session.fresh("fake"), committed_s=1.0)
+    await store.commit(session)
+    assert await store.peek(session.id) is not None
+    shared.down = True
+    assert await store.peek(session.id) is None, "nobody knows it here"
+    blind = await store.load(session.id)
+    assert blind is not None
+    await store.commit(replace(blind, last_sequence=7, committed_s=2.0))
+    for down in (True, False):
+        shared.down = down
+        seen = await store.peek(session.id)
+        assert seen is not None
+        assert seen.last_sequence == 7
+    stored = await shared.sessions.load(session.id)
+    assert stored is not None
+    await shared.sessions.commit(replace(stored, last_sequence=8, committed_s=3.0))
+    seen = await store.peek(session.id)
+    assert seen is not None
+    assert seen.last_sequence == 8

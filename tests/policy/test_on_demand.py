@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import replace
 
 import pytest
 
+from tests.clock import ManualClock
 from tests.planning.rig import Rig, RigOptions, example_request, rigged
 from wavserve.core.errors import InvalidRequest, NotReady, Overloaded, UnknownSession
 from wavserve.core.messages import ActionChunk
 from wavserve.policy.on_demand import FramesOnDemand
 from wavserve.policy.placement import Placement
 from wavserve.policy.running import Activity
+from wavserve.scheduling.admission import Demand
+from wavserve.scheduling.ledger import Work
 
 TASK = "task 1"
+WORK = Work(1.0, 1.0)
 
 
 class Held:
@@ -135,3 +140,32 @@ async def test_what_is_imagined_changes_nothing_of_later_plans() -> None:
             return await rig.policy.plan(request)
 
     assert (await second_plan(True)).actions.tobytes() == (await second_plan(False)).actions.tobytes()
+
+
+async def test_an_onlooker_does_not_prolong_a_session() -> None:
+    clock = ManualClock()
+    async with rigged(RigOptions(clock=clock)) as rig:  # sessions live for 60 s
+        chunk = await planned(rig)
+        clock.now += 40.0
+        assert await rig.policy.imagine(chunk.session_id, TASK)
+        clock.now += 40.0
+        with pytest.raises(UnknownSession):
+            await rig.policy.imagine(chunk.session_id, TASK)
+
+
+async def test_what_an_onlooker_was_shown_makes_no_plan_wait_in_the_forecast() -> None:
+    """A plan ends such calls, so none is expected to wait for one."""
+    clock = ManualClock()
+
+    async def slow(verb: str) -> None:
+        if verb in ("denoise", "decode_video"):
+            clock.now += 5.0
+
+    async with rigged(RigOptions(clock=clock, before=slow)) as rig:
+        chunk = await planned(rig)
+        assert await rig.policy.imagine(chunk.session_id, TASK)
+        [one, other] = [rig.admission.register(Demand("robot", WORK, WORK), math.inf) for _ in range(2)]
+        ends = rig.admission.soonest_s()
+        rig.admission.leave(one)
+        rig.admission.leave(other)
+    assert ends == pytest.approx(WORK.wall_s, abs=0.5)

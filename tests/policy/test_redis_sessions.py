@@ -93,6 +93,15 @@ async def test_each_use_prolongs_a_session(store: RedisSessions, client: aioredi
     assert await client.pttl(key) > 590_000
 
 
+async def test_a_look_at_a_session_does_not_prolong_it(store: RedisSessions, client: aioredis.Redis) -> None:
+    stored = await committed(store)
+    key = f"wavserve:session:{stored.id}"
+    await client.pexpire(key, 60_000)
+    assert await store.peek(stored.id) == stored
+    assert await client.pttl(key) <= 60_000
+    assert await store.peek("unknown") is None
+
+
 @pytest.mark.parametrize(("late_s", "result"), [(0.2, CommitResult.COMMITTED), (-0.001, CommitResult.TOO_LATE)])
 async def test_redis_judges_a_deadline(client: aioredis.Redis, late_s: float, result: CommitResult) -> None:
     clock = ManualClock()

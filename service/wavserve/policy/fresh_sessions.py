@@ -45,6 +45,16 @@ class FreshWhenDown:
             return replace(kept, version=0)
         return replace(kept, version=stored.version, epoch=stored.epoch)
 
+    async def peek(self, session_id: str) -> Session | None:
+        """The one that was committed last, here or there. An onlooker decides nothing about the two."""
+        kept = await self._local.peek(session_id)
+        try:
+            stored = await self._shared.peek(session_id)
+        except StoreUnavailable:
+            return kept
+        is_newer = stored is not None and (kept is None or stored.committed_s >= kept.committed_s)
+        return stored if is_newer else kept
+
     async def commit(self, session: Session, deadline: float = math.inf) -> CommitResult:
         if session.version >= _APART:
             return await self._local.commit(replace(session, version=session.version - _APART), deadline)

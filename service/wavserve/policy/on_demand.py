@@ -109,7 +109,8 @@ class FramesOnDemand:
             raise NotReady("no device with working models; they are being repaired")
         device = choices[0]
         receipt = last.chunk.receipt
-        ticket = Ticket(alone=receipt.config.fixed_shapes)  # without a place in the ledger it goes last
+        # without a place in the ledger it goes last
+        ticket = Ticket(alone=receipt.config.fixed_shapes, yields=True)
         job = PlanJob(
             memory=memory.frames,
             text=await device.perception.encode_text(instruction, ticket),
@@ -122,7 +123,7 @@ class FramesOnDemand:
         return await imagine_frames(device.planner.calls, device.perception, job, last.video)
 
     async def _last_plan(self, session_id: str, instruction: str) -> tuple[FrameMemory, LastPlan]:
-        session = await self._sessions.load(session_id)
+        session = await self._sessions.peek(session_id)
         if session is None:
             raise UnknownSession("session", "a session with a plan", "one that has expired or ended")
         if session.memory is None or session.last is None:

@@ -35,10 +35,10 @@ _MAX_INLINE_BYTES = 65_536
 """Longer records are converted on a thread. One of the 2.3 B model has 0.5 MB and takes 2 ms, which robots on the event
 loop do not wait for. Of a short one the hop to the thread takes longer than the conversion."""
 
-# Returns Redis' clock and the record. Using a session prolongs its life.
+# Returns Redis' clock and the record. Using a session prolongs its life; without ARGV[1] it is only looked at.
 _LOAD = """
 local record = redis.call('HGET', KEYS[1], 'record')
-if record then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+if record and ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
 local now = redis.call('TIME')
 return {now[1], now[2], record}
 """
@@ -87,17 +87,11 @@ class RedisSessions:
 
     async def load(self, session_id: str) -> Session | None:
         """Raises StoreUnavailable. A record that cannot be read is logged, and is as unknown as an expired one."""
-        async with self._called("load"):
-            seconds, micros, record = await self._load(keys=[_session_key(session_id)], args=[self._ttl_ms])
-            self._note_time(seconds, micros)
-            known = None if record is None else _checked_bytes(record)
-        if known is None:
-            return None
-        try:
-            return decode(known) if len(known) <= _MAX_INLINE_BYTES else await asyncio.to_thread(decode, known)
-        except UnreadableRecord as error:
-            log.error("a session's record in Redis is dropped: %s", error)
-            return None
+        return await self._found(session_id, [self._ttl_ms])
+
+    async def peek(self, session_id: str) -> Session | None:
+        """As in `SessionStore`. Raises StoreUnavailable."""
+        return await self._found(session_id, [])
 
     async def commit(self, session: Session, deadline: float = math.inf) -> CommitResult:
         """As in `SessionStore`. Raises Overloaded when Redis is full."""
@@ -129,6 +123,19 @@ class RedisSessions:
         with contextlib.suppress(StoreUnavailable):
             async with self._called("end"):
                 await self._client.delete(_session_key(session_id))
+
+    async def _found(self, session_id: str, ttl_ms: list[int]) -> Session | None:
+        async with self._called("load"):
+            seconds, micros, record = await self._load(keys=[_session_key(session_id)], args=ttl_ms)
+            self._note_time(seconds, micros)
+            known = None if record is None else _checked_bytes(record)
+        if known is None:
+            return None
+        try:
+            return decode(known) if len(known) <= _MAX_INLINE_BYTES else await asyncio.to_thread(decode, known)
+        except UnreadableRecord as error:
+            log.error("a session's record in Redis is dropped: %s", error)
+            return None
 
     @contextlib.asynccontextmanager
     async def _called(self, operation: str) -> AsyncIterator[None]:

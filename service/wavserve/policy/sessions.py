@@ -119,6 +119,10 @@ class SessionStore(Protocol):
         """Raises StoreUnavailable when the store does not answer."""
         ...
 
+    async def peek(self, session_id: str) -> Session | None:
+        """As `load`, for an onlooker: it is no use of the session, which expires as if nobody had looked."""
+        ...
+
     async def commit(self, session: Session, deadline: float = math.inf) -> CommitResult:
         """Stores the session under its next version, if the stored version is `session.version` and `deadline` has not
         passed. `deadline`: absolute, in seconds of the monotonic clock.
@@ -161,6 +165,11 @@ class MemorySessions:
         self._expire()
         entry = self._sessions.get(session_id)
         return None if entry is None else self._keep(entry[1])
+
+    async def peek(self, session_id: str) -> Session | None:
+        self._expire()
+        entry = self._sessions.get(session_id)
+        return None if entry is None else entry[1]
 
     async def commit(self, session: Session, deadline: float = math.inf) -> CommitResult:
         self._expire()

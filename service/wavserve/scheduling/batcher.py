@@ -236,7 +236,7 @@ class Batcher:
             predicted_s = 0.0 if is_error else self._costs.seconds(call.kind, group.rows)
             group.ticket.charge(predicted_s, charge.used_s * group.rows / call.rows)
         if not any(errors) and charge.ran:
-            self._costs.measured(call.kind, call.rows, charge.used_s, charge.run_s)
+            self._costs.measured(call.kind, call.rows, charge.used_s, charge.run_s, call.yields)
             self.stuck_calls.answered(call)
 
     def _settle(self, group: SampleGroup, answer: Answer) -> None:

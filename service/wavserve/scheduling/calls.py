@@ -52,6 +52,11 @@ class Call:
         return min(group.ticket.rank for group in self.groups)
 
     @property
+    def yields(self) -> bool:
+        """Whether it is cancelled when a plan begins."""
+        return all(group.ticket.yields for group in self.groups)
+
+    @property
     def allocates(self) -> bool:
         """Such a call is short. It is neither cancelled nor cut at a deadline, because its slots would leak."""
         return self.groups[0].verb_info.allocates

@@ -167,10 +167,16 @@ class Costs:
         self._estimates: dict[CallKind, Estimate] = {}
         self._longest_s, self._longest_at = 0.0, clock()
 
-    def measured(self, kind: CallKind, rows: int, seconds: float, wall_s: float | None = None) -> None:
-        """A call of `rows` rows took `seconds` of the device and `wall_s` by the clock (None: it ran alone)."""
+    def measured(
+        self, kind: CallKind, rows: int, seconds: float, wall_s: float | None = None, yields: bool = False
+    ) -> None:
+        """A call of `rows` rows took `seconds` of the device and `wall_s` by the clock (None: it ran alone).
+
+        `yields`: it would have been cancelled for a plan, so no plan waits for one like it.
+        """
         wall_s = seconds if wall_s is None else wall_s
-        self._longest_s, self._longest_at = max(wall_s, self.longest_s()), self._clock()
+        if not yields:
+            self._longest_s, self._longest_at = max(wall_s, self.longest_s()), self._clock()
         self._estimates.setdefault(kind, Estimate()).add(rows, seconds, wall_s, self._clock())
 
     def seconds(self, kind: CallKind, rows: int) -> float:
@@ -187,7 +193,7 @@ class Costs:
         return 0.0 if known is None else known.wall_s(self._clock())
 
     def longest_s(self) -> float:
-        """How long the longest recent call took by the clock. It fades as estimates do."""
+        """How long the longest recent call took by the clock for which plans wait. It fades as estimates do."""
         return self._longest_s * math.exp2((self._longest_at - self._clock()) / HALF_LIFE_S)
 
     def rows_within(self, kind: CallKind, seconds: float, most: int) -> int:

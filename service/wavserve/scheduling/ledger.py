@@ -53,6 +53,8 @@ class Ticket:
     """order of registration"""
     alone: bool = False
     """whether its groups share no call with others: what they compute then does not depend on the load"""
+    yields: bool = False
+    """whether its calls are cancelled when a plan begins, so that no plan waits for them"""
     starts: float = 0.0
     """the moment from which the robot's share is counted"""
     remaining: Work = Work()
@@ -110,7 +112,7 @@ class Ledger:
 
     def add(self, deadline: float, robot: str, starts: float, alone: bool = False) -> Ticket:
         """A new ticket, without work and not yet scheduled."""
-        ticket = Ticket(deadline, robot, next(self._numbers), alone, starts, registered=True)
+        ticket = Ticket(deadline, robot, next(self._numbers), alone, starts=starts, registered=True)
         self._tickets[ticket.number] = ticket
         return ticket
 
