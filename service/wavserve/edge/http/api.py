@@ -6,11 +6,10 @@ robots' networks are closed.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,14 +30,13 @@ from wavserve.edge.http.body import invalid_request_from, parse_plan
 from wavserve.edge.http.gate import HttpGate
 from wavserve.edge.http.headers import request_media_type
 from wavserve.edge.http.ui.routes import LivePage
+from wavserve.edge.http.while_connected import while_connected
 from wavserve.edge.limits import EdgeLimits
 from wavserve.edge.report import http_problem, log_refusal, report
 from wavserve.edge.trail import Caller, Trail
 from wavserve.scheduling.permits import Permit
 from wavserve.system.exposition import Exposition, media_type_for
 from wavserve.system.telemetry import Metrics
-
-T = TypeVar("T")
 
 _NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI's own, which otherwise reports each request to what happens to be installed."""
@@ -100,7 +98,7 @@ class _Routes:
         with self._admit(request) as arrival:
             read = partial(parse_plan, request_media_type(request.headers))
             body = await self._frontend.receive(_body(request, arrival.permit), arrival)
-            chunk = await _while_connected(request, self._plan(read, body, arrival))
+            chunk = await while_connected(request.receive, self._plan(read, body, arrival))
         return json_response(chunk_json(chunk))
 
     def _admit(self, request: Request) -> AbstractContextManager[Arrival]:
@@ -127,7 +125,8 @@ class _Routes:
         with self._admit(request) as arrival:
             media = request_media_type(request.headers)
             body = await self._frontend.receive(_body(request, arrival.permit), arrival)
-            actions = await _while_connected(request, self._authors.predict(request.headers, media, body, arrival))
+            work = self._authors.predict(request.headers, media, body, arrival)
+            actions = await while_connected(request.receive, work)
         return Response(actions, media_type="application/octet-stream")
 
     async def reset_authors(self, request: Request) -> Response:
@@ -158,21 +157,6 @@ def _answer(model: type[schemas.Body]) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model}, **contract.PROBLEM}
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`. Cancels `work` and raises Cancelled when the client disconnects first."""
-    task = asyncio.create_task(work)
-    disconnect = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Cancelled("the client disconnected")
-        return task.result()
-    finally:
-        for pending in (task, disconnect):
-            pending.cancel()
-        await asyncio.gather(task, disconnect, return_exceptions=True)
-
-
 def sender_of(request: Request) -> str:
     """The client's address. A connection without one, such as of a Unix socket, is a sender of its own."""
     client = request.client
@@ -189,11 +173,6 @@ async def _body(request: Request, permit: Permit) -> bytes:
         return b"".join(pieces)
     except ClientDisconnect:
         raise Cancelled("the client disconnected before it had sent its request") from None
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

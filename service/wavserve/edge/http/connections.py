@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
@@ -58,6 +59,7 @@ class HttpConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         limits = self._limits
+        _end_when_unread(transport, limits.answer_s)
         self._lingering = LingeringTransport(
             transport, self._is_body_unread, limits.answer_s, limits.linger_s, limits.max_drained_bytes
         )
@@ -173,6 +175,17 @@ class HttpConnection(H11Protocol):
 
     def _abort(self) -> None:
         self.transport.abort()
+
+
+def _end_when_unread(transport: asyncio.Transport, seconds: float) -> None:
+    """Has the kernel end the connection of a client that has taken nothing of what it was sent for so long.
+
+    `pause_writing` tells only of what waits in this process. The kernel takes megabytes, such as hours of the live
+    page's events, and would go on for a quarter of an hour after the client's machine is gone.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1e3 * seconds))
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -25,7 +25,7 @@ _COUNTED = ("/v1/", "/predict", "/reset")
 
 
 class HttpGate:
-    """Wraps an ASGI app. `request.state.received_ns` is the arrival time (monotonic, ns)."""
+    """Wraps an ASGI app. `request.state.received_ns` is the arrival time (monotonic, ns), and `is_head` tells HEAD."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: Metrics) -> None:
         self._app = app
@@ -37,7 +37,7 @@ class HttpGate:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        state["received_ns"] = monotonic_ns()
+        state["received_ns"], state["is_head"] = monotonic_ns(), scope["method"] == "HEAD"
         body = _Body(scope["headers"], receive, self._max_body_bytes)
         started = False
 
@@ -48,7 +48,7 @@ class HttpGate:
                 message["headers"] = [*message["headers"], _CLOSE]
             await send(message)
 
-        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        inner = {**scope, "method": "GET"} if state["is_head"] else scope
         try:
             state["outcome"] = "ok"  # the app's own handlers may change it
             body.check_stated_length()

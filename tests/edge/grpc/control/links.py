@@ -53,7 +53,11 @@ class Gate:
 
     async def __call__(self, _verb: str) -> None:
         self.began.set()
-        await self._open.wait()
+        try:
+            await self._open.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
 
 
 class Link:

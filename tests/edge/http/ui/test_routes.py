@@ -20,6 +20,7 @@ from wavserve.edge.http.open_connections import ConnectionLimits
 from wavserve.edge.http.server import create_http_server
 from wavserve.edge.http.ui.live import MAX_VIEWERS, Live, Look
 from wavserve.edge.http.ui.routes import EventStream, PageConfig
+from wavserve.policy.on_demand import WITHIN_S
 
 EVIL = "<script>alert(1)</script>"
 
@@ -216,6 +217,33 @@ async def test_a_draining_gateway_ends_the_events(served: PageServed) -> None:
     assert (await served.client.get("/ui/events")).status_code == 503
 
 
+async def test_head_of_the_events_ends_and_takes_no_viewers_place(served: PageServed) -> None:
+    """Its answer has no body. The next request on the connection would wait for the end of one that never ends."""
+    for _ in range(MAX_VIEWERS + 1):
+        answer = await served.client.head("/ui/events")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert (await served.client.get("/healthz")).status_code == 200
+    assert served.page.live.num_viewers == 0
+
+
+async def test_an_onlooker_who_closes_the_page_frees_the_place(served: PageServed) -> None:
+    link = served.server.link("arm")
+    await link.open()
+    await served.plan(link)
+    key = await served.key_of("arm")
+    served.server.gate.close()
+    async with httpx.AsyncClient(base_url=served.client.base_url, timeout=ANSWER_S) as other:
+        left = asyncio.create_task(other.post(f"/ui/imagine/{key}", headers={"origin": str(other.base_url)}))
+        await served.server.gate.began.wait()
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+    async with asyncio.timeout(WITHIN_S / 2):
+        await served.server.gate.cancelled.wait()
+    served.server.gate.open()
+    assert (await served.imagine(key)).status_code == 200
+
+
 async def test_a_viewer_that_does_not_read_is_dropped_and_its_connection_ends() -> None:
     looks = itertools.count()
 
@@ -238,6 +266,34 @@ async def test_a_viewer_that_does_not_read_is_dropped_and_its_connection_ends() 
             while http.server_state.connections:
                 assert await other.get() is not None
     writer.close()
+    http.should_exit = True
+    await serving
+
+
+async def test_a_viewer_whose_machine_is_gone_frees_its_place_before_the_kernels_buffer_is_full() -> None:
+    """It takes a few hundred bytes and then nothing, as a machine without power. The kernel would take megabytes."""
+    looks = itertools.count()
+
+    async def small() -> Look:
+        return Look([], {"count": f"{next(looks)}{'x' * 200}"})
+
+    live = Live(small, asyncio.Event(), interval_s=0.1)  # too little to fill any buffer while the test waits
+    limits = ConnectionLimits(max_connections=9, max_per_address=9, answer_s=0.5)
+    listener = socket.create_server(("127.0.0.1", 0))
+    http = create_http_server(EventStream(live), limits, 5)
+    serving = asyncio.create_task(http.serve(sockets=[listener]))
+    gone = socket.socket()
+    gone.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    gone.connect(listener.getsockname())
+    gone.sendall(b"GET /ui/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    async with asyncio.timeout(ANSWER_S):
+        with live.watching() as other:
+            while live.num_viewers != 2:
+                await other.get()
+            while http.server_state.connections:
+                assert await other.get() is not None
+            assert live.num_viewers == 1
+    gone.close()
     http.should_exit = True
     await serving
 

@@ -6,6 +6,7 @@ No route plans, and none of them answers under a name or to a page of strangers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,18 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from wavserve.core.errors import WavserveError
+from wavserve.core.errors import Cancelled, WavserveError
 from wavserve.core.messages import EncodedImage
 from wavserve.edge.http.ui.access import foreign_host, foreign_origin
 from wavserve.edge.http.ui.live import HELLO, Live, Look, Queue
 from wavserve.edge.http.ui.page import Page
 from wavserve.edge.http.ui.sources import Sources
+from wavserve.edge.http.while_connected import while_connected
 from wavserve.edge.report import report
 
 _STATIC = Path(__file__).parent / "static"
 _MEDIA = {"ui.css": "text/css", "ui.js": "text/javascript"}
+_EVENTS = "text/event-stream"
 _POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -86,6 +89,8 @@ class LivePage:
     async def events(self, request: Request) -> Response:
         """Server-sent events: what changes, once a second."""
         self._check(request)
+        if request.state.is_head:  # its answer has no body, and would never end
+            return Response(headers=HEADERS, media_type=_EVENTS)
         return EventStream(self.live)
 
     async def static(self, request: Request, name: str) -> Response:
@@ -99,7 +104,7 @@ class LivePage:
         self._check(request)
         if (foreign := foreign_origin(request.headers)) is not None:
             raise HTTPException(403, foreign)
-        part, status = await self._frames(key)
+        part, status = await while_connected(request.receive, self._frames(key))
         from_script = request.headers.get("accept", "").startswith("text/x-part")
         return _html(part if from_script else self._page.alone(part), status)
 
@@ -131,19 +136,13 @@ class EventStream(Response):
     """Sends a viewer's events until the viewer leaves, is dropped, or the service stops."""
 
     def __init__(self, live: Live) -> None:
-        super().__init__(headers={**HEADERS, "x-accel-buffering": "no"}, media_type="text/event-stream")
+        super().__init__(headers={**HEADERS, "x-accel-buffering": "no"}, media_type=_EVENTS)
         del self.headers["content-length"]
         self._live = live
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._live.watching() as queue:
-            work = [asyncio.create_task(self._send_all(queue, send)), asyncio.create_task(_disconnected(receive))]
-            try:
-                await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for each in work:
-                    each.cancel()
-                await asyncio.gather(*work, return_exceptions=True)
+        with self._live.watching() as queue, contextlib.suppress(Cancelled):
+            await while_connected(receive, self._send_all(queue, send))
 
     async def _send_all(self, queue: Queue, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -152,11 +151,6 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": event, "more_body": True})
             event = await queue.get()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _html(markup: str, status: int = 200) -> Response:
