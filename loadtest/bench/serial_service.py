@@ -16,7 +16,7 @@ import uvicorn
 from loadtest.bench.baselines import PlainPolicy, SerialPolicy
 from wavserve.app.model_config import runner_config
 from wavserve.app.policy_bundle import open_bundle
-from wavserve.app.serve import assemble
+from wavserve.app.service import assemble
 from wavserve.app.settings import Settings
 from wavserve.bundle import bundle
 from wavserve.commands import configuration

@@ -17,8 +17,9 @@ from time import monotonic_ns
 import numpy as np
 
 from loadtest.failover.fleet import Answer
+from wavserve.app.edges import edge_limits
 from wavserve.app.replay import replay_on
-from wavserve.app.serve import Service, edge_limits
+from wavserve.app.service import Service
 from wavserve.app.settings import LimitSettings
 from wavserve.core.types import Array
 from wavserve.edge.frontend import Arrival, Frontend

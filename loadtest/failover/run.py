@@ -33,7 +33,7 @@ from loadtest.failover.site import Gateway, Site, running_site
 from loadtest.failover.stream import StreamRobot
 from loadtest.failover.unary import UnaryRobot
 from loadtest.robots.frames import Frames
-from wavserve.app.serve import Service, assemble
+from wavserve.app.service import Service, assemble
 from wavserve.app.settings import BackendSettings, BundleSettings, Settings
 from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.core.errors import WavserveError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,13 +13,14 @@ import pytest
 
 from tests.backends.triton.supervised import CONFIG, FakeTriton
 from tests.dns_server import DnsServer, dns_server
-from tests.planning.rig import RigOptions, example_backend, example_device, example_spec
+from tests.planning.rig import RigOptions, example_backend, example_device, example_request, example_spec
 from tests.policy.requests import first
 from wavserve.app.endpoints import Endpoints, Serving
 from wavserve.app.members import MISSING_ANSWERS, Members, follow
 from wavserve.app.triton_fleet import connected
 from wavserve.backends.fake import FakeBackend
 from wavserve.backends.triton.health import Supervisor
+from wavserve.bundle.golden import Golden, pack
 from wavserve.core.errors import ModelDown, SettingsError
 from wavserve.core.verbs import MODELS
 from wavserve.planning.device import Device, Health
@@ -30,7 +32,7 @@ from wavserve.system.processes import Process
 from wavserve.system.telemetry import Metrics
 
 DIGEST = "d" * 64
-FIRST, SECOND = "127.0.0.2", "127.0.0.3"
+FIRST, SECOND, THIRD = "127.0.0.2", "127.0.0.3", "127.0.0.4"
 
 
 class Pod:
@@ -41,6 +43,11 @@ class Pod:
         self.triton.loaded = dict.fromkeys(MODELS, True)
         self.triton.computed_by = Process(2**22 + 1, number)
         self.backend: FakeBackend = example_backend(RigOptions())
+        self.obstacle: Exception | None = None
+        """why no device can be made of it; None: one can"""
+
+    def has_golden(self, golden: Golden) -> None:
+        self.triton.golden_plan, self.triton.golden_digest = pack(golden), golden.digest
 
     def dies(self) -> None:
         """It answers nothing any more, and its process is gone."""
@@ -90,8 +97,8 @@ class Cluster:
 
     async def answers(self, number: int) -> None:
         """Waits until DNS was asked so many times more."""
-        before = self.dns.questions["triton. AAAA"]
-        await until(lambda: self.dns.questions["triton. AAAA"] >= before + number)
+        before = self.dns.questions["triton. A"]
+        await until(lambda: self.dns.questions["triton. A"] >= before + number)
 
     def names(self, state: Health = Health.UP) -> set[str]:
         return {device.name for device in self.placement.devices if device.state is state}
@@ -111,6 +118,8 @@ class Cluster:
         return supervisor
 
     def _device(self, watched: Supervisor) -> Device:
+        if (obstacle := self.pods[watched.name].obstacle) is not None:
+            raise obstacle
         device = connected(example_device(self.pods[watched.name].backend, RigOptions()), watched, DIGEST)
         device.batcher.start()
         return device
@@ -311,3 +320,86 @@ async def test_one_triton_of_another_version_does_not_stop_a_start_but_all_do(dn
     with pytest.raises(SettingsError, match="run the same version"):
         await alone.endpoints.first_up(20.0)
     await alone.endpoints.close()
+
+
+async def test_a_triton_that_cannot_be_taken_up_keeps_no_other_out_and_may_leave(
+    dns: DnsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(dns, FIRST) as cluster:
+        cluster.pod(SECOND).obstacle = ValueError("a bug")
+        cluster.pod(THIRD)
+        await cluster.tells(FIRST, SECOND, THIRD)
+        await until(lambda: cluster.names() == {f"{FIRST}:8001", f"{THIRD}:8001"})
+        assert f"{SECOND}:8001 could not be taken up" in caplog.text
+        await cluster.tells(THIRD)
+        await until(lambda: cluster.shown() == {f"{THIRD}:8001"})
+        cluster.pod(SECOND).obstacle = None
+        await cluster.tells(SECOND, THIRD)
+        await until(lambda: cluster.names() == {f"{SECOND}:8001", f"{THIRD}:8001"})
+
+
+async def test_an_end_closes_all_endpoints_although_one_cannot_be_closed(
+    dns: DnsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One is leaving meanwhile, with a call that never ends."""
+    async with running(dns, FIRST, SECOND) as cluster:
+        leaving, staying = cluster.pod(FIRST), cluster.pod(SECOND)
+        hanging, forever = asyncio.Event(), asyncio.Event()
+
+        async def hang(verb: str) -> None:
+            hanging.set()
+            await forever.wait()
+
+        def fail(model: str, test_calls: bool = True) -> None:
+            raise ValueError("a bug")
+
+        leaving.backend.before = staying.backend.before = hang
+        leaving.triton.give_up = fail  # type: ignore[method-assign]
+        plans = [asyncio.create_task(cluster.policy.plan(first(seed))) for seed in range(2)]
+        await hanging.wait()
+        await cluster.tells(SECOND)
+        await until(lambda: cluster.names() == {f"{SECOND}:8001"})
+        await cluster.endpoints.close()
+        assert "close" in leaving.triton.calls
+        assert "close" in staying.triton.calls
+        assert f"{FIRST}:8001 could not be closed" in caplog.text
+        forever.set()
+        await asyncio.gather(*plans, return_exceptions=True)
+
+
+def example_golden() -> Golden:
+    request = example_request(example_spec())
+    return Golden(request.images, request.state, "go", 3, np.zeros((6, 2), np.float32))
+
+
+async def test_the_golden_plan_comes_from_any_triton_that_has_it(dns: DnsServer) -> None:
+    """The first one dies between its description and its golden plan."""
+    cluster, golden = Cluster(dns), example_golden()
+    dns.addresses = (FIRST, SECOND)
+    for host in dns.addresses:
+        cluster.pod(host).has_golden(golden)
+    about = await cluster.endpoints.first_up(20.0)
+    cluster.pod(FIRST).triton.golden_plan = ModelDown("gone")
+    await until(lambda: all(each.models.up for each in cluster.endpoints.supervisors))
+    found = await cluster.endpoints.golden_of(about, example_spec())
+    assert found is not None
+    assert found.digest == golden.digest
+    await cluster.endpoints.close()
+
+
+async def test_a_start_waits_for_the_golden_plan_and_never_goes_without_it(dns: DnsServer) -> None:
+    cluster, golden = Cluster(dns), example_golden()
+    dns.addresses = (FIRST,)
+    pod = cluster.pod(FIRST)
+    pod.has_golden(golden)
+    sent, pod.triton.golden_plan = pod.triton.golden_plan, ModelDown("gone")
+    about = await cluster.endpoints.first_up(20.0)
+    with pytest.raises(ModelDown, match="gone"):
+        await cluster.endpoints.golden_of(about, example_spec(), within_s=0.0)
+    waiting = asyncio.create_task(cluster.endpoints.golden_of(about, example_spec()))
+    await asyncio.sleep(0)
+    pod.triton.golden_plan = sent
+    found = await waiting
+    assert found is not None
+    assert await cluster.endpoints.golden_of(replace(about, golden_digest=""), example_spec()) is None
+    await cluster.endpoints.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,23 @@ async def test_a_redis_that_is_down_at_the_start_is_a_warning(caplog: pytest.Log
     assert "which does not answer" in caplog.text
     assert await opened.store.load("id") is not None
     await opened.close()
+
+
+async def test_a_server_that_is_no_redis_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """It answers every question with a number."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                writer.write(b":1\r\n" * 3)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        opened = await open_store(settings(url=url), "digest", lambda *_: None)
+        assert "which does not answer" in caplog.text
+        await opened.close()
 
 
 async def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from wavserve.app.serve import Service, assemble
+from wavserve.app.service import Service, assemble
 from wavserve.app.settings import Settings
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.spec import LimitsSpec

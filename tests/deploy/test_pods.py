@@ -24,8 +24,8 @@ from tests.deploy.overlays import (
 from tests.edge.fakes import RecordingPolicy, example_limits
 from tests.edge.robots import serving
 from tests.house.test_containers import OURS, PROJECT, ROOT, SERVICES, STAGES
+from wavserve.app.edges import GRACE_S
 from wavserve.app.members import MISSING_ANSWERS
-from wavserve.app.serve import GRACE_S
 from wavserve.app.settings import BundleSettings, Settings
 from wavserve.app.settings_sources import load_settings
 from wavserve.bundle.bundle import load_spec

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from wavserve.app.serve import assemble
+from wavserve.app.service import assemble
 from wavserve.app.settings import Settings
 from wavserve.bundle import bundle, golden
 from wavserve.bundle.bundle import Bundle

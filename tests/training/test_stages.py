@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tests.training import synthetic
 from tests.training.toy import longer, toy_data, toy_job, toy_recipe, train_all, write_recipe
-from wavserve.app.serve import assemble
+from wavserve.app.service import assemble
 from wavserve.app.settings import Settings
 from wavserve.bundle import bundle
 from wavserve.core.errors import BundleError, InvalidRequest

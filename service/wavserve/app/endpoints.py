@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wavserve.app.members import Members
 from wavserve.bundle.golden import Golden, unpack
+from wavserve.core.closing import close_all
 from wavserve.core.errors import ModelDown, SettingsError, WavserveError
 from wavserve.core.spec import PolicySpec
 from wavserve.core.verbs import ARENA_OWNER, MODELS
@@ -31,7 +33,7 @@ CONNECT_RETRY_S = 1.0
 OTHERS_S = 5.0
 """How long a start waits for the other Tritons once one has answered."""
 GOLDEN_S = 30.0
-"""Seconds within which a Triton must send its golden plan."""
+"""How long a start waits for the golden plan."""
 LOOK_S = 0.05
 
 MakeSupervisor = Callable[[str], "Supervisor"]
@@ -59,6 +61,7 @@ class Endpoints:
         self._supervisors: dict[str, Supervisor] = {}
         self._devices: dict[str, Device] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._closing = asyncio.Event()
         self._serving: Serving | None = None
         self._following: VitalTask | None = None
 
@@ -94,13 +97,37 @@ class Endpoints:
                 each.watch()
         return answered[0].models.about[ARENA_OWNER]
 
-    async def golden_of(self, about: About, spec: PolicySpec) -> Golden | None:
-        """The golden plan of the models that gave this description."""
+    async def golden_of(self, about: About, spec: PolicySpec, within_s: float = GOLDEN_S) -> Golden | None:
+        """The golden plan of the models that gave this description; None: their bundle has none.
+
+        Any Triton that has it may send it. Raises BundleError when it cannot be read, and ModelDown when none has sent
+        it after `within_s` seconds.
+        """
+        if about.golden_digest == "":
+            return None
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within_s
+        while True:
+            try:
+                return unpack(await self._golden(about.golden_digest), spec)
+            except ModelDown as error:
+                if loop.time() > until:
+                    raise
+                log.info("waiting for the golden plan: %s", error.message)
+            await asyncio.sleep(CONNECT_RETRY_S)
+
+    async def _golden(self, digest: str) -> bytes:
+        """The golden plan of this digest. Raises ModelDown when no Triton sends it."""
+        failure = ModelDown("the Triton that has it does not answer any more")
         for each in self.supervisors:
             known = each.models.about.get(ARENA_OWNER)
-            if known is not None and known.golden_digest == about.golden_digest != "":
-                return unpack(await each.backend.golden(GOLDEN_S), spec)
-        return None
+            if known is None or known.golden_digest != digest:
+                continue
+            try:
+                return await each.backend.golden(GOLDEN_S)
+            except WavserveError as error:
+                failure = ModelDown(f"{each.name}: {error.message}")
+        raise failure
 
     def serve(self, serving: Serving) -> None:
         """From now on every endpoint is a device, and `update` takes up new ones."""
@@ -119,11 +146,11 @@ class Endpoints:
         for name in self._supervisors.keys() - {*members} - self._leaving.keys():
             self._leaving[name] = asyncio.create_task(self._leave(name, self._serving))
         for name in members:
-            if name not in self._supervisors:
-                self._supervisors[name] = self._make_supervisor(name)
-                self._devices[name] = self._serving.make_device(self._supervisors[name])
-                self._supervisors[name].watch()
-                self._serving.placement.add(self._devices[name])
+            if name not in self._devices:
+                try:
+                    self._join(name, self._serving)
+                except Exception:
+                    log.exception("%s could not be taken up", name)
 
     def follow(self, following: VitalTask) -> None:
         """Hands over the task that calls `update`: it ends with the repairs."""
@@ -137,35 +164,52 @@ class Endpoints:
             each.drain()
 
     async def close(self) -> None:
-        """Ends everything: supervisors, then backends. The batchers of devices in the placement are closed already."""
+        """Ends every endpoint, also when one cannot be ended. Raises the first error once all have been.
+
+        The batchers of devices in the placement are closed already.
+        """
         if self._following is not None:
             await self._following.stop()
-        for task in self._leaving.values():
-            task.cancel()
-        await asyncio.gather(*self._leaving.values(), return_exceptions=True)
-        await asyncio.gather(*(_end_calls(self._supervisors[name], self._devices[name]) for name in self._leaving))
-        await asyncio.gather(*(each.close() for each in self.supervisors))
-        await asyncio.gather(*(each.backend.close() for each in self.supervisors))
+        self._closing.set()
+        await close_all(*self._leaving.values(), *(_closed(each) for each in self._staying()))
+
+    def _staying(self) -> list[Supervisor]:
+        return [each for name, each in self._supervisors.items() if name not in self._leaving]
+
+    def _join(self, name: str, serving: Serving) -> None:
+        """Makes an endpoint a device. One that could not be made is made by a later call."""
+        if name not in self._supervisors:
+            self._supervisors[name] = self._make_supervisor(name)
+        supervisor = self._supervisors[name]
+        device = self._devices[name] = serving.make_device(supervisor)
+        supervisor.watch()
+        serving.placement.add(device)
 
     async def _leave(self, name: str, serving: Serving) -> None:
         """No new plans on an endpoint; after those under way, or `drain_s`, it is closed."""
-        supervisor, device = self._supervisors[name], self._devices[name]
-        serving.placement.remove(device)
+        supervisor, device = self._supervisors[name], self._devices.get(name)
         supervisor.drain()  # nobody is there to repair, or it is not ours any more
-        until = asyncio.get_running_loop().time() + serving.drain_s
-        while device.plans and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(LOOK_S)
-        if device.plans:
-            log.warning("%s has left: %d plans on it are made again elsewhere", name, device.plans)
+        if device is not None:
+            serving.placement.remove(device)
+            await self._plans_of(device, serving.drain_s)
         try:
-            await _end_calls(supervisor, device)
-            await supervisor.close()
-            await supervisor.backend.close()
+            await _closed(supervisor, device)
+            serving.forget(name)
         except Exception:
             log.exception("%s could not be closed", name)
-        serving.forget(name)
-        del self._supervisors[name], self._devices[name], self._leaving[name]
+        self._devices.pop(name, None)
+        del self._supervisors[name], self._leaving[name]
         log.info("%s is drained", name)
+
+    async def _plans_of(self, device: Device, drain_s: float) -> None:
+        """Waits until no plan runs on a device, `drain_s` at most."""
+        until = asyncio.get_running_loop().time() + drain_s
+        while device.plans and not self._closing.is_set() and asyncio.get_running_loop().time() < until:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):  # no event tells that a plan has ended
+                    await self._closing.wait()
+        if device.plans:
+            log.warning("%s has left: %d plans on it are made again elsewhere", device.name, device.plans)
 
 
 async def _started(supervisors: Iterable[Supervisor]) -> tuple[list[Supervisor], list[BaseException]]:
@@ -190,6 +234,18 @@ async def _started(supervisors: Iterable[Supervisor]) -> tuple[list[Supervisor],
     errors = {task: None if task.cancelled() else task.exception() for task in starts}
     answered = [each for task, each in starts.items() if not task.cancelled() and errors[task] is None]
     return answered, [error for error in errors.values() if error is not None]
+
+
+async def _closed(supervisor: Supervisor, device: Device | None = None) -> None:
+    """Ends an endpoint: the calls of its device, its supervisor, its backend; each also when another one cannot be.
+
+    `device` None: it has none, or its batcher is closed already.
+    """
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(supervisor.backend.close)
+        stack.push_async_callback(supervisor.close)
+        if device is not None:
+            stack.push_async_callback(_end_calls, supervisor, device)
 
 
 async def _end_calls(supervisor: Supervisor, device: Device) -> None:

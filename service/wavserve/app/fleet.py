@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wavserve.app import environment
 from wavserve.app.device_config import BackendCapacity, device_config
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 COMPILING_MINUTES = 3
 """How long torch may compile the models of a preset on two cores."""
 
-Close = Callable[[], Awaitable[None]]
+Close = Callable[[], Coroutine[Any, Any, None]]
 Slots = Callable[[], tuple[int, int]]
 """Returns the number of arena slots in use, and the number of all slots."""
 WrapBackend = Callable[[Backend], Backend]
@@ -69,8 +70,8 @@ class Fleet:
     lookups: Mapping[str, Lookups]
     """of the models' caches where the models are in this process; else empty"""
     stop_repairs: Callable[[], None]
-    closers: Sequence[Close]
-    """close supervisors and backends; they run in order, after the batchers have closed"""
+    close: Close
+    """closes batchers, supervisors and backends, each also when another one cannot be closed"""
 
     @property
     def queue_depth(self) -> int:
@@ -85,11 +86,6 @@ class Fleet:
     def remaining_s(self) -> float:
         """Device seconds that plans under way still need."""
         return sum(device.planner.admission.remaining_s for device in self.placement.devices)
-
-    async def close(self) -> None:
-        await asyncio.gather(*(device.batcher.close() for device in self.placement.devices))
-        for close in self.closers:
-            await close()
 
 
 async def open_fleet(
@@ -141,24 +137,27 @@ async def _local(settings: Settings, metrics: Metrics, wrap_backend: WrapBackend
     backend, book = LocalBackend(loaded.runners, loaded.workers, changed.set), loaded.arena.book
     size = BackendCapacity(book.num_slots, loaded.workers, one_call_per_model=False)
     device = make_device(settings, opened.spec, wrap_backend(backend), metrics, size)
-    watch = watch_local(device, backend, settings.triton.hang_s, on_death)
-    device.batcher.start(on_death)
-    placement = Placement([device], settings.limits.repair_s, changed)
-    held = await asyncio.to_thread(memory.readings, loaded.arena.device, loaded.arena)
-    device.models = partial(_local_models, loaded.arena, held, device)
-    return Fleet(
-        spec=opened.spec,
-        digest=digest,
-        golden=opened.golden,
-        kind="local",
-        dtype=settings.backend.dtype,
-        placement=placement,
-        slots=lambda: (book.used, book.num_slots),
-        memory=held,
-        lookups={name: each for runner in loaded.runners.values() for name, each in lookups_of(runner).items()},
-        stop_repairs=lambda: None,
-        closers=[backend.close, watch.stop],
-    )
+    async with AsyncExitStack() as closing:
+        closing.push_async_callback(watch_local(device, backend, settings.triton.hang_s, on_death).stop)
+        closing.push_async_callback(backend.close)  # a call that hangs holds it up until the watch dies
+        device.batcher.start(on_death)
+        placement = Placement([device], settings.limits.repair_s, changed)
+        closing.push_async_callback(placement.close)
+        held = await asyncio.to_thread(memory.readings, loaded.arena.device, loaded.arena)
+        device.models = partial(_local_models, loaded.arena, held, device)
+        return Fleet(
+            spec=opened.spec,
+            digest=digest,
+            golden=opened.golden,
+            kind="local",
+            dtype=settings.backend.dtype,
+            placement=placement,
+            slots=lambda: (book.used, book.num_slots),
+            memory=held,
+            lookups={name: each for runner in loaded.runners.values() for name, each in lookups_of(runner).items()},
+            stop_repairs=lambda: None,
+            close=closing.pop_all().aclose,
+        )
 
 
 def _local_models(arena: Arena, held: Mapping[str, Callable[[], float]], device: Device) -> tuple[ModelState, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from time import monotonic_ns
 
-from wavserve.app.serve import Service, assemble, edge_limits
+from wavserve.app.edges import edge_limits
+from wavserve.app.service import Service, assemble
 from wavserve.app.settings import Settings
 from wavserve.clients.loop_thread import LoopThread
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
@@ -15,7 +16,7 @@ class InProcessPolicy:
     """Answers observations as `PlanClient` does. Its models are on a thread of its own; any thread may use it."""
 
     def __init__(self, settings: Settings) -> None:
-        """Loads and warms the models in this process. Raises what `app.serve.assemble` and the warm-up raise."""
+        """Loads and warms the models in this process. Raises what `app.service.assemble` and the warm-up raise."""
         backend = settings.backend.model_copy(update={"kind": "local"})
         self._service: Service | None = None
         self._thread = LoopThread("wavserve-policy")
@@ -46,5 +47,7 @@ class InProcessPolicy:
 
     async def _end(self) -> None:
         if self._service is not None:
-            await self._service.policy.drain(0.0)
-            await self._service.close()
+            try:
+                await self._service.policy.drain(0.0)
+            finally:
+                await self._service.close()

@@ -20,7 +20,7 @@ from wavserve.edge.recent_plans import RecentPlans
 from wavserve.edge.refusals import Refusals
 
 if TYPE_CHECKING:
-    from wavserve.app.serve import Service
+    from wavserve.app.service import Service
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wavserve.app.serve import Service, assemble
+from wavserve.app.service import Service, assemble
 from wavserve.app.settings import SessionSettings, Settings
 from wavserve.core.errors import BundleError
 from wavserve.core.types import Array

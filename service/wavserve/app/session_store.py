@@ -55,7 +55,7 @@ async def open_store(settings: Settings, policy_digest: str, on_call: OnCall) ->
     client = _client(url, chosen)
     try:
         await _check_alone(client, url, "url" if chosen.url_file is None else "url_file")
-    except SettingsError:
+    except BaseException:
         await client.aclose()
         raise
     shared = RedisSessions(client, chosen.ttl_s, on_call)
@@ -98,7 +98,7 @@ async def _check_alone(client: aioredis.Redis, url: StoreUrl, name: str) -> None
     """
     try:
         facts = await client.info("cluster")
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, ValueError, TypeError, AttributeError) as error:  # the last three: no Redis answers
         log.warning("sessions are in Redis at %s, which does not answer: %s", url, type(error).__name__)
         return
     if facts.get("cluster_enabled"):

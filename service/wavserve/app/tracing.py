@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from wavserve.app.settings import LogSettings, TracingSettings
@@ -23,10 +24,11 @@ class OpenedTrail:
     lines: LineWriter | None
 
     def close(self) -> None:
-        """Sends and writes what is left, within a few seconds."""
-        if self.lines is not None:
-            self.lines.close()
-        self.trail.tracer.close()
+        """Sends and writes what is left, within a few seconds. Neither is kept back by a failure of the other."""
+        with ExitStack() as stack:
+            stack.callback(self.trail.tracer.close)
+            if self.lines is not None:
+                stack.callback(self.lines.close)
 
 
 def open_tracer(settings: TracingSettings) -> Tracer:

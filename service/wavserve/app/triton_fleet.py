@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,40 +91,38 @@ async def _opened(
             trouble.set()
 
     endpoints = Endpoints(members, _supervisors(triton, metrics, server, on_health, on_death))
-    try:
+    async with AsyncExitStack() as opened:
+        opened.push_async_callback(endpoints.close)
         about = await endpoints.first_up(triton.load_s)
         spec, digest = bundle.parse(about.policy), about.digest
         golden = await endpoints.golden_of(about, spec)
         await gateways.members.look()
         size = _capacity(settings, about, endpoints)
-    except BaseException:
-        await endpoints.close()
-        raise
 
-    def device_over(watched: Supervisor) -> Device:
-        device = make_device(settings, spec, wrap_backend(watched.backend), metrics, size)
-        device.batcher.start(on_death)
-        return connected(device, watched, digest)
+        def device_over(watched: Supervisor) -> Device:
+            device = make_device(settings, spec, wrap_backend(watched.backend), metrics, size)
+            device.batcher.start(on_death)
+            return connected(device, watched, digest)
 
-    placement = Placement([], settings.limits.repair_s, changed, gateways)
-    endpoints.serve(Serving(placement, device_over, settings.limits.drain_s, metrics.calls.forget))
-    followed = [each for each in (members, gateways.members) if not each.are_fixed]
-    if followed:
-        looking = follow(followed, triton.discovery_s, trouble, endpoints.update)
-        endpoints.follow(VitalTask(looking, "the discovery of Tritons", on_death))
-    return Fleet(
-        spec=spec,
-        digest=digest,
-        golden=golden,
-        kind="triton" if server is None else "triton-embedded",
-        dtype=about.dtype,
-        placement=placement,
-        slots=lambda: endpoint_state.slots(endpoints.supervisors),
-        memory={},
-        lookups={},
-        stop_repairs=endpoints.stop_repairs,
-        closers=[endpoints.close],
-    )
+        placement = Placement([], settings.limits.repair_s, changed, gateways)
+        opened.push_async_callback(placement.close)
+        endpoints.serve(Serving(placement, device_over, settings.limits.drain_s, metrics.calls.forget))
+        if followed := [each for each in (members, gateways.members) if not each.are_fixed]:
+            looking = follow(followed, triton.discovery_s, trouble, endpoints.update)
+            endpoints.follow(VitalTask(looking, "the discovery of Tritons", on_death))
+        return Fleet(
+            spec=spec,
+            digest=digest,
+            golden=golden,
+            kind="triton" if server is None else "triton-embedded",
+            dtype=about.dtype,
+            placement=placement,
+            slots=lambda: endpoint_state.slots(endpoints.supervisors),
+            memory={},
+            lookups={},
+            stop_repairs=endpoints.stop_repairs,
+            close=opened.pop_all().aclose,
+        )
 
 
 def _capacity(settings: Settings, about: About, endpoints: Endpoints) -> BackendCapacity:

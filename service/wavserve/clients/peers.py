@@ -9,6 +9,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from wavserve.clients.http_calls import HttpCall
 from wavserve.clients.http_peer import AsyncHttpPeer
 from wavserve.clients.loop_thread import LoopThread
 from wavserve.core.address import is_url
+from wavserve.core.closing import close_all
 from wavserve.core.errors import NotReady, WavserveError
 from wavserve.core.messages import ActionChunk
 from wavserve.core.types import Clock
@@ -119,9 +121,13 @@ class Peers:
                 return answer
 
     def close(self) -> None:
-        """Ends the calls under way, and refuses later ones, with ClientClosed."""
-        for peer in self._peers.values():
-            peer.close()
+        """Ends the calls under way, and refuses later ones, with ClientClosed.
+
+        Every peer is closed, also when another one cannot be. Raises the error of one.
+        """
+        with ExitStack() as stack:
+            for peer in self._peers.values():
+                stack.callback(peer.close)
 
 
 class AsyncPeers:
@@ -158,9 +164,7 @@ class AsyncPeers:
 
     async def close(self) -> None:
         """As `Peers.close`."""
-        for peer in self._peers.values():
-            await peer.close()
-        await asyncio.gather(*self._doubts.values())
+        await close_all(*(peer.close() for peer in self._peers.values()), *self._doubts.values())
 
     def _doubt(self, target: str) -> None:
         """Asks whether a gateway still answers, because a program gave a call to it up.

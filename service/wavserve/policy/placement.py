@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
+from wavserve.core.closing import close_all
 from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded
 from wavserve.core.tracing import span
 from wavserve.planning.device import Device, Health
@@ -111,6 +112,10 @@ class Placement:
         """From now on no plan waits for a repair, because none comes. Those that wait get NotReady."""
         self.draining = True
         self._changed.set()
+
+    async def close(self) -> None:
+        """Closes the batcher of every device, also when another one cannot be closed. Raises the first error."""
+        await close_all(*(device.batcher.close() for device in self.devices))
 
     def choices(self) -> tuple[Device, ...]:
         """The devices that a plan may get now, best first; none while no device is up.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from wavserve.backends.triton.client import About
 from wavserve.backends.triton.health import Supervisor, WatchConfig
 from wavserve.core.errors import BundleError, ModelDown
-from wavserve.core.verbs import MODELS, fingerprints
+from wavserve.core.verbs import ARENA_OWNER, MODELS, fingerprints
 from wavserve.system.processes import Process
 
 NOBODY = Process(2**22 + 1, 1)
@@ -32,6 +32,9 @@ class FakeTriton:
         """models whose process dies while they are loaded: Triton never answers"""
         self.failures: list[Exception] = []
         """what the next calls of `describe` and `start` raise"""
+        self.golden_plan: bytes | ModelDown = ModelDown("no golden plan")
+        """what it sends when it is asked for the golden plan"""
+        self.golden_digest = ""
         self.slots = 8
         self.calls: list[str] = []
         self.num_described: Counter[str] = Counter()
@@ -57,9 +60,15 @@ class FakeTriton:
         if not self.loaded[model]:
             self.on_down(model)
             raise ModelDown(model)
-        arena = {"used": 0, "slots": self.slots} if model == "video_dit" else None
+        arena = {"used": 0, "slots": self.slots} if model == ARENA_OWNER else None
         verbs = dict(self.verbs.get(model, fingerprints(model)))
-        return About(model, self.digest, self._device, "float32", self.computed_by, {}, arena, verbs)
+        golden = self.golden_digest if model == ARENA_OWNER else ""
+        return About(model, self.digest, self._device, "float32", self.computed_by, {}, arena, verbs, golden)
+
+    async def golden(self, timeout_s: float) -> bytes:
+        if isinstance(self.golden_plan, ModelDown):
+            raise self.golden_plan
+        return self.golden_plan
 
     async def load(self, model: str, timeout_s: float) -> None:
         self.calls.append(f"load {model}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from loadtest.bench.baselines import PlainPolicy, SerialPolicy
-from wavserve.app.serve import assemble
+from wavserve.app.service import assemble
 from wavserve.app.settings_sources import Given, load_settings
 from wavserve.bundle import bundle
 from wavserve.core.errors import DeadlineExceeded, UnknownSession

@@ -12,7 +12,7 @@ import pytest
 
 from tests.training.fake_scene import SUITE, FakeScene
 from tests.training.test_dataset import contents
-from wavserve.app.serve import assemble
+from wavserve.app.service import assemble
 from wavserve.app.settings import Settings
 from wavserve.cli import main
 from wavserve.core.errors import BundleError, InvalidRequest

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.edge.grpc.control.links import Gate, Server, serving_policy
-from wavserve.app.serve import assemble
+from wavserve.app.service import assemble
 from wavserve.app.settings import Settings
 from wavserve.bundle.bundle import Bundle
 from wavserve.core.control import Ping, Pong
