@@ -5,6 +5,7 @@ Real gateways on a real Redis, in processes of their own, over a fake backend.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ import pytest
 from loadtest.redis_server import RedisServer, redis_server
 from tests.clients.servers import black_hole
 from tests.planning.rig import example_request, example_spec
+from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.clients.images import encode_images
 from wavserve.clients.plan_client import PlanClient
 from wavserve.clients.robot import LinkDown, RobotDescription, RobotObservation, RobotOptions
@@ -196,6 +198,27 @@ def test_a_plan_without_a_deadline_leaves_a_gateway_that_stands_still(gateways: 
         assert took_s < DEAD_WITHIN_S
         assert client.gateway != first
         assert (chunk.sequence, chunk.fresh_memory) == (1, False)
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+async def test_a_program_that_gives_its_plans_up_itself_leaves_a_gateway_that_stands_still(
+    gateways: Gateways, transport: str
+) -> None:
+    """It gives each one up long before the client finds the gateway dead."""
+    async with AsyncPlanClient(gateways.over(transport)) as client:
+        policy, first = await client.policy(), client.gateway
+        session_id = (await client.plan(observation(policy, 0))).session_id
+        stall(gateways.child_at(first))
+        began = time.monotonic()
+        for _ in range(60):
+            asked = asyncio.create_task(client.plan(observation(policy, 1, session_id=session_id)))
+            if (await asyncio.wait((asked,), timeout=1.0))[0]:
+                break
+            asked.cancel()
+            await asyncio.wait((asked,))
+        log.info("%s: %.1f s until another gateway answered", transport, time.monotonic() - began)
+        assert client.gateway != first
+        assert (asked.result().sequence, asked.result().fresh_memory) == (1, False)
 
 
 def test_a_short_call_has_time_for_both_gateways(gateways: Gateways) -> None:
