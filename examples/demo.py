@@ -24,6 +24,8 @@ from wavserve.system import serve_process
 
 EPISODE = Path(__file__).parent / "libero_object_0"
 PLAN_TIMEOUT_S = 300.0
+UNCOMPILED = ("--set", "backend.compile=off")
+"""Compiling the models takes longer than it saves in a minute of plans."""
 
 
 def main() -> int:
@@ -41,7 +43,7 @@ def main() -> int:
         if args.url:
             drive(args.url, args.out)
         else:
-            service = started(args.out / "server.log", serve_arguments)
+            service = started(args.out / "server.log", [*UNCOMPILED, *serve_arguments])
             try:
                 drive(service.http, args.out)
             finally:

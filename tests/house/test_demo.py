@@ -13,7 +13,6 @@ NUM_FRAMES = 6
 
 def test_the_demo_writes_the_page(tmp_path: Path) -> None:
     arguments = [f"--out={tmp_path}", "--preset=tiny", f"--set=bundle.root={tmp_path / 'bundles'}"]
-    arguments.append("--set=backend.compile=off")
     ran = subprocess.run(
         [sys.executable, "-m", "examples.demo", *arguments],
         capture_output=True,

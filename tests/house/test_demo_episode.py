@@ -72,7 +72,7 @@ def test_a_failure_is_told() -> None:
     reason="policies/tiny-libero has no trained bundle yet",
 )
 def test_the_arm_does_the_task_of_the_demo(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "examples.demo", f"--out={tmp_path}", "--set=backend.compile=off"]
+    command = [sys.executable, "-m", "examples.demo", f"--out={tmp_path}"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=900)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "the task is solved after" in ran.stdout
