@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from loadtest.aims import Aim, at_most, entry
 from loadtest.failover.fleet import Answer, Logbook, Role
 from loadtest.failover.kills import KINDS, Kill
 from loadtest.failover.oracle import TOLERANCE, Verdict
+from loadtest.failover.site import GATEWAY_DOWN_S
 from loadtest.robots import figures
 from loadtest.robots.event_log import RequestRecord
 from loadtest.robots.results import outcomes
 
 MAX_GAP_S = 3.0
-"""Aim for the longest time between two answers of a robot around a gateway's death."""
+"""Aim for the longest time between two answers of a robot around a gateway's death, and while it starts again."""
 RECORD_S = 2.0
 """A record is written after its answer: one that came so shortly before a gateway's death may have none."""
 
@@ -58,6 +60,11 @@ def longest_gap(answers: Iterable[Answer], kill: Kill) -> float:
     return max(gaps(answers, kill).values(), default=0.0)
 
 
+def death_alone(kill: Kill) -> Kill:
+    """A gateway's death without its start, which takes processor time from the gateway that is left."""
+    return replace(kill, back=min(kill.back, kill.at + GATEWAY_DOWN_S))
+
+
 def deadline_figures(requests: Sequence[RequestRecord]) -> dict[str, Any]:
     """Of requests with a deadline: how many, and how many were not answered by it, by the robots' clock."""
     bounded = [request for request in requests if request.deadline_s is not None]
@@ -87,7 +94,7 @@ def evaluate(
     ]
     end = max((kill.back for kill in kills), default=0.0)
     served = {answer.role.name for answer in logbook.answers if answer.at >= end}
-    longest = [longest_gap(logbook.answers, kill) for kill in kills if kill.kind == "gateway"]
+    of_gateways = [kill for kill in kills if kill.kind == "gateway"]
     return [
         _none("requests without an answer or an error", len(lost) + without_end, [each.message for each in lost]),
         _none("errors that no retry mends", len(logbook.final), logbook.final),
@@ -99,8 +106,14 @@ def evaluate(
             "answers without a record, and no gateway died", len(unexplained), [each.role.name for each in unexplained]
         ),
         entry("robots served after the last repair", str(len(roles)), str(len(served)), len(served) == len(roles)),
-        at_most("longest gap at a gateway's death, s", MAX_GAP_S, round(max(longest), 2) if longest else None),
+        _gap("longest gap at a gateway's death, s", logbook, [death_alone(kill) for kill in of_gateways]),
+        _gap("longest gap until it has started again, s", logbook, of_gateways),
     ]
+
+
+def _gap(name: str, logbook: Logbook, kills: Sequence[Kill]) -> Aim:
+    longest = [longest_gap(logbook.answers, kill) for kill in kills]
+    return at_most(name, MAX_GAP_S, round(max(longest), 2) if longest else None)
 
 
 def _deadline(request: RequestRecord) -> float:

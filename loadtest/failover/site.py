@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,9 @@ NUM_GATEWAYS = 2
 WHOLE_WITHIN_S = 120.0
 """Time limit of a repair. A model is back within seconds on a machine that is not busy."""
 MAX_REDIS_DOWN_S = 1.0
+GATEWAY_DOWN_S = 5.0
+"""How long a killed gateway is gone before it is started again. Its start takes processor time from the other one: what
+robots see until then is the failover alone."""
 REPAIR_S = 1.0
 """How long a gateway's plans wait for its models: not long, because another gateway has some."""
 POLL_S = 0.2
@@ -102,7 +106,7 @@ class Site:
         gateway = draw.choice(self.gateways)
         if kind == "gateway":
             gateway.killed()
-            return f"gateway {gateway.number}", gateway.start
+            return f"gateway {gateway.number}", partial(_start_later, gateway)
         model = draw.choice(MODELS)
         old = models_of(gateway.pid)[model]
         victim = old if kind == "model" else triton_of(gateway.pid)
@@ -131,6 +135,11 @@ def running_site(folder: Path, arguments: Sequence[str]) -> Iterator[Site]:
         finally:
             with ThreadPoolExecutor(NUM_GATEWAYS) as threads:
                 list(threads.map(Gateway.stop, gateways))
+
+
+def _start_later(gateway: Gateway) -> None:
+    time.sleep(GATEWAY_DOWN_S)
+    gateway.start()
 
 
 def _until(condition: Callable[[], bool], what: str) -> None:

@@ -49,9 +49,14 @@ def test_a_good_run_meets_every_aim() -> None:
 
 
 def test_a_long_gap_is_one_that_overlaps_the_death() -> None:
-    [late] = missed(logbook_of(9.0, 12.5, 15.0, 18.0, 20.5))
-    assert late.startswith("longest gap")
+    late = missed(logbook_of(9.0, 12.5, 15.0, 18.0, 20.5))
+    assert late == ["longest gap at a gateway's death, s", "longest gap until it has started again, s"]
     assert missed(logbook_of(1.0, 9.0, 11.0, 13.0, 15.5, 18.0, 20.5, 30.0)) == []
+
+
+def test_a_gap_while_the_gateway_starts_is_told_apart_from_one_at_its_death() -> None:
+    during = missed(logbook_of(9.0, 11.0, 13.0, 15.5, 19.0, 20.5))
+    assert during == ["longest gap until it has started again, s"]
 
 
 def test_gaps_are_told_by_kind_of_kill() -> None:
