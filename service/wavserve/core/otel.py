@@ -22,24 +22,19 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from wavserve.core.otel_spans import KINDS, CollectorTracer, Destination, Kind, own_context, sdk_context, unix_ns
+from wavserve.core.otel_spans import KINDS, CollectorTracer, Kind, SpanSender, own_context, sdk_context, unix_ns
 from wavserve.core.tracing import CURRENT, NOTHING, Attributes, Span, TraceContext, Tracer, error_type
 
 log = logging.getLogger(__name__)
 
 PATH = "/v1/traces"
-MAX_SPANS = 8192
-"""Spans that wait for the collector. More are dropped."""
-SEND_EVERY_MS = 1000
 SEND_WITHIN_S = 5.0
 
 _NO_PARENT = Context()
-_LOGGERS = (OTLPSpanExporter.__module__, "opentelemetry.sdk._shared_internal")
-"""Of the exporter, and of the queue before it."""
 _FOR_US: ContextVar[bool] = ContextVar("for_us", default=False)
-"""whether the SDK works for us here and now"""
+"""whether the exporter works for us here and now"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +114,7 @@ class OtelTracer(Tracer):
 
 
 class _Unsaid(logging.Filter):
-    """Keeps out of the log what the SDK says while it works for us: `_ToldOnce` tells it once.
+    """Keeps out of the log what the exporter says while it works for us: `_ToldOnce` tells it once.
 
     The program may have an exporter of its own, and what the SDK says of that stays in the log.
     """
@@ -129,17 +124,6 @@ class _Unsaid(logging.Filter):
 
 
 _UNSAID = _Unsaid()
-
-
-class _Batches(BatchSpanProcessor):
-    """Keeps spans until they are sent. It says nothing of those that it drops."""
-
-    def on_end(self, span: ReadableSpan) -> None:
-        token = _FOR_US.set(True)
-        try:
-            super().on_end(span)
-        finally:
-            _FOR_US.reset(token)
 
 
 class _ToldOnce(SpanExporter):
@@ -173,14 +157,13 @@ def open_tracer(collector: Collector, service: str, kind: Kind = "client") -> Tr
 
     `kind`: what its first spans are of. A collector that is away is no error.
     """
-    for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_UNSAID)  # a filter sees what is logged under this name alone
+    logging.getLogger(OTLPSpanExporter.__module__).addFilter(_UNSAID)  # it sees what is logged under this name alone
     session = requests.Session()
     session.trust_env = False  # connections are direct, whatever proxies the environment names
     exporter = OTLPSpanExporter(collector.endpoint.rstrip("/") + PATH, timeout=SEND_WITHIN_S, session=session)
     told = _ToldOnce(exporter, collector.endpoint)
-    processor = _Batches(told, max_queue_size=MAX_SPANS, schedule_delay_millis=SEND_EVERY_MS)
-    return CollectorTracer(Destination(processor, Resource.create(_resource(service))), kind, collector.ratio)
+    sender = SpanSender(told, Resource.create(_resource(service)))
+    return CollectorTracer(sender, kind, collector.ratio)
 
 
 def _resource(service: str) -> dict[str, str]:

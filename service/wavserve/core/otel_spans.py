@@ -1,23 +1,24 @@
 """Spans for a collector, cheap enough for an event loop that plans: 41 of them belong to a plan of three iterations.
 
-A span of OpenTelemetry's SDK costs three times as much: it has a lock, limits and a sampler of its own. These know only
-what the exporter needs, and become the SDK's read-only spans when they end. Knows no plan.
+A span of OpenTelemetry's SDK costs several times as much: it has a lock, limits and a sampler of its own. These know
+only what the exporter needs, and become the SDK's read-only spans on the thread that sends them. Knows no plan.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections import deque
 from importlib.metadata import version
 from random import SystemRandom
-from threading import Thread
+from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from opentelemetry import trace as api
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
@@ -25,6 +26,10 @@ from wavserve.core.tracing import CURRENT, NOTHING, Attributes, Span, TraceConte
 
 log = logging.getLogger(__name__)
 
+MAX_SPANS = 8192
+"""Spans that wait for the collector. More are dropped."""
+MAX_BATCH = 512
+SEND_EVERY_S = 1.0
 CLOSE_WITHIN_S = 2.0
 
 Kind = Literal["server", "client"]
@@ -35,25 +40,61 @@ _NO_ERROR = api.Status(api.StatusCode.UNSET)
 _ids = SystemRandom().getrandbits
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Where ended spans go, and which program they tell of."""
+class SpanSender:
+    """Sends ended spans in batches, on a thread of its own. When too many wait, the oldest are dropped."""
 
-    processor: SpanProcessor
-    resource: Resource
+    def __init__(self, exporter: SpanExporter, resource: Resource) -> None:
+        """`resource`: the program that the spans are of."""
+        self._exporter, self._resource = exporter, resource
+        self._ended: deque[CollectedSpan] = deque(maxlen=MAX_SPANS)
+        self._closing = Event()
+        self._thread = Thread(target=self._run, name="wavserve-traces", daemon=True)
+        self._thread.start()
+
+    def put(self, span: CollectedSpan) -> None:
+        self._ended.append(span)
+
+    def close(self) -> None:
+        """Sends what is left, within `CLOSE_WITHIN_S`."""
+        self._closing.set()
+        self._thread.join(CLOSE_WITHIN_S)
+        if self._thread.is_alive():
+            log.warning("the collector did not take the last spans within %g s: they are lost", CLOSE_WITHIN_S)
+
+    def _run(self) -> None:
+        while not self._closing.wait(SEND_EVERY_S):
+            self._send()
+        self._send()
+        self._exporter.shutdown()
+
+    def _send(self) -> None:
+        while self._ended:
+            batch = [self._ended.popleft() for _ in range(min(len(self._ended), MAX_BATCH))]
+            self._exporter.export([span.readable(self._resource) for span in batch])
 
 
 class CollectedSpan(Span):
     """A span of a trace that is recorded."""
 
-    __slots__ = ("_attributes", "_began_ns", "_destination", "_ended", "_kind", "_links", "_name", "_parent", "_token")
+    __slots__ = (
+        "_attributes",
+        "_began_ns",
+        "_ended_ns",
+        "_failed",
+        "_kind",
+        "_links",
+        "_name",
+        "_parent",
+        "_sender",
+        "_token",
+    )
     recorded = True
     context: TraceContext
 
     def __init__(
         self,
         name: str,
-        destination: Destination,
+        sender: SpanSender,
         place: tuple[TraceContext, TraceContext | None],
         kind: api.SpanKind,
         attributes: Attributes,
@@ -61,16 +102,17 @@ class CollectedSpan(Span):
     ) -> None:
         """`place`: its own context and its parent's."""
         super().__init__(place[0])
-        self._name, self._destination, self._parent, self._kind = name, destination, place[1], kind
+        self._name, self._sender, self._parent, self._kind = name, sender, place[1], kind
         self._attributes = dict(attributes)
         self._began_ns = time.time_ns() if began_ns is None else unix_ns(began_ns)
         self._links: list[TraceContext] = []
-        self._ended = False
+        self._ended_ns = 0  # not yet
+        self._failed = False
         self._token: Any = None
 
     def child(self, name: str, attributes: Attributes = NOTHING, began_ns: int | None = None) -> Span:
         own = TraceContext(self.context.trace_id, new_span_id(), True)
-        return CollectedSpan(name, self._destination, (own, self.context), _PART, attributes, began_ns)
+        return CollectedSpan(name, self._sender, (own, self.context), _PART, attributes, began_ns)
 
     def set(self, attributes: Attributes) -> None:
         self._attributes.update(attributes)
@@ -80,25 +122,27 @@ class CollectedSpan(Span):
             self._links.append(other.context)
 
     def end(self, error: BaseException | None = None) -> None:
-        if self._ended:
+        if self._ended_ns:
             return
-        self._ended = True
+        self._ended_ns = time.time_ns()
         if error is not None:
+            self._failed = True
             self._attributes["error.type"] = error_type(error)
-        self._destination.processor.on_end(self._readable(failed=error is not None))
+        self._sender.put(self)
 
-    def _readable(self, *, failed: bool) -> ReadableSpan:
+    def readable(self, resource: Resource) -> ReadableSpan:
+        """This ended span as OpenTelemetry's exporters take it."""
         return ReadableSpan(
             self._name,
             sdk_context(self.context, is_remote=False),
             None if self._parent is None else sdk_context(self._parent),
-            self._destination.resource,
+            resource,
             self._attributes,
             links=tuple(api.Link(sdk_context(each)) for each in self._links),
             kind=self._kind,
-            status=api.Status(api.StatusCode.ERROR) if failed else _NO_ERROR,
+            status=api.Status(api.StatusCode.ERROR) if self._failed else _NO_ERROR,
             start_time=self._began_ns,
-            end_time=time.time_ns(),
+            end_time=self._ended_ns,
             instrumentation_scope=_SCOPE,
         )
 
@@ -112,14 +156,14 @@ class CollectedSpan(Span):
 
 
 class CollectorTracer(Tracer):
-    """Begins spans that go to a destination, and closes it.
+    """Begins spans that a sender gets, and closes it.
 
     `ratio`: share of the traces that begin here which are recorded. The others follow their parent. A span without a
     parent is a part of the program's current OpenTelemetry span, where there is one.
     """
 
-    def __init__(self, destination: Destination, kind: Kind, ratio: float) -> None:
-        self._destination = destination
+    def __init__(self, sender: SpanSender, kind: Kind, ratio: float) -> None:
+        self._sender = sender
         self._kind = KINDS[kind]
         self._bound = TraceIdRatioBased.get_bound_for_rate(ratio)
 
@@ -134,15 +178,10 @@ class CollectorTracer(Tracer):
         own = self._new_trace() if parent is None else TraceContext(parent.trace_id, new_span_id(), parent.sampled)
         if not own.sampled:
             return Span(own)
-        return CollectedSpan(name, self._destination, (own, parent), self._kind, attributes, began_ns)
+        return CollectedSpan(name, self._sender, (own, parent), self._kind, attributes, began_ns)
 
     def close(self) -> None:
-        """The SDK itself would wait half a minute for a collector that is away."""
-        closing = Thread(target=self._destination.processor.shutdown, name="wavserve-traces", daemon=True)
-        closing.start()
-        closing.join(CLOSE_WITHIN_S)
-        if closing.is_alive():
-            log.warning("the collector did not take the last spans within %g s: they are lost", CLOSE_WITHIN_S)
+        self._sender.close()
 
     def _new_trace(self) -> TraceContext:
         number = _ids(128) or 1
