@@ -12,13 +12,19 @@ import pytest
 from wavserve.cli import build_parser
 
 SCRIPT = Path(__file__).parents[2] / "policies" / "tiny-libero" / "train.sh"
-STAGES = ["demos", "vae", "video", "value", "action", "bundle", "held-out"]
+FIRST = ["demos", "vae", "video", "value", "action", "bundle"]
+NAMES = ["demonstrations", "vae", "video", "value", "action"]
+ACTIONS = [*FIRST, "demos", "action", "bundle", "held-out"]
 FAKE = """#!/bin/sh
 printf '%s\\n' "$*" >> "$COMMANDS"
 echo "did $2"
 test "$2" = "$FAILS" && exit 3
-test "$2" = bundle && for last; do :; done && mkdir "$last"
-exit 0
+action=$2
+while test $# -gt 1; do
+    if test "$1" = --out && test $action = bundle; then mkdir -p "$2"; fi
+    if test "$1" = --folder && test $action = vae; then mkdir -p "$2/vae" "$2/latents"; fi
+    shift
+done
 """
 
 
@@ -43,7 +49,7 @@ class Trainer:
         return [shlex.split(line) for line in self.log.read_text().splitlines()]
 
     @property
-    def stages(self) -> list[str]:
+    def actions(self) -> list[str]:
         return [action for _, action, *_ in self.commands]
 
 
@@ -52,32 +58,54 @@ def trainer(tmp_path: Path) -> Trainer:
     return Trainer(tmp_path)
 
 
+def value_of(command: list[str], flag: str) -> str:
+    return command[command.index(flag) + 1]
+
+
 def test_every_stage_runs_in_order_by_commands_that_exist(trainer: Trainer) -> None:
     ran = trainer.run()
     assert ran.returncode == 0, ran.stderr
-    assert trainer.stages == STAGES
+    assert trainer.actions == ACTIONS
     for command in trainer.commands:
         build_parser().parse_args(command)
 
 
+def test_the_last_stage_goes_on_from_the_first_policy_with_its_recoveries(trainer: Trainer) -> None:
+    trainer.run()
+    bundle, demos, action, last = trainer.commands[5:9]
+    assert value_of(demos, "--policy") == value_of(bundle, "--out")
+    assert value_of(action, "--start") == value_of(bundle, "--folder") != value_of(action, "--folder")
+    args = build_parser().parse_args(action)
+    assert [path.name for path in args.data] == ["demonstrations", "recoveries"]
+    assert (Path(value_of(action, "--folder")) / "vae").is_dir(), "both runs have one autoencoder"
+    assert value_of(last, "--folder") == value_of(action, "--folder")
+
+
 def test_it_says_first_how_long_it_takes(trainer: Trainer) -> None:
-    told = trainer.run().stdout
-    hours = told.index(" h ")
-    assert hours < told.index("did demos")
-    lines = [line.split() for line in told[: told.index("did demos")].splitlines() if line.startswith("  ")]
+    told = trainer.run().stdout.partition("did demos")[0]
+    lines = [line.split() for line in told.splitlines() if line.startswith("  ")]
     *parts, total = (float(line[1]) for line in lines)
-    assert [line[0] for line in lines] == ["demonstrations", "vae", "video", "value", "action", "together"]
+    assert [line[0] for line in lines[:-1]] == [*NAMES, "recoveries", "action"]
     assert sum(parts) == pytest.approx(total)
 
 
 def test_a_stage_that_fails_ends_it_and_the_same_command_goes_on(trainer: Trainer) -> None:
     assert trainer.run(fails="value").returncode == 3
-    assert trainer.stages == STAGES[:4]
+    assert trainer.actions == FIRST[:4]
     assert trainer.run().returncode == 0
-    assert trainer.stages == STAGES
+    assert trainer.actions == ACTIONS
 
 
-def test_a_bundle_that_is_there_is_kept(trainer: Trainer) -> None:
+def test_a_copy_that_was_stopped_is_made_again(trainer: Trainer) -> None:
+    torn = trainer.folder / "second" / "vae.partial"
+    torn.mkdir(parents=True)
+    (torn / "torn").touch()
+    assert trainer.run().returncode == 0
+    assert list((trainer.folder / "second" / "vae").iterdir()) == []
+    assert not torn.exists()
+
+
+def test_bundles_that_are_there_are_kept(trainer: Trainer) -> None:
     trainer.run()
     assert trainer.run().returncode == 0
-    assert trainer.stages == [stage for stage in STAGES if stage != "bundle"]
+    assert trainer.actions == [action for action in ACTIONS if action != "bundle"]
