@@ -38,6 +38,13 @@ def at_step_40(**changes: object) -> PlanRequest:
     return first(control_step=40, **changes)
 
 
+def test_a_plan_that_ended_at_one_sample_is_not_continued() -> None:
+    last = last_plan()
+    assert continued(last, at_step_40(executed_steps=0), "task", STANDARD, CHUNK) is not None
+    fixed = Gaussian(last.video.mean, np.zeros_like(last.video.std))
+    assert continued(replace(last, video=fixed), at_step_40(executed_steps=0), "task", STANDARD, CHUNK) is None
+
+
 @given(executed=st.integers(0, CHUNK - 1))
 def test_means_move_by_the_executed_steps_and_stds_start_anew(executed: int) -> None:
     last = last_plan()
@@ -100,13 +107,20 @@ async def test_a_session_starts_anew_after_a_change_that_makes_its_last_plan_voi
     assert not (await rig.policy.plan(request)).receipt.warm_start
 
 
-async def test_a_record_replays_to_the_same_warm_start(make_rig: MakeRig, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "continues"), [("paper", True), ("best_of_n", False)])
+async def test_a_record_replays_to_the_same_warm_start(
+    make_rig: MakeRig, tmp_path: Path, mode: str, continues: bool
+) -> None:
+    """`mode`: of the plan that may be continued. Noise of each view for itself has the shape of one sample's noise."""
+    warm_start = WARM | {"per_view_noise": True}
+
     async def keep(request: PlanRequest, before: Session, result: ActionChunk) -> None:
         records.save(tmp_path / f"{result.sequence}.safetensors", request, before, result, "float32")
 
     rig = await make_rig(RigOptions(keep=keep))
-    opened = await rig.policy.plan(first(options=WARM))
-    warm = await rig.policy.plan(follow(opened, options=WARM))
+    opened = await rig.policy.plan(first(options=warm_start | {"mode": mode}))
+    warm = await rig.policy.plan(follow(opened, options=warm_start))
+    assert warm.receipt.warm_start == continues
     await rig.policy.drain()
     rig.policy.warm = True
     for number, answered in enumerate((opened, warm)):

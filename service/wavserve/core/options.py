@@ -16,7 +16,7 @@ _TYPES = {bool: "true or false", int: "an integer", float: "a finite number", st
 
 def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[str, object]) -> PlannerConfig:
     """The planner settings of one request: its options replace the bundle's defaults. Mode `off` has no iterations, and
-    `best_of_n` has one.
+    `best_of_n` has one, unless none is asked for.
 
     Raises InvalidRequest naming `planner.<option>` for an unknown option, a wrong type, a value out of bounds, or fewer
     than two elites.
@@ -30,7 +30,8 @@ def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[
     if config.mode == "off":
         config = replace(config, num_iterations=0)
     if config.mode == "best_of_n":
-        config = replace(config, num_iterations=1)
+        asked = config.num_iterations if "num_iterations" in options else 1
+        config = replace(config, num_iterations=min(asked, 1))
     _check_bounds(config, bounds)
     return config
 

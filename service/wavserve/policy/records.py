@@ -78,6 +78,7 @@ def save(path: Path, request: PlanRequest, before: Session, chunk: ActionChunk, 
         "rtc": None if rtc is None else rtc_facts(rtc),
         "memory_steps": 0 if before.memory is None else before.memory.steps,
         "last": None if last is None else {"instruction": last.instruction, "control_step": last.control_step},
+        "last_at_one_sample": last is not None and not last.video.std.any(),
         "policy_digest": receipt.policy_digest,
         "dtype": dtype,
         "seed": receipt.seed,
@@ -105,10 +106,11 @@ def load(path: Path) -> Record:
 
 
 def _last(facts: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> LastPlan | None:
-    """Of the Gaussians only the means matter: a warm start resets the spread."""
+    """Of the Gaussians only the means matter, because a warm start resets the spread, and whether there is a spread."""
     if facts["last"] is None:
         return None
-    video, value = (Gaussian(tensors[name], np.ones_like(tensors[name])) for name in ("last.video", "last.value"))
+    std = 0.0 if facts.get("last_at_one_sample") else 1.0
+    video, value = (Gaussian(tensors[name], np.full_like(tensors[name], std)) for name in ("last.video", "last.value"))
     return LastPlan(**facts["last"], video=video, value=value, actions=tensors.get("last.actions"))
 
 

@@ -19,14 +19,15 @@ def continued(
     """The proposal to begin with; None when the last plan says nothing about this one.
 
     That is so for another instruction (compared by digest), for other shapes, after a gap of a whole chunk of `chunk`
-    steps (in executed steps or in control steps), and when the control step went back. `standard`: where a plan begins
+    steps (in executed steps or in control steps), when the control step went back, and when the last plan ended at one
+    sample, without a spread (mode `best_of_n`), whose noise is no mean to draw around. `standard`: where a plan begins
     without a warm start.
     """
     passed = request.executed_steps, request.control_step - last.control_step
     shapes = [(last.video.mean.shape, standard.video.mean.shape), (last.value.mean.shape, standard.value.mean.shape)]
     if last.instruction != instruction or any(ours != theirs for ours, theirs in shapes):
         return None
-    if not all(0 <= steps < chunk for steps in passed):
+    if not all(0 <= steps < chunk for steps in passed) or not last.video.std.any():
         return None
     return Proposal(
         Gaussian(_shifted(last.video.mean, request.executed_steps, chunk, axis=2), standard.video.std),

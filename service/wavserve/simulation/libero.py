@@ -59,11 +59,19 @@ class LiberoEnvironment:
         self._control.reset()
         for robot in self._control.robots:
             robot.gripper.current_action = np.zeros(robot.gripper.dof)  # a reset leaves the last episode's
-        state = self._suites.initial_state(start)
-        if start.variation is not None:
-            state = varied(state, self._control, start.variation)
-        self._observation = self._control.set_init_state(state)
+        self._observation = self._control.set_init_state(self._first_state(start))
         return task
+
+    def _first_state(self, start: Start) -> NDArray[np.float64]:
+        """Raises SimulationError naming a start that cannot be varied."""
+        state = self._suites.initial_state(start)
+        if start.variation is None:
+            return state
+        try:
+            return varied(state, self._control, start.variation)
+        except SimulationError as error:
+            at = f"{start.suite} task {start.task}, state {start.state_index}"
+            raise SimulationError(f"{at}: {error.message}") from error
 
     def step(self, action: NDArray[np.floating[Any]]) -> bool:
         self._check_reset()
