@@ -43,6 +43,7 @@ from loadtest.study.ranks import calibration, verdicts
 from loadtest.study.report import Findings, Part
 from loadtest.study.runs import Place, StudyError, ask, joined, run
 from loadtest.study.scenes import Player, read_samples
+from wavserve.bundle.bundle import load_spec
 from wavserve.clients import tables
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.contract import rotation_of
@@ -209,7 +210,7 @@ class Work:
             findings = replace(
                 findings,
                 verdicts=tuple(verdicts(samples)),
-                bins=tuple(calibration(samples, "mean")),
+                bins=tuple(calibration(samples, load_spec(Path(self.place.bundle)).value_norm)),
                 likenesses=tuple(load_or(self.place.folder / FRAMES_FILE, lambda: iter(()))),
                 costs=tuple(costs(self.place.bundle, self.study.iterations)),
             )

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loadtest.study.scenes import SCORES, Sample
+from loadtest.study.scenes import MEAN, SCORES, Sample
+from wavserve.core.normalise import rewards_and_returns
+from wavserve.core.spec import NormSpec
 
 _NUM_RESAMPLES = 4000
 Numbers = NDArray[np.float64]
@@ -75,18 +77,23 @@ class Bin:
     """Samples of like predictions, and what they achieved."""
 
     predicted: float
+    """mean value, in the model's units"""
+    predicted_return: float | None
+    """the same in units of the return; None: the bundle does not declare them"""
     achieved: float
     successes: float
     num: int
 
 
-def calibration(samples: Sequence[Sample], score: str, num_bins: int = 5) -> list[Bin]:
-    """The samples in bins of equal size, by what a score predicts of them (the paper's figure 8)."""
-    known = sorted((each for each in samples if score in each.predicted), key=lambda each: each.predicted[score])
+def calibration(samples: Sequence[Sample], norm: NormSpec | None, num_bins: int = 5) -> list[Bin]:
+    """The samples in bins of equal size, by their predicted mean value (the paper's figure 8). `norm`: the bundle's
+    `value_norm`."""
+    known = sorted((each for each in samples if MEAN in each.predicted), key=lambda each: each.predicted[MEAN])
     parts = [known[start:end] for start, end in _cuts(len(known), num_bins)]
     return [
         Bin(
-            float(np.mean([each.predicted[score] for each in part])),
+            predicted := float(np.mean([each.predicted[MEAN] for each in part])),
+            None if norm is None else float(rewards_and_returns(np.float32([0.0, predicted]), norm)[1]),
             float(np.mean([each.achieved for each in part])),
             float(np.mean([each.success for each in part])),
             len(part),

@@ -167,11 +167,18 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _calibration(bins: Iterable[Bin]) -> list[str]:
+    header = ("predicted, in the model's units", "predicted return", "achieved return", "success %", "samples")
     rows = [
-        [f"{each.predicted:+.3f}", f"{each.achieved:.3f}", f"{each.successes * 100:.0f}", str(each.num)]
+        [
+            f"{each.predicted:+.3f}",
+            "-" if each.predicted_return is None else f"{each.predicted_return:.3f}",
+            f"{each.achieved:.3f}",
+            f"{each.successes * 100:.0f}",
+            str(each.num),
+        ]
         for each in bins
     ]
-    return markdown_table(("predicted, in the model's units", "achieved return", "success %", "samples"), rows)
+    return markdown_table(header, rows)
 
 
 def _likenesses(likenesses: Iterable[Likeness]) -> list[str]:

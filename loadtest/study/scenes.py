@@ -31,7 +31,8 @@ from wavserve.training.demos.reference import goal_pictures
 from wavserve.training.demos.reward import Track, image_error, image_similarity, returns, reward_terms, weighted
 from wavserve.training.demos.scene import Scene
 
-SCORES = ("mean", "paper")
+MEAN = "mean"
+SCORES = (MEAN, "paper")
 """modes whose score of a sample is taken: the mean of the value, and its SNR"""
 Goals = Mapping[str, Pixels]
 

@@ -37,7 +37,7 @@ def findings() -> Findings:
         budget=Budget("d", 12.34, ("m5",), 8),
         parts=parts,
         verdicts=verdicts,
-        bins=(Bin(-0.5, 0.2, 0.75, 8),),
+        bins=(Bin(-0.5, 0.31, 0.2, 0.75, 8),),
         likenesses=(Likeness("wrist", 21.26, 19.04, 40),),
         costs=(CostOfK(3, 100.4, 120.6, 812.0),),
     )
@@ -56,7 +56,7 @@ def test_every_cell_is_held_against_no_planning(findings: Findings) -> None:
     assert "| off, grey pictures | 0.0 (" in blind
     assert "Chosen: `paper`." in lines
     assert any("+0.010 (-0.100 to +0.120), scenes 30" in line for line in lines)
-    assert "| -0.500 | 0.200 | 75 | 8 |" in lines
+    assert "| -0.500 | 0.310 | 0.200 | 75 | 8 |" in lines
     assert "| wrist | 21.3 | 19.0 | 40 |" in lines
     assert "| 3 | 100 | 121 | 812 |" in lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.clients.libero.sources import policy_info
 from tests.training.fake_scene import SUITE, FakeScene
 from wavserve.clients.libero.plan_source import EpisodePlan
 from wavserve.core.messages import ActionChunk, PolicyInfo
+from wavserve.core.spec import NormSpec
 
 SCENES = Scenes(num_scenes=2, num_samples=3, seed=3, shift=0.01, at_steps=(0, 4))
 
@@ -135,10 +137,18 @@ def test_scenes_that_were_over_and_scores_that_do_not_vary_say_nothing() -> None
 def test_a_calibration_has_bins_of_equal_size() -> None:
     values = [float(value) for value in range(12)]
     samples = samples_of({"mean": [values], "paper": [values]}, [[value / 10 for value in values]])
-    bins = calibration(samples, "mean", num_bins=5)
+    bins = calibration(samples, None, num_bins=5)
     assert [each.num for each in bins] == [2, 2, 3, 2, 3]
     assert (bins[0].predicted, bins[0].achieved, bins[0].successes) == (0.5, pytest.approx(0.05), 1.0)
-    assert calibration([], "mean") == []
+    assert {each.predicted_return for each in bins} == {None}
+    assert calibration([], None) == []
+
+
+def test_a_prediction_is_told_as_a_return_where_the_bundle_says_how() -> None:
+    """Of a reward and a return with mean 1 and 2, and deviations 3 and 4. Symlog of 1 is ln 2."""
+    norm = NormSpec("meanstd", (1.0, 2.0), (3.0, 4.0))
+    [one] = calibration(samples_of({"mean": [[math.log(2.0)]], "paper": [[0.0]]}, [[0.5]]), norm, num_bins=1)
+    assert one.predicted_return == pytest.approx(2.0 + 4.0, abs=1e-4)
 
 
 def test_ranks_and_their_correlation_by_hand() -> None:
