@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from loadtest.study import report
-from loadtest.study.baselines import EXPERT, MEAN_DEMONSTRATION, Acts, Baselines, MeanDemonstrations, expert, renamed
+from loadtest.study.baselines import Baselines, baselines_of, renamed
 from loadtest.study.cost import costs
 from loadtest.study.frames import imagined, load_or
 from loadtest.study.plan import (
@@ -54,7 +54,6 @@ from wavserve.commands.libero import open_planner, simulator
 from wavserve.core.errors import WavserveError
 from wavserve.core.files import lock, write_whole
 from wavserve.core.simulation import OpenEnvironment, PrivilegedEnvironment
-from wavserve.training.dataset import open_dataset
 
 SCENES_FILE, FRAMES_FILE = "scenes.jsonl", "imagined.json"
 PILOT_STEPS = 40
@@ -164,13 +163,10 @@ class Work:
         """With the baselines on the same starts, as far as there are data for them."""
         starts = getattr(self.study, name)
         baselines = Baselines(self.study, self.open_environment)
-        acts: dict[str, Acts] = {EXPERT: expert}
-        if self.data is not None:
-            acts[MEAN_DEMONSTRATION] = MeanDemonstrations.of(open_dataset(self.data))
         found = [policy]
-        for actor, act in acts.items():
-            tell(f"{name}: {actor}")
-            found.append(baselines.run(self.place.folder / f"{name}-{actor}", actor, starts, act))
+        for baseline in baselines_of(self.data):
+            tell(f"{name}: {baseline.name}")
+            found.append(baselines.run(self.place.folder / f"{name}-{baseline.name}", starts, baseline))
         return joined([*found, self._untrained(starts, name)])
 
     def _untrained(self, starts: Starts, name: str) -> Run:

@@ -5,6 +5,7 @@ They act on the same starts as the policy's episodes and go on record in the sam
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,8 +28,8 @@ from wavserve.core.errors import SimulationDiverged, SimulationError
 from wavserve.core.libero import STILL
 from wavserve.core.messages import ActionChunk, PolicyInfo
 from wavserve.core.simulation import Environment, OpenEnvironment, PrivilegedEnvironment, TaskInfo
-from wavserve.training.dataset import Dataset
-from wavserve.training.demos.expert import Expert
+from wavserve.training.dataset import Dataset, open_dataset
+from wavserve.training.demos.expert import VERSION, Expert
 
 EXPERT, MEAN_DEMONSTRATION = "expert", "mean-demonstration"
 Commands = NDArray[np.float64]
@@ -95,6 +96,12 @@ class MeanDemonstrations:
                 found[info.suite, info.task].append(np.asarray(action, np.float64))
         return cls({task: mean_commands(each) for task, each in found.items()})
 
+    @property
+    def digest(self) -> str:
+        """Other demonstrations make another baseline."""
+        parts = (f"{suite} {task}".encode() + rows.tobytes() for (suite, task), rows in sorted(self.commands.items()))
+        return hashlib.sha256(b"".join(parts)).hexdigest()
+
     def __call__(self, environment: Environment, task: TaskInfo) -> Actor:
         """Raises SimulationError for a task without a demonstration."""
         if (task.suite, task.index) not in self.commands:
@@ -158,6 +165,25 @@ def play(acts: Acts, environment: Environment, episode: Episode, settling_steps:
 
 
 @dataclass(frozen=True, slots=True)
+class Baseline:
+    """Who acts."""
+
+    name: str
+    acts: Acts
+    digest: str
+    """Two runs of one baseline may share a folder when this is equal."""
+
+
+def baselines_of(data: Path | None) -> list[Baseline]:
+    """The expert, and with demonstrations their mean. Raises BundleError for a data set that cannot be read."""
+    found = [Baseline(EXPERT, expert, f"version {VERSION}")]
+    if data is not None:
+        mean = MeanDemonstrations.of(open_dataset(data))
+        found.append(Baseline(MEAN_DEMONSTRATION, mean, mean.digest))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
 class Baselines:
     """Runs baselines into folders that `wavserve libero report` reads."""
 
@@ -165,17 +191,17 @@ class Baselines:
     open_environment: OpenEnvironment
     listener: Listener = field(default_factory=Listener)
 
-    def run(self, folder: Path, name: str, starts: Starts, acts: Acts) -> Run:
+    def run(self, folder: Path, starts: Starts, baseline: Baseline) -> Run:
         """Runs the episodes that are not on record. Raises what the environment and the folder raise."""
         first = self.open_environment()
         try:
-            config = self._config(name, starts, first)
+            config = self._config(baseline, starts, first)
             tasks = chosen_tasks({self.study.suite: first.tasks(self.study.suite)}, config)
         finally:
             first.close()
 
         def act(environment: Environment, source: PlanSource, episode: Episode) -> EpisodeResult:
-            return play(acts, environment, episode, config.num_steps_wait)
+            return play(baseline.acts, environment, episode, config.num_steps_wait)
 
         def record(episode: Episode, result: EpisodeResult, timed: Timed) -> tuple[EpisodeRecord, Arrays]:
             return record_of(config, episode, result, timed), {}
@@ -193,7 +219,7 @@ class Baselines:
             Runner(episodes_of(config, tasks), parts).run()
         return load_run(folder)
 
-    def _config(self, name: str, starts: Starts, environment: Environment) -> RunConfig:
+    def _config(self, baseline: Baseline, starts: Starts, environment: Environment) -> RunConfig:
         return RunConfig(
             suites=(self.study.suite,),
             tasks=self.study.tasks,
@@ -205,9 +231,9 @@ class Baselines:
             max_steps=None,
             rotation=180,
             transport="none",
-            cells=(Cell(name=name),),
-            policy=name,
-            policy_digest="",
+            cells=(Cell(name=baseline.name),),
+            policy=baseline.name,
+            policy_digest=baseline.digest,
             untrained=False,
             versions=environment.versions(),
             antialiasing=not self.study.no_antialiasing,

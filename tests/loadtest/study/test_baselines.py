@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest.study.baselines import Baselines, MeanDemonstrations, expert, mean_commands
+from loadtest.study.baselines import Baseline, Baselines, MeanDemonstrations, baselines_of, mean_commands
 from loadtest.study.plan import OFF, Starts, Study, read_study
 from loadtest.study.runs import joined
 from tests.training.fake_scene import SUITE, FakeScene
 from wavserve.clients.libero.records import Run
-from wavserve.core.errors import SimulationError
+from wavserve.core.errors import InvalidRequest, SimulationError
 
+[EXPERT] = baselines_of(None)
 STARTS = Starts(num_trials_per_task=2, seed=2, shift=0.01)
 
 
@@ -30,23 +31,31 @@ def test_the_expert_goes_on_record_as_a_policy_does(study: Study, tmp_path: Path
         opened.append(FakeScene())
         return opened[-1]
 
-    run = Baselines(study, opener).run(tmp_path / "expert", "expert", STARTS, expert)
+    run = Baselines(study, opener).run(tmp_path / "expert", STARTS, EXPERT)
     assert [(one.cell, one.success, one.state_index) for one in run.records] == [
         ("expert", True, 0),
         ("expert", True, 1),
     ]
     assert [start for scene in opened for start in scene.starts] == [one.start for one in run.records]
-    again = Baselines(study, opener).run(tmp_path / "expert", "expert", STARTS, expert)
+    again = Baselines(study, opener).run(tmp_path / "expert", STARTS, EXPERT)
     assert again == run
     assert sum(len(scene.starts) for scene in opened) == 2, "what is on record is not run again"
 
 
 def test_the_mean_demonstration_is_played_without_looking(study: Study, tmp_path: Path) -> None:
     still = MeanDemonstrations({(SUITE, 0): np.tile([0.0, 0.0, 0.1, 0.0, 0.0, 0.0, 1.0], (3, 1))})
-    run = Baselines(study, FakeScene).run(tmp_path / "mean", "mean-demonstration", STARTS, still)
+    run = Baselines(study, FakeScene).run(tmp_path / "mean", STARTS, Baseline("mean", still, still.digest))
     assert [(one.success, one.num_steps) for one in run.records] == [(False, 200)] * 2
     with pytest.raises(SimulationError, match="fake_pick task 0: expected demonstrations"):
-        Baselines(study, FakeScene).run(tmp_path / "none", "mean-demonstration", STARTS, MeanDemonstrations({}))
+        Baselines(study, FakeScene).run(tmp_path / "none", STARTS, Baseline("mean", MeanDemonstrations({}), ""))
+
+
+def test_other_demonstrations_are_another_baseline(study: Study, tmp_path: Path) -> None:
+    one, other = (MeanDemonstrations({(SUITE, 0): np.full((3, 7), height)}) for height in (0.1, 0.2))
+    assert one.digest == MeanDemonstrations(dict(one.commands)).digest
+    Baselines(study, FakeScene).run(tmp_path / "mean", STARTS, Baseline("mean", one, one.digest))
+    with pytest.raises(InvalidRequest, match="policy_digest"):
+        Baselines(study, FakeScene).run(tmp_path / "mean", STARTS, Baseline("mean", other, other.digest))
 
 
 def test_the_mean_of_demonstrations_by_hand() -> None:
@@ -58,7 +67,7 @@ def test_the_mean_of_demonstrations_by_hand() -> None:
 
 
 def test_runs_of_equal_starts_are_joined(study: Study, tmp_path: Path) -> None:
-    one = Baselines(study, FakeScene).run(tmp_path / "expert", "expert", STARTS, expert)
+    one = Baselines(study, FakeScene).run(tmp_path / "expert", STARTS, EXPERT)
     cell = replace(one.config.cells[0], name=OFF.name)
     other = Run(replace(one.config, cells=(cell,)), tuple(replace(each, cell=OFF.name) for each in one.records))
     both = joined([other, one])
