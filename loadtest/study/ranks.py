@@ -93,7 +93,7 @@ def calibration(samples: Sequence[Sample], norm: NormSpec | None, num_bins: int 
     return [
         Bin(
             predicted := float(np.mean([each.predicted[MEAN] for each in part])),
-            None if norm is None else float(rewards_and_returns(np.float32([0.0, predicted]), norm)[1]),
+            None if norm is None else float(rewards_and_returns(np.array([0.0, predicted], np.float32), norm)[1]),
             float(np.mean([each.achieved for each in part])),
             float(np.mean([each.success for each in part])),
             len(part),
