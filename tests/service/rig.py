@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,15 @@ def observation(frame: int = 0, **changes: Any) -> Observation:
     images = tuple(EncodedImage(name, "png", (FRAMES / facts[name]).read_bytes()) for name in ("agentview", "wrist"))
     fields: dict[str, Any] = {"seed": 7, "control_step": facts["step"], **changes}
     return Observation(images=images, state=tuple(facts["state"]), instruction=recorded["instruction"], **fields)
+
+
+def plan_command(server: Server, *flags: str) -> list[str]:
+    """`wavserve plan` of the first recorded frame."""
+    frame = episode()["frames"][0]
+    images = [f"--image={camera}={FRAMES / frame[camera]}" for camera in ("agentview", "wrist")]
+    state, instruction = ",".join(map(str, frame["state"])), episode()["instruction"]
+    command = [sys.executable, "-m", "wavserve.cli", "plan", f"--server={server.grpc}", *images]
+    return [*command, f"--state={state}", f"--instruction={instruction}", *flags]
 
 
 def post(server: Server, sent: Observation) -> httpx.Response:

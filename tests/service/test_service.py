@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.service.rig import FRAMES, Server, episode, observation, post
+from tests.service.rig import Server, observation, plan_command, post
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core.errors import InvalidRequest, SequenceConflict, UnknownPolicy, UnknownSession
 
@@ -145,11 +145,7 @@ def test_a_recorded_plan_replays_to_the_same_actions(server: Server, client: Pla
 
 
 def test_the_plan_command_plans_on_a_server(server: Server) -> None:
-    frame = episode()["frames"][0]
-    command = [sys.executable, "-m", "wavserve.cli", "plan", "--server", server.grpc, "--seed", "7", "--json"]
-    for camera in ("agentview", "wrist"):
-        command += ["--image", f"{camera}={FRAMES / frame[camera]}"]
-    command += ["--state=" + ",".join(map(str, frame["state"])), "--instruction", episode()["instruction"]]
+    command = plan_command(server, "--seed=7", "--json")
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     chunk = json.loads(done.stdout)

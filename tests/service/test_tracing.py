@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from tests.collector import Collector, Seen, serving
-from tests.service.rig import REPOSITORY, Server, observation, start
+from tests.service.rig import REPOSITORY, Server, observation, plan_command, start
 from wavserve.backends.triton.wheel import find_obstacle
 from wavserve.clients.plan_client import PlanClient
 from wavserve.core import otel
@@ -77,6 +78,18 @@ def test_a_plan_is_one_trace_from_the_robot_to_its_models(traced: Traced) -> Non
     assert line["device"] == ("embedded" if with_triton else "the device")
     everything = b"".join(traced.collector.bodies).decode(errors="replace") + json.dumps(line)
     assert observation().instruction not in everything
+
+
+@pytest.mark.slow
+def test_a_plan_of_the_command_line_is_one_trace_with_its_gateway(traced: Traced) -> None:
+    command = plan_command(traced.server, "--json", f"--traces={traced.collector.endpoint}")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    chunk_id = json.loads(done.stdout)["chunk_id"]
+    spans = traced.collector.until(lambda spans: {"robot.plan", "gateway.plan"} <= names_of(chunk_id, spans))
+    mine = {span.name: span for span in spans if span.attributes.get("wavserve.chunk") == chunk_id}
+    robot, gateway = mine["robot.plan"], mine["gateway.plan"]
+    assert (robot.service, gateway.service) == ("wavserve-plan", "wavserve")
+    assert (gateway.trace_id, gateway.parent_id) == (robot.trace_id, robot.span_id)
 
 
 @pytest.mark.slow
