@@ -146,7 +146,7 @@ class Endpoints:
         for name in self._supervisors.keys() - {*members} - self._leaving.keys():
             self._leaving[name] = asyncio.create_task(self._leave(name, self._serving))
         for name in members:
-            if name not in self._devices:
+            if name not in self._devices and name not in self._leaving:
                 try:
                     self._join(name, self._serving)
                 except Exception:
