@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,20 @@ def test_it_works_without_scripts(browser: Browser, planned: Server) -> None:
         page.get_by_role("link", name="Back to the page").click()
         page.get_by_role("link", name="Refresh").click()
         expect(page.get_by_role("heading", name="Robots")).to_be_visible()
+
+
+def test_a_gateway_that_stands_still_is_noticed(browser: Browser, planned: Server) -> None:
+    """Its connections stay open, as those to a machine without power do."""
+    with browser.new_context(viewport=SIZES["desktop"]) as context:
+        page = context.new_page()
+        page.goto(f"{planned.http}/ui")
+        expect(page.locator("#connection")).to_have_text("Live.", timeout=WAIT_MS)
+        planned.process.send_signal(signal.SIGSTOP)
+        try:
+            expect(page.locator("#connection")).to_contain_text("does not answer", timeout=WAIT_MS)
+        finally:
+            planned.process.send_signal(signal.SIGCONT)
+        expect(page.locator("#connection")).to_have_text("Live.", timeout=WAIT_MS)
 
 
 def test_a_gateway_that_stops_and_comes_back(browser: Browser, tmp_path: Path) -> None:

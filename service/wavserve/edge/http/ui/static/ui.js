@@ -4,7 +4,10 @@
 const connection = document.getElementById("connection");
 const pause = document.getElementById("pause");
 const cards = document.getElementById("cards");
+const SILENCE_MS = 10000; // ten looks: a browser does not notice by itself that the gateway's machine is gone
 let source = null;
+let silence = null;
+let waiting = null;
 
 function say(words) {
   if (connection.textContent !== words) connection.textContent = words;
@@ -43,9 +46,20 @@ function show(event) {
     if (place) place.innerHTML = html; // the gateway has escaped every text in it
   }
   say("Live.");
+  heard();
+}
+
+function heard() {
+  clearTimeout(silence);
+  silence = setTimeout(() => {
+    say("The gateway does not answer; trying again.");
+    connect();
+  }, SILENCE_MS);
 }
 
 function connect() {
+  disconnect();
+  heard();
   source = new EventSource("/ui/events");
   source.addEventListener("look", show);
   source.addEventListener("bye", () => say("The gateway ended the updates; trying again."));
@@ -56,15 +70,14 @@ function connect() {
   });
 }
 
-let waiting = null;
-
 function again() {
-  clearTimeout(waiting);
+  disconnect();
   waiting = setTimeout(connect, 10000);
 }
 
 function disconnect() {
   clearTimeout(waiting);
+  clearTimeout(silence);
   if (source) source.close();
   source = null;
 }
