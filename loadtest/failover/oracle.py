@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import monotonic_ns
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +24,8 @@ from wavserve.app.edges import edge_limits
 from wavserve.app.replay import replay_on
 from wavserve.app.service import Service
 from wavserve.app.settings import LimitSettings
+from wavserve.core.errors import WavserveError
+from wavserve.core.messages import ActionChunk, Observation
 from wavserve.core.types import Array
 from wavserve.edge.frontend import Arrival, Frontend
 from wavserve.policy import records
@@ -30,7 +35,11 @@ TOLERANCE = 1e-5
 
 AT_ONCE = 8
 """Plans that are made again at a time."""
+PATIENCE_S = 300.0
+"""How long the same plan is tried. On a machine with much other work a call may count as stuck."""
+RETRY_S = 1.0
 
+T = TypeVar("T")
 Recorded = Mapping[tuple[str, int], Path]
 
 
@@ -71,11 +80,9 @@ class Oracle:
         verdict = Verdict()
         unary = [answer for answer in answers if answer.observation is not None]
         sessions = [list(of_one) for _, of_one in itertools.groupby(sorted(unary, key=_session), key=_session)]
-        await asyncio.gather(*(self._alone(of_one, verdict) for of_one in sessions))
         streams = [answer for answer in answers if answer.observation is None]
-        for first in range(0, len(streams), AT_ONCE):
-            some = streams[first : first + AT_ONCE]
-            await asyncio.gather(*(self._replayed(answer, recorded, verdict) for answer in some))
+        await _few_at_once(self._alone(of_one, verdict) for of_one in sessions)
+        await _few_at_once(self._replayed(answer, recorded, verdict) for answer in streams)
         return verdict
 
     async def _alone(self, answers: Iterable[Answer], verdict: Verdict) -> None:
@@ -87,20 +94,46 @@ class Oracle:
             if answer.role.deadline_ms is not None:
                 options["num_iterations"] = answer.chunk.receipt.iterations_done
             again = replace(answer.observation, session_id=session_id, options=options, deadline_ms=None)
-            chunk = await self._frontend.plan(again, Arrival(monotonic_ns(), sender=answer.role.name))
+            chunk = await _patiently(partial(self._plan, again, answer.role.name))
             session_id = chunk.session_id
             verdict.compare(answer, chunk.actions, "the lone robot's")
             verdict.num_alone += 1
+
+    async def _plan(self, observation: Observation, sender: str) -> ActionChunk:
+        return await self._frontend.plan(observation, Arrival(monotonic_ns(), sender=sender))
 
     async def _replayed(self, answer: Answer, recorded: Recorded, verdict: Verdict) -> None:
         path = recorded.get((answer.chunk.session_id, answer.chunk.sequence))
         if path is None:
             verdict.unrecorded.append(answer)
             return
-        replay = await replay_on(self._service, records.load(path))
+        replay = await _patiently(lambda: replay_on(self._service, records.load(path)))
         verdict.compare(answer, replay.recorded, "its record")
         verdict.compare(answer, replay.replayed, "its replay")
         verdict.num_replayed += 1
+
+
+async def _few_at_once(comparisons: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Makes all comparisons. Raises the first error."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def placed(comparison: Coroutine[Any, Any, None]) -> None:
+        async with places:
+            await comparison
+
+    await asyncio.gather(*map(placed, comparisons))
+
+
+async def _patiently(make: Callable[[], Awaitable[T]]) -> T:
+    """What `make` returns. Makes it again after errors that a retry may mend."""
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await make()
+        except WavserveError as error:
+            if not error.retryable or time.monotonic() > give_up:
+                raise
+        await asyncio.sleep(RETRY_S)
 
 
 def recorded_plans(folders: Iterable[Path]) -> tuple[dict[tuple[str, int], Path], list[str]]:
