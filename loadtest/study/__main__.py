@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -231,9 +232,10 @@ def predicted(study: Study, digest: str, place: Place, open_environment: OpenEnv
 
 
 def costs_of(study: Study, pilot: Run) -> dict[str, Cost]:
-    """Of each cell's episode. The simulator costs the same in every cell; in the first one it also built a scene."""
+    """Of each cell's episode. The simulator costs the same in every cell: the median leaves out the first one, in which
+    it also built a scene."""
     plans_s = {one.cell: one.wall.get("plan_ms_p50", 0.0) / 1e3 for one in pilot.records}
-    steps_s = min(
+    steps_s = statistics.median(
         (one.wall["episode_s"] - one.num_plans * plans_s[one.cell]) / max(one.num_steps, 1) for one in pilot.records
     )
     plans = study.expected_steps / study.replan_steps

@@ -13,6 +13,7 @@ from wavserve.clients import tables
 from wavserve.clients.libero.cells import Cell
 from wavserve.core.errors import SettingsError
 from wavserve.core.spec import Mode
+from wavserve.planning.proposal import CONTROL_MODES
 
 FEWEST_SAMPLES = 4
 """N is not lowered further."""
@@ -157,8 +158,8 @@ def _lowered(study: Study, budget: Budget) -> int | None:
 
 
 def predicted_hours(study: Study, budget: Budget, num_tasks: int, costs: Mapping[str, Cost]) -> float:
-    """Hours of every phase. The headline's options are not chosen yet, so its cells cost what the dearest screened one
-    does."""
+    """Hours of every phase. The headline's options are not chosen yet, so its modes cost what the dearest screened cell
+    does; those that ask no model cost what `off` does."""
     off = _episode_s(OFF, costs["off"], budget)
     screened = {
         cell.name: _episode_s(cell, costs[cell.name], budget)
@@ -166,10 +167,10 @@ def predicted_hours(study: Study, budget: Budget, num_tasks: int, costs: Mapping
         if cell.name not in budget.dropped
     }
     dearest = max(screened.values())
-    planned = sum(mode != "off" for mode in study.modes)
+    modes = sum(off if mode in CONTROL_MODES else dearest for mode in study.modes if mode != "off")
     seconds = num_tasks * (
         study.screen.num_trials_per_task * (off + sum(screened.values()))
-        + study.headline.num_trials_per_task * (4 * off + planned * dearest)  # off, blind, two baselines
+        + study.headline.num_trials_per_task * (4 * off + modes)  # off, blind, two baselines
         + study.shipped.num_trials_per_task * (4 * off + dearest)
         + 2 * study.untrained_trials_per_task * off
     )

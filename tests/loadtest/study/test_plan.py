@@ -67,6 +67,12 @@ def test_hours_are_those_of_every_phase(study: Study) -> None:
     assert predicted_hours(study, Budget("", 0.0), 2, COSTS) == pytest.approx(2 * (7 + 7 + 7 + 2))
 
 
+def test_a_mode_that_asks_no_model_costs_what_no_planning_does(study: Study) -> None:
+    more = replace(study, modes=("off", "paper", "random_scores", "fixed_shrink"))
+    budget = Budget("", 0.0)
+    assert predicted_hours(more, budget, 1, COSTS) - predicted_hours(study, budget, 1, COSTS) == pytest.approx(2.0)
+
+
 def test_a_budget_drops_the_last_cells_then_lowers_n_and_never_episodes(study: Study) -> None:
     def within(hours: float) -> Budget:
         return within_budget(replace(study, max_hours=hours), "digest", 1, COSTS)
