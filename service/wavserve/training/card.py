@@ -63,7 +63,8 @@ def _what(facts: Mapping[str, Any], spec: PolicySpec) -> list[tuple[str, str]]:
     cameras = ", ".join(f"{each.name} ({each.height} x {each.width}, {each.orientation})" for each in spec.cameras)
     planner, chunk_s = spec.planner, spec.chunk / spec.control_hz
     delay = f"delays of up to {spec.max_trained_delay} steps" if spec.max_trained_delay else "no delay"
-    sampled = f"K={planner.num_iterations}, N={planner.num_video_samples}, M={planner.num_value_samples}"
+    iterations = f"K={planner.num_iterations}, " if planner.num_iterations else ""
+    sampled = f"{iterations}N={planner.num_video_samples}, M={planner.num_value_samples}"
     return [
         ("parameters", ", ".join(parameters)),
         ("size", f"{sum(part['bytes'] for part in parts.values()) / 1e6:.1f} MB"),
