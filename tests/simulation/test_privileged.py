@@ -16,6 +16,7 @@ from tests.simulation.fake import FakeEnvironment
 from tests.training.fake_scene import SUITE, FakeScene
 from wavserve.core.errors import SimulationError
 from wavserve.core.simulation import Poses, PrivilegedEnvironment, Start, Variation
+from wavserve.core.starts import shifted_seed, shifted_start
 from wavserve.simulation.config import SimulationConfig
 from wavserve.simulation.environment import open_environment
 from wavserve.simulation.process import SimulatorProcess
@@ -115,3 +116,20 @@ def test_a_task_that_moves_several_objects_has_no_layout(libero: SimulatorProces
     libero.reset(Start("libero_10", 0, 0, 0))
     with pytest.raises(SimulationError, match="moves one object"):
         libero.layout()
+
+
+@pytest.mark.system
+def test_a_start_that_cannot_be_varied_is_named(libero: SimulatorProcess) -> None:
+    with pytest.raises(SimulationError, match="libero_10 task 0, state 3: expected a task that moves one object"):
+        libero.reset(Start("libero_10", 0, 3, 0, Variation(1)))
+
+
+@pytest.mark.system
+def test_a_shifted_start_of_an_evaluation_exists_on_every_task(libero: SimulatorProcess) -> None:
+    for task in libero.tasks("libero_object"):
+        shipped = shifted_start(task.suite, task.index, 0, 7, 0.0)
+        libero.reset(shipped)
+        before = libero.poses().positions
+        libero.reset(shifted_start(task.suite, task.index, 0, shifted_seed(task, 0, 7), 0.03))
+        moved = np.linalg.norm((libero.poses().positions - before)[:, :2], axis=1)
+        assert 0.0 < moved.max() <= 0.032, task.name
