@@ -24,6 +24,7 @@ from wavserve.clients.piper.run import PiperRun, RunOptions
 from wavserve.clients.robot_client import RobotClient
 from wavserve.core.control import ControlObservation, GoAway, StreamError
 from wavserve.core.errors import ContractMismatch, WavserveError
+from wavserve.core.tracing import Tracer
 
 STEP, UNIT = 1.5 / 30, 4e-5
 
@@ -190,7 +191,9 @@ def test_a_second_robot_with_the_same_id_is_refused_and_the_first_one_goes_on(ro
     robot.served.refusal = StreamError(name="robot-busy", message="piper-1 has a living stream", fatal=True)
     from wavserve.clients.piper.link import description, options
 
-    with RobotClient(robot.config.server.address, description(robot.config), options(robot.config, "")) as second:
+    with RobotClient(
+        robot.config.server.address, description(robot.config), options(robot.config, "", Tracer())
+    ) as second:
         with pytest.raises(WavserveError, match="living stream"):
             second.connect(timeout_s=2.0)
         robot.moves(30)
@@ -309,7 +312,7 @@ def test_a_policy_that_does_not_fit_is_a_red_line_and_the_client_refuses_it_too(
         robot = robot_for(served, tmp_path)
         served.policy = replace(served.policy, embodiment="aloha")
         with (
-            RobotClient(served.address, description(robot), options(robot, "")) as client,
+            RobotClient(served.address, description(robot), options(robot, "", Tracer())) as client,
             pytest.raises(ContractMismatch, match="aloha"),
         ):
             client.connect()
