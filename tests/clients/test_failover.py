@@ -6,6 +6,7 @@ Real gateways on a real Redis, in processes of their own, over a fake backend.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ import pytest
 from loadtest.redis_server import RedisServer, redis_server
 from tests.clients.servers import black_hole
 from tests.planning.rig import example_request, example_spec
+from wavserve.cli import main
 from wavserve.clients.async_client import AsyncPlanClient
 from wavserve.clients.images import encode_images
 from wavserve.clients.plan_client import PlanClient
@@ -326,6 +328,17 @@ def test_a_stream_resumes_its_session_at_the_other_gateway(
     chunk = streaming.plan(2)
     assert not chunk.fresh_memory
     assert chunk.receipt.warm_start
+
+
+def test_onlookers_see_a_robot_at_the_gateway_that_has_its_stream(
+    gateways: Gateways, streaming: Streaming, capsys: pytest.CaptureFixture[str]
+) -> None:
+    streaming.plan(0)
+    assert main(["watch", ",".join(gateways.grpc()), "--once", "--json"]) == 0
+    looks = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    seen = {look["gateway"]: [robot["robot_id"] for robot in look["robots"]] for look in looks}
+    expected = {each: ["arm"] if each == streaming.client.gateway else [] for each in gateways.grpc()}
+    assert seen == expected
 
 
 def test_a_drained_gateway_answers_the_plan_under_way_and_hands_the_robot_over(
