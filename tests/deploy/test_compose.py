@@ -1,4 +1,4 @@
-"""Redis, Prometheus and Grafana beside our services in docker-compose.yml: pinned, restricted, and set up by files."""
+"""Redis, Prometheus, Alertmanager, Grafana beside our services in docker-compose.yml: pinned, restricted, by files."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ def test_a_service_of_others_is_pinned_restricted_and_health_checked(name: str) 
     assert all(source.exists() for source in mounts(service).values())
 
 
-def test_prometheus_and_grafana_come_with_a_profile_of_their_own_and_redis_always() -> None:
+def test_what_shows_metrics_comes_with_a_profile_of_its_own_and_redis_always() -> None:
     assert {name: service["profiles"] for name, service in OTHERS.items()} == {
         "redis": ["cpu", "gpu"],
         "prometheus": ["metrics"],
+        "alertmanager": ["metrics"],
         "grafana": ["metrics"],
     }
 
@@ -119,6 +120,16 @@ def test_prometheus_accepts_its_configuration() -> None:
     command = ["promtool", "check", "config", ROOT / "deploy/prometheus/prometheus.yml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_tells_the_alertmanager_that_it_reaches() -> None:
+    service = OTHERS["alertmanager"]
+    [alertmanagers] = PROMETHEUS["alerting"]["alertmanagers"]
+    port = service["ports"][0].rpartition(":")[2]
+    assert alertmanagers["static_configs"] == [{"targets": [f"alertmanager:{port}"]}]
+    assert networks(service) & networks(OTHERS["prometheus"])
+    [flag] = [part for part in service["command"] if part.startswith("--config.file=")]
+    assert seen_as(service, flag.partition("=")[2]) == ROOT / "deploy/prometheus/alertmanager.yml"
 
 
 def test_grafana_asks_the_prometheus_that_it_reaches() -> None:

@@ -20,8 +20,9 @@ import numpy as np
 
 from deploy.grafana.pictures import FOLDER, draw
 from loadtest.redis_server import redis_server
+from tests.observability.programs import prometheus
 from tests.observability.queries import GPU
-from tests.observability.test_prometheus import gpu_metrics, prometheus, query, until
+from tests.observability.test_prometheus import gpu_metrics, query, until
 from tests.service.rig import Server, observation, start
 from tests.service.test_control import Robot, seen
 from wavserve.clients.plan_client import PlanClient

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import http.server
 import json
-import shutil
 import subprocess
 import threading
 import time
@@ -15,9 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
 from loadtest.redis_server import redis_server
+from tests.observability.programs import program, prometheus
 from tests.observability.queries import GPU, ROOT, RULES, names_in, panel_queries, rules
 from tests.service.rig import REPOSITORY, observation, start
 from tests.service.test_control import OPTIONS, Robot, seen
@@ -33,12 +32,6 @@ pytestmark = pytest.mark.system
 DATA_WITHIN_S = 120.0
 UNSEEN = {"wavserve_gated_plans_total", "wavserve_unusual_states_total", "wavserve_seam_jump_bucket"}
 """what does not happen in this run: the tiny policy has no limits, its states are usual, and no plan has a left-over"""
-
-
-def program(name: str) -> str:
-    found = shutil.which(name)
-    assert found is not None, f"{name}: not on the PATH; tests/system_packages.txt lists the packages to install"
-    return found
 
 
 def promtool(*arguments: str | Path) -> None:
@@ -83,28 +76,6 @@ def gpu_metrics() -> Iterator[str]:
 class _Files(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
-
-
-@contextlib.contextmanager
-def prometheus(folder: Path, targets: dict[str, tuple[str, str]]) -> Iterator[httpx.Client]:
-    """A Prometheus with our rules that scrapes every second. `targets`: job -> address and path."""
-    jobs = [
-        {"job_name": job, "metrics_path": path, "static_configs": [{"targets": [address]}]}
-        for job, (address, path) in targets.items()
-    ]
-    times = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config = folder / "prometheus.yml"
-    config.write_text(yaml.safe_dump({"global": times, "rule_files": [str(RULES)], "scrape_configs": jobs}))
-    [port] = free_ports(1)
-    flags = [f"--config.file={config}", f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen([program("prometheus"), *flags], stdout=log, stderr=log)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            yield client
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
