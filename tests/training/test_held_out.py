@@ -77,6 +77,19 @@ def test_baselines_know_no_picture(collected: HeldOut) -> None:
     assert action_error(median, collected, NORM) < action_error(shifted, collected, NORM)
 
 
+def test_no_constant_of_a_task_errs_less_than_the_median_baseline(collected: HeldOut) -> None:
+    """Actions that are not compared are far off, and must not move the baseline."""
+    late = dataclasses.replace(collected, actions=collected.actions.copy())
+    late.actions[:, NUM_COMPARED:] = 5.0
+    least = action_error(baselines(late)["the task's median action"], late, NORM)
+    for task in set(late.instructions):
+        rows = np.array(late.instructions) == task
+        for constant in np.unique(late.actions[rows][:, :NUM_COMPARED].reshape(-1, 7), axis=0):
+            other = baselines(late)["the task's median action"]
+            other[rows] = constant
+            assert least <= action_error(other, late, NORM) + 1e-7
+
+
 def test_the_file_gives_back_what_was_written(collected: HeldOut, tmp_path: Path) -> None:
     held_out.write(collected, tmp_path / "held-out.safetensors")
     again = held_out.read(tmp_path / "held-out.safetensors")

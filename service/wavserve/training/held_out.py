@@ -110,7 +110,8 @@ def baselines(held_out: HeldOut) -> dict[str, Array]:
     median = np.empty_like(held_out.before)
     for task in set(held_out.instructions):
         rows = tasks == task
-        median[rows] = np.median(held_out.actions[rows][held_out.is_label[rows]], axis=0)
+        compared = held_out.actions[rows][:, :NUM_COMPARED][held_out.is_label[rows][:, :NUM_COMPARED]]
+        median[rows] = np.median(compared, axis=0)
     steps = held_out.actions.shape[1]
     return {
         "the task's median action": np.repeat(median[:, None], steps, axis=1),
