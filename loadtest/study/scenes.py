@@ -50,7 +50,7 @@ class Sample:
     predicted: dict[str, float]
     """by mode: its score of the sample"""
     achieved: float
-    """the return from the scene on, in the data set's definition"""
+    """the return from the scene on, as the data set has it of a recorded episode"""
     success: bool
 
 
@@ -83,8 +83,10 @@ class Seeded:
 class Witness:
     """An environment that keeps what the return of its episode depends on. What it does not define is the other's."""
 
-    def __init__(self, environment: PrivilegedEnvironment) -> None:
-        self._environment = environment
+    def __init__(self, environment: PrivilegedEnvironment, tail_steps: int = 0) -> None:
+        """`tail_steps`: how many steps an episode goes on after its success. The last reward counts for ever, so a
+        return equals that of a recorded episode only with the tail of one."""
+        self._environment, self._tail_steps = environment, tail_steps
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._environment, name)
@@ -99,12 +101,16 @@ class Witness:
         return task
 
     def step(self, action: NDArray[np.floating[Any]]) -> bool:
-        """As `Environment.step`."""
+        """Whether the task was solved, and the tail is played."""
         solved = self._environment.step(action)
         self._actions.append(np.asarray(action, np.float32))
         self._solved.append(solved)
         self._poses.append(self._environment.poses())
-        return solved
+        return self.solved_before(len(self._solved) - self._tail_steps)
+
+    def solved_before(self, step: int) -> bool:
+        """Whether the task was solved before a control step. The settling steps count."""
+        return any(self._solved[: max(step, 0)])
 
     def images(self) -> dict[str, Pixels]:
         """As `Environment.images`."""
@@ -173,16 +179,18 @@ class Player:
 
     def _sample(self, task: TaskInfo, scene: int, number: int, goals: Goals) -> Sample:
         rules, num_tasks = self.study.values, len(self.study.tasks) or len(self.environment.tasks(task.suite))
-        state_index = scene // num_tasks % task.num_states
-        start, at_step = start_of(rules, task, state_index), rules.at_steps[scene % len(rules.at_steps)]
-        witness = Witness(self.environment)
+        lap, place = divmod(scene, num_tasks)
+        state_index = lap % task.num_states
+        # a task is looked at at another step in each lap, also where the numbers of tasks and of steps share a factor
+        start, at_step = start_of(rules, task, state_index), rules.at_steps[(lap + place) % len(rules.at_steps)]
+        witness = Witness(self.environment, RecordingConfig().tail_steps)
         predicted: dict[str, float] = {}
         for mode in SCORES:  # the last one is played to its end; both have the same plans
             config = self._config(start.seed, None if mode == SCORES[-1] else at_step + 1)
             with closing(Seeded(self.open_source(estimating(mode)), at_step, number)) as source:
                 result = run_episode(cast(Environment, witness), source, start, config)
             values = dict(result.values)
-            if at_step not in values:  # solved before
+            if at_step not in values or witness.solved_before(at_step + config.num_steps_wait):
                 break
             predicted[mode] = values[at_step]
         achieved = witness.returns(goals, config.num_steps_wait)
@@ -194,7 +202,7 @@ class Player:
             at_step=at_step,
             predicted=predicted,
             achieved=float(achieved[min(at_step, len(achieved) - 1)]),
-            success=result.success,
+            success=witness.solved_before(config.num_steps_wait + result.num_steps),
         )
 
     def _config(self, seed: int, max_steps: int | None) -> EpisodeConfig:

@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 
 from loadtest.study.plan import Scenes, Study, read_study
 from loadtest.study.ranks import bootstrapped, calibration, ranks, spearman, verdicts
-from loadtest.study.scenes import Player, Sample, read_samples
+from loadtest.study.scenes import Player, Sample, Witness, read_samples
 from tests.clients.chunks import chunk_of
 from tests.clients.libero.sources import policy_info
-from tests.training.fake_scene import SUITE, FakeScene
+from tests.training.fake_scene import SUITE, TASKS, FakeScene
 from wavserve.clients.libero.plan_source import EpisodePlan
+from wavserve.core.libero import STILL
 from wavserve.core.messages import ActionChunk, PolicyInfo
+from wavserve.core.simulation import Start
 from wavserve.core.spec import NormSpec
+from wavserve.training.demos.protocol import Disturbances, RecordingConfig
+from wavserve.training.demos.recording import record
+from wavserve.training.demos.reference import goal_pictures
 
 SCENES = Scenes(num_scenes=2, num_samples=3, seed=3, shift=0.01, at_steps=(0, 4))
 
@@ -92,6 +97,34 @@ def test_what_is_on_file_is_not_played_again(study: Study, tmp_path: Path) -> No
     asked.clear()
     assert play() == samples == read_samples(file)
     assert not asked
+
+
+def test_a_return_is_what_a_data_set_has_of_the_same_commands() -> None:
+    """A recorded success goes on for some steps, in which the hand lets go. Its last reward counts for ever."""
+    scene, start = FakeScene(), Start(SUITE, 0, 1, seed=5)
+    rules = RecordingConfig(settling_steps=(10, 10), disturbances=Disturbances(share=0.0))
+    goals = goal_pictures(scene, TASKS[0], 0, rules)
+    recorded = record(scene, start, 0, goals, rules)
+    assert recorded.info.success
+    witness = Witness(scene, tail_steps=rules.tail_steps)
+    witness.reset(start)
+    for _ in range(10):
+        witness.step(np.array(STILL))
+    ended = []
+    for step, action in enumerate(recorded.executed_action):
+        if step % rules.picture_every == 0:
+            witness.images()
+        assert witness.solved_before(step + 10) == recorded.solved[:step].any()
+        ended.append(witness.step(action))
+    assert ended == [False] * (len(ended) - 1) + [True], "it ends where the recording did"
+    np.testing.assert_allclose(witness.returns(goals, 10), recorded.returns, atol=1e-6)
+
+
+def test_each_task_is_looked_at_at_every_step_by_turns(study: Study, tmp_path: Path) -> None:
+    scenes = replace(SCENES, num_scenes=4, num_samples=1)
+    player = Player(replace(study, values=scenes), FakeScene(), lambda options: Source(options, []))
+    samples = player.play(tmp_path / "scenes.jsonl", lambda _: None)
+    assert {(one.task, one.at_step) for one in samples} == {(0, 0), (0, 4), (1, 0), (1, 4)}
 
 
 def samples_of(scores: Mapping[str, list[list[float]]], returns: list[list[float]]) -> list[Sample]:
