@@ -19,7 +19,7 @@ FEWEST_SAMPLES = 4
 """N is not lowered further."""
 OFF = Cell(name="off", planner={"mode": "off"})
 BLIND = Cell(name="off-blind", planner={"mode": "off"}, blind=True)
-N = "num_video_samples"
+N, M = "num_video_samples", "num_value_samples"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +103,15 @@ def screened_cells(study: Study, budget: Budget) -> tuple[Cell, ...]:
 
 
 def headline_cells(study: Study, chosen: Mapping[str, object]) -> tuple[Cell, ...]:
-    """Every mode with the chosen options, and the policy without pictures."""
-    others = (
-        Cell(name=mode.replace("_", "-"), planner={**chosen, "mode": mode}) for mode in study.modes if mode != "off"
-    )
+    """Every mode with the chosen options that it has, and the policy without pictures."""
+    others = (Cell(name=mode.replace("_", "-"), planner=_options(mode, chosen)) for mode in study.modes if mode != "off")
     return (OFF, *others, BLIND)
+
+
+def _options(mode: Mode, chosen: Mapping[str, object]) -> dict[str, object]:
+    """`best_of_n` has one iteration and no refit: of the chosen options it has N and M."""
+    kept = {name: value for name, value in chosen.items() if mode != "best_of_n" or name in (N, M)}
+    return {**kept, "mode": mode}
 
 
 def shipped_cells(best: Cell) -> tuple[Cell, ...]:

@@ -21,7 +21,7 @@ FILE = Path("policies/tiny-libero/study.toml")
 STARTS = Starts(num_trials_per_task=2, seed=1, shift=0.01)
 SCREENED = (
     Cell(name="weak", planner={"mode": "paper", "num_iterations": 1}),
-    Cell(name="strong", planner={"mode": "paper", "num_iterations": 3, "smoothing": 0.5}),
+    Cell(name="strong", planner={"mode": "paper", "num_iterations": 3, "num_video_samples": 8, "smoothing": 0.5}),
     Cell(name="other", planner={"mode": "mean", "num_iterations": 5}),
 )
 FAILS = {"weak", "random-scores", "off", "off-blind"}
@@ -57,9 +57,10 @@ def test_what_a_phase_shows_decides_the_next_one(study: Study, tmp_path: Path) -
     assert runs.asked["screen"] == (OFF, *SCREENED)
     headline = {cell.name: cell.planner for cell in runs.asked["headline"]}
     assert list(headline) == ["off", "random-scores", "paper", "best-of-n", "off-blind"]
-    chosen = {"num_iterations": 3, "smoothing": 0.5}
+    chosen = {"num_iterations": 3, "num_video_samples": 8, "smoothing": 0.5}
     assert headline["paper"] == {"mode": "paper", **chosen}, "not those of another mode, though it did as well"
     assert headline["random-scores"] == {"mode": "random_scores", **chosen}
+    assert headline["best-of-n"] == {"mode": "best_of_n", "num_video_samples": 8}, "it has one iteration and no refit"
     assert runs.asked["shipped"] == (OFF, Cell(name="paper", planner=headline["paper"]), BLIND)
     for part in parts[1:]:
         names = [cell.name for cell in part.run.config.cells]
