@@ -188,7 +188,7 @@ class Work:
         """Plays the samples of scenes, and takes imagined frames."""
         tell("scenes: what the value is worth")
         study = self.study
-        options = Options(suite=(study.suite,), service=self.place.service, in_process=_unless(self.place))
+        options = Options(suite=(study.suite,), service=self.place.service, in_process=_in_process(self.place))
         with open_planner(options) as planner, contextlib.closing(_opened(study, planner)) as environment:
             info = planner.policy()
             rotation = rotation_of(info, None)
@@ -255,7 +255,8 @@ def _opened(study: Study, planner: Planner) -> PrivilegedEnvironment:
     return environment
 
 
-def _unless(place: Place) -> str | None:
+def _in_process(place: Place) -> str | None:
+    """The bundle whose plans are made here; None: a service makes them."""
     return None if place.service else place.bundle
 
 

@@ -39,7 +39,7 @@ class Verdict:
     gain: Interval | None
     """return of the sample with the highest score minus the mean return of its scene"""
     possible_gain: Interval | None
-    """the same for the sample that was best in truth: what a perfect score would gain"""
+    """the same for the sample that was best in truth. No score gains more; part of it is chance that none foresees"""
     over_scenes: float
     """Spearman's, of the scenes' mean score and mean return: does it tell scenes apart?"""
     spread_of_returns: float
@@ -77,7 +77,7 @@ class Bin:
     """Samples of like predictions, and what they achieved."""
 
     predicted: float
-    """mean value, in the model's units"""
+    """score of mode `mean`, in the model's units: the highest of M value samples, so it lies above their mean"""
     predicted_return: float | None
     """the same in units of the return; None: the bundle does not declare them"""
     achieved: float
@@ -86,7 +86,7 @@ class Bin:
 
 
 def calibration(samples: Sequence[Sample], norm: NormSpec | None, num_bins: int = 5) -> list[Bin]:
-    """The samples in bins of equal size, by their predicted mean value (the paper's figure 8). `norm`: the bundle's
+    """The samples in bins of equal size, by their score of mode `mean` (the paper's figure 8). `norm`: the bundle's
     `value_norm`."""
     known = sorted((each for each in samples if MEAN in each.predicted), key=lambda each: each.predicted[MEAN])
     parts = [known[start:end] for start, end in _cuts(len(known), num_bins)]

@@ -145,7 +145,7 @@ def _cell_facts(part: Part, cell: Cell) -> dict[str, Any]:
 
 
 def _worth(verdicts: Iterable[Verdict]) -> list[str]:
-    header = ("score", "rank correlation in a scene", "gain of the best by score", "of a perfect score", "over scenes")
+    header = ("score", "rank correlation in a scene", "gain of the best by score", "of the truly best", "over scenes")
     rows = [
         [
             verdict.score,

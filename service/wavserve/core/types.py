@@ -117,7 +117,7 @@ class IterationRecord:
 
     @property
     def scores(self) -> Array:
-        """Score of each video sample `[N]`: the highest SNR among its value samples."""
+        """Score of each video sample `[N]`: the highest one among its value samples."""
         scores: Array = self.snr.max(axis=1)
         return scores
 

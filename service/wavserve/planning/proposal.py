@@ -1,4 +1,4 @@
-"""The maths of latent planning: draw, SNR, elites, refit (paper section 4.3, Algorithm 1). Pure numpy.
+"""The maths of latent planning: draw, score, elites, refit (paper section 4.3, Algorithm 1). Pure numpy.
 
 It sees noises, values and Gaussians only, and knows neither models nor batching. Noises have names, and only the names
 are kept: the noises of elites are drawn again.
@@ -86,9 +86,9 @@ def scores_of(mode: Mode, values: Array) -> Array:
 
 
 def credit(computed: Array, rows: NDArray[np.int64]) -> Array:
-    """SNRs `[N, M]` by the sample they are credited to, from `computed [N, M]` by the sample they were computed on.
+    """Scores `[N, M]` by the sample they are credited to, from `computed [N, M]` by the sample they were computed on.
 
-    `rows [N, M]`: the value row of each computed SNR, see `value_rows`.
+    `rows [N, M]`: the value row of each computed score, see `value_rows`.
     """
     credited = np.empty(computed.size, np.float32)
     credited[rows.reshape(-1)] = computed.reshape(-1)
@@ -141,11 +141,11 @@ class Proposal:
         """
         if config.mode == "fixed_shrink":
             return self._shrunk(config)
-        snrs = _credited(values, iteration, config, noise)
+        scores = _credited(values, iteration, config, noise)
         if config.mode == "best_of_n":
-            return self._fixed(snrs, iteration, noise, video_shape)
-        video_elites = top(snrs.max(axis=1), config.num_video_elites)
-        value_elites = top(snrs.reshape(-1), config.num_value_elites)
+            return self._fixed(scores, iteration, noise, video_shape)
+        video_elites = top(scores.max(axis=1), config.num_video_elites)
+        value_elites = top(scores.reshape(-1), config.num_value_elites)
         videos = noise.draw(Stream.VIDEO, iteration, video_elites, video_shape)
         if not config.per_view_noise:  # views are pooled: each is an elite of its own
             videos = videos.reshape(-1, 1, *video_shape[1:])
@@ -153,18 +153,18 @@ class Proposal:
         after = Proposal(
             refit(self.video, apply(self.video, videos), config), refit(self.value, apply(self.value, draws), config)
         )
-        return after, self._record(after, snrs, video_elites, value_elites)
+        return after, self._record(after, scores, video_elites, value_elites)
 
     def _fixed(
-        self, snrs: Array, iteration: int, noise: NoiseSource, video_shape: tuple[int, ...]
+        self, scores: Array, iteration: int, noise: NoiseSource, video_shape: tuple[int, ...]
     ) -> tuple[Proposal, IterationRecord]:
         """Both Gaussians without a spread at the noises of the best sample: every later draw is that sample."""
-        [row] = top(snrs.reshape(-1), 1)
-        sample = row // snrs.shape[1]
+        [row] = top(scores.reshape(-1), 1)
+        sample = row // scores.shape[1]
         [video] = apply(self.video, noise.draw(Stream.VIDEO, iteration, [sample], video_shape))
         [value] = apply(self.value, noise.draw(Stream.VALUE, iteration, [row], self.value.mean.shape))
         after = Proposal(Gaussian(video, np.zeros_like(video)), Gaussian(value, np.zeros_like(value)))
-        return after, self._record(after, snrs, (sample,), (row,))
+        return after, self._record(after, scores, (sample,), (row,))
 
     def _shrunk(self, config: PlannerConfig) -> tuple[Proposal, IterationRecord]:
         """The expected effect of elites drawn from the Gaussian itself: the Gaussian gets narrower."""
@@ -175,11 +175,11 @@ class Proposal:
         return after, self._record(after, np.zeros((0, config.num_value_samples), np.float32), (), ())
 
     def _record(
-        self, after: Proposal, snrs: Array, video_elites: tuple[int, ...], value_elites: tuple[int, ...]
+        self, after: Proposal, scores: Array, video_elites: tuple[int, ...], value_elites: tuple[int, ...]
     ) -> IterationRecord:
         stds = float(after.video.std.mean()), float(after.value.std.mean())
         moved = max(distance(self.video, after.video), distance(self.value, after.value))
-        return IterationRecord(snrs, video_elites, value_elites, *stds, moved)
+        return IterationRecord(scores, video_elites, value_elites, *stds, moved)
 
 
 def _credited(values: Array | None, iteration: int, config: PlannerConfig, noise: NoiseSource) -> Array:

@@ -22,7 +22,7 @@ _KINDS = ("weights", "average", "first", "second")
 _LEAST_RATE = 0.02
 """the learning rate at the end, as a fraction"""
 _YOUNG = 19
-"""the average forgets the first weights faster: it is over as many steps as there were, until `ema` allows more"""
+"""After n steps the old average weighs n / (n + 19), until that is `ema`: so it soon forgets the first weights."""
 
 
 class Objective(Protocol):

@@ -66,8 +66,9 @@ def success_rate(num_successes: int, num: int, confidence: float = CONFIDENCE) -
 def paired_difference(pairs: Pairs, confidence: float = CONFIDENCE) -> Estimate:
     """Success rate of a minus that of b on the same starts, with Tango's score interval (Tango 1998).
 
-    The interval holds all differences that the score test accepts. It contains 0 exactly when McNemar's test does not
-    tell a from b. It has a width even when no pair differs, unlike Wald's.
+    The interval holds all differences that the score test accepts. It contains 0 exactly when McNemar's asymptotic test
+    does not tell a from b; the exact one (`mcnemar`) tells them apart less often. It has a width even when no pair
+    differs, unlike Wald's.
     """
     if not pairs.num:
         return Estimate(math.nan, -1.0, 1.0, 0)
@@ -78,8 +79,8 @@ def paired_difference(pairs: Pairs, confidence: float = CONFIDENCE) -> Estimate:
 
 
 def mcnemar(pairs: Pairs) -> float:
-    """The probability of a split of the differing pairs that is at least as uneven, if a and b are alike: McNemar's
-    test (Psychometrika 12, 153, 1947) with exact binomial probabilities, two-sided."""
+    """McNemar's test (Psychometrika 12, 153, 1947) with exact binomial probabilities, two-sided: how probable a split
+    of the differing pairs is that is at least as uneven, if a and b are alike."""
     differing, fewer = pairs.only_a + pairs.only_b, min(pairs.only_a, pairs.only_b)
     tail: float = sum(math.comb(differing, k) for k in range(fewer + 1)) / 2**differing
     return min(1.0, 2.0 * tail)
