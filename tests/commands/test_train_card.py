@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.study.plan import OFF, Budget
+from loadtest.study.plan import BLIND, OFF, Budget
 from loadtest.study.report import Findings, Part, as_table
 from tests.clients.libero.runs import PAPER, example_config, example_run
 from wavserve.bundle import bundle
@@ -30,7 +30,7 @@ def folder(tiny: Bundle, tmp_path: Path) -> Path:
 
 def study() -> dict[str, Any]:
     """Results as a study writes them: `off` fails at three of eight starts, `paper` at none."""
-    config = example_config(suites=("libero_object",), cells=(OFF, PAPER))
+    config = example_config(suites=("libero_object",), cells=(OFF, PAPER, BLIND))
 
     def mostly(cell: Cell, suite: str, task: int, state: int) -> bool:
         return cell.name == "paper" or (task, state) not in {(0, 0), (0, 1), (1, 3)}
@@ -72,6 +72,8 @@ def test_success_is_what_a_study_found(folder: Path, capsys: pytest.CaptureFixtu
     assert "| Shipped starts | off | off | 62.5 (30.6 to 86.3), n 8 |  |" in lines
     [paper] = [line for line in lines if line.startswith("| Shipped starts | paper | paper K=5")]
     assert "| 100.0 (67.6 to 100.0), n 8 | +37.5 (" in paper
+    [blind] = [line for line in lines if line.startswith("| Shipped starts | off-blind |")]
+    assert "| off, grey pictures |" in blind
     assert "Not measured yet." not in lines
 
 

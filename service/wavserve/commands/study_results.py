@@ -16,6 +16,8 @@ class StudyCell:
     success: Estimate
     minus_off: Estimate | None
     """against no planning, start by start; None: there is no such difference"""
+    blind: bool = False
+    """the policy saw grey pictures"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def _successes(file: Path) -> list[Success]:
         Success(
             part.title,
             cell.name,
-            planner_words(cell.planner) if cell.planner else "-",
+            planner_words(cell.planner, cell.blind) if cell.planner else "-",
             rate_text(cell.success),
             difference_text(cell.minus_off) if cell.minus_off else "",
         )

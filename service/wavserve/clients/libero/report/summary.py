@@ -134,16 +134,16 @@ def suite_title(suite: str) -> str:
     return SUITE_TITLES.get(suite, suite)
 
 
-def planner_words(planner: Mapping[str, object]) -> str:
-    """A planner's options in the paper's letters."""
+def planner_words(planner: Mapping[str, object], blind: bool = False) -> str:
+    """A planner's options in the paper's letters, and whether the policy sees."""
     words = [str(planner["mode"])] if "mode" in planner else []
     words += [f"{_SYMBOLS.get(name, name)}={value}" for name, value in planner.items() if name != "mode"]
-    return " ".join(words) or "the policy's planner"
+    return (" ".join(words) or "the policy's planner") + (", grey pictures" if blind else "")
 
 
 def cell_words(cell: Cell) -> str:
     """How a cell plans, and whether it sees."""
-    return planner_words(cell.planner) + (", grey pictures" if cell.blind else "")
+    return planner_words(cell.planner, cell.blind)
 
 
 def time_words(cell: Cell) -> str:
