@@ -44,7 +44,7 @@ from loadtest.study.ranks import calibration, verdicts
 from loadtest.study.report import Findings, Part
 from loadtest.study.runs import Place, StudyError, ask, joined, run
 from loadtest.study.scenes import Player, read_samples
-from wavserve.bundle.bundle import load_spec
+from wavserve.bundle import bundle
 from wavserve.clients import tables
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.contract import rotation_of
@@ -118,7 +118,7 @@ class Work:
 
     @classmethod
     def of(cls, file: Path, place: Place, data: Path | None) -> Work:
-        """Predicts the hours at the first start. Raises StudyError for a folder with another study."""
+        """Predicts the hours at the first start. Raises StudyError for a folder with another study or policy."""
         study, digest = read_study(file), hashlib.sha256(file.read_bytes()).hexdigest()
         opener = simulator(not study.no_antialiasing)
         known = place.folder / "budget.json"
@@ -126,6 +126,8 @@ class Work:
             budget = tables.read(Budget, json.loads(known.read_bytes()), str(known))
             if budget.study_digest != digest:
                 raise StudyError(f"{place.folder}: expected the study {budget.study_digest[:12]}, got {digest[:12]}")
+            if budget.policy_digest != (policy := bundle.digest(Path(place.bundle))):
+                raise StudyError(f"{place.folder}: expected the policy {budget.policy_digest[:12]}, got {policy[:12]}")
         else:
             budget = predicted(study, digest, place, opener)
             write_whole(known, json.dumps(dataclasses.asdict(budget), indent=2).encode())
@@ -172,14 +174,14 @@ class Work:
 
     def _untrained(self, starts: Starts, name: str) -> Run:
         """Random weights of the preset `tiny`, whose cameras and robot are the same."""
-        bundle = self.place.folder / "untrained"
-        if not bundle.exists():
-            ask("bundle", "create", "--preset", "tiny", "--out", str(bundle))
+        folder = self.place.folder / "untrained"
+        if not folder.exists():
+            ask("bundle", "create", "--preset", "tiny", "--out", str(folder))
         tell(f"{name}: untrained")
         fewer = replace(
             starts, num_trials_per_task=min(self.study.untrained_trials_per_task, starts.num_trials_per_task)
         )
-        place = replace(self.place, bundle=str(bundle), service=None)
+        place = replace(self.place, bundle=str(folder), service=None)
         return renamed(
             self.run(place, self.study, f"{name}-untrained", fewer, (OFF,), "--allow-untrained"), "untrained"
         )
@@ -207,7 +209,7 @@ class Work:
             findings = replace(
                 findings,
                 verdicts=tuple(verdicts(samples)),
-                bins=tuple(calibration(samples, load_spec(Path(self.place.bundle)).value_norm)),
+                bins=tuple(calibration(samples, bundle.load_spec(Path(self.place.bundle)).value_norm)),
                 likenesses=tuple(load_or(self.place.folder / FRAMES_FILE, lambda: iter(()))),
                 costs=tuple(costs(self.place.bundle, self.study.iterations)),
             )
@@ -221,14 +223,18 @@ class Work:
 
 
 def predicted(study: Study, digest: str, place: Place, open_environment: OpenEnvironment) -> Budget:
-    """From the first steps of one episode of every cell. Raises SettingsError when the budget allows too little."""
+    """From the first steps of one episode of every cell. Raises SettingsError when the budget allows too little, and
+    StudyError when the service has another policy than the bundle."""
     tell("pilot: the first steps of one episode of every cell")
     with contextlib.closing(open_environment()) as environment:
         num_tasks = len(study.tasks) or len(environment.tasks(study.suite))
     tried = replace(study, tasks=study.tasks[:1] or (0,), num_envs=1)
     starts = replace(study.screen, num_trials_per_task=1)
     pilot = run(place, tried, "pilot", starts, (OFF, *study.screened), "--max-steps", str(PILOT_STEPS))
-    return within_budget(study, digest, num_tasks, costs_of(study, pilot))
+    served, ours = pilot.config.policy_digest, bundle.digest(Path(place.bundle))
+    if served != ours:
+        raise StudyError(f"--bundle: expected the policy that the service has, {served[:12]}, got {ours[:12]}")
+    return replace(within_budget(study, digest, num_tasks, costs_of(study, pilot)), policy_digest=ours)
 
 
 def costs_of(study: Study, pilot: Run) -> dict[str, Cost]:

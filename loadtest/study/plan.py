@@ -80,6 +80,7 @@ class Budget:
     """screened cells that are not run"""
     max_samples: int | None = None
     """highest N of any cell; None: as the file says"""
+    policy_digest: str = ""
 
 
 def read_study(file: Path) -> Study:
@@ -104,7 +105,9 @@ def screened_cells(study: Study, budget: Budget) -> tuple[Cell, ...]:
 
 def headline_cells(study: Study, chosen: Mapping[str, object]) -> tuple[Cell, ...]:
     """Every mode with the chosen options that it has, and the policy without pictures."""
-    others = (Cell(name=mode.replace("_", "-"), planner=_options(mode, chosen)) for mode in study.modes if mode != "off")
+    others = (
+        Cell(name=mode.replace("_", "-"), planner=_options(mode, chosen)) for mode in study.modes if mode != "off"
+    )
     return (OFF, *others, BLIND)
 
 

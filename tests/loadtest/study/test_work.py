@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +15,8 @@ from loadtest.study.plan import BLIND, OFF, Budget, Starts, Study, read_study
 from loadtest.study.runs import Place, StudyError
 from tests.clients.libero.runs import example_config, example_record, example_run
 from tests.training.fake_scene import SUITE, FakeScene
+from wavserve.bundle import bundle
+from wavserve.bundle.bundle import Bundle
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.records import Run
 
@@ -77,6 +80,18 @@ def test_a_folder_takes_one_study_at_a_time_and_only_one(tmp_path: Path) -> None
         Work.of(FILE, Place(tmp_path, "bundle", None), None)
     with locked(tmp_path), pytest.raises(StudyError, match="another study writes it"), locked(tmp_path):
         pass
+
+
+def test_a_folder_takes_one_policy_only(tmp_path: Path, tiny: Bundle) -> None:
+    """What is no run of the command, such as scenes and times, would else be of another policy than the runs."""
+    digest = hashlib.sha256(FILE.read_bytes()).hexdigest()
+    place = Place(tmp_path, str(tiny.folder), None)
+    (tmp_path / "budget.json").write_text(json.dumps(asdict(Budget(digest, 1.0, policy_digest="another"))))
+    with pytest.raises(StudyError, match="expected the policy another, got"):
+        Work.of(FILE, place, None)
+    known = Budget(digest, 1.0, policy_digest=bundle.digest(tiny.folder))
+    (tmp_path / "budget.json").write_text(json.dumps(asdict(known)))
+    assert Work.of(FILE, place, None).budget == known
 
 
 def test_a_pilot_tells_what_episodes_cost(study: Study) -> None:
