@@ -144,7 +144,7 @@ def _cell_facts(part: Part, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _worth(verdicts: Iterable[Verdict]) -> list[str]:
+def _worth(verdicts: Sequence[Verdict]) -> list[str]:
     header = ("score", "rank correlation in a scene", "gain of the best by score", "of the truly best", "over scenes")
     rows = [
         [
@@ -152,12 +152,12 @@ def _worth(verdicts: Iterable[Verdict]) -> list[str]:
             _interval(verdict.rank_correlation),
             _interval(verdict.gain),
             _interval(verdict.possible_gain),
-            f"{verdict.over_scenes:+.2f}",
+            "-" if math.isnan(verdict.over_scenes) else f"{verdict.over_scenes:+.2f}",
         ]
         for verdict in verdicts
     ]
-    spread = "; ".join(f"{verdict.spread_of_returns:.3f} for {verdict.score}" for verdict in verdicts)
-    return [*markdown_table(header, rows), "", f"Spread of returns within a scene: {spread}."]
+    spread = verdicts[0].spread_of_returns  # of the returns, so the same for every score
+    return [*markdown_table(header, rows), "", f"Spread of returns within a scene: {spread:.3f}."]
 
 
 def _interval(interval: Interval | None) -> str:

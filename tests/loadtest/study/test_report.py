@@ -56,6 +56,8 @@ def test_every_cell_is_held_against_no_planning(findings: Findings) -> None:
     assert "| off, grey pictures | 0.0 (" in blind
     assert "Chosen: `paper`." in lines
     assert any("+0.010 (-0.100 to +0.120), scenes 30" in line for line in lines)
+    assert "| paper | - | - | - | - |" in lines, "what nothing tells"
+    assert "Spread of returns within a scene: 0.020." in lines
     assert "| -0.500 | 0.310 | 0.200 | 75 | 8 |" in lines
     assert "| wrist | 21.3 | 19.0 | 40 |" in lines
     assert "| 3 | 100 | 121 | 812 |" in lines
