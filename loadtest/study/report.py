@@ -16,10 +16,12 @@ from loadtest.study.plan import OFF, Budget, described
 from loadtest.study.ranks import Bin, Interval, Verdict
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.records import Run
-from wavserve.clients.libero.report.statistics import Pairs, mcnemar
+from wavserve.clients.libero.report.statistics import Pairs, mcnemar, paired_difference
 from wavserve.clients.libero.report.summary import Summary, by_start, cell_words, pairs_of
 from wavserve.clients.libero.report.table import difference_text, markdown_table, rate_text
 
+CONTROLS = ("published", "random-scores", "fixed-shrink")
+"""Cells that `paper` is held against: what differs is the scores, or all that they choose."""
 _NOTE = (
     "Success in %, with Wilson's 95 % interval. Differences are of equal starts and seeds, in points, with Tango's "
     "95 % interval; p is McNemar's, exact. Plan: median over episodes of an episode's median, in ms, on this machine."
@@ -54,7 +56,7 @@ def markdown(findings: Findings) -> str:
     """The tables, for people."""
     lines = [f"# {findings.name}", "", described(findings.budget) + ".", "", _NOTE]
     for part in findings.parts:
-        lines += ["", f"## {part.title}", "", *_success(part)]
+        lines += ["", f"## {part.title}", "", *_success(part), *_against_controls(part)]
         if part.chosen:
             lines += ["", f"Chosen: `{part.chosen}`."]
     if findings.verdicts:
@@ -74,7 +76,12 @@ def as_table(findings: Findings) -> dict[str, Any]:
         "name": findings.name,
         "budget": asdict(findings.budget),
         "parts": [
-            {"title": part.title, "chosen": part.chosen, "cells": [_cell_facts(part, cell) for cell in _cells(part)]}
+            {
+                "title": part.title,
+                "chosen": part.chosen,
+                "cells": [_cell_facts(part, cell) for cell in _cells(part)],
+                "paper_minus": [_control_facts(part, *pair) for pair in _controls(part)],
+            }
             for part in findings.parts
         ],
         "values": [_finite(asdict(verdict)) for verdict in findings.verdicts],
@@ -123,9 +130,29 @@ def _row(part: Part, cell: Cell) -> list[str]:
     return [*row, "-" if math.isnan(ms) else f"{ms:.0f}"]
 
 
-def _pairs(run: Run, cell: Cell) -> Pairs:
+def _pairs(run: Run, cell: Cell, reference: Cell = OFF) -> Pairs:
     summary, [suite] = Summary.of(run), run.config.suites
-    return pairs_of(by_start(summary.by_cell[cell.name]), by_start(summary.by_cell[OFF.name]), suite)
+    return pairs_of(by_start(summary.by_cell[cell.name]), by_start(summary.by_cell[reference.name]), suite)
+
+
+def _controls(part: Part) -> list[tuple[Cell, Cell]]:
+    """The cell `paper` with each of its controls, where a phase has them."""
+    cells = {cell.name: cell for cell in _cells(part)}
+    return [(cells["paper"], cells[name]) for name in CONTROLS if "paper" in cells and name in cells]
+
+
+def _against_controls(part: Part) -> list[str]:
+    found = [(control.name, _pairs(part.run, paper, control)) for paper, control in _controls(part)]
+    rows = [
+        (f"paper minus {name}", difference_text(paired_difference(pairs)), f"{mcnemar(pairs):.3g}")
+        for name, pairs in found
+    ]
+    return ["", *markdown_table(("difference", "points", "p"), rows)] if rows else []
+
+
+def _control_facts(part: Part, paper: Cell, control: Cell) -> dict[str, Any]:
+    pairs = _pairs(part.run, paper, control)
+    return {"name": control.name, "difference": asdict(paired_difference(pairs)), "mcnemar_p": mcnemar(pairs)}
 
 
 def _cell_facts(part: Part, cell: Cell) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,21 @@ def test_every_cell_is_held_against_no_planning(findings: Findings) -> None:
     assert "| -0.500 | 0.310 | 0.200 | 75 | 8 |" in lines
     assert "| wrist | 21.3 | 19.0 | 40 |" in lines
     assert "| 3 | 100 | 121 | 812 |" in lines
+
+
+def test_planning_is_held_against_its_controls(findings: Findings) -> None:
+    """`paper` succeeds at all of eight starts, `random_scores` where `off` does."""
+    random_scores = Cell(name="random-scores", planner={"mode": "random_scores"})
+    config = example_config(suites=("libero_object",), cells=(OFF, PAPER, random_scores, BLIND))
+    controlled = replace(findings, parts=(Part("Headline", example_run(config, mostly)),))
+    pairs = Pairs(both=5, only_a=3)
+    row = f"| paper minus random-scores | {difference_text(paired_difference(pairs))} | {mcnemar(pairs):.3g} |"
+    assert row in markdown(controlled).splitlines()
+    [part] = as_table(controlled)["parts"]
+    [control] = part["paper_minus"]
+    assert (control["name"], control["difference"]["value"]) == ("random-scores", pytest.approx(3 / 8))
+    assert control["mcnemar_p"] == mcnemar(pairs)
+    assert as_table(findings)["parts"][0]["paper_minus"] == []
 
 
 def test_programs_read_the_same_numbers(findings: Findings, tmp_path: Path) -> None:
