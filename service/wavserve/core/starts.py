@@ -23,7 +23,7 @@ class Purpose(IntEnum):
 
 _MAX_SEEDS = 2**32 // len(Purpose)
 _IN_A_RUN = 1
-"""tells the seeds of an evaluation from those of `training.demos.starts.choosing_start`"""
+"""part of the key of an evaluation's seeds"""
 
 
 def seed_for(purpose: Purpose, rng: np.random.Generator) -> int:

@@ -15,7 +15,7 @@ from wavserve.core.simulation import Variation
 from wavserve.simulation.truth import destination, moved
 
 _NEAR_M = 0.095
-"""Objects do not come nearer to each other than this, or than they were."""
+"""Objects come no nearer to each other than this; those that were nearer come no nearer than they were."""
 _STACKED_M = 0.06
 """An object that stands on another one has its centre within this of the other's, seen from above."""
 _MAX_DRAWS = 200

@@ -14,12 +14,13 @@ from tests.training.fake_scene import SUITE, TASKS, FakeScene
 from tests.training.test_dataset import contents
 from wavserve.core.errors import InvalidRequest, SimulatorDied
 from wavserve.core.simulation import TaskInfo
+from wavserve.core.starts import shifted_seed
 from wavserve.training.dataset import open_dataset
 from wavserve.training.demos.generation import Generation
 from wavserve.training.demos.progress import Progress
 from wavserve.training.demos.protocol import RecordingConfig
 from wavserve.training.demos.request import Request, assignments
-from wavserve.training.demos.starts import choosing_start, reference_start, training_start
+from wavserve.training.demos.starts import reference_start, training_start
 from wavserve.training.episode import Episode
 
 REQUEST = Request(
@@ -159,19 +160,19 @@ def test_no_simulators_are_none() -> None:
         Generation(REQUEST, FakeScene, 0)
 
 
-def test_training_choosing_and_the_reference_share_no_start() -> None:
+def test_training_evaluation_and_the_reference_share_no_start() -> None:
     task = TaskInfo("libero_object", 4, "a", "b", num_states=50, max_steps=280)
     trained = {training_start(task, number, seed=3) for number in range(500)}
-    chosen = {choosing_start(task, number, seed=3) for number in range(500)}
-    seeds = [{start.seed for start in starts} for starts in (trained, chosen)]
+    shifted = {shifted_seed(task, state, seed) for state in range(50) for seed in range(10)}
+    seeds = {start.seed for start in trained}, shifted
     assert not seeds[0] & seeds[1]
     assert {seed % 3 for seed in seeds[0]} == {0}
     assert {seed % 3 for seed in seeds[1]} == {1}
     assert reference_start(task, 3, 0).seed % 3 == 2
-    assert all(start.variation is not None for start in trained | chosen), "no shipped state as it is"
+    assert all(start.variation is not None for start in trained), "no shipped state as it is"
     assert {start.state_index for start in trained} == set(range(50))
     assert training_start(task, 0, 0) != training_start(replace(task, index=5), 0, 0)
-    assert all(0 <= start.seed < 2**32 for start in trained | chosen)
+    assert all(0 <= seed < 2**32 for seed in seeds[0] | seeds[1])
 
 
 def test_progress_tells_success_and_the_time_left() -> None:

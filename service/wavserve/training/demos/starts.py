@@ -1,4 +1,4 @@
-"""Starts of episodes for training and for choosing: drawn near the shipped ones, by seeds that nothing else uses.
+"""Starts of demonstrations and of reference runs: drawn near the shipped ones, by seeds that nothing else uses.
 
 The shipped initial states as they are belong to the headline evaluation alone. Knows no simulator.
 """
@@ -14,11 +14,6 @@ from wavserve.core.starts import Purpose, seed_for
 def training_start(task: TaskInfo, number: int, seed: int, attempt: int = 0) -> Start:
     """The start of a demonstration. `number`: of the episode in its task. `attempt`: after a start that is no good."""
     return _start(task, Purpose.TRAINING, (seed, number, attempt))
-
-
-def choosing_start(task: TaskInfo, number: int, seed: int = 0) -> Start:
-    """A start that no demonstration has, for choosing checkpoints and options."""
-    return _start(task, Purpose.CHOOSING, (seed, number, 0))
 
 
 def reference_start(task: TaskInfo, seed: int, attempt: int) -> Start:
