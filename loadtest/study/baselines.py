@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -49,6 +50,10 @@ class Acts(Protocol):
     def __call__(self, environment: Environment, task: TaskInfo) -> Actor: ...
 
 
+class GaveUp(Exception):
+    """An actor does not know how to go on. Its episode has failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class ExpertActor:
     """The scripted expert, which sees the simulator's truth."""
@@ -57,14 +62,27 @@ class ExpertActor:
     expert: Expert
 
     def command(self, step: int) -> Commands:
-        """As `Actor.command`."""
-        return np.asarray(self.expert.act(self.environment.poses()))
+        """As `Actor.command`. Raises GaveUp when the object has slipped and offers no grasp any more."""
+        poses = self.environment.poses()
+        with _giving_up():
+            return np.asarray(self.expert.act(poses))
 
 
 def expert(environment: Environment, task: TaskInfo) -> Actor:
-    """Raises SimulationError when the object offers no grasp."""
+    """Raises GaveUp when the object offers no grasp."""
     assert isinstance(environment, PrivilegedEnvironment), "a simulator knows its scene"
-    return ExpertActor(environment, Expert(environment.layout(), environment.poses()))
+    layout, poses = environment.layout(), environment.poses()
+    with _giving_up():
+        return ExpertActor(environment, Expert(layout, poses))
+
+
+@contextmanager
+def _giving_up() -> Iterator[None]:
+    """Around the expert alone: the simulator's own errors, which another attempt may mend, pass by it."""
+    try:
+        yield
+    except SimulationError as error:
+        raise GaveUp(error.message) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +153,7 @@ class _NoPlans:
 
 
 def play(acts: Acts, environment: Environment, episode: Episode, settling_steps: int) -> EpisodeResult:
-    """One episode of an actor. Without a grasp the expert has failed."""
+    """One episode of an actor. One that gives up has failed."""
     task = environment.reset(episode.start)
     for _ in range(settling_steps):
         environment.step(np.array(STILL))
@@ -145,8 +163,8 @@ def play(acts: Acts, environment: Environment, episode: Episode, settling_steps:
         while not success and len(states) <= task.max_steps:
             success = environment.step(actor.command(len(states) - 1))
             states.append(environment.sim_state())
-    except SimulationDiverged as error:
-        failure = error.message
+    except (SimulationDiverged, GaveUp) as error:
+        failure = str(error)
     return EpisodeResult(
         success=success,
         num_steps=len(states) - 1,

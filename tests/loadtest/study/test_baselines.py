@@ -8,12 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest.study.baselines import Baseline, Baselines, MeanDemonstrations, baselines_of, mean_commands
+from loadtest.study.baselines import (
+    Baseline,
+    Baselines,
+    ExpertActor,
+    MeanDemonstrations,
+    baselines_of,
+    mean_commands,
+    play,
+)
 from loadtest.study.plan import OFF, Starts, Study, read_study
 from loadtest.study.runs import joined
-from tests.training.fake_scene import SUITE, FakeScene
+from tests.training.fake_scene import SUITE, TASKS, FakeScene, Vector
+from wavserve.clients.libero.episodes import Episode
 from wavserve.clients.libero.records import Run
-from wavserve.core.errors import InvalidRequest, SimulationError
+from wavserve.core.errors import InvalidRequest, SimulationError, SimulatorDied
+from wavserve.core.simulation import Environment, Layout, Poses, TaskInfo
+from wavserve.training.demos.expert import Expert, Phase
 
 [EXPERT] = baselines_of(None)
 STARTS = Starts(num_trials_per_task=2, seed=2, shift=0.01)
@@ -40,6 +51,47 @@ def test_the_expert_goes_on_record_as_a_policy_does(study: Study, tmp_path: Path
     again = Baselines(study, opener).run(tmp_path / "expert", STARTS, EXPERT)
     assert again == run
     assert sum(len(scene.starts) for scene in opened) == 2, "what is on record is not run again"
+
+
+class Unwieldy(FakeScene):
+    """From the second start on, the box is too large for the hand."""
+
+    def layout(self) -> Layout:
+        layout = super().layout()
+        if len(self.starts) > 1:
+            layout.boxes[0, 1] = 0.3
+        return layout
+
+
+def test_an_expert_without_a_grasp_has_failed(study: Study, tmp_path: Path) -> None:
+    opened = Unwieldy()
+    run = Baselines(study, lambda: opened).run(tmp_path / "expert", STARTS, EXPERT)
+    assert [(one.success, one.num_steps, one.failure) for one in run.records] == [
+        (True, run.records[0].num_steps, ""),
+        (False, 0, "no grasp of box fits the hand"),
+    ]
+
+
+class Clueless(Expert):
+    """Finds no grasp after the object has slipped."""
+
+    def act(self, poses: Poses) -> Vector:
+        if self.phase > Phase.HOVER:
+            raise SimulationError("no grasp of box fits the hand")
+        return super().act(poses)
+
+
+def test_an_expert_that_loses_the_object_for_good_has_failed() -> None:
+    def clueless(scene: Environment, task: TaskInfo) -> ExpertActor:
+        assert isinstance(scene, FakeScene)
+        return ExpertActor(scene, Clueless(scene.layout(), scene.poses()))
+
+    episode = Episode(OFF, TASKS[0], 0, seed=1)
+    result = play(clueless, FakeScene(), episode, settling_steps=2)
+    assert (result.success, result.failure) == (False, "no grasp of box fits the hand")
+    assert 0 < result.num_steps == len(result.sim_states) - 1
+    with pytest.raises(SimulatorDied):
+        play(clueless, FakeScene(dies_at=3), episode, settling_steps=2)
 
 
 def test_the_mean_demonstration_is_played_without_looking(study: Study, tmp_path: Path) -> None:
