@@ -10,15 +10,16 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.training.fake_scene import SUITE, TASKS, FakeScene
-from wavserve.core.errors import InvalidRequest, SimulationDiverged, SimulationError
+from wavserve.core.errors import InvalidRequest, SimulationDiverged, SimulationError, SimulatorDied
 from wavserve.core.resize import Pixels
-from wavserve.core.simulation import Poses, Start, Variation
+from wavserve.core.simulation import Layout, Poses, Start, Variation
 from wavserve.training.dataset import picture
 from wavserve.training.demos.expert import Expert
 from wavserve.training.demos.pictures import encoded
 from wavserve.training.demos.protocol import Disturbances, RecordingConfig, Takeover
 from wavserve.training.demos.recording import Policy, record
 from wavserve.training.demos.reference import goal_pictures
+from wavserve.training.demos.starts import reference_start
 from wavserve.training.episode import Episode
 
 CLEAN = RecordingConfig(size=32, disturbances=Disturbances(share=0.0))
@@ -61,6 +62,30 @@ def test_pictures_are_rendered_every_few_steps_only_and_are_what_a_robot_sends()
     assert {camera: jpegs[0] for camera, jpegs in episode.pictures.items()} == encoded(captured, 32)
     turned = captured["agentview"][::-1, ::-1].astype(int)
     assert np.abs(picture(episode.pictures["agentview"][0]) - turned).mean() < 5
+
+
+class Unwieldy(FakeScene):
+    """At the first starts the box is too large for the hand."""
+
+    def __init__(self, num_starts: int) -> None:
+        super().__init__()
+        self._num_starts = num_starts
+
+    def layout(self) -> Layout:
+        layout = super().layout()
+        if len(self.starts) <= self._num_starts:
+            layout.boxes[0, 1] = 0.3
+        return layout
+
+
+def test_goal_pictures_are_of_the_first_reference_start_with_a_grasp() -> None:
+    scene = Unwieldy(2)
+    assert set(goal_pictures(scene, TASKS[0], 0, CLEAN)) == {"agentview", "wrist"}
+    assert scene.starts == [reference_start(TASKS[0], 0, attempt) for attempt in range(3)]
+    with pytest.raises(SimulationError, match="the expert solves it from none of 5 starts"):
+        goal_pictures(Unwieldy(5), TASKS[0], 0, CLEAN)
+    with pytest.raises(SimulatorDied):
+        goal_pictures(FakeScene(dies_at=20), TASKS[0], 0, CLEAN)
 
 
 def test_a_larger_picture_is_resized_as_the_server_does() -> None:

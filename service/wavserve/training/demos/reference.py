@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wavserve.core.errors import SimulationError
+from wavserve.core.errors import SimulationError, SimulatorDied
 from wavserve.core.resize import Pixels
 from wavserve.core.simulation import PrivilegedEnvironment, TaskInfo
 from wavserve.training.demos.expert import Expert
@@ -33,10 +33,16 @@ def goal_pictures(
 
 
 def _solves(environment: PrivilegedEnvironment, max_steps: int, tail_steps: int) -> bool:
-    expert = Expert(environment.layout(), environment.poses())
-    for _ in range(max_steps):
-        if environment.step(expert.act(environment.poses())):
-            for _ in range(tail_steps):
-                environment.step(np.asarray(expert.act(environment.poses())))
-            return True
+    """Also false where the hand finds no grasp, and where the simulation diverges."""
+    try:
+        expert = Expert(environment.layout(), environment.poses())
+        for _ in range(max_steps):
+            if environment.step(expert.act(environment.poses())):
+                for _ in range(tail_steps):
+                    environment.step(np.asarray(expert.act(environment.poses())))
+                return True
+    except SimulatorDied:
+        raise
+    except SimulationError:
+        return False
     return False
