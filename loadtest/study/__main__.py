@@ -55,6 +55,7 @@ from wavserve.commands.libero import open_planner, simulator
 from wavserve.core.errors import WavserveError
 from wavserve.core.files import lock, write_whole
 from wavserve.core.simulation import OpenEnvironment, PrivilegedEnvironment
+from wavserve.training.dataset import open_dataset
 
 SCENES_FILE, FRAMES_FILE = "scenes.jsonl", "imagined.json"
 PILOT_STEPS = 40
@@ -118,7 +119,10 @@ class Work:
 
     @classmethod
     def of(cls, file: Path, place: Place, data: Path | None) -> Work:
-        """Predicts the hours at the first start. Raises StudyError for a folder with another study or policy."""
+        """Predicts the hours at the first start. Raises StudyError for a folder with another study or policy, and
+        BundleError for demonstrations that cannot be read."""
+        if data is not None:
+            open_dataset(data)  # a baseline needs them after hours
         study, digest = read_study(file), hashlib.sha256(file.read_bytes()).hexdigest()
         opener = simulator(not study.no_antialiasing)
         known = place.folder / "budget.json"

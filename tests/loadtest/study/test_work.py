@@ -19,6 +19,7 @@ from wavserve.bundle import bundle
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.records import Run
+from wavserve.core.errors import BundleError
 
 FILE = Path("policies/tiny-libero/study.toml")
 STARTS = Starts(num_trials_per_task=2, seed=1, shift=0.01)
@@ -92,6 +93,12 @@ def test_a_folder_takes_one_policy_only(tmp_path: Path, tiny: Bundle) -> None:
     known = Budget(digest, 1.0, policy_digest=bundle.digest(tiny.folder))
     (tmp_path / "budget.json").write_text(json.dumps(asdict(known)))
     assert Work.of(FILE, place, None).budget == known
+
+
+def test_demonstrations_that_are_not_there_are_missed_before_the_first_episode(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="expected a JSON file of a data set"):
+        Work.of(FILE, Place(tmp_path, "bundle", None), tmp_path / "nothing")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_pilot_tells_what_episodes_cost(study: Study) -> None:
