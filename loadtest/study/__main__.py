@@ -24,7 +24,7 @@ from typing import Protocol
 
 from loadtest.study import report
 from loadtest.study.baselines import Baselines, baselines_of, renamed
-from loadtest.study.cost import costs
+from loadtest.study.cost import CostOfK, costs, on_file
 from loadtest.study.frames import imagined, load_or
 from loadtest.study.plan import (
     OFF,
@@ -57,7 +57,7 @@ from wavserve.core.files import lock, write_whole
 from wavserve.core.simulation import OpenEnvironment, PrivilegedEnvironment
 from wavserve.training.dataset import open_dataset
 
-SCENES_FILE, FRAMES_FILE = "scenes.jsonl", "imagined.json"
+SCENES_FILE, FRAMES_FILE, COSTS_FILE = "scenes.jsonl", "imagined.json", "costs.json"
 PILOT_STEPS = 40
 """of each cell's episode whose time predicts the others'"""
 
@@ -206,6 +206,10 @@ class Work:
             player.play(self.place.folder / SCENES_FILE, tell)
             load_or(self.place.folder / FRAMES_FILE, lambda: imagined(study, environment, planner, rotation, tell))
 
+    def _costs(self) -> list[CostOfK]:
+        tell("time and memory against K")
+        return costs(self.place.bundle, self.study.iterations)
+
     def _write(self, parts: list[Part], complete: bool = False) -> str:
         findings = Findings(f"Study of {self.place.bundle}", self.budget, tuple(parts))
         if complete:
@@ -215,7 +219,7 @@ class Work:
                 verdicts=tuple(verdicts(samples)),
                 bins=tuple(calibration(samples, bundle.load_spec(Path(self.place.bundle)).value_norm)),
                 likenesses=tuple(load_or(self.place.folder / FRAMES_FILE, lambda: iter(()))),
-                costs=tuple(costs(self.place.bundle, self.study.iterations)),
+                costs=tuple(on_file(self.place.folder / COSTS_FILE, self._costs)),
             )
         text = report.markdown(findings)
         write_whole(

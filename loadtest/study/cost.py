@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from wavserve.app.settings_sources import Given, load_from_process
 from wavserve.bundle.bundle import load_spec
 from wavserve.clients.libero.plan_source import EpisodePlan, SourceConfig, UnarySource
 from wavserve.core.errors import WavserveError
+from wavserve.core.files import write_whole
 from wavserve.core.normalise import accepted_range
 
 NUM_PLANS = 20
@@ -45,6 +46,13 @@ class CostOfK:
 def costs(bundle: str, iterations: Sequence[int]) -> list[CostOfK]:
     """Of each K. Raises WavserveError with the last line of a process that failed."""
     return [_in_a_process(bundle, k) for k in iterations]
+
+
+def on_file(file: Path, measure: Callable[[], list[CostOfK]]) -> list[CostOfK]:
+    """The costs on file, or those that are measured now, which then go on file."""
+    if not file.exists():
+        write_whole(file, json.dumps([asdict(each) for each in measure()], indent=2).encode())
+    return [CostOfK(**each) for each in json.loads(file.read_bytes())]
 
 
 def _in_a_process(bundle: str, k: int) -> CostOfK:
