@@ -363,6 +363,7 @@ async def test_an_end_closes_all_endpoints_although_one_cannot_be_closed(
         assert "close" in leaving.triton.calls
         assert "close" in staying.triton.calls
         assert f"{FIRST}:8001 could not be closed" in caplog.text
+        assert cluster.shown() == {f"{SECOND}:8001"}, "no metric tells for ever of one that has left"
         forever.set()
         await asyncio.gather(*plans, return_exceptions=True)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from typing import Any
 
@@ -122,6 +123,16 @@ def test_a_gateway_that_is_away_hides_no_robot_of_another_one(capsys: pytest.Cap
     assert f"{absent}: no service answers" in told.err
 
 
+def test_a_gateway_that_stops_is_not_one_without_robots(capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends the call without a look, and its robots may still be there. Its own words do not name it."""
+    with watched() as (stopping, _), watched([ROBOT]) as (one, _):
+        for several in (stopping, f"{stopping},{one}"):
+            assert main(["watch", several, "--once", "--json"]) == 1
+            assert f"{stopping}: the server stops" in capsys.readouterr().err
+        assert main(["watch", stopping, "--once"]) == 1
+        assert f"{stopping}: the server stops" in capsys.readouterr().err
+
+
 def test_all_gateways_are_followed_and_a_robot_is_not_shown_where_it_was() -> None:
     """The first gateway ends after one look. The other one goes on."""
     with watched([ROBOT]) as (one, _), watched([], [NEW]) as (other, _), Onlookers([one, other]) as onlookers:
@@ -167,3 +178,11 @@ def test_a_page_that_is_no_terminal_has_no_control_characters(capsys: pytest.Cap
     output.page("one")
     output.page("two")
     assert capsys.readouterr().out == "one\n\ntwo\n\n"
+
+
+def test_a_program_behind_a_pipe_reads_each_look_at_once() -> None:
+    """A pipe's buffer holds many looks."""
+    pipe = io.BytesIO()
+    with redirect_stdout(io.TextIOWrapper(pipe, write_through=False)):
+        output.write("a look")
+        assert pipe.getvalue() == b"a look\n"

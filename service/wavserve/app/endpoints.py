@@ -194,11 +194,11 @@ class Endpoints:
             await self._plans_of(device, serving.drain_s)
         try:
             await _closed(supervisor, device)
-            serving.forget(name)
         except Exception:
             log.exception("%s could not be closed", name)
         self._devices.pop(name, None)
         del self._supervisors[name], self._leaving[name]
+        serving.forget(name)
         log.info("%s is drained", name)
 
     async def _plans_of(self, device: Device, drain_s: float) -> None:

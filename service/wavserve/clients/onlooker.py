@@ -23,6 +23,7 @@ from wavserve.wire.control_answers import watch_update_from
 
 RETRY_S = 1.0
 """Between two attempts to follow a gateway that is away."""
+_STOPS = "the server stops"
 Seen = list[RobotStatus] | WavserveError
 """All robots of a gateway, or why they are not known."""
 
@@ -130,7 +131,7 @@ def follow(
         try:
             for robots in look():
                 tell(robots)
-            tell(NotReady("the server stops"))
+            tell(NotReady(_STOPS))
         except WavserveError as error:
             tell(error)
             if not error.retryable:
@@ -144,6 +145,6 @@ def _put(news: queue.Queue[tuple[str, Seen]], target: str, seen: Seen) -> None:
 
 def _first(look: Callable[[], Iterator[list[RobotStatus]]]) -> Seen:
     try:
-        return next(look(), [])
+        return next(look(), NotReady(_STOPS))
     except WavserveError as error:
         return error

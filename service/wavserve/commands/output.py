@@ -17,8 +17,8 @@ from wavserve.core.messages import json_integer
 
 
 def write(text: str) -> None:
-    """Writes a line of the result."""
-    print(text)
+    """Writes a line of the result. A program behind a pipe reads it at once, also while others are to come."""
+    print(text, flush=True)
 
 
 def page(text: str) -> None:

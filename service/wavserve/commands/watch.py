@@ -50,15 +50,15 @@ def _watch(args: argparse.Namespace) -> int:
 def _once(onlookers: Onlookers, args: argparse.Namespace) -> int:
     """One look. The exit code is 1 when a gateway does not answer."""
     seen = onlookers.once(args.interval, _ONCE_TIMEOUT_S)
-    problems = [each for each in seen.values() if isinstance(each, WavserveError)]
+    problems = [gateway for gateway, each in seen.items() if isinstance(each, WavserveError)]
     if args.json:
         for gateway, robots in seen.items():
             _write(gateway, robots)
     elif len(problems) < len(seen):
         output.write(_page(seen))
     else:
-        for each in problems:
-            output.progress(each.message)
+        for gateway in problems:
+            output.progress(_line(gateway, seen[gateway]))
     return 1 if problems else 0
 
 
@@ -79,7 +79,7 @@ def _follow(onlookers: Onlookers, args: argparse.Namespace) -> int:
 def _write(gateway: str, seen: Seen) -> None:
     """A look at a gateway, as JSON."""
     if isinstance(seen, WavserveError):
-        output.progress(seen.message)
+        output.progress(_line(gateway, seen))
     else:
         output.write(output.as_json({"gateway": gateway, "robots": seen}))
 
@@ -94,14 +94,15 @@ def _page(seen: Mapping[str, Seen]) -> str:
         if not isinstance(robots, WavserveError)
         for robot in robots
     ]
-    lines = [f"{gateway}: {_said(gateway, each)}" for gateway, each in seen.items()]
+    lines = [_line(gateway, each) for gateway, each in seen.items()]
     return "\n".join([*lines, "", output.table(header, rows)])
 
 
-def _said(gateway: str, seen: Seen) -> str:
+def _line(gateway: str, seen: Seen) -> str:
+    """A gateway, and how many robots it has, or why they are not known."""
     if isinstance(seen, WavserveError):
-        return printable(seen.message.removeprefix(f"{gateway}: "))
-    return counted(len(seen), "robot")
+        return f"{gateway}: {printable(seen.message.removeprefix(f'{gateway}: '))}"
+    return f"{gateway}: {counted(len(seen), 'robot')}"
 
 
 def _row(robot: RobotStatus) -> tuple[object, ...]:

@@ -70,7 +70,7 @@ class RecordedSpan(Span):
 
     def link(self, other: Span) -> None:
         if other.context is not None:
-            self._span.add_link(sdk_context(other.context))
+            self._span.add_link(sdk_context(other.context, is_remote=False))
 
     def end(self, error: BaseException | None = None) -> None:
         if self._ended:
@@ -108,7 +108,7 @@ class OtelTracer(Tracer):
         attributes: Attributes = NOTHING,
         began_ns: int | None = None,
     ) -> Span:
-        context = None if parent is None else _inside(sdk_context(parent))
+        context = None if parent is None else _inside(sdk_context(parent, is_remote=True))
         span = self._tracer.start_span(name, context, self._kind, attributes, start_time=_start(began_ns))
         return RecordedSpan(span, self._tracer) if span.is_recording() else Span(own_context(span.get_span_context()))
 

@@ -41,17 +41,24 @@ _ids = SystemRandom().getrandbits
 
 
 class SpanSender:
-    """Sends ended spans in batches, on a thread of its own. When too many wait, the oldest are dropped."""
+    """Sends ended spans in batches, on a thread of its own.
+
+    When too many wait, the oldest are dropped, and the log tells of it once.
+    """
 
     def __init__(self, exporter: SpanExporter, resource: Resource) -> None:
         """`resource`: the program that the spans are of."""
         self._exporter, self._resource = exporter, resource
         self._ended: deque[CollectedSpan] = deque(maxlen=MAX_SPANS)
+        self._is_dropping = False
         self._closing = Event()
         self._thread = Thread(target=self._run, name="wavserve-traces", daemon=True)
         self._thread.start()
 
     def put(self, span: CollectedSpan) -> None:
+        if len(self._ended) == MAX_SPANS and not self._is_dropping:
+            self._is_dropping = True
+            log.warning("%d spans wait for the collector: the oldest are dropped when others come", MAX_SPANS)
         self._ended.append(span)
 
     def close(self) -> None:
@@ -70,7 +77,10 @@ class SpanSender:
     def _send(self) -> None:
         while self._ended:
             batch = [self._ended.popleft() for _ in range(min(len(self._ended), MAX_BATCH))]
-            self._exporter.export([span.readable(self._resource) for span in batch])
+            try:
+                self._exporter.export([span.readable(self._resource) for span in batch])
+            except Exception:  # the thread lives, else no later span is sent
+                log.exception("a batch of %d spans could not be sent", len(batch))
 
 
 class CollectedSpan(Span):
@@ -81,6 +91,7 @@ class CollectedSpan(Span):
         "_began_ns",
         "_ended_ns",
         "_failed",
+        "_follows_remote",
         "_kind",
         "_links",
         "_name",
@@ -95,14 +106,15 @@ class CollectedSpan(Span):
         self,
         name: str,
         sender: SpanSender,
-        place: tuple[TraceContext, TraceContext | None],
+        place: tuple[TraceContext, TraceContext | None, bool],
         kind: api.SpanKind,
         attributes: Attributes,
         began_ns: int | None,
     ) -> None:
-        """`place`: its own context and its parent's."""
-        super().__init__(place[0])
-        self._name, self._sender, self._parent, self._kind = name, sender, place[1], kind
+        """`place`: its own context, its parent's, and whether the parent is of another process."""
+        own, self._parent, self._follows_remote = place
+        super().__init__(own)
+        self._name, self._sender, self._kind = name, sender, kind
         self._attributes = dict(attributes)
         self._began_ns = time.time_ns() if began_ns is None else unix_ns(began_ns)
         self._links: list[TraceContext] = []
@@ -112,13 +124,14 @@ class CollectedSpan(Span):
 
     def child(self, name: str, attributes: Attributes = NOTHING, began_ns: int | None = None) -> Span:
         own = TraceContext(self.context.trace_id, new_span_id(), True)
-        return CollectedSpan(name, self._sender, (own, self.context), _PART, attributes, began_ns)
+        return CollectedSpan(name, self._sender, (own, self.context, False), _PART, attributes, began_ns)
 
     def set(self, attributes: Attributes) -> None:
-        self._attributes.update(attributes)
+        if not self._ended_ns:  # later the sender's thread reads it
+            self._attributes.update(attributes)
 
     def link(self, other: Span) -> None:
-        if other.context is not None:
+        if other.context is not None and not self._ended_ns:
             self._links.append(other.context)
 
     def end(self, error: BaseException | None = None) -> None:
@@ -135,10 +148,10 @@ class CollectedSpan(Span):
         return ReadableSpan(
             self._name,
             sdk_context(self.context, is_remote=False),
-            None if self._parent is None else sdk_context(self._parent),
+            None if self._parent is None else sdk_context(self._parent, is_remote=self._follows_remote),
             resource,
             self._attributes,
-            links=tuple(api.Link(sdk_context(each)) for each in self._links),
+            links=tuple(api.Link(sdk_context(each, is_remote=False)) for each in self._links),
             kind=self._kind,
             status=api.Status(api.StatusCode.ERROR) if self._failed else _NO_ERROR,
             start_time=self._began_ns,
@@ -174,11 +187,11 @@ class CollectorTracer(Tracer):
         attributes: Attributes = NOTHING,
         began_ns: int | None = None,
     ) -> Span:
-        parent = parent or _of_the_program()
-        own = self._new_trace() if parent is None else TraceContext(parent.trace_id, new_span_id(), parent.sampled)
+        above = parent or _of_the_program()
+        own = self._new_trace() if above is None else TraceContext(above.trace_id, new_span_id(), above.sampled)
         if not own.sampled:
             return Span(own)
-        return CollectedSpan(name, self._sender, (own, parent), self._kind, attributes, began_ns)
+        return CollectedSpan(name, self._sender, (own, above, parent is not None), self._kind, attributes, began_ns)
 
     def close(self) -> None:
         self._sender.close()
@@ -198,8 +211,8 @@ def unix_ns(monotonic_ns: int) -> int:
     return time.time_ns() - (time.monotonic_ns() - monotonic_ns)
 
 
-def sdk_context(context: TraceContext, *, is_remote: bool = True) -> api.SpanContext:
-    """A context as OpenTelemetry has it."""
+def sdk_context(context: TraceContext, *, is_remote: bool) -> api.SpanContext:
+    """A context as OpenTelemetry has it. `is_remote`: whether it is of another process."""
     flags = api.TraceFlags(api.TraceFlags.SAMPLED if context.sampled else api.TraceFlags.DEFAULT)
     return api.SpanContext(int(context.trace_id, 16), int(context.span_id, 16), is_remote, flags)
 

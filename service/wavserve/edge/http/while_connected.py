@@ -14,7 +14,8 @@ T = TypeVar("T")
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`. Cancels `work` and raises Cancelled when the client disconnects first.
+    """The result of `work`. Cancels `work` and raises Cancelled when the client disconnects first, or what `receive`
+    raises.
 
     `receive`: of a request whose body is read or not wanted.
     """
@@ -23,6 +24,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
+            disconnect.result()
             raise Cancelled("the client disconnected")
         return task.result()
     finally:
