@@ -62,6 +62,23 @@ def test_starts_of_one_run_alone_are_left_out() -> None:
     assert "n 2" in told
 
 
+def test_starts_that_are_shifted_by_another_distance_are_others() -> None:
+    """One seed draws other places within another disc."""
+    a, b = (
+        Run(
+            dataclasses.replace(run.config, shift=shift),
+            tuple(dataclasses.replace(one, shift=shift) for one in run.records),
+        )
+        for run, shift in ((example_run(SMALL, always), 0.02), (example_run(SMALL, at_first), 0.05))
+    )
+    told = compare_runs(a, b)
+    assert "shift: 0.02 in A, 0.05 in B" in told
+    assert "0 episodes began alike; 8 are in A only, 8 in B only" in told
+    assert "A alone succeeds: libero_object task 0 state 1 seed 7 shift 0.02 m" in compare_runs(
+        a, Run(a.config, tuple(dataclasses.replace(one, success=one.state_index == 0) for one in a.records))
+    )
+
+
 def test_the_one_cell_of_two_runs_is_compared_whatever_its_name() -> None:
     other = dataclasses.replace(SMALL, cells=(OFF,))
     told = compare_runs(example_run(SMALL, always), example_run(other, at_first))

@@ -15,7 +15,8 @@ _MAX_LISTED = 20
 
 
 def compare_runs(a: Run, b: Run) -> str:
-    """Success of a minus success of b, over the episodes whose cell, suite, task, state and seed are equal."""
+    """Success of a minus success of b, over the episodes whose cell, suite, task, state, seed and shift are
+    equal."""
     lines = ["Configurations", *(_indented(_differences(a, b)) or ["  equal"])]
     lines += _warnings(a, b)
     matched = _matched(a.config.cells, b.config.cells)
@@ -115,8 +116,9 @@ def _same(a: EpisodeRecord, b: EpisodeRecord) -> bool:
 
 
 def _start_words(start: StartKey) -> str:
-    suite, task, state, seed = start
-    return f"{suite} task {task} state {state} seed {seed}"
+    suite, task, state, seed, shift = start
+    shifted = f" shift {shift:g} m" if shift else ""
+    return f"{suite} task {task} state {state} seed {seed}{shifted}"
 
 
 def _indented(lines: Iterable[str]) -> list[str]:

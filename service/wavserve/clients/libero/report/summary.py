@@ -22,8 +22,8 @@ SUITE_TITLES = {
 """As the literature's tables name and order them."""
 _SYMBOLS = {"num_iterations": "K", "num_video_samples": "N", "num_value_samples": "M"}
 
-StartKey = tuple[str, int, int, int]
-"""suite, task, state index, seed"""
+StartKey = tuple[str, int, int, int, float]
+"""suite, task, state index, seed, shift in m: what says where everything stands"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Summary:
 
 def by_start(records: Iterable[EpisodeRecord]) -> dict[StartKey, EpisodeRecord]:
     """The episodes of one cell by where they began."""
-    return {(record.suite, record.task, record.state_index, record.seed): record for record in records}
+    return {(one.suite, one.task, one.state_index, one.seed, one.shift): one for one in records}
 
 
 def pairs_of(a: Mapping[StartKey, EpisodeRecord], b: Mapping[StartKey, EpisodeRecord], suite: str) -> Pairs:
