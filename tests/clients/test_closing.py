@@ -48,6 +48,17 @@ def test_work_that_stands_still_does_not_keep_a_program_from_ending() -> None:
     assert not ending.is_alive()
 
 
+def test_a_thread_ends_although_its_last_work_fails() -> None:
+    thread = LoopThread("failing")
+
+    async def fail() -> None:
+        raise OSError("broken")
+
+    with pytest.raises(OSError, match="broken"):
+        thread.end(fail)
+    assert "failing" not in {each.name for each in threading.enumerate()}
+
+
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_call_under_way_ends_with_the_client(kind: Kind, wire: str, served: Served) -> None:

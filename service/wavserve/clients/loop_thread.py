@@ -39,17 +39,22 @@ class LoopThread:
     def end(self, last: Callable[[], Coroutine[Any, Any, None]], last_s: float = _LAST_S) -> None:
         """Runs `last`, which ends the work that is under way, and ends the thread, within a few seconds.
 
-        Later calls do nothing.
+        Later calls do nothing. Raises what `last` raises, once the thread has ended.
         """
         with self._lock:
             if self._ended:
                 return
             self._ended = True
             future = asyncio.run_coroutine_threadsafe(last(), self._loop)
+        try:
+            with contextlib.suppress(TimeoutError):
+                future.result(last_s)
+        finally:
+            self._stop(last_s)
+
+    def _stop(self, rest_s: float) -> None:
         with contextlib.suppress(TimeoutError):
-            future.result(last_s)
-        with contextlib.suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(_rest(), self._loop).result(last_s)
+            asyncio.run_coroutine_threadsafe(_rest(), self._loop).result(rest_s)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_END_S)
         if not self._thread.is_alive():
