@@ -40,7 +40,7 @@ class Waiting:
 
 
 class Observations:
-    """All observations of a robot. Each one ends in one event, unless its stream ends after it was sent."""
+    """All observations of a robot. Each one ends in one event, unless its stream ends once it has left the slot."""
 
     def __init__(self, spans: RobotSpans, tell: Callable[[Event], None]) -> None:
         """`tell` takes the events."""

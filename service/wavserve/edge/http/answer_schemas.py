@@ -18,7 +18,8 @@ class IterationAnswer(Body):
     """One planning iteration over N video samples with M value samples each."""
 
     snr: list[list[float]] = Field(
-        description="SNR of each value sample, [N, M]; mean value in modes mean and best_of_n."
+        description="SNR of each value sample, [N, M]; mean value in modes mean and best_of_n. Empty when nothing was "
+        "scored."
     )
     scores: list[float] = Field(description="Score of each video sample, [N]: the highest among its value samples.")
     video_elites: list[int] = Field(description="Indices n of the elite video samples, best first.")

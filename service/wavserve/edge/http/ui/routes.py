@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from wavserve.core.errors import Cancelled, WavserveError
+from wavserve.core.errors import Cancelled, TooLarge, WavserveError
 from wavserve.core.messages import EncodedImage
 from wavserve.edge.http.ui.access import foreign_host, foreign_origin
 from wavserve.edge.http.ui.live import HELLO, Live, Look, Queue
@@ -141,7 +141,7 @@ class EventStream(Response):
         self._live = live
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._live.watching() as queue, contextlib.suppress(Cancelled):
+        with self._live.watching() as queue, contextlib.suppress(Cancelled, TooLarge):  # of a body that nobody wants
             await while_connected(receive, self._send_all(queue, send))
 
     async def _send_all(self, queue: Queue, send: Send) -> None:
