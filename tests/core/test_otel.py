@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from tests.collector import serving
 from tests.spans import Spans
 from wavserve.core import otel_spans
 from wavserve.core.errors import InvalidRequest
-from wavserve.core.otel import Collector, open_tracer
+from wavserve.core.otel import SEND_WITHIN_S, Collector, open_tracer
 from wavserve.core.tracing import TraceContext, Tracer, current, span, within
 
 REMOTE = TraceContext("ab" * 16, "cd" * 8, True)
@@ -115,6 +116,9 @@ def test_a_silent_collector_delays_no_span_and_no_end_of_the_service() -> None:
         began = time.monotonic()
         tracer.close()
         assert time.monotonic() - began < 10 * otel_spans.CLOSE_WITHIN_S, "the SDK alone waits 30 s"
+        [sending] = [each for each in threading.enumerate() if each.name == "wavserve-traces"]
+        sending.join(4 * SEND_WITHIN_S)
+        assert not sending.is_alive(), "it sends nothing more"
 
 
 def test_what_the_sdk_says_of_a_programs_own_exporter_stays_in_the_log(

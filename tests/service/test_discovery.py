@@ -110,7 +110,7 @@ async def test_tritons_join_leave_and_are_replaced_while_robots_plan(
     urls = f"dns://{dns.at}/triton.:{pods.port}"
     gateway = await asyncio.to_thread(start, tmp_path, "triton", "--triton-url", urls, "--set=triton.discovery_s=0.2")
     try:
-        await change_the_fleet(gateway, tritons, dns, pods)
+        await change_the_fleet(gateway, tritons, dns, pods, tmp_path / "server.log")
     finally:
         assert await asyncio.to_thread(gateway.stop) == 0
     log = (tmp_path / "server.log").read_text()
@@ -118,9 +118,15 @@ async def test_tritons_join_leave_and_are_replaced_while_robots_plan(
     assert "Traceback" not in log
 
 
-async def change_the_fleet(gateway: Server, tritons: list[RunningTriton], dns: DnsServer, pods: Pods) -> None:
+async def change_the_fleet(
+    gateway: Server, tritons: list[RunningTriton], dns: DnsServer, pods: Pods, log: Path
+) -> None:
     async def seen(what: set[str]) -> None:
         await asyncio.to_thread(until, lambda: devices(gateway) == what, f"the gateway knows {what}")
+
+    async def takes_plans(host: str) -> None:
+        line = f"{host}:{pods.port} takes plans"
+        await asyncio.to_thread(until, lambda: line in log.read_text(), line)
 
     one, other = tritons
     with PlanClient(gateway.grpc) as client, concurrent.futures.ThreadPoolExecutor(4) as robots:
@@ -139,7 +145,8 @@ async def change_the_fleet(gateway: Server, tritons: list[RunningTriton], dns: D
         await pods.begins(SECOND, other)
         before = await asyncio.to_thread(video_calls, other.url)
         dns.addresses = (FIRST, SECOND)
-        await asyncio.to_thread(until, lambda: video_calls(other.url) >= before + 3, "the joined Triton is warmed")
+        await takes_plans(SECOND)
+        assert await asyncio.to_thread(video_calls, other.url) >= before + 3, "it was warmed before"
         await check(plans(8))
         await seen({FIRST, SECOND})
 

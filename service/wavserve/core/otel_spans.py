@@ -52,6 +52,7 @@ class SpanSender:
         self._ended: deque[CollectedSpan] = deque(maxlen=MAX_SPANS)
         self._is_dropping = False
         self._closing = Event()
+        self._abandoned = False
         self._thread = Thread(target=self._run, name="wavserve-traces", daemon=True)
         self._thread.start()
 
@@ -62,20 +63,23 @@ class SpanSender:
         self._ended.append(span)
 
     def close(self) -> None:
-        """Sends what is left, within `CLOSE_WITHIN_S`."""
+        """Sends what is left, within `CLOSE_WITHIN_S`. What is not sent by then is lost. Harmless when called again."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         self._thread.join(CLOSE_WITHIN_S)
         if self._thread.is_alive():
             log.warning("the collector did not take the last spans within %g s: they are lost", CLOSE_WITHIN_S)
+            self._abandoned = True
+        self._exporter.shutdown()  # ends the exporter's own retries
 
     def _run(self) -> None:
         while not self._closing.wait(SEND_EVERY_S):
             self._send()
         self._send()
-        self._exporter.shutdown()
 
     def _send(self) -> None:
-        while self._ended:
+        while self._ended and not self._abandoned:
             batch = [self._ended.popleft() for _ in range(min(len(self._ended), MAX_BATCH))]
             try:
                 self._exporter.export([span.readable(self._resource) for span in batch])

@@ -98,4 +98,6 @@ class WarmUp:
         device.warmed = device.faulty = generation
         if device.fault is not None:
             log.error("%s gets no plans: %s", device.name, device.fault)
+        else:
+            log.info("%s takes plans", device.name)
         self._placement.note_change()
