@@ -101,6 +101,31 @@ def devices(server: Server) -> set[str]:
     return {line.split('device="')[1].split(":")[0] for line in lines if line.startswith("wavserve_model_up{")}
 
 
+async def test_two_gateways_prefer_different_tritons_and_take_the_other_one_when_theirs_is_gone(
+    tritons: list[RunningTriton], dns: DnsServer, pods: Pods, tmp_path: Path
+) -> None:
+    dns.addresses = (FIRST, SECOND)
+    for host, behind in zip((FIRST, SECOND), tritons, strict=True):
+        await pods.begins(host, behind)
+    urls = f"dns://{dns.at}/triton.:{pods.port}"
+    gateways = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        # test calls count as calls: so rare that only the calls of plans find a failure
+        own = ("--set=triton.gateways=a,b", f"--set=triton.gateway={name}", "--set=triton.canary_s=600")
+        gateways.append(await asyncio.to_thread(start, tmp_path / name, "triton", "--triton-url", urls, *own))
+    try:
+        await asyncio.to_thread(until_idle, tritons)
+        used = [await asyncio.to_thread(used_for_four_plans, gateway, tritons) for gateway in gateways]
+        assert sorted(used) == [[0], [1]], "each its own, and not the other's"
+        await pods.dies(FIRST)
+        used = [await asyncio.to_thread(used_for_four_plans, gateway, tritons) for gateway in gateways]
+        assert used == [[1], [1]]
+    finally:
+        for gateway in gateways:
+            await asyncio.to_thread(gateway.stop)
+
+
 async def test_tritons_join_leave_and_are_replaced_while_robots_plan(
     tritons: list[RunningTriton], dns: DnsServer, pods: Pods, tmp_path: Path
 ) -> None:
@@ -168,31 +193,6 @@ async def change_the_fleet(
         dns.silent = True
         await check(plans(4))
         assert await asyncio.to_thread(ready, gateway.http)
-
-
-async def test_two_gateways_prefer_different_tritons_and_take_the_other_one_when_theirs_is_gone(
-    tritons: list[RunningTriton], dns: DnsServer, pods: Pods, tmp_path: Path
-) -> None:
-    dns.addresses = (FIRST, SECOND)
-    for host, behind in zip((FIRST, SECOND), tritons, strict=True):
-        await pods.begins(host, behind)
-    urls = f"dns://{dns.at}/triton.:{pods.port}"
-    gateways = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        # test calls count as calls: so rare that only the calls of plans find a failure
-        own = ("--set=triton.gateways=a,b", f"--set=triton.gateway={name}", "--set=triton.canary_s=600")
-        gateways.append(await asyncio.to_thread(start, tmp_path / name, "triton", "--triton-url", urls, *own))
-    try:
-        await asyncio.to_thread(until_idle, tritons)
-        used = [await asyncio.to_thread(used_for_four_plans, gateway, tritons) for gateway in gateways]
-        assert sorted(used) == [[0], [1]], "each its own, and not the other's"
-        await pods.dies(FIRST)
-        used = [await asyncio.to_thread(used_for_four_plans, gateway, tritons) for gateway in gateways]
-        assert used == [[1], [1]]
-    finally:
-        for gateway in gateways:
-            await asyncio.to_thread(gateway.stop)
 
 
 def until_idle(tritons: list[RunningTriton]) -> None:
