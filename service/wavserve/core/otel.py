@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
-from types import TracebackType
-from typing import Any, Self
 
 import requests
 from opentelemetry import trace as api
@@ -25,7 +23,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from wavserve.core.otel_spans import KINDS, CollectorTracer, Kind, SpanSender, own_context, sdk_context, unix_ns
-from wavserve.core.tracing import CURRENT, NOTHING, Attributes, Span, TraceContext, Tracer, error_type
+from wavserve.core.tracing import NOTHING, ActiveSpan, Attributes, Span, TraceContext, Tracer, error_type
 
 log = logging.getLogger(__name__)
 
@@ -47,18 +45,16 @@ class Collector:
     """share of the traces that begin here which are recorded; the others follow their parent"""
 
 
-class RecordedSpan(Span):
+class RecordedSpan(ActiveSpan):
     """A span of OpenTelemetry."""
 
-    __slots__ = ("_ended", "_span", "_token", "_tracer")
-    recorded = True
+    __slots__ = ("_ended", "_span", "_tracer")
 
     def __init__(self, span: api.Span, tracer: api.Tracer) -> None:
         super().__init__(own_context(span.get_span_context()))
         self._span = span
         self._tracer = tracer
         self._ended = False
-        self._token: Any = None
 
     def child(self, name: str, attributes: Attributes = NOTHING, began_ns: int | None = None) -> Span:
         inside = api.set_span_in_context(self._span, _NO_PARENT)
@@ -80,14 +76,6 @@ class RecordedSpan(Span):
             self._span.set_attribute("error.type", error_type(error))
             self._span.set_status(api.StatusCode.ERROR)
         self._span.end()
-
-    def __enter__(self) -> Self:
-        self._token = CURRENT.set(self)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        CURRENT.reset(self._token)
-        self.end(error)
 
 
 class OtelTracer(Tracer):

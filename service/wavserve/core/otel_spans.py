@@ -12,8 +12,7 @@ from collections import deque
 from importlib.metadata import version
 from random import SystemRandom
 from threading import Event, Thread
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal
 
 from opentelemetry import trace as api
 from opentelemetry.sdk.resources import Resource
@@ -22,7 +21,7 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from wavserve.core.tracing import CURRENT, NOTHING, Attributes, Span, TraceContext, Tracer, error_type
+from wavserve.core.tracing import NOTHING, ActiveSpan, Attributes, Span, TraceContext, Tracer, error_type
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +86,7 @@ class SpanSender:
                 log.exception("a batch of %d spans could not be sent", len(batch))
 
 
-class CollectedSpan(Span):
+class CollectedSpan(ActiveSpan):
     """A span of a trace that is recorded."""
 
     __slots__ = (
@@ -101,9 +100,7 @@ class CollectedSpan(Span):
         "_name",
         "_parent",
         "_sender",
-        "_token",
     )
-    recorded = True
     context: TraceContext
 
     def __init__(
@@ -124,7 +121,6 @@ class CollectedSpan(Span):
         self._links: list[TraceContext] = []
         self._ended_ns = 0  # not yet
         self._failed = False
-        self._token: Any = None
 
     def child(self, name: str, attributes: Attributes = NOTHING, began_ns: int | None = None) -> Span:
         own = TraceContext(self.context.trace_id, new_span_id(), True)
@@ -162,14 +158,6 @@ class CollectedSpan(Span):
             end_time=self._ended_ns,
             instrumentation_scope=_SCOPE,
         )
-
-    def __enter__(self) -> Self:
-        self._token = CURRENT.set(self)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        CURRENT.reset(self._token)
-        self.end(error)
 
 
 class CollectorTracer(Tracer):

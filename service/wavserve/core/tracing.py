@@ -110,6 +110,21 @@ NO_SPAN = Span()
 CURRENT: ContextVar[Span] = ContextVar("span", default=NO_SPAN)
 
 
+class ActiveSpan(Span):
+    """A span that is recorded. `with` makes it the task's current span, and ends it."""
+
+    __slots__ = ("_token",)
+    recorded = True
+
+    def __enter__(self) -> Self:
+        self._token = CURRENT.set(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        CURRENT.reset(self._token)
+        self.end(error)
+
+
 def span(name: str, attributes: Attributes = NOTHING) -> Span:
     """Begins a part of the task's current span."""
     return CURRENT.get().child(name, attributes)
