@@ -97,6 +97,7 @@ def test_after_an_emergency_stop_no_target_reaches_the_bus() -> None:
         assert arm.command(REST_POSE) is False
         assert arm.enable() is False
         eventually(lambda: arm.latest().status is not None and arm.latest().status.arm_status == 1)  # type: ignore[union-attr]
+        eventually(lambda: listener.of(STOP_FRAME) != [])
         ids = [frame.frame_id for frame in listener.frames]
         assert listener.of(STOP_FRAME)[0].data.hex() == "0100000000000000"
         assert set(ids[ids.index(STOP_FRAME) :]) == {STOP_FRAME}

@@ -226,7 +226,7 @@ def test_a_silent_arm_is_stopped_and_the_other_one_holds(robot: Stage) -> None:
     robot.moves(30)
     robot.simulated[0].silent = True
     silent = time.monotonic()
-    eventually(lambda: robot.phase is Phase.STOPPED)
+    eventually(lambda: robot.phase is Phase.STOPPED and robot.listeners[0].of(STOP_FRAME) != [])
     stop = robot.listeners[0].of(STOP_FRAME)
     assert stop[0].data.hex() == "0100000000000000"
     assert stop[0].at_s - silent < 0.5
@@ -261,7 +261,7 @@ def test_an_arm_that_is_in_error_is_stopped_and_the_other_one_holds(
     eventually(lambda: robot.phase is Phase.STOPPED)
     robot.rests(arm=0)
     assert words in robot.control.status.hold
-    assert len(robot.listeners[1].of(STOP_FRAME)) >= 1
+    eventually(lambda: robot.listeners[1].of(STOP_FRAME) != [])
     assert robot.listeners[0].of(STOP_FRAME) == []
     assert_no_jump(robot)
 
@@ -282,6 +282,7 @@ def test_an_emergency_stop_stops_both_arms_from_any_thread_and_is_latched(robot:
     stopper.start()
     stopper.join()
     eventually(lambda: robot.phase is Phase.STOPPED)
+    eventually(lambda: all(listener.of(STOP_FRAME) != [] for listener in robot.listeners))
     time.sleep(0.3)
     for listener in robot.listeners:
         stop = listener.of(STOP_FRAME)
@@ -317,6 +318,7 @@ def test_an_emergency_stop_outlives_a_recovery_that_was_ordered_before_it(robot:
     eventually(lambda: robot.phase is Phase.STOPPED)
     robot.control.order(Order.RECOVER)
     robot.control.emergency_stop("key")
+    eventually(lambda: robot.listeners[0].of(STOP_FRAME) != [])
     time.sleep(0.2)
     assert robot.phase is Phase.STOPPED
     assert [frame.data[0] for frame in robot.listeners[0].of(STOP_FRAME)][-1] == 1
