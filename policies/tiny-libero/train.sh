@@ -34,10 +34,10 @@ Predicted for two cores that do nothing else, with 8 GB of memory:
   vae              0.5 h   8000 steps
   video            0.3 h   2000 steps
   value            0.1 h   1500 steps
-  action           3.2 h  12000 steps
+  action           1.6 h   6000 steps
   recoveries       0.6 h   300 episodes
-  action           3.2 h  12000 steps
-  together         9.1 h
+  action           1.6 h   6000 steps
+  together         5.9 h
 Each one says its own time left once it has begun.
 END
 
