@@ -137,6 +137,7 @@ def example_receipt(spec: PolicySpec, request: PlanRequest) -> Receipt:
         version="0.0.0",
         rtc=AppliedRtc(mode="rtc_guided", execution_horizon=8, inference_delay=2),
         seam_jump=0.25,
+        expected_return=0.625,
     )
 
 

@@ -158,9 +158,10 @@ async def test_a_value_estimate_is_made_on_request_and_changes_no_action(rig: Ri
         await plan_on(rig, replace(job, config=replace(job.config, estimate_value=estimate)))
         for estimate in (False, True)
     ]
-    assert without.value_estimate is None
-    assert estimated.value_estimate is not None
-    assert np.isfinite(estimated.value_estimate)
+    assert without.estimate is None
+    assert estimated.estimate is not None
+    assert np.isfinite(estimated.estimate.score)
+    assert estimated.estimate.values.shape == (job.config.num_value_samples,)
     np.testing.assert_array_equal(without.actions, estimated.actions)
 
 
@@ -208,11 +209,12 @@ async def test_the_best_of_n_is_what_is_decoded(make_rig: MakeRig) -> None:
 async def test_a_value_estimate_is_the_modes_own_score(rig: Rig) -> None:
     options = {"num_iterations": 0, "estimate_value": True}
     ratio, mean = [
-        (await plan_on(rig, example_job(SPEC, 1, mode=mode, **options))).value_estimate for mode in ("paper", "mean")
+        (await plan_on(rig, example_job(SPEC, 1, mode=mode, **options))).estimate for mode in ("paper", "mean")
     ]
     assert ratio is not None
     assert mean is not None
-    assert ratio != mean
+    assert ratio.score != mean.score == mean.values.max()
+    np.testing.assert_array_equal(ratio.values, mean.values)
 
 
 async def test_planning_stops_when_the_noise_has_settled(rig: Rig) -> None:

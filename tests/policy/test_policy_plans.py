@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from io import BytesIO
 
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.planning.rig import Rig
+from tests.planning.rig import MakeRig, Rig, RigOptions
 from tests.policy.requests import SPEC, first
 from wavserve.core.errors import InvalidRequest, UnknownPolicy
+from wavserve.core.spec import NormSpec
 from wavserve.core.types import DeadlineResult
 from wavserve.policy.imagined import encode_png
 
@@ -27,6 +29,23 @@ async def test_a_plan_has_actions_and_a_complete_receipt(rig: Rig) -> None:
     assert receipt.iterations_done == len(receipt.iterations) == 2
     assert set(receipt.digests) == {"images.top", "images.wrist", "state", "instruction", "memory"}
     assert {"encode", "imagine", "score", "refit", "decode", "queued", "total"} <= set(receipt.stage_s)
+
+
+async def test_an_estimated_value_is_told_in_units_of_the_return(make_rig: MakeRig) -> None:
+    """The policy declares mean 0.4 and deviation 0.2 of the return: a value of 0 means 0.4."""
+    norm = NormSpec("meanstd", (0.0, 0.4), (1.0, 0.2))
+    plain, declared = [
+        await make_rig(RigOptions(spec=replace(SPEC, value_norm=value_norm))) for value_norm in (None, norm)
+    ]
+    request = first(options={"num_iterations": 0, "num_value_samples": 1, "estimate_value": True, "mode": "mean"})
+    unknown, receipt = [(await each.policy.plan(request)).receipt for each in (plain, declared)]
+    assert unknown.expected_return is None
+    assert receipt.value_estimate == unknown.value_estimate
+    value = receipt.value_estimate
+    assert value is not None
+    expected = 0.4 + 0.2 * math.copysign(math.expm1(abs(value)), value)
+    assert receipt.expected_return == pytest.approx(expected, rel=1e-5)
+    assert (await declared.policy.plan(first())).receipt.expected_return is None, "not asked for"
 
 
 async def test_the_same_seed_gives_the_same_actions_and_another_sequence_number_gives_others(rig: Rig) -> None:

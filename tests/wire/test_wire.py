@@ -97,7 +97,8 @@ def test_a_chunk_survives_the_wire(deadline: DeadlineResult, absent: bool, stopp
     receipt = replace(example_chunk().receipt, deadline=deadline, stopped=stopped, warm_start=absent)
     sent = example_chunk(receipt=receipt)
     if absent:
-        sent = replace(sent, receipt=replace(receipt, slack_s=None, value_estimate=None), cut=None, fresh_memory=False)
+        receipt = replace(receipt, slack_s=None, value_estimate=None, expected_return=None, seam_jump=None)
+        sent = replace(sent, receipt=receipt, cut=None, fresh_memory=False)
     got = answers.chunk_from(pb.ActionChunk.FromString(answers.action_chunk(sent).SerializeToString()))
     assert got.actions.tobytes() == sent.actions.tobytes()
     assert got.actions.shape == sent.actions.shape

@@ -147,6 +147,16 @@ class DeadlineResult(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ValueEstimate:
+    """What M fresh value samples say of a chosen plan."""
+
+    score: float
+    """highest score of them, by the plan's mode"""
+    values: Array
+    """`[M]`; state value of each sample, the mean over its tokens, in the model's units"""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The planner's result, in normalised units."""
 
@@ -156,8 +166,8 @@ class Plan:
     stopped: Stop
     video: Gaussian
     value: Gaussian
-    value_estimate: float | None
-    """highest SNR among M value samples drawn for the chosen plan; None unless `estimate_value` is set"""
+    estimate: ValueEstimate | None
+    """None unless `estimate_value` is set"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +202,9 @@ class Receipt:
     seam_jump: float | None = None
     """largest difference of chunk and left-over at step `inference_delay`, in fractions of the action's range; None
     where the left-over has no such step"""
+    expected_return: float | None = None
+    """mean return that the M value samples of `value_estimate` predict, in the units of the training's returns; None
+    where no value is estimated, or the policy declares no units"""
 
     @property
     def gain(self) -> float | None:

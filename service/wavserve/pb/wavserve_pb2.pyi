@@ -180,7 +180,7 @@ class Iteration(_message.Message):
     def __init__(self, snr: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ..., video_elites: _Optional[_Iterable[int]] = ..., value_elites: _Optional[_Iterable[int]] = ..., video_std: _Optional[float] = ..., value_std: _Optional[float] = ..., moved: _Optional[float] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("policy", "policy_digest", "untrained", "seed", "sequence", "planner", "iterations_done", "deadline", "slack_ms", "iterations", "stage_ms", "value_estimate", "digests", "version", "stopped", "warm_start", "rtc", "seam_jump")
+    __slots__ = ("policy", "policy_digest", "untrained", "seed", "sequence", "planner", "iterations_done", "deadline", "slack_ms", "iterations", "stage_ms", "value_estimate", "digests", "version", "stopped", "warm_start", "rtc", "seam_jump", "expected_return")
     class Deadline(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         DEADLINE_UNSPECIFIED: _ClassVar[Receipt.Deadline]
@@ -237,6 +237,7 @@ class Receipt(_message.Message):
     WARM_START_FIELD_NUMBER: _ClassVar[int]
     RTC_FIELD_NUMBER: _ClassVar[int]
     SEAM_JUMP_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_RETURN_FIELD_NUMBER: _ClassVar[int]
     policy: str
     policy_digest: str
     untrained: bool
@@ -255,7 +256,8 @@ class Receipt(_message.Message):
     warm_start: bool
     rtc: RealTimeChunking
     seam_jump: float
-    def __init__(self, policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., untrained: _Optional[bool] = ..., seed: _Optional[int] = ..., sequence: _Optional[int] = ..., planner: _Optional[_Union[PlannerOptions, _Mapping]] = ..., iterations_done: _Optional[int] = ..., deadline: _Optional[_Union[Receipt.Deadline, str]] = ..., slack_ms: _Optional[float] = ..., iterations: _Optional[_Iterable[_Union[Iteration, _Mapping]]] = ..., stage_ms: _Optional[_Mapping[str, float]] = ..., value_estimate: _Optional[float] = ..., digests: _Optional[_Mapping[str, str]] = ..., version: _Optional[str] = ..., stopped: _Optional[_Union[Receipt.Stop, str]] = ..., warm_start: _Optional[bool] = ..., rtc: _Optional[_Union[RealTimeChunking, _Mapping]] = ..., seam_jump: _Optional[float] = ...) -> None: ...
+    expected_return: float
+    def __init__(self, policy: _Optional[str] = ..., policy_digest: _Optional[str] = ..., untrained: _Optional[bool] = ..., seed: _Optional[int] = ..., sequence: _Optional[int] = ..., planner: _Optional[_Union[PlannerOptions, _Mapping]] = ..., iterations_done: _Optional[int] = ..., deadline: _Optional[_Union[Receipt.Deadline, str]] = ..., slack_ms: _Optional[float] = ..., iterations: _Optional[_Iterable[_Union[Iteration, _Mapping]]] = ..., stage_ms: _Optional[_Mapping[str, float]] = ..., value_estimate: _Optional[float] = ..., digests: _Optional[_Mapping[str, str]] = ..., version: _Optional[str] = ..., stopped: _Optional[_Union[Receipt.Stop, str]] = ..., warm_start: _Optional[bool] = ..., rtc: _Optional[_Union[RealTimeChunking, _Mapping]] = ..., seam_jump: _Optional[float] = ..., expected_return: _Optional[float] = ...) -> None: ...
 
 class GateCut(_message.Message):
     __slots__ = ("step", "dimension", "name", "limit", "bound", "value")

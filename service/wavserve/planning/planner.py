@@ -15,7 +15,7 @@ import numpy as np
 from wavserve.core.noise import FINAL
 from wavserve.core.spec import PlannerConfig
 from wavserve.core.tracing import span
-from wavserve.core.types import Array, Handles, IterationRecord, Plan, Stop
+from wavserve.core.types import Array, Handles, IterationRecord, Plan, Stop, ValueEstimate
 from wavserve.planning.forecast import Forecast
 from wavserve.planning.gather import gather
 from wavserve.planning.model_calls import ModelCalls, PlanJob
@@ -104,19 +104,19 @@ class Planner:
                 proposal.step, values, iteration, job.config, job.noise, self.calls.video_shape
             )
 
-    async def _decode(self, job: PlanJob, proposal: Proposal) -> tuple[Array, float | None]:
+    async def _decode(self, job: PlanJob, proposal: Proposal) -> tuple[Array, ValueEstimate | None]:
         """The action chunk of one last draw, and its value estimate when the request asks for it."""
         self.admission.begin_final(job.ticket, self._final(job))
 
-        async def act(handles: Handles) -> tuple[Array, float | None]:
+        async def act(handles: Handles) -> tuple[Array, ValueEstimate | None]:
             # before `decode`, which frees the slot
             estimate = await self._estimate(job, proposal, handles) if job.config.estimate_value else None
             return await self.calls.decode(job, proposal.value, handles), estimate
 
         return await self.calls.with_features(job, proposal.video, FINAL, range(1), act)
 
-    async def _estimate(self, job: PlanJob, proposal: Proposal, handles: Handles) -> float:
-        """Score of the chosen plan by M fresh value samples.
+    async def _estimate(self, job: PlanJob, proposal: Proposal, handles: Handles) -> ValueEstimate:
+        """The chosen plan, judged by M fresh value samples.
 
         The released code reports the value that comes with the actions instead. It integrates frozen features, and its
         SNR is up to 0.66 off.
@@ -124,4 +124,4 @@ class Planner:
         # row 0 is the value noise that is decoded; the estimate has rows of its own
         rows = 1 + np.arange(job.config.num_value_samples)[None]
         values = await self.calls.score(job, proposal.value, handles, FINAL, rows, release=False)
-        return float(scores_of(job.config.mode, values).max())
+        return ValueEstimate(float(scores_of(job.config.mode, values).max()), values.mean(axis=-1).ravel())

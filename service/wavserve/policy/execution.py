@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
+
 from wavserve.core.errors import CallStuck, ModelDown
 from wavserve.core.messages import ActionChunk, EncodedImage
-from wavserve.core.normalise import Normaliser
+from wavserve.core.normalise import Normaliser, rewards_and_returns
 from wavserve.core.spec import PlannerConfig, PolicySpec
 from wavserve.core.tracing import span
 from wavserve.core.types import Array, DeadlineResult, Plan, PlanRequest, Receipt, TextEmbedding
@@ -176,6 +178,13 @@ class PlanExecutor:
             return text, FrameMemory.begin(latents, latent.num_memory_frames, threshold)
         return text, session.memory.observe(latents, request.executed_steps, threshold)
 
+    def _expected_return(self, plan: Plan) -> float | None:
+        if plan.estimate is None or self.spec.value_norm is None:
+            return None
+        values = plan.estimate.values
+        returns = rewards_and_returns(np.stack([np.zeros_like(values), values], axis=-1), self.spec.value_norm)[:, 1]
+        return float(returns.mean())
+
     def _receipt(self, resolved: ResolvedRequest, outcome: Outcome) -> Receipt:
         plan, left_over = outcome.plan, resolved.left_over
         return Receipt(
@@ -192,7 +201,8 @@ class PlanExecutor:
             slack_s=None,
             iterations=plan.iterations,
             stage_s=dict(resolved.progress.seconds),
-            value_estimate=plan.value_estimate,
+            value_estimate=None if plan.estimate is None else plan.estimate.score,
+            expected_return=self._expected_return(plan),
             digests={**resolved.inputs, "memory": outcome.memory_digest},
             version=self.version,
             rtc=None if left_over.settings.mode == "off" else left_over.settings,

@@ -33,7 +33,10 @@ INT64_FIELDS = frozenset(
 """Fields whose integers may exceed what JSON carries exactly."""
 _ENCODED_BY_WIRE = {"actions", "receipt", "imagined", "epoch"}
 """Fields of a chunk that each wire encodes in its own way."""
-_RENAMED = {"config", "stopped", "deadline", "slack_s", "stage_s", "iterations", "value_estimate", "rtc", "seam_jump"}
+_RENAMED = {
+    *("config", "stopped", "deadline", "slack_s", "stage_s", "iterations", "value_estimate", "rtc", "seam_jump"),
+    "expected_return",
+}
 """Fields of a receipt that have another name or form on a wire, or that a wire may omit."""
 
 
@@ -59,6 +62,7 @@ def receipt_fields(receipt: Receipt) -> dict[str, Any]:
         "iterations": [iteration_fields(record) for record in receipt.iterations],
         "rtc": None if receipt.rtc is None else asdict(receipt.rtc),
         "seam_jump": receipt.seam_jump,
+        "expected_return": receipt.expected_return,
     }
 
 
@@ -127,6 +131,7 @@ def receipt_from(message: pb.Receipt) -> Receipt:
         stage_s={stage: ms / 1e3 for stage, ms in message.stage_ms.items()},
         rtc=_applied_rtc_from(message.rtc) if message.HasField("rtc") else None,
         seam_jump=message.seam_jump if message.HasField("seam_jump") else None,
+        expected_return=message.expected_return if message.HasField("expected_return") else None,
     )
 
 

@@ -28,7 +28,7 @@ from wavserve.core.messages import ActionChunk
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.simulation import Environment, Start
 from wavserve.core.spec import RtcMode
-from wavserve.core.types import Array
+from wavserve.core.types import Array, Receipt
 
 DT_S = 1 / CONTROL_HZ
 """One control step of the environment."""
@@ -64,7 +64,8 @@ class PlannedChunk:
     actions: Array
     """`[T, A]`"""
     value: float | None
-    """the value that the planner predicts (the receipt's `value_estimate`); None: not estimated"""
+    """what the service predicts: the receipt's `expected_return`, or its `value_estimate` where the policy declares no
+    units; None: not estimated"""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -250,7 +251,7 @@ class _Episode:
             raise InvalidAnswer(f"chunk of step {chunk.first_control_step}: the player refuses it: {refusal.value}")
         self._num_late += refusal is not None
         self._digests.append(receipt_digest(chunk))
-        self._chunks.append(PlannedChunk(chunk.first_control_step, chunk.actions, chunk.receipt.value_estimate))
+        self._chunks.append(PlannedChunk(chunk.first_control_step, chunk.actions, _predicted_value(chunk.receipt)))
 
     def _execute(self, step: int) -> bool:
         command = self._player.command(step)
@@ -259,6 +260,10 @@ class _Episode:
         if command.seam_jump is not None and self._player.executed_steps > 1:
             self._seam_jumps.append(command.seam_jump)
         return self._environment.step(command.action)
+
+
+def _predicted_value(receipt: Receipt) -> float | None:
+    return receipt.value_estimate if receipt.expected_return is None else receipt.expected_return
 
 
 def _delay_steps(latencies_ms: Sequence[float]) -> int:

@@ -79,6 +79,10 @@ class ReceiptAnswer(Body):
     value_estimate: float | None = Field(
         description="Highest score among M value samples of the chosen plan. Null unless estimate_value is set."
     )
+    expected_return: float | None = Field(
+        description="Mean return that those value samples predict, in the units of the training's returns. Null unless "
+        "estimate_value is set, and where the policy declares no units (value_norm)."
+    )
     digests: dict[str, str] = Field(
         description="SHA-256 by input: `images.CAMERA` (decoded), `state`, `instruction`, `left_over` (where one was "
         "sent), `memory`."
