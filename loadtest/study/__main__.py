@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from loadtest.study import report
-from loadtest.study.baselines import Baselines, baselines_of, renamed
+from loadtest.study.baselines import MEAN_DEMONSTRATION, Baselines, baselines_of, renamed
 from loadtest.study.cost import CostOfK, costs, on_file
 from loadtest.study.frames import imagined, load_or
 from loadtest.study.plan import (
@@ -119,8 +119,8 @@ class Work:
 
     @classmethod
     def of(cls, file: Path, place: Place, data: Path | None) -> Work:
-        """Predicts the hours at the first start. Raises StudyError for a folder with another study or policy, and
-        BundleError for demonstrations that cannot be read."""
+        """Predicts the hours at the first start. Raises StudyError for a folder with another study or policy, or one
+        that began with demonstrations, and BundleError for demonstrations that cannot be read."""
         if data is not None:
             open_dataset(data)  # a baseline needs them after hours
         study, digest = read_study(file), hashlib.sha256(file.read_bytes()).hexdigest()
@@ -132,13 +132,15 @@ class Work:
                 raise StudyError(f"{place.folder}: expected the study {budget.study_digest[:12]}, got {digest[:12]}")
             if budget.policy_digest != (policy := bundle.digest(Path(place.bundle))):
                 raise StudyError(f"{place.folder}: expected the policy {budget.policy_digest[:12]}, got {policy[:12]}")
+            if data is None and (begun := sorted(place.folder.glob(f"*-{MEAN_DEMONSTRATION}"))):
+                raise StudyError(f"--data: expected a folder, as when {begun[0].name} began; got none")
         else:
             budget = predicted(study, digest, place, opener)
             write_whole(known, json.dumps(dataclasses.asdict(budget), indent=2).encode())
         return cls(study, place, data, budget, opener)
 
     def findings(self) -> str:
-        """Runs what is not on record, and writes the tables after each phase. Returns the tables."""
+        """Runs what is not on record, and writes the tables so far after each phase. Returns all tables."""
         parts = self.phases()
         self._values()
         return self._write(parts, complete=True)
@@ -222,11 +224,10 @@ class Work:
                 costs=tuple(on_file(self.place.folder / COSTS_FILE, self._costs)),
             )
         text = report.markdown(findings)
-        write_whole(
-            self.place.folder / "results.json",
-            json.dumps(report.as_table(findings), indent=2, allow_nan=False).encode(),
-        )
-        write_whole(self.place.folder / "results.md", text.encode())
+        name = "results" if complete else "so-far"  # a study that is run again keeps its results until they are new
+        table = json.dumps(report.as_table(findings), indent=2, allow_nan=False)
+        write_whole(self.place.folder / f"{name}.json", table.encode())
+        write_whole(self.place.folder / f"{name}.md", text.encode())
         return text
 
 

@@ -71,8 +71,8 @@ def test_what_a_phase_shows_decides_the_next_one(study: Study, tmp_path: Path) -
         assert names[-2:] == ["expert", "untrained"]
     experts = [record for record in parts[1].run.records if record.cell == "expert"]
     assert [(one.success, one.shift) for one in experts] == [(True, 0.01)] * 2
-    assert "## Shipped starts" in (tmp_path / "results.md").read_text()
-    assert len(json.loads((tmp_path / "results.json").read_bytes())["parts"]) == 3
+    assert "## Shipped starts" in (tmp_path / "so-far.md").read_text()
+    assert len(json.loads((tmp_path / "so-far.json").read_bytes())["parts"]) == 3
 
 
 def test_a_folder_takes_one_study_at_a_time_and_only_one(tmp_path: Path) -> None:
@@ -93,6 +93,11 @@ def test_a_folder_takes_one_policy_only(tmp_path: Path, tiny: Bundle) -> None:
     known = Budget(digest, 1.0, policy_digest=bundle.digest(tiny.folder))
     (tmp_path / "budget.json").write_text(json.dumps(asdict(known)))
     assert Work.of(FILE, place, None).budget == known
+    (tmp_path / "headline-mean-demonstration").mkdir()
+    with pytest.raises(
+        StudyError, match="--data: expected a folder, as when headline-mean-demonstration began"
+    ):
+        Work.of(FILE, place, None)
 
 
 def test_demonstrations_that_are_not_there_are_missed_before_the_first_episode(tmp_path: Path) -> None:
