@@ -104,4 +104,4 @@ def test_the_version_rises_when_a_type_in_a_session_changes() -> None:
     """A gateway of another release must not misread a record. When this fails, raise VERSION and state the new sum."""
     lines = sorted(shape_of(Session, set()))
     assert len(lines) > 60
-    assert (VERSION, zlib.crc32("\n".join(lines).encode())) == (1, 1651406378), "\n".join(lines)
+    assert (VERSION, zlib.crc32("\n".join(lines).encode())) == (2, 3699780163), "\n".join(lines)

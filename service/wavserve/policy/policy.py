@@ -12,15 +12,13 @@ import contextlib
 import logging
 import math
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 
 from wavserve.core.errors import (
     DeadlineExceeded,
     NotReady,
     OutcomeUnknown,
-    Overloaded,
     SequenceConflict,
     UnknownPolicy,
     UnknownSession,
@@ -42,13 +40,12 @@ from wavserve.policy.inflight import InFlightPlan, ResolvedRequest, answer_of_re
 from wavserve.policy.left_over import LeftOver
 from wavserve.policy.on_demand import FramesOnDemand
 from wavserve.policy.parts import Keep, PolicyParts
-from wavserve.policy.placement import first_to_admit
+from wavserve.policy.reservations import Reservations
 from wavserve.policy.running import RunningPlans
 from wavserve.policy.sessions import CommitResult, Session
 from wavserve.policy.unusual import UsualStates
 from wavserve.policy.warm_up import WarmUp, warm_up_requests
-from wavserve.scheduling.ledger import Ticket
-from wavserve.scheduling.permits import Permit, Permits
+from wavserve.scheduling.permits import Permit
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +74,9 @@ class Policy:
         self._warm_up = WarmUp(parts.placement, self._make_warm_up_plans)
         self._epochs = Epochs(parts.sessions, parts.digest, parts.unix_clock)
         self._keeping_warm: asyncio.Task[None] | None = None
-        self._permits = Permits(parts.max_plans, lambda: self.plans_in_flight, self._soonest_s, parts.max_bytes)
-        self._running = RunningPlans(self._run, self._permits.take_over, parts.on_plan, parts.clock)
+        self._reservations = Reservations(parts, lambda: self.plans_in_flight)
+        self._running = RunningPlans(self._run, self._reservations.take_over, parts.on_plan, parts.clock)
         self._on_demand = FramesOnDemand(parts.spec, parts.placement, parts.sessions, self._running.activity)
-        self._frame_bytes = sum(camera.height * camera.width * 3 for camera in parts.spec.cameras)
 
     @property
     def ready(self) -> bool:
@@ -115,7 +111,7 @@ class Policy:
         resolved = self._resolve(request, math.inf if deadline is None else deadline, key, permit or Permit())
         if progress is not None:
             resolved = replace(resolved, progress=progress)
-        with self._counting_errors(resolved.progress.seconds):
+        with self._reservations.counting_errors(resolved.progress.seconds):
             return await self._running.answer(key, resolved)
 
     @contextlib.contextmanager
@@ -127,12 +123,7 @@ class Policy:
         judged, and its time is kept.
         """
         self._check_ready()
-        with self._counting_errors():
-            self._permits.check_room()
-            self._permits.check_bytes(num_bytes + self._frame_bytes)
-            give_back = self._hold_time(deadline)
-        with self._permits.keep(give_back, on_refused=self._parts.on_refused) as permit:
-            permit.take_bytes(self._frame_bytes)
+        with self._reservations.reserve(deadline, num_bytes) as permit:
             yield permit
 
     async def reset(self, session_id: str) -> None:
@@ -210,25 +201,6 @@ class Policy:
         draining = self._parts.placement.draining
         raise NotReady("the service is draining: use another server" if draining else "the service is starting")
 
-    def _soonest_s(self) -> float:
-        """Seconds until the first running plan is predicted to end; 0 when none runs on a device."""
-        busy = (device.planner.admission for device in self._parts.placement.devices if device.plans)
-        return min((admission.soonest_s() for admission in busy), default=0.0)
-
-    def _hold_time(self, deadline: float | None) -> Callable[[], None]:
-        """Keeps device time for the smallest plan; returns what gives it back. No deadline: no time is at stake."""
-        choices = self._parts.placement.choices()
-        if not choices or deadline is None:
-            return lambda: None
-        # K is set to 0 here because merge_options, which does so for mode off, is not called
-        smallest = replace(self.spec.planner, mode="off", num_iterations=0, estimate_value=False)
-
-        def admit(device: Device) -> Ticket:
-            return device.planner.admission.admit(device.planner.demand("", smallest, 0), deadline)
-
-        device, ticket = first_to_admit(choices, admit)
-        return partial(device.planner.admission.leave, ticket)
-
     def _resolve(
         self, request: PlanRequest, deadline: float, robot: str = "", permit: Permit | None = None
     ) -> ResolvedRequest:
@@ -290,23 +262,6 @@ class Policy:
     async def _commit(self, session: Session, deadline: float) -> CommitResult:
         with span("session.commit"):
             return await commit(self._parts.sessions, session, deadline, self._parts.unix_clock)
-
-    @contextlib.contextmanager
-    def _counting_errors(self, stage_s: Mapping[str, float] | None = None) -> Iterator[None]:
-        """Counts a request without an answer: missed, when its plan was admitted and late; else refused.
-
-        `stage_s`: seconds of the stages of its plan, so far.
-        """
-        try:
-            yield
-        except (DeadlineExceeded, Overloaded) as error:
-            if isinstance(error, Overloaded):
-                self._parts.on_refused(error.reason)
-            elif error.missed is None:
-                self._parts.on_refused("deadline")
-            else:
-                self._parts.on_missed(stage_s or {})
-            raise
 
     async def _keep(self, keep: Keep, request: PlanRequest, session: Session, chunk: ActionChunk) -> None:
         """A slow or full disk delays no robot and costs it no answer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from wavserve.policy.codec import Codec
 from wavserve.policy.sessions import Session
 
-VERSION = 1
+VERSION = 2
 """Rises when a type inside a session changes: a record of another version is refused."""
 _CODEC = Codec(Session, b"WAVS", VERSION)
 
