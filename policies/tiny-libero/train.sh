@@ -1,6 +1,6 @@
 #!/bin/sh
-# Trains the policy `tiny-libero` from nothing: demonstrations and four stages, then recoveries from the policy's own
-# errors and the last stage again, the bundle, the held-out observations.
+# Trains the policy `tiny-libero` from nothing: demonstrations and four stages; then twice recoveries from the policy's
+# own errors and the last stage again; the bundle, the held-out observations.
 #
 #   policies/tiny-libero/train.sh FOLDER      # or: make train-tiny-libero
 #
@@ -9,8 +9,7 @@ set -eu
 
 folder=${1:?usage: train.sh FOLDER}
 recipe=$(dirname "$0")/recipe.toml
-demonstrations=$folder/demonstrations recoveries=$folder/recoveries
-first=$folder/first second=$folder/second
+demonstrations=$folder/demonstrations
 
 demos() {
     wavserve train demos --suite libero_object --tasks 0-9 --seed 0 --workers 2 "$@"
@@ -34,24 +33,31 @@ Predicted for two cores that do nothing else, with 8 GB of memory:
   vae              0.5 h   8000 steps
   video            0.3 h   2000 steps
   value            0.1 h   1500 steps
-  action           1.6 h   6000 steps
-  recoveries       0.6 h   300 episodes
-  action           1.6 h   6000 steps
-  together         5.9 h
+  action           0.8 h   3000 steps
+  twice:
+    recoveries     0.4 h    200 episodes
+    action         0.8 h   3000 steps
+  together         5.3 h
 Each one says its own time left once it has begun.
 END
 
 demos --episodes 90 --out "$demonstrations"
+run=$folder/run-0
 for name in vae video value action; do
-    stage $name "$first" --data "$demonstrations"
+    stage $name "$run" --data "$demonstrations"
 done
-bundle "$first" "$folder/first-bundle"
 
-demos --episodes 30 --policy "$folder/first-bundle" --out "$recoveries"
-copied "$first/vae" "$second/vae"
-copied "$first/latents" "$second/latents"
-stage action "$second" --data "$demonstrations" "$recoveries" --start "$first"
-bundle "$second" "$folder/bundle"
+set -- "$demonstrations"
+for round in 1 2; do
+    bundle "$run" "$folder/bundle-$((round - 1))"
+    demos --episodes 20 --policy "$folder/bundle-$((round - 1))" --out "$folder/recoveries-$round"
+    set -- "$@" "$folder/recoveries-$round"
+    copied "$folder/run-0/vae" "$folder/run-$round/vae"
+    copied "$run/latents" "$folder/run-$round/latents"
+    stage action "$folder/run-$round" --data "$@" --start "$run"
+    run=$folder/run-$round
+done
+bundle "$run" "$folder/bundle"
 wavserve train held-out --recipe "$recipe" --data "$demonstrations" --out "$folder/held-out.safetensors"
 
 cat <<END

@@ -94,9 +94,7 @@ def test_a_folder_takes_one_policy_only(tmp_path: Path, tiny: Bundle) -> None:
     (tmp_path / "budget.json").write_text(json.dumps(asdict(known)))
     assert Work.of(FILE, place, None).budget == known
     (tmp_path / "headline-mean-demonstration").mkdir()
-    with pytest.raises(
-        StudyError, match="--data: expected a folder, as when headline-mean-demonstration began"
-    ):
+    with pytest.raises(StudyError, match="--data: expected a folder, as when headline-mean-demonstration began"):
         Work.of(FILE, place, None)
 
 
