@@ -86,6 +86,7 @@ class RigOptions:
     workers: int = 2
     depth: int = 2
     slice_s: float = 60.0
+    max_arena_wait_s: float = math.inf
     max_plans: int = 16
     max_bytes: float = math.inf
     clock: Clock = time.monotonic
@@ -133,7 +134,14 @@ def example_backend(options: RigOptions) -> FakeBackend:
 
 def example_device(backend: FakeBackend, options: RigOptions) -> Device:
     """A device over a backend; its batcher is not started."""
-    limits = BatcherConfig(options.max_rows, options.workers, options.depth, options.slice_s, arena_retry_s=0.001)
+    limits = BatcherConfig(
+        options.max_rows,
+        options.workers,
+        options.depth,
+        options.slice_s,
+        arena_retry_s=0.001,
+        max_arena_wait_s=options.max_arena_wait_s,
+    )
     config = DeviceConfig(limits, options.slice_size, options.in_flight, max_texts=8)
     return Device.over(options.spec, backend, config, clock=options.clock)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.clock import yield_to_loop
 from tests.examples import example_vector
 from tests.planning.rig import MakeRig, RigOptions, example_request, example_spec
+from tests.scheduling.test_batcher_stuck import judge
 from wavserve.bundle.checks import check_spec
-from wavserve.core.errors import BundleError
+from wavserve.core.errors import ArenaFull, BundleError
 from wavserve.core.spec import ActionSpec, NormSpec, PlannerConfig, PolicySpec, RtcSpec
+from wavserve.models.arena.book import ArenaRole
 
 Change = Callable[[PolicySpec], PolicySpec]
 
@@ -116,3 +120,19 @@ def test_a_single_value_token_is_refused(change: Change) -> None:
     """A signal-to-noise ratio over one token is not a number."""
     with pytest.raises(BundleError, match=r"value_chunk: expected at least 2"):
         check_spec(change(example_spec()))
+
+
+async def test_a_warm_up_on_an_arena_whose_slots_nobody_frees_ends_with_an_error(make_rig: MakeRig) -> None:
+    rig = await make_rig(RigOptions(slots=3, ready=False, max_arena_wait_s=30.0))
+    lost = rig.backend.book.allocate(3)
+    rig.backend.book.publish(lost)  # by a gateway that has died
+    warming = asyncio.create_task(rig.policy.warm_up())
+    async with asyncio.timeout(10):
+        while [verb for verb, _, _ in rig.backend.calls].count("imagine") < 3:
+            await yield_to_loop()
+        judge(rig.batcher, 31)
+        with pytest.raises(ArenaFull):
+            await warming
+    rig.backend.book.release(lost, ArenaRole.VIDEO)
+    await rig.policy.warm_up()
+    assert rig.policy.ready

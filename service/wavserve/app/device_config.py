@@ -32,6 +32,7 @@ def device_config(settings: Settings, size: BackendCapacity) -> DeviceConfig:
             arena_retry_s=batcher.arena_retry_s,
             one_call_per_model=size.one_call_per_model,
             hang_s=settings.triton.hang_s,
+            max_arena_wait_s=settings.arena.lease_s + settings.triton.hang_s,
         ),
         max_slice=min(planner.slice_size, size.num_slots),
         slices_in_flight=planner.slices_in_flight,

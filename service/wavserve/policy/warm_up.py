@@ -87,7 +87,7 @@ class WarmUp:
                 try:
                     await self._warm(device)
                 except Exception as error:  # noqa: BLE001  # whatever failed, the device stays out and is tried again
-                    log.warning("a warm-up plan failed, so its device gets no plans yet: %s", error)
+                    log.warning("%s gets no plans yet, because a warm-up plan failed: %s", device.name, error)
                     await asyncio.sleep(RETRY_S)
             else:
                 await self._placement.wait_for_change(RETRY_S)

@@ -21,7 +21,7 @@ from wavserve.backends.base import Backend
 from wavserve.core import tracing
 from wavserve.core.errors import ArenaFull, CallStuck, NotReady, WavserveError
 from wavserve.core.types import Clock, Tensors
-from wavserve.scheduling.arena_slots import HeldSlots
+from wavserve.scheduling.arena_slots import ArenaWaits, HeldSlots
 from wavserve.scheduling.batcher_config import BatcherConfig, OnCall, OnStuck, ignore_call
 from wavserve.scheduling.calls import Answer, Call, choose, failed
 from wavserve.scheduling.costs import CallKind, Costs
@@ -61,7 +61,7 @@ class Batcher:
         self._clock = clock
         self._queue: list[SampleGroup] = []
         self._arrivals = itertools.count()
-        self._slots = HeldSlots()
+        self._slots, self._waits = HeldSlots(), ArenaWaits(config.max_arena_wait_s)
         self._work = asyncio.Event()
         self._calls: dict[asyncio.Task[None], Call] = {}
         self._vital: list[VitalTask] = []
@@ -104,7 +104,8 @@ class Batcher:
         """Outputs of one group, without the group axis.
 
         Raises the group's typed error (BackendError and its children; also for a malformed group), and `refusal` once
-        closed. A full arena is no error: the group waits until slots are free. Cancelling the caller drops the group.
+        closed. A full arena is no error at first: the group waits for slots, and gets ArenaFull after
+        `max_arena_wait_s`. Cancelling the caller drops the group.
         """
         with tracing.span(group.verb) as group.span:
             self._enqueue(group)
@@ -218,13 +219,18 @@ class Batcher:
             self.judge_calls(awake.tick())
 
     def judge_calls(self, seconds: float) -> None:
-        """Gives up the calls that stand still, so that their plans wait no longer. `seconds`: since the last time."""
+        """Gives up calls that stand still and waits for slots that do not come, so that their plans wait no longer.
+
+        `seconds`: since the last time.
+        """
         for call, why in self.stuck_calls.newly_stuck(list(self._calls.values()), seconds):
             log.error("%s", why)
             self.on_stuck(call.handed.model)
             for group in call.groups:  # the backend's call is cancelled with its last caller, unless it allocates
                 if not group.future.done():
                     self._answer(group, CallStuck(why))
+        for group, error in self._waits.overdue(seconds, are_ours=bool(self._slots)):
+            self._answer(group, error)
 
     def _account(self, call: Call, answers: Sequence[Answer], charge: Charge) -> None:
         """Charges the plans of a call with its device seconds; a call without a failed group updates the cost model.
@@ -251,6 +257,7 @@ class Batcher:
 
     def _wait_for_arena(self, group: SampleGroup) -> None:
         self._slots.arena_full = True
+        self._waits.refused(group)
         if not group.future.done():
             group.span.set({"wavserve.arena": "full"})
             group.queued_ns = time.monotonic_ns()
@@ -263,8 +270,8 @@ class Batcher:
         self._work.set()
 
     def _answer(self, group: SampleGroup, answer: Answer) -> None:
-        if group.future.done():  # its own caller cancelled it, or its call was stuck
-            is_given_up = group.future.cancelled() or isinstance(group.future.exception(), CallStuck)
+        if group.future.done():  # its own caller cancelled it, or it was given up
+            is_given_up = group.future.cancelled() or isinstance(group.future.exception(), CallStuck | ArenaFull)
             assert is_given_up, "a group was answered twice"
         elif isinstance(answer, WavserveError):
             group.future.set_exception(answer)

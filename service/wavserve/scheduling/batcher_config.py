@@ -37,6 +37,8 @@ class BatcherConfig:
     """whether each model runs one call at a time, as a model in a process of its own does"""
     hang_s: float = math.inf
     """a call that runs for so long is stuck, whatever was predicted; see `stalls`"""
+    max_arena_wait_s: float = math.inf
+    """how long a group waits for slots of a full arena: longer than a lease lasts"""
 
     @property
     def call_s(self) -> float:
