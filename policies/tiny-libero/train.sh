@@ -29,7 +29,7 @@ copied() { # FROM TO: whole, or not at all
 
 cat <<'END'
 Predicted for two cores that do nothing else, with 8 GB of memory:
-  demonstrations   1.2 h   900 episodes, two simulators
+  demonstrations   0.8 h   600 episodes, two simulators
   vae              0.5 h   8000 steps
   video            0.3 h   2000 steps
   value            0.1 h   1500 steps
@@ -37,11 +37,11 @@ Predicted for two cores that do nothing else, with 8 GB of memory:
   twice:
     recoveries     0.4 h    200 episodes
     action         0.8 h   3000 steps
-  together         5.3 h
+  together         4.9 h
 Each one says its own time left once it has begun.
 END
 
-demos --episodes 90 --out "$demonstrations"
+demos --episodes 60 --out "$demonstrations"
 run=$folder/run-0
 for name in vae video value action; do
     stage $name "$run" --data "$demonstrations"
