@@ -151,6 +151,8 @@ class Endpoints:
                     self._join(name, self._serving)
                 except Exception:
                     log.exception("%s could not be taken up", name)
+                    if name in self._devices:  # what has begun ends first
+                        self._leaving[name] = asyncio.create_task(self._leave(name, self._serving))
 
     def follow(self, following: VitalTask) -> None:
         """Hands over the task that calls `update`: it ends with the repairs."""
