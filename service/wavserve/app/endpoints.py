@@ -166,17 +166,17 @@ class Endpoints:
             each.drain()
 
     async def close(self) -> None:
-        """Ends every endpoint, also when one cannot be ended. Raises the first error once all have been.
+        """Ends every endpoint and its device, also when one cannot be ended. Raises the first error once all have been.
 
-        The batchers of devices in the placement are closed already.
+        A device whose batcher is closed already stays so.
         """
         if self._following is not None:
             await self._following.stop()
         self._closing.set()
-        await close_all(*self._leaving.values(), *(_closed(each) for each in self._staying()))
+        await close_all(*self._leaving.values(), *map(self._end, self._supervisors.keys() - self._leaving.keys()))
 
-    def _staying(self) -> list[Supervisor]:
-        return [each for name, each in self._supervisors.items() if name not in self._leaving]
+    async def _end(self, name: str) -> None:
+        await _closed(self._supervisors[name], self._devices.get(name))
 
     def _join(self, name: str, serving: Serving) -> None:
         """Makes an endpoint a device. One that could not be made is made by a later call."""
@@ -241,7 +241,7 @@ async def _started(supervisors: Iterable[Supervisor]) -> tuple[list[Supervisor],
 async def _closed(supervisor: Supervisor, device: Device | None = None) -> None:
     """Ends an endpoint: the calls of its device, its supervisor, its backend; each also when another one cannot be.
 
-    `device` None: it has none, or its batcher is closed already.
+    `device` None: it has none.
     """
     async with AsyncExitStack() as stack:
         stack.push_async_callback(supervisor.backend.close)

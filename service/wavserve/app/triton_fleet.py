@@ -101,8 +101,8 @@ async def _opened(
 
         def device_over(watched: Supervisor) -> Device:
             device = make_device(settings, spec, wrap_backend(watched.backend), metrics, size)
-            device.batcher.start(on_death)
-            return connected(device, watched, digest)
+            connected(device, watched, digest).batcher.start(on_death)
+            return device
 
         placement = Placement([], settings.limits.repair_s, changed, gateways)
         opened.push_async_callback(placement.close)
