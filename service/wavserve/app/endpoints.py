@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from wavserve.core.closing import close_all
 from wavserve.core.errors import ModelDown, SettingsError, WavserveError
 from wavserve.core.spec import PolicySpec
 from wavserve.core.verbs import ARENA_OWNER, MODELS
-from wavserve.planning.device import Device
+from wavserve.planning.device import Device, Health
 from wavserve.policy.placement import Placement
 from wavserve.system.vital_tasks import VitalTask
 
@@ -61,6 +61,8 @@ class Endpoints:
         self._supervisors: dict[str, Supervisor] = {}
         self._devices: dict[str, Device] = {}
         self._leaving: dict[str, asyncio.Task[None]] = {}
+        self._kept: frozenset[str] = frozenset()
+        """those that have left and stay until another one takes plans"""
         self._closing = asyncio.Event()
         self._serving: Serving | None = None
         self._following: VitalTask | None = None
@@ -139,11 +141,13 @@ class Endpoints:
     def update(self) -> None:
         """Takes up members that have joined, and begins to drain endpoints that have left.
 
-        One that comes back while it is drained is taken up by a later call, when that has ended.
+        One that comes back while it is drained is taken up by a later call, when that has ended. The last ones that take
+        plans stay until a member is warm, or until they fail.
         """
         assert self._serving is not None, "serve was called"
         members = self._members.now
-        for name in self._supervisors.keys() - {*members} - self._leaving.keys():
+        gone = self._supervisors.keys() - {*members} - self._leaving.keys()
+        for name in gone - self._kept_of(gone, members):
             self._leaving[name] = asyncio.create_task(self._leave(name, self._serving))
         for name in members:
             if name not in self._devices and name not in self._leaving:
@@ -153,6 +157,15 @@ class Endpoints:
                     log.exception("%s could not be taken up", name)
                     if name in self._devices:  # what has begun ends first
                         self._leaving[name] = asyncio.create_task(self._leave(name, self._serving))
+
+    def _kept_of(self, gone: Set[str], members: Iterable[str]) -> frozenset[str]:
+        """The endpoints that have left and still are needed: no member takes plans, and they do. The log says it once."""
+        up = {name for name, device in self._devices.items() if device.state is Health.UP}
+        kept = frozenset() if up.intersection(members) else frozenset(gone & up)
+        for name in sorted(kept - self._kept):
+            log.warning("%s has left DNS, and is kept until another Triton takes plans", name)
+        self._kept = kept
+        return kept
 
     def follow(self, following: VitalTask) -> None:
         """Hands over the task that calls `update`: it ends with the repairs."""
