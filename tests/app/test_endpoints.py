@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,15 +22,17 @@ from wavserve.app.triton_fleet import connected
 from wavserve.backends.fake import FakeBackend
 from wavserve.backends.triton.health import Supervisor
 from wavserve.bundle.golden import Golden, pack
-from wavserve.core.errors import ModelDown, SettingsError
+from wavserve.core.errors import ModelDown, NotReady, SettingsError
 from wavserve.core.verbs import MODELS
 from wavserve.planning.device import Device, Health
 from wavserve.policy.parts import PolicyParts
 from wavserve.policy.placement import Placement
 from wavserve.policy.policy import Policy
 from wavserve.policy.sessions import MemorySessions
+from wavserve.scheduling.ledger import Ticket
 from wavserve.system.processes import Process
 from wavserve.system.telemetry import Metrics
+from wavserve.system.vital_tasks import VitalTask
 
 DIGEST = "d" * 64
 FIRST, SECOND, THIRD = "127.0.0.2", "127.0.0.3", "127.0.0.4"
@@ -45,6 +48,8 @@ class Pod:
         self.backend: FakeBackend = example_backend(RigOptions())
         self.obstacle: Exception | None = None
         """why no device can be made of it; None: one can"""
+        self.watch_obstacle: Exception | None = None
+        """why its supervisor cannot begin to watch, the first time"""
 
     def has_golden(self, golden: Golden) -> None:
         self.triton.golden_plan, self.triton.golden_digest = pack(golden), golden.digest
@@ -58,6 +63,20 @@ class Pod:
             raise ModelDown(f"{verb}: gone")
 
         self.backend.before = gone
+
+
+class Watching(Supervisor):
+    """A supervisor that a test may keep from watching once."""
+
+    def __init__(self, pod: Pod, *args: Any) -> None:
+        super().__init__(*args)
+        self._pod = pod
+
+    def watch(self) -> None:
+        if (obstacle := self._pod.watch_obstacle) is not None:
+            self._pod.watch_obstacle = None
+            raise obstacle
+        super().watch()
 
 
 class Cluster:
@@ -82,7 +101,10 @@ class Cluster:
         serving = Serving(self.placement, self._device, self.drain_s, self.metrics.calls.forget)
         self.endpoints.serve(serving)
         await self.policy.warm_up()
-        self.following = asyncio.create_task(follow([self.members], 0.01, self.trouble, self.endpoints.update))
+        self.following = asyncio.create_task(self.follow())
+
+    async def follow(self) -> None:
+        await follow([self.members], 0.01, self.trouble, self.endpoints.update)
 
     async def close(self) -> None:
         self.following.cancel()
@@ -113,7 +135,7 @@ class Cluster:
             self.metrics.calls.model(name, model, up)
             self.changed.set()
 
-        supervisor = Supervisor(name, self.pods[name].triton, CONFIG, None, on_change)  # type: ignore[arg-type]
+        supervisor = Watching(self.pods[name], name, self.pods[name].triton, CONFIG, None, on_change)  # type: ignore[arg-type]
         supervisor.on_repair = partial(self.metrics.calls.repaired, name)
         return supervisor
 
@@ -338,6 +360,85 @@ async def test_a_triton_that_cannot_be_taken_up_keeps_no_other_out_and_may_leave
         await until(lambda: cluster.names() == {f"{SECOND}:8001", f"{THIRD}:8001"})
 
 
+@pytest.mark.parametrize("part", ["watch", "add"])
+async def test_a_triton_that_is_taken_up_by_half_is_taken_up_again(
+    dns: DnsServer, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its first device takes no groups any more: nothing of it goes on."""
+    async with running(dns, FIRST) as cluster:
+        obstacles = [ValueError("a bug")]
+        begun: list[Device] = []
+
+        def prepare(device: Device) -> None:
+            begun.append(device)
+            if part == "add" and obstacles and device.name != f"{FIRST}:8001":
+                raise obstacles.pop()
+
+        cluster.placement.with_each(prepare)
+        if part == "watch":
+            cluster.pod(SECOND).watch_obstacle = obstacles.pop()
+        else:
+            cluster.pod(SECOND)
+        await cluster.tells(FIRST, SECOND)
+        await until(lambda: cluster.names() == {f"{FIRST}:8001", f"{SECOND}:8001"})
+        assert f"{SECOND}:8001 could not be taken up" in caplog.text
+        await cluster.policy.plan(first())
+        for device in begun:
+            if device not in cluster.placement.devices:
+                with pytest.raises(ModelDown):
+                    await device.perception.encode_anew("a", Ticket())
+
+
+async def test_a_triton_that_joins_while_the_service_ends_leaves_no_batcher_open(dns: DnsServer) -> None:
+    cluster = Cluster(dns)
+    dns.addresses = (FIRST,)
+    cluster.pod(FIRST)
+    await cluster.start()
+    cluster.endpoints.follow(VitalTask(cluster.follow(), "the discovery"))
+    await cluster.placement.close()
+    cluster.pod(SECOND)
+    dns.addresses = (FIRST, SECOND)
+    await until(lambda: len(cluster.placement.devices) == 2)
+    joined = cluster.placement.devices[1]
+    await cluster.close()
+    async with asyncio.timeout(10):
+        with pytest.raises((ModelDown, NotReady)):
+            await joined.perception.encode_anew("a", Ticket())
+
+
+async def test_the_last_triton_stays_while_it_answers_until_another_is_warm(
+    dns: DnsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(dns, FIRST) as cluster:
+        cold = asyncio.Event()
+        cluster.pod(SECOND).backend.before = lambda verb: wait_for(cold)
+        await cluster.tells(SECOND)
+        await cluster.answers(3)
+        assert cluster.names() == {f"{FIRST}:8001"}
+        await cluster.policy.plan(first())
+        assert caplog.text.count(f"{FIRST}:8001 has left DNS") <= 1
+        cold.set()
+        await until(lambda: cluster.shown() == {f"{SECOND}:8001"})
+        await cluster.policy.plan(first())
+
+
+async def test_a_triton_that_stays_for_want_of_another_leaves_when_it_fails(dns: DnsServer) -> None:
+    async with running(dns, FIRST) as cluster:
+        cold = asyncio.Event()
+        cluster.pod(SECOND).backend.before = lambda verb: wait_for(cold)
+        await cluster.tells(SECOND)
+        await cluster.answers(3)
+        assert cluster.names() == {f"{FIRST}:8001"}
+        cluster.pod(FIRST).dies()
+        await until(lambda: cluster.shown() == {f"{SECOND}:8001"})
+        cold.set()
+        await until(lambda: cluster.policy.ready)
+
+
+async def wait_for(event: asyncio.Event) -> None:
+    await event.wait()
+
+
 async def test_an_end_closes_all_endpoints_although_one_cannot_be_closed(
     dns: DnsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -355,6 +456,7 @@ async def test_an_end_closes_all_endpoints_although_one_cannot_be_closed(
 
         leaving.backend.before = staying.backend.before = hang
         leaving.triton.give_up = fail  # type: ignore[method-assign]
+        staying.triton.give_up = lambda model, test_calls=True: forever.set()  # type: ignore[method-assign]
         plans = [asyncio.create_task(cluster.policy.plan(first(seed))) for seed in range(2)]
         await hanging.wait()
         await cluster.tells(SECOND)
@@ -403,4 +505,33 @@ async def test_a_start_waits_for_the_golden_plan_and_never_goes_without_it(dns: 
     found = await waiting
     assert found is not None
     assert await cluster.endpoints.golden_of(replace(about, golden_digest=""), example_spec()) is None
+    await cluster.endpoints.close()
+
+
+async def test_the_golden_plan_is_waited_for_no_longer_than_allowed_although_tritons_are_silent(dns: DnsServer) -> None:
+    """All are asked at once: a silent one holds up no other."""
+    cluster, golden = Cluster(dns), example_golden()
+    dns.addresses = (FIRST, SECOND, THIRD)
+    for host in dns.addresses:
+        cluster.pod(host).has_golden(golden)
+    about = await cluster.endpoints.first_up(20.0)
+    await until(lambda: all(each.models.up for each in cluster.endpoints.supervisors))
+    for host in dns.addresses:
+        cluster.pod(host).triton.silent = True
+    async with asyncio.timeout(8):  # far less than one of them may take by itself
+        with pytest.raises(ModelDown, match="no answer before the deadline"):
+            await cluster.endpoints.golden_of(about, example_spec(), within_s=0.5)
+    cluster.pod(THIRD).triton.silent = False
+    async with asyncio.timeout(8):
+        assert await cluster.endpoints.golden_of(about, example_spec(), within_s=60.0) is not None
+    await cluster.endpoints.close()
+
+
+async def test_a_start_waits_no_longer_than_allowed_for_tritons_that_say_nothing(dns: DnsServer) -> None:
+    cluster = Cluster(dns)
+    dns.addresses = (FIRST,)
+    cluster.pod(FIRST).triton.hanging = set(MODELS)
+    async with asyncio.timeout(10):
+        with pytest.raises(ModelDown, match=r"no Triton has answered within 0\.1 s"):
+            await cluster.endpoints.first_up(0.1)
     await cluster.endpoints.close()

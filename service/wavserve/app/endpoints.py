@@ -84,15 +84,19 @@ class Endpoints:
             for name in self._members.now:
                 if name not in self._supervisors:
                     self._supervisors[name] = self._make_supervisor(name)
-            answered, errors = await _started(self.supervisors)
+            owned = any(each.owns_server for each in self.supervisors)
+            # our own server has limits of its own
+            answered, errors = await _started(self.supervisors, None if owned else max(until - loop.time(), 0.0))
             if answered:
                 break
             for error in errors:
                 if not isinstance(error, WavserveError) or isinstance(error, SettingsError):
                     raise error  # waiting changes neither our settings nor the version of Triton
                 log.info("waiting for Triton: %s", error.message)
-            if loop.time() > until or any(each.owns_server for each in self.supervisors):
-                raise errors[0] if errors else ModelDown("triton.urls: no address is known of any Triton")
+            if loop.time() > until or owned:
+                silent = f"triton.urls: no Triton has answered within {within_s:g} s"
+                unknown = ModelDown(silent if self.supervisors else "triton.urls: no address is known of any Triton")
+                raise errors[0] if errors else unknown
             await asyncio.sleep(CONNECT_RETRY_S)
         for each in self.supervisors:
             if each not in answered:
@@ -103,7 +107,7 @@ class Endpoints:
         """The golden plan of the models that gave this description; None: their bundle has none.
 
         Any Triton that has it may send it. Raises BundleError when it cannot be read, and ModelDown when none has sent
-        it after `within_s` seconds.
+        it within `within_s` seconds.
         """
         if about.golden_digest == "":
             return None
@@ -111,24 +115,29 @@ class Endpoints:
         until = loop.time() + within_s
         while True:
             try:
-                return unpack(await self._golden(about.golden_digest), spec)
+                return unpack(await self._golden(about.golden_digest, max(until - loop.time(), 0.0)), spec)
             except ModelDown as error:
-                if loop.time() > until:
+                if loop.time() + CONNECT_RETRY_S > until:
                     raise
                 log.info("waiting for the golden plan: %s", error.message)
             await asyncio.sleep(CONNECT_RETRY_S)
 
-    async def _golden(self, digest: str) -> bytes:
-        """The golden plan of this digest. Raises ModelDown when no Triton sends it."""
+    async def _golden(self, digest: str, within_s: float) -> bytes:
+        """The golden plan of this digest, from the first Triton that sends it. Raises ModelDown when none does."""
+        about = {each: each.models.about.get(ARENA_OWNER) for each in self.supervisors}
+        have = [each for each, known in about.items() if known is not None and known.golden_digest == digest]
+        asking = [asyncio.create_task(_golden_of(each, within_s)) for each in have]
         failure = ModelDown("the Triton that has it does not answer any more")
-        for each in self.supervisors:
-            known = each.models.about.get(ARENA_OWNER)
-            if known is None or known.golden_digest != digest:
-                continue
-            try:
-                return await each.backend.golden(GOLDEN_S)
-            except WavserveError as error:
-                failure = ModelDown(f"{each.name}: {error.message}")
+        try:
+            for answer in asyncio.as_completed(asking):
+                try:
+                    return await answer
+                except ModelDown as error:
+                    failure = error
+        finally:
+            for each in asking:
+                each.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
         raise failure
 
     def serve(self, serving: Serving) -> None:
@@ -141,8 +150,8 @@ class Endpoints:
     def update(self) -> None:
         """Takes up members that have joined, and begins to drain endpoints that have left.
 
-        One that comes back while it is drained is taken up by a later call, when that has ended. The last ones that take
-        plans stay until a member is warm, or until they fail.
+        One that comes back while it is drained is taken up by a later call, when that has ended. The last ones that
+        take plans stay until a member is warm, or until they fail.
         """
         assert self._serving is not None, "serve was called"
         members = self._members.now
@@ -159,7 +168,10 @@ class Endpoints:
                         self._leaving[name] = asyncio.create_task(self._leave(name, self._serving))
 
     def _kept_of(self, gone: Set[str], members: Iterable[str]) -> frozenset[str]:
-        """The endpoints that have left and still are needed: no member takes plans, and they do. The log says it once."""
+        """The endpoints that have left and are still needed: they take plans, and no member does.
+
+        The log says it once.
+        """
         up = {name for name, device in self._devices.items() if device.state is Health.UP}
         kept = frozenset() if up.intersection(members) else frozenset(gone & up)
         for name in sorted(kept - self._kept):
@@ -227,17 +239,27 @@ class Endpoints:
             log.warning("%s has left: %d plans on it are made again elsewhere", device.name, device.plans)
 
 
-async def _started(supervisors: Iterable[Supervisor]) -> tuple[list[Supervisor], list[BaseException]]:
+async def _golden_of(supervisor: Supervisor, within_s: float) -> bytes:
+    """The golden plan that a Triton has. Raises ModelDown, which names the Triton."""
+    try:
+        return await supervisor.backend.golden(within_s)
+    except WavserveError as error:
+        raise ModelDown(f"{supervisor.name}: {error.message}") from error
+
+
+async def _started(
+    supervisors: Iterable[Supervisor], within_s: float | None
+) -> tuple[list[Supervisor], list[BaseException]]:
     """Starts supervisors side by side. Returns those that answer, and the errors of the others.
 
-    Once one has answered, the others have OTHERS_S.
+    Once one has answered, the others have OTHERS_S. Until then they have `within_s`; None: no limit.
     """
     starts = {asyncio.create_task(each.start()): each for each in supervisors}
     try:
         waiting, up = set(starts), False
         while waiting:
             done, waiting = await asyncio.wait(
-                waiting, timeout=OTHERS_S if up else None, return_when=asyncio.FIRST_COMPLETED
+                waiting, timeout=OTHERS_S if up else within_s, return_when=asyncio.FIRST_COMPLETED
             )
             up = up or any(task.exception() is None for task in done)
             if not done:

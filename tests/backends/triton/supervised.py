@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from wavserve.backends.triton.client import About
 from wavserve.backends.triton.health import Supervisor, WatchConfig
-from wavserve.core.errors import BundleError, ModelDown
+from wavserve.core.errors import BundleError, DeadlineExceeded, ModelDown
 from wavserve.core.verbs import ARENA_OWNER, MODELS, fingerprints
 from wavserve.system.processes import Process
 
@@ -66,6 +66,9 @@ class FakeTriton:
         return About(model, self.digest, self._device, "float32", self.computed_by, {}, arena, verbs, golden)
 
     async def golden(self, timeout_s: float) -> bytes:
+        if self.silent:
+            await asyncio.sleep(timeout_s)
+            raise DeadlineExceeded("no answer before the deadline")
         if isinstance(self.golden_plan, ModelDown):
             raise self.golden_plan
         return self.golden_plan
