@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from wavserve.core.errors import BundleError, SettingsError
+from wavserve.core.errors import BundleError, SettingsError, shown
 from wavserve.core.messages import ActionChunk
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.types import Array, Gaussian, PlanRequest
@@ -91,15 +91,23 @@ def save(path: Path, request: PlanRequest, before: Session, chunk: ActionChunk, 
 
 
 def load(path: Path) -> Record:
-    """Reads one plan. Raises BundleError when the file is not a record."""
+    """Reads one plan. Raises BundleError when the file is not a record, or a damaged one."""
     try:
         with safe_open(path, framework="np") as file:
             facts = json.loads((file.metadata() or {}).get("wavserve", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return _record(facts, tensors)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error.message}") from error
     except (OSError, SafetensorError) as error:
         raise BundleError(f"{path}: expected a record made by `serve --record`: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # facts or tensors are missing, or other ones
+        raise BundleError(f"{path}: expected a whole record, got a damaged one: {error!r}") from error
+
+
+def _record(facts: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Record:
     if facts.get("format") != FORMAT:
-        raise BundleError(f"{path}: expected format {FORMAT}, got {facts.get('format')}")
+        raise BundleError(f"expected format {FORMAT}, got {shown(facts.get('format'))}")
     memory = FrameMemory(tensors["memory"], facts["memory_steps"]) if "memory" in tensors else None
     request, last = _request(facts, tensors), _last(facts, tensors)
     return Record(request, memory, last, facts["policy_digest"], tensors["actions"], facts.get("dtype"))
