@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import re
+from argparse import Namespace
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -18,7 +20,7 @@ from tests.clients.chunks import chunk_of, line
 from tests.clients.servers import SERVICE, black_hole, resetting
 from wavserve.cli import main
 from wavserve.clients.onlooker import Onlookers, Seen, follow
-from wavserve.commands import output
+from wavserve.commands import output, watch
 from wavserve.core.control import ExecutionReport, HoldReason, RobotStatus
 from wavserve.core.errors import InvalidRequest, NotReady, WavserveError
 from wavserve.system.processes import free_ports
@@ -166,6 +168,32 @@ def test_a_server_that_stops_is_followed_again_and_what_no_attempt_mends_is_the_
     assert texts[:3] == [["a"], ["b"], "the server stops"]
     assert texts[3:-1] == ["pause", ["c"], "the server stops", "pause", "nobody there", "pause"]
     assert texts[-1].startswith("interval_s: expected 0.1 to 60")
+
+
+def test_what_no_attempt_mends_is_told_also_when_nobody_expected_it(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Iterator[Any]:
+        raise ZeroDivisionError("a bug")
+
+    told: list[Any] = []
+    follow(broken, told.append, lambda _: told.append("pause"))
+    [last] = told
+    assert isinstance(last, WavserveError)
+    assert not last.retryable
+    assert "ZeroDivisionError: a bug" in str(last)
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_error_of_one_gateway_ends_the_live_page_of_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    """It ends when no gateway is left that could tell anything."""
+    lost, other = InvalidRequest("interval_s", "0.1 to 60", 99), InvalidRequest("interval_s", "0.1 to 60", 98)
+    args = Namespace(interval=1.0, json=False)
+    told: list[tuple[str, Any]] = [("a:1", lost), ("b:2", [])]
+    onlookers: Any = SimpleNamespace(targets=("a:1", "b:2"), follow=lambda interval_s: iter(told))
+    assert watch._follow(onlookers, args) == 0
+    assert capsys.readouterr().out.count("a:1: interval_s: expected") == 2, "its line stays"
+    told.append(("b:2", other))
+    with pytest.raises(InvalidRequest, match="98"):
+        watch._follow(onlookers, args)
 
 
 def test_the_live_page_ends_with_an_error_that_no_attempt_mends(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,17 +63,22 @@ def _once(onlookers: Onlookers, args: argparse.Namespace) -> int:
 
 
 def _follow(onlookers: Onlookers, args: argparse.Namespace) -> int:
-    """Shows each look, until Ctrl-C. Raises what no other attempt mends."""
+    """Shows each look, until Ctrl-C. Raises what no other attempt mends, once that is so at every gateway."""
     seen: dict[str, Seen] = {each: NotReady("no answer yet") for each in onlookers.targets}
     for gateway, told in onlookers.follow(args.interval):
-        if isinstance(told, WavserveError) and not told.retryable:
-            raise told
         seen[gateway] = told
+        if isinstance(told, WavserveError) and all(map(_is_lost, seen.values())):
+            raise told
         if args.json:
             _write(gateway, told)
         else:
             output.page(_page(seen))
     return 0
+
+
+def _is_lost(seen: Seen) -> bool:
+    """Whether no other attempt is made at a gateway."""
+    return isinstance(seen, WavserveError) and not seen.retryable
 
 
 def _write(gateway: str, seen: Seen) -> None:
