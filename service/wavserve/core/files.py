@@ -8,28 +8,37 @@ from pathlib import Path
 
 
 def write_whole(file: Path, content: bytes) -> None:
-    """Gives a file its name once its bytes are on the disk. Raises OSError."""
+    """Gives a file its name once its bytes are on the disk. Raises OSError, and then leaves nothing of it behind."""
     temporary = file.with_suffix(".tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def lock(file: Path) -> int | None:
     """The descriptor of a lock that ends with the process; None when another one has it. Raises OSError."""
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _locked(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(descriptor)
         return None
-    return descriptor
 
 
 def lock_in_turn(file: Path) -> int:
     """As `lock`, after every process that has it. Raises OSError."""
+    return _locked(file, fcntl.LOCK_EX)
+
+
+def _locked(file: Path, operation: int) -> int:
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(descriptor, operation)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
