@@ -40,8 +40,11 @@ def add_golden(folder: Path) -> Golden:
         raise BundleError(f"{folder / golden.FILE}: expected no golden plan yet, got one; delete it first")
     made = make_golden(opened)
     partial = folder / f".{golden.FILE}.{os.getpid()}.partial"
-    partial.write_bytes(golden.pack(made))
-    partial.rename(folder / golden.FILE)
+    try:
+        partial.write_bytes(golden.pack(made))
+        partial.rename(folder / golden.FILE)
+    finally:
+        partial.unlink(missing_ok=True)
     return made
 
 

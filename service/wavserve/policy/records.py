@@ -61,7 +61,7 @@ class Recorder:
 
 
 def save(path: Path, request: PlanRequest, before: Session, chunk: ActionChunk, dtype: str) -> None:
-    """Writes one plan. Raises OSError or SafetensorError."""
+    """Writes one plan. Raises OSError or SafetensorError, and then leaves nothing of it behind."""
     tensors: dict[str, NDArray[Any]] = {f"images.{name}": image for name, image in request.images.items()}
     tensors |= {"state": request.state, "actions": chunk.actions}
     if before.memory is not None:
@@ -86,8 +86,12 @@ def save(path: Path, request: PlanRequest, before: Session, chunk: ActionChunk, 
     }
     contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     partial = path.with_suffix(".partial")
-    save_file(contiguous, partial, metadata={"wavserve": json.dumps(facts)})
-    partial.rename(path)  # a reader never sees half a record
+    try:
+        save_file(contiguous, partial, metadata={"wavserve": json.dumps(facts)})
+        partial.rename(path)  # a reader never sees half a record
+    except BaseException:
+        partial.unlink(missing_ok=True)  # on a full disk it would take what is left
+        raise
 
 
 def load(path: Path) -> Record:
