@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -20,6 +21,8 @@ from wavserve.core.control import RobotStatus
 from wavserve.core.errors import ClientClosed, InvalidRequest, NotReady, WavserveError
 from wavserve.pb import wavserve_pb2 as pb
 from wavserve.wire.control_answers import watch_update_from
+
+log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
 """Between two attempts to follow a gateway that is away."""
@@ -126,7 +129,10 @@ def follow(
     tell: Callable[[Seen], None],
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Tells what each look tells. A gateway that is restarted is followed again; what no attempt mends ends it."""
+    """Tells what each look tells. A gateway that is restarted is followed again; what no attempt mends ends it.
+
+    An error that nobody expected is told too, as the last.
+    """
     while True:
         try:
             for robots in look():
@@ -136,6 +142,10 @@ def follow(
             tell(error)
             if not error.retryable:
                 return
+        except Exception as error:
+            log.exception("the robots of a gateway are not followed any more")
+            tell(WavserveError(f"not followed any more: {type(error).__name__}: {error}"))
+            return
         pause(RETRY_S)
 
 
