@@ -80,6 +80,19 @@ def test_what_comes_after_the_end_of_a_span_is_no_part_of_it() -> None:
     assert (sent.attributes, sent.links) == ({"wavserve.rows": 1}, ())
 
 
+def test_nothing_is_recorded_after_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody would send it."""
+    exporter = Exporter()
+    sender = SpanSender(exporter, Resource({}))
+    tracer = CollectorTracer(sender, "server", 1.0)
+    late = tracer.begin("late")
+    tracer.close()
+    late.end()
+    assert not tracer.begin("later").recorded
+    assert not tracer.begin("later", REMOTE).recorded
+    assert sender.num_waiting == 0
+
+
 def test_an_exporter_that_raises_costs_its_spans_alone(caplog: pytest.LogCaptureFixture) -> None:
     exporter = Exporter(failures=1)
     tracer = opened(exporter)

@@ -55,7 +55,17 @@ class SpanSender:
         self._thread = Thread(target=self._run, name="wavserve-traces", daemon=True)
         self._thread.start()
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closing.is_set()
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._ended)
+
     def put(self, span: CollectedSpan) -> None:
+        if self.is_closed:
+            return
         if len(self._ended) == MAX_SPANS and not self._is_dropping:
             self._is_dropping = True
             log.warning("%d spans wait for the collector: the oldest are dropped when others come", MAX_SPANS)
@@ -181,7 +191,7 @@ class CollectorTracer(Tracer):
     ) -> Span:
         above = parent or _of_the_program()
         own = self._new_trace() if above is None else TraceContext(above.trace_id, new_span_id(), above.sampled)
-        if not own.sampled:
+        if not own.sampled or self._sender.is_closed:
             return Span(own)
         return CollectedSpan(name, self._sender, (own, above, parent is not None), self._kind, attributes, began_ns)
 
