@@ -80,7 +80,7 @@ def test_both_wires_send_the_policy_the_same_request(served: Served) -> None:
             control_step=2**53 + 1,
             executed_steps=3,
             seed=2**63 - 1,
-            options={"num_iterations": 1, "mode": "off"},
+            options={"num_iterations": 0, "mode": "off"},
             state=tuple(np.float32(0.1) * np.arange(8)),
         )
         for target in (served.address.grpc, f"{served.address.http}/"):

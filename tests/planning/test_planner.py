@@ -191,7 +191,7 @@ async def test_the_best_of_n_is_what_is_decoded(make_rig: MakeRig) -> None:
     """A plan without iterations from the noise of the best sample has the same actions."""
     rig = await make_rig(RigOptions())
     job = example_job(SPEC, 1)
-    config = merge_options(job.config, SPEC.bounds, {"mode": "best_of_n", "num_iterations": 2})
+    config = merge_options(job.config, SPEC.bounds, {"mode": "best_of_n"})
     assert merge_options(job.config, SPEC.bounds, {"mode": "best_of_n", "num_iterations": 0}).num_iterations == 0
     plan = await plan_on(rig, replace(job, config=config))
     [record] = plan.iterations

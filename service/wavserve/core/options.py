@@ -5,12 +5,15 @@ Knows the spec only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from wavserve.core.errors import InvalidRequest, shown
 from wavserve.core.spec import MODES, PlannerBounds, PlannerConfig
 
 _MAX_NUMBER = 1e300
+_MAX_ITERATIONS: Mapping[str, int] = {"off": 0, "best_of_n": 1}
+"""Of the modes that have few."""
 _TYPES = {bool: "true or false", int: "an integer", float: "a finite number", str: "a text"}
 
 
@@ -18,8 +21,8 @@ def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[
     """The planner settings of one request: its options replace the bundle's defaults. Mode `off` has no iterations, and
     `best_of_n` has one, unless none is asked for.
 
-    Raises InvalidRequest naming `planner.<option>` for an unknown option, a wrong type, a value out of bounds, or fewer
-    than two elites.
+    Raises InvalidRequest naming `planner.<option>` for an unknown option, a wrong type, a value out of bounds, more
+    iterations than the mode has, or fewer than two elites.
     """
     known = {f.name: f.type for f in fields(PlannerConfig)}
     for name, value in options.items():
@@ -27,11 +30,13 @@ def merge_options(defaults: PlannerConfig, bounds: PlannerBounds, options: dict[
             raise InvalidRequest(f"planner.{name}", f"one of {', '.join(known)}", "an unknown option")
         _check_type(name, value, getattr(defaults, name))
     config = replace(defaults, **options)  # type: ignore[arg-type]  # checked above
-    if config.mode == "off":
-        config = replace(config, num_iterations=0)
-    if config.mode == "best_of_n":
-        asked = config.num_iterations if "num_iterations" in options else 1
-        config = replace(config, num_iterations=min(asked, 1))
+    if (most := _MAX_ITERATIONS.get(config.mode)) is not None:
+        if "num_iterations" not in options:  # the default is that of another mode
+            config = replace(config, num_iterations=most)
+        elif config.num_iterations > most:
+            raise InvalidRequest(
+                "planner.num_iterations", f"at most {most} in mode {config.mode}", config.num_iterations
+            )
     _check_bounds(config, bounds)
     return config
 
