@@ -532,6 +532,22 @@ async def test_a_start_waits_no_longer_than_allowed_for_tritons_that_say_nothing
     dns.addresses = (FIRST,)
     cluster.pod(FIRST).triton.hanging = set(MODELS)
     async with asyncio.timeout(10):
-        with pytest.raises(ModelDown, match=r"no Triton has answered within 0\.1 s"):
+        with pytest.raises(ModelDown, match=r"no Triton has started within triton.load_s \(0\.1 s\): it is silent"):
             await cluster.endpoints.first_up(0.1)
+    await cluster.endpoints.close()
+
+
+async def test_a_start_without_a_triton_tells_the_last_error_and_logs_it_once(
+    dns: DnsServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="wavserve.app.endpoints")
+    cluster = Cluster(dns)
+    dns.addresses = (FIRST,)
+    cluster.pod(FIRST).dies()
+    async with asyncio.timeout(20):
+        with pytest.raises(ModelDown, match=r"triton.load_s \(2\.5 s\): .*encoder") as raised:
+            await cluster.endpoints.first_up(2.5)
+    waits = [record.getMessage() for record in caplog.records if "waiting for Triton" in record.getMessage()]
+    assert len(waits) == 1
+    assert raised.value.message.rpartition("s): ")[2] in waits[0]
     await cluster.endpoints.close()

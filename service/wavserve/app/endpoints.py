@@ -75,10 +75,10 @@ class Endpoints:
         """Starts the endpoints and returns the first description that a Triton reports. The others are watched.
 
         Raises the error of our own server when it does not start, and SettingsError when no Triton that answers fits
-        this gateway. Retries other Tritons until one answers, and raises the error of one after `within_s` seconds.
+        this gateway. Retries other Tritons until one answers, and raises ModelDown after `within_s` seconds.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + within_s
+        until, told = loop.time() + within_s, ""
         while True:
             await self._members.look()
             for name in self._members.now:
@@ -92,11 +92,14 @@ class Endpoints:
             for error in errors:
                 if not isinstance(error, WavserveError) or isinstance(error, SettingsError):
                     raise error  # waiting changes neither our settings nor the version of Triton
-                log.info("waiting for Triton: %s", error.message)
+                if error.message != told:
+                    log.info("waiting for Triton, for %.0f s more: %s", until - loop.time(), error.message)
+                told = error.message
+            if owned and errors:
+                raise errors[0]
             if loop.time() > until or owned:
-                silent = f"triton.urls: no Triton has answered within {within_s:g} s"
-                unknown = ModelDown(silent if self.supervisors else "triton.urls: no address is known of any Triton")
-                raise errors[0] if errors else unknown
+                why = told or ("it is silent" if self.supervisors else "no address is known of any Triton")
+                raise ModelDown(f"triton.urls: no Triton has started within triton.load_s ({within_s:g} s): {why}")
             await asyncio.sleep(CONNECT_RETRY_S)
         for each in self.supervisors:
             if each not in answered:

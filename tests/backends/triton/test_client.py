@@ -93,3 +93,10 @@ async def test_wrong_shapes_fail_only_their_own_call(triton: Subject) -> None:
         with pytest.raises(BackendError):
             await triton.run("denoise", {**good, **wrong})
     assert (await triton.run("denoise", good))["status"].tolist() == [GroupStatus.OK]
+
+
+async def test_a_load_that_takes_too_long_names_its_setting(triton: Subject) -> None:
+    assert isinstance(triton.backend, TritonBackend)
+    with pytest.raises(BackendError, match=r"encoder: not loaded within triton.load_s \(0\.001 s\)"):
+        await triton.backend.load("encoder", 0.001)
+    await triton.backend.load("encoder", TIMEOUT_S)

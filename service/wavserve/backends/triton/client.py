@@ -150,6 +150,9 @@ class TritonBackend:
         try:
             await self._client.load_model(model, client_timeout=timeout_s)
         except InferenceServerException as error:
+            if _status(error) == "DEADLINE_EXCEEDED":
+                why = "compiling takes most of it (backend.compile), and its log is Triton's"
+                raise BackendError(f"{model}: not loaded within triton.load_s ({timeout_s:g} s): {why}") from error
             raise _typed(error, model) from error
 
     async def unload(self, model: str, timeout_s: float) -> None:
