@@ -47,7 +47,10 @@ class Service:
         self.changed = asyncio.Event()
         devices = [endpoint.device for endpoint in self.endpoints]
         self.placement = Placement(devices, wait_s=5.0, changed=self.changed)
-        self.policy = Policy(PolicyParts(example_spec(), "fake", self.placement, MemorySessions(60.0, 4), 16, "0"))
+        self.deaths: list[str] = []
+        sessions = MemorySessions(60.0, 4)
+        parts = PolicyParts(example_spec(), "fake", self.placement, sessions, 16, "0", on_death=self.deaths.append)
+        self.policy = Policy(parts)
 
     def comes_up(self, endpoint: Endpoint, generation: int = 0) -> None:
         endpoint.health, endpoint.generation = Health.UP, generation
@@ -236,3 +239,17 @@ async def test_a_plan_whose_call_stands_still_is_made_on_another_device_that_is_
     early.device.batcher.judge_calls(1e9)
     np.testing.assert_array_equal((await planning).actions, undisturbed.actions)
     assert late.backend.calls
+
+
+async def test_the_death_of_what_keeps_devices_warm_is_told(service: Service) -> None:
+    """Else no device that comes up later would ever get a plan, and nobody would know."""
+    await service.policy.warm_up()
+
+    def broken() -> Health:
+        raise ZeroDivisionError("a bug")
+
+    service.endpoints[1].device.health = broken
+    service.changed.set()
+    async with asyncio.timeout(10):
+        await service.until(lambda: service.deaths == ["the warm-up of devices"])
+    service.endpoints[1].device.health = lambda: Health.DOWN

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import platform
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 
@@ -79,7 +79,8 @@ async def assemble(
 
         fleet.placement.with_each(share_texts)  # also with Tritons that join later
         noted.store.follow(sessions.where, sessions.store.ensure_room)
-        policy = Policy(_parts(settings, fleet, sessions.store, metrics, recorder, noted.plans))
+        parts = _parts(settings, fleet, sessions.store, metrics, recorder, noted.plans)
+        policy = Policy(replace(parts, on_death=on_death))
         robots = Robots()
         _watch(metrics, fleet, sessions, policy, robots)
         return Service(policy, sessions, metrics, fleet, robots, noted, close=opened.pop_all().aclose)

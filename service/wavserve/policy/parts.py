@@ -15,6 +15,7 @@ from wavserve.core.types import Clock, PlanRequest
 from wavserve.policy.golden import GoldenCheck
 from wavserve.policy.placement import Placement
 from wavserve.policy.sessions import Session, SessionStore
+from wavserve.system.vital_tasks import OnDeath, ignore_death
 
 Keep = Callable[[PlanRequest, Session, ActionChunk], Coroutine[object, object, None]]
 """Receives every committed plan: the request, the session as it was before, the answer."""
@@ -50,5 +51,7 @@ class PolicyParts:
     """called for every plan that breaks a limit of the policy, and whose chunk is cut or refused"""
     on_unusual: Callable[[str], None] = lambda name: None
     """called for every dimension of a state that is far outside its statistics, with its name"""
+    on_death: OnDeath = ignore_death
+    """receives the name of a vital task that died"""
     clock: Clock = time.monotonic
     unix_clock: Clock = time.time

@@ -7,7 +7,6 @@ codes and no wire format.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import math
@@ -46,6 +45,7 @@ from wavserve.policy.sessions import CommitResult, Session
 from wavserve.policy.unusual import UsualStates
 from wavserve.policy.warm_up import WarmUp, warm_up_requests
 from wavserve.scheduling.permits import Permit
+from wavserve.system.vital_tasks import VitalTask
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Policy:
         )
         self._warm_up = WarmUp(parts.placement, self._make_warm_up_plans)
         self._epochs = Epochs(parts.sessions, parts.digest, parts.unix_clock)
-        self._keeping_warm: asyncio.Task[None] | None = None
+        self._keeping_warm: VitalTask | None = None
         self._reservations = Reservations(parts, lambda: self.plans_in_flight)
         self._running = RunningPlans(self._run, self._reservations.take_over, parts.on_plan, parts.clock)
         self._on_demand = FramesOnDemand(parts.spec, parts.placement, parts.sessions, self._running.activity)
@@ -175,7 +175,7 @@ class Policy:
         await self._warm_up.start()
         self.warm = True
         if self._keeping_warm is None:
-            self._keeping_warm = asyncio.create_task(self._warm_up.keep())
+            self._keeping_warm = VitalTask(self._warm_up.keep(), "the warm-up of devices", self._parts.on_death)
 
     def skip_warm_up(self) -> None:
         """Takes plans on cold models, for a single plan that no robot waits for."""

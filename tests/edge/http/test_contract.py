@@ -67,7 +67,7 @@ def test_the_document_says_what_the_service_does(case: Any, running: Served, sta
 
 
 def complete(body: dict[str, Any], running: Served) -> None:
-    """Adds what no schema can say: real pictures of the stated encoding, bytes of a text, enough elites, and what a mode has."""
+    """Adds what no schema can say: real pictures, bytes of a text, enough elites, what a mode has."""
     fields = body.get("request", body)
     if fields is not body:
         fields = body["request"] = json.loads(fields) if isinstance(fields, str) else fields

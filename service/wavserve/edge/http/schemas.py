@@ -125,8 +125,8 @@ class PlanFields(Body):
     policy: str | None = Field(default=None, description="Null or empty: the served policy.")
     planner: Options = Field(
         default_factory=dict,
-        description="Planner options that replace the policy's defaults, within its bounds. Mode off has no iterations, "
-        "and best_of_n one at most.",
+        description="Planner options that replace the policy's defaults, within its bounds. Mode off has no "
+        "iterations, and best_of_n one at most.",
     )
     seed: Int64 | None = Field(
         default=None, description="Below 2^63. With null the server draws a seed; the receipt reports it."
