@@ -36,7 +36,9 @@ async def on_cuda() -> AsyncIterator[Watched]:
 
 
 @pytest.mark.parametrize("is_owned", [True, False])
-async def test_a_model_that_does_not_answer_is_reloaded_and_no_other(is_owned: bool) -> None:
+async def test_a_model_that_does_not_answer_is_reloaded_and_no_other(
+    is_owned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     async with watched(is_owned=is_owned) as either:
         either.triton.loaded["value_dit"] = False
         await until(lambda: bool(either.changes))
@@ -44,6 +46,7 @@ async def test_a_model_that_does_not_answer_is_reloaded_and_no_other(is_owned: b
         assert either.triton.calls[:3] == ["give up value_dit", "unload value_dit", "load value_dit"]
         assert not any("load" in call for call in either.triton.calls[3:])
         assert either.changes == [("value_dit", False), ("value_dit", True)]
+    assert any("value_dit is unavailable, it does not answer (value_dit)" in line for line in caplog.messages)
 
 
 async def test_a_call_that_finds_a_model_unavailable_marks_it_down_at_once(owned: Watched) -> None:

@@ -63,6 +63,8 @@ class Supervisor:
         self._repairs = 0
         self._failures = 0
         """failed repairs in a row"""
+        self._faults: dict[str, str] = {}
+        """why each model was last found unavailable, for the log"""
         self._exit_watcher = ProcessExitWatcher(self._on_exit)
         self._on_death = on_death
         self.on_repair: Callable[[str], None] = lambda part: None
@@ -164,7 +166,7 @@ class Supervisor:
             self._server.restart(f"{self._failures - 1} repairs of tritonserver's models in a row failed")
             self._failures = 0
             return 0.0
-        log.warning("%s is unavailable: reloading it", model)
+        log.warning("%s is unavailable, %s: reloading it", model, self._faults.get(model, "for an unknown reason"))
         self.on_repair(model)
         try:
             await self._reload(self._with_dependents(model))
@@ -236,7 +238,8 @@ class Supervisor:
         A model that was loaded just now (`is_fresh`) may take its time.
         """
         if self._exit_watcher.has_exited(model):
-            return False  # Triton would need a second to notice
+            self._faults[model] = "its process has exited"  # Triton would need a second to notice
+            return False
         try:
             # on a foreign server a test call may wait for calls of other gateways, which nobody here sees
             may_take_long = is_fresh or self._server is None
@@ -245,6 +248,7 @@ class Supervisor:
             self.models.refuse(model, error)
         except WavserveError as error:
             log.debug("%s does not answer: %s", model, error.message)
+            self._faults[model] = f"it does not answer ({error.message})"
             self.models.no_answer(model)
         else:
             return True
