@@ -81,6 +81,7 @@ async def assemble(
         noted.store.follow(sessions.where, sessions.store.ensure_room)
         parts = _parts(settings, fleet, sessions.store, metrics, recorder, noted.plans)
         policy = Policy(replace(parts, on_death=on_death))
+        opened.push_async_callback(policy.drain, 0.0)
         robots = Robots()
         _watch(metrics, fleet, sessions, policy, robots)
         return Service(policy, sessions, metrics, fleet, robots, noted, close=opened.pop_all().aclose)
