@@ -9,10 +9,11 @@ import pytest
 from lerobot_policy_wavserve.connection import Connection, Where
 from lerobot_policy_wavserve.sessions import Asking
 from tests.clients.gateways import gateway
+from tests.collector import Collector, serving
 from tests.edge.conftest import running, served
 from tests.edge.served import Served
 from tests.integrations.policies import KEYS, assumed, seen
-from wavserve.core.errors import ContractMismatch, NotReady
+from wavserve.core.errors import ContractMismatch, InvalidRequest, NotReady
 
 __all__ = ["running", "served"]
 
@@ -53,3 +54,20 @@ def test_on_a_stream_each_environment_is_a_robot() -> None:
 def test_no_service_is_an_error_at_once(served: Served) -> None:
     with pytest.raises(NotReady):
         Connection(Where(address="127.0.0.1:1"), assumed(), Asking())
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http", "stream"])
+def test_spans_of_plans_reach_the_collector_that_the_user_names(served: Served, transport: Any) -> None:
+    with serving(Collector()) as collector, gateway() as streams:
+        address = streams.address if transport == "stream" else getattr(served.address, transport)
+        where = Where(address=address, transport=transport, traces=collector.endpoint)
+        connection = Connection(where, assumed(), Asking())
+        connection.sessions.plan([seen()], 0)
+        connection.close()
+        assert {each.service for each in collector.spans} == {"wavserve-lerobot"}
+        assert "robot.plan" in {each.name for each in collector.spans}
+
+
+def test_a_collector_that_is_none_is_refused_with_the_field() -> None:
+    with pytest.raises(InvalidRequest, match="traces: expected http://HOST:PORT"):
+        Connection(Where(address="127.0.0.1:1", traces="127.0.0.1:4318"), assumed(), Asking())

@@ -66,6 +66,8 @@ class WavserveConfig(PreTrainedConfig):
     """rate of the actions, compared with the policy's; None: it is not"""
     robot_id: str = "lerobot"
     """for transport `stream`: environment `i` is the robot `robot_id-i`"""
+    traces: str | None = None
+    """URL of an OTLP/HTTP collector that gets the spans of plans, such as `http://127.0.0.1:4318` (extra otel)"""
 
     def __post_init__(self) -> None:
         """Raises InvalidRequest naming the field."""
@@ -83,7 +85,13 @@ class WavserveConfig(PreTrainedConfig):
     def where(self) -> Where:
         """Which service, and as whom."""
         transport = cast(Transport, self.transport)
-        return Where(address=self.address, transport=transport, robot_id=self.robot_id, seed=self.seed)
+        return Where(
+            address=self.address,
+            transport=transport,
+            robot_id=self.robot_id,
+            seed=self.seed,
+            traces=self.traces,
+        )
 
     @property
     def asking(self) -> Asking:

@@ -24,6 +24,7 @@ from wavserve.clients.robot_client import RobotClient
 from wavserve.core.control import DropReason, GoAway, ObservationDropped, StreamError, Welcome
 from wavserve.core.errors import DeadlineExceeded, NotReady, Overloaded, WavserveError
 from wavserve.core.messages import ActionChunk, PolicyInfo
+from wavserve.core.tracing import Tracer
 
 _LINK_TIMEOUT_S = 5.0
 """LeRobot's loops may keep Python busy for longer than a robot's own program."""
@@ -38,8 +39,10 @@ _DROPPED: Mapping[DropReason, type[WavserveError]] = {
 class StreamSession:
     """A session over `Control`. The stream opens with the first plan of an episode."""
 
-    def __init__(self, target: str, robot_id: str, policy: PolicyInfo, asking: Asking) -> None:
-        """`target`: `host:port`, several with commas. `robot_id`: of no other session."""
+    def __init__(
+        self, target: str, robot_id: str, policy: PolicyInfo, asking: Asking, tracer: Tracer | None = None
+    ) -> None:
+        """`target`: `host:port`, several with commas. `robot_id`: of no other session. `tracer`: as in `PlanClient`."""
         self._target = target
         self._robot = RobotDescription.as_declared(policy, robot_id, given(policy.cameras, asking.orientation))
         self._seed: int | None = None
@@ -51,6 +54,7 @@ class StreamSession:
             planner=asking.planner,
             rtc=asking.rtc,
             link_timeout_s=_LINK_TIMEOUT_S,
+            tracer=tracer or Tracer(),
         )
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._client: RobotClient | None = None
