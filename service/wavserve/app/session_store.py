@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from redis import asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from wavserve.app.settings import SessionSettings, Settings
 from wavserve.app.settings_types import StoreUrl, store_url
@@ -80,13 +81,16 @@ def _read(chosen: SessionSettings) -> StoreUrl:
 
 
 def _client(url: StoreUrl, chosen: SessionSettings) -> aioredis.Redis:
+    """A client that sends a call again, once and on a new connection, when the connection ended: it may have done so
+    while it was idle. A call that takes too long is not sent again."""
     pool = aioredis.BlockingConnectionPool.from_url(
         url.get_secret_value(),
         max_connections=chosen.max_connections,
         timeout=chosen.timeout_s,
         socket_timeout=chosen.timeout_s,
         socket_connect_timeout=chosen.timeout_s,
-        retry=Retry(NoBackoff(), 0),  # a commit that is sent twice finds its own first attempt
+        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),  # with them the pool gives out closed ones
     )
     return aioredis.Redis.from_pool(pool)
 

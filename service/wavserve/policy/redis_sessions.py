@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -43,11 +44,15 @@ local now = redis.call('TIME')
 return {now[1], now[2], record}
 """
 
+# A commit has an id, by which one that is sent again finds its first attempt: then it is stored already.
 # A new session of a robot takes the place of the robot's older one: KEYS[2] has its name.
 _COMMIT = """
 local now = redis.call('TIME')
-local stored = tonumber(redis.call('HGET', KEYS[1], 'version') or 0)
-if stored ~= tonumber(ARGV[1]) then return {now[1], now[2], 'changed'} end
+local stored, expected = tonumber(redis.call('HGET', KEYS[1], 'version') or 0), tonumber(ARGV[1])
+if stored == expected + 1 and redis.call('HGET', KEYS[1], 'commit') == ARGV[6] then
+    return {now[1], now[2], 'committed'}
+end
+if stored ~= expected then return {now[1], now[2], 'changed'} end
 local deadline = tonumber(ARGV[2])
 if deadline >= 0 and now[1] * 1000000 + now[2] > deadline then return {now[1], now[2], 'too_late'} end
 if ARGV[5] ~= '' then
@@ -55,7 +60,7 @@ if ARGV[5] ~= '' then
     if stored == 0 and older and older ~= KEYS[1] then redis.call('DEL', older) end
     redis.call('SET', KEYS[2], KEYS[1], 'PX', ARGV[3])
 end
-redis.call('HSET', KEYS[1], 'version', stored + 1, 'record', ARGV[4])
+redis.call('HSET', KEYS[1], 'version', stored + 1, 'record', ARGV[4], 'commit', ARGV[6])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return {now[1], now[2], 'committed'}
 """
@@ -74,8 +79,8 @@ class RedisSessions:
         on_call: OnCall = lambda *_: None,
         clock: Clock = time.monotonic,
     ) -> None:
-        """`client` has its timeouts and its bounded pool. It must not repeat calls by itself: a commit that is sent
-        twice finds its own first attempt."""
+        """`client` has its timeouts and its bounded pool. It may send a call again: no call changes more the second
+        time."""
         self._client = client
         self._ttl_ms = round(1e3 * ttl_s)
         self._on_call = on_call
@@ -103,6 +108,7 @@ class RedisSessions:
             self._ttl_ms,
             record,
             session.robot_id,
+            secrets.token_hex(8),
         ]
         try:
             async with self._called("commit"):
