@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from redis import asyncio as aioredis
 
-from loadtest.redis_server import redis_server
+from loadtest.redis_server import RedisServer, redis_server
 from wavserve.app.session_store import open_store, open_texts
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import Given, load_settings
@@ -65,20 +66,78 @@ async def test_a_url_with_a_password_opens_redis(tmp_path: Path, from_file: bool
         await opened.close()
 
 
-async def test_a_wrong_password_is_an_error_of_each_plan_without_the_password() -> None:
+@pytest.mark.parametrize("login", ["", f":{PASSWORD}@", f"robot:{PASSWORD}@"])
+@pytest.mark.parametrize("when_down", ["fail", "fresh"])
+async def test_a_start_with_refused_credentials_fails(login: str, when_down: str) -> None:
     with redis_server("--requirepass", "another") as server:
-        opened = await open_store(settings(url=f"redis://:{PASSWORD}@127.0.0.1:{server.port}"), "d", lambda *_: None)
-        with pytest.raises(StoreUnavailable) as caught:
+        url = f"redis://{login}127.0.0.1:{server.port}"
+        with pytest.raises(SettingsError, match=r"sessions\.url: .*refused the user or password") as caught:
+            await open_store(settings(url=url, when_down=when_down), "d", lambda *_: None)
+    assert PASSWORD not in str(caught.value)
+    assert str(server.port) in str(caught.value)
+
+
+@pytest.mark.parametrize("forbidden", ["-hset", "-evalsha", "-del", "-time", "keys"])
+async def test_a_start_as_a_user_who_may_not_do_what_sessions_need_fails(forbidden: str) -> None:
+    keys, commands = (["other:*"], ["+@all"]) if forbidden == "keys" else (["wavserve:*"], ["+@all", forbidden])
+    with redis_server() as server:
+        url = await url_of_user(server, keys, commands)
+        with pytest.raises(SettingsError, match=r"sessions\.url: .*refused a call") as caught:
+            await open_store(settings(url=url), "d", lambda *_: None)
+    assert PASSWORD not in str(caught.value)
+
+
+async def test_a_user_who_may_do_no_more_than_sessions_need_is_enough() -> None:
+    needed = ["evalsha", "script|load", "time", "hget", "hset", "get", "set", "del", "pexpire"]
+    with redis_server() as server:
+        url = await url_of_user(server, ["wavserve:*"], [f"+{command}" for command in needed])
+        opened = await open_store(settings(url=url), "d", lambda *_: None)
+        async with aioredis.Redis.from_url(server.url) as admin:
+            assert await admin.keys() == [], "what the start tried is gone"
+        assert await opened.store.commit(Session.fresh("d")) is CommitResult.COMMITTED
+        await opened.close()
+
+
+async def url_of_user(server: RedisServer, keys: list[str], commands: list[str]) -> str:
+    async with aioredis.Redis.from_url(server.url) as admin:
+        await admin.acl_setuser("robots", enabled=True, passwords=[f"+{PASSWORD}"], keys=keys, commands=commands)
+    return f"redis://robots:{PASSWORD}@127.0.0.1:{server.port}"
+
+
+async def test_a_database_that_redis_does_not_have_is_refused() -> None:
+    with redis_server() as server, pytest.raises(SettingsError, match=r"sessions\.url: .*DB index is out of range"):
+        await open_store(settings(url=f"redis://127.0.0.1:{server.port}/99"), "d", lambda *_: None)
+
+
+async def test_credentials_that_are_refused_later_are_an_error_that_says_so() -> None:
+    with redis_server("--requirepass", PASSWORD) as server:
+        url = f"redis://:{PASSWORD}@127.0.0.1:{server.port}"
+        opened = await open_store(settings(url=url), "d", lambda *_: None)
+        async with aioredis.Redis.from_url(url) as admin:
+            await admin.config_set("requirepass", "another")
+            await admin.client_kill_filter(_type="normal", skipme=True)
+        with pytest.raises(StoreUnavailable, match="refused the user or password: load") as caught:
             await opened.store.load("id")
         assert PASSWORD not in str(caught.value)
         await opened.close()
+
+
+@pytest.mark.parametrize("trouble", ["full", "replica"])
+async def test_a_redis_that_takes_nothing_for_the_moment_is_a_warning(
+    trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"full": ("--maxmemory", "1"), "replica": ("--replicaof", "127.0.0.1", "1")}
+    with redis_server(*options[trouble]) as server:
+        opened = await open_store(settings(url=server.url), "d", lambda *_: None)
+        await opened.close()
+    assert "which does not take them yet" in caplog.text
 
 
 async def test_a_redis_that_is_down_at_the_start_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     chosen = settings(url=f"redis://127.0.0.1:{free_ports(1)[0]}", when_down="fresh")
     opened = await open_store(chosen, "digest", lambda *_: None)
     assert isinstance(opened.store, FreshWhenDown)
-    assert "which does not answer" in caplog.text
+    assert "which does not take them yet" in caplog.text
     assert await opened.store.load("id") is not None
     await opened.close()
 
@@ -96,7 +155,7 @@ async def test_a_server_that_is_no_redis_is_a_warning(caplog: pytest.LogCaptureF
     async with server:
         url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         opened = await open_store(settings(url=url), "digest", lambda *_: None)
-        assert "which does not answer" in caplog.text
+        assert "which does not take them yet" in caplog.text
         await opened.close()
 
 

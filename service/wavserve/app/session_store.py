@@ -17,8 +17,9 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from wavserve.app.settings import SessionSettings, Settings
 from wavserve.app.settings_types import StoreUrl, store_url
-from wavserve.core.errors import SettingsError
+from wavserve.core.errors import Overloaded, SettingsError, StoreUnavailable
 from wavserve.policy.fresh_sessions import FreshWhenDown
+from wavserve.policy.redis_errors import is_final, reason
 from wavserve.policy.redis_sessions import OnCall, RedisSessions
 from wavserve.policy.redis_texts import RedisTexts, TextEncoder
 from wavserve.policy.sessions import MemorySessions, SessionStore
@@ -46,7 +47,8 @@ class OpenedStore:
 async def open_store(settings: Settings, policy_digest: str, on_call: OnCall) -> OpenedStore:
     """Opens the store. A Redis that does not answer yet is no error: `sessions.when_down` says what robots get.
 
-    Raises SettingsError for a file that holds no URL, and for a Redis in cluster mode.
+    Raises SettingsError for a file that holds no URL, and for a Redis that no waiting mends: one in cluster mode, one
+    that refuses the user, the password, the database or a command.
     """
     chosen = settings.sessions
     local = MemorySessions(chosen.ttl_s, chosen.max_sessions)
@@ -54,12 +56,12 @@ async def open_store(settings: Settings, policy_digest: str, on_call: OnCall) ->
     if url is None:
         return OpenedStore(local, local)
     client = _client(url, chosen)
+    shared = RedisSessions(client, chosen.ttl_s, on_call)
     try:
-        await _check_alone(client, url, "url" if chosen.url_file is None else "url_file")
+        await _check(client, shared, url, "url" if chosen.url_file is None else "url_file")
     except BaseException:
         await client.aclose()
         raise
-    shared = RedisSessions(client, chosen.ttl_s, on_call)
     store = shared if chosen.when_down == "fail" else FreshWhenDown(shared, local, policy_digest)
     return OpenedStore(store, local, client.aclose, str(url), client)
 
@@ -95,16 +97,28 @@ def _client(url: StoreUrl, chosen: SessionSettings) -> aioredis.Redis:
     return aioredis.Redis.from_pool(pool)
 
 
-async def _check_alone(client: aioredis.Redis, url: StoreUrl, name: str) -> None:
-    """A cluster would send each session to another server. Without an answer nothing is known, and nothing refused.
+async def _check(client: aioredis.Redis, shared: RedisSessions, url: StoreUrl, name: str) -> None:
+    """Refuses what no waiting mends. A Redis that does not answer yet, or is full, is a warning.
 
-    `name`: of the setting.
+    `name`: of the setting. Raises SettingsError.
     """
     try:
+        await _check_alone(client, url, name)
+        await shared.rehearse()
+    except (StoreUnavailable, Overloaded) as error:
+        cause = error.__cause__
+        if cause is not None and is_final(cause):
+            raise SettingsError(f"sessions.{name}: Redis at {url} {reason(cause, 'at the start')}") from None
+        log.warning("sessions are in Redis at %s, which does not take them yet: %s", url, error)
+        return
+    log.info("sessions are in Redis at %s", url)
+
+
+async def _check_alone(client: aioredis.Redis, url: StoreUrl, name: str) -> None:
+    """A cluster would send each session to another server. Nothing is refused where Redis does not tell."""
+    try:
         facts = await client.info("cluster")
-    except (RedisError, OSError, ValueError, TypeError, AttributeError) as error:  # the last three: no Redis answers
-        log.warning("sessions are in Redis at %s, which does not answer: %s", url, type(error).__name__)
+    except (RedisError, OSError, ValueError, TypeError, AttributeError):  # the last three: no Redis answers
         return
     if facts.get("cluster_enabled"):
         raise SettingsError(f"sessions.{name}: expected a Redis that is no cluster, got a node of a cluster at {url}")
-    log.info("sessions are in Redis at %s", url)

@@ -20,11 +20,12 @@ from dataclasses import replace
 from typing import Any
 
 from redis import asyncio as aioredis
-from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import OutOfMemoryError, RedisError
 
 from wavserve.core.errors import Overloaded, StoreUnavailable
 from wavserve.core.types import Clock
 from wavserve.policy.codec import UnreadableRecord
+from wavserve.policy.redis_errors import reason
 from wavserve.policy.session_codec import decode, encode
 from wavserve.policy.sessions import CommitResult, Session
 
@@ -66,7 +67,8 @@ return {now[1], now[2], 'committed'}
 """
 
 OnCall = Callable[[str, str, float], None]
-"""Told of each call to the store: `load`, `commit`, `time` or `end`; `ok`, `full` or `failed`; its seconds."""
+"""Told of each call to the store: `load`, `commit`, `time`, `end` or `rehearsal`; `ok`, `full` or `failed`; its
+seconds."""
 
 
 class RedisSessions:
@@ -101,7 +103,7 @@ class RedisSessions:
     async def commit(self, session: Session, deadline: float = math.inf) -> CommitResult:
         """As in `SessionStore`. Raises Overloaded when Redis is full."""
         record = await self._record(replace(session, version=session.version + 1))
-        keys = [_session_key(session.id), f"{_PREFIX}robot:{session.robot_id}"]
+        keys = [_session_key(session.id), _robot_key(session.robot_id)]
         args: list[str | int | bytes] = [
             session.version,
             self._translated(deadline),
@@ -130,6 +132,15 @@ class RedisSessions:
             async with self._called("end"):
                 await self._client.delete(_session_key(session_id))
 
+    async def rehearse(self) -> None:
+        """Makes every call once, with a session that does not stay. Raises StoreUnavailable and Overloaded."""
+        session = Session.fresh("")
+        names = [_session_key(session.id), _robot_key(session.id)]
+        async with self._called("rehearsal"):
+            await self._load(keys=names[:1], args=[self._ttl_ms])
+            await self._commit(keys=names, args=[0, -1, self._ttl_ms, "", session.id, ""])
+            await self._client.delete(*names)
+
     async def _found(self, session_id: str, ttl_ms: list[int]) -> Session | None:
         async with self._called("load"):
             seconds, micros, record = await self._load(keys=[_session_key(session_id)], args=ttl_ms)
@@ -153,7 +164,7 @@ class RedisSessions:
             outcome = "full"
             raise Overloaded("the session store is full", _FULL_RETRY_S, reason="sessions") from error
         except (RedisError, OSError, ValueError, TypeError) as error:  # the last two: an answer of another shape
-            raise StoreUnavailable(f"Redis (sessions.url) did not answer: {operation}: {_reason(error)}") from error
+            raise StoreUnavailable(f"Redis (sessions.url) {reason(error, operation)}") from error
         finally:
             self._on_call(operation, outcome, self._clock() - began)
 
@@ -183,6 +194,5 @@ def _session_key(session_id: str) -> str:
     return f"{_PREFIX}session:{session_id}"
 
 
-def _reason(error: Exception) -> str:
-    """What Redis said, or the kind of the failure. Its text could have an URL's password in it."""
-    return str(error)[:200] if isinstance(error, ResponseError) else type(error).__name__
+def _robot_key(robot_id: str) -> str:
+    return f"{_PREFIX}robot:{robot_id}"

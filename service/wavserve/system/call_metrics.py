@@ -39,8 +39,8 @@ class CallMetrics:
         self._seconds.labels(verb).observe(seconds)
 
     def stored(self, operation: str, outcome: str, seconds: float) -> None:
-        """A call to the session store: `load`, `commit`, `time`, `end`, `find_text` or `keep_text`; `ok`, `full` or
-        `failed`."""
+        """A call to the session store: `load`, `commit`, `time`, `end`, `rehearsal`, `find_text` or `keep_text`; `ok`,
+        `full` or `failed`."""
         self._store_seconds.labels(operation, outcome).observe(seconds)
 
     def looked_up(self, cache: str, where: str, found: bool) -> None:

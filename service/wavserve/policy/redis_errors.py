@@ -1,0 +1,31 @@
+"""What an error of the Redis client means for sessions: in words without a password, and whether it mends itself.
+
+Knows no call and no setting.
+"""
+
+from __future__ import annotations
+
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError
+
+_MAX_CHARS = 200
+_LOGIN = (AuthenticationError, AuthorizationError)
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether Redis answered, and will answer so until somebody changes its configuration or ours.
+
+    What a server says that is full, is a replica, loads its data or has too many clients passes by itself.
+    """
+    if isinstance(error, (*_LOGIN, NoPermissionError)):
+        return True
+    return type(error) is ResponseError and error.status_code == "ERR"  # a wrong command, argument or database
+
+
+def reason(error: BaseException, operation: str) -> str:
+    """What Redis did in an operation. Of its own words only an answer is told: others could have a URL's password."""
+    if isinstance(error, _LOGIN):
+        return f"refused the user or password: {operation}"
+    if isinstance(error, ResponseError):
+        return f"refused a call: {operation}: {str(error)[:_MAX_CHARS]}"
+    because = f" ({type(error.__context__).__name__})" if isinstance(error.__context__, OSError) else ""
+    return f"did not answer: {operation}: {type(error).__name__}{because}"

@@ -1,0 +1,34 @@
+"""What errors of the Redis client are in words, and which of them pass by themselves."""
+
+from __future__ import annotations
+
+import pytest
+from redis import exceptions
+
+from wavserve.policy.redis_errors import is_final, reason
+
+PASSWORD = "s3cret"
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "final"),
+    [
+        (exceptions.AuthenticationError("invalid"), "refused the user or password: load", True),
+        (exceptions.NoPermissionError("no 'info'"), "refused a call: load: no 'info'", True),
+        (exceptions.ResponseError("bad DB", status_code="ERR"), "refused a call: load: bad DB", True),
+        (exceptions.ResponseError("MISCONF disk"), "refused a call: load: MISCONF disk", False),
+        (exceptions.ReadOnlyError("replica", status_code="READONLY"), "refused a call: load: replica", False),
+        (exceptions.BusyLoadingError("loading"), "did not answer: load: BusyLoadingError", False),
+        (exceptions.ConnectionError(f"redis://:{PASSWORD}@h"), "did not answer: load: ConnectionError", False),
+        (ValueError(PASSWORD), "did not answer: load: ValueError", False),
+    ],
+)
+def test_an_error_is_told_without_a_password(error: Exception, text: str, final: bool) -> None:
+    assert reason(error, "load") == text
+    assert is_final(error) is final
+
+
+def test_what_the_network_said_is_told_by_its_kind() -> None:
+    error = exceptions.ConnectionError(PASSWORD)
+    error.__context__ = ConnectionRefusedError(PASSWORD)
+    assert reason(error, "load") == "did not answer: load: ConnectionError (ConnectionRefusedError)"
