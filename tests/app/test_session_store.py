@@ -14,6 +14,7 @@ from loadtest.redis_server import RedisServer, redis_server
 from wavserve.app.session_store import open_store, open_texts
 from wavserve.app.settings import Settings
 from wavserve.app.settings_sources import Given, load_settings
+from wavserve.app.settings_types import StoreUrl
 from wavserve.core.errors import SettingsError, StoreUnavailable
 from wavserve.core.types import TextEmbedding
 from wavserve.policy.fresh_sessions import FreshWhenDown
@@ -195,12 +196,31 @@ def test_a_url_and_a_file_contradict_each_other(tmp_path: Path) -> None:
         (f"rediss://robot:{PASSWORD}@[::1]:6379", "rediss://robot:***@[::1]:6379"),
         (f"redis://host/1?password={PASSWORD}", "redis://host/1"),
         ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+        (f"unix://u:{PASSWORD}@/run/redis.sock?db=1", "unix://u:***@/run/redis.sock"),
+        (f"redis://{PASSWORD}@h/0", "redis://***@h/0"),
+        (f"redis://u:p@{PASSWORD}@h/0", "redis://u:***@h/0"),
     ],
 )
-def test_a_password_is_never_shown(url: str, shown: str) -> None:
+def test_a_password_is_never_shown_in_settings(url: str, shown: str) -> None:
     loaded = load_settings(None, {"WAVSERVE_SESSIONS__URL": url})
     assert {key: value for key, value, _ in loaded.rows()}["sessions.url"] == shown
     assert PASSWORD not in repr(loaded) + str(loaded.settings)
     with pytest.raises(SettingsError) as caught:
         load_settings(None, {"WAVSERVE_SESSIONS__URL": url.replace("://", "+sentinel://")})
     assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://u:123/{PASSWORD}@h:6379/0",
+        f"redis://u:123?{PASSWORD}@h:6379/0",
+        f"redis://u:{PASSWORD}",
+        f"redis:u:{PASSWORD}@h",
+        f"redis://h/{PASSWORD}",
+        f"redis://{PASSWORD} h/0",
+        f"{PASSWORD}://h/0",
+    ],
+)
+def test_an_odd_url_shows_no_password(url: str) -> None:
+    assert PASSWORD not in str(StoreUrl(url)) + repr(StoreUrl(url))

@@ -267,3 +267,15 @@ def test_the_names_of_the_page_are_names(text: str) -> None:
     assert load_settings(None, {}, [flag("ui.hosts", "A.example, b")]).settings.ui.hosts == ("a.example", "b")
     with pytest.raises(SettingsError, match="without ports"):
         load_settings(None, {}, [flag("ui.hosts", text)])
+
+
+@pytest.mark.parametrize(
+    "key", ["tracing.endpoint", "triton.urls", "http.host", "grpc.host", "ui.hosts", "http.port", "sessions.url"]
+)
+def test_no_refused_value_shows_a_password(key: str, tmp_path: Path) -> None:
+    for url in ("http://u:s3cret@localhost:4318", "http://s3cret@h", "http://h/?token=s3cret"):
+        (tmp_path / "own.toml").write_text(f'{key} = ["{url}"]')
+        for file, flags in ((None, [flag(key, url)]), (tmp_path / "own.toml", []), (None, [flag(url, "1")])):
+            with pytest.raises(SettingsError) as caught:
+                load_settings(file, {}, flags)
+            assert "s3cret" not in str(caught.value)

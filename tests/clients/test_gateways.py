@@ -76,6 +76,13 @@ def test_a_wrong_address_is_refused_by_name(targets: str | list[str], field: str
     assert expected in caught.value.expected
 
 
+@pytest.mark.parametrize("target", ["http://u:s3cret@h:8000", "u:s3cret@h:8001", "http://h/?token=s3cret"])
+def test_a_wrong_address_is_refused_without_its_password(target: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_targets(target)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_robots_spread_over_the_gateways_and_each_knows_its_own() -> None:
     preferred = [Route(f"arm-{i}", THREE).current for i in range(300)]
     assert min(Counter(preferred)[target] for target in THREE) > 60

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from wavserve.core.address import Address, DnsName, parse_address, parse_dns_name, parse_host
+from wavserve.core.address import Address, DnsName, parse_address, parse_dns_name, parse_host, parse_url, without_login
 
 
 @pytest.mark.parametrize(
@@ -107,3 +109,35 @@ def test_a_name_may_have_no_port() -> None:
 def test_what_is_no_name_to_look_up_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected dns://"):
         parse_dns_name(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("http://u:s3cret@localhost:4318", "http://u:***@localhost:4318"),
+        ("redis://s3cret@h/0", "redis://***@h/0"),
+        ("redis://u:123/s3cret@h:6379/0", "redis://u:***@h:6379/0"),
+        ("redis://u:a@s3cret@h/0", "redis://u:***@h/0"),
+        ("redis://u:a//s3cret@h/0", "redis://u:***@h/0"),
+        ("redis://a/s3cret:b@h", "redis://***@h"),
+        ("redis://u:1?s3cret@h/0", "redis://***"),
+        ("redis://h/0?password=a@s3cret", "redis://***"),
+        ("http://h:4318/?token=s3cret", "http://h:4318/"),
+        ("http://h#s3cret", "http://h"),
+        ("u:s3cret@h:8001", "u:***@h:8001"),
+        ("u:s3cret@h:8001,http://a:1", "u:***@h:8001,http://a:1"),
+        ("a:1,http://u:s3cret@h,http://v:s3cret@i", "a:1,http://u:***@i"),
+        ("h:8001,[::1]:8002", "h:8001,[::1]:8002"),
+        ("", ""),
+    ],
+)
+def test_a_text_without_its_login_has_no_password(text: str, left: str) -> None:
+    assert without_login(text) == left
+
+
+@pytest.mark.parametrize("parse", [parse_host, parse_address, parse_dns_name, parse_url])
+def test_no_error_shows_a_password(parse: Callable[[str], object]) -> None:
+    for text in ("http://u:s3cret@h:8000", "u:s3cret@h:8000", "dns://u:s3cret@h/a:8000"):
+        with pytest.raises(ValueError, match="expected") as caught:
+            parse(text)
+        assert "s3cret" not in str(caught.value)

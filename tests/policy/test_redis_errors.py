@@ -16,6 +16,13 @@ PASSWORD = "s3cret"
         (exceptions.AuthenticationError("invalid"), "refused the user or password: load", True),
         (exceptions.NoPermissionError("no 'info'"), "refused a call: load: no 'info'", True),
         (exceptions.ResponseError("bad DB", status_code="ERR"), "refused a call: load: bad DB", True),
+        (
+            exceptions.ResponseError(
+                f"unknown command `HELLO`, with args beginning with: `3`, `{PASSWORD}`, ", status_code="ERR"
+            ),
+            "refused a call: load: unknown command `HELLO`",
+            True,
+        ),
         (exceptions.ResponseError("MISCONF disk"), "refused a call: load: MISCONF disk", False),
         (exceptions.ReadOnlyError("replica", status_code="READONLY"), "refused a call: load: replica", False),
         (exceptions.BusyLoadingError("loading"), "did not answer: load: BusyLoadingError", False),

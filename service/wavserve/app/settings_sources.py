@@ -21,6 +21,7 @@ from wavserve.app import environment
 from wavserve.app.environment import PREFIX
 from wavserve.app.settings import Settings
 from wavserve.app.settings_types import NOTHING
+from wavserve.core.address import without_login
 from wavserve.core.errors import SettingsError
 from wavserve.system.texts import printable
 
@@ -174,7 +175,7 @@ def _variable(key: str) -> str:
 
 def _unknown(given: Given, known: Iterable[str]) -> str:
     hint = _hint(given.key, known, as_variables=given.source.startswith("environment"))
-    return f"{given.source}: unknown setting {given.key!r}; {hint}"
+    return f"{given.source}: unknown setting {without_login(given.key)!r}; {hint}"
 
 
 def _hint(key: str, known: Iterable[str], as_variables: bool) -> str:
@@ -196,8 +197,15 @@ def _parse(given: Given, parser: TypeAdapter[Any]) -> object:
         expected = error.errors()[0]["msg"].removeprefix("Input should be ")
     except TypeError:  # a TOML date has no JSON form
         expected = "a text, a number or a boolean"
-    actual = "another text" if given.key in _SECRET else repr(given.value)
+    actual = "another text" if given.key in _SECRET else repr(_without_logins(given.value))
     raise SettingsError(f"{given.source}: {given.key}: expected {expected}, got {actual}")
+
+
+def _without_logins(value: object) -> object:
+    """A value without the passwords of URLs in it, as it may be printed."""
+    if isinstance(value, str):
+        return without_login(value)
+    return [_without_logins(each) for each in value] if isinstance(value, list) else value
 
 
 def _check_together(settings: Settings, sources: Mapping[str, str]) -> None:

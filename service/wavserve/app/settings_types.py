@@ -5,6 +5,7 @@ Knows no setting and no source of values.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
-from wavserve.core.address import DNS_SCHEME, HOST, parse_address, parse_dns_name, parse_host
+from wavserve.core.address import DNS_SCHEME, HOST, parse_address, parse_dns_name, parse_host, without_login
 
 NOTHING = "none"
 """The text that unsets an optional setting."""
@@ -89,6 +90,7 @@ def _host(text: str) -> str:
 
 
 _STORE_SCHEMES = ("redis", "rediss", "unix")
+_SHOWN_STORE = re.compile(r"(rediss?://([^@/]*@)?([\w.-]+|\[[\w.:%]+\])(:\d*)?(/\d*)?)|(unix://[^/@]*@?/.*)")
 _CLUSTERS = "Sentinel and cluster URLs are not supported: give the address that follows the primary"
 
 
@@ -96,10 +98,8 @@ class StoreUrl(SecretStr):
     """The URL of a Redis. It prints without its password."""
 
     def _display(self) -> str:
-        parts = urlsplit(self.get_secret_value())
-        user, at, host = parts.netloc.rpartition("@")
-        masked = f"{user.split(':')[0]}:***{at}{host}" if ":" in user else parts.netloc
-        return f"{parts.scheme}://{masked}{parts.path}"  # a query may hold a password too
+        shown = without_login(self.get_secret_value())
+        return shown if _SHOWN_STORE.fullmatch(shown) else "***"
 
 
 def store_url(value: StoreUrl) -> StoreUrl:

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from wavserve.core.address import ADDRESS, parse_address
+from wavserve.core.address import ADDRESS, parse_address, without_login
 from wavserve.core.channels import MAX_BACKOFF_S, RECONNECT, SCHEMES, Options, proxy_option
 from wavserve.core.errors import ClientClosed, DeadlineExceeded, InvalidRequest, NotReady, WavserveError, shown
 from wavserve.core.types import Clock
@@ -98,4 +98,4 @@ def check_target(target: str, field: str = "target") -> None:
     try:
         parse_address(target)
     except ValueError:
-        raise InvalidRequest(field, ADDRESS, shown(target)) from None
+        raise InvalidRequest(field, ADDRESS, shown(without_login(target))) from None

@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 
 from wavserve.clients.channels import check_target
-from wavserve.core.address import ADDRESS, URL, is_url, parse_url
+from wavserve.core.address import ADDRESS, URL, is_url, parse_url, without_login
 from wavserve.core.errors import (
     Cancelled,
     ClientClosed,
@@ -56,10 +56,10 @@ def parse_targets(targets: Targets, field: str = "target") -> tuple[str, ...]:
         name = field if len(parts) == 1 else f"{field}[{index}]"
         target = _parse(part, name)
         if target in found:
-            raise InvalidRequest(name, "each address once", shown(target))
+            raise InvalidRequest(name, "each address once", shown(without_login(target)))
         if found and is_url(target) != is_url(found[0]):
             expected = "a URL, as the first one" if is_url(found[0]) else "HOST:PORT, as the first one"
-            raise InvalidRequest(name, expected, shown(target))
+            raise InvalidRequest(name, expected, shown(without_login(target)))
         found.append(target)
     if not found:
         raise InvalidRequest(field, "at least one address", "none")
@@ -70,7 +70,7 @@ def parse_grpc_targets(targets: Targets, field: str = "target") -> tuple[str, ..
     """As `parse_targets`, of gRPC alone."""
     found = parse_targets(targets, field)
     if is_url(found[0]):
-        raise InvalidRequest(field, ADDRESS, shown(found[0]))
+        raise InvalidRequest(field, ADDRESS, shown(without_login(found[0])))
     return found
 
 
@@ -221,4 +221,4 @@ def _parse(text: object, field: str) -> str:
     try:
         return parse_url(target)
     except ValueError:
-        raise InvalidRequest(field, URL, shown(target)) from None
+        raise InvalidRequest(field, URL, shown(without_login(target))) from None

@@ -5,7 +5,7 @@ OpenTelemetry is an extra, and is imported only then. Knows no command and no ro
 
 from __future__ import annotations
 
-from wavserve.core.address import URL, is_url, parse_url
+from wavserve.core.address import URL, is_url, parse_url, without_login
 from wavserve.core.errors import InvalidRequest, shown
 from wavserve.core.tracing import Tracer
 
@@ -25,7 +25,7 @@ def tracer_to(url: str | None, service: str, field: str) -> Tracer:
     except ValueError:
         endpoint = ""
     if not endpoint:
-        raise InvalidRequest(field, URL, shown(url))
+        raise InvalidRequest(field, URL, shown(without_login(url)))
     try:
         from wavserve.core import otel
     except ModuleNotFoundError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wavserve.commands import output
+from wavserve.core.address import without_login
 
 if TYPE_CHECKING:  # pydantic is not in the base install
     from wavserve.app.settings_sources import Loaded
@@ -75,7 +76,7 @@ class _Set(argparse.Action):
     ) -> None:
         key, equals, text = str(values).partition("=")
         if not equals:
-            parser.error(f"--set: expected KEY=VALUE, got {values!r}")
+            parser.error(f"--set: expected KEY=VALUE, got {without_login(str(values))!r}")
         namespace.given = [*namespace.given, (key, text, "flag --set")]
 
 

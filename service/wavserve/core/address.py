@@ -18,6 +18,8 @@ DNS_PORT = 53
 
 _NAME = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z_]([a-z0-9_-]{0,61}[a-z0-9_])?\.?")
 """The last label begins with a letter: `127.1` and `1.2.3.400` are no names."""
+_USER = re.compile(r"[\w.+-]*")
+_QUERY = re.compile(r"[?#]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,10 @@ def parse_host(text: str) -> str:
         parsed = ipaddress.ip_address(inner)
     except ValueError:
         if not _NAME.fullmatch(text.lower()):
-            raise ValueError(f"expected {HOST}, got {text[:80]!r}") from None
+            raise ValueError(f"expected {HOST}, got {without_login(text)[:80]!r}") from None
         return text.lower()
     if inner is not text and parsed.version == 4:
-        raise ValueError(f"expected {HOST}, got {text!r}")
+        raise ValueError(f"expected {HOST}, got {without_login(text)!r}")
     return str(getattr(parsed, "ipv4_mapped", None) or parsed)  # no socket for IPv6 alone can listen on it
 
 
@@ -67,7 +69,7 @@ def parse_address(text: str) -> Address:
     host, _, port = text.rpartition(":")
     bare_ipv6 = ":" in host and not host.startswith("[")
     if bare_ipv6 or not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 65536):
-        raise ValueError(f"expected {ADDRESS}, got {text[:80]!r}")
+        raise ValueError(f"expected {ADDRESS}, got {without_login(text)[:80]!r}")
     return Address(parse_host(host), int(port))
 
 
@@ -81,8 +83,23 @@ def parse_dns_name(text: str, has_port: bool = True) -> DnsName:
             raise ValueError
     except ValueError:
         expected = f"{DNS_SCHEME}[SERVER[:PORT]]/NAME{':PORT' if has_port else ''}, with SERVER as an IP address"
-        raise ValueError(f"expected {expected}, got {text[:80]!r}") from None
+        raise ValueError(f"expected {expected}, got {without_login(text)[:80]!r}") from None
     return DnsName(address.host, address.port or None, server)
+
+
+def without_login(text: str) -> str:
+    """The text without what may be a password: what is before its last `@`, except a user's name and its `:`, and what
+    a URL has from `?` or `#` on. Of a text that can be read in two ways less is left."""
+    scheme, slashes, rest = text.partition("//")
+    if not slashes or "@" in scheme:
+        scheme, slashes, rest = "", "", text
+    login, at, place = rest.rpartition("@")
+    if at and _QUERY.search(login):
+        return f"{scheme}{slashes}***"
+    user, colon, _ = login.partition(":")
+    name = f"{user}:" if colon and _USER.fullmatch(user) else ""
+    hidden = f"{name}***@" if at else ""
+    return f"{scheme}{slashes}{hidden}{_QUERY.split(place)[0] if slashes else place}"
 
 
 def is_url(target: str) -> bool:
@@ -95,7 +112,7 @@ def parse_url(text: str) -> str:
     url = urlsplit(text)
     is_server = bool(url.hostname) and url.port != 0 and url.path in ("", "/")
     if not is_server or url.query or url.fragment or url.username is not None:
-        raise ValueError(f"expected {URL}, got {text[:80]!r}")
+        raise ValueError(f"expected {URL}, got {without_login(text)[:80]!r}")
     return text.rstrip("/")
 
 
@@ -106,7 +123,7 @@ def _dns_server(text: str) -> Address:
     except ValueError:
         server = Address(parse_host(text), DNS_PORT)
     if not is_ip(server.host):
-        raise ValueError(f"expected the IP address of a DNS server, got {text[:80]!r}")
+        raise ValueError(f"expected the IP address of a DNS server, got {without_login(text)[:80]!r}")
     return server
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, ResponseError
 
 _MAX_CHARS = 200
+_ARGUMENTS = ", with args beginning with"
+"""An unknown command is told with its arguments. Of HELLO, which Redis 5 does not know, one is the password."""
 _LOGIN = (AuthenticationError, AuthorizationError)
 
 
@@ -26,6 +28,7 @@ def reason(error: BaseException, operation: str) -> str:
     if isinstance(error, _LOGIN):
         return f"refused the user or password: {operation}"
     if isinstance(error, ResponseError):
-        return f"refused a call: {operation}: {str(error)[:_MAX_CHARS]}"
+        said, *_ = str(error).split(_ARGUMENTS)
+        return f"refused a call: {operation}: {said[:_MAX_CHARS]}"
     because = f" ({type(error.__context__).__name__})" if isinstance(error.__context__, OSError) else ""
     return f"did not answer: {operation}: {type(error).__name__}{because}"
