@@ -184,6 +184,25 @@ async def test_a_file_without_a_url_is_refused(tmp_path: Path, content: str) -> 
         await open_store(settings(url_file=str(tmp_path / "url")), "digest", lambda *_: None)
 
 
+@pytest.mark.parametrize("path", ["abc", "1/2", "0x1", "1 ", "-1", "%31", "//1"])
+def test_a_path_that_is_no_database_is_refused(path: str) -> None:
+    """The client would take database 0, or another one than the text says."""
+    with pytest.raises(SettingsError, match=r"sessions.url: expected a URL whose path is the number of a database"):
+        settings(url=f"redis://host/{path}")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/0", "/15"])
+def test_a_path_may_be_a_database_or_none(path: str) -> None:
+    assert settings(url=f"redis://host{path}").sessions.url is not None
+
+
+@pytest.mark.parametrize("query", ["db=abc", "socket_timeout=100", "sentinel=1", "max_connections=1", "retry=1"])
+async def test_a_query_that_the_client_does_not_know_or_that_overrides_a_setting_is_refused(query: str) -> None:
+    with pytest.raises(SettingsError, match=r"sessions.url: expected a URL .*query") as caught:
+        await open_store(settings(url=f"redis://u:{PASSWORD}@127.0.0.1:1/0?{query}"), "digest", lambda *_: None)
+    assert PASSWORD not in str(caught.value)
+
+
 def test_a_url_and_a_file_contradict_each_other(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"sessions\.url_file"):
         settings(url="redis://host", url_file=str(tmp_path))

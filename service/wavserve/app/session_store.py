@@ -58,7 +58,7 @@ async def open_store(settings: Settings, policy_digest: str, on_call: OnCall) ->
     client = _client(url, chosen)
     shared = RedisSessions(client, chosen.ttl_s, on_call)
     try:
-        await _check(client, shared, url, "url" if chosen.url_file is None else "url_file")
+        await _check(client, shared, url, _name(chosen))
     except BaseException:
         await client.aclose()
         raise
@@ -84,17 +84,26 @@ def _read(chosen: SessionSettings) -> StoreUrl:
 
 def _client(url: StoreUrl, chosen: SessionSettings) -> aioredis.Redis:
     """A client that sends a call again, once and on a new connection, when the connection ended: it may have done so
-    while it was idle. A call that takes too long is not sent again."""
-    pool = aioredis.BlockingConnectionPool.from_url(
-        url.get_secret_value(),
-        max_connections=chosen.max_connections,
-        timeout=chosen.timeout_s,
-        socket_timeout=chosen.timeout_s,
-        socket_connect_timeout=chosen.timeout_s,
-        retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
-        maint_notifications_config=MaintNotificationsConfig(enabled=False),  # with them the pool gives out closed ones
-    )
+    while it was idle. A call that takes too long is not sent again. Raises SettingsError.
+    """
+    try:
+        pool = aioredis.BlockingConnectionPool.from_url(
+            url.get_secret_value(),
+            max_connections=chosen.max_connections,
+            timeout=chosen.timeout_s,
+            socket_timeout=chosen.timeout_s,
+            socket_connect_timeout=chosen.timeout_s,
+            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),  # else the pool gives out closed ones
+        )
+        pool.connection_class(**pool.connection_kwargs)  # the pool itself makes one at its first call only
+    except (RedisError, TypeError, ValueError):
+        raise SettingsError(f"sessions.{_name(chosen)}: expected a URL with right values in its query") from None
     return aioredis.Redis.from_pool(pool)
+
+
+def _name(chosen: SessionSettings) -> str:
+    return "url" if chosen.url_file is None else "url_file"
 
 
 async def _check(client: aioredis.Redis, shared: RedisSessions, url: StoreUrl, name: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
@@ -91,6 +91,10 @@ def _host(text: str) -> str:
 
 _STORE_SCHEMES = ("redis", "rediss", "unix")
 _SHOWN_STORE = re.compile(r"(rediss?://([^@/]*@)?([\w.-]+|\[[\w.:%]+\])(:\d*)?(/\d*)?)|(unix://[^/@]*@?/.*)")
+_DATABASE = re.compile(r"/?|/[0-9]{1,9}")
+_QUERY = {"db", "username", "password", "protocol", "client_name"}
+_TLS_QUERY = {"ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}
+"""Other names are settings of their own, or the client fails on them at its first call."""
 _CLUSTERS = "Sentinel and cluster URLs are not supported: give the address that follows the primary"
 
 
@@ -110,6 +114,11 @@ def store_url(value: StoreUrl) -> StoreUrl:
         raise PydanticCustomError(
             "store_url", f"redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH ({_CLUSTERS})"
         )
+    if parts.scheme != "unix" and not _DATABASE.fullmatch(parts.path):
+        raise PydanticCustomError("store_url", "a URL whose path is the number of a database, such as /0")
+    known = _QUERY | _TLS_QUERY if parts.scheme == "rediss" else _QUERY
+    if not {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)} <= known:
+        raise PydanticCustomError("store_url", f"a URL whose query has only {', '.join(sorted(known))}")
     try:
         _ = parts.port
     except ValueError:
