@@ -25,7 +25,7 @@ def redis() -> Iterator[RedisServer]:
 
 async def opened_at(port: int) -> OpenedStore:
     given = [Given("sessions.url", f"redis://127.0.0.1:{port}/0", "test")]
-    return await open_store(load_settings(None, {}, given).settings, "digest", lambda *_: None)
+    return await open_store(load_settings(None, {}, given).settings, lambda *_: None)
 
 
 def calls(opened: OpenedStore) -> list[Callable[[], Awaitable[object]]]:

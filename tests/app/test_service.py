@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.redis_server import redis_server
 from wavserve.app.service import assemble
 from wavserve.app.settings import Settings
 from wavserve.backends.base import Backend
@@ -46,9 +47,34 @@ async def test_an_error_after_the_models_are_loaded_closes_them(tiny: Bundle) ->
         await assemble(settings(tiny), metrics=taken)
 
 
-async def test_sessions_that_cannot_be_opened_close_the_models(tiny: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, "", "http://host", "redis://host/abc"])
+async def test_sessions_that_cannot_be_opened_are_refused_before_a_model_is_loaded(
+    tiny: Bundle, tmp_path: Path, content: str | None
+) -> None:
+    loaded: list[Backend] = []
+
+    def note(backend: Backend) -> Backend:
+        loaded.append(backend)
+        return backend
+
+    if content is not None:
+        (tmp_path / "url").write_text(content)
     with nothing_left(), pytest.raises(SettingsError, match="url_file"):
-        await assemble(settings(tiny, sessions={"url_file": str(tmp_path / "none")}))
+        await assemble(settings(tiny, sessions={"url_file": str(tmp_path / "url")}), note)
+    assert loaded == []
+
+
+async def test_a_redis_that_refuses_the_password_ends_the_start_before_a_model_is_loaded(tiny: Bundle) -> None:
+    loaded: list[Backend] = []
+
+    def note(backend: Backend) -> Backend:
+        loaded.append(backend)
+        return backend
+
+    refused = pytest.raises(SettingsError, match="refused the user or password")
+    with redis_server("--requirepass", "another") as server, nothing_left(), refused:
+        await assemble(settings(tiny, sessions={"url": server.url}), note)
+    assert loaded == []
 
 
 async def test_models_that_cannot_be_made_a_device_are_closed(tiny: Bundle) -> None:

@@ -34,7 +34,7 @@ def settings(**values: str) -> Settings:
 
 
 async def test_without_a_url_sessions_are_in_this_process() -> None:
-    opened = await open_store(Settings(), "digest", lambda *_: None)
+    opened = await open_store(Settings(), lambda *_: None)
     assert isinstance(opened.store, MemorySessions)
     assert opened.store is opened.local
     assert open_texts(opened, Settings(), ENCODER, lambda *_: None) is None
@@ -43,7 +43,7 @@ async def test_without_a_url_sessions_are_in_this_process() -> None:
 async def test_gateways_with_one_redis_share_the_embeddings_of_instructions() -> None:
     embedding = TextEmbedding(TextEmbedding.key_of("task"), np.ones((2, 3), np.float32))
     with redis_server() as server:
-        gateways = [await open_store(settings(url=server.url), "digest", lambda *_: None) for _ in range(2)]
+        gateways = [await open_store(settings(url=server.url), lambda *_: None) for _ in range(2)]
         one, two = (open_texts(each, Settings(), ENCODER, lambda *_: None) for each in gateways)
         assert one is not None
         assert two is not None
@@ -60,7 +60,7 @@ async def test_a_url_with_a_password_opens_redis(tmp_path: Path, from_file: bool
         url = f"redis://:{PASSWORD}@127.0.0.1:{server.port}/3"
         (tmp_path / "url").write_text(url + "\n")
         chosen = settings(url_file=str(tmp_path / "url")) if from_file else settings(url=url)
-        opened = await open_store(chosen, "digest", lambda *_: None)
+        opened = await open_store(chosen, lambda *_: None)
         assert isinstance(opened.store, RedisSessions)
         session = Session.fresh("digest")
         assert await opened.store.commit(session) is CommitResult.COMMITTED
@@ -73,7 +73,7 @@ async def test_a_start_with_refused_credentials_fails(login: str, when_down: str
     with redis_server("--requirepass", "another") as server:
         url = f"redis://{login}127.0.0.1:{server.port}"
         with pytest.raises(SettingsError, match=r"sessions\.url: .*refused the user or password") as caught:
-            await open_store(settings(url=url, when_down=when_down), "d", lambda *_: None)
+            await open_store(settings(url=url, when_down=when_down), lambda *_: None)
     assert PASSWORD not in str(caught.value)
     assert str(server.port) in str(caught.value)
 
@@ -84,7 +84,7 @@ async def test_a_start_as_a_user_who_may_not_do_what_sessions_need_fails(forbidd
     with redis_server() as server:
         url = await url_of_user(server, keys, commands)
         with pytest.raises(SettingsError, match=r"sessions\.url: .*refused a call") as caught:
-            await open_store(settings(url=url), "d", lambda *_: None)
+            await open_store(settings(url=url), lambda *_: None)
     assert PASSWORD not in str(caught.value)
 
 
@@ -92,7 +92,7 @@ async def test_a_user_who_may_do_no_more_than_sessions_need_is_enough() -> None:
     needed = ["evalsha", "script|load", "time", "hget", "hset", "get", "set", "del", "pexpire"]
     with redis_server() as server:
         url = await url_of_user(server, ["wavserve:*"], [f"+{command}" for command in needed])
-        opened = await open_store(settings(url=url), "d", lambda *_: None)
+        opened = await open_store(settings(url=url), lambda *_: None)
         async with aioredis.Redis.from_url(server.url) as admin:
             assert await admin.keys() == [], "what the start tried is gone"
         assert await opened.store.commit(Session.fresh("d")) is CommitResult.COMMITTED
@@ -107,13 +107,13 @@ async def url_of_user(server: RedisServer, keys: list[str], commands: list[str])
 
 async def test_a_database_that_redis_does_not_have_is_refused() -> None:
     with redis_server() as server, pytest.raises(SettingsError, match=r"sessions\.url: .*DB index is out of range"):
-        await open_store(settings(url=f"redis://127.0.0.1:{server.port}/99"), "d", lambda *_: None)
+        await open_store(settings(url=f"redis://127.0.0.1:{server.port}/99"), lambda *_: None)
 
 
 async def test_credentials_that_are_refused_later_are_an_error_that_says_so() -> None:
     with redis_server("--requirepass", PASSWORD) as server:
         url = f"redis://:{PASSWORD}@127.0.0.1:{server.port}"
-        opened = await open_store(settings(url=url), "d", lambda *_: None)
+        opened = await open_store(settings(url=url), lambda *_: None)
         async with aioredis.Redis.from_url(url) as admin:
             await admin.config_set("requirepass", "another")
             await admin.client_kill_filter(_type="normal", skipme=True)
@@ -129,14 +129,14 @@ async def test_a_redis_that_takes_nothing_for_the_moment_is_a_warning(
 ) -> None:
     options = {"full": ("--maxmemory", "1"), "replica": ("--replicaof", "127.0.0.1", "1")}
     with redis_server(*options[trouble]) as server:
-        opened = await open_store(settings(url=server.url), "d", lambda *_: None)
+        opened = await open_store(settings(url=server.url), lambda *_: None)
         await opened.close()
     assert "which does not take them yet" in caplog.text
 
 
 async def test_a_redis_that_is_down_at_the_start_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     chosen = settings(url=f"redis://127.0.0.1:{free_ports(1)[0]}", when_down="fresh")
-    opened = await open_store(chosen, "digest", lambda *_: None)
+    opened = await open_store(chosen, lambda *_: None)
     assert isinstance(opened.store, FreshWhenDown)
     assert "which does not take them yet" in caplog.text
     assert await opened.store.load("id") is not None
@@ -155,7 +155,7 @@ async def test_a_server_that_is_no_redis_is_a_warning(caplog: pytest.LogCaptureF
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        opened = await open_store(settings(url=url), "digest", lambda *_: None)
+        opened = await open_store(settings(url=url), lambda *_: None)
         assert "which does not take them yet" in caplog.text
         await opened.close()
 
@@ -165,13 +165,13 @@ async def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
         (tmp_path / "url").write_text(server.url)
         for name, value in (("url", server.url), ("url_file", str(tmp_path / "url"))):
             with pytest.raises(SettingsError, match=rf"sessions\.{name}: expected a Redis that is no cluster"):
-                await open_store(settings(**{name: value}), "digest", lambda *_: None)
+                await open_store(settings(**{name: value}), lambda *_: None)
 
 
 async def test_no_more_connections_than_the_setting_are_opened() -> None:
     """The others wait for one, and get their answers."""
     with redis_server() as server:
-        opened = await open_store(settings(url=server.url, max_connections="2"), "digest", lambda *_: None)
+        opened = await open_store(settings(url=server.url, max_connections="2"), lambda *_: None)
         results = await asyncio.gather(*(opened.store.commit(Session.fresh("digest")) for _ in range(50)))
         assert results == [CommitResult.COMMITTED] * 50
         await opened.close()
@@ -181,7 +181,7 @@ async def test_no_more_connections_than_the_setting_are_opened() -> None:
 async def test_a_file_without_a_url_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "url").write_text(content)
     with pytest.raises(SettingsError, match=r"sessions.url_file: expected a file with the URL of a Redis"):
-        await open_store(settings(url_file=str(tmp_path / "url")), "digest", lambda *_: None)
+        await open_store(settings(url_file=str(tmp_path / "url")), lambda *_: None)
 
 
 @pytest.mark.parametrize("path", ["abc", "1/2", "0x1", "1 ", "-1", "%31", "//1"])
@@ -199,7 +199,7 @@ def test_a_path_may_be_a_database_or_none(path: str) -> None:
 @pytest.mark.parametrize("query", ["db=abc", "socket_timeout=100", "sentinel=1", "max_connections=1", "retry=1"])
 async def test_a_query_that_the_client_does_not_know_or_that_overrides_a_setting_is_refused(query: str) -> None:
     with pytest.raises(SettingsError, match=r"sessions.url: expected a URL .*query") as caught:
-        await open_store(settings(url=f"redis://u:{PASSWORD}@127.0.0.1:1/0?{query}"), "digest", lambda *_: None)
+        await open_store(settings(url=f"redis://u:{PASSWORD}@127.0.0.1:1/0?{query}"), lambda *_: None)
     assert PASSWORD not in str(caught.value)
 
 

@@ -50,7 +50,7 @@ def shared() -> Shared:
 
 @pytest.fixture
 def store(shared: Shared) -> FreshWhenDown:
-    return FreshWhenDown(shared, MemorySessions(600.0, 16), "fake")
+    return FreshWhenDown(shared, MemorySessions(600.0, 16))
 
 
 async def test_a_robot_goes_on_without_memory_and_keeps_what_it_sees(

@@ -65,11 +65,11 @@ async def assemble(
     recorder = None if settings.record.folder is None else Recorder(settings.record.folder)
     noted = Noted()
     async with AsyncExitStack() as opened:
+        sessions = await open_store(settings, partial(_stored, metrics, noted.store))  # it may refuse, in no time
+        opened.push_async_callback(sessions.close)
         fleet = await open_fleet(settings, metrics, wrap_backend, on_death)
         opened.push_async_callback(fleet.close)
         log.info("the models compute in %s", fleet.dtype)
-        sessions = await open_store(settings, fleet.digest, partial(_stored, metrics, noted.store))
-        opened.push_async_callback(sessions.close)
         texts = open_texts(sessions, settings, _text_encoder(fleet), metrics.calls.stored)
         if texts is not None:
             opened.push_async_callback(texts.close)

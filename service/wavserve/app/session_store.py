@@ -44,7 +44,7 @@ class OpenedStore:
     client: aioredis.Redis | None = None
 
 
-async def open_store(settings: Settings, policy_digest: str, on_call: OnCall) -> OpenedStore:
+async def open_store(settings: Settings, on_call: OnCall) -> OpenedStore:
     """Opens the store. A Redis that does not answer yet is no error: `sessions.when_down` says what robots get.
 
     Raises SettingsError for a file that holds no URL, and for a Redis that no waiting mends: one in cluster mode, one
@@ -62,7 +62,7 @@ async def open_store(settings: Settings, policy_digest: str, on_call: OnCall) ->
     except BaseException:
         await client.aclose()
         raise
-    store = shared if chosen.when_down == "fail" else FreshWhenDown(shared, local, policy_digest)
+    store = shared if chosen.when_down == "fail" else FreshWhenDown(shared, local)
     return OpenedStore(store, local, client.aclose, str(url), client)
 
 

@@ -22,19 +22,18 @@ _APART = 2**40
 class FreshWhenDown:
     """A shared store, and sessions of this process in its place while it is down."""
 
-    def __init__(self, shared: SessionStore, local: MemorySessions, policy_digest: str) -> None:
+    def __init__(self, shared: SessionStore, local: MemorySessions) -> None:
         self._shared = shared
         self._local = local
-        self._policy_digest = policy_digest
 
     async def load(self, session_id: str) -> Session | None:
-        """While the store is down, an unknown session is a new one: nobody can tell the two apart."""
+        """While the store is down, an unknown session is a new one, of no policy: nobody can tell the two apart."""
         kept = await self._local.load(session_id)
         try:
             stored = await self._shared.load(session_id)
         except StoreUnavailable as error:
             log.warning("a plan is made without frame memory: %s", error)
-            session = kept or Session(session_id, self._policy_digest)
+            session = kept or Session(session_id, "")
             return replace(session, version=session.version + _APART)
         if kept is None:
             return stored
