@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,22 +125,48 @@ async def test_credentials_that_are_refused_later_are_an_error_that_says_so() ->
         await opened.close()
 
 
-@pytest.mark.parametrize("trouble", ["full", "replica"])
-async def test_a_redis_that_takes_nothing_for_the_moment_is_a_warning(
-    trouble: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    options = {"full": ("--maxmemory", "1"), "replica": ("--replicaof", "127.0.0.1", "1")}
-    with redis_server(*options[trouble]) as server:
+async def test_a_replica_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """It may become the primary."""
+    with redis_server("--replicaof", "127.0.0.1", "1") as server:
         opened = await open_store(settings(url=server.url), lambda *_: None)
         await opened.close()
-    assert "which does not take them yet" in caplog.text
+    assert "refused a call: rehearsal: You can't write against a read only replica" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("when_down", "meanwhile"), [("fail", "plans fail"), ("fresh", "each begins there without frame memory")]
+)
+async def test_the_log_says_once_that_redis_went_and_once_that_it_is_back(
+    when_down: str, meanwhile: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with redis_server() as server:
+        opened = await open_store(settings(url=server.url, when_down=when_down), lambda *_: None)
+        session = Session.fresh("d")
+        await opened.store.commit(session)
+        server.stop()
+        for _ in range(5):
+            with contextlib.suppress(StoreUnavailable):
+                await opened.store.load(session.id)
+            await opened.store.commit(replace(session, version=1))
+        server.start()
+        for _ in range(5):
+            await opened.store.load(session.id)
+            await opened.store.commit(Session.fresh("d"))
+        await opened.close()
+    told = [(each.levelname, each.message) for each in caplog.records]
+    assert [level for level, _ in told] == ["INFO", "WARNING", "INFO"]
+    assert told[0][1] == f"sessions are in Redis at {server.url}"
+    assert "did not answer: load: ConnectionError" in told[1][1]
+    assert meanwhile in told[1][1]
+    assert "serves again, after" in told[2][1]
 
 
 async def test_a_redis_that_is_down_at_the_start_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     chosen = settings(url=f"redis://127.0.0.1:{free_ports(1)[0]}", when_down="fresh")
     opened = await open_store(chosen, lambda *_: None)
     assert isinstance(opened.store, FreshWhenDown)
-    assert "which does not take them yet" in caplog.text
+    assert "Redis (sessions.url) did not answer: rehearsal: ConnectionError (ConnectionRefusedError)" in caplog.text
     assert await opened.store.load("id") is not None
     await opened.close()
 
@@ -156,7 +184,7 @@ async def test_a_server_that_is_no_redis_is_a_warning(caplog: pytest.LogCaptureF
     async with server:
         url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         opened = await open_store(settings(url=url), lambda *_: None)
-        assert "which does not take them yet" in caplog.text
+        assert "Redis (sessions.url) did not answer: rehearsal" in caplog.text
         await opened.close()
 
 

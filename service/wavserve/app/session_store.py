@@ -23,6 +23,7 @@ from wavserve.policy.redis_errors import is_final, reason
 from wavserve.policy.redis_sessions import OnCall, RedisSessions
 from wavserve.policy.redis_texts import RedisTexts, TextEncoder
 from wavserve.policy.sessions import MemorySessions, SessionStore
+from wavserve.policy.store_state import StoreState
 
 
 async def _nothing() -> None:
@@ -30,6 +31,12 @@ async def _nothing() -> None:
 
 
 log = logging.getLogger(__name__)
+
+_MEANWHILE = {
+    "fail": "plans fail, and the same request again may succeed",
+    "fresh": "sessions go on in this process, and each begins there without frame memory",
+}
+"""What robots get while Redis does not serve, by `sessions.when_down`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,8 @@ async def open_store(settings: Settings, on_call: OnCall) -> OpenedStore:
     if url is None:
         return OpenedStore(local, local)
     client = _client(url, chosen)
-    shared = RedisSessions(client, chosen.ttl_s, on_call)
+    log.info("sessions are in Redis at %s", url)
+    shared = RedisSessions(client, chosen.ttl_s, on_call, state=StoreState(_MEANWHILE[chosen.when_down]))
     try:
         await _check(client, shared, url, _name(chosen))
     except BaseException:
@@ -107,7 +115,7 @@ def _name(chosen: SessionSettings) -> str:
 
 
 async def _check(client: aioredis.Redis, shared: RedisSessions, url: StoreUrl, name: str) -> None:
-    """Refuses what no waiting mends. A Redis that does not answer yet, or is full, is a warning.
+    """Refuses what no waiting mends. A Redis that does not answer yet, or is full, is no error.
 
     `name`: of the setting. Raises SettingsError.
     """
@@ -118,9 +126,6 @@ async def _check(client: aioredis.Redis, shared: RedisSessions, url: StoreUrl, n
         cause = error.__cause__
         if cause is not None and is_final(cause):
             raise SettingsError(f"sessions.{name}: Redis at {url} {reason(cause, 'at the start')}") from None
-        log.warning("sessions are in Redis at %s, which does not take them yet: %s", url, error)
-        return
-    log.info("sessions are in Redis at %s", url)
 
 
 async def _check_alone(client: aioredis.Redis, url: StoreUrl, name: str) -> None:

@@ -6,14 +6,11 @@ unless another gateway has committed to it meanwhile. Knows no Redis.
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import replace
 
 from wavserve.core.errors import StoreUnavailable
 from wavserve.policy.sessions import CommitResult, MemorySessions, Session, SessionStore
-
-log = logging.getLogger(__name__)
 
 _APART = 2**40
 """Added to the versions of sessions that were loaded here, so that no commit of them fits a version in the store."""
@@ -31,8 +28,7 @@ class FreshWhenDown:
         kept = await self._local.load(session_id)
         try:
             stored = await self._shared.load(session_id)
-        except StoreUnavailable as error:
-            log.warning("a plan is made without frame memory: %s", error)
+        except StoreUnavailable:
             session = kept or Session(session_id, "")
             return replace(session, version=session.version + _APART)
         if kept is None:

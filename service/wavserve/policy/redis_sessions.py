@@ -25,14 +25,18 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from wavserve.core.errors import Overloaded, StoreUnavailable
 from wavserve.core.types import Clock
 from wavserve.policy.codec import UnreadableRecord
-from wavserve.policy.redis_errors import reason
+from wavserve.policy.redis_errors import is_final, reason
 from wavserve.policy.session_codec import decode, encode
 from wavserve.policy.sessions import CommitResult, Session
+from wavserve.policy.store_state import StoreState
 
 log = logging.getLogger(__name__)
 
 _PREFIX = "wavserve:"
+_WRITES = ("commit", "rehearsal")
 _FULL_RETRY_S = 5.0
+_CALL_S = 1.8
+"""Longest time of a call, with the wait for a connection and a second attempt: less than a commit may take."""
 _MAX_INLINE_BYTES = 65_536
 """Longer records are converted on a thread. One of the 2.3 B model has 0.5 MB and takes 2 ms, which robots on the event
 loop do not wait for. Of a short one the hop to the thread takes longer than the conversion."""
@@ -80,6 +84,7 @@ class RedisSessions:
         ttl_s: float,
         on_call: OnCall = lambda *_: None,
         clock: Clock = time.monotonic,
+        state: StoreState | None = None,
     ) -> None:
         """`client` has its timeouts and its bounded pool. It may send a call again: no call changes more the second
         time."""
@@ -87,6 +92,7 @@ class RedisSessions:
         self._ttl_ms = round(1e3 * ttl_s)
         self._on_call = on_call
         self._clock = clock
+        self._state = state or StoreState()
         self._load = client.register_script(_LOAD)
         self._commit = client.register_script(_COMMIT)
         self._ahead_us: float | None = None  # Redis' clock minus ours, at most
@@ -117,8 +123,7 @@ class RedisSessions:
                 seconds, micros, result = await self._commit(keys=keys, args=args)
                 self._note_time(seconds, micros)
                 return CommitResult(_checked_bytes(result).decode())
-        except StoreUnavailable as error:
-            log.warning("%s", error)
+        except StoreUnavailable:
             return CommitResult.UNKNOWN
 
     async def ensure_room(self, robot_id: str = "") -> None:
@@ -156,15 +161,21 @@ class RedisSessions:
 
     @contextlib.asynccontextmanager
     async def _called(self, operation: str) -> AsyncIterator[None]:
-        began, outcome = self._clock(), "failed"
+        """One call, however it ends. Raises Overloaded and StoreUnavailable."""
+        began, outcome, writes = self._clock(), "failed", operation in _WRITES
         try:
-            yield
+            async with asyncio.timeout(_CALL_S):
+                yield
             outcome = "ok"
+            self._state.served(writes)
         except OutOfMemoryError as error:
             outcome = "full"
             raise Overloaded("the session store is full", _FULL_RETRY_S, reason="sessions") from error
         except (RedisError, OSError, ValueError, TypeError) as error:  # the last two: an answer of another shape
-            raise StoreUnavailable(f"Redis (sessions.url) {reason(error, operation)}") from error
+            why = f"Redis (sessions.url) {reason(error, operation)}"
+            if not (operation == "rehearsal" and is_final(error)):  # then the service does not start
+                self._state.failed(why, writes)
+            raise StoreUnavailable(why) from error
         finally:
             self._on_call(operation, outcome, self._clock() - began)
 
