@@ -99,6 +99,8 @@ def check_epoch(session: Session, epoch: int | None) -> None:
     """
     if epoch is None and session.epoch:
         raise InvalidRequest("session_id", "a session that no robot's stream has opened", "one of a stream")
+    if epoch is not None and epoch > session.epoch:
+        raise StaleEpoch("epoch", f"{session.epoch}, because the session store has lost the later ones", epoch)
     if epoch is not None and epoch != session.epoch:
         raise StaleEpoch("epoch", f"{session.epoch}, which a newer stream or reset began", epoch)
 
