@@ -34,6 +34,9 @@ class RemoteStore:
     async def ensure_room(self, robot_id: str = "") -> None:
         await self.sessions.ensure_room(robot_id)
 
+    async def ensure_writable(self) -> None:
+        pass
+
     async def end(self, session_id: str) -> None:
         await self.sessions.end(session_id)
 

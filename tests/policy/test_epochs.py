@@ -209,6 +209,9 @@ class DisturbedStore:
     async def ensure_room(self, robot_id: str = "") -> None:
         await self._sessions.ensure_room(robot_id)
 
+    async def ensure_writable(self) -> None:
+        pass
+
     async def end(self, session_id: str) -> None:
         await self._sessions.end(session_id)
 

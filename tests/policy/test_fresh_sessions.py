@@ -9,7 +9,7 @@ import pytest
 
 from tests.planning.rig import MakeRig, RigOptions, example_request
 from tests.policy.requests import SPEC, first, follow
-from wavserve.core.errors import StaleEpoch, StoreUnavailable, UnknownSession
+from wavserve.core.errors import Overloaded, StaleEpoch, StoreUnavailable, UnknownSession
 from wavserve.core.types import PlanRequest
 from wavserve.policy.epochs import OpenedSession
 from wavserve.policy.fresh_sessions import FreshWhenDown
@@ -23,6 +23,7 @@ class Shared:
         self.sessions = MemorySessions(600.0, 16)
         self.down = False
         self.deaf = False
+        self.full = False
 
     def _check(self) -> None:
         if self.down:
@@ -41,6 +42,11 @@ class Shared:
         return CommitResult.UNKNOWN if self.deaf else result
 
     async def ensure_room(self, robot_id: str = "") -> None:
+        self._check()
+
+    async def ensure_writable(self) -> None:
+        if self.full:
+            raise Overloaded("full")
         self._check()
 
     async def end(self, session_id: str) -> None:
@@ -282,3 +288,11 @@ async def test_so_many_streams_are_remembered_and_no_more(shared: Shared) -> Non
     shared.down = True
     found = [await store.load(session.id) for session in opened]
     assert [session is not None and session.epoch for session in found] == [0, 1, 1]
+
+
+async def test_a_full_store_refuses_and_one_that_is_away_does_not(store: FreshWhenDown, shared: Shared) -> None:
+    shared.full = True
+    with pytest.raises(Overloaded):
+        await store.ensure_writable()
+    shared.full, shared.down = False, True
+    await store.ensure_writable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,7 @@ from tests.policy.requests import first, follow
 from wavserve.core.errors import OutcomeUnknown, Overloaded, SequenceConflict, StaleEpoch, StoreUnavailable
 from wavserve.policy.redis_sessions import RedisSessions
 from wavserve.policy.sessions import CommitResult, Session
+from wavserve.policy.store_state import FULL_S
 
 TIMEOUT_S = 0.3
 
@@ -180,6 +182,56 @@ async def test_a_full_redis_refuses_new_sessions_and_keeps_old_ones() -> None:
             with pytest.raises(Overloaded, match="store is full"):
                 await store.commit(Session.fresh("digest"))
             assert await store.load(stored.id) is not None
+
+
+async def test_while_redis_is_full_no_plan_is_computed_for_nothing(
+    make_rig: MakeRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    clock = ManualClock()
+    with redis_server("--maxmemory-policy", "noeviction") as server:
+        async with client_of(server) as opened:
+            store = RedisSessions(opened, 600.0, clock=clock)
+            (rig,) = await gateways(make_rig, store, 1)
+            answered = await rig.policy.plan(first())
+            retried = follow(answered, 2, sequence=1, executed_steps=2)
+            assert (await rig.policy.plan(retried)).sequence == 1
+            await opened.config_set("maxmemory", 1)
+            following = follow(answered, 3, sequence=2, executed_steps=2)
+            with pytest.raises(Overloaded) as told:
+                await rig.policy.plan(following)
+            computed = len(rig.backend.calls)
+            for _ in range(3):
+                for request in (following, first(5)):
+                    with pytest.raises(Overloaded) as caught:
+                        await rig.policy.plan(request)
+                    same = (caught.value.message, caught.value.retry_after_s, caught.value.reason)
+                    assert same == (told.value.message, told.value.retry_after_s, told.value.reason)
+                with pytest.raises(Overloaded):
+                    await rig.policy.open_session("arm", None, None)
+                clock.now += FULL_S
+            assert len(rig.backend.calls) == computed
+            assert (await rig.policy.plan(retried)).sequence == 1, "a retry stores nothing"
+            await opened.config_set("maxmemory", 0)
+            assert (await rig.policy.plan(following)).sequence == 2
+    assert [each.levelname for each in caplog.records if "Redis" in each.message] == ["WARNING", "INFO"]
+
+
+async def test_a_commit_that_stores_nothing_does_not_show_that_redis_has_room(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    with redis_server("--maxmemory-policy", "noeviction") as server:
+        async with client_of(server) as opened:
+            store = RedisSessions(opened, 600.0, clock=ManualClock())
+            stored = await committed(store)
+            await opened.config_set("maxmemory", 1)
+            with pytest.raises(Overloaded):
+                await store.commit(stored)
+            assert await store.commit(replace(stored, version=9)) is CommitResult.CHANGED
+            with pytest.raises(Overloaded):
+                await store.ensure_writable()
+    assert [each.levelname for each in caplog.records if "Redis" in each.message] == ["WARNING"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from tests.clock import ManualClock
-from wavserve.policy.store_state import StoreState
+from wavserve.policy.store_state import FULL_S, StoreState
 
 
 @pytest.fixture
@@ -49,3 +49,43 @@ def test_a_read_is_enough_where_only_reads_failed(state: StoreState, caplog: pyt
     state.failed("Redis did not answer", writing=False)
     state.served(wrote=False)
     assert len(caplog.records) == 2
+
+
+def test_a_store_that_is_full_and_has_room_again_is_told_once_each(
+    state: StoreState, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not state.is_full
+    for _ in range(3):
+        state.filled()
+        state.served(wrote=False)
+    assert state.is_full
+    clock.now += 4
+    state.served(wrote=True)
+    assert not state.is_full
+    assert [(each.levelname, each.message) for each in caplog.records] == [
+        ("WARNING", "Redis (sessions.url) is full (maxmemory). Until it has room, plans are refused"),
+        ("INFO", "Redis (sessions.url) has room again, after 4.0 s"),
+    ]
+
+
+def test_one_try_at_a_time_tells_whether_there_is_room(state: StoreState, clock: ManualClock) -> None:
+    state.filled()
+    assert not state.begin_try()
+    clock.now += FULL_S
+    assert [state.begin_try() for _ in range(3)] == [True, False, False]
+    clock.now += FULL_S / 2
+    state.filled()
+    clock.now += FULL_S / 2
+    assert not state.begin_try()
+
+
+def test_a_store_that_fails_is_full_no_more_and_one_that_is_full_fails_no_more(
+    state: StoreState, caplog: pytest.LogCaptureFixture
+) -> None:
+    state.filled()
+    state.failed("Redis did not answer", writing=True)
+    assert not state.is_full
+    state.filled()
+    state.served(wrote=True)
+    told = ["is full", "did not answer", "serves again", "is full", "has room again"]
+    assert all(text in each.message for text, each in zip(told, caplog.records, strict=True))

@@ -7,6 +7,7 @@ process kept, unless another gateway has committed to it later. Knows no Redis.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import OrderedDict
 from dataclasses import replace
@@ -72,6 +73,10 @@ class FreshWhenDown:
             await self._shared.ensure_room(robot_id)
         except StoreUnavailable:
             await self._local.ensure_room(robot_id)
+
+    async def ensure_writable(self) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            await self._shared.ensure_writable()
 
     async def _commit_here(self, session: Session, deadline: float) -> CommitResult:
         """Goes on from a session of which the store did not say whether it has it. If it has, both are the same."""

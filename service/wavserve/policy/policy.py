@@ -231,6 +231,7 @@ class Policy:
         if (answer := answer_of_retry(session, resolved)) is not None:
             in_flight.counted = True
             return answer
+        await self._parts.sessions.ensure_writable()
         chunk, outcome = await self._executor.execute(resolved, session)
         in_flight.committing = True  # from now on nobody cancels this task
         match await self._commit(advanced(session, resolved, chunk, outcome), resolved.deadline):

@@ -92,7 +92,7 @@ class RedisSessions:
         self._ttl_ms = round(1e3 * ttl_s)
         self._on_call = on_call
         self._clock = clock
-        self._state = state or StoreState()
+        self._state = state or StoreState(clock=clock)
         self._load = client.register_script(_LOAD)
         self._commit = client.register_script(_COMMIT)
         self._ahead_us: float | None = None  # Redis' clock minus ours, at most
@@ -122,14 +122,25 @@ class RedisSessions:
             async with self._called("commit"):
                 seconds, micros, result = await self._commit(keys=keys, args=args)
                 self._note_time(seconds, micros)
-                return CommitResult(_checked_bytes(result).decode())
+                told = CommitResult(_checked_bytes(result).decode())
+                self._state.served(wrote=told is CommitResult.COMMITTED)
+                return told
         except StoreUnavailable:
             return CommitResult.UNKNOWN
 
     async def ensure_room(self, robot_id: str = "") -> None:
-        """Raises StoreUnavailable. Whether Redis has room, only a commit tells."""
+        """Raises StoreUnavailable, and Overloaded while Redis is known to be full."""
+        await self.ensure_writable()
         async with self._called("time"):
             self._note_time(*await self._client.time())
+
+    async def ensure_writable(self) -> None:
+        """As in `SessionStore`. While Redis is full, one request in a while tries to store for all of them."""
+        if not self._state.is_full:
+            return
+        if not self._state.begin_try():
+            raise _full()
+        await self.rehearse()
 
     async def end(self, session_id: str) -> None:
         """Without an answer of Redis the session ends when it expires."""
@@ -145,6 +156,7 @@ class RedisSessions:
             await self._load(keys=names[:1], args=[self._ttl_ms])
             await self._commit(keys=names, args=[0, -1, self._ttl_ms, "", session.id, ""])
             await self._client.delete(*names)
+            self._state.served(wrote=True)
 
     async def _found(self, session_id: str, ttl_ms: list[int]) -> Session | None:
         async with self._called("load"):
@@ -162,19 +174,20 @@ class RedisSessions:
     @contextlib.asynccontextmanager
     async def _called(self, operation: str) -> AsyncIterator[None]:
         """One call, however it ends. Raises Overloaded and StoreUnavailable."""
-        began, outcome, writes = self._clock(), "failed", operation in _WRITES
+        began, outcome = self._clock(), "failed"
         try:
             async with asyncio.timeout(_CALL_S):
                 yield
             outcome = "ok"
-            self._state.served(writes)
+            self._state.served(wrote=False)
         except OutOfMemoryError as error:
             outcome = "full"
-            raise Overloaded("the session store is full", _FULL_RETRY_S, reason="sessions") from error
+            self._state.filled()
+            raise _full() from error
         except (RedisError, OSError, ValueError, TypeError) as error:  # the last two: an answer of another shape
             why = f"Redis (sessions.url) {reason(error, operation)}"
             if not (operation == "rehearsal" and is_final(error)):  # then the service does not start
-                self._state.failed(why, writes)
+                self._state.failed(why, writing=operation in _WRITES)
             raise StoreUnavailable(why) from error
         finally:
             self._on_call(operation, outcome, self._clock() - began)
@@ -193,6 +206,10 @@ class RedisSessions:
         if deadline == math.inf:
             return -1
         return 0 if self._ahead_us is None else math.floor(1e6 * deadline + self._ahead_us)
+
+
+def _full() -> Overloaded:
+    return Overloaded("the session store is full", _FULL_RETRY_S, reason="sessions")
 
 
 def _checked_bytes(answer: Any) -> bytes:

@@ -138,6 +138,10 @@ class SessionStore(Protocol):
         """Raises Overloaded when there is no room for a new session; StoreUnavailable. `robot_id`: as in `Session`."""
         ...
 
+    async def ensure_writable(self) -> None:
+        """Raises Overloaded while the store is known to take no commit, also of an old session; StoreUnavailable."""
+        ...
+
     async def end(self, session_id: str) -> None:
         """Removes a session. Does nothing for an unknown one."""
         ...
@@ -193,6 +197,9 @@ class MemorySessions:
             oldest, _ = next(iter(self._sessions.values()))
             message, retry_s = f"all {self._max_sessions} sessions are in use", max(oldest - self._clock(), 0.1)
             raise Overloaded(message, retry_s, reason="sessions")
+
+    async def ensure_writable(self) -> None:
+        pass
 
     async def end(self, session_id: str) -> None:
         self._sessions.pop(session_id, None)
