@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis import exceptions
 
-from wavserve.policy.redis_errors import is_final, reason
+from wavserve.policy.redis_errors import is_final, is_full, reason
 
 PASSWORD = "s3cret"
 
@@ -39,3 +39,12 @@ def test_what_the_network_said_is_told_by_its_kind() -> None:
     error = exceptions.ConnectionError(PASSWORD)
     error.__context__ = ConnectionRefusedError(PASSWORD)
     assert reason(error, "load") == "did not answer: load: ConnectionError (ConnectionRefusedError)"
+
+
+def test_a_full_redis_6_says_so_in_the_words_of_a_script() -> None:
+    wrapped = "Error running script (call to f_1): @user_script:8: -OOM command not allowed when used memory"
+    for error in (exceptions.OutOfMemoryError("full"), exceptions.ResponseError(wrapped, status_code="ERR")):
+        assert is_full(error)
+        assert not is_final(error)
+    assert not is_full(exceptions.ResponseError("MISCONF disk"))
+    assert not is_full(ValueError("-OOM "))

@@ -249,8 +249,8 @@ class SessionSettings(_Section):
     max_connections: Positive = Field(default=32, description="most connections to Redis")
     when_down: Literal["fail", "fresh"] = Field(
         default="fail",
-        description="while Redis does not answer: fail: plans get a retryable error; fresh: plans are made without "
-        "frame memory, in sessions that this process keeps",
+        description="while Redis does not answer: fail: plans get a retryable error; fresh: sessions go on in this "
+        "process, and each begins there without frame memory",
     )
 
     @field_serializer("url", when_used="json")

@@ -20,12 +20,12 @@ from dataclasses import replace
 from typing import Any
 
 from redis import asyncio as aioredis
-from redis.exceptions import OutOfMemoryError, RedisError
+from redis.exceptions import RedisError
 
 from wavserve.core.errors import Overloaded, StoreUnavailable
 from wavserve.core.types import Clock
 from wavserve.policy.codec import UnreadableRecord
-from wavserve.policy.redis_errors import is_final, reason
+from wavserve.policy.redis_errors import is_final, is_full, reason
 from wavserve.policy.session_codec import decode, encode
 from wavserve.policy.sessions import CommitResult, Session
 from wavserve.policy.store_state import StoreState
@@ -180,11 +180,11 @@ class RedisSessions:
                 yield
             outcome = "ok"
             self._state.served(wrote=False)
-        except OutOfMemoryError as error:
-            outcome = "full"
-            self._state.filled()
-            raise _full() from error
         except (RedisError, OSError, ValueError, TypeError) as error:  # the last two: an answer of another shape
+            if is_full(error):
+                outcome = "full"
+                self._state.filled()
+                raise _full() from error
             why = f"Redis (sessions.url) {reason(error, operation)}"
             if not (operation == "rehearsal" and is_final(error)):  # then the service does not start
                 self._state.failed(why, writing=operation in _WRITES)
