@@ -16,6 +16,7 @@ from wavserve.bundle import bundle
 from wavserve.bundle.bundle import Bundle
 from wavserve.cli import main
 from wavserve.clients.libero.cells import Cell
+from wavserve.training.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,7 +55,8 @@ def test_the_card_has_the_facts_of_the_bundle_and_of_the_recipe(
     facts = bundle.inspect(folder)
     for fact in (facts["digest"], facts["golden_digest"], facts["notes"], f"{facts['parts']['vae']['parameters']:,}"):
         assert str(fact) in text
-    assert "| action | 12000 | 60 | 0.001 |" in text
+    action = load_recipe(folder / "recipe.toml").action.optimisation
+    assert f"| action | {action.num_steps} | {action.batch_size} | {action.learning_rate:g} |" in text
     assert "make train-tiny-libero" in text
     assert "Not measured yet." in text
     assert "Never run it on a robot" in text
