@@ -54,7 +54,9 @@ class GoalSource:
             len(self.requests) - 1,
             **{"session_id": f"episode {len(self.instructions)}", "dt_ns": 50_000_000, "epoch": 0} | self.changes,
         )
-        receipt = replace(chunk.receipt, seed=request.seed, value_estimate=float(len(self.requests)))
+        receipt = replace(
+            chunk.receipt, seed=request.seed, value_estimate=float(len(self.requests)), expected_return=None
+        )
         return replace(chunk, receipt=receipt)
 
     def policy(self) -> PolicyInfo:

@@ -113,6 +113,15 @@ def test_an_episode_without_a_plan_is_drawn() -> None:
     assert len(list(frames(filmed(RECORD, none, example_render)))) == 3
 
 
+def test_a_predicted_return_is_drawn_rather_than_a_score() -> None:
+    environment = FakeEnvironment()
+    result = run_episode(environment, GoalSource(environment), Start("fake_reach", 0, 1, 7), EpisodeConfig())
+    first, *others = result.chunks
+    told = dataclasses.replace(result, chunks=(dataclasses.replace(first, expected_return=0.25), *others))
+    assert Recording.of(told).values.tolist() == [0.25, 2.0, 3.0][: result.num_plans]
+    assert told.values == result.values, "the value estimates"
+
+
 def test_an_episode_that_was_run_is_filmed(tmp_path: Path) -> None:
     start = Start("fake_reach", 0, 1, 7)
     environment = FakeEnvironment()

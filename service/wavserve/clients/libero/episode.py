@@ -28,7 +28,7 @@ from wavserve.core.messages import ActionChunk
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.simulation import Environment, Start
 from wavserve.core.spec import RtcMode
-from wavserve.core.types import Array, Receipt
+from wavserve.core.types import Array
 
 DT_S = 1 / CONTROL_HZ
 """One control step of the environment."""
@@ -64,8 +64,9 @@ class PlannedChunk:
     actions: Array
     """`[T, A]`"""
     value: float | None
-    """what the service predicts: the receipt's `expected_return`, or its `value_estimate` where the policy declares no
-    units; None: not estimated"""
+    """the receipt's `value_estimate`; None: not estimated"""
+    expected_return: float | None
+    """the receipt's; None: not estimated, or the policy declares no units"""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -98,7 +99,7 @@ class EpisodeResult:
 
     @property
     def values(self) -> tuple[tuple[int, float], ...]:
-        """Control step and predicted value of each plan that has one."""
+        """Control step and value estimate of each plan that has one."""
         return tuple((each.control_step, each.value) for each in self.chunks if each.value is not None)
 
 
@@ -251,7 +252,8 @@ class _Episode:
             raise InvalidAnswer(f"chunk of step {chunk.first_control_step}: the player refuses it: {refusal.value}")
         self._num_late += refusal is not None
         self._digests.append(receipt_digest(chunk))
-        self._chunks.append(PlannedChunk(chunk.first_control_step, chunk.actions, _predicted_value(chunk.receipt)))
+        told = chunk.receipt.value_estimate, chunk.receipt.expected_return
+        self._chunks.append(PlannedChunk(chunk.first_control_step, chunk.actions, *told))
 
     def _execute(self, step: int) -> bool:
         command = self._player.command(step)
@@ -260,10 +262,6 @@ class _Episode:
         if command.seam_jump is not None and self._player.executed_steps > 1:
             self._seam_jumps.append(command.seam_jump)
         return self._environment.step(command.action)
-
-
-def _predicted_value(receipt: Receipt) -> float | None:
-    return receipt.value_estimate if receipt.expected_return is None else receipt.expected_return
 
 
 def _delay_steps(latencies_ms: Sequence[float]) -> int:

@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from wavserve.clients.libero.episode import EpisodeResult
+from wavserve.clients.libero.episode import EpisodeResult, PlannedChunk
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.libero import STILL
 from wavserve.core.resize import Pixels
@@ -28,7 +28,8 @@ class Recording:
     plan_steps: NDArray[np.int64]
     """`[P]`: the control step of each plan's observation"""
     values: NDArray[np.float64]
-    """`[P]`: the value that each plan predicts; NaN: the planner told none"""
+    """`[P]`: the return that each plan predicts, or its value estimate where the policy declares no units; NaN: the
+    planner told none"""
     chunks: NDArray[np.float32]
     """`[P, T, A]`: action i of a chunk belongs to the plan's control step + i"""
 
@@ -42,7 +43,7 @@ class Recording:
         return cls(
             states=result.sim_states,
             plan_steps=np.array([plan.control_step for plan in plans], np.int64),
-            values=np.array([math.nan if plan.value is None else plan.value for plan in plans], np.float64),
+            values=np.array([_predicted(plan) for plan in plans], np.float64),
             chunks=chunks,
         )
 
@@ -102,3 +103,8 @@ def _turned(projection: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[
     """The projection into a picture that was turned by 180 degrees."""
     height, width = shape[:2]
     return np.array([[-1.0, 0.0, width], [0.0, -1.0, height], [0.0, 0.0, 1.0]]) @ projection
+
+
+def _predicted(plan: PlannedChunk) -> float:
+    known = plan.value if plan.expected_return is None else plan.expected_return
+    return math.nan if known is None else known
