@@ -1,6 +1,6 @@
 #!/bin/sh
-# Trains the policy `tiny-libero` from nothing: demonstrations and four stages; then twice recoveries from the policy's
-# own errors and the last stage again; the bundle, the held-out observations.
+# Trains the policy `tiny-libero` from nothing: demonstrations and four stages; then recoveries from the policy's own
+# errors and the last stage again; the bundle, the held-out observations.
 #
 #   policies/tiny-libero/train.sh FOLDER      # or: make train-tiny-libero
 #
@@ -29,35 +29,28 @@ copied() { # FROM TO: whole, or not at all
 
 cat <<'END'
 Predicted for two cores that do nothing else, with 8 GB of memory:
-  demonstrations   0.8 h   600 episodes, two simulators
-  vae              0.5 h   8000 steps
-  video            0.3 h   2000 steps
-  value            0.1 h   1500 steps
-  action           0.8 h   3000 steps
-  twice:
-    recoveries     0.4 h    200 episodes
-    action         0.8 h   3000 steps
-  together         4.9 h
+  demonstrations   0.5 h    350 episodes, two simulators
+  vae              0.3 h   5000 steps
+  video            0.2 h   1500 steps
+  value            0.1 h   1000 steps
+  action           0.6 h   2000 steps
+  recoveries       0.3 h    150 episodes
+  action again     0.6 h   2000 steps
+  together         2.6 h
 Each one says its own time left once it has begun.
 END
 
-demos --episodes 60 --out "$demonstrations"
-run=$folder/run-0
+demos --episodes 35 --out "$demonstrations"
 for name in vae video value action; do
-    stage $name "$run" --data "$demonstrations"
+    stage $name "$folder/run-0" --data "$demonstrations"
 done
+bundle "$folder/run-0" "$folder/bundle-0"
 
-set -- "$demonstrations"
-for round in 1 2; do
-    bundle "$run" "$folder/bundle-$((round - 1))"
-    demos --episodes 20 --policy "$folder/bundle-$((round - 1))" --out "$folder/recoveries-$round"
-    set -- "$@" "$folder/recoveries-$round"
-    copied "$folder/run-0/vae" "$folder/run-$round/vae"
-    copied "$run/latents" "$folder/run-$round/latents"
-    stage action "$folder/run-$round" --data "$@" --start "$run"
-    run=$folder/run-$round
-done
-bundle "$run" "$folder/bundle"
+demos --episodes 15 --policy "$folder/bundle-0" --out "$folder/recoveries"
+copied "$folder/run-0/vae" "$folder/run-1/vae"
+copied "$folder/run-0/latents" "$folder/run-1/latents"
+stage action "$folder/run-1" --data "$demonstrations" "$folder/recoveries" --start "$folder/run-0"
+bundle "$folder/run-1" "$folder/bundle"
 wavserve train held-out --recipe "$recipe" --data "$demonstrations" --out "$folder/held-out.safetensors"
 
 cat <<END
