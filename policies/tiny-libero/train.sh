@@ -29,24 +29,24 @@ copied() { # FROM TO: whole, or not at all
 
 cat <<'END'
 Predicted for two cores that do nothing else, with 8 GB of memory:
-  demonstrations   0.5 h    350 episodes, two simulators
-  vae              0.3 h   5000 steps
-  video            0.2 h   1500 steps
-  value            0.1 h   1000 steps
-  action           0.6 h   2000 steps
-  recoveries       0.3 h    150 episodes
-  action again     0.6 h   2000 steps
-  together         2.6 h
+  demonstrations   0.6 h    300 episodes, two simulators
+  vae              0.3 h   4500 steps
+  video            0.2 h   1000 steps
+  value            0.1 h    900 steps
+  action           0.5 h   1800 steps
+  recoveries       0.2 h    100 episodes
+  action again     0.5 h   1800 steps
+  together         2.4 h
 Each one says its own time left once it has begun.
 END
 
-demos --episodes 35 --out "$demonstrations"
+demos --episodes 30 --out "$demonstrations"
 for name in vae video value action; do
     stage $name "$folder/run-0" --data "$demonstrations"
 done
 bundle "$folder/run-0" "$folder/bundle-0"
 
-demos --episodes 15 --policy "$folder/bundle-0" --out "$folder/recoveries"
+demos --episodes 10 --policy "$folder/bundle-0" --out "$folder/recoveries"
 copied "$folder/run-0/vae" "$folder/run-1/vae"
 copied "$folder/run-0/latents" "$folder/run-1/latents"
 stage action "$folder/run-1" --data "$demonstrations" "$folder/recoveries" --start "$folder/run-0"
