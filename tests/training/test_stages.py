@@ -14,11 +14,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.training import synthetic
@@ -31,7 +33,7 @@ from wavserve.core.files import lock
 from wavserve.core.normalise import rewards_and_returns
 from wavserve.models.networks.plain import Draws as PlainDraws
 from wavserve.models.networks.plain import Plain, Scene, plain_plan
-from wavserve.models.weights import weights
+from wavserve.models.weights import presets, weights
 from wavserve.training import checkpoint
 from wavserve.training.action_loss import plan
 from wavserve.training.draws import Draws
@@ -46,6 +48,7 @@ from wavserve.training.spec import policy_spec
 from wavserve.training.stages import train_stage
 from wavserve.training.statistics import UNMEASURED, Statistics
 from wavserve.training.transformer_stages import load_weights, transformer_objective
+from wavserve.training.unpack import unpack_bundle
 from wavserve.training.value_loss import value_figures
 
 RECIPE = toy_recipe()
@@ -471,6 +474,39 @@ def test_an_earlier_versions_start_from_another_run_is_told_by_the_same_command(
         make_bundle(job, tmp_path / "bundle")
     train_stage("action", dataclasses.replace(job, start=trained.run))
     make_bundle(job, tmp_path / "bundle")
+
+
+def test_a_bundle_becomes_a_run_whose_bundle_is_the_same(made: Path, trained: Job, tmp_path: Path) -> None:
+    job = dataclasses.replace(trained, run=tmp_path / "unpacked")
+    unpack_bundle(job, made)
+    make_bundle(job, tmp_path / "again")
+    for part in (bundle.TRANSFORMER, bundle.VAE):
+        file = f"{part}/diffusion_pytorch_model.safetensors"
+        assert_same(load_file(tmp_path / "again" / file), load_file(made / file))
+    assert bundle.load(tmp_path / "again").spec == dataclasses.replace(bundle.load(made).spec, notes=ANY)
+    with pytest.raises(BundleError, match="expected no such folder yet"):
+        unpack_bundle(job, made)
+
+
+def test_training_goes_on_from_a_bundle(made: Path, trained: Job, tmp_path: Path) -> None:
+    unpacked, run = (dataclasses.replace(trained, run=tmp_path / name) for name in ("unpacked", "run"))
+    unpack_bundle(unpacked, made)
+    shutil.copytree(unpacked.run / "vae", run.run / "vae")
+    train_stage("action", dataclasses.replace(run, start=unpacked.run))
+    first, second = tensors(unpacked.run, "action"), tensors(run.run, "action")
+    assert_same({n: t for n, t in first.items() if "fixed." in n}, {n: t for n, t in second.items() if "fixed." in n})
+    assert not torch.equal(first["average.action.proj_out.weight"], second["average.action.proj_out.weight"])
+    make_bundle(run, tmp_path / "bundle")
+
+
+def test_a_bundle_of_another_recipe_is_not_unpacked(made: Path, trained: Job, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, action=dataclasses.replace(RECIPE.action, max_delay=2))
+    with pytest.raises(BundleError, match="expected a policy of the recipe toy, got another max_trained_delay"):
+        unpack_bundle(dataclasses.replace(trained, recipe=recipe, run=tmp_path / "run"), made)
+    presets.create("tiny", tmp_path / "tiny", with_golden=False)
+    with pytest.raises(BundleError, match="expected a policy that `wavserve train bundle` made"):
+        unpack_bundle(dataclasses.replace(trained, run=tmp_path / "run"), tmp_path / "tiny")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_curves_show_each_term(trained: Job) -> None:

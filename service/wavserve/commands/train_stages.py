@@ -1,4 +1,4 @@
-"""`wavserve train vae | video | value | action | bundle`: the stages of training, and the bundle of a run.
+"""`wavserve train vae | video | value | action | bundle | unpack`: the stages of training, and bundles of runs.
 
 Knows the command line. Decides nothing about losses or weights: `wavserve.training` does.
 """
@@ -23,6 +23,7 @@ _STAGES = {
 _DATA = "data sets, whose episodes are joined in this order"
 _EPISODES = "train on the first NUM episodes of each data set (default: all that there are when the stage begins)"
 _CHECKPOINT = "time between two checkpoints (default: %(default)s)"
+_UNPACK = "Make a run of a bundle, for `train action --start RUN` where the run of the bundle is not there."
 _START = "another run with a finished action stage, from whose weights this one starts"
 
 
@@ -34,6 +35,10 @@ def add(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_run(bundle)
     bundle.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder of the bundle")
     bundle.set_defaults(run=_bundle, extra="train")
+    unpack = actions.add_parser("unpack", help="make a run of a bundle, to train on from it", description=_UNPACK)
+    unpack.add_argument("bundle", type=Path, help="folder of a bundle of the recipe")
+    _add_run(unpack)
+    unpack.set_defaults(run=_unpack, extra="train")
 
 
 def count(text: str) -> int:
@@ -84,6 +89,13 @@ def _bundle(args: argparse.Namespace) -> int:
     from wavserve.training.export import make_bundle
 
     output.write(str(make_bundle(_job(args), args.out).folder))
+    return 0
+
+
+def _unpack(args: argparse.Namespace) -> int:
+    from wavserve.training.unpack import unpack_bundle
+
+    unpack_bundle(_job(args), args.bundle)
     return 0
 
 
