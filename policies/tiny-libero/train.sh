@@ -30,13 +30,13 @@ copied() { # FROM TO: whole, or not at all
 cat <<'END'
 Predicted for two cores that do nothing else, with 8 GB of memory:
   demonstrations   0.6 h    300 episodes, two simulators
-  vae              0.3 h   4500 steps
-  video            0.2 h   1000 steps
-  value            0.1 h    900 steps
-  action           0.5 h   1800 steps
+  vae              0.4 h   3000 steps
+  video            0.2 h    800 steps
+  value            0.1 h    700 steps
+  action           0.5 h   1400 steps
   recoveries       0.2 h    100 episodes
-  action again     0.5 h   1800 steps
-  together         2.4 h
+  action again     0.5 h   1400 steps
+  together         2.5 h
 Each one says its own time left once it has begun.
 END
 
