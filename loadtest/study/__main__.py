@@ -27,12 +27,14 @@ from loadtest.study.baselines import MEAN_DEMONSTRATION, Baselines, baselines_of
 from loadtest.study.cost import CostOfK, costs, on_file
 from loadtest.study.frames import imagined, load_or
 from loadtest.study.plan import (
+    BLIND,
     OFF,
     Budget,
     Cost,
     Starts,
     Study,
     described,
+    fewer,
     headline_cells,
     ordered,
     read_study,
@@ -155,7 +157,7 @@ class Work:
         self._write(parts)
         options = {name: value for name, value in chosen.planner.items() if name != "mode"}
         headline = self._run("headline", self.study.headline, headline_cells(self.study, options))
-        planning = [cell for cell in headline.config.cells if cell.name != OFF.name and not cell.blind]
+        planning = [cell for cell in headline.config.cells if cell.name != OFF.name]
         best = best_of(headline, planning) if planning else OFF
         parts.append(Part("Headline, shifted starts", self._with_baselines(headline, "headline"), best.name))
         self._write(parts)
@@ -169,10 +171,10 @@ class Work:
         return self.run(self.place, self.study, name, starts, cells, *flags)
 
     def _with_baselines(self, policy: Run, name: str) -> Run:
-        """With the baselines on the same starts, as far as there are data for them."""
-        starts = getattr(self.study, name)
+        """With the baselines on the first of the same starts, as far as there are data for them."""
+        starts = fewer(getattr(self.study, name), self.study.baseline_trials_per_task)
         baselines = Baselines(self.study, self.open_environment)
-        found = [policy]
+        found = [policy, self._run(f"{name}-{BLIND.name}", starts, (BLIND,))]
         for baseline in baselines_of(self.data):
             tell(f"{name}: {baseline.name}")
             found.append(baselines.run(self.place.folder / f"{name}-{baseline.name}", starts, baseline))
@@ -184,13 +186,9 @@ class Work:
         if not folder.exists():
             ask("bundle", "create", "--preset", "tiny", "--out", str(folder))
         tell(f"{name}: untrained")
-        fewer = replace(
-            starts, num_trials_per_task=min(self.study.untrained_trials_per_task, starts.num_trials_per_task)
-        )
-        place = replace(self.place, bundle=str(folder), service=None)
-        return renamed(
-            self.run(place, self.study, f"{name}-untrained", fewer, (OFF,), "--allow-untrained"), "untrained"
-        )
+        place, first = replace(self.place, bundle=str(folder), service=None), self.study.untrained_trials_per_task
+        made = self.run(place, self.study, f"{name}-untrained", fewer(starts, first), (OFF,), "--allow-untrained")
+        return renamed(made, "untrained")
 
     def _values(self) -> None:
         """Plays the samples of scenes, and takes imagined frames."""

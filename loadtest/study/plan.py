@@ -63,6 +63,8 @@ class Study:
     modes: tuple[Mode, ...]
     """of the headline, each with the options that the screen chose"""
     shipped: Starts
+    baseline_trials_per_task: int
+    """of each baseline in each phase; fewer than the phase has where that is more"""
     untrained_trials_per_task: int
     values: Scenes
     iterations: tuple[int, ...]
@@ -104,11 +106,11 @@ def screened_cells(study: Study, budget: Budget) -> tuple[Cell, ...]:
 
 
 def headline_cells(study: Study, chosen: Mapping[str, object]) -> tuple[Cell, ...]:
-    """Every mode with the chosen options that it has, and the policy without pictures."""
+    """Every mode with the chosen options that it has."""
     others = (
         Cell(name=mode.replace("_", "-"), planner=_options(mode, chosen)) for mode in study.modes if mode != "off"
     )
-    return (OFF, *others, BLIND)
+    return (OFF, *others)
 
 
 def _options(mode: Mode, chosen: Mapping[str, object]) -> dict[str, object]:
@@ -118,8 +120,13 @@ def _options(mode: Mode, chosen: Mapping[str, object]) -> dict[str, object]:
 
 
 def shipped_cells(best: Cell) -> tuple[Cell, ...]:
-    """`off` and the best cell of the headline, and the policy without pictures."""
-    return OFF, best, BLIND
+    """`off` and the best cell of the headline."""
+    return OFF, best
+
+
+def fewer(starts: Starts, num_trials_per_task: int) -> Starts:
+    """The first starts of each task."""
+    return replace(starts, num_trials_per_task=min(num_trials_per_task, starts.num_trials_per_task))
 
 
 def _limited(cell: Cell, budget: Budget) -> Cell:
@@ -175,11 +182,15 @@ def predicted_hours(study: Study, budget: Budget, num_tasks: int, costs: Mapping
     }
     dearest = max(screened.values())
     modes = sum(off if mode in CONTROL_MODES else dearest for mode in study.modes if mode != "off")
+    baselines = sum(
+        3 * fewer(phase, study.baseline_trials_per_task).num_trials_per_task + study.untrained_trials_per_task
+        for phase in (study.headline, study.shipped)
+    )
     seconds = num_tasks * (
         study.screen.num_trials_per_task * (off + sum(screened.values()))
-        + study.headline.num_trials_per_task * (4 * off + modes)  # off, blind, two baselines
-        + study.shipped.num_trials_per_task * (4 * off + dearest)
-        + 2 * study.untrained_trials_per_task * off
+        + study.headline.num_trials_per_task * (off + modes)
+        + study.shipped.num_trials_per_task * (off + dearest)
+        + baselines * off
     )
     return (seconds / study.num_envs + study.values.num_scenes * study.values.num_samples * 2 * off) / 3600
 

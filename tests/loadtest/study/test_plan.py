@@ -40,7 +40,8 @@ def study() -> Study:
     starts = Starts(num_trials_per_task=1, seed=1, shift=0.03)
     small = replace(read_study(FILE), screened=CELLS, screen=starts, headline=starts, shipped=starts)
     scenes = replace(small.values, num_scenes=0)
-    return replace(small, modes=("off", "paper"), untrained_trials_per_task=1, num_envs=1, values=scenes)
+    few = replace(small, baseline_trials_per_task=5, untrained_trials_per_task=1)
+    return replace(few, modes=("off", "paper"), num_envs=1, values=scenes)
 
 
 COSTS = {"off": Cost(3600.0, 0.0), "base": Cost(3600.0, 3600.0), "k1": Cost(3600.0, 0.0), "n16": Cost(3600.0, 7200.0)}
@@ -53,7 +54,6 @@ def test_the_committed_study_asks_what_a_policy_takes() -> None:
     for cell in cells:
         merge_options(PlannerConfig(), PlannerBounds(), dict(cell.planner))
     assert OFF in cells
-    assert BLIND in cells
     seeds = {starts.seed for starts in (study.screen, study.headline, study.values)}
     assert len(seeds) == 3, "what is chosen on some starts is not reported on them"
     assert study.screen.num_trials_per_task * 10 == 30
@@ -65,6 +65,12 @@ def test_hours_are_those_of_every_phase(study: Study) -> None:
     """A task: screen off 1, base 2, k1 1, n16 3; headline and shipped each off, blind and two baselines 4, the dearest
     3; untrained 1 each."""
     assert predicted_hours(study, Budget("", 0.0), 2, COSTS) == pytest.approx(2 * (7 + 7 + 7 + 2))
+
+
+def test_baselines_have_their_own_number_of_episodes_where_a_phase_has_more(study: Study) -> None:
+    """A task: as above, and of the headline three episodes more of off and the dearest, one of each baseline."""
+    more = replace(study, headline=replace(study.headline, num_trials_per_task=4), baseline_trials_per_task=2)
+    assert predicted_hours(more, Budget("", 0.0), 1, COSTS) == pytest.approx(23 + 3 * (1 + 3) + 3)
 
 
 def test_a_mode_that_asks_no_model_costs_what_no_planning_does(study: Study) -> None:

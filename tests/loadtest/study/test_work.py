@@ -36,12 +36,13 @@ class Runs:
     """Makes up runs. `asked`: the cells of each."""
 
     asked: dict[str, tuple[Cell, ...]] = field(default_factory=dict)
+    trials: dict[str, int] = field(default_factory=dict)
 
     def __call__(
         self, place: Place, study: Study, name: str, starts: Starts, cells: Sequence[Cell], *flags: str
     ) -> Run:
         self.asked[name] = tuple(cells)
-        trials = starts.num_trials_per_task
+        self.trials[name] = trials = starts.num_trials_per_task
         config = example_config(suites=(study.suite,), tasks=(0, 1), num_trials_per_task=trials, cells=tuple(cells))
         return example_run(config, lambda cell, suite, task, state: cell.name not in FAILS or state == 0)
 
@@ -50,7 +51,8 @@ class Runs:
 def study() -> Study:
     phases = {"screen": STARTS, "headline": replace(STARTS, seed=2), "shipped": Starts(num_trials_per_task=2, seed=7)}
     study = replace(read_study(FILE), suite=SUITE, tasks=(0,), screened=SCREENED, num_envs=1, **phases)  # type: ignore[arg-type]
-    return replace(study, modes=("off", "random_scores", "paper", "best_of_n"), untrained_trials_per_task=1)
+    study = replace(study, baseline_trials_per_task=1, untrained_trials_per_task=1)
+    return replace(study, modes=("off", "random_scores", "paper", "best_of_n"))
 
 
 def test_what_a_phase_shows_decides_the_next_one(study: Study, tmp_path: Path) -> None:
@@ -60,17 +62,19 @@ def test_what_a_phase_shows_decides_the_next_one(study: Study, tmp_path: Path) -
     assert [part.chosen for part in parts] == ["strong", "paper", ""]
     assert runs.asked["screen"] == (OFF, *SCREENED)
     headline = {cell.name: cell.planner for cell in runs.asked["headline"]}
-    assert list(headline) == ["off", "random-scores", "paper", "best-of-n", "off-blind"]
+    assert list(headline) == ["off", "random-scores", "paper", "best-of-n"]
     chosen = {"num_iterations": 3, "num_video_samples": 8, "smoothing": 0.5}
     assert headline["paper"] == {"mode": "paper", **chosen}, "not those of another mode, though it did as well"
     assert headline["random-scores"] == {"mode": "random_scores", **chosen}
     assert headline["best-of-n"] == {"mode": "best_of_n", "num_video_samples": 8}, "it has one iteration and no refit"
-    assert runs.asked["shipped"] == (OFF, Cell(name="paper", planner=headline["paper"]), BLIND)
+    assert runs.asked["shipped"] == (OFF, Cell(name="paper", planner=headline["paper"]))
+    assert runs.asked["shipped-off-blind"] == (BLIND,)
+    assert (runs.trials["shipped"], runs.trials["shipped-off-blind"], runs.trials["shipped-untrained"]) == (2, 1, 1)
     for part in parts[1:]:
         names = [cell.name for cell in part.run.config.cells]
-        assert names[-2:] == ["expert", "untrained"]
+        assert names[-3:] == ["off-blind", "expert", "untrained"]
     experts = [record for record in parts[1].run.records if record.cell == "expert"]
-    assert [(one.success, one.shift) for one in experts] == [(True, 0.01)] * 2
+    assert [(one.success, one.shift) for one in experts] == [(True, 0.01)]
     assert "## Shipped starts" in (tmp_path / "so-far.md").read_text()
     assert len(json.loads((tmp_path / "so-far.json").read_bytes())["parts"]) == 3
 
