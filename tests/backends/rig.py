@@ -149,4 +149,6 @@ async def triton(tiny: Bundle) -> AsyncIterator[RunningTriton]:
         yield RunningTriton(server, name, url, backend, tiny)
     finally:
         await backend.close()
+        if not server.running:
+            print(f"{name} had ended: {server.tail()}")  # for a test that did not expect it
         await server.stop()

@@ -122,11 +122,13 @@ async def garbage(redis: RedisServer) -> None:
                 writer.write(b"*3\r\n$1\r\nx\r\n$4\r\nWAVS\r\n:7\r\n")
 
     redis.stop()
-    async with await asyncio.start_server(talk, "127.0.0.1", redis.port):
-        await asyncio.sleep(TROUBLE_S)
-        for writer in writers:
-            writer.close()
-        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+    server = await asyncio.start_server(talk, "127.0.0.1", redis.port)
+    await asyncio.sleep(TROUBLE_S)
+    server.close()
+    await asyncio.sleep(0.1)  # for connections that it accepted just before
+    for writer in writers:
+        writer.close()
+    await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
     await asyncio.to_thread(redis.start)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -20,6 +22,8 @@ from tritonclient.grpc.aio import InferenceServerClient
 
 from wavserve.backends.triton.server import ServerConfig, TritonServer, new_name, remove_orphans
 from wavserve.backends.triton.wheel import find_obstacle
+from wavserve.core.errors import SettingsError
+from wavserve.system.processes import free_ports
 
 ECHO = Path(__file__).parent / "echo_repository"
 
@@ -64,9 +68,46 @@ async def test_the_log_tells_where_tritons_metrics_are(caplog: pytest.LogCapture
     try:
         [url] = re.findall(r"http://127\.0\.0\.1:\d+/metrics", caplog.text)
         async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
-            assert "# HELP" in (await client.get(url)).text
+            assert "# HELP" in await first_answer(client, url)
     finally:
         await server.stop()
+
+
+async def first_answer(client: httpx.AsyncClient, url: str) -> str:
+    """A Triton serves its metrics a moment after its gRPC."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(httpx.ConnectError):
+                return (await client.get(url)).text
+            await asyncio.sleep(0.05)
+
+
+async def test_a_port_that_another_server_took_is_left_to_it() -> None:
+    """Its answers are not our server's, which exits and starts at another port."""
+    needs_triton(ECHO)
+    other = TritonServer(ServerConfig(new_name(), ECHO, dict(os.environ), 1 << 20))
+    taken = int((await other.start()).rpartition(":")[2])
+    attempts: list[bool] = []
+
+    def find_ports(num_taken: int, count: int) -> list[int]:
+        http, grpc, metrics = free_ports(count)
+        attempts.append(len(attempts) < num_taken)
+        return [http, taken if attempts[-1] else grpc, metrics]
+
+    server, always = (
+        TritonServer(ServerConfig(new_name(), ECHO, dict(os.environ), 1 << 20), partial(find_ports, num_taken))
+        for num_taken in (1, 100)
+    )
+    try:
+        url = await server.start()
+        assert attempts == [True, False]
+        assert not url.endswith(f":{taken}")
+        assert server.running
+        with pytest.raises(SettingsError, match=f"exited with code 1: .*{taken}.* already in use"):
+            await always.start()
+    finally:
+        for each in (other, server, always):
+            await each.stop()
 
 
 async def test_a_model_process_that_dies_at_its_start_is_noticed(tmp_path: Path) -> None:

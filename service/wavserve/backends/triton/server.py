@@ -15,7 +15,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,10 @@ EXIT_WITHIN_S = 10.0
 POLL_S = 0.05
 COLLECTED_WITHIN_S = 0.5
 OUT_OF_MEMORY = " (out of memory?)"
+START_ATTEMPTS = 3
+"""A free port may be taken by another program before the server binds it."""
+PORT_TAKEN = "already in use"
+"""Part of the server's message then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +88,13 @@ def remove_orphans() -> list[Path]:
 
 
 class TritonServer:
-    """One server at a time: `start` may be called again after the server has exited."""
+    """One server at a time: `start` may be called again after the server has exited.
 
-    def __init__(self, config: ServerConfig) -> None:
-        self._config = config
+    `find_ports`: number of ports -> so many free ones.
+    """
+
+    def __init__(self, config: ServerConfig, find_ports: Callable[[int], list[int]] = free_ports) -> None:
+        self._config, self._find_ports = config, find_ports
         self._folder = Path(tempfile.gettempdir()) / config.name
         self._process: asyncio.subprocess.Process | None = None
         self._shm_prefix = f"{config.name}-"
@@ -111,6 +118,16 @@ class TritonServer:
 
         Raises SettingsError, with the end of the server's log, when it does not start.
         """
+        for attempts_left in reversed(range(START_ATTEMPTS)):
+            try:
+                return await self._start()
+            except SettingsError as error:
+                if PORT_TAKEN not in str(error) or not attempts_left:
+                    raise
+                log.warning("%s: another attempt", error)
+        raise AssertionError("unreachable")
+
+    async def _start(self) -> str:
         self._kill_leftovers()  # first: it frees their shared memory
         free, needed = slabs.free_bytes(slabs.SHM), len(MODELS) * self._config.shm_bytes
         if needed > free:
@@ -121,7 +138,7 @@ class TritonServer:
             )
         self._folder.mkdir(mode=0o700, exist_ok=True)
         wheel.lay_out(self._folder, self._config.repository)
-        http, grpc, any_port = free_ports(3)
+        http, grpc, any_port = self._find_ports(3)
         metrics = self._config.metrics_port or any_port
         # A stop signal to all our processes at once must stop only this one, which needs the server while it drains.
         # Triton would obey it, so the reaper, the server and its models inherit it blocked.
@@ -217,10 +234,12 @@ class TritonServer:
                 if not self.running:
                     raise SettingsError(f"tritonserver exited with code {await self.wait()}: {self.tail()}")
                 try:
-                    if await client.is_server_live(client_timeout=1.0):
+                    # another program's server may have taken the port and answer here
+                    if (await client.get_server_metadata(client_timeout=1.0)).name == self._config.name:
                         return
                 except InferenceServerException:
-                    await asyncio.sleep(POLL_S)
+                    pass
+                await asyncio.sleep(POLL_S)
         finally:
             await client.close()
 
@@ -233,6 +252,7 @@ class TritonServer:
         server = wheel.server_folder()
         return [
             str(server / "bin/tritonserver"),
+            f"--id={self._config.name}",
             f"--model-repository={wheel.REPOSITORY}",
             f"--backend-directory={wheel.BACKENDS}",
             f"--cache-directory={server / 'caches'}",
