@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -150,5 +151,5 @@ async def triton(tiny: Bundle) -> AsyncIterator[RunningTriton]:
     finally:
         await backend.close()
         if not server.running:
-            print(f"{name} had ended: {server.tail()}")  # for a test that did not expect it
+            logging.getLogger(__name__).warning("%s had ended: %s", name, server.tail())
         await server.stop()

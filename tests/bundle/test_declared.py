@@ -37,6 +37,17 @@ def test_format_1_loads_and_declares_nothing(tiny_piper: Bundle) -> None:
     assert spec == replace(tiny_piper.spec, embodiment="", action=action)
 
 
+def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
+    (file := tmp_path / "file").touch()
+    for folder, found in (
+        (tmp_path, "a folder without policy.json"),
+        (file, "a file"),
+        (tmp_path / "none", "nothing there"),
+    ):
+        with pytest.raises(BundleError, match=rf"^{folder}: expected the folder of a policy bundle, got {found}$"):
+            bundle.load_spec(folder)
+
+
 def test_format_1_with_a_short_chunk_loads(tiny: Bundle) -> None:
     document = as_format_1(bundle.document(tiny.spec)) | {"chunk": 4}
     assert bundle.parse(document).rtc == RtcSpec(execution_horizon=4)

@@ -47,6 +47,9 @@ class Bundle:
 
 def load_spec(folder: Path) -> PolicySpec:
     """The checked spec of a bundle. Raises BundleError naming the path in `policy.json`, expected and actual."""
+    if not (folder / POLICY).is_file():
+        found = f"a folder without {POLICY}" if folder.is_dir() else "a file" if folder.exists() else "nothing there"
+        raise BundleError(f"{folder}: expected the folder of a policy bundle, got {found}")
     return parse(read_json(folder / POLICY))
 
 
