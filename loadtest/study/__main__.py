@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from loadtest.study import report
-from loadtest.study.baselines import MEAN_DEMONSTRATION, Baselines, baselines_of, renamed
+from loadtest.study.baselines import EXPERTS, MEAN_DEMONSTRATION, Baseline, Baselines, mean_demonstration, renamed
 from loadtest.study.cost import CostOfK, costs, on_file
 from loadtest.study.frames import imagined, load_or
 from loadtest.study.plan import (
@@ -56,7 +56,7 @@ from wavserve.clients.libero.records import Run
 from wavserve.commands.libero import open_planner, simulator
 from wavserve.core.errors import WavserveError
 from wavserve.core.files import lock, write_whole
-from wavserve.core.simulation import OpenEnvironment, PrivilegedEnvironment
+from wavserve.core.simulation import OpenEnvironment, PrivilegedEnvironment, TaskInfo
 from wavserve.training.dataset import open_dataset
 
 SCENES_FILE, FRAMES_FILE, COSTS_FILE = "scenes.jsonl", "imagined.json", "costs.json"
@@ -80,10 +80,14 @@ def main() -> int:
             work = Work.of(args.study, Place(args.out, args.bundle, args.service), args.data)
             tell(described(work.budget))
             if not args.predict:
+                work.fix_budget()
                 print(work.findings())
-    except (WavserveError, StudyError) as error:
+    except (WavserveError, StudyError, OSError, json.JSONDecodeError) as error:
         print(f"study: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("study: interrupted; the same command goes on", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -110,23 +114,26 @@ class RunPhase(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A study that may begin or go on: its budget is fixed."""
+    """A study that may begin or go on."""
 
     study: Study
     place: Place
-    data: Path | None
     budget: Budget
+    baselines: tuple[Baseline, ...]
+    """those that are no policy"""
     open_environment: OpenEnvironment
     run: RunPhase = run
 
     @classmethod
-    def of(cls, file: Path, place: Place, data: Path | None) -> Work:
+    def of(cls, file: Path, place: Place, data: Path | None, open_environment: OpenEnvironment | None = None) -> Work:
         """Predicts the hours at the first start. Raises StudyError for a folder with another study or policy, or one
-        that began with demonstrations, and BundleError for demonstrations that cannot be read."""
-        if data is not None:
-            open_dataset(data)  # a baseline needs them after hours
+        that began with demonstrations, and BundleError for demonstrations that do not serve the study."""
         study, digest = read_study(file), hashlib.sha256(file.read_bytes()).hexdigest()
-        opener = simulator(not study.no_antialiasing)
+        opener = open_environment or simulator(not study.no_antialiasing)
+        baselines: tuple[Baseline, ...] = (EXPERTS,)
+        if data is not None:  # read now, because the study needs it after hours
+            open_dataset(data)
+            baselines = (EXPERTS, mean_demonstration(data, tasks_of(study, opener)))
         known = place.folder / "budget.json"
         if known.exists():
             budget = tables.read(Budget, json.loads(known.read_bytes()), str(known))
@@ -138,8 +145,11 @@ class Work:
                 raise StudyError(f"--data: expected a folder, as when {begun[0].name} began; got none")
         else:
             budget = predicted(study, digest, place, opener)
-            write_whole(known, json.dumps(dataclasses.asdict(budget), indent=2).encode())
-        return cls(study, place, data, budget, opener)
+        return cls(study, place, budget, baselines, opener)
+
+    def fix_budget(self) -> None:
+        """No result changes it any more."""
+        write_whole(self.place.folder / "budget.json", json.dumps(dataclasses.asdict(self.budget), indent=2).encode())
 
     def findings(self) -> str:
         """Runs what is not on record, and writes the tables so far after each phase. Returns all tables."""
@@ -171,11 +181,11 @@ class Work:
         return self.run(self.place, self.study, name, starts, cells, *flags)
 
     def _with_baselines(self, policy: Run, name: str) -> Run:
-        """With the baselines on the first of the same starts, as far as there are data for them."""
+        """With the baselines on the first of the same starts."""
         starts = fewer(getattr(self.study, name), self.study.baseline_trials_per_task)
         baselines = Baselines(self.study, self.open_environment)
         found = [policy, self._run(f"{name}-{BLIND.name}", starts, (BLIND,))]
-        for baseline in baselines_of(self.data):
+        for baseline in self.baselines:
             tell(f"{name}: {baseline.name}")
             found.append(baselines.run(self.place.folder / f"{name}-{baseline.name}", starts, baseline))
         return joined([*found, self._untrained(starts, name)])
@@ -202,7 +212,7 @@ class Work:
             def open_source(asked: Mapping[str, object]) -> PlanSource:
                 return UnarySource(planner, info, SourceConfig(rotation=rotation, options=asked))
 
-            player = Player(study, environment, open_source)
+            player = Player(study, environment, info.horizon, open_source)
             player.play(self.place.folder / SCENES_FILE, tell)
             load_or(self.place.folder / FRAMES_FILE, lambda: imagined(study, environment, planner, rotation, tell))
 
@@ -233,8 +243,7 @@ def predicted(study: Study, digest: str, place: Place, open_environment: OpenEnv
     """From the first steps of one episode of every cell. Raises SettingsError when the budget allows too little, and
     StudyError when the service has another policy than the bundle."""
     tell("pilot: the first steps of one episode of every cell")
-    with contextlib.closing(open_environment()) as environment:
-        num_tasks = len(study.tasks) or len(environment.tasks(study.suite))
+    num_tasks = len(tasks_of(study, open_environment))
     tried = replace(study, tasks=study.tasks[:1] or (0,), num_envs=1)
     starts = replace(study.screen, num_trials_per_task=1)
     pilot = run(place, tried, "pilot", starts, (OFF, *study.screened), "--max-steps", str(PILOT_STEPS))
@@ -242,6 +251,13 @@ def predicted(study: Study, digest: str, place: Place, open_environment: OpenEnv
     if served != ours:
         raise StudyError(f"--bundle: expected the policy that the service has, {served[:12]}, got {ours[:12]}")
     return replace(within_budget(study, digest, num_tasks, costs_of(study, pilot)), policy_digest=ours)
+
+
+def tasks_of(study: Study, open_environment: OpenEnvironment) -> list[TaskInfo]:
+    """The tasks that it plays."""
+    with contextlib.closing(open_environment()) as environment:
+        tasks = environment.tasks(study.suite)
+    return [tasks[index] for index in study.tasks or range(len(tasks))]
 
 
 def costs_of(study: Study, pilot: Run) -> dict[str, Cost]:

@@ -25,7 +25,7 @@ from wavserve.clients.libero.plan_source import EpisodePlan, PlanSource
 from wavserve.clients.libero.records import EpisodeRecord, Run, RunConfig
 from wavserve.clients.libero.results import ResultsFolder, load_run
 from wavserve.clients.libero.runner import Arrays, Listener, Runner, RunnerParts, Timed
-from wavserve.core.errors import SimulationDiverged, SimulationError
+from wavserve.core.errors import BundleError, SimulationDiverged, SimulationError
 from wavserve.core.libero import STILL
 from wavserve.core.messages import ActionChunk, PolicyInfo
 from wavserve.core.simulation import Environment, OpenEnvironment, PrivilegedEnvironment, TaskInfo
@@ -121,9 +121,6 @@ class MeanDemonstrations:
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
     def __call__(self, environment: Environment, task: TaskInfo) -> Actor:
-        """Raises SimulationError for a task without a demonstration."""
-        if (task.suite, task.index) not in self.commands:
-            raise SimulationError(f"{task.suite} task {task.index}: expected demonstrations, the data set has none")
         return Replay(self.commands[task.suite, task.index])
 
 
@@ -192,13 +189,18 @@ class Baseline:
     """Two runs of one baseline may share a folder when this is equal."""
 
 
-def baselines_of(data: Path | None) -> list[Baseline]:
-    """The expert, and with demonstrations their mean. Raises BundleError for a data set that cannot be read."""
-    found = [Baseline(EXPERT, expert, f"version {VERSION}")]
-    if data is not None:
-        mean = MeanDemonstrations.of(open_dataset(data))
-        found.append(Baseline(MEAN_DEMONSTRATION, mean, mean.digest))
-    return found
+EXPERTS = Baseline(EXPERT, expert, f"version {VERSION}")
+
+
+def mean_demonstration(data: Path, tasks: Iterable[TaskInfo]) -> Baseline:
+    """Raises BundleError for a data set that cannot be read, or without an expert's success in a task."""
+    mean = MeanDemonstrations.of(open_dataset(data))
+    for task in tasks:
+        if (task.suite, task.index) not in mean.commands:
+            raise BundleError(
+                f"{data}: expected an episode of {task.suite} task {task.index} that the expert solved, got none"
+            )
+    return Baseline(MEAN_DEMONSTRATION, mean, mean.digest)
 
 
 @dataclass(frozen=True, slots=True)

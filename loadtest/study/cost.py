@@ -59,7 +59,8 @@ def _in_a_process(bundle: str, k: int) -> CostOfK:
     command = [sys.executable, "-m", "loadtest.study.cost", "--bundle", bundle, "--k", str(k)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise WavserveError(f"K = {k}: {done.stderr.strip().splitlines()[-1:] or 'no word'}")
+        last = (done.stderr.strip().splitlines() or ["it wrote nothing"])[-1]
+        raise WavserveError(f"{' '.join(command[1:])}: ended with code {done.returncode}: {last}")
     return CostOfK(**json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -6,7 +6,7 @@ Reads the committed file of a study. Knows neither the simulator nor how episode
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wavserve.clients import tables
@@ -165,15 +165,18 @@ def within_budget(study: Study, digest: str, num_tasks: int, costs: Mapping[str,
 
 
 def _lowered(study: Study, budget: Budget) -> int | None:
-    """Half of the highest N; None: it is low enough."""
-    samples = [cell.planner[N] for cell in study.screened if isinstance(cell.planner.get(N), int)]
-    highest = budget.max_samples or max((each for each in samples if isinstance(each, int)), default=0)
+    """Half of the highest N that is left; None: it is low enough."""
+    samples = [cell.planner.get(N) for cell in screened_cells(study, budget)]
+    highest = max((each for each in samples if isinstance(each, int)), default=0)
     return max(highest // 2, FEWEST_SAMPLES) if highest > FEWEST_SAMPLES else None
 
 
 def predicted_hours(study: Study, budget: Budget, num_tasks: int, costs: Mapping[str, Cost]) -> float:
-    """Hours of every phase. The headline's options are not chosen yet, so its modes cost what the dearest screened cell
-    does; those that ask no model cost what `off` does."""
+    """Hours of every phase and of the scenes.
+
+    An episode counts as `expected_steps`, also a baseline's that fails. The headline's options are not chosen yet, so
+    its modes cost what the dearest screened cell does; those that ask no model cost what `off` does.
+    """
     off = _episode_s(OFF, costs["off"], budget)
     screened = {
         cell.name: _episode_s(cell, costs[cell.name], budget)
@@ -209,11 +212,6 @@ def described(budget: Budget) -> str:
     if budget.max_samples is not None:
         parts.append(f"N at most {budget.max_samples}")
     return "; ".join(parts)
-
-
-def as_table(budget: Budget) -> dict[str, object]:
-    """For JSON; `tables.read` reads it."""
-    return asdict(budget)
 
 
 def ordered(cells: Sequence[Cell], successes: Mapping[str, int], seconds: Mapping[str, float]) -> list[Cell]:

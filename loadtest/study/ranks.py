@@ -79,7 +79,7 @@ class Bin:
     predicted: float
     """score of mode `mean`, in the model's units: the highest of M value samples, so it lies above their mean"""
     predicted_return: float | None
-    """the same in units of the return; None: the bundle does not declare them"""
+    """the mean of the same scores as returns; None: the bundle does not declare their units"""
     achieved: float
     successes: float
     num: int
@@ -92,8 +92,8 @@ def calibration(samples: Sequence[Sample], norm: NormSpec | None, num_bins: int 
     parts = [known[start:end] for start, end in _cuts(len(known), num_bins)]
     return [
         Bin(
-            predicted := float(np.mean([each.predicted[MEAN] for each in part])),
-            None if norm is None else float(rewards_and_returns(np.array([0.0, predicted], np.float32), norm)[1]),
+            float(np.mean([each.predicted[MEAN] for each in part])),
+            None if norm is None else float(np.mean([_as_return(each.predicted[MEAN], norm) for each in part])),
             float(np.mean([each.achieved for each in part])),
             float(np.mean([each.success for each in part])),
             len(part),
@@ -101,6 +101,10 @@ def calibration(samples: Sequence[Sample], norm: NormSpec | None, num_bins: int 
         for part in parts
         if part
     ]
+
+
+def _as_return(score: float, norm: NormSpec) -> float:
+    return float(rewards_and_returns(np.array([0.0, score], np.float32), norm)[1])
 
 
 def _cuts(num: int, num_bins: int) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def ask(*command: str) -> None:
     with contextlib.redirect_stdout(io.StringIO()):  # the study's output has tables of its own
         code = main(list(command))
     if code:
-        raise StudyError(f"wavserve {' '.join(command[:2])}: ended with code {code}")
+        raise StudyError(f"wavserve {shlex.join(command)}: ended with code {code}")
 
 
 def as_toml(study: Study, starts: Starts, cells: Sequence[Cell]) -> str:

@@ -50,7 +50,8 @@ class Sample:
     predicted: dict[str, float]
     """by mode: its score of the sample"""
     achieved: float
-    """the return from the scene on, as the data set has it of a recorded episode"""
+    """the return, as the data set has it of a recorded episode: the mean over the steps of the chunk that was planned,
+    which is what its value predicts"""
     success: bool
 
 
@@ -151,6 +152,8 @@ class Player:
 
     study: Study
     environment: PrivilegedEnvironment
+    horizon: int
+    """T of the policy, steps"""
     open_source: OpenSource
 
     def play(self, file: Path, told: Callable[[str], None]) -> list[Sample]:
@@ -193,7 +196,6 @@ class Player:
             if at_step not in values or witness.solved_before(at_step + config.num_steps_wait):
                 break
             predicted[mode] = values[at_step]
-        achieved = witness.returns(goals, config.num_steps_wait)
         return Sample(
             scene=scene,
             number=number,
@@ -201,12 +203,18 @@ class Player:
             state_index=state_index,
             at_step=at_step,
             predicted=predicted,
-            achieved=float(achieved[min(at_step, len(achieved) - 1)]),
+            achieved=chunk_return(witness.returns(goals, config.num_steps_wait), at_step, self.horizon),
             success=witness.solved_before(config.num_steps_wait + result.num_steps),
         )
 
     def _config(self, seed: int, max_steps: int | None) -> EpisodeConfig:
         return EpisodeConfig(replan_steps=self.study.replan_steps, max_steps=max_steps, seed=seed)
+
+
+def chunk_return(returns: NDArray[np.float32], at_step: int, horizon: int) -> float:
+    """The mean over the steps of a chunk; after an episode's end its last return counts on."""
+    steps = np.minimum(np.arange(at_step, at_step + horizon), len(returns) - 1)
+    return float(returns[steps].mean())
 
 
 def estimating(mode: str) -> dict[str, object]:

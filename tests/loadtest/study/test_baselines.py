@@ -9,24 +9,25 @@ import numpy as np
 import pytest
 
 from loadtest.study.baselines import (
+    EXPERTS,
     Baseline,
     Baselines,
     ExpertActor,
     MeanDemonstrations,
-    baselines_of,
     mean_commands,
+    mean_demonstration,
     play,
 )
 from loadtest.study.plan import OFF, Starts, Study, read_study
 from loadtest.study.runs import joined
+from tests.training import synthetic
 from tests.training.fake_scene import SUITE, TASKS, FakeScene, Vector
 from wavserve.clients.libero.episodes import Episode
 from wavserve.clients.libero.records import Run
-from wavserve.core.errors import InvalidRequest, SimulationError, SimulatorDied
+from wavserve.core.errors import BundleError, InvalidRequest, SimulationError, SimulatorDied
 from wavserve.core.simulation import Environment, Layout, Poses, TaskInfo
 from wavserve.training.demos.expert import Expert, Phase
 
-[EXPERT] = baselines_of(None)
 STARTS = Starts(num_trials_per_task=2, seed=2, shift=0.01)
 
 
@@ -42,13 +43,13 @@ def test_the_expert_goes_on_record_as_a_policy_does(study: Study, tmp_path: Path
         opened.append(FakeScene())
         return opened[-1]
 
-    run = Baselines(study, opener).run(tmp_path / "expert", STARTS, EXPERT)
+    run = Baselines(study, opener).run(tmp_path / "expert", STARTS, EXPERTS)
     assert [(one.cell, one.success, one.state_index) for one in run.records] == [
         ("expert", True, 0),
         ("expert", True, 1),
     ]
     assert [start for scene in opened for start in scene.starts] == [one.start for one in run.records]
-    again = Baselines(study, opener).run(tmp_path / "expert", STARTS, EXPERT)
+    again = Baselines(study, opener).run(tmp_path / "expert", STARTS, EXPERTS)
     assert again == run
     assert sum(len(scene.starts) for scene in opened) == 2, "what is on record is not run again"
 
@@ -65,7 +66,7 @@ class Unwieldy(FakeScene):
 
 def test_an_expert_without_a_grasp_has_failed(study: Study, tmp_path: Path) -> None:
     opened = Unwieldy()
-    run = Baselines(study, lambda: opened).run(tmp_path / "expert", STARTS, EXPERT)
+    run = Baselines(study, lambda: opened).run(tmp_path / "expert", STARTS, EXPERTS)
     assert [(one.success, one.num_steps, one.failure) for one in run.records] == [
         (True, run.records[0].num_steps, ""),
         (False, 0, "no grasp of box fits the hand"),
@@ -98,8 +99,16 @@ def test_the_mean_demonstration_is_played_without_looking(study: Study, tmp_path
     still = MeanDemonstrations({(SUITE, 0): np.tile([0.0, 0.0, 0.1, 0.0, 0.0, 0.0, 1.0], (3, 1))})
     run = Baselines(study, FakeScene).run(tmp_path / "mean", STARTS, Baseline("mean", still, still.digest))
     assert [(one.success, one.num_steps) for one in run.records] == [(False, 200)] * 2
-    with pytest.raises(SimulationError, match="fake_pick task 0: expected demonstrations"):
-        Baselines(study, FakeScene).run(tmp_path / "none", STARTS, Baseline("mean", MeanDemonstrations({}), ""))
+
+
+def test_a_mean_demonstration_needs_the_experts_success_in_each_task(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, num_tasks=2, per_task=2, kinds=("expert", "failure"))
+    known = [replace(TASKS[0], suite="fake_reach", index=index) for index in (3, 4)]
+    found = mean_demonstration(tmp_path, known)
+    assert isinstance(found.acts, MeanDemonstrations)
+    assert set(found.acts.commands) == {("fake_reach", 3), ("fake_reach", 4)}
+    with pytest.raises(BundleError, match=f"expected an episode of {SUITE} task 0 that the expert solved, got none"):
+        mean_demonstration(tmp_path, [*known, TASKS[0]])
 
 
 def test_other_demonstrations_are_another_baseline(study: Study, tmp_path: Path) -> None:
@@ -119,7 +128,7 @@ def test_the_mean_of_demonstrations_by_hand() -> None:
 
 
 def test_runs_of_equal_starts_are_joined(study: Study, tmp_path: Path) -> None:
-    one = Baselines(study, FakeScene).run(tmp_path / "expert", STARTS, EXPERT)
+    one = Baselines(study, FakeScene).run(tmp_path / "expert", STARTS, EXPERTS)
     cell = replace(one.config.cells[0], name=OFF.name)
     other = Run(replace(one.config, cells=(cell,)), tuple(replace(each, cell=OFF.name) for each in one.records))
     both = joined([other, one])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from loadtest.study.plan import Scenes, Study, read_study
 from loadtest.study.ranks import bootstrapped, calibration, ranks, spearman, verdicts
-from loadtest.study.scenes import Player, Sample, Witness, read_samples
+from loadtest.study.scenes import Player, Sample, Witness, chunk_return, read_samples
 from tests.clients.chunks import chunk_of
 from tests.clients.libero.sources import policy_info
 from tests.training.fake_scene import SUITE, TASKS, FakeScene
@@ -63,7 +63,7 @@ def study() -> Study:
 def test_samples_of_a_scene_differ_in_one_plan(study: Study, tmp_path: Path) -> None:
     asked: list[tuple[str, int, int]] = []
     file = tmp_path / "scenes.jsonl"
-    samples = Player(study, FakeScene(), lambda options: Source(options, asked)).play(file, lambda _: None)
+    samples = Player(study, FakeScene(), 16, lambda options: Source(options, asked)).play(file, lambda _: None)
     assert [(one.scene, one.number, one.at_step, one.task) for one in samples] == [
         *((0, number, 0, 0) for number in range(3)),
         *((1, number, 4, 1) for number in range(3)),
@@ -85,7 +85,7 @@ def test_what_is_on_file_is_not_played_again(study: Study, tmp_path: Path) -> No
     file = tmp_path / "scenes.jsonl"
 
     def play() -> list[Sample]:
-        return Player(study, FakeScene(), lambda options: Source(options, asked)).play(file, lambda _: None)
+        return Player(study, FakeScene(), 16, lambda options: Source(options, asked)).play(file, lambda _: None)
 
     samples = play()
     whole = file.read_bytes()
@@ -120,9 +120,17 @@ def test_a_return_is_what_a_data_set_has_of_the_same_commands() -> None:
     np.testing.assert_allclose(witness.returns(goals, 10), recorded.returns, atol=1e-6)
 
 
+def test_a_sample_achieves_the_mean_return_of_its_chunk() -> None:
+    """As the score of mode `mean` is the mean over the chunk's tokens."""
+    returns = np.float32([0.0, 0.1, 0.2, 0.3, 0.5])
+    assert chunk_return(returns, 1, 3) == pytest.approx(0.2)
+    assert chunk_return(returns, 3, 4) == pytest.approx((0.3 + 3 * 0.5) / 4), "the last return counts on"
+    assert chunk_return(returns, 9, 2) == pytest.approx(0.5), "it was over before"
+
+
 def test_each_task_is_looked_at_at_every_step_by_turns(study: Study, tmp_path: Path) -> None:
     scenes = replace(SCENES, num_scenes=4, num_samples=1)
-    player = Player(replace(study, values=scenes), FakeScene(), lambda options: Source(options, []))
+    player = Player(replace(study, values=scenes), FakeScene(), 16, lambda options: Source(options, []))
     samples = player.play(tmp_path / "scenes.jsonl", lambda _: None)
     assert {(one.task, one.at_step) for one in samples} == {(0, 0), (0, 4), (1, 0), (1, 4)}
 
@@ -180,8 +188,9 @@ def test_a_calibration_has_bins_of_equal_size() -> None:
 def test_a_prediction_is_told_as_a_return_where_the_bundle_says_how() -> None:
     """Of a reward and a return with mean 1 and 2, and deviations 3 and 4. Symlog of 1 is ln 2."""
     norm = NormSpec("meanstd", (1.0, 2.0), (3.0, 4.0))
-    [one] = calibration(samples_of({"mean": [[math.log(2.0)]], "paper": [[0.0]]}, [[0.5]]), norm, num_bins=1)
-    assert one.predicted_return == pytest.approx(2.0 + 4.0, abs=1e-4)
+    scores = {"mean": [[math.log(2.0), 0.0]], "paper": [[0.0, 0.0]]}
+    [one] = calibration(samples_of(scores, [[0.5, 0.5]]), norm, num_bins=1)
+    assert one.predicted_return == pytest.approx((2.0 + 4.0 + 2.0) / 2, abs=1e-4)
 
 
 def test_ranks_and_their_correlation_by_hand() -> None:

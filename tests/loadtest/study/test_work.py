@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from loadtest.study.__main__ import Work, best_of, costs_of, locked
+from loadtest.study.baselines import EXPERTS
 from loadtest.study.plan import BLIND, OFF, Budget, Starts, Study, read_study
 from loadtest.study.runs import Place, StudyError
 from tests.clients.libero.runs import example_config, example_record, example_run
+from tests.training import synthetic
 from tests.training.fake_scene import SUITE, FakeScene
 from wavserve.bundle import bundle
 from wavserve.bundle.bundle import Bundle
@@ -58,7 +60,7 @@ def study() -> Study:
 def test_what_a_phase_shows_decides_the_next_one(study: Study, tmp_path: Path) -> None:
     (tmp_path / "untrained").mkdir()
     runs = Runs()
-    parts = Work(study, Place(tmp_path, "bundle", None), None, Budget("d", 1.0), FakeScene, runs).phases()
+    parts = Work(study, Place(tmp_path, "bundle", None), Budget("d", 1.0), (EXPERTS,), FakeScene, runs).phases()
     assert [part.chosen for part in parts] == ["strong", "paper", ""]
     assert runs.asked["screen"] == (OFF, *SCREENED)
     headline = {cell.name: cell.planner for cell in runs.asked["headline"]}
@@ -106,6 +108,23 @@ def test_demonstrations_that_are_not_there_are_missed_before_the_first_episode(t
     with pytest.raises(BundleError, match="expected a JSON file of a data set"):
         Work.of(FILE, Place(tmp_path, "bundle", None), tmp_path / "nothing")
     assert not list(tmp_path.iterdir())
+
+
+def test_demonstrations_of_other_tasks_are_refused_before_the_first_episode(tmp_path: Path) -> None:
+    file, data = tmp_path / "study.toml", tmp_path / "data"
+    file.write_text(FILE.read_text().replace('suite = "libero_object"', f'suite = "{SUITE}"'))
+    synthetic.write(data, num_tasks=1, per_task=1)
+    place = Place(tmp_path / "out", "bundle", None)
+    with pytest.raises(BundleError, match=f"expected an episode of {SUITE} task 0 that the expert solved, got none"):
+        Work.of(file, place, data, FakeScene)
+    assert not place.folder.exists()
+
+
+def test_a_prediction_alone_fixes_no_budget(study: Study, tmp_path: Path) -> None:
+    work = Work(study, Place(tmp_path, "bundle", None), Budget("d", 1.0), (EXPERTS,), FakeScene, Runs())
+    assert not list(tmp_path.iterdir())
+    work.fix_budget()
+    assert json.loads((tmp_path / "budget.json").read_bytes())["study_digest"] == "d"
 
 
 def test_a_pilot_tells_what_episodes_cost(study: Study) -> None:
