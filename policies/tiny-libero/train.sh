@@ -1,6 +1,6 @@
 #!/bin/sh
 # Trains the policy `tiny-libero` from nothing: demonstrations and four stages; then recoveries from the policy's own
-# errors and the last stage again; the bundle, the held-out observations.
+# errors and the last stage again; the bundle. The held-out observations come first: they need the demonstrations only.
 #
 #   policies/tiny-libero/train.sh FOLDER      # or: make train-tiny-libero
 #
@@ -41,6 +41,7 @@ Each one says its own time left once it has begun.
 END
 
 demos --episodes 30 --out "$demonstrations"
+wavserve train held-out --recipe "$recipe" --data "$demonstrations" --out "$folder/held-out.safetensors"
 for name in vae video value action; do
     stage $name "$folder/run-0" --data "$demonstrations"
 done
@@ -51,7 +52,6 @@ copied "$folder/run-0/vae" "$folder/run-1/vae"
 copied "$folder/run-0/latents" "$folder/run-1/latents"
 stage action "$folder/run-1" --data "$demonstrations" "$folder/recoveries" --start "$folder/run-0"
 bundle "$folder/run-1" "$folder/bundle"
-wavserve train held-out --recipe "$recipe" --data "$demonstrations" --out "$folder/held-out.safetensors"
 
 cat <<END
 The bundle is $folder/bundle. To serve it: make serve ARGS="--bundle $folder/bundle"

@@ -12,9 +12,9 @@ import pytest
 from wavserve.cli import build_parser
 
 SCRIPT = Path(__file__).parents[2] / "policies" / "tiny-libero" / "train.sh"
-FIRST = ["demos", "vae", "video", "value", "action", "bundle"]
+FIRST = ["demos", "held-out", "vae", "video", "value", "action", "bundle"]
 NAMES = ["demonstrations", "vae", "video", "value", "action", "recoveries", "action", "together"]
-ACTIONS = [*FIRST, "demos", "action", "bundle", "held-out"]
+ACTIONS = [*FIRST, "demos", "action", "bundle"]
 FAKE = """#!/bin/sh
 printf '%s\\n' "$*" >> "$COMMANDS"
 echo "did $2"
@@ -72,7 +72,7 @@ def test_every_stage_runs_in_order_by_commands_that_exist(trainer: Trainer) -> N
 
 def test_the_last_stage_goes_on_from_the_policy_before_with_its_recoveries(trainer: Trainer) -> None:
     trainer.run()
-    bundle, demos, action, after = trainer.commands[5:9]
+    bundle, demos, action, after = trainer.commands[6:10]
     assert value_of(demos, "--policy") == value_of(bundle, "--out")
     assert value_of(action, "--start") == value_of(bundle, "--folder") != value_of(action, "--folder")
     args = build_parser().parse_args(action)
@@ -92,7 +92,7 @@ def test_it_says_first_how_long_it_takes(trainer: Trainer) -> None:
 
 def test_a_stage_that_fails_ends_it_and_the_same_command_goes_on(trainer: Trainer) -> None:
     assert trainer.run(fails="value").returncode == 3
-    assert trainer.actions == FIRST[:4]
+    assert trainer.actions == FIRST[:5]
     assert trainer.run().returncode == 0
     assert trainer.actions == ACTIONS
 

@@ -28,6 +28,12 @@ def statistics() -> Statistics:
     return measure([synthetic.episode(data, data.tasks[0], 0)])
 
 
+def test_data_without_a_solved_episode_have_no_statistics() -> None:
+    data = synthetic.recipe(1)
+    with pytest.raises(BundleError, match="expected an episode that the expert solved, got none among 1"):
+        measure([synthetic.episode(data, data.tasks[0], 0, kind="failure")])
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.parent.name)
 def test_a_shipped_recipe_makes_a_policy_that_fits(path: Path, statistics: Statistics) -> None:
     recipe = load_recipe(path)

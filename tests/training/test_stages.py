@@ -322,7 +322,7 @@ def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
 
 def test_too_few_episodes_to_hold_one_out_are_refused(tmp_path: Path) -> None:
     synthetic.write(tmp_path / "data", size=128, per_task=2)
-    with pytest.raises(BundleError, match="expected episodes to hold out, got none among 4"):
+    with pytest.raises(BundleError, match="expected episodes to hold out, each 4th of a task, got none among 4"):
         train_stage("vae", toy_job(RECIPE, tmp_path / "data", tmp_path / "run"))
 
 
@@ -448,6 +448,22 @@ def test_weights_of_a_run_with_another_autoencoder_are_refused(trained: Job, tmp
         train_stage("action", dataclasses.replace(job, start=trained.run))
 
 
+def test_weights_of_a_run_whose_stages_do_not_belong_together_are_refused(trained: Job, tmp_path: Path) -> None:
+    stale = with_another_autoencoder(trained, tmp_path / "stale")
+    shutil.copytree(stale.run / "vae", tmp_path / "run" / "vae")
+    job = dataclasses.replace(trained, run=tmp_path / "run", start=stale.run)
+    with pytest.raises(BundleError, match=r"stale/video: expected to start from the stage vae [0-9a-f]{64}, got"):
+        train_stage("action", job)
+
+
+def test_a_checkpoint_that_learnt_another_autoencoders_latents_is_refused(tmp_path: Path) -> None:
+    ours = checkpoint.Origin("action", "recipe", "data", 3, "base", (), "ours")
+    checkpoint.check_origin(tmp_path, ours, ours)
+    checkpoint.check_origin(tmp_path, dataclasses.replace(ours, autoencoder=""), ours)  # of an earlier version
+    with pytest.raises(BundleError, match="expected latents of the autoencoder ours, got theirs"):
+        checkpoint.check_origin(tmp_path, dataclasses.replace(ours, autoencoder="theirs"), ours)
+
+
 def started_elsewhere(trained: Job, run: Path) -> Job:
     """A run whose action stage started from another run's weights."""
     job = dataclasses.replace(trained, run=prepared(trained, run, "action"), start=trained.run)
@@ -492,16 +508,23 @@ def test_training_goes_on_from_a_bundle(made: Path, trained: Job, tmp_path: Path
     unpacked, run = (dataclasses.replace(trained, run=tmp_path / name) for name in ("unpacked", "run"))
     unpack_bundle(unpacked, made)
     shutil.copytree(unpacked.run / "vae", run.run / "vae")
+    note = Path("text_encoder") / "note.txt"
+    (unpacked.text / note).write_text("of the bundle")
     train_stage("action", dataclasses.replace(run, start=unpacked.run))
+    assert (run.text / note).read_text() == "of the bundle", "instructions are encoded as the bundle encodes them"
     first, second = tensors(unpacked.run, "action"), tensors(run.run, "action")
     assert_same({n: t for n, t in first.items() if "fixed." in n}, {n: t for n, t in second.items() if "fixed." in n})
     assert not torch.equal(first["average.action.proj_out.weight"], second["average.action.proj_out.weight"])
     make_bundle(run, tmp_path / "bundle")
+    (run.text / note).write_text("of another")
+    shutil.rmtree(run.run / "action")
+    with pytest.raises(BundleError, match=r"run/text: expected the text encoder of .*unpacked, [0-9a-f]{64}, got"):
+        train_stage("action", dataclasses.replace(run, start=unpacked.run))
 
 
 def test_a_bundle_of_another_recipe_is_not_unpacked(made: Path, trained: Job, tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, action=dataclasses.replace(RECIPE.action, max_delay=2))
-    with pytest.raises(BundleError, match="expected a policy of the recipe toy, got another max_trained_delay"):
+    with pytest.raises(BundleError, match="max_trained_delay: expected 2, as in the recipe toy, got 3"):
         unpack_bundle(dataclasses.replace(trained, recipe=recipe, run=tmp_path / "run"), made)
     presets.create("tiny", tmp_path / "tiny", with_golden=False)
     with pytest.raises(BundleError, match="expected a policy that `wavserve train bundle` made"):

@@ -45,7 +45,11 @@ def card(facts: Mapping[str, Any], spec: PolicySpec, recipe: Recipe, successes: 
     sections = {
         "What it is": _table(("", ""), _what(facts, spec)),
         "Data": [f"{spec.notes}. [docs/training.md](../../docs/training.md) says how demonstrations are made."],
-        "Recipe": [*_table(_STAGE_HEADER, _stages(recipe)), "", "All of it is in [recipe.toml](recipe.toml)."],
+        "Recipe": [
+            *_table(_STAGE_HEADER, _stages(recipe)),
+            "",
+            "Sizes and optimisation are in [recipe.toml](recipe.toml), data and order in [train.sh](train.sh).",
+        ],
         "Make it again": ["    make train-tiny-libero", "", "The command says first how many hours it takes."],
         "Success": _successes(successes),
         "Limits": [f"- {line}" for line in _LIMITS],

@@ -146,8 +146,12 @@ def required(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, T
 
 
 def check_origin(path: Path, found: Origin, expected: Origin) -> None:
-    """Raises BundleError with both digests when a checkpoint is of another recipe, data set or start."""
+    """Raises BundleError with both digests when a checkpoint is of another recipe, data set, start or autoencoder."""
     for name, what in (("stage", "stage"), ("recipe", "recipe"), ("data", "data set"), ("base", "earlier stage")):
         ours, theirs = getattr(expected, name), getattr(found, name)
         if ours != theirs:
             raise BundleError(f"{path}: expected a checkpoint of {what} {ours or 'none'}, got {theirs or 'none'}")
+    if found.autoencoder not in ("", expected.autoencoder):  # earlier versions did not tell it
+        raise BundleError(
+            f"{path}: expected latents of the autoencoder {expected.autoencoder}, got {found.autoencoder}"
+        )

@@ -18,12 +18,13 @@ from wavserve.models.golden import add_golden
 from wavserve.models.weights import weights
 from wavserve.models.weights.weights import Models
 from wavserve.training import checkpoint
-from wavserve.training.checkpoint import About, Checkpoint
+from wavserve.training.checkpoint import About
 from wavserve.training.initial import initial_models
 from wavserve.training.job import Job
 from wavserve.training.spec import policy_spec
 from wavserve.training.statistics import Statistics
-from wavserve.training.transformer_stages import base_digest, load_weights
+from wavserve.training.transformer_stages import check_stages, load_weights
+from wavserve.training.unpack import UNPACKED
 from wavserve.training.vae import is_saved, load_vae, save_vae
 
 DTYPE = torch.float16
@@ -43,7 +44,7 @@ def make_bundle(job: Job, folder: Path) -> Bundle:
         raise BundleError(f"{job.run / 'action'}: expected recipe {recipe}, got {found.about.origin.recipe}")
     if not is_saved(job.vae_model, job.finished("vae").digest):
         raise BundleError(f"{job.vae_model}: expected the finished autoencoder; run `wavserve train vae` again")
-    _check_stages(job, found)
+    check_stages(job, found)
     spec = policy_spec(job.recipe, Statistics.of(found.of("fixed")), _notes(job, found.about))
     models = initial_models(spec.model, seed=0)
     load_weights(models, [found])
@@ -59,23 +60,16 @@ def make_bundle(job: Job, folder: Path) -> Bundle:
     return bundle.load(folder)
 
 
-def _check_stages(job: Job, action: Checkpoint) -> None:
-    """Raises BundleError when a stage of the run was trained anew after the stages that started from it."""
-    origin, value = action.about.origin, checkpoint.read(job.run / "value")
-    if value is not None and value.digest == origin.base:
-        base_digest("action", job)
-        return
-    if not origin.autoencoder:
-        expected = "to start from this run's stage value, or from another run that `train action --start` names"
-        raise BundleError(f"{job.run / 'action'}: expected {expected}, got {origin.base}")
-    if (vae := job.finished("vae").digest) != origin.autoencoder:
-        raise BundleError(f"{job.run / 'action'}: expected latents of the autoencoder {vae}, got {origin.autoencoder}")
-
-
 def _notes(job: Job, about: About) -> str:
     """The recipe's notes, and what the weights came from."""
-    made = (
-        f"stage action, step {about.step} of {about.num_steps}, {about.origin.num_episodes} episodes; recipe "
-        f"{about.origin.recipe[:16]}, data {about.origin.data[:16]}"
-    )
+    origin = about.origin
+    if origin.data.startswith(UNPACKED):
+        made = f"unpacked from {origin.data}"
+    else:
+        episodes = " and ".join(map(str, origin.nums or (origin.num_episodes,)))
+        again = f", from the weights {origin.base[:16]} of an earlier run" if origin.autoencoder else ""
+        made = (
+            f"stage action, step {about.step} of {about.num_steps}{again}, {episodes} episodes; "
+            f"recipe {origin.recipe[:16]}, data {origin.data[:16]}"
+        )
     return f"{job.recipe.notes} ({made})" if job.recipe.notes else made

@@ -114,7 +114,8 @@ class ActionRecipe:
     video_weight: float = 0.1
     value_weight: float = 0.1
     any_noise_share: float = 0.25
-    """rows for which the video loss is also taken at a random noise level, as a share of the batch"""
+    """rows for which the video loss is also taken at a random noise level, as a share of the batch: the same number of
+    rows of each task, so it is rounded down, at least one. It is also the weight of that loss."""
     max_delay: int = 4
     """longest clean prefix in steps, for real-time chunking"""
     prefix_share: float = 0.3

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wavserve.core.errors import BundleError
 from wavserve.core.libero import ACTION_NAMES, STATE_NAMES
 from wavserve.core.spec import NormSpec
 from wavserve.training.checkpoint import required
@@ -70,12 +71,14 @@ UNMEASURED = Statistics(-_STATE, _STATE, -_ACTION, _ACTION, torch.zeros(2), torc
 
 
 def measure(episodes: Iterable[Episode]) -> Statistics:
-    """The statistics of the rows of all episodes; of actions, those that are imitated."""
+    """The statistics of the rows of all episodes; of actions, those that are imitated. Raises BundleError without."""
     states, actions, values = [], [], []
     for episode in episodes:
         states.append(episode.state)
         actions.append(episode.action[imitated(episode)])
         values.append(np.stack([episode.reward, episode.returns], axis=-1))
+    if not sum(map(len, actions)):
+        raise BundleError(f"data: expected an episode that the expert solved, got none among {len(states)}")
     (state_low, state_high), (action_low, action_high) = (_quantiles(np.concatenate(a)) for a in (states, actions))
     value = np.concatenate(values).astype(np.float64)
     mean, std = torch.from_numpy(value.mean(0)).float(), torch.from_numpy(value.std(0)).float()

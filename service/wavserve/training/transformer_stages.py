@@ -5,20 +5,24 @@ Knows neither the loop nor the losses' formulas.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wavserve.bundle import bundle
-from wavserve.bundle.files import atomic_folder
+from wavserve.bundle.files import atomic_folder, digest_files
 from wavserve.core.errors import BundleError
 from wavserve.models.networks.encoder import TextCoder
 from wavserve.models.networks.plain import MASKED
 from wavserve.models.weights import presets
 from wavserve.models.weights.standins import write_text_encoder, write_tokenizer
 from wavserve.models.weights.weights import Models
+from wavserve.training import checkpoint
 from wavserve.training.action_loss import ActionObjective
 from wavserve.training.checkpoint import Checkpoint
 from wavserve.training.initial import initial_models
@@ -54,9 +58,24 @@ def _bases(stage: StageName, job: Job) -> list[Checkpoint]:
     if stage == "action" and job.start is not None:
         if (theirs := job.finished("vae", job.start).digest) != vae.digest:
             raise BundleError(f"{job.run}/vae: expected the autoencoder of {job.start}, {theirs}, got {vae.digest}")
-        return [job.finished("action", job.start)]
+        started = job.finished("action", job.start)
+        check_stages(replace(job, run=job.start, start=None), started)
+        return [started]
     video = job.finished_after("video", vae)
     return [video] if stage == "value" else [video, job.finished_after("value", video)]
+
+
+def check_stages(job: Job, action: Checkpoint) -> None:
+    """Raises BundleError when a stage of the run was trained anew after the stages that started from it."""
+    origin, value = action.about.origin, checkpoint.read(job.run / "value")
+    if value is not None and value.digest == origin.base:
+        job.finished_after("value", job.finished_after("video", job.finished("vae")))
+        return
+    if not origin.autoencoder:
+        expected = "to start from this run's stage value, or from another run that `train action --start` names"
+        raise BundleError(f"{job.run / 'action'}: expected {expected}, got {origin.base}")
+    if (vae := job.finished("vae").digest) != origin.autoencoder:
+        raise BundleError(f"{job.run / 'action'}: expected latents of the autoencoder {vae}, got {origin.autoencoder}")
 
 
 def transformer_objective(stage: StageName, job: Job, source: Source, fixed: Mapping[str, Tensor] | None) -> Objective:
@@ -111,8 +130,8 @@ def _pools(job: Job, source: Source, sampler: Sampler) -> tuple[Pool, Pool]:
             samples = sampler.of(episode, cache.read(source, index), source.task(episode.info))
             split[source.is_held_out(index)].append(samples)
     if not all(split):
-        expected = "episodes to learn from and to hold out"
-        raise BundleError(f"{source.folders}: expected {expected}, got {source.num_episodes}")
+        expected = f"episodes to learn from and to hold out, each {job.recipe.held_out_every}th of a task"
+        raise BundleError(f"{source.folders}: expected {expected}, got {source.num_episodes} of all tasks")
     text = _text(job, source)
     learnt, held_out = (Pool(joined(samples), text, torch.device(job.device)) for samples in split)
     job.report(f"samples: {len(learnt)} to learn from, {len(held_out)} held out")
@@ -120,14 +139,30 @@ def _pools(job: Job, source: Source, sampler: Sampler) -> tuple[Pool, Pool]:
 
 
 def _text(job: Job, source: Source) -> Any:
-    """The instructions of all tasks, by the policy's own text encoder."""
+    """The instructions of all tasks, by the policy's own text encoder. Raises BundleError for another than `--start`
+    has."""
     base = presets.find(BASE)
     if not job.text.exists():
         with atomic_folder(job.text) as partial:
-            for part in (bundle.TEXT_ENCODER, bundle.TOKENIZER):
-                (partial / part).mkdir()
-            write_text_encoder(partial / bundle.TEXT_ENCODER, base.stand_ins, seed=0)
-            write_tokenizer(partial / bundle.TOKENIZER)
+            _fill_text(partial, job.start)
+    if job.start is not None and (ours := _digest(job.text)) != (theirs := _digest(job.start / job.text.name)):
+        raise BundleError(f"{job.text}: expected the text encoder of {job.start}, {theirs}, got {ours}")
     coder = TextCoder(job.text, base.spec)
     embeddings = coder.encode([text.encode() for text in source.instructions])
     return padded([torch.from_numpy(each) for each in embeddings], MASKED)
+
+
+def _fill_text(folder: Path, start: Path | None) -> None:
+    """The text encoder and the tokeniser of another run, or stand-ins."""
+    for part in (bundle.TEXT_ENCODER, bundle.TOKENIZER):
+        if start is None:
+            (folder / part).mkdir()
+        else:
+            shutil.copytree(start / "text" / part, folder / part)
+    if start is None:
+        write_text_encoder(folder / bundle.TEXT_ENCODER, presets.find(BASE).stand_ins, seed=0)
+        write_tokenizer(folder / bundle.TOKENIZER)
+
+
+def _digest(folder: Path) -> str:
+    return digest_files(folder, sorted(path for path in folder.rglob("*") if path.is_file()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +30,8 @@ from wavserve.training.vae import load_vae, save_vae
 
 _COMPARED = ("model", "latent", "chunk", "cameras", "state", "action", "embodiment", "max_trained_delay")
 """What a bundle of a recipe has in common with it. Name, notes and the planner's defaults may be others."""
+UNPACKED = "bundle "
+"""What the data of an unpacked run are called, before the bundle's digest."""
 
 
 def unpack_bundle(job: Job, folder: Path) -> None:
@@ -41,7 +43,7 @@ def unpack_bundle(job: Job, folder: Path) -> None:
     statistics = _statistics(opened.spec)
     _check_recipe(job, opened, statistics)
     vae = load_vae(job.recipe.vae, folder / bundle.VAE)
-    origin = f"bundle {bundle.digest(folder)}"
+    origin = f"{UNPACKED}{bundle.digest(folder)}"
     with atomic_folder(job.run) as partial:
         run = replace(job, run=partial)
         autoencoder = _write("vae", run, dict(vae.named_parameters()), {}, Origin("vae", "", origin, 0, ""))
@@ -59,7 +61,19 @@ def _check_recipe(job: Job, opened: Bundle, statistics: Statistics) -> None:
     expected = policy_spec(job.recipe, statistics)
     for name in _COMPARED:
         if getattr(opened.spec, name) != getattr(expected, name):
-            raise BundleError(f"{opened.folder}: expected a policy of the recipe {job.recipe.name}, got another {name}")
+            path, ours, theirs = first_difference(name, getattr(expected, name), getattr(opened.spec, name))
+            raise BundleError(
+                f"{opened.folder}: {path}: expected {ours}, as in the recipe {job.recipe.name}, got {theirs}"
+            )
+
+
+def first_difference(path: str, one: object, other: object) -> tuple[str, object, object]:
+    """Of two values that differ: the path of the first part that does, and that part of both."""
+    if is_dataclass(one) and type(one) is type(other):
+        for name in (each.name for each in fields(one)):
+            if (ours := getattr(one, name)) != (theirs := getattr(other, name)):
+                return first_difference(f"{path}.{name}", ours, theirs)
+    return path, one, other
 
 
 def _statistics(spec: PolicySpec) -> Statistics:

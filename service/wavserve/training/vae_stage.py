@@ -47,7 +47,8 @@ def read_pictures(job: Job, source: Source) -> tuple[Pictures, Pictures]:
         if index % 100 == 0:
             job.report(f"pictures: {index} of {source.num_episodes} episodes are read")
         (held_out if source.is_held_out(index) else learnt).add(episode, source.task(episode.info))
-    for kind, pictures in (("to learn from", learnt), ("to hold out", held_out)):
+    held = f"to hold out, each {job.recipe.held_out_every}th of a task"
+    for kind, pictures in (("to learn from", learnt), (held, held_out)):
         if not len(pictures):
             raise BundleError(f"{source.folders}: expected episodes {kind}, got none among {source.num_episodes}")
     return learnt, held_out
