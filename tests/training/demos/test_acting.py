@@ -143,7 +143,7 @@ def test_pictures_of_another_size_and_too_short_plans_are_refused(folder: Path) 
         acting_policy(folder, 64, 4)
     with pytest.raises(InvalidRequest, match="--policy: expected at least 20 actions a plan, got 16"):
         acting_policy(folder, SIZE, 20)
-    with pytest.raises(BundleError, match=r"none.policy\.json"):
+    with pytest.raises(BundleError, match=r"none: expected the folder of a policy bundle"):
         acting_policy(Path("none"), SIZE, 4)
 
 
