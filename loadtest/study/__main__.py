@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import statistics
 import sys
@@ -240,12 +241,12 @@ class Work:
 
 
 def predicted(study: Study, digest: str, place: Place, open_environment: OpenEnvironment) -> Budget:
-    """From the first steps of one episode of every cell. Raises SettingsError when the budget allows too little, and
+    """From the first steps of two episodes of every cell. Raises SettingsError when the budget allows too little, and
     StudyError when the service has another policy than the bundle."""
-    tell("pilot: the first steps of one episode of every cell")
+    tell("pilot: the first steps of two episodes of every cell")
     num_tasks = len(tasks_of(study, open_environment))
     tried = replace(study, tasks=study.tasks[:1] or (0,), num_envs=1)
-    starts = replace(study.screen, num_trials_per_task=1)
+    starts = replace(study.screen, num_trials_per_task=2)
     pilot = run(place, tried, "pilot", starts, (OFF, *study.screened), "--max-steps", str(PILOT_STEPS))
     served, ours = pilot.config.policy_digest, bundle.digest(Path(place.bundle))
     if served != ours:
@@ -262,10 +263,14 @@ def tasks_of(study: Study, open_environment: OpenEnvironment) -> list[TaskInfo]:
 
 def costs_of(study: Study, pilot: Run) -> dict[str, Cost]:
     """Of each cell's episode. The simulator costs the same in every cell: the median leaves out the first one, in which
-    it also built a scene."""
-    plans_s = {one.cell: one.wall.get("plan_ms_p50", 0.0) / 1e3 for one in pilot.records}
+    it also built a scene. A cell's plans cost what they do in its faster episode: in the other one models may have been
+    compiled."""
+    plans_s: dict[str, float] = {}
+    for one in pilot.records:
+        plans_s[one.cell] = min(one.wall.get("plan_ms_p50", 0.0) / 1e3, plans_s.get(one.cell, math.inf))
     steps_s = statistics.median(
-        (one.wall["episode_s"] - one.num_plans * plans_s[one.cell]) / max(one.num_steps, 1) for one in pilot.records
+        (one.wall["episode_s"] - one.num_plans * one.wall.get("plan_ms_p50", 0.0) / 1e3) / max(one.num_steps, 1)
+        for one in pilot.records
     )
     plans = study.expected_steps / study.replan_steps
     return {name: Cost(max(steps_s, 0.0) * study.expected_steps, each * plans) for name, each in plans_s.items()}
