@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from wavserve.clients.libero.progress import Progress
     from wavserve.clients.libero.records import Run
     from wavserve.core.messages import PolicyInfo
-    from wavserve.core.simulation import Environment, OpenEnvironment
+    from wavserve.core.simulation import OpenEnvironment
 
 _DESCRIPTION = (
     "Evaluate a policy in the LIBERO simulator and write every episode to a folder. The same command goes on with a "
@@ -136,6 +136,7 @@ def evaluate(
     from wavserve.clients.libero.evaluation import Evaluation
     from wavserve.clients.libero.results import ResultsFolder, load_run
     from wavserve.clients.libero.runner import Runner, RunnerParts
+    from wavserve.core.simulation import first_reused
 
     folder = Path(options.out)
     with contextlib.closing(open_environment()) as first:
@@ -144,7 +145,7 @@ def evaluate(
             parts = RunnerParts(
                 play=evaluation.play,
                 record=evaluation.record,
-                open_environment=_after(first, open_environment),
+                open_environment=first_reused(first, open_environment),
                 open_source=evaluation.open_source,
                 results=results,
                 num_envs=options.num_envs,
@@ -158,19 +159,6 @@ def evaluate(
                 if sys.stderr.isatty():
                     output.progress("")  # ends the line of the present state
     return _conclude(folder, options.videos, open_environment)
-
-
-def _after(first: Environment, open_environment: OpenEnvironment) -> OpenEnvironment:
-    """Gives the environment that is open already, then new ones."""
-    ready = [first]
-
-    def take() -> Environment:
-        try:
-            return ready.pop()
-        except IndexError:
-            return open_environment()
-
-    return take
 
 
 @contextlib.contextmanager

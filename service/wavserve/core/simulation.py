@@ -1,13 +1,13 @@
 """What a simulated robot task is, whatever the simulator: tasks, starts of episodes, and an environment's methods.
 
-Data and a protocol only. Knows no simulator, no policy and no network.
+Knows no simulator, no policy and no network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,3 +171,17 @@ class PrivilegedEnvironment(Environment, Protocol):
 
 OpenEnvironment = Callable[[], Environment]
 """Opens one more environment of the same configuration."""
+_E = TypeVar("_E", bound=Environment)
+
+
+def first_reused(first: _E, open_environment: Callable[[], _E]) -> Callable[[], _E]:
+    """Opens environments, of which the first one is open already."""
+    ready = [first]
+
+    def take() -> _E:
+        try:
+            return ready.pop()
+        except IndexError:
+            return open_environment()
+
+    return take

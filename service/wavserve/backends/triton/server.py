@@ -118,14 +118,15 @@ class TritonServer:
 
         Raises SettingsError, with the end of the server's log, when it does not start.
         """
-        for attempts_left in reversed(range(START_ATTEMPTS)):
+        attempt = 1
+        while True:
             try:
                 return await self._start()
             except SettingsError as error:
-                if PORT_TAKEN not in str(error) or not attempts_left:
+                if PORT_TAKEN not in str(error) or attempt == START_ATTEMPTS:
                     raise
                 log.warning("%s: another attempt", error)
-        raise AssertionError("unreachable")
+                attempt += 1
 
     async def _start(self) -> str:
         self._kill_leftovers()  # first: it frees their shared memory

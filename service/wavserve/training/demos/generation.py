@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wavserve.core.errors import InvalidRequest
-from wavserve.core.simulation import PrivilegedEnvironment
+from wavserve.core.simulation import PrivilegedEnvironment, first_reused
 from wavserve.training.dataset_writer import DatasetWriter
 from wavserve.training.demos.request import IN_A_ROW, Assignment, Request, assignments, chosen_tasks, recipe_of
 from wavserve.training.demos.workers import OpenPolicy, OpenPrivileged, Workers
@@ -70,22 +70,11 @@ class Generation:
         listener: Listener,
         total: int,
     ) -> None:
-        with Workers(self._request, left, self._num_workers, _after(first, self._open), self._open_policy) as workers:
+        with Workers(
+            self._request, left, self._num_workers, first_reused(first, self._open), self._open_policy
+        ) as workers:
             for count, episode in enumerate(workers.episodes(), 1):
                 writer.add(episode)
                 listener(episode, len(writer.infos), total)
                 if count % (IN_A_ROW * len(writer.recipe.tasks)) == 0:
                     writer.write_metadata()
-
-
-def _after(first: PrivilegedEnvironment, open_environment: OpenPrivileged) -> OpenPrivileged:
-    """Gives the environment that is open already, then new ones."""
-    ready = [first]
-
-    def take() -> PrivilegedEnvironment:
-        try:
-            return ready.pop()
-        except IndexError:
-            return open_environment()
-
-    return take
