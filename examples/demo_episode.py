@@ -99,7 +99,8 @@ def page(filmed: Filmed) -> str:
         '<p class="note">Left: the camera at the table, with the way of the gripper so far and the planned one. Right: '
         "the camera at the wrist. Below: the predicted value of each plan, the way from above, and its height.</p>"
         f"<h2>The predicted value of each plan</h2>{_values(filmed)}"
-        '<p class="note">The highest signal-to-noise ratio among the value samples of the chosen plan.</p>'
+        '<p class="note">What the value model predicts of each plan: its return, at most 1, where the policy declares '
+        "its units; else the score of the planner's mode.</p>"
         "</body></html>"
     )
 

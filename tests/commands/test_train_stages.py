@@ -17,7 +17,7 @@ def train(action: str, folder: Path, *options: str) -> int:
 
 def test_a_data_set_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("vae", tmp_path, "--data", str(tmp_path / "none")) == 1
-    assert "recipe.json: expected a JSON file of a data set" in capsys.readouterr().err
+    assert "expected the folder of a data set, got none" in capsys.readouterr().err
 
 
 def test_a_recipe_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

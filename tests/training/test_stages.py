@@ -456,6 +456,14 @@ def test_weights_of_a_run_whose_stages_do_not_belong_together_are_refused(traine
         train_stage("action", job)
 
 
+def test_a_start_that_is_no_run_and_an_autoencoder_that_was_not_copied_are_named(trained: Job, tmp_path: Path) -> None:
+    job = dataclasses.replace(trained, run=tmp_path / "run", start=tmp_path / "nothing")
+    with pytest.raises(BundleError, match=r"--start: expected a run with a stage action, got .*nothing"):
+        train_stage("action", job)
+    with pytest.raises(BundleError, match=f"run/vae: expected the autoencoder of {trained.run}, got none; copy"):
+        train_stage("action", dataclasses.replace(job, start=trained.run))
+
+
 def test_a_checkpoint_that_learnt_another_autoencoders_latents_is_refused(tmp_path: Path) -> None:
     ours = checkpoint.Origin("action", "recipe", "data", 3, "base", (), "ours")
     checkpoint.check_origin(tmp_path, ours, ours)

@@ -37,7 +37,7 @@ def add(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     bundle.set_defaults(run=_bundle, extra="train")
     unpack = actions.add_parser("unpack", help="make a run of a bundle, to train on from it", description=_UNPACK)
     unpack.add_argument("bundle", type=Path, help="folder of a bundle of the recipe")
-    _add_run(unpack)
+    _add_run(unpack, "new folder of the run")
     unpack.set_defaults(run=_unpack, extra="train")
 
 
@@ -70,9 +70,9 @@ def _add_stage(actions: argparse._SubParsersAction[argparse.ArgumentParser], sta
     parser.set_defaults(run=_stage, extra="train")
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
+def _add_run(parser: argparse.ArgumentParser, folder: str = "folder of the run, made if missing") -> None:
     parser.add_argument("--recipe", type=Path, required=True, metavar="TOML", help="the policy's recipe")
-    parser.add_argument("--folder", type=Path, required=True, metavar="RUN", help="folder of the run, made if missing")
+    parser.add_argument("--folder", type=Path, required=True, metavar="RUN", help=folder)
 
 
 def _stage(args: argparse.Namespace) -> int:

@@ -66,6 +66,8 @@ class Dataset:
 
 def open_dataset(folder: Path) -> Dataset:
     """Raises BundleError naming the file and the first thing that does not fit: format, rate, cameras or dimensions."""
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: expected the folder of a data set, got {'a file' if folder.exists() else 'none'}")
     recipe = read_recipe(folder)
     _check_info(folder / INFO_FILE, recipe)
     file = folder / EPISODES_FILE

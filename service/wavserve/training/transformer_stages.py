@@ -52,6 +52,11 @@ def _bases(stage: StageName, job: Job) -> list[Checkpoint]:
     """The checkpoints that a stage starts from; the last one says which were before it."""
     if stage == "vae":
         return []
+    if stage == "action" and job.start is not None:
+        if not (job.start / "action").is_dir():
+            raise BundleError(f"--start: expected a run with a stage action, got {job.start}, which has none")
+        if not (job.run / "vae").is_dir():
+            raise BundleError(f"{job.run}/vae: expected the autoencoder of {job.start}, got none; copy {job.start}/vae")
     vae = job.finished("vae")
     if stage == "video":
         return [vae]
@@ -130,7 +135,8 @@ def _pools(job: Job, source: Source, sampler: Sampler) -> tuple[Pool, Pool]:
             samples = sampler.of(episode, cache.read(source, index), source.task(episode.info))
             split[source.is_held_out(index)].append(samples)
     if not all(split):
-        expected = f"episodes to learn from and to hold out, each {job.recipe.held_out_every}th of a task"
+        every = job.recipe.held_out_every
+        expected = f"at least {every} episodes of a task, because each {every}th is held out"
         raise BundleError(f"{source.folders}: expected {expected}, got {source.num_episodes} of all tasks")
     text = _text(job, source)
     learnt, held_out = (Pool(joined(samples), text, torch.device(job.device)) for samples in split)

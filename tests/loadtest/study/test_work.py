@@ -105,7 +105,7 @@ def test_a_folder_takes_one_policy_only(tmp_path: Path, tiny: Bundle) -> None:
 
 
 def test_demonstrations_that_are_not_there_are_missed_before_the_first_episode(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="expected a JSON file of a data set"):
+    with pytest.raises(BundleError, match="expected the folder of a data set, got none"):
         Work.of(FILE, Place(tmp_path, "bundle", None), tmp_path / "nothing")
     assert not list(tmp_path.iterdir())
 
