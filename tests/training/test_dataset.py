@@ -285,8 +285,10 @@ def test_metadata_read_each_episode_once_for_its_vectors(tmp_path: Path) -> None
 
 
 def test_a_folder_that_is_no_data_set_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=RECIPE_FILE):
+    with pytest.raises(BundleError, match=r"nowhere: expected the folder of a data set, got none"):
         open_dataset(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match=f"{RECIPE_FILE}: expected a JSON file of a data set"):
+        open_dataset(tmp_path)
 
 
 def test_the_statistics_are_those_of_all_rows(tmp_path: Path) -> None:
