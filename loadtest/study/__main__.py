@@ -133,8 +133,8 @@ class Work:
         opener = open_environment or simulator(not study.no_antialiasing)
         baselines: tuple[Baseline, ...] = (EXPERTS,)
         if data is not None:  # read now, because the study needs it after hours
-            open_dataset(data)
-            baselines = (EXPERTS, mean_demonstration(data, tasks_of(study, opener)))
+            demonstrations = open_dataset(data)  # before a simulator starts
+            baselines = (EXPERTS, mean_demonstration(demonstrations, tasks_of(study, opener)))
         known = place.folder / "budget.json"
         if known.exists():
             budget = tables.read(Budget, json.loads(known.read_bytes()), str(known))

@@ -29,7 +29,7 @@ from wavserve.core.errors import BundleError, SimulationDiverged, SimulationErro
 from wavserve.core.libero import STILL
 from wavserve.core.messages import ActionChunk, PolicyInfo
 from wavserve.core.simulation import Environment, OpenEnvironment, PrivilegedEnvironment, TaskInfo
-from wavserve.training.dataset import Dataset, open_dataset
+from wavserve.training.dataset import Dataset
 from wavserve.training.demos.expert import VERSION, Expert
 
 EXPERT, MEAN_DEMONSTRATION = "expert", "mean-demonstration"
@@ -192,13 +192,13 @@ class Baseline:
 EXPERTS = Baseline(EXPERT, expert, f"version {VERSION}")
 
 
-def mean_demonstration(data: Path, tasks: Iterable[TaskInfo]) -> Baseline:
-    """Raises BundleError for a data set that cannot be read, or without an expert's success in a task."""
-    mean = MeanDemonstrations.of(open_dataset(data))
+def mean_demonstration(data: Dataset, tasks: Iterable[TaskInfo]) -> Baseline:
+    """Raises BundleError for an episode that cannot be read, or without an expert's success in a task."""
+    mean = MeanDemonstrations.of(data)
     for task in tasks:
         if (task.suite, task.index) not in mean.commands:
             raise BundleError(
-                f"{data}: expected an episode of {task.suite} task {task.index} that the expert solved, got none"
+                f"{data.folder}: expected an episode of {task.suite} task {task.index} that the expert solved, got none"
             )
     return Baseline(MEAN_DEMONSTRATION, mean, mean.digest)
 

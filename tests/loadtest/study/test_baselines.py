@@ -102,13 +102,13 @@ def test_the_mean_demonstration_is_played_without_looking(study: Study, tmp_path
 
 
 def test_a_mean_demonstration_needs_the_experts_success_in_each_task(tmp_path: Path) -> None:
-    synthetic.write(tmp_path, num_tasks=2, per_task=2, kinds=("expert", "failure"))
+    data = synthetic.write(tmp_path, num_tasks=2, per_task=2, kinds=("expert", "failure"))
     known = [replace(TASKS[0], suite="fake_reach", index=index) for index in (3, 4)]
-    found = mean_demonstration(tmp_path, known)
+    found = mean_demonstration(data, known)
     assert isinstance(found.acts, MeanDemonstrations)
     assert set(found.acts.commands) == {("fake_reach", 3), ("fake_reach", 4)}
     with pytest.raises(BundleError, match=f"expected an episode of {SUITE} task 0 that the expert solved, got none"):
-        mean_demonstration(tmp_path, [*known, TASKS[0]])
+        mean_demonstration(data, [*known, TASKS[0]])
 
 
 def test_other_demonstrations_are_another_baseline(study: Study, tmp_path: Path) -> None:

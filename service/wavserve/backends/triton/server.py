@@ -234,12 +234,10 @@ class TritonServer:
             while True:
                 if not self.running:
                     raise SettingsError(f"tritonserver exited with code {await self.wait()}: {self.tail()}")
-                try:
+                with contextlib.suppress(InferenceServerException):
                     # another program's server may have taken the port and answer here
                     if (await client.get_server_metadata(client_timeout=1.0)).name == self._config.name:
                         return
-                except InferenceServerException:
-                    pass
                 await asyncio.sleep(POLL_S)
         finally:
             await client.close()
