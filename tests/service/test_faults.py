@@ -36,6 +36,8 @@ ROBOTS = 8
 OPTIONS = {"num_iterations": 1, "num_video_samples": 4, "num_value_samples": 2, "value_elite_fraction": 0.5}
 NUM_FILES = len(MODELS) + 2
 """Files of a service: a shared memory region for the calls of each model, the arena, and a folder with the log."""
+PLAN_S = 180.0
+"""Of a robot's patience: more than the service lets a plan wait for a repair (limits.repair_s), on a busy machine."""
 HANG_S = 10.0
 """Long enough that a model on a busy machine does not count as hanging."""
 
@@ -73,7 +75,7 @@ class Robots:
         with PlanClient(self.target) as client:
             while not self.stop.is_set():
                 try:
-                    self.answers.append((robot, client.plan(ask(robot), timeout_s=60).actions))
+                    self.answers.append((robot, client.plan(ask(robot), timeout_s=PLAN_S).actions))
                 except Exception as error:  # noqa: BLE001 - every error is checked at the end
                     self.errors.append(error)
                     self.stop.wait(0.05)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.clients.piper.rig import STOP_FRAME, Listener, eventually
+from tests.clients.piper.rig import STOP_FRAME, Listener, eventually, executes
 from tests.clients.piper.stage import config
 from wavserve.bundle.bundle import Bundle
 from wavserve.clients.piper import figures
@@ -65,8 +65,7 @@ class Robot:
     listeners: list[Listener]
 
     def moves(self, at_least: int) -> None:
-        goal = self.control.counts.executed + at_least
-        eventually(lambda: self.control.counts.executed >= goal, within_s=120)
+        executes(self.control, at_least)
 
     def assert_no_jump(self) -> None:
         for listener in self.listeners:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import can
 
 from wavserve.clients.piper.arm import Arm
+from wavserve.clients.piper.control import Control
+from wavserve.clients.piper.phases import Phase
 from wavserve.clients.piper.simulated import SimulatedArm
 
 _numbers = itertools.count()
@@ -75,6 +77,10 @@ class Listener:
                 found.append(Target(tuple(parts), frame.at_s))
         return found
 
+    def num_between(self, since: float, until: float) -> int:
+        """How many targets the arm got in that time: control steps, which a busy machine delays and never adds to."""
+        return sum(since < target.at_s < until for target in self.targets())
+
     def close(self) -> None:
         self._ended.set()
         self._thread.join()
@@ -103,6 +109,20 @@ def enable(arm: Arm) -> None:
     arm.command(axes)
     arm.enable()
     eventually(lambda: arm.latest().is_enabled and arm.latest().takes_commands)
+
+
+def executes(control: Control, at_least: int) -> None:
+    """Waits until the robot has executed that many more steps of chunks. A robot that is stopped fails at once."""
+    goal = control.counts.executed + at_least
+
+    def has_moved() -> bool:
+        assert control.status.phase is not Phase.STOPPED, f"stopped after a fault: {control.status.hold}"
+        return control.counts.executed >= goal
+
+    try:
+        eventually(has_moved)
+    except AssertionError as error:
+        raise AssertionError(f"{control.counts} of {goal} steps, {control.status}") from error
 
 
 def eventually(holds: Callable[[], bool], within_s: float = 120.0) -> None:

@@ -29,6 +29,9 @@ from wavserve.core.types import Array
 STEP = 1.5 / 30
 """rad: the largest step of a command"""
 SLOW = 0.2 * STEP
+HZ = 30
+"""of control"""
+STALL_S = 2.0
 UNIT = 4e-5
 """rad: rounding of two targets to thousandths of a degree"""
 
@@ -129,7 +132,7 @@ def test_a_link_that_is_lost_mid_motion_holds_at_once_and_goes_on_without_a_jump
     robot.rests()
     targets = robot.listeners[0].targets()
     still = next(each.at_s for each in targets if each.joints == targets[-1].joints)
-    assert still - lost < 0.5
+    assert robot.listeners[0].num_between(lost, still) <= 0.5 * HZ
     after = [each for each in targets if each.at_s >= lost]
     sizes = np.abs(np.diff([each.joints[0] for each in after]))
     assert all(b <= a + UNIT for a, b in itertools.pairwise(sizes[1:])), "it only decelerates"
@@ -229,7 +232,7 @@ def test_a_silent_arm_is_stopped_and_the_other_one_holds(robot: Stage) -> None:
     eventually(lambda: robot.phase is Phase.STOPPED and robot.listeners[0].of(STOP_FRAME) != [])
     stop = robot.listeners[0].of(STOP_FRAME)
     assert stop[0].data.hex() == "0100000000000000"
-    assert stop[0].at_s - silent < 0.5
+    assert robot.listeners[1].num_between(silent, stop[0].at_s) <= 0.8 * HZ
     robot.rests(arm=1)
     assert [each for each in robot.listeners[0].of(*TARGET_FRAMES) if each.at_s > stop[-1].at_s] == []
     assert robot.listeners[1].of(STOP_FRAME) == []
@@ -339,14 +342,14 @@ def test_a_process_that_stood_still_stops_no_arm_and_goes_on_with_a_new_chunk(ro
     robot.moves(40)
     robot.link.answers = False
     before = robot.listeners[0].targets()[-1].at_s
-    stalled(robot, 2.0)
-    eventually(lambda: robot.listeners[0].targets()[-1].at_s > before + 2.4)
+    stalled(robot, STALL_S)
+    eventually(lambda: robot.listeners[0].targets()[-1].at_s > before + STALL_S + 0.4)
     assert robot.phase is Phase.READY
     assert all(listener.of(STOP_FRAME) == [] for listener in robot.listeners)
     targets = robot.listeners[0].targets()
     gap = max(range(1, len(targets)), key=lambda i: targets[i].at_s - targets[i - 1].at_s)
     later = targets[gap + 1 :]
-    assert len(later) <= (later[-1].at_s - later[0].at_s) * 30 + 3, "no burst"
+    assert len(later) < (later[-1].at_s - later[0].at_s) * HZ + 0.5 * STALL_S * HZ, "no burst of the steps it missed"
     assert {each.joints for each in later} == {later[0].joints}, "chunks of before are not played"
     eventually(lambda: any("the process stood still" in str(line["why"]) for line in lines(robot, "hold")))
     robot.link.answers = True
@@ -358,7 +361,7 @@ def test_an_arm_that_is_silent_after_a_standstill_is_stopped(robot: Stage) -> No
     robot.arm()
     robot.moves(20)
     robot.simulated[1].silent = True
-    stalled(robot, 0.5)
+    stalled(robot, STALL_S)
     eventually(lambda: robot.phase is Phase.STOPPED)
     eventually(lambda: robot.listeners[1].of(STOP_FRAME) != [])
     assert robot.listeners[0].of(STOP_FRAME) == []
