@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -27,7 +26,7 @@ from wavserve.simulation.config import renderer_of
 from wavserve.simulation.requirements import check_packages, check_renderer
 
 CONFIG = Path(__file__).parent / "demo.toml"
-VIDEO = "demo.mp4"
+VIDEO, RESULTS = "demo.mp4", "libero"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +55,18 @@ def obstacle(policy: Mapping[str, Any]) -> str:
 
 
 def film(url: str, out: Path) -> Filmed:
-    """Runs the episode at a service, and puts its video into `out`. Raises RuntimeError when that fails."""
-    with tempfile.TemporaryDirectory(dir=out, prefix="libero-") as folder:
-        command = [sys.executable, "-m", "wavserve.cli", "libero", "--config", str(CONFIG), "--out", folder]
-        ran = subprocess.run(
-            [*command, "--transport", "http", "--service", url], stdout=subprocess.DEVNULL, check=False
-        )
-        if ran.returncode:
-            raise RuntimeError(f"wavserve libero ended with code {ran.returncode}; it says why above")
-        [record] = load_run(Path(folder)).records
-        recording = Recording.load(record.key.states_file(Path(folder)))
-        [video] = Path(folder).glob("report/videos/*.mp4")
-        shutil.copyfile(video, out / VIDEO)
+    """Runs the episode at a service. Its video goes to `out`, its results and report to `out / RESULTS`, instead of an
+    earlier demo's. Raises RuntimeError when that fails."""
+    folder = out / RESULTS
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, "-m", "wavserve.cli", "libero", "--config", str(CONFIG), "--out", str(folder)]
+    ran = subprocess.run([*command, "--transport", "http", "--service", url], stdout=subprocess.DEVNULL, check=False)
+    if ran.returncode:
+        raise RuntimeError(f"wavserve libero ended with code {ran.returncode}; it says why above")
+    [record] = load_run(folder).records
+    recording = Recording.load(record.key.states_file(folder))
+    [video] = folder.glob("report/videos/*.mp4")
+    shutil.copyfile(video, out / VIDEO)
     values = zip(recording.plan_steps.tolist(), recording.values.tolist(), strict=True)
     return Filmed(record, list(values), (out / VIDEO).read_bytes())
 

@@ -25,8 +25,8 @@ from typing import Protocol
 
 from loadtest.study import report
 from loadtest.study.baselines import EXPERTS, MEAN_DEMONSTRATION, Baseline, Baselines, mean_demonstration, renamed
-from loadtest.study.cost import CostOfK, costs, on_file
-from loadtest.study.frames import imagined, load_or
+from loadtest.study.cost import CostOfK, costs, costs_on_file
+from loadtest.study.frames import imagined, likenesses_on_file
 from loadtest.study.plan import (
     BLIND,
     OFF,
@@ -215,7 +215,9 @@ class Work:
 
             player = Player(study, environment, info.horizon, open_source)
             player.play(self.place.folder / SCENES_FILE, tell)
-            load_or(self.place.folder / FRAMES_FILE, lambda: imagined(study, environment, planner, rotation, tell))
+            likenesses_on_file(
+                self.place.folder / FRAMES_FILE, lambda: imagined(study, environment, planner, rotation, tell)
+            )
 
     def _costs(self) -> list[CostOfK]:
         tell("time and memory against K")
@@ -229,8 +231,8 @@ class Work:
                 findings,
                 verdicts=tuple(verdicts(samples)),
                 bins=tuple(calibration(samples, bundle.load_spec(Path(self.place.bundle)).value_norm)),
-                likenesses=tuple(load_or(self.place.folder / FRAMES_FILE, lambda: iter(()))),
-                costs=tuple(on_file(self.place.folder / COSTS_FILE, self._costs)),
+                likenesses=tuple(likenesses_on_file(self.place.folder / FRAMES_FILE, lambda: iter(()))),
+                costs=tuple(costs_on_file(self.place.folder / COSTS_FILE, self._costs)),
             )
         text = report.markdown(findings)
         name = "results" if complete else "so-far"  # a study that is run again keeps its results until they are new

@@ -48,7 +48,7 @@ def costs(bundle: str, iterations: Sequence[int]) -> list[CostOfK]:
     return [_in_a_process(bundle, k) for k in iterations]
 
 
-def on_file(file: Path, measure: Callable[[], list[CostOfK]]) -> list[CostOfK]:
+def costs_on_file(file: Path, measure: Callable[[], list[CostOfK]]) -> list[CostOfK]:
     """The costs on file, or those that are measured now, which then go on file."""
     if not file.exists():
         write_whole(file, json.dumps([asdict(each) for each in measure()], indent=2).encode())

@@ -139,7 +139,7 @@ def write_sheet(futures: Sequence[Future], file: Path) -> None:
     write_whole(file, buffer.getvalue())
 
 
-def load_or(file: Path, futures: Callable[[], Iterator[Future]]) -> list[Likeness]:
+def likenesses_on_file(file: Path, futures: Callable[[], Iterator[Future]]) -> list[Likeness]:
     """The likenesses on file, or of the futures, which then go on file with their picture beside it."""
     if not file.exists():
         found = list(futures())

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from examples.demo import started
+from examples.demo_charts import round_numbers
 from examples.demo_page import ShownPlan, render
 
 PNG = base64.b64decode(
@@ -120,3 +121,17 @@ def test_texts_are_escaped() -> None:
 def test_the_error_of_a_service_that_does_not_start_is_shown(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)exited with code 1.*bundle\.preset: expected 'auto'"):
         started(tmp_path / "server.log", ["--set", "bundle.preset=none-such"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-0.24, 1.08, [0.0, 0.5, 1.0]),
+        (0.0, 4.0, [0.0, 1.0, 2.0, 3.0, 4.0]),
+        (0.0112, 0.0188, [0.012, 0.014, 0.016, 0.018]),
+        (-3050.0, -2950.0, [-3050.0, -3000.0, -2950.0]),
+        (-1e-9, 1e-9, [-1e-9, -5e-10, 0.0, 5e-10, 1e-9]),
+    ],
+)
+def test_an_axis_has_round_numbers(low: float, high: float, expected: list[float]) -> None:
+    assert round_numbers(low, high, 4) == pytest.approx(expected, rel=1e-9, abs=1e-15)

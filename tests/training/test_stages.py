@@ -307,6 +307,21 @@ def test_stages_of_a_run_use_its_latents_in_turn(trained: Job, tmp_path: Path) -
     assert_same(tensors(run, "value"), tensors(trained.run, "value"))
 
 
+def test_a_stage_that_is_interrupted_says_how_it_goes_on(trained: Job, tmp_path: Path) -> None:
+    run = prepared(trained, tmp_path / "run", "value")
+    said: list[str] = []
+
+    def report(text: str) -> None:
+        said.append(text)
+        if text.startswith("value ") and "interrupted" not in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_stage("value", dataclasses.replace(trained, run=run, report=report))
+    last = f"value: interrupted. The same command goes on from the last checkpoint in {run / 'value'}."
+    assert said[-1] == last
+
+
 def test_a_stage_needs_those_before_it(trained: Job, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="expected a finished stage vae, got 0 steps"):
         train_stage("video", dataclasses.replace(trained, run=tmp_path))

@@ -29,7 +29,7 @@ class StudyPart:
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
+class StudyResults:
     """All of it."""
 
     parts: tuple[StudyPart, ...]

@@ -59,12 +59,12 @@ def _successes(file: Path) -> list[Success]:
     from wavserve.bundle.files import read_json
     from wavserve.clients.libero.report.summary import planner_words
     from wavserve.clients.libero.report.table import difference_text, rate_text
-    from wavserve.commands.study_results import Study
+    from wavserve.commands.study_results import StudyResults
     from wavserve.training.card import Success
 
     if not file.exists():
         return []
-    study = validated(TypeAdapter(Study), read_json(file), file.name)
+    study = validated(TypeAdapter(StudyResults), read_json(file), file.name)
     return [
         Success(
             part.title,

@@ -58,7 +58,11 @@ def _train(stage: StageName, job: Job, source: Source, saved: Checkpoint | None,
     begins = "begins" if saved is None else f"goes on from step {saved.about.step}"
     job.report(f"{stage}: {begins}, with {' + '.join(map(str, source.nums))} episodes")
     run = Run(job.run / stage, origin, job.recipe.evaluate_every, job.report, job.checkpoint_s)
-    train(Trainer(objective, getattr(job.recipe, stage).optimisation), run, saved)
+    try:
+        train(Trainer(objective, getattr(job.recipe, stage).optimisation), run, saved)
+    except KeyboardInterrupt:
+        job.report(f"{stage}: interrupted. The same command goes on from the last checkpoint in {run.folder}.")
+        raise
 
 
 def _prepare_torch(job: Job) -> None:

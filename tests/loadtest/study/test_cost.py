@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from loadtest.study.cost import CostOfK, on_file
+from loadtest.study.cost import CostOfK, costs_on_file
 
 
 def test_a_study_that_goes_on_tells_the_times_that_it_has_measured(tmp_path: Path) -> None:
@@ -13,6 +13,6 @@ def test_a_study_that_goes_on_tells_the_times_that_it_has_measured(tmp_path: Pat
     def measure() -> list[CostOfK]:
         return [CostOfK(k, next(times), 30.0, 500.0) for k in (3,)]
 
-    first = on_file(file, measure)
+    first = costs_on_file(file, measure)
     assert first == [CostOfK(3, 20.0, 30.0, 500.0)]
-    assert on_file(file, measure) == first
+    assert costs_on_file(file, measure) == first

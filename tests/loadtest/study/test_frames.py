@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest.study.frames import Future, Likeness, imagined, likenesses, load_or, psnr
+from loadtest.study.frames import Future, Likeness, imagined, likenesses, likenesses_on_file, psnr
 from loadtest.study.plan import Study, read_study
 from tests.clients.chunks import chunk_of
 from tests.clients.libero.examples import LIBERO_POLICY
@@ -85,7 +85,9 @@ def test_likeness_is_held_against_the_last_picture(tmp_path: Path) -> None:
         return iter(futures)
 
     assert (
-        load_or(file, taken) == load_or(file, taken) == [Likeness("agentview", found.imagined_db, found.copied_db, 12)]
+        likenesses_on_file(file, taken)
+        == likenesses_on_file(file, taken)
+        == [Likeness("agentview", found.imagined_db, found.copied_db, 12)]
     )
     assert len(calls) == 1
     assert file.with_suffix(".png").exists()
