@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-async def tritons(anyio_backend: str, tiny: Bundle) -> AsyncIterator[list[RunningTriton]]:
+async def tritons(anyio_backend: object, tiny: Bundle) -> AsyncIterator[list[RunningTriton]]:
     """Two Tritons of one policy."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(triton(tiny)) for _ in range(2)]
@@ -82,7 +82,7 @@ class Pods:
 
 
 @pytest.fixture
-async def pods(anyio_backend: str) -> AsyncIterator[Pods]:
+async def pods(anyio_backend: object) -> AsyncIterator[Pods]:
     running = Pods()
     yield running
     for host in [*running._open]:

@@ -42,14 +42,14 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-async def tritons(anyio_backend: str, tiny: Bundle) -> AsyncIterator[list[RunningTriton]]:
+async def tritons(anyio_backend: object, tiny: Bundle) -> AsyncIterator[list[RunningTriton]]:
     """Two Tritons of one policy. Sync tests use this async fixture, so it asks for `anyio_backend` by name."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(triton(tiny)) for _ in range(2)]
 
 
 @pytest.fixture
-async def other_policy(anyio_backend: str, tmp_path: Path) -> AsyncIterator[RunningTriton]:
+async def other_policy(anyio_backend: object, tmp_path: Path) -> AsyncIterator[RunningTriton]:
     """A Triton with another policy."""
     async with triton(presets.create("tiny", tmp_path / "tiny", seed=1)) as running:
         yield running
