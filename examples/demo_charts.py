@@ -1,15 +1,16 @@
-"""Small inline SVG charts for the demo page: dots, lines, bars. They need the standard library only.
+"""Small inline SVG charts for the demo page: dots, lines, bars. They need no plotting library.
 
 Elements have classes; the page's style sheet defines their colours and text sizes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
+
+from wavserve.core.charts import round_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +53,10 @@ def svg(frame: Frame, label: str, *parts: str) -> str:
     )
 
 
-def round_numbers(low: float, high: float, most: int) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten within a range that is not empty: at most `most`, or one more."""
-    rough = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
-    return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
 def axes(frame: Frame, x_label: str, x_ticks: Sequence[float], y_ticks: int = 4) -> str:
     """Horizontal grid lines at round numbers, ticks below, and the label of the x axis."""
     parts = []
-    for value in round_numbers(frame.y0, frame.y1, y_ticks):
+    for value in round_numbers(frame.y1, frame.y0, y_ticks):
         parts.append(line("grid", frame.x(frame.x0), frame.y(value), frame.x(frame.x1), frame.y(value)))
         parts.append(text(frame.left - 6, frame.y(value) + 3, f"{value:.3g}", "end"))
     parts += [text(frame.x(tick), frame.height - frame.bottom + 12, f"{tick:g}") for tick in x_ticks]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from examples.demo import started
-from examples.demo_charts import round_numbers
 from examples.demo_page import ShownPlan, render
+from wavserve.core.charts import round_numbers
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"  # one red pixel
@@ -134,4 +134,4 @@ def test_the_error_of_a_service_that_does_not_start_is_shown(tmp_path: Path) -> 
     ],
 )
 def test_an_axis_has_round_numbers(low: float, high: float, expected: list[float]) -> None:
-    assert round_numbers(low, high, 4) == pytest.approx(expected, rel=1e-9, abs=1e-15)
+    assert round_numbers(high, low, 4) == pytest.approx(expected, rel=1e-9, abs=1e-15)

@@ -318,7 +318,7 @@ def test_a_stage_that_is_interrupted_says_how_it_goes_on(trained: Job, tmp_path:
 
     with pytest.raises(KeyboardInterrupt):
         train_stage("value", dataclasses.replace(trained, run=run, report=report))
-    last = f"value: interrupted. The same command goes on from the last checkpoint in {run / 'value'}."
+    last = f"value: interrupted. The same command goes on from the last checkpoint in {run / 'value'}, if there is one."
     assert said[-1] == last
 
 

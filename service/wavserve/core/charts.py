@@ -94,8 +94,9 @@ def thinned(points: Sequence[Point]) -> Sequence[Point]:
     return kept
 
 
-def round_numbers(end: float) -> list[float]:
-    """About six round numbers from 0 to `end`."""
-    power = 10 ** math.floor(math.log10(max(end, 1e-3) / 6))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * 6.5 >= end)
-    return [round(i * step, 6) for i in range(int(end / step) + 1)]
+def round_numbers(end: float, begin: float = 0.0, about: int = 6) -> list[float]:
+    """The multiples of 1, 2 or 5 times a power of ten from `begin` to `end`, so that there are about that many."""
+    span = (end - begin) or 1e-3
+    power = 10.0 ** math.floor(math.log10(span / about))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power * (about + 0.5) >= span)
+    return [float(f"{i * step:.6g}") for i in range(math.ceil(begin / step), math.floor(end / step) + 1)]

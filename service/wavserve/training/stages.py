@@ -61,7 +61,9 @@ def _train(stage: StageName, job: Job, source: Source, saved: Checkpoint | None,
     try:
         train(Trainer(objective, getattr(job.recipe, stage).optimisation), run, saved)
     except KeyboardInterrupt:
-        job.report(f"{stage}: interrupted. The same command goes on from the last checkpoint in {run.folder}.")
+        job.report(
+            f"{stage}: interrupted. The same command goes on from the last checkpoint in {run.folder}, if there is one."
+        )
         raise
 
 
