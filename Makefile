@@ -26,8 +26,8 @@ BUNDLE ?= policies/tiny-libero
 DATA ?=
 # Kills of the failover run.
 KILLS ?= 5
-# What `make train-tiny-libero` makes: demonstrations, checkpoints, the bundle.
-TRAINING ?= tiny-libero-training
+# Where `make train-...` puts what it makes: demonstrations, checkpoints, the bundle. None: a folder named after the policy.
+TRAINING ?=
 # Arguments of serve, demo, test, test-system, loadtest, failover, bench-* and gpu-report, e.g. make test ARGS="tests/house -x"
 ARGS ?=
 
@@ -160,4 +160,4 @@ bench-control: install ## compare the control stream with unary requests: time, 
 	$(BIN)/python -m loadtest.bench.control $(ARGS)
 
 train-tiny-libero: libero ## train the policy that ships, or go on with it (it says first how many hours it takes)
-	PATH="$(CURDIR)/$(BIN):$$PATH" policies/tiny-libero/train.sh $(TRAINING)
+	PATH="$(CURDIR)/$(BIN):$$PATH" policies/train.sh policies/tiny-libero libero_object $(or $(TRAINING),tiny-libero-training)

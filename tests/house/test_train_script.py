@@ -1,4 +1,4 @@
-"""`policies/tiny-libero/train.sh` as it runs, with a `wavserve` that only notes what it is told."""
+"""`policies/train.sh` as it runs, with a `wavserve` that only notes what it is told."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from wavserve.cli import build_parser
 
-SCRIPT = Path(__file__).parents[2] / "policies" / "tiny-libero" / "train.sh"
+POLICIES = Path(__file__).parents[2] / "policies"
 FIRST = ["demos", "held-out", "vae", "video", "value", "action", "bundle"]
 NAMES = ["demonstrations", "vae", "video", "value", "action", "recoveries", "action", "together"]
 ACTIONS = [*FIRST, "demos", "action", "bundle"]
@@ -41,7 +41,7 @@ class Trainer:
     def run(self, fails: str = "") -> subprocess.CompletedProcess[str]:
         self.log.write_text("")
         variables = os.environ | {"PATH": self._path, "COMMANDS": str(self.log), "FAILS": fails}
-        command = [SCRIPT, self.folder]
+        command = [POLICIES / "train.sh", POLICIES / "tiny-libero", "libero_object", self.folder]
         return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=60)
 
     @property

@@ -48,9 +48,9 @@ def card(facts: Mapping[str, Any], spec: PolicySpec, recipe: Recipe, successes: 
         "Recipe": [
             *_table(_STAGE_HEADER, _stages(recipe)),
             "",
-            "Sizes and optimisation are in [recipe.toml](recipe.toml), data and order in [train.sh](train.sh).",
+            "Sizes and optimisation are in [recipe.toml](recipe.toml), data and order in [train.sh](../train.sh).",
         ],
-        "Make it again": ["    make train-tiny-libero", "", "The command says first how many hours it takes."],
+        "Make it again": [f"    make train-{recipe.name}", "", "The command says first how many hours it takes."],
         "Success": _successes(successes),
         "Limits": [f"- {line}" for line in _LIMITS],
         "Golden plan": _golden(str(facts["golden_digest"])),

@@ -1,18 +1,21 @@
 #!/bin/sh
-# Trains the policy `tiny-libero` from nothing: demonstrations and four stages; then recoveries from the policy's own
+# Trains a policy of this folder from nothing: demonstrations and four stages; then recoveries from the policy's own
 # errors and the last stage again; the bundle. The held-out observations come first: they need the demonstrations only.
 #
-#   policies/tiny-libero/train.sh FOLDER      # or: make train-tiny-libero
+#   policies/train.sh POLICY SUITE FOLDER      # or: make train-tiny-libero
 #
-# The same command goes on where an earlier one was stopped. FOLDER takes about 3 GB.
+# POLICY is a folder with a recipe.toml, SUITE a suite of LIBERO whose tasks move one object to one place. The same
+# command goes on where an earlier one was stopped. FOLDER takes about 3 GB.
 set -eu
 
-folder=${1:?usage: train.sh FOLDER}
-recipe=$(dirname "$0")/recipe.toml
+usage="usage: train.sh POLICY SUITE FOLDER"
+recipe=${1:?$usage}/recipe.toml
+suite=${2:?$usage}
+folder=${3:?$usage}
 demonstrations=$folder/demonstrations
 
 demos() {
-    wavserve train demos --suite libero_object --tasks 0-9 --seed 0 --workers 2 "$@"
+    wavserve train demos --suite "$suite" --tasks 0-9 --seed 0 --workers 2 "$@"
 }
 stage() { # NAME RUN ...
     stage=$1 run=$2 && shift 2
