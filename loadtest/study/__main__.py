@@ -47,6 +47,7 @@ from loadtest.study.ranks import calibration, verdicts
 from loadtest.study.report import Findings, Part
 from loadtest.study.runs import Place, StudyError, ask, joined, run
 from loadtest.study.scenes import Player, read_samples
+from loadtest.study.spread import spreads_on_file
 from wavserve.bundle import bundle
 from wavserve.clients import tables
 from wavserve.clients.libero.cells import Cell
@@ -60,7 +61,7 @@ from wavserve.core.files import lock, write_whole
 from wavserve.core.simulation import OpenEnvironment, PrivilegedEnvironment, TaskInfo
 from wavserve.training.dataset import open_dataset
 
-SCENES_FILE, FRAMES_FILE, COSTS_FILE = "scenes.jsonl", "imagined.json", "costs.json"
+SCENES_FILE, FRAMES_FILE, COSTS_FILE, SPREAD_FILE = "scenes.jsonl", "imagined.json", "costs.json", "spread.json"
 PILOT_STEPS = 40
 """of each cell's episode whose time predicts the others'"""
 
@@ -229,6 +230,7 @@ class Work:
             samples = read_samples(self.place.folder / SCENES_FILE)
             findings = replace(
                 findings,
+                spreads=spreads_on_file(self.place.folder / SPREAD_FILE, Path(self.place.bundle)),
                 verdicts=tuple(verdicts(samples)),
                 bins=tuple(calibration(samples, bundle.load_spec(Path(self.place.bundle)).value_norm)),
                 likenesses=tuple(likenesses_on_file(self.place.folder / FRAMES_FILE, lambda: iter(()))),

@@ -14,6 +14,7 @@ from loadtest.study.cost import CostOfK
 from loadtest.study.frames import Likeness
 from loadtest.study.plan import OFF, Budget, described
 from loadtest.study.ranks import Bin, Interval, Verdict
+from loadtest.study.spread import Spreads
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.records import Run
 from wavserve.clients.libero.report.statistics import Pairs, mcnemar, paired_difference
@@ -45,6 +46,7 @@ class Findings:
     name: str
     budget: Budget
     parts: tuple[Part, ...]
+    spreads: Spreads | None = None
     verdicts: tuple[Verdict, ...] = ()
     bins: tuple[Bin, ...] = ()
     """of the mean score"""
@@ -59,6 +61,8 @@ def markdown(findings: Findings) -> str:
         lines += ["", f"## {part.title}", "", *_success(part), *_against_controls(part)]
         if part.chosen:
             lines += ["", f"Chosen: `{part.chosen}`."]
+    if findings.spreads:
+        lines += ["", "## What moves a plan", "", *_spreads(findings.spreads)]
     if findings.verdicts:
         lines += ["", "## What the value is worth", "", *_worth(findings.verdicts)]
     if findings.bins:
@@ -84,6 +88,7 @@ def as_table(findings: Findings) -> dict[str, Any]:
             }
             for part in findings.parts
         ],
+        "spreads": None if findings.spreads is None else asdict(findings.spreads),
         "values": [_finite(asdict(verdict)) for verdict in findings.verdicts],
         "calibration": [asdict(each) for each in findings.bins],
         "imagined": [asdict(each) for each in findings.likenesses],
@@ -169,6 +174,16 @@ def _cell_facts(part: Part, cell: Cell) -> dict[str, Any]:
         "mcnemar_p": None if cell.name == OFF.name or not pairs.num else mcnemar(pairs),
         "plan_ms_p50": None if math.isnan(ms) else ms,
     }
+
+
+def _spreads(spreads: Spreads) -> list[str]:
+    rows = [
+        (each.varied, f"{each.actions:.4f}", "-" if each.score is None else f"{each.score:.4f}")
+        for each in spreads.spreads
+    ]
+    table = markdown_table(("noise that varies", "actions", "score of one value sample"), rows)
+    error = f"The actions' mean absolute error to the expert's: {spreads.action_error:.4f}."
+    return [*table, "", f"{spreads.num_observations} held-out observations. {error}"]
 
 
 def _worth(verdicts: Sequence[Verdict]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training.plans import served_actions, trained_actions
+from tests.training.plans import first, served_actions, trained_actions
 from wavserve.bundle import bundle
 from wavserve.commands.train_card import card_of
 from wavserve.core.normalise import action_range
@@ -62,3 +62,11 @@ def test_served_actions_are_those_of_the_training_code(observations: HeldOut, se
     ours = trained_actions(SHIPPED, observations)
     span = action_range(bundle.load(SHIPPED).spec.action.vector.norm)
     np.testing.assert_allclose(served / span, ours / span, rtol=0, atol=1e-4)
+
+
+def test_so_are_those_of_futures_that_are_denoised_further(observations: HeldOut) -> None:
+    few = first(observations, 3)
+    ours, served = trained_actions(SHIPPED, few, num_video_steps=3), served_actions(SHIPPED, few, num_video_steps=3)
+    span = action_range(bundle.load(SHIPPED).spec.action.vector.norm)
+    np.testing.assert_allclose(served / span, ours / span, rtol=0, atol=1e-4)
+    assert np.abs(ours - trained_actions(SHIPPED, few)).max() > 1e-3

@@ -58,7 +58,7 @@ class ActionObjective:
     def _terms(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         recipe = self._recipe.action
         noise = draws.normal(*batch.samples.future.shape)
-        video = self._network.at_noisiest(batch, noise)
+        video = self._network.shown(batch, noise, self._recipe.video_steps, draws)
         sigma = draws.uniform(batch.size, self._recipe.value.num_draws)
         sigma[:, 0] = 1.0  # the draw whose features the action expert reads
         value, value_features = value_loss(self._network, batch, video.features, sigma, draws)
@@ -129,9 +129,9 @@ def plan(network: Network, batch: Batch, draws: Draws) -> Tensor:
     return planned(network, batch, PlanNoise(video, value, action))
 
 
-def planned(network: Network, batch: Batch, noise: PlanNoise) -> Tensor:
+def planned(network: Network, batch: Batch, noise: PlanNoise, num_video_steps: int = 1) -> Tensor:
     """Actions `[B, T, A + S]` as serving decodes them without planning. Reads what a plan sees of the samples."""
-    video = network.at_noisiest(batch, noise.video).features
+    video = network.imagined(batch, noise.video, num_video_steps).features
     _, own = network.value(noise.value, torch.ones(noise.value.shape[:2], device=noise.value.device), video)
     contexts = [video, [each[:, 0] for each in own]]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wavserve.core.spec import PolicySpec
-from wavserve.models.networks.flow import TIMESTEPS
+from wavserve.models.networks.flow import TIMESTEPS, integrate_to_last_step
 from wavserve.models.networks.maths import Rotary, video_rotary
 from wavserve.models.networks.video import VideoOutput
 from wavserve.models.weights.weights import Models
@@ -47,9 +47,24 @@ class Network:
         timestep = torch.stack([torch.zeros_like(sigma), sigma * TIMESTEPS], dim=1)
         return video_forward(self.models.video, frames, timestep, batch.text, self.rotary)
 
-    def at_noisiest(self, batch: Batch, noise: Tensor) -> VideoOutput:
-        """The forward whose features serving reads: on pure `noise [B, V, L, C]`."""
-        return self.video(batch, noise, torch.ones(1, device=noise.device))
+    def imagined(self, batch: Batch, noise: Tensor, num_steps: int = 1) -> VideoOutput:
+        """The forward whose features serving reads: the last of `num_steps` from pure `noise [B, V, L, C]`."""
+
+        def velocity(future: Tensor, sigma: float) -> Tensor:
+            return self.video(batch, future, noise.new_tensor([sigma])).velocity[:, :, -1]
+
+        future, sigma = integrate_to_last_step(velocity, noise, num_steps)
+        return self.video(batch, future, noise.new_tensor([sigma]))
+
+    def shown(self, batch: Batch, noise: Tensor, video_steps: Sequence[int], draws: Draws) -> VideoOutput:
+        """As `imagined`, but the last step is on the true future; `num_steps` is drawn for each sample.
+
+        The last of S steps is at the noise level 1 / S.
+        """
+        if video_steps == (1,):
+            return self.imagined(batch, noise)
+        steps = torch.tensor(video_steps, device=noise.device)[draws.below(len(video_steps), batch.size)]
+        return self.video(batch, noised(batch.samples.future, noise, 1 / steps), 1 / steps)
 
     def value(self, samples: Tensor, sigma: Tensor, features: Features) -> tuple[Tensor, list[Tensor]]:
         """Velocity of `samples [B, R, T, C]` at `sigma [B, R]`, and its features `[B, R, T, A]`."""

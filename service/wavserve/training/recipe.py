@@ -157,11 +157,15 @@ class Recipe:
     """each such episode of a task is kept for evaluation"""
     evaluate_every: int = 500
     """steps"""
+    video_steps: tuple[int, ...] = (1,)
+    """of which serving may take one number before the experts read the future; each sample draws one"""
 
     def digest(self, stage: StageName) -> str:
         """sha256 (hex) of what the weights of a stage depend on: the shared entries, its own, and those before it."""
         shared = ("seed", "chunk", "future_stride", "held_out_every")
         kept = (*shared, *STAGES[: STAGES.index(stage) + 1])
+        if stage in ("value", "action") and self.video_steps != (1,):  # without it, as before there was this entry
+            kept = (*kept, "video_steps")
         content = {name: value for name, value in asdict(self).items() if name in kept}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

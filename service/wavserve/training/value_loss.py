@@ -43,7 +43,8 @@ class ValueObjective:
         batch = disturbed(batch, draws, recipe.video.memory_noise, recipe.video.image_dropout)
         with precision(self._network, optimisation.precision):
             with torch.no_grad():
-                features = self._network.at_noisiest(batch, draws.normal(*batch.samples.future.shape)).features
+                noise = draws.normal(*batch.samples.future.shape)
+                features = self._network.shown(batch, noise, recipe.video_steps, draws).features
             sigma = draws.uniform(batch.size, recipe.value.num_draws)
             loss, _ = value_loss(self._network, batch, features, sigma, draws)
         return {"loss": loss}
@@ -70,7 +71,7 @@ def value_figures(network: Network, pool: Pool, recipe: Recipe) -> dict[str, flo
     """
     batch = pool.draw((recipe.seed, 6), 4 * recipe.value.optimisation.batch_size)
     draws = Draws(recipe.seed, "value held out", 0, network.device)
-    features = network.at_noisiest(batch, draws.normal(*batch.samples.future.shape)).features
+    features = network.imagined(batch, draws.normal(*batch.samples.future.shape)).features
     achieved = batch.samples.values[..., -1]
 
     def velocity(x: Tensor, sigma: float) -> Tensor:

@@ -14,6 +14,7 @@ from loadtest.study.frames import Likeness
 from loadtest.study.plan import OFF, Budget
 from loadtest.study.ranks import Bin, Interval, Verdict
 from loadtest.study.report import Findings, Part, as_table, markdown
+from loadtest.study.spread import Spread, Spreads
 from tests.clients.libero.runs import PAPER, example_config, example_run
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.report.statistics import Pairs, mcnemar, paired_difference
@@ -37,6 +38,7 @@ def findings() -> Findings:
         name="Study of x",
         budget=Budget("d", 12.34, ("m5",), 8),
         parts=parts,
+        spreads=Spreads(40, 0.0805, (Spread("video", 0.0043, 0.0061), Spread("action", 0.0616, None))),
         verdicts=verdicts,
         bins=(Bin(-0.5, 0.31, 0.2, 0.75, 8),),
         likenesses=(Likeness("wrist", 21.26, 19.04, 40),),
@@ -60,6 +62,9 @@ def test_every_cell_is_held_against_no_planning(findings: Findings) -> None:
     assert "| paper | - | - | - | - |" in lines, "what nothing tells"
     assert "Spread of returns within a scene: 0.020." in lines
     assert "| -0.500 | 0.310 | 0.200 | 75 | 8 |" in lines
+    assert "| video | 0.0043 | 0.0061 |" in lines
+    assert "| action | 0.0616 | - |" in lines
+    assert "40 held-out observations. The actions' mean absolute error to the expert's: 0.0805." in lines
     assert "| wrist | 21.3 | 19.0 | 40 |" in lines
     assert "| 3 | 100 | 121 | 812 |" in lines
 
@@ -88,4 +93,5 @@ def test_programs_read_the_same_numbers(findings: Findings, tmp_path: Path) -> N
     assert cells["off"]["minus_off"] is None
     assert cells["off"]["by_task"] == {"0": [2, 4], "1": [3, 4]}
     assert [verdict["over_scenes"] for verdict in table["values"]] == [0.5, None]
+    assert table["spreads"]["spreads"][1] == {"varied": "action", "actions": 0.0616, "score": None}
     assert table["costs"] == [{"k": 3, "plan_ms_p50": 100.4, "plan_ms_p95": 120.6, "peak_mb": 812.0}]
