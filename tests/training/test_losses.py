@@ -14,7 +14,7 @@ from tests.training.toy import toy_recipe
 from wavserve.models.networks.layers import Context
 from wavserve.training.action_loss import ActionObjective
 from wavserve.training.initial import initial_models
-from wavserve.training.network import Network
+from wavserve.training.network import Network, noised
 from wavserve.training.recipe import Recipe
 from wavserve.training.samples import Pool, Sampler, joined
 from wavserve.training.spec import policy_spec
@@ -111,6 +111,27 @@ def test_a_clean_prefix_is_given_and_not_learnt() -> None:
     clean = samples[is_clean]
     assert (clean[:, 7:] == 0).all(), "a clean token has no predicted state"
     assert (clean[:, :7].abs() <= 3).all(), "and its actions are the data's"
+
+
+def test_experts_learn_on_the_future_as_it_is_at_the_last_of_several_steps() -> None:
+    made = objective(ActionObjective, toy_recipe())
+    batch, network = made._pool.draw((0,), 16), made._network
+    noise = torch.randn(batch.samples.future.shape, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        one = network.shown(batch, noise, (1,), draws()).velocity
+        assert torch.equal(one, network.video(batch, noise, torch.ones(1)).velocity), "on pure noise"
+        four = network.video(batch, noised(batch.samples.future, noise, torch.tensor([0.25])), torch.tensor([0.25]))
+        assert torch.equal(network.shown(batch, noise, (4,), draws()).velocity, four.velocity)
+        drawn = network.shown(batch, noise, (1, 4), draws()).velocity
+    is_one, is_four = (torch.isclose(drawn, each, atol=1e-5).flatten(1).all(1) for each in (one, four.velocity))
+    assert is_one.any()
+    assert (is_one ^ is_four).all(), "one or the other, for each sample"
+
+
+@pytest.mark.parametrize("kind", [ValueObjective, ActionObjective])
+def test_both_experts_learn_so(kind: Any) -> None:
+    losses = [objective(kind, dataclasses.replace(toy_recipe(), video_steps=steps)).losses(0) for steps in ((1,), (8,))]
+    assert losses[0]["loss"].item() != losses[1]["loss"].item()
 
 
 @pytest.mark.parametrize("kind", [VideoObjective, ValueObjective, ActionObjective])

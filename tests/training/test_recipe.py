@@ -84,6 +84,8 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path: Path) -> None:
             "video.num_heads .* expected an even number, got 15",
         ),
         ("max_delay = 3", "max_delay = 16", "action.max_delay: expected less than chunk, got 16"),
+        ("video_steps = [1]", "video_steps = [2, 0]", r"video_steps: expected numbers from 1 on, got \[2, 0\]"),
+        ("video_steps = [1]", "video_steps = []", r"video_steps: expected numbers from 1 on, got \[\]"),
         ("[video]", "[vidio]", "video.num_layers: expected a value, got nothing"),
         ('name = "toy"', "name = ", "expected a TOML file"),
     ],
@@ -114,4 +116,5 @@ def test_a_stages_digest_depends_on_it_and_on_those_before_it() -> None:
     assert digests_differ(longer(toy_recipe(), "vae", 50)) == [True] * 4
     assert digests_differ(longer(toy_recipe(), "value", 50)) == [False, False, True, True]
     assert changed(seed=1) == [True] * 4
+    assert changed(video_steps=(1, 2)) == [False, False, True, True]
     assert changed(notes="others", name="other", evaluate_every=7) == [False] * 4

@@ -1,7 +1,8 @@
 """The three transformers of a policy in training: the forwards that the losses share.
 
-The condition of serving is the condition of training: the experts read video features of one forward on pure noise, and
-the action expert reads value features of one forward on pure noise. Knows neither the losses nor the loop.
+The condition of serving is the condition of training: the experts read video features of one forward on pure noise (or
+of the last of several steps), and the action expert reads value features of one forward on pure noise. Knows neither
+the losses nor the loop.
 """
 
 from __future__ import annotations

@@ -128,6 +128,7 @@ class PlannerRecipe:
 
     __pydantic_config__: ClassVar[Any] = _STRICT
     num_iterations: int = 3
+    num_video_steps: int = 1
     num_video_samples: int = 8
     num_value_samples: int = 3
     video_elite_fraction: float = 0.5
@@ -158,13 +159,14 @@ class Recipe:
     evaluate_every: int = 500
     """steps"""
     video_steps: tuple[int, ...] = (1,)
-    """of which serving may take one number before the experts read the future; each sample draws one"""
+    """numbers of steps (`num_video_steps` of a plan) by which a future may be denoised before the experts read it. Each
+    sample draws one of them"""
 
     def digest(self, stage: StageName) -> str:
         """sha256 (hex) of what the weights of a stage depend on: the shared entries, its own, and those before it."""
         shared = ("seed", "chunk", "future_stride", "held_out_every")
         kept = (*shared, *STAGES[: STAGES.index(stage) + 1])
-        if stage in ("value", "action") and self.video_steps != (1,):  # without it, as before there was this entry
+        if stage in ("value", "action") and self.video_steps != (1,):  # the default leaves older runs valid
             kept = (*kept, "video_steps")
         content = {name: value for name, value in asdict(self).items() if name in kept}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -194,6 +196,8 @@ def _check(recipe: Recipe, file: str) -> None:
         least = 0 if name == "seed" else 1
         if getattr(recipe, name) < least:
             raise BundleError(f"{file}: {name}: expected a number from {least} on, got {getattr(recipe, name)}")
+    if not recipe.video_steps or min(recipe.video_steps) < 1:
+        raise BundleError(f"{file}: video_steps: expected numbers from 1 on, got {shown(list(recipe.video_steps))}")
     if recipe.action.max_delay >= recipe.chunk:
         raise BundleError(f"{file}: action.max_delay: expected less than chunk, got {recipe.action.max_delay}")
 
