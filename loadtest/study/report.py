@@ -183,7 +183,8 @@ def _spreads(spreads: Spreads) -> list[str]:
     ]
     table = markdown_table(("noise that varies", "actions", "score of one value sample"), rows)
     error = f"The actions' mean absolute error to the expert's: {spreads.action_error:.4f}."
-    return [*table, "", f"{spreads.num_observations} held-out observations. {error}"]
+    measured = f"{spreads.num_observations} held-out observations, num_video_steps {spreads.num_video_steps}."
+    return [*table, "", f"{measured} {error}"]
 
 
 def _worth(verdicts: Sequence[Verdict]) -> list[str]:

@@ -52,6 +52,8 @@ class Spreads:
     """All of them, beside the error that they are part of."""
 
     num_observations: int
+    num_video_steps: int
+    """by which futures were denoised before the experts read them"""
     action_error: float
     """mean absolute error of the first actions to the expert's, as a fraction of half of each one's range"""
     spreads: tuple[Spread, ...]
@@ -68,9 +70,10 @@ def spreads_on_file(file: Path, bundle_folder: Path) -> Spreads | None:
 
 
 @torch.inference_mode()
-def measured(folder: Path, held_out: HeldOut) -> Spreads:
-    """Of the policy in a folder."""
+def measured(folder: Path, held_out: HeldOut, num_video_steps: int | None = None) -> Spreads:
+    """Of the policy in a folder. `num_video_steps`: None for the policy's own."""
     spec = bundle.load_spec(folder)
+    video_steps = num_video_steps or spec.planner.num_video_steps
     network, normaliser = network_of(folder, spec), Normaliser(spec)
     norm = spec.action.vector.norm
     halves = (action_range(norm) / 2).astype(np.float32)
@@ -80,12 +83,14 @@ def measured(folder: Path, held_out: HeldOut) -> Spreads:
         batch = Batch(one.samples.take(np.zeros(NUM_DRAWS, np.int64)), one.text)
         for varied, found in actions.items():
             noise = _noise(batch, network, varied)
-            found.append(np.stack([normaliser.actions(each, state) for each in planned(network, batch, noise).numpy()]))
+            outputs = planned(network, batch, noise, video_steps).numpy()
+            found.append(np.stack([normaliser.actions(output, state) for output in outputs]))
             if varied in scores:
-                scores[varied].append(_scores(network, batch, noise))
+                scores[varied].append(_scores(network, batch, noise, video_steps))
     error = np.mean([action_error(each, held_out, norm) for each in np.stack(actions[ALL], axis=1)])
     return Spreads(
         len(held_out),
+        video_steps,
         float(error),
         tuple(
             Spread(
@@ -115,9 +120,9 @@ def _deviation(draws: Array) -> float:
     return float(draws.std(axis=1, ddof=1).mean())
 
 
-def _scores(network: Network, batch: Batch, noise: PlanNoise) -> Array:
+def _scores(network: Network, batch: Batch, noise: PlanNoise, num_video_steps: int) -> Array:
     """`[NUM_DRAWS]` of one value sample on each future: the mean of its last channel along the tokens."""
-    features = network.imagined(batch, noise.video).features
+    features = network.imagined(batch, noise.video, num_video_steps).features
 
     def velocity(x: Tensor, sigma: float) -> Tensor:
         return network.value(x, torch.full(x.shape[:2], sigma), features)[0]

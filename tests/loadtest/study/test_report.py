@@ -38,7 +38,7 @@ def findings() -> Findings:
         name="Study of x",
         budget=Budget("d", 12.34, ("m5",), 8),
         parts=parts,
-        spreads=Spreads(40, 0.0805, (Spread("video", 0.0043, 0.0061), Spread("action", 0.0616, None))),
+        spreads=Spreads(40, 1, 0.0805, (Spread("video", 0.0043, 0.0061), Spread("action", 0.0616, None))),
         verdicts=verdicts,
         bins=(Bin(-0.5, 0.31, 0.2, 0.75, 8),),
         likenesses=(Likeness("wrist", 21.26, 19.04, 40),),
@@ -64,7 +64,8 @@ def test_every_cell_is_held_against_no_planning(findings: Findings) -> None:
     assert "| -0.500 | 0.310 | 0.200 | 75 | 8 |" in lines
     assert "| video | 0.0043 | 0.0061 |" in lines
     assert "| action | 0.0616 | - |" in lines
-    assert "40 held-out observations. The actions' mean absolute error to the expert's: 0.0805." in lines
+    error = "The actions' mean absolute error to the expert's: 0.0805."
+    assert f"40 held-out observations, num_video_steps 1. {error}" in lines
     assert "| wrist | 21.3 | 19.0 | 40 |" in lines
     assert "| 3 | 100 | 121 | 812 |" in lines
 

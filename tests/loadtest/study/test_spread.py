@@ -55,7 +55,12 @@ def test_the_noise_of_the_action_comes_after_the_score(few: HeldOut) -> None:
     assert list(spreads) == ["video", "value", "action", "all"]
     assert all(actions > 0 for actions, _ in spreads.values())
     assert [score is None for _, score in spreads.values()] == [False, False, True, True]
-    assert found.num_observations == 2
+    assert (found.num_observations, found.num_video_steps) == (2, 1), "the policy's own"
+
+
+def test_futures_that_are_denoised_further_differ_more(few: HeldOut) -> None:
+    scores = [by_noise(measured(SHIPPED, few, num_video_steps=steps))["video"][1] or 0.0 for steps in (1, 4)]
+    assert scores[1] > scores[0] > 0.0
 
 
 def test_an_action_expert_that_is_deaf_is_moved_by_its_own_noise_alone(folder: Path, few: HeldOut) -> None:
