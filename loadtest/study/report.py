@@ -177,11 +177,8 @@ def _cell_facts(part: Part, cell: Cell) -> dict[str, Any]:
 
 
 def _spreads(spreads: Spreads) -> list[str]:
-    rows = [
-        (each.varied, f"{each.actions:.4f}", "-" if each.score is None else f"{each.score:.4f}")
-        for each in spreads.spreads
-    ]
-    table = markdown_table(("noise that varies", "actions", "score of one value sample"), rows)
+    rows = [(each.varied, f"{each.actions:.4f}", f"{each.score:.4f}", f"{each.future:.4f}") for each in spreads.spreads]
+    table = markdown_table(("noise that varies", "actions", "score of one value sample", "denoised future"), rows)
     error = f"The actions' mean absolute error to the expert's: {spreads.action_error:.4f}."
     measured = f"{spreads.num_observations} held-out observations, num_video_steps {spreads.num_video_steps}."
     return [*table, "", f"{measured} {error}"]

@@ -86,6 +86,7 @@ def test_a_recipe_is_read_as_it_was_written(tmp_path: Path) -> None:
         ("max_delay = 3", "max_delay = 16", "action.max_delay: expected less than chunk, got 16"),
         ("video_steps = [1]", "video_steps = [2, 0]", r"video_steps: expected numbers from 1 on, got \[2, 0\]"),
         ("video_steps = [1]", "video_steps = []", r"video_steps: expected numbers from 1 on, got \[\]"),
+        ("video_steps = [1]", "video_steps = [2, 4]", r"planner.num_video_steps: expected one of .*\[2, 4\], got 1"),
         ("[video]", "[vidio]", "video.num_layers: expected a value, got nothing"),
         ('name = "toy"', "name = ", "expected a TOML file"),
     ],

@@ -22,8 +22,6 @@ from wavserve.training.samples import Batch, Pool
 from wavserve.training.value_loss import value_figures, value_loss
 from wavserve.training.video_loss import future_error, precision, video_loss
 
-_NUM_FLOW_STEPS = 10
-
 
 class ActionObjective:
     """See `trainer.Objective`."""
@@ -58,7 +56,7 @@ class ActionObjective:
     def _terms(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         recipe = self._recipe.action
         noise = draws.normal(*batch.samples.future.shape)
-        video = self._network.shown(batch, noise, self._recipe.video_steps, draws)
+        video = self._network.on_true_future(batch, noise, self._recipe.video_steps, draws)
         sigma = draws.uniform(batch.size, self._recipe.value.num_draws)
         sigma[:, 0] = 1.0  # the draw whose features the action expert reads
         value, value_features = value_loss(self._network, batch, video.features, sigma, draws)
@@ -126,7 +124,7 @@ def plan(network: Network, batch: Batch, draws: Draws) -> Tensor:
     video = draws.normal(*samples.future.shape)
     value = draws.normal(batch.size, 1, *samples.values.shape[1:])
     action = draws.normal(batch.size, 1, *samples.actions.shape[1:])
-    return planned(network, batch, PlanNoise(video, value, action))
+    return planned(network, batch, PlanNoise(video, value, action), network.spec.planner.num_video_steps)
 
 
 def planned(network: Network, batch: Batch, noise: PlanNoise, num_video_steps: int = 1) -> Tensor:
@@ -139,7 +137,7 @@ def planned(network: Network, batch: Batch, noise: PlanNoise, num_video_steps: i
         level = torch.full(x.shape[:2], sigma, device=x.device)
         return network.action(x, level, contexts, batch.samples.state)
 
-    return flow.integrate(velocity, noise.action, _NUM_FLOW_STEPS)[:, 0]
+    return flow.integrate(velocity, noise.action, network.spec.planner.num_flow_steps)[:, 0]
 
 
 def _levels(num_rows: int, num_draws: int, bias: float, draws: Draws) -> Tensor:

@@ -57,12 +57,12 @@ class Network:
         future, sigma = integrate_to_last_step(velocity, noise, num_steps)
         return self.video(batch, future, noise.new_tensor([sigma]))
 
-    def shown(self, batch: Batch, noise: Tensor, video_steps: Sequence[int], draws: Draws) -> VideoOutput:
-        """As `imagined`, but the last step is on the true future; `num_steps` is drawn for each sample.
+    def on_true_future(self, batch: Batch, noise: Tensor, video_steps: Sequence[int], draws: Draws) -> VideoOutput:
+        """What training has for `imagined`: the last step on the true future. `num_steps` is drawn for each sample.
 
-        The last of S steps is at the noise level 1 / S.
+        The last of S steps is at the noise level 1 / S. At S = 1 both are on pure noise, and equal.
         """
-        if video_steps == (1,):
+        if tuple(video_steps) == (1,):
             return self.imagined(batch, noise)
         steps = torch.tensor(video_steps, device=noise.device)[draws.below(len(video_steps), batch.size)]
         return self.video(batch, noised(batch.samples.future, noise, 1 / steps), 1 / steps)

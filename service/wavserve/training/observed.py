@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,13 @@ def observed(folder: Path, spec: PolicySpec, held_out: HeldOut) -> Iterator[Batc
 
 
 def _seen(spec: PolicySpec, latents: Tensor, state: Tensor) -> Samples:
-    num, unknown = spec.num_value_tokens, torch.zeros(1)
-    values = torch.zeros(1, num, spec.model.value.in_channels)
-    actions = torch.zeros(1, spec.chunk, spec.model.action.in_channels)
-    return Samples(latents, torch.zeros_like(latents), state, actions, unknown, values, unknown)
+    """What comes after the observation is NaN, so nothing can read it unnoticed."""
+    return Samples(
+        memory=latents,
+        future=torch.full_like(latents, math.nan),
+        state=state,
+        actions=torch.full((1, spec.chunk, spec.model.action.in_channels), math.nan),
+        is_label=torch.zeros(1, spec.chunk, dtype=torch.bool),
+        values=torch.full((1, spec.num_value_tokens, spec.model.value.in_channels), math.nan),
+        task=torch.zeros(1, dtype=torch.int64),
+    )

@@ -198,6 +198,9 @@ def _check(recipe: Recipe, file: str) -> None:
             raise BundleError(f"{file}: {name}: expected a number from {least} on, got {getattr(recipe, name)}")
     if not recipe.video_steps or min(recipe.video_steps) < 1:
         raise BundleError(f"{file}: video_steps: expected numbers from 1 on, got {shown(list(recipe.video_steps))}")
+    if recipe.planner.num_video_steps not in recipe.video_steps:
+        expected = f"one of video_steps, {shown(list(recipe.video_steps))}"
+        raise BundleError(f"{file}: planner.num_video_steps: expected {expected}, got {recipe.planner.num_video_steps}")
     if recipe.action.max_delay >= recipe.chunk:
         raise BundleError(f"{file}: action.max_delay: expected less than chunk, got {recipe.action.max_delay}")
 

@@ -18,8 +18,6 @@ from wavserve.training.recipe import Recipe
 from wavserve.training.samples import Batch, Pool
 from wavserve.training.video_loss import precision
 
-_NUM_FLOW_STEPS = 10
-
 
 class ValueObjective:
     """See `trainer.Objective`."""
@@ -44,7 +42,7 @@ class ValueObjective:
         with precision(self._network, optimisation.precision):
             with torch.no_grad():
                 noise = draws.normal(*batch.samples.future.shape)
-                features = self._network.shown(batch, noise, recipe.video_steps, draws).features
+                features = self._network.on_true_future(batch, noise, recipe.video_steps, draws).features
             sigma = draws.uniform(batch.size, recipe.value.num_draws)
             loss, _ = value_loss(self._network, batch, features, sigma, draws)
         return {"loss": loss}
@@ -71,14 +69,15 @@ def value_figures(network: Network, pool: Pool, recipe: Recipe) -> dict[str, flo
     """
     batch = pool.draw((recipe.seed, 6), 4 * recipe.value.optimisation.batch_size)
     draws = Draws(recipe.seed, "value held out", 0, network.device)
-    features = network.imagined(batch, draws.normal(*batch.samples.future.shape)).features
+    planner, video_noise = network.spec.planner, draws.normal(*batch.samples.future.shape)
+    features = network.imagined(batch, video_noise, planner.num_video_steps).features
     achieved = batch.samples.values[..., -1]
 
     def velocity(x: Tensor, sigma: float) -> Tensor:
         return network.value(x, torch.full(x.shape[:2], sigma, device=x.device), features)[0]
 
     noise = draws.normal(batch.size, 1, *batch.samples.values.shape[1:])
-    predicted = flow.integrate(velocity, noise, _NUM_FLOW_STEPS)[:, 0, :, -1]
+    predicted = flow.integrate(velocity, noise, planner.num_flow_steps)[:, 0, :, -1]
     both = torch.stack([predicted.mean(1), achieved.mean(1)]).cpu()
     error = {"return error": (both[0] - both[1]).abs().mean().item()}
     if (both == both[:, :1]).all(dim=1).any():

@@ -38,7 +38,7 @@ def findings() -> Findings:
         name="Study of x",
         budget=Budget("d", 12.34, ("m5",), 8),
         parts=parts,
-        spreads=Spreads(40, 1, 0.0805, (Spread("video", 0.0043, 0.0061), Spread("action", 0.0616, None))),
+        spreads=Spreads(40, 1, 0.0805, (Spread("video", 0.0043, 0.0061, 0.12), Spread("action", 0.0616, 0.0, 0.0))),
         verdicts=verdicts,
         bins=(Bin(-0.5, 0.31, 0.2, 0.75, 8),),
         likenesses=(Likeness("wrist", 21.26, 19.04, 40),),
@@ -62,8 +62,8 @@ def test_every_cell_is_held_against_no_planning(findings: Findings) -> None:
     assert "| paper | - | - | - | - |" in lines, "what nothing tells"
     assert "Spread of returns within a scene: 0.020." in lines
     assert "| -0.500 | 0.310 | 0.200 | 75 | 8 |" in lines
-    assert "| video | 0.0043 | 0.0061 |" in lines
-    assert "| action | 0.0616 | - |" in lines
+    assert "| video | 0.0043 | 0.0061 | 0.1200 |" in lines
+    assert "| action | 0.0616 | 0.0000 | 0.0000 |" in lines
     error = "The actions' mean absolute error to the expert's: 0.0805."
     assert f"40 held-out observations, num_video_steps 1. {error}" in lines
     assert "| wrist | 21.3 | 19.0 | 40 |" in lines
@@ -94,5 +94,5 @@ def test_programs_read_the_same_numbers(findings: Findings, tmp_path: Path) -> N
     assert cells["off"]["minus_off"] is None
     assert cells["off"]["by_task"] == {"0": [2, 4], "1": [3, 4]}
     assert [verdict["over_scenes"] for verdict in table["values"]] == [0.5, None]
-    assert table["spreads"]["spreads"][1] == {"varied": "action", "actions": 0.0616, "score": None}
+    assert table["spreads"]["spreads"][1] == {"varied": "action", "actions": 0.0616, "score": 0.0, "future": 0.0}
     assert table["costs"] == [{"k": 3, "plan_ms_p50": 100.4, "plan_ms_p95": 120.6, "peak_mb": 812.0}]
