@@ -163,10 +163,15 @@ class Work:
         """The phases in order: what the screen chose goes into the headline, and the headline's best to the shipped
         starts."""
         parts: list[Part] = []
-        screen = self._run("screen", self.study.screen, screened_cells(self.study, self.budget))
-        chosen = best_of(screen, [cell for cell in screen.config.cells if cell.planner.get("mode") == "paper"])
-        parts.append(Part("Screen, shifted starts", screen, chosen.name))
-        self._write(parts)
+        cells = screened_cells(self.study, self.budget)
+        papers = [cell for cell in cells if cell.planner.get("mode") == "paper"]
+        if self.study.chosen:
+            [chosen] = papers
+        else:
+            screen = self._run("screen", self.study.screen, cells)
+            chosen = best_of(screen, papers)
+            parts.append(Part("Screen, shifted starts", screen, chosen.name))
+            self._write(parts)
         options = {name: value for name, value in chosen.planner.items() if name != "mode"}
         headline = self._run("headline", self.study.headline, headline_cells(self.study, options))
         planning = [cell for cell in headline.config.cells if cell.name != OFF.name]
@@ -251,7 +256,8 @@ def predicted(study: Study, digest: str, place: Place, open_environment: OpenEnv
     num_tasks = len(tasks_of(study, open_environment))
     tried = replace(study, tasks=study.tasks[:1] or (0,), num_envs=1)
     starts = replace(study.screen, num_trials_per_task=2)
-    pilot = run(place, tried, "pilot", starts, (OFF, *study.screened), "--max-steps", str(PILOT_STEPS))
+    cells = screened_cells(study, Budget(digest, 0.0))
+    pilot = run(place, tried, "pilot", starts, cells, "--max-steps", str(PILOT_STEPS))
     served, ours = pilot.config.policy_digest, bundle.digest(Path(place.bundle))
     if served != ours:
         raise StudyError(f"--bundle: expected the policy that the service has, {served[:12]}, got {ours[:12]}")

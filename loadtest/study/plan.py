@@ -59,6 +59,8 @@ class Study:
     """of an episode, for the predicted hours"""
     screen: Starts
     screened: tuple[Cell, ...]
+    chosen: str = ""
+    """the screened cell that an earlier screen chose, which is then not run again; empty: the screen runs"""
     headline: Starts
     modes: tuple[Mode, ...]
     """of the headline, each with the options that the screen chose"""
@@ -91,8 +93,11 @@ def read_study(file: Path) -> Study:
     names = [cell.name for cell in study.screened]
     if len(set(names)) < len(names) or not names:
         raise SettingsError(f"screened: expected cells of distinct names, got {', '.join(names) or 'none'}")
-    if not any(cell.planner.get("mode") == "paper" for cell in study.screened):
+    papers = [cell.name for cell in study.screened if cell.planner.get("mode") == "paper"]
+    if not papers:
         raise SettingsError("screened: expected a cell of mode paper, whose options the headline takes; got none")
+    if study.chosen and study.chosen not in papers:
+        raise SettingsError(f"chosen: expected a screened cell of mode paper, {', '.join(papers)}; got {study.chosen}")
     if "off" not in study.modes:
         raise SettingsError("modes: expected off among them, which the others are held against")
     if odd := [step for step in study.values.at_steps if step % study.replan_steps]:
@@ -101,8 +106,12 @@ def read_study(file: Path) -> Study:
 
 
 def screened_cells(study: Study, budget: Budget) -> tuple[Cell, ...]:
-    """The cells of the screen, `off` first."""
-    return (OFF, *(_limited(cell, budget) for cell in study.screened if cell.name not in budget.dropped))
+    """The cells of the screen, `off` first; where an earlier screen chose one, it alone is left."""
+    return (OFF, *(_limited(cell, budget) for cell in _candidates(study) if cell.name not in budget.dropped))
+
+
+def _candidates(study: Study) -> tuple[Cell, ...]:
+    return tuple(cell for cell in study.screened if study.chosen in ("", cell.name))
 
 
 def headline_cells(study: Study, chosen: Mapping[str, object]) -> tuple[Cell, ...]:
@@ -150,8 +159,8 @@ def within_budget(study: Study, digest: str, num_tasks: int, costs: Mapping[str,
     and `off`. Raises SettingsError when that is not enough.
     """
     budget = Budget(digest, 0.0)
-    names = [cell.name for cell in study.screened]
-    needed = next(cell.name for cell in study.screened if cell.planner.get("mode") == "paper")
+    names = [cell.name for cell in _candidates(study)]
+    needed = next(cell.name for cell in _candidates(study) if cell.planner.get("mode") == "paper")
     while (hours := predicted_hours(study, budget, num_tasks, costs)) > study.max_hours:
         droppable = [name for name in names if name not in budget.dropped and name != needed]
         lowered = _lowered(study, budget)
@@ -180,9 +189,10 @@ def predicted_hours(study: Study, budget: Budget, num_tasks: int, costs: Mapping
     off = _episode_s(OFF, costs["off"], budget)
     screened = {
         cell.name: _episode_s(cell, costs[cell.name], budget)
-        for cell in study.screened
+        for cell in _candidates(study)
         if cell.name not in budget.dropped
     }
+    screen = 0.0 if study.chosen else off + sum(screened.values())
     dearest = max(screened.values())
     modes = sum(off if mode in CONTROL_MODES else dearest for mode in study.modes if mode != "off")
     baselines = sum(
@@ -190,7 +200,7 @@ def predicted_hours(study: Study, budget: Budget, num_tasks: int, costs: Mapping
         for phase in (study.headline, study.shipped)
     )
     seconds = num_tasks * (
-        study.screen.num_trials_per_task * (off + sum(screened.values()))
+        study.screen.num_trials_per_task * screen
         + study.headline.num_trials_per_task * (off + modes)
         + study.shipped.num_trials_per_task * (off + dearest)
         + baselines * off

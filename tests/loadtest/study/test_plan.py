@@ -38,7 +38,7 @@ CELLS = tuple(
 @pytest.fixture
 def study() -> Study:
     starts = Starts(num_trials_per_task=1, seed=1, shift=0.03)
-    small = replace(read_study(FILE), screened=CELLS, screen=starts, headline=starts, shipped=starts)
+    small = replace(read_study(FILE), screened=CELLS, chosen="", screen=starts, headline=starts, shipped=starts)
     scenes = replace(small.values, num_scenes=0)
     few = replace(small, baseline_trials_per_task=5, untrained_trials_per_task=1)
     return replace(few, modes=("off", "paper"), num_envs=1, values=scenes)
@@ -65,6 +65,14 @@ def test_hours_are_those_of_every_phase(study: Study) -> None:
     """A task: screen off 1, base 2, k1 1, n16 3; headline and shipped each off, blind and two baselines 4, the dearest
     3; untrained 1 each."""
     assert predicted_hours(study, Budget("", 0.0), 2, COSTS) == pytest.approx(2 * (7 + 7 + 7 + 2))
+
+
+def test_a_cell_that_is_chosen_already_is_not_screened_again(study: Study) -> None:
+    """A task: no screen; headline and shipped each 4 and the dearest 2, which is the chosen cell; untrained 1 each."""
+    known = replace(study, chosen="base")
+    budget = within_budget(replace(known, max_hours=14.0), "digest", 1, COSTS)
+    assert (budget.hours, budget.dropped) == (pytest.approx(2 * 6 + 2), ())
+    assert screened_cells(known, budget) == (OFF, CELLS[0])
 
 
 def test_baselines_have_their_own_number_of_episodes_where_a_phase_has_more(study: Study) -> None:
@@ -113,6 +121,7 @@ def test_ties_go_to_cheaper_plans() -> None:
     [
         ('mode = "paper"', 'mode = "mean"', "screened: expected a cell of mode paper"),
         ('"off", ', "", "modes: expected off among them"),
+        ('chosen = "k1"', 'chosen = "mean"', "chosen: expected a screened cell of mode paper, base, less-smoothing"),
         ("at_steps = [0, 24", "at_steps = [0, 25", "values.at_steps: expected multiples of replan_steps, got 25"),
         ('name = "k1"', 'name = "base"', "screened: expected cells of distinct names"),
         ("max_hours", "max_houres", "max_houres: unknown key; did you mean max_hours"),

@@ -52,7 +52,7 @@ class Runs:
 @pytest.fixture
 def study() -> Study:
     phases = {"screen": STARTS, "headline": replace(STARTS, seed=2), "shipped": Starts(num_trials_per_task=2, seed=7)}
-    study = replace(read_study(FILE), suite=SUITE, tasks=(0,), screened=SCREENED, num_envs=1, **phases)  # type: ignore[arg-type]
+    study = replace(read_study(FILE), suite=SUITE, tasks=(0,), screened=SCREENED, chosen="", num_envs=1, **phases)  # type: ignore[arg-type]
     study = replace(study, baseline_trials_per_task=1, untrained_trials_per_task=1)
     return replace(study, modes=("off", "random_scores", "paper", "best_of_n"))
 
@@ -79,6 +79,16 @@ def test_what_a_phase_shows_decides_the_next_one(study: Study, tmp_path: Path) -
     assert [(one.success, one.shift) for one in experts] == [(True, 0.01)]
     assert "## Shipped starts" in (tmp_path / "so-far.md").read_text()
     assert len(json.loads((tmp_path / "so-far.json").read_bytes())["parts"]) == 3
+
+
+def test_what_an_earlier_screen_chose_goes_into_the_headline(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "untrained").mkdir()
+    runs, known = Runs(), replace(study, chosen="weak")
+    parts = Work(known, Place(tmp_path, "bundle", None), Budget("d", 1.0), (EXPERTS,), FakeScene, runs).phases()
+    assert [part.title for part in parts] == ["Headline, shifted starts", "Shipped starts"]
+    assert "screen" not in runs.asked
+    [paper] = [cell for cell in runs.asked["headline"] if cell.name == "paper"]
+    assert paper.planner == SCREENED[0].planner
 
 
 def test_a_folder_takes_one_study_at_a_time_and_only_one(tmp_path: Path) -> None:
