@@ -95,6 +95,19 @@ def test_every_start_is_solved_in_lockstep(start: Start) -> None:
     assert run(EpisodeConfig(), start=start)[0].success
 
 
+def test_a_blind_policy_sees_grey_pictures_that_are_rendered_once_and_the_same_state() -> None:
+    config = EpisodeConfig(replan_steps=4, num_steps_wait=3)
+    (_, environment, blind), (_, _, seeing) = run(replace(config, blind=True)), run(config)
+    assert environment.rendered_after == [3]
+    assert len(blind.requests) == len(seeing.requests) > 1
+    for dark, bright in zip(blind.requests, seeing.requests, strict=True):
+        assert [*dark.images] == [*bright.images]
+        assert all((each == 128).all() for each in dark.images.values())
+        assert [each.shape for each in dark.images.values()] == [each.shape for each in bright.images.values()]
+        assert all(len(set(each.flat)) > 1 for each in bright.images.values())
+        assert (dark.state == bright.state).all()
+
+
 def test_the_limit_is_the_tasks_own_or_a_smaller_one() -> None:
     for max_steps, expected in ((None, 30), (5, 5)):
         environment = Recording()

@@ -14,7 +14,7 @@ import pytest
 from tests.clients.chunks import chunk_of, line
 from tests.clients.gateways import POLICY, Gateway, Stream, gateway
 from tests.clients.libero.examples import LIBERO_POLICY
-from wavserve.clients.libero.plan_source import BlindSource, EpisodePlan, SourceConfig, UnarySource
+from wavserve.clients.libero.plan_source import EpisodePlan, SourceConfig, UnarySource
 from wavserve.clients.libero.stream_source import StreamSource
 from wavserve.core.control import ControlObservation, DropReason, GoAway, ObservationDropped, StreamError
 from wavserve.core.errors import ContractMismatch, InvalidRequest, NotReady, UnsafeChunk, WavserveError
@@ -76,18 +76,6 @@ def test_an_episode_has_a_session_of_its_own() -> None:
     assert [(each.executed_steps, each.seed) for each in planner.asked[:2]] == [(0, 40), (8, 48)]
     assert {each.deadline_ms for each in planner.asked} == {None}
     assert planner.asked[0].options["num_iterations"] == 1
-
-
-def test_a_blind_source_asks_with_grey_pictures_and_the_same_state() -> None:
-    planner = Planner()
-    plain = UnarySource(planner, LIBERO_POLICY, CONFIG)
-    for source in (plain, BlindSource(plain)):
-        source.begin("pick")
-        source.plan(request_at(0, policy=LIBERO_POLICY))
-    seen, blind = planner.asked
-    assert {len(set(image.data)) for image in blind.images} == {1}
-    assert {len(set(image.data)) for image in seen.images} == {2}
-    assert (blind.state, blind.seed, blind.instruction) == (seen.state, seen.seed, seen.instruction)
 
 
 def test_a_session_ends_with_its_episode() -> None:

@@ -6,7 +6,7 @@ clock, and nothing of networks, simulators and files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -25,6 +25,7 @@ from wavserve.clients.player_config import PlayerConfig
 from wavserve.core.errors import InvalidAnswer, InvalidRequest, SimulationDiverged, UnsafeChunk
 from wavserve.core.libero import CONTROL_HZ, STILL
 from wavserve.core.messages import ActionChunk
+from wavserve.core.resize import Pixels
 from wavserve.core.rtc import RtcRequest
 from wavserve.core.simulation import Environment, Start
 from wavserve.core.spec import RtcMode
@@ -34,6 +35,7 @@ DT_S = 1 / CONTROL_HZ
 """One control step of the environment."""
 PLAYER = PlayerConfig(blend="replace", blend_excluded=(6,), stop_steps=0, hold=HOLD, action_range=(2.0,) * 7)
 """A new chunk replaces the old one at once, as in the literature, and without an action the robot stands still."""
+_GREY = 128
 _LATE = (Refusal.EXPIRED, Refusal.OLDER)
 
 
@@ -51,6 +53,8 @@ class EpisodeConfig:
     clock: ClockConfig = field(default_factory=ClockConfig)
     rtc_mode: RtcMode = "off"
     """real-time chunking: each plan continues the actions that are left"""
+    blind: bool = False
+    """the policy sees grey pictures, whatever the cameras see"""
     seed: int = 0
     """of the plans and of the latencies"""
 
@@ -161,6 +165,7 @@ class _Episode:
         self._seam_jumps: list[float] = []
         self._digests: list[str] = []
         self._chunks: list[PlannedChunk] = []
+        self._grey: dict[str, Pixels] = {}
 
     def run(self, max_steps: int) -> EpisodeResult:
         states: list[NDArray[np.float64]] = []
@@ -210,13 +215,22 @@ class _Episode:
         self._executed_at_ask = self._player.executed_steps
         executed = self._executed_at_ask - self._executed_before
         return EpisodePlan(
-            images=self._environment.images(),
+            images=self._images(),
             state=self._environment.state(),
             control_step=step,
             executed_steps=executed,
             seed=self._draws.plan_seed(step),
             rtc=self._continued(step, executed),
         )
+
+    def _images(self) -> Mapping[str, Pixels]:
+        """What the policy sees. A blind one's pictures are rendered once, for their names and sizes."""
+        if not self._config.blind:
+            return self._environment.images()
+        self._grey = self._grey or {
+            camera: np.full_like(pixels, _GREY) for camera, pixels in self._environment.images().items()
+        }
+        return self._grey
 
     def _continued(self, step: int, executed: int) -> RtcRequest | None:
         """What the next plan continues. Its delay is the latency of most plans so far, within what a server takes."""

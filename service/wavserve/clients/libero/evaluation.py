@@ -15,7 +15,7 @@ from wavserve.clients.libero.contract import check_policy, rotation_of
 from wavserve.clients.libero.episode import EpisodeConfig, EpisodeResult, run_episode
 from wavserve.clients.libero.episodes import Episode, chosen_tasks, episodes_of
 from wavserve.clients.libero.options import Options, cells_of, run_config
-from wavserve.clients.libero.plan_source import BlindSource, Planner, PlanSource, SourceConfig, UnarySource
+from wavserve.clients.libero.plan_source import Planner, PlanSource, SourceConfig, UnarySource
 from wavserve.clients.libero.records import EpisodeRecord, RunConfig, Spread
 from wavserve.clients.libero.report.recording import Recording
 from wavserve.clients.libero.runner import Arrays, Timed
@@ -69,10 +69,6 @@ class Evaluation:
             jpeg_quality=JPEG_QUALITY if on_wall else None,
             tracer=self.tracer,
         )
-        source = self._source(config, worker)
-        return BlindSource(source) if cell.blind else source
-
-    def _source(self, config: SourceConfig, worker: int) -> PlanSource:
         if self.config.transport != "stream":
             return UnarySource(self.planner, self.policy, config)
         robot_id = f"libero-{socket.gethostname()[:64]}-{os.getpid()}-{worker}"
@@ -87,6 +83,7 @@ class Evaluation:
             max_steps=self.config.max_steps,
             clock=ClockConfig(cell.clock, cell.latency_ms, cell.jitter_ms, cell.loss),
             rtc_mode=cell.rtc,
+            blind=cell.blind,
             seed=episode.seed,
         )
         return run_episode(environment, source, episode.start, config)

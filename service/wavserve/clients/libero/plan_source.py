@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +21,6 @@ from wavserve.core.rtc import RtcRequest
 from wavserve.core.spec import CameraSpec, Orientation, RtcMode
 from wavserve.core.tracing import Tracer
 
-_GREY = 128
 _OTHER: Mapping[Orientation, Orientation] = {"as_captured": "rotated_180", "rotated_180": "as_captured"}
 
 
@@ -137,30 +136,6 @@ class UnarySource:
             session_id, self._session_id = self._session_id, None
             with suppress(WavserveError):  # a service that is away has lost it
                 self._planner.end(session_id)
-
-
-class BlindSource:
-    """A source whose policy sees grey pictures, whatever the cameras see."""
-
-    def __init__(self, source: PlanSource) -> None:
-        self._source = source
-
-    def begin(self, instruction: str) -> None:
-        """As `PlanSource.begin`."""
-        self._source.begin(instruction)
-
-    def plan(self, request: EpisodePlan) -> ActionChunk:
-        """As `PlanSource.plan`."""
-        grey = {camera: np.full_like(pixels, _GREY) for camera, pixels in request.images.items()}
-        return self._source.plan(replace(request, images=grey))
-
-    def policy(self) -> PolicyInfo:
-        """As `PlanSource.policy`."""
-        return self._source.policy()
-
-    def close(self) -> None:
-        """As `PlanSource.close`."""
-        self._source.close()
 
 
 def given_orientations(cameras: tuple[CameraSpec, ...], rotation: int) -> dict[str, Orientation]:
