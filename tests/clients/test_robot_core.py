@@ -185,12 +185,21 @@ def test_an_observation_whose_deadline_passes_in_the_slot_is_dropped() -> None:
 
 
 def test_an_overloaded_server_is_left_alone_for_as_long_as_it_asks() -> None:
+    """A program that asks `is_waiting` sends what the robot sees after the pause, not before it."""
     rig = Rig()
-    rig.core.received(StreamError(name="overloaded", message="full", sequence=0, retryable=True, retry_after_ms=500))
     rig.core.observe(observation_at(0))
+    rig.written()
+    rig.core.received(ObservationDropped(0, DropReason.OVERLOADED, 0, 1, retry_after_ms=500))
+    assert rig.core.is_waiting
+    rig.core.observe(observation_at(1))
     assert rig.core.take() is None
+    rig.core.observe(observation_at(2))
     rig.clock.now += 0.5
-    assert rig.core.take() is not None
+    waiting = rig.core.take()
+    assert waiting is not None
+    assert waiting.observation.control_step == 2, "the newest one"
+    rig.core.received(ObservationDropped(waiting.sequence, DropReason.SUPERSEDED, 0, 1))
+    assert not rig.core.is_waiting
 
 
 def test_no_chunk_from_before_a_reset_is_given() -> None:

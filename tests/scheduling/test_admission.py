@@ -155,6 +155,19 @@ def test_without_deadlines_a_robot_beyond_its_share_goes_last(admission: Admissi
     assert order(again, other) == ["other", "greedy"]
 
 
+def test_a_call_that_outlives_its_plan_is_charged_to_its_robot(admission: Admission, clock: ManualClock) -> None:
+    """A client that asks and hangs up during its first call has used the device all the same."""
+    admission.admit(Demand("modest", Work(0.5), Work(0.5)), INF)
+    for _ in range(2):
+        greedy = admission.admit(Demand("greedy", Work(2.0), Work(2.0)), INF)
+        admission.leave(greedy)
+        assert greedy.robot not in {each.robot for each in admission.standings() if each.num_plans}
+        clock.now += 1.0
+        greedy.charge(0.0, 1.0)
+    [beyond_s] = [each.beyond_s for each in admission.standings() if each.robot == "greedy"]
+    assert beyond_s == pytest.approx(2.0), "two seconds of a device that two robots share, in two seconds"
+
+
 def test_while_a_robot_is_refused_shares_count(admission: Admission, clock: ManualClock) -> None:
     """A robot beyond its share is refused too, and no plan with a deadline is granted an iteration."""
     greedy = admission.admit(Demand("greedy", Work(2.0), Work(2.0)), clock.now + 2.5)

@@ -21,7 +21,7 @@ def shares(clock: ManualClock) -> Shares:
 
 def paid_for(shares: Shares, robot: str, used_s: float) -> None:
     """Charges a robot for a plan that ended, with A and B on the device."""
-    shares.settle(Ticket(robot=robot, starts=shares.start(robot), used_s=used_s), PLANNING)
+    shares.settle(Ticket(robot=robot, starts=shares.start(robot)), used_s, PLANNING)
 
 
 def test_the_example_of_the_docstring(shares: Shares, clock: ManualClock) -> None:
@@ -31,12 +31,20 @@ def test_the_example_of_the_docstring(shares: Shares, clock: ManualClock) -> Non
     assert shares.fair(plan_a, 0, PLANNING) - zero == 6
 
     clock.now = zero + 3
-    shares.settle(plan_a, PLANNING)
+    shares.settle(plan_a, plan_a.used_s, PLANNING)
     next_a, plan_b = (Ticket(robot=robot, starts=shares.start(robot)) for robot in "AB")
     assert (next_a.starts - zero, plan_b.starts - zero) == (6, 3)
     next_a.due, plan_b.due = (shares.fair(ticket, 1, PLANNING) for ticket in (next_a, plan_b))
     assert (next_a.due - zero, plan_b.due - zero) == (8, 5)
     assert plan_b.rank < next_a.rank
+
+
+def test_plans_of_a_robot_at_one_time_are_all_charged(shares: Shares, clock: ManualClock) -> None:
+    zero = clock.now
+    plans = [Ticket(robot="A", starts=shares.start("A")) for _ in range(2)]
+    for plan in plans:
+        shares.settle(plan, 1.0, PLANNING)
+    assert shares.start("A") - zero == 4
 
 
 def test_a_share_that_was_not_used_is_lost(shares: Shares, clock: ManualClock) -> None:

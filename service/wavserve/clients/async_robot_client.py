@@ -92,6 +92,8 @@ class AsyncRobotClient(RobotView):
     def observe(self, observation: RobotObservation) -> int | None:
         """Hands over an observation, and returns its sequence number. The newest wins: it replaces one that waits.
 
+        While the server asks to be left alone (see `is_waiting`), it waits and grows old.
+
         Returns None, and the observation is gone, when no stream is open, the server stops, or a reset is under way.
         The pictures are copied.
         """

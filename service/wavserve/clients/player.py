@@ -138,6 +138,11 @@ class ActionPlayer:
         return None if self._last is None else self._last.copy()
 
     @property
+    def is_at_rest(self) -> bool:
+        """Whether the latest command moved nothing. For positions: an offset of 0 is not looked at."""
+        return not self._velocity.any()
+
+    @property
     def executed_steps(self) -> int:
         """Actions of chunks that were executed so far, in all epochs."""
         return self._num_executed
@@ -172,8 +177,7 @@ class ActionPlayer:
         if refusal is not None:
             return Offer(refusal)
         index = self._order.num_consumed
-        self._path = self._continue(chunk, next_step, index)
-        self._ramp, self._due = None, None
+        self._path, self._due = self._continue(chunk, next_step, index), None
         return Offer(None, index)
 
     def command(self, step: int) -> Command:
@@ -187,6 +191,7 @@ class ActionPlayer:
         if path is None or not len(rows):
             return self._hold()
         row = step - path.first_step
+        self._ramp = None
         action, clamped = self._send(rows[0])
         self._order.consumed(step)
         self._has_played = True

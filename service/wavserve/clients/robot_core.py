@@ -88,6 +88,7 @@ class RobotCore:
 
     def observe(self, observation: RobotObservation) -> int | None:
         """Puts an observation into the slot and returns its sequence number. It replaces one that was not sent yet.
+        It waits there for as long as the server asks to be left alone, and is as old when it is sent.
 
         Returns None when it cannot be sent: no stream is open, the server stops, or a reset is under way.
         """
@@ -119,9 +120,9 @@ class RobotCore:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the latest observation has no answer yet: no chunk, no drop and no error."""
+        """As `RobotView.is_waiting`."""
         with self._lock:
-            return self._observations.asked is not None
+            return self._observations.asked is not None or self._clock() < self._not_before
 
     @property
     def link(self) -> LinkState:

@@ -35,7 +35,8 @@ class RobotView:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the latest observation has no answer yet: no chunk, no drop and no error."""
+        """Whether the latest observation has no answer yet (no chunk, no drop and no error), or the server has asked
+        to be left alone for a while. A new observation would be old when it is sent."""
         return self.core.is_waiting
 
     @property

@@ -155,9 +155,10 @@ class Admission:
             self._ledger.lateness.learn(self._clock() - ticket.predicted_end)
 
     def leave(self, ticket: Ticket) -> None:
-        """A plan ended, whichever way. Its robot's share is charged."""
-        self._shares.settle(ticket, self._ledger.robots)
+        """A plan ended, whichever way. Its robot's share is charged, and once more for a call that still runs."""
+        self._shares.settle(ticket, ticket.used_s, self._ledger.robots)
         self._ledger.remove(ticket)
+        ticket.after_end = lambda used_s: self._shares.settle(ticket, used_s, {*self._ledger.robots, ticket.robot})
 
     def _set_remaining(self, ticket: Ticket, work: Work) -> None:
         """Sets a plan's remaining work; a plan without a deadline is scheduled accordingly."""

@@ -66,6 +66,8 @@ class Ticket:
     predicted_end: float | None = None
     """as predicted when the last calls began"""
     registered: bool = False
+    after_end: Callable[[float], None] | None = None
+    """takes the device seconds of a call that outlived the plan; None: the plan has not ended"""
 
     @property
     def bounded(self) -> bool:
@@ -82,6 +84,8 @@ class Ticket:
         if self.remaining.device_s > 0:
             self.remaining *= max(0.0, 1 - predicted_s / self.remaining.device_s)
         self.used_s += used_s
+        if self.after_end is not None:
+            self.after_end(used_s)
 
 
 class Ledger:

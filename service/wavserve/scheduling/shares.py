@@ -48,15 +48,20 @@ class Shares:
 
         Robots share the device when they have a plan there (`planning`) or were refused and will ask again.
         """
-        num_robots = len({*planning, *self._refused.robots}) or 1
-        return ticket.starts + (ticket.used_s + work_s) * num_robots
+        return ticket.starts + (ticket.used_s + work_s) * self._num_robots(planning)
 
-    def settle(self, ticket: Ticket, planning: Collection[str]) -> None:
-        """Charges the robot of a plan that ended, whichever way, with what the plan used."""
-        now, until = self._clock(), self.fair(ticket, 0.0, planning)
+    def settle(self, ticket: Ticket, used_s: float, planning: Collection[str]) -> None:
+        """Charges the robot of a plan that ended, whichever way, with device seconds of the plan, on top of what its
+        other plans were charged with."""
+        now = self._clock()
+        begin = max(ticket.starts, self._paid_until.get(ticket.robot, ticket.starts))
+        until = begin + used_s * self._num_robots(planning)
         self._paid_until = {robot: moment for robot, moment in self._paid_until.items() if moment > now}
         if until > now:
             self._paid_until[ticket.robot] = until
+
+    def _num_robots(self, planning: Collection[str]) -> int:
+        return len({*planning, *self._refused.robots}) or 1
 
     def beyond_s(self) -> dict[str, float]:
         """Robots beyond their share, and for how many seconds more."""

@@ -116,7 +116,7 @@ def dropped(bench: Bench) -> Event:
 
 
 def failed(bench: Bench) -> Event:
-    return StreamError(name="overloaded", message="busy", sequence=0)
+    return StreamError(name="backend-failure", message="broken", sequence=0)
 
 
 def down(bench: Bench) -> Event:
@@ -140,12 +140,22 @@ def test_after_any_answer_the_next_observation_waits_for_a_newer_moment(
     assert len(bench.client.seen) == 2
 
 
-def test_after_a_refusal_the_next_observation_waits_and_the_operator_is_told_why(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (ObservationDropped(0, DropReason.OVERLOADED, 0, 1, 900), "the observation was dropped: overloaded"),
+        (ObservationDropped(0, DropReason.TOO_OLD, 0, 1, 900), "the observation was dropped: too_old"),
+        (StreamError(name="not-ready", message="models load", sequence=0, retry_after_ms=900), "not-ready: models load"),
+    ],
+)
+def test_after_a_refusal_the_next_observation_waits_and_the_operator_is_told_why(
+    bench: Bench, event: Event, words: str
+) -> None:
     bench.moment(0)
     bench.link.step()
-    bench.client.events.append(StreamError(name="overloaded", message="busy", sequence=0, retry_after_ms=900))
+    bench.client.events.append(event)
     bench.link.step()
-    assert bench.mailbox.link.refusal == "overloaded: busy"
+    assert bench.mailbox.link.refusal == words
     for _ in range(2):
         assert len(bench.client.seen) == 1
         bench.passes(0.46)

@@ -22,6 +22,7 @@ from wavserve.clients.piper.playback import Playback
 from wavserve.clients.piper.preflight import Check, Demands, answer_checks, arm_checks, contract_checks
 from wavserve.clients.piper.simulated import REST_POSE
 from wavserve.clients.piper.vectors import Units
+from wavserve.clients.piper.watch import Standstill
 from wavserve.core.messages import PolicyInfo
 from wavserve.core.spec import LimitsSpec, RtcSpec
 
@@ -281,3 +282,37 @@ def test_the_robot_moves_on_only_when_its_session_goes_on_at_another_gateway(res
     assert playback.playing.source == "chunk"
     playback.begin_epoch(SESSION, 2, resumed)
     assert playback.next().source == source
+
+
+def test_a_far_first_command_is_approached_only_once_the_robot_has_come_to_rest() -> None:
+    """The chunk runs out at full speed, and the next one, which is far, comes in the second step of the hold."""
+    robot = config()
+    playback = Playback(robot, policy(robot))
+    playback.begin_epoch(SESSION, 1)
+    playback.start_at(np.array(REST_POSE * 2))
+    moving = np.repeat(np.array(REST_POSE * 2, np.float32)[None], 20, axis=0)
+    moving[:, 0] += 0.03 * np.arange(20)
+    assert playback.take(chunk_of(moving, playback.step, 1, session_id=SESSION)) == ""
+    sent = [playback.next() for _ in range(21)][-2:]
+    assert [each.source for each in sent] == ["chunk", "hold"]
+    far = np.repeat(np.array(REST_POSE * 2, np.float32)[None], 20, axis=0)
+    assert playback.take(chunk_of(far, playback.step, 2, session_id=SESSION)) == ""
+    assert playback.is_approaching
+    sent += [playback.next() for _ in range(200)]
+    assert not playback.is_approaching
+    way = np.array([each.action for each in sent], np.float64)[:, 0]
+    assert way[-1] == pytest.approx(REST_POSE[0], abs=1e-6)
+    assert np.abs(np.diff(way, 2)).max() <= 0.03 / playback.stop_steps + 1e-6, "the speed never falls faster"
+    assert playback.take(chunk_of(far, playback.step, 3, session_id=SESSION)) == "", "the next one is played"
+
+
+@pytest.mark.parametrize("hz", [1.0, 5.0, 10.0, 30.0, 200.0])
+def test_a_late_tick_is_no_standstill_at_any_control_rate(hz: float) -> None:
+    dt_s, now = 1 / hz, 10.0
+    standstill = Standstill(0.1, dt_s)
+    assert standstill.passed(now) == 0.0
+    for late in (1.0, 1.4, 0.6, 1.0):
+        now += late * dt_s
+        assert standstill.passed(now) == 0.0
+    stood_s = max(0.1, 2 * dt_s) + 0.01
+    assert standstill.passed(now + stood_s) == pytest.approx(stood_s)

@@ -79,10 +79,11 @@ def test_the_golden_bytes_of_the_authors_client(client: httpx.Client, served: Se
     assert (request.instruction, request.executed_steps) == (INSTRUCTION, EXECUTED_STEPS)
 
 
-def test_a_request_without_a_name_stands_alone(client: httpx.Client, served: Served) -> None:
+def test_a_request_without_a_name_stands_alone_and_leaves_no_session(client: httpx.Client, served: Served) -> None:
     for _ in range(2):
         predict(client)
     assert [each.session_id for each in served.policy.requests] == [None, None]
+    assert len(set(served.policy.ended)) == 2
 
 
 def test_a_named_session_continues_and_two_names_are_two_sessions(client: httpx.Client, served: Served) -> None:

@@ -55,7 +55,7 @@ class Control:
         self._mailbox, self._log = robot.mailbox, robot.log
         self._clock, self._is_dry = robot.clock, robot.is_dry
         self._max_view_age_s = config.server.link_timeout_s
-        self._standstill = watch.Standstill(config.watch.max_feedback_age_ms / 1e3)
+        self._standstill = watch.Standstill(config.watch.max_feedback_age_ms / 1e3, config.dt_s)
         self._max_clamped_steps = config.motion.max_clamped_steps
         self._playback = Playback(config, policy)
         self._recorder = Recorder(config, robot.log)

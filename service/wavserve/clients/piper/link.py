@@ -27,7 +27,7 @@ from wavserve.clients.robot import (
     RobotOptions,
     Stopped,
 )
-from wavserve.core.control import ExecutionReport, GoAway, ObservationDropped, ResetAck, StreamError, Welcome
+from wavserve.core.control import DropReason, ExecutionReport, GoAway, ObservationDropped, ResetAck, StreamError, Welcome
 from wavserve.core.errors import WavserveError
 from wavserve.core.messages import ActionChunk
 from wavserve.core.tracing import Tracer
@@ -40,6 +40,8 @@ GIVE_UP_AFTER_S = 1.0
 """beyond the deadline; an observation without any answer is then forgotten"""
 MAX_MOMENT_AGE_S = 0.25
 """An older moment means that the control thread stands still."""
+_REFUSALS = (DropReason.OVERLOADED, DropReason.TOO_OLD)
+"""Drops that another observation at once would meet too."""
 
 
 class Client(Protocol):
@@ -134,12 +136,13 @@ class PolicyLink:
                 self._mailbox.to_control.append(Arrived(event, self._settle(event.sequence)))
             case ObservationDropped():
                 self._settle(event.sequence)
+                if event.reason in _REFUSALS:
+                    self._refused(f"the observation was dropped: {event.reason.value}", event.retry_after_ms)
                 self._log.write("dropped", sequence=event.sequence, reason=event.reason.value)
             case StreamError():
                 if event.sequence is not None:
                     self._settle(event.sequence)
-                self._refusal = f"{event.name}: {event.message}"
-                self._not_before = self._clock() + max(RETRY_S, event.retry_after_ms / 1e3)
+                self._refused(f"{event.name}: {event.message}", event.retry_after_ms)
                 self._log.write("link", error=event.name, message=event.message, fatal=event.fatal)
             case Welcome():
                 self._under_way = None
@@ -153,6 +156,11 @@ class PolicyLink:
                 self._log.write("link", stopped=event.error.message)
             case GoAway():
                 self._log.write("link", go_away=event.reason, reconnect_within_ms=event.reconnect_within_ms)
+
+    def _refused(self, why: str, retry_after_ms: int) -> None:
+        """Observes again later, with what the robot sees then."""
+        self._refusal = why
+        self._not_before = self._clock() + max(RETRY_S, retry_after_ms / 1e3)
 
     def _settle(self, sequence: int) -> float | None:
         """An answer came. The seconds that it took, when it answers the observation under way."""

@@ -41,13 +41,14 @@ class Playback:
         self._continues = rtc.settings(config, policy).mode != "off"
         self._max_delay = rtc.max_delay(config, policy)
         self._low, self._high = np.array(player.limits, dtype=np.float64).T
+        self._goal: Axes | None = None  # a first command that is approached once the robot is at rest
         self._approach: Approach | None = None
         self._epoch = ("", 0)
         self._oldest_step = 0
 
     @property
     def is_approaching(self) -> bool:
-        return self._approach is not None
+        return self._goal is not None or self._approach is not None
 
     @property
     def last_command(self) -> Axes | None:
@@ -97,6 +98,7 @@ class Playback:
 
     def interrupt(self) -> None:
         """Comes to rest and holds. Chunks of observations up to now are out of date."""
+        self._goal = None
         if self._approach is not None:
             self._approach.stop()
         self._player.begin_epoch(*self._epoch)
@@ -114,24 +116,31 @@ class Playback:
             return offer.refusal.value
         last = self._player.last_command
         if self.playing.source == "hold" and last is not None:
-            self._begin(last, chunk.actions[offer.index].astype(np.float64))
+            self._judge_first(chunk.actions[offer.index].astype(np.float64), last)
         return ""
 
     def next(self) -> Command:
         """The next command; each call is one step."""
+        if self._goal is not None and self._player.is_at_rest:
+            self._begin(self._goal)
         if self._approach is not None:
             return self._follow(self._approach)
         self.playing = self._player.command(self.step)
         self.step += 1
         return self.playing
 
-    def _begin(self, last: Axes, target: Axes) -> None:
-        """A robot at rest goes slowly to a first command that is far. Then it needs a new chunk, from there."""
-        if np.all(np.abs(target - last) <= self._near):
-            return
-        within = np.clip(target, np.minimum(self._low, last), np.maximum(self._high, last))
-        self.interrupt()
-        self._approach = Approach(last, within, self._slow_step, self.stop_steps)
+    def _judge_first(self, target: Axes, last: Axes) -> None:
+        """A robot without a chunk comes to rest, and then goes slowly to a first command that is far. Then it needs a
+        new chunk, from there."""
+        if np.any(np.abs(target - last) > self._near):
+            self.interrupt()
+            self._goal = target
+
+    def _begin(self, goal: Axes) -> None:
+        last = self._player.last_command
+        assert last is not None, "a goal is far from it"
+        within = np.clip(goal, np.minimum(self._low, last), np.maximum(self._high, last))
+        self._goal, self._approach = None, Approach(last, within, self._slow_step, self.stop_steps)
 
     def _follow(self, approach: Approach) -> Command:
         position = approach.next()

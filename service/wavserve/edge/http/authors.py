@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import numpy as np
 from starlette.datastructures import Headers
 
-from wavserve.core.errors import InvalidRequest, SequenceConflict, UnsupportedMedia, shown
+from wavserve.core.errors import InvalidRequest, SequenceConflict, UnsupportedMedia, WavserveError, shown
 from wavserve.core.messages import EncodedImage
 from wavserve.edge.compat.session import ForeignObservation, ForeignSession
 from wavserve.edge.compat.tables import PREDICT_IMAGES, CompatConfig, camera_of
@@ -48,7 +48,12 @@ class AuthorsApi:
         name = _name(headers)
         sent = await self._frontend.parse(partial(_read, media, self._config), body, arrival)
         with self._session(name) as session:  # a body that is refused opens none, and pushes no other one out
-            chunk = await session.plan(sent, arrival)
+            try:
+                chunk = await session.plan(sent, arrival)
+            finally:
+                if name is None:  # nobody can use it again
+                    with suppress(WavserveError):  # then it expires
+                        await session.end()
         actions: bytes = np.ascontiguousarray(chunk.actions, _NUMBER).tobytes()
         return actions
 
