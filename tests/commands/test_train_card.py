@@ -29,7 +29,7 @@ def folder(tiny: Bundle, tmp_path: Path) -> Path:
     return tmp_path / "policy"
 
 
-def study() -> dict[str, Any]:
+def study(folder: Path) -> dict[str, Any]:
     """Results as a study writes them: `off` fails at three of eight starts, `paper` at none."""
     config = example_config(suites=("libero_object",), cells=(OFF, PAPER, BLIND))
 
@@ -37,7 +37,8 @@ def study() -> dict[str, Any]:
         return cell.name == "paper" or (task, state) not in {(0, 0), (0, 1), (1, 3)}
 
     part = Part("Shipped starts", example_run(config, mostly))
-    return as_table(Findings("Study of x", Budget("d", 12.3, (), 8), (part,)))
+    budget = Budget("d", 12.3, (), 8, policy_digest=bundle.digest(folder))
+    return as_table(Findings("Study of x", budget, (part,)))
 
 
 def written(folder: Path, capsys: pytest.CaptureFixture[str], results: dict[str, Any] | None = None) -> str:
@@ -57,20 +58,20 @@ def test_the_card_has_the_facts_of_the_bundle_and_of_the_recipe(
         assert str(fact) in text
     action = load_recipe(folder / "recipe.toml").action.optimisation
     assert f"| action | {action.num_steps} | {action.batch_size} | {action.learning_rate:g} |" in text
-    assert "make train-tiny-libero" in text
+    assert "policies/train.sh policies/tiny-libero SUITE FOLDER" in text
     assert "Not measured yet." in text
     assert "Never run it on a robot" in text
 
 
 def test_the_card_does_not_change_the_digest(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = bundle.digest(folder)
-    written(folder, capsys, study())
+    written(folder, capsys, study(folder))
     assert bundle.digest(folder) == before
     bundle.load(folder)
 
 
 def test_success_is_what_a_study_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = written(folder, capsys, study()).splitlines()
+    lines = written(folder, capsys, study(folder)).splitlines()
     assert "| Shipped starts | off | off | 62.5 (30.6 to 86.3), n 8 |  |" in lines
     [paper] = [line for line in lines if line.startswith("| Shipped starts | paper | paper K=5")]
     assert "| 100.0 (67.6 to 100.0), n 8 | +37.5 (" in paper
@@ -92,6 +93,17 @@ def test_another_file_of_results_is_refused(
     (folder / "results.json").write_text(json.dumps(results))
     assert main(["train", "card", str(folder)]) == 1
     assert words in capsys.readouterr().err
+    assert not (folder / "README.md").exists()
+
+
+def test_results_of_another_policy_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after a policy was trained anew into its folder."""
+    results = study(folder)
+    results["budget"]["policy_digest"] = "b551014e"
+    (folder / "results.json").write_text(json.dumps(results))
+    assert main(["train", "card", str(folder)]) == 1
+    expected = f"results.json: expected results of this policy, {bundle.digest(folder)}, got those of b551014e"
+    assert expected in capsys.readouterr().err
     assert not (folder / "README.md").exists()
 
 

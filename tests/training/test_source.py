@@ -113,6 +113,14 @@ def test_an_episode_counts_once(first: Path, tmp_path: Path) -> None:
             open_source([first, copy], None, 3)
 
 
+def test_an_episode_whose_file_is_missing_is_named(first: Path) -> None:
+    """As after a copy that was interrupted."""
+    file = sorted(first.glob("data/*/*.parquet"))[2]
+    file.unlink()
+    with pytest.raises(BundleError, match=f"{file.name}: expected the file of an episode: No such file"):
+        open_source([first], None, 3)
+
+
 def test_too_few_episodes_are_named(first: Path, tmp_path: Path) -> None:
     second = written(tmp_path / "second", synthetic.recipe(seed=50))
     with pytest.raises(BundleError, match="second: expected at least 5 episodes, found 4"):

@@ -431,8 +431,17 @@ def test_an_action_stage_goes_on_from_another_ones_weights(trained: Job, tmp_pat
     found = checkpoint.read(run / "action")
     assert found is not None
     assert found.about.origin.num_episodes == 16
-    with pytest.raises(BundleError, match="expected a checkpoint of earlier stage"):
+    with pytest.raises(InvalidRequest, match="--start: expected the run whose weights this stage started from, got"):
         train_stage("action", dataclasses.replace(job, start=None))
+
+
+def test_episodes_without_an_action_to_imitate_are_refused(trained: Job, tmp_path: Path) -> None:
+    """Of failures alone, as of a policy's own episodes: the loss would be 0 at each step."""
+    synthetic.write(tmp_path / "failures", per_task=4, size=128, num_steps=24, kinds=("failure",))
+    run = prepared(trained, tmp_path / "run", "action")
+    job = dataclasses.replace(trained, run=run, data=(tmp_path / "failures",), start=trained.run)
+    with pytest.raises(BundleError, match="expected actions to imitate in the episodes to learn from, got none"):
+        train_stage("action", job)
 
 
 def with_another_autoencoder(trained: Job, run: Path) -> Job:

@@ -53,6 +53,17 @@ def test_the_drawing_shows_both_outcomes_of_one_task(tmp_path: Path, capsys: pyt
     assert capsys.readouterr().err == f"{tmp_path / 'reward.png'}: the reward of episodes 1 and 3\n"
 
 
+def test_a_missing_file_and_a_drawing_that_cannot_be_written_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    synthetic.write(tmp_path / "set", num_tasks=1, per_task=2, kinds=("expert", "failure"))
+    assert main(["train", "inspect", str(tmp_path / "set"), "--plot", str(tmp_path / "nowhere" / "reward.png")]) == 1
+    assert "--plot: expected a file that can be written, got [Errno 2]" in capsys.readouterr().err
+    next((tmp_path / "set").glob("data/*/*.parquet")).unlink()
+    assert main(["train", "inspect", str(tmp_path / "set")]) == 1
+    assert "expected the file of an episode: No such file" in capsys.readouterr().err
+
+
 def test_a_drawing_needs_both_outcomes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     synthetic.write(tmp_path / "set", num_tasks=1, per_task=1)
     assert main(["train", "inspect", str(tmp_path / "set"), "--plot", str(tmp_path / "reward.png")]) == 1

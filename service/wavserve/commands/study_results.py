@@ -29,7 +29,15 @@ class StudyPart:
 
 
 @dataclass(frozen=True, slots=True)
+class StudyBudget:
+    """What the study was about."""
+
+    policy_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class StudyResults:
     """All of it."""
 
     parts: tuple[StudyPart, ...]
+    budget: StudyBudget

@@ -42,17 +42,20 @@ def _card(args: argparse.Namespace) -> int:
 
 
 def card_of(folder: Path) -> str:
-    """The card of a policy's folder. Raises BundleError for a bundle, a recipe or results that cannot be read."""
+    """The card of a policy's folder. Raises BundleError for a bundle, a recipe or results that cannot be read, and for
+    results of another policy."""
     from wavserve.bundle import bundle
     from wavserve.training.card import card
     from wavserve.training.recipe import load_recipe
 
     recipe = load_recipe(folder / RECIPE_FILE)
-    return card(bundle.inspect(folder), bundle.load_spec(folder), recipe, _successes(folder / RESULTS_FILE))
+    facts = bundle.inspect(folder)
+    successes = _successes(folder / RESULTS_FILE, str(facts["digest"]))
+    return card(facts, bundle.load_spec(folder), recipe, successes)
 
 
-def _successes(file: Path) -> list[Success]:
-    """The success of each cell in each part of a study; none where there is no study yet."""
+def _successes(file: Path, digest: str) -> list[Success]:
+    """The success of each cell in each part of a study of the policy; none where there is no study yet."""
     from pydantic import TypeAdapter
 
     from wavserve.bundle.bundle import validated
@@ -60,11 +63,14 @@ def _successes(file: Path) -> list[Success]:
     from wavserve.clients.libero.report.summary import planner_words
     from wavserve.clients.libero.report.table import difference_text, rate_text
     from wavserve.commands.study_results import StudyResults
+    from wavserve.core.errors import BundleError
     from wavserve.training.card import Success
 
     if not file.exists():
         return []
     study = validated(TypeAdapter(StudyResults), read_json(file), file.name)
+    if (studied := study.budget.policy_digest) != digest:
+        raise BundleError(f"{file}: expected results of this policy, {digest}, got those of {studied or 'none'}")
     return [
         Success(
             part.title,

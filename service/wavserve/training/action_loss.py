@@ -94,16 +94,19 @@ class ActionObjective:
         return Prefix(clean, torch.where(chosen, delay, 0))
 
     def evaluate(self) -> dict[str, float]:
-        """The mean absolute error of normalised actions that are executed, of the gripper alone, and of the value."""
+        """The mean absolute error of normalised actions that are executed, of the gripper alone, and of the value. The
+        errors are left out where no action is to be imitated."""
         recipe, network = self._recipe, self._network
         batch = self._held_out.draw((recipe.seed, 9), 2 * recipe.action.optimisation.batch_size)
         draws = Draws(recipe.seed, "action held out", 0, network.device)
         actions = plan(network, batch, draws)
         error = (actions - batch.samples.actions)[:, :NUM_COMPARED, : self._num_actions].abs()
         counted = batch.samples.is_label[:, :NUM_COMPARED, None].to(error)
-        mean = (error * counted).sum((0, 1)) / counted.sum().clamp(min=1)
-        figures = {"action": mean[:-1].mean().item(), "gripper": mean[-1].item()}
-        return {**figures, **value_figures(network, self._held_out, recipe)}
+        value = value_figures(network, self._held_out, recipe)
+        if not counted.any():
+            return value
+        mean = (error * counted).sum((0, 1)) / counted.sum()
+        return {"action": mean[:-1].mean().item(), "gripper": mean[-1].item(), **value}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

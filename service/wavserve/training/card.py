@@ -14,8 +14,8 @@ from wavserve.training.recipe import STAGES, Recipe
 
 _FIRST = (
     "A World-Value-Action policy for the robot of the LIBERO simulator, small enough for a laptop's processor. It was "
-    "trained by the stages of the paper ([arXiv 2604.14732](https://arxiv.org/abs/2604.14732)), on demonstrations that "
-    "a scripted expert made in the simulator. It is for trying the service, and for asking what planning does."
+    "trained by the stages of the paper ([arXiv 2604.14732](https://arxiv.org/abs/2604.14732)), on demonstrations in "
+    "the simulator. It is for trying the service, and for asking what planning does."
 )
 _LIMITS = (
     "It has only ever seen the simulator. Never run it on a robot.",
@@ -50,8 +50,12 @@ def card(facts: Mapping[str, Any], spec: PolicySpec, recipe: Recipe, successes: 
             "",
             "Sizes and optimisation are in [recipe.toml](recipe.toml), data and order in [train.sh](../train.sh).",
         ],
-        "Make it again": [f"    make train-{recipe.name}", "", "The command says first how many hours it takes."],
-        "Success": _successes(successes),
+        "Make it again": [
+            f"    policies/train.sh policies/{recipe.name} SUITE FOLDER",
+            "",
+            "`SUITE` is the suite of its data. The command says first how many hours it takes.",
+        ],
+        "Success": _successes(successes, recipe.name),
         "Limits": [f"- {line}" for line in _LIMITS],
         "Golden plan": _golden(str(facts["golden_digest"])),
     }
@@ -90,14 +94,14 @@ def _stages(recipe: Recipe) -> list[tuple[str, str, str, str]]:
     return [(stage, str(o.num_steps), str(o.batch_size), f"{o.learning_rate:g}") for stage, o in found]
 
 
-def _successes(successes: Sequence[Success]) -> list[str]:
+def _successes(successes: Sequence[Success], policy: str) -> list[str]:
     if not successes:
         return ["Not measured yet."]
     rows = [(each.starts, each.cell, each.planner, each.rate, each.minus_off) for each in successes]
     note = (
         "In %, with the 95 % interval of Wilson and the number of episodes; differences in points, paired by start and "
-        "seed, with Tango's. `make eval-tiny-libero` measures it. [study.toml](study.toml) has its starts and seeds. "
-        "[docs/planning.md](../../docs/planning.md) says what was asked."
+        f"seed, with Tango's. `make eval-tiny-libero BUNDLE=policies/{policy}` measures it. [study.toml](study.toml) "
+        "has its starts and seeds. [docs/planning.md](../../docs/planning.md) says what was asked."
     )
     return [*_table(("starts", "cell", "planner", "success", "minus no planning"), rows), "", note]
 

@@ -71,6 +71,11 @@ class Pool:
     def __len__(self) -> int:
         return len(self._samples.task)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether any action is to be imitated."""
+        return bool(self._samples.is_label.any())
+
     def draw(self, name: tuple[int, ...], size: int) -> Batch:
         """About `size` samples, at least one of each task. The same name gives the same samples."""
         each = max(1, size // len(self._rows))

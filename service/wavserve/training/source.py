@@ -174,5 +174,8 @@ def _check_distinct(parts: Sequence[Part]) -> None:
 
 
 def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(f"{file}: expected the file of an episode: {error.strerror}") from error

@@ -28,7 +28,7 @@ def train_stage(stage: StageName, job: Job) -> None:
 
     Raises BundleError when the recipe's policy could not be served, the data cannot be used, an earlier stage is
     missing, or the run's checkpoint is of another recipe or data set. Raises InvalidRequest for a device that is not
-    there, and when another process trains.
+    there, when another process trains, and when a stage that started from another run's weights is not told them.
     """
     _prepare_torch(job)
     policy_spec(job.recipe, UNMEASURED)  # a policy that could not be served is refused before hours of training
@@ -39,6 +39,8 @@ def train_stage(stage: StageName, job: Job) -> None:
 def _train_rest(stage: StageName, job: Job) -> None:
     folder = job.run / stage
     saved = checkpoint.read(folder)
+    if saved is not None and saved.about.origin.autoencoder and job.start is None:
+        raise InvalidRequest("--start", "the run whose weights this stage started from", "none")
     source = _source(job, saved)
     origin = _origin(stage, job, source)
     if saved is not None:

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wavserve.core.errors import InvalidRequest
+from wavserve.core.errors import BundleError, InvalidRequest
 from wavserve.training.dataset import Dataset
 from wavserve.training.dataset_format import FPS, data_file
 from wavserve.training.episode import Episode, EpisodeInfo, Kind
@@ -40,7 +40,7 @@ class TaskSummary:
 
 
 def summaries(dataset: Dataset) -> list[TaskSummary]:
-    """Of each task that has episodes, and of all."""
+    """Of each task that has episodes, and of all. Raises BundleError for a file that is missing."""
     indices = range(len(dataset))
     tasks = [
         (f"{task.index} {task.instruction}", [i for i in indices if dataset.infos[i].task == task.index])
@@ -53,7 +53,8 @@ def draw_reward(dataset: Dataset, file: Path) -> tuple[int, int]:
     """Draws the weighted terms, the reward and the return over a success and a failure, as PNG: of the first task that
     has both, where there is one.
 
-    Returns the two episodes. Raises InvalidRequest when the data set lacks one of them.
+    Returns the two episodes. Raises InvalidRequest when the data set lacks one of them, and for a file that cannot be
+    written.
     """
     chosen = _contrast(dataset.infos)
     figure = Figure(figsize=(11, 7), layout="constrained")
@@ -66,7 +67,10 @@ def draw_reward(dataset: Dataset, file: Path) -> tuple[int, int]:
         rows[0][column].set_title(f"episode {index}, {outcome}: {episode.info.instruction}", fontsize=9)
     rows[0][0].legend(fontsize=8)
     rows[1][0].legend(fontsize=8)
-    figure.savefig(file, format="png", dpi=110)
+    try:
+        figure.savefig(file, format="png", dpi=110)
+    except OSError as error:
+        raise InvalidRequest("--plot", "a file that can be written", error) from error
     return chosen
 
 
@@ -80,8 +84,15 @@ def _summary(dataset: Dataset, task: str, chosen: list[int]) -> TaskSummary:
         kinds=tuple(kinds[kind] for kind in KINDS),
         success=sum(info.success for info in infos) / len(infos),
         mean_steps=float(np.mean(steps)) if steps else 0.0,
-        mean_bytes=float(np.mean([data_file(dataset.folder, index).stat().st_size for index in chosen])),
+        mean_bytes=float(np.mean([_size(data_file(dataset.folder, index)) for index in chosen])),
     )
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise BundleError(f"{file}: expected the file of an episode: {error.strerror}") from error
 
 
 def _contrast(infos: Sequence[EpisodeInfo]) -> tuple[int, int]:

@@ -92,6 +92,8 @@ def transformer_objective(stage: StageName, job: Job, source: Source, fixed: Map
     if stage != "video":
         load_weights(models, bases)
     pools = _pools(job, source, Sampler(spec, statistics, job.recipe.future_stride))
+    if stage == "action" and not pools[0].has_labels:
+        raise BundleError(f"{source.folders}: expected actions to imitate in the episodes to learn from, got none")
     network = Network.of(spec, models, job.device)
     objective: Objective = _OBJECTIVES[stage](network, pools, statistics.tensors(), job.recipe)
     return objective

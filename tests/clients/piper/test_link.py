@@ -145,7 +145,10 @@ def test_after_any_answer_the_next_observation_waits_for_a_newer_moment(
     [
         (ObservationDropped(0, DropReason.OVERLOADED, 0, 1, 900), "the observation was dropped: overloaded"),
         (ObservationDropped(0, DropReason.TOO_OLD, 0, 1, 900), "the observation was dropped: too_old"),
-        (StreamError(name="not-ready", message="models load", sequence=0, retry_after_ms=900), "not-ready: models load"),
+        (
+            StreamError(name="not-ready", message="loading", sequence=0, retry_after_ms=900),
+            "not-ready: loading",
+        ),
     ],
 )
 def test_after_a_refusal_the_next_observation_waits_and_the_operator_is_told_why(

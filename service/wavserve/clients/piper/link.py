@@ -27,7 +27,15 @@ from wavserve.clients.robot import (
     RobotOptions,
     Stopped,
 )
-from wavserve.core.control import DropReason, ExecutionReport, GoAway, ObservationDropped, ResetAck, StreamError, Welcome
+from wavserve.core.control import (
+    DropReason,
+    ExecutionReport,
+    GoAway,
+    ObservationDropped,
+    ResetAck,
+    StreamError,
+    Welcome,
+)
 from wavserve.core.errors import WavserveError
 from wavserve.core.messages import ActionChunk
 from wavserve.core.tracing import Tracer
