@@ -14,9 +14,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import os
-import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,14 +24,15 @@ from typing import Protocol
 from loadtest.study import report
 from loadtest.study.baselines import EXPERTS, MEAN_DEMONSTRATION, Baseline, Baselines, mean_demonstration, renamed
 from loadtest.study.cost import CostOfK, costs, costs_on_file
-from loadtest.study.frames import imagined, likenesses_on_file
+from loadtest.study.frames import check_comparable, imagined, likenesses_on_file
+from loadtest.study.pilot import predicted, tasks_of
 from loadtest.study.plan import (
     BLIND,
     OFF,
     Budget,
-    Cost,
     Starts,
     Study,
+    check_chosen,
     described,
     fewer,
     headline_cells,
@@ -41,7 +40,6 @@ from loadtest.study.plan import (
     read_study,
     screened_cells,
     shipped_cells,
-    within_budget,
 )
 from loadtest.study.ranks import calibration, verdicts
 from loadtest.study.report import Findings, Part
@@ -55,15 +53,13 @@ from wavserve.clients.libero.contract import rotation_of
 from wavserve.clients.libero.options import Options
 from wavserve.clients.libero.plan_source import Planner, PlanSource, SourceConfig, UnarySource
 from wavserve.clients.libero.records import Run
-from wavserve.commands.libero import open_planner, simulator
+from wavserve.commands.libero import open_planner, progress, simulator
 from wavserve.core.errors import WavserveError
 from wavserve.core.files import lock, write_whole
-from wavserve.core.simulation import OpenEnvironment, PrivilegedEnvironment, TaskInfo
+from wavserve.core.simulation import OpenEnvironment, PrivilegedEnvironment
 from wavserve.training.dataset import open_dataset
 
 SCENES_FILE, FRAMES_FILE, COSTS_FILE, SPREAD_FILE = "scenes.jsonl", "imagined.json", "costs.json", "spread.json"
-PILOT_STEPS = 40
-"""of each cell's episode whose time predicts the others'"""
 
 
 def main() -> int:
@@ -128,8 +124,9 @@ class Work:
 
     @classmethod
     def of(cls, file: Path, place: Place, data: Path | None, open_environment: OpenEnvironment | None = None) -> Work:
-        """Predicts the hours at the first start. Raises StudyError for a folder with another study or policy, or one
-        that began with demonstrations, and BundleError for demonstrations that do not serve the study."""
+        """Predicts the hours at the first start. Raises StudyError for a folder with another study or policy, one that
+        began with demonstrations, and a policy that the study cannot judge; BundleError for demonstrations that do not
+        serve the study."""
         study, digest = read_study(file), hashlib.sha256(file.read_bytes()).hexdigest()
         opener = open_environment or simulator(not study.no_antialiasing)
         baselines: tuple[Baseline, ...] = (EXPERTS,)
@@ -146,6 +143,9 @@ class Work:
             if data is None and (begun := sorted(place.folder.glob(f"*-{MEAN_DEMONSTRATION}"))):
                 raise StudyError(f"--data: expected a folder, as when {begun[0].name} began; got none")
         else:
+            check_comparable(bundle.load_spec(Path(place.bundle)))
+            check_chosen(study, bundle.digest(Path(place.bundle)))
+            tell("pilot: the first steps of two episodes of every cell")
             budget = predicted(study, digest, place, opener)
         return cls(study, place, budget, baselines, opener)
 
@@ -165,7 +165,7 @@ class Work:
         parts: list[Part] = []
         cells = screened_cells(self.study, self.budget)
         papers = [cell for cell in cells if cell.planner.get("mode") == "paper"]
-        if self.study.chosen:
+        if self.study.chosen is not None:
             [chosen] = papers
         else:
             screen = self._run("screen", self.study.screen, cells)
@@ -185,12 +185,19 @@ class Work:
 
     def _run(self, name: str, starts: Starts, cells: tuple[Cell, ...], *flags: str) -> Run:
         tell(f"{name}: {len(cells)} cells")
-        return self.run(self.place, self.study, name, starts, cells, *flags)
+        made = self.run(self.place, self.study, name, starts, cells, *flags)
+        self._check_policy(made.config.policy_digest)
+        return made
+
+    def _check_policy(self, digest: str) -> None:
+        """Raises StudyError when the service has got another policy."""
+        if digest != self.budget.policy_digest:
+            raise StudyError(f"expected the policy {self.budget.policy_digest[:12]} all along, got {digest[:12]}")
 
     def _with_baselines(self, policy: Run, name: str) -> Run:
         """With the baselines on the first of the same starts."""
         starts = fewer(getattr(self.study, name), self.study.baseline_trials_per_task)
-        baselines = Baselines(self.study, self.open_environment)
+        baselines = Baselines(self.study, self.open_environment, progress)
         found = [policy, self._run(f"{name}-{BLIND.name}", starts, (BLIND,))]
         for baseline in self.baselines:
             tell(f"{name}: {baseline.name}")
@@ -214,6 +221,7 @@ class Work:
         options = Options(suite=(study.suite,), service=self.place.service, in_process=_in_process(self.place))
         with open_planner(options) as planner, contextlib.closing(_opened(study, planner)) as environment:
             info = planner.policy()
+            self._check_policy(info.digest)
             rotation = rotation_of(info, None)
 
             def open_source(asked: Mapping[str, object]) -> PlanSource:
@@ -230,7 +238,8 @@ class Work:
         return costs(self.place.bundle, self.study.iterations)
 
     def _write(self, parts: list[Part], complete: bool = False) -> str:
-        findings = Findings(f"Study of {self.place.bundle}", self.budget, tuple(parts))
+        earlier = self.study.chosen.cell if self.study.chosen is not None else ""
+        findings = Findings(f"Study of {self.place.bundle}", self.budget, tuple(parts), earlier)
         if complete:
             samples = read_samples(self.place.folder / SCENES_FILE)
             findings = replace(
@@ -247,43 +256,6 @@ class Work:
         write_whole(self.place.folder / f"{name}.json", table.encode())
         write_whole(self.place.folder / f"{name}.md", text.encode())
         return text
-
-
-def predicted(study: Study, digest: str, place: Place, open_environment: OpenEnvironment) -> Budget:
-    """From the first steps of two episodes of every cell. Raises SettingsError when the budget allows too little, and
-    StudyError when the service has another policy than the bundle."""
-    tell("pilot: the first steps of two episodes of every cell")
-    num_tasks = len(tasks_of(study, open_environment))
-    tried = replace(study, tasks=study.tasks[:1] or (0,), num_envs=1)
-    starts = replace(study.screen, num_trials_per_task=2)
-    cells = screened_cells(study, Budget(digest, 0.0))
-    pilot = run(place, tried, "pilot", starts, cells, "--max-steps", str(PILOT_STEPS))
-    served, ours = pilot.config.policy_digest, bundle.digest(Path(place.bundle))
-    if served != ours:
-        raise StudyError(f"--bundle: expected the policy that the service has, {served[:12]}, got {ours[:12]}")
-    return replace(within_budget(study, digest, num_tasks, costs_of(study, pilot)), policy_digest=ours)
-
-
-def tasks_of(study: Study, open_environment: OpenEnvironment) -> list[TaskInfo]:
-    """The tasks that it plays."""
-    with contextlib.closing(open_environment()) as environment:
-        tasks = environment.tasks(study.suite)
-    return [tasks[index] for index in study.tasks or range(len(tasks))]
-
-
-def costs_of(study: Study, pilot: Run) -> dict[str, Cost]:
-    """Of each cell's episode. The simulator costs the same in every cell: the median leaves out the first one, in which
-    it also built a scene. A cell's plans cost what they do in its faster episode: in the other one models may have been
-    compiled."""
-    plans_s: dict[str, float] = {}
-    for one in pilot.records:
-        plans_s[one.cell] = min(one.wall.get("plan_ms_p50", 0.0) / 1e3, plans_s.get(one.cell, math.inf))
-    steps_s = statistics.median(
-        (one.wall["episode_s"] - one.num_plans * one.wall.get("plan_ms_p50", 0.0) / 1e3) / max(one.num_steps, 1)
-        for one in pilot.records
-    )
-    plans = study.expected_steps / study.replan_steps
-    return {name: Cost(max(steps_s, 0.0) * study.expected_steps, each * plans) for name, each in plans_s.items()}
 
 
 def best_of(phase: Run, cells: list[Cell]) -> Cell:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -209,7 +209,8 @@ class Baselines:
 
     study: Study
     open_environment: OpenEnvironment
-    listener: Listener = field(default_factory=Listener)
+    progress: Callable[[Run, int], Listener] = lambda run, num_episodes: Listener()
+    """what listens to a run that has so many episodes in all"""
 
     def run(self, folder: Path, starts: Starts, baseline: Baseline) -> Run:
         """Runs the episodes that are not on record. Raises what the environment and the folder raise."""
@@ -226,6 +227,7 @@ class Baselines:
         def record(episode: Episode, result: EpisodeResult, timed: Timed) -> tuple[EpisodeRecord, Arrays]:
             return record_of(config, episode, result, timed), {}
 
+        episodes = episodes_of(config, tasks)
         with ResultsFolder(folder, config) as results:
             parts = RunnerParts(
                 play=act,
@@ -234,9 +236,9 @@ class Baselines:
                 open_source=lambda cell, worker: _NoPlans(),
                 results=results,
                 num_envs=self.study.num_envs,
-                listener=self.listener,
+                listener=self.progress(load_run(folder), len(episodes)),
             )
-            Runner(episodes_of(config, tasks), parts).run()
+            Runner(episodes, parts).run()
         return load_run(folder)
 
     def _config(self, baseline: Baseline, starts: Starts, environment: Environment) -> RunConfig:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loadtest.study.plan import Study
+from loadtest.study.runs import StudyError
 from loadtest.study.scenes import Witness, start_of
 from wavserve.clients.libero.episode import EpisodeConfig, run_episode
 from wavserve.clients.libero.plan_source import Planner, SourceConfig, UnarySource
@@ -25,7 +26,11 @@ from wavserve.core.files import write_whole
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 from wavserve.core.resize import Pixels
 from wavserve.core.simulation import Environment, PrivilegedEnvironment
+from wavserve.core.spec import PolicySpec
+from wavserve.training.demos.protocol import RecordingConfig
 
+_ORIENTATION = "rotated_180"
+"""of the pictures of demonstrations, which the cameras' pictures are held in"""
 _NUM_SHOWN = 6
 """plans in the picture"""
 _DARKEST = 1e-6
@@ -80,6 +85,18 @@ class Imagining:
     def close(self) -> None:
         """As `Planner.close`."""
         self._planner.close()
+
+
+def check_comparable(spec: PolicySpec) -> None:
+    """Raises StudyError for a policy whose imagined frames and returns cannot be held against the cameras' pictures."""
+    size, latent = RecordingConfig().size, spec.latent
+    for camera in spec.cameras:
+        seen = (camera.height, camera.width, camera.orientation)
+        if seen != (size, size, _ORIENTATION):
+            raise StudyError(f"camera {camera.name}: expected {size} x {size}, {_ORIENTATION}, got {seen}")
+    ahead = round(latent.temporal_ratio * spec.control_hz / latent.frame_rate)
+    if ahead != spec.chunk:
+        raise StudyError(f"future: expected to lie as far ahead as the chunk, {spec.chunk} steps, got {ahead}")
 
 
 def imagined(

@@ -45,6 +45,16 @@ class Scenes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """What an earlier screen chose."""
+
+    cell: str
+    """the screened cell whose options the headline takes"""
+    policy_digest: str
+    """of the policy that was screened"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
     """The file. The screened cells stand by importance: the budget cuts at the end."""
 
@@ -59,8 +69,8 @@ class Study:
     """of an episode, for the predicted hours"""
     screen: Starts
     screened: tuple[Cell, ...]
-    chosen: str = ""
-    """the screened cell that an earlier screen chose, which is then not run again; empty: the screen runs"""
+    chosen: Chosen | None = None
+    """by an earlier screen, which is then not run again; None: the screen runs"""
     headline: Starts
     modes: tuple[Mode, ...]
     """of the headline, each with the options that the screen chose"""
@@ -96,8 +106,8 @@ def read_study(file: Path) -> Study:
     papers = [cell.name for cell in study.screened if cell.planner.get("mode") == "paper"]
     if not papers:
         raise SettingsError("screened: expected a cell of mode paper, whose options the headline takes; got none")
-    if study.chosen and study.chosen not in papers:
-        raise SettingsError(f"chosen: expected a screened cell of mode paper, {', '.join(papers)}; got {study.chosen}")
+    if study.chosen is not None and (cell := study.chosen.cell) not in papers:
+        raise SettingsError(f"chosen.cell: expected a screened cell of mode paper, {', '.join(papers)}; got {cell}")
     if "off" not in study.modes:
         raise SettingsError("modes: expected off among them, which the others are held against")
     if odd := [step for step in study.values.at_steps if step % study.replan_steps]:
@@ -111,7 +121,14 @@ def screened_cells(study: Study, budget: Budget) -> tuple[Cell, ...]:
 
 
 def _candidates(study: Study) -> tuple[Cell, ...]:
-    return tuple(cell for cell in study.screened if study.chosen in ("", cell.name))
+    return tuple(cell for cell in study.screened if study.chosen is None or cell.name == study.chosen.cell)
+
+
+def check_chosen(study: Study, policy_digest: str) -> None:
+    """Raises SettingsError when the screen that chose was one of another policy."""
+    if study.chosen is not None and (screened := study.chosen.policy_digest) != policy_digest:
+        expected = f"{screened[:12]}, which was screened; without `chosen` the screen runs"
+        raise SettingsError(f"chosen.policy_digest: expected the policy {expected}; got {policy_digest[:12]}")
 
 
 def headline_cells(study: Study, chosen: Mapping[str, object]) -> tuple[Cell, ...]:
@@ -192,7 +209,7 @@ def predicted_hours(study: Study, budget: Budget, num_tasks: int, costs: Mapping
         for cell in _candidates(study)
         if cell.name not in budget.dropped
     }
-    screen = 0.0 if study.chosen else off + sum(screened.values())
+    screen = 0.0 if study.chosen is not None else off + sum(screened.values())
     dearest = max(screened.values())
     modes = sum(off if mode in CONTROL_MODES else dearest for mode in study.modes if mode != "off")
     baselines = sum(

@@ -46,6 +46,8 @@ class Findings:
     name: str
     budget: Budget
     parts: tuple[Part, ...]
+    chosen: str = ""
+    """the cell that an earlier screen chose; empty: this study's screen did"""
     spreads: Spreads | None = None
     verdicts: tuple[Verdict, ...] = ()
     bins: tuple[Bin, ...] = ()
@@ -57,6 +59,8 @@ class Findings:
 def markdown(findings: Findings) -> str:
     """The tables, for people."""
     lines = [f"# {findings.name}", "", described(findings.budget) + ".", "", _NOTE]
+    if findings.chosen:
+        lines += ["", f"Options of the headline: those of `{findings.chosen}`, which an earlier screen chose."]
     for part in findings.parts:
         lines += ["", f"## {part.title}", "", *_success(part), *_against_controls(part)]
         if part.chosen:
@@ -79,6 +83,7 @@ def as_table(findings: Findings) -> dict[str, Any]:
     return {
         "name": findings.name,
         "budget": asdict(findings.budget),
+        "chosen": findings.chosen,
         "parts": [
             {
                 "title": part.title,

@@ -149,7 +149,7 @@ def evaluate(
                 open_source=evaluation.open_source,
                 results=results,
                 num_envs=options.num_envs,
-                listener=_progress(load_run(folder), len(evaluation.episodes)),
+                listener=progress(load_run(folder), len(evaluation.episodes)),
             )
             if evaluation.config.untrained:
                 output.progress(f"{evaluation.config.policy} is untrained: it has random weights")
@@ -192,7 +192,8 @@ def simulator(antialiasing: bool, policy: PolicyInfo | None = None) -> OpenEnvir
     return partial(open_environment, config, inherited)
 
 
-def _progress(run: Run, num_episodes: int) -> Progress:
+def progress(run: Run, num_episodes: int) -> Progress:
+    """Tells how far a run is that has so many episodes in all."""
     from wavserve.clients.libero.progress import Progress
 
     on_terminal = sys.stderr.isatty()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,18 @@ def test_the_expert_goes_on_record_as_a_policy_does(study: Study, tmp_path: Path
     assert sum(len(scene.starts) for scene in opened) == 2, "what is on record is not run again"
 
 
+class Recording(FakeScene):
+    """Keeps the commands of all episodes, settling steps included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commands: list[Vector] = []
+
+    def step(self, action: Any) -> bool:
+        self.commands.append(np.array(action))
+        return super().step(action)
+
+
 class Unwieldy(FakeScene):
     """From the second start on, the box is too large for the hand."""
 
@@ -96,9 +109,15 @@ def test_an_expert_that_loses_the_object_for_good_has_failed() -> None:
 
 
 def test_the_mean_demonstration_is_played_without_looking(study: Study, tmp_path: Path) -> None:
-    still = MeanDemonstrations({(SUITE, 0): np.tile([0.0, 0.0, 0.1, 0.0, 0.0, 0.0, 1.0], (3, 1))})
-    run = Baselines(study, FakeScene).run(tmp_path / "mean", STARTS, Baseline("mean", still, still.digest))
+    commands = np.array([[0.0, 0.0, 0.1 * step, 0.0, 0.0, 0.0, -1.0 if step < 2 else 1.0] for step in range(3)])
+    mean, scene = MeanDemonstrations({(SUITE, 0): commands}), Recording()
+    run = Baselines(study, lambda: scene).run(tmp_path / "mean", STARTS, Baseline("mean", mean, mean.digest))
     assert [(one.success, one.num_steps) for one in run.records] == [(False, 200)] * 2
+    assert scene.num_renders == 0
+    for episode in range(2):
+        settled = np.array(scene.commands[episode * 210 : (episode + 1) * 210])[10:]
+        assert np.array_equal(settled[:3], commands)
+        assert (settled[3:] == [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]).all(), "then it stands still, its gripper closed"
 
 
 def test_a_mean_demonstration_needs_the_experts_success_in_each_task(tmp_path: Path) -> None:

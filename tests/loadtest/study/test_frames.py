@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from loadtest.study.frames import Future, Likeness, imagined, likenesses, likenesses_on_file, psnr
+from loadtest.study.frames import Future, Likeness, check_comparable, imagined, likenesses, likenesses_on_file, psnr
 from loadtest.study.plan import Study, read_study
+from loadtest.study.runs import StudyError
 from tests.clients.chunks import chunk_of
 from tests.clients.libero.examples import LIBERO_POLICY
 from tests.training.fake_scene import SUITE, FakeScene
+from wavserve.bundle import bundle
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 from wavserve.core.resize import Pixels
 from wavserve.policy.imagined import encode_png
@@ -72,10 +76,10 @@ def grey(shade: int) -> dict[str, Pixels]:
 
 
 def test_likeness_is_held_against_the_last_picture(tmp_path: Path) -> None:
-    futures = [Future(seen=grey(0), imagined=grey(102), true=grey(51))] * 12
+    futures = [Future(seen=grey(0), imagined=grey(102), true=grey(153))] * 12
     [found] = likenesses(futures)
-    expected = -10 * np.log10(0.2**2)
-    assert (found.imagined_db, found.copied_db, found.num) == (pytest.approx(expected), pytest.approx(expected), 12)
+    imagined_db, copied_db = (pytest.approx(-20 * np.log10(error / 255)) for error in (51, 153))
+    assert (found.imagined_db, found.copied_db, found.num) == (imagined_db, copied_db, 12)
     assert psnr(grey(7)["agentview"], grey(7)["agentview"]) == pytest.approx(60.0)
     assert likenesses([]) == []
     file, calls = tmp_path / "imagined.json", []
@@ -91,3 +95,19 @@ def test_likeness_is_held_against_the_last_picture(tmp_path: Path) -> None:
     )
     assert len(calls) == 1
     assert file.with_suffix(".png").exists()
+
+
+@pytest.mark.parametrize(
+    ("cameras", "chunk", "words"),
+    [
+        ({"height": 256}, 16, "camera agentview: expected 128 x 128, rotated_180, got (256, 128, 'rotated_180')"),
+        ({"orientation": "as_captured"}, 16, "camera agentview: expected 128 x 128, rotated_180, got (128, 128"),
+        ({}, 20, "future: expected to lie as far ahead as the chunk, 20 steps, got 16"),
+    ],
+)
+def test_a_policy_whose_frames_cannot_be_compared_is_refused(cameras: dict[str, Any], chunk: int, words: str) -> None:
+    spec = bundle.load_spec(Path("policies/tiny-libero"))
+    check_comparable(spec)
+    other = replace(spec, chunk=chunk, cameras=(replace(spec.cameras[0], **cameras), *spec.cameras[1:]))
+    with pytest.raises(StudyError, match=re.escape(words)):
+        check_comparable(other)

@@ -11,9 +11,11 @@ from loadtest.study.plan import (
     BLIND,
     OFF,
     Budget,
+    Chosen,
     Cost,
     Starts,
     Study,
+    check_chosen,
     headline_cells,
     ordered,
     predicted_hours,
@@ -38,7 +40,7 @@ CELLS = tuple(
 @pytest.fixture
 def study() -> Study:
     starts = Starts(num_trials_per_task=1, seed=1, shift=0.03)
-    small = replace(read_study(FILE), screened=CELLS, chosen="", screen=starts, headline=starts, shipped=starts)
+    small = replace(read_study(FILE), screened=CELLS, chosen=None, screen=starts, headline=starts, shipped=starts)
     scenes = replace(small.values, num_scenes=0)
     few = replace(small, baseline_trials_per_task=5, untrained_trials_per_task=1)
     return replace(few, modes=("off", "paper"), num_envs=1, values=scenes)
@@ -49,7 +51,7 @@ COSTS = {"off": Cost(3600.0, 0.0), "base": Cost(3600.0, 3600.0), "k1": Cost(3600
 
 
 def test_the_committed_study_asks_what_a_policy_takes() -> None:
-    study = read_study(FILE)
+    study = replace(read_study(FILE), chosen=None)
     cells = [*screened_cells(study, Budget("", 0.0)), *headline_cells(study, study.screened[0].planner)]
     for cell in cells:
         merge_options(PlannerConfig(), PlannerBounds(), dict(cell.planner))
@@ -69,10 +71,13 @@ def test_hours_are_those_of_every_phase(study: Study) -> None:
 
 def test_a_cell_that_is_chosen_already_is_not_screened_again(study: Study) -> None:
     """A task: no screen; headline and shipped each 4 and the dearest 2, which is the chosen cell; untrained 1 each."""
-    known = replace(study, chosen="base")
+    known = replace(study, chosen=Chosen(cell="base", policy_digest="p"))
     budget = within_budget(replace(known, max_hours=14.0), "digest", 1, COSTS)
     assert (budget.hours, budget.dropped) == (pytest.approx(2 * 6 + 2), ())
     assert screened_cells(known, budget) == (OFF, CELLS[0])
+    check_chosen(known, "p")
+    with pytest.raises(SettingsError, match=r"chosen.policy_digest: expected the policy p, which was .* got q"):
+        check_chosen(known, "q")
 
 
 def test_baselines_have_their_own_number_of_episodes_where_a_phase_has_more(study: Study) -> None:
@@ -121,7 +126,7 @@ def test_ties_go_to_cheaper_plans() -> None:
     [
         ('mode = "paper"', 'mode = "mean"', "screened: expected a cell of mode paper"),
         ('"off", ', "", "modes: expected off among them"),
-        ('chosen = "k1"', 'chosen = "mean"', "chosen: expected a screened cell of mode paper, base, less-smoothing"),
+        ('cell = "k1"', 'cell = "mean"', "chosen.cell: expected a screened cell of mode paper, base, less-smoothing"),
         ("at_steps = [0, 24", "at_steps = [0, 25", "values.at_steps: expected multiples of replan_steps, got 25"),
         ('name = "k1"', 'name = "base"', "screened: expected cells of distinct names"),
         ("max_hours", "max_houres", "max_houres: unknown key; did you mean max_hours"),

@@ -7,12 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from loadtest.study.__main__ import Work, best_of, costs_of, locked
+from loadtest.study.__main__ import Work, best_of, locked
 from loadtest.study.baselines import EXPERTS
-from loadtest.study.plan import BLIND, OFF, Budget, Starts, Study, read_study
+from loadtest.study.pilot import costs_of
+from loadtest.study.plan import BLIND, OFF, Budget, Chosen, Starts, Study, read_study
 from loadtest.study.runs import Place, StudyError
 from tests.clients.libero.runs import example_config, example_record, example_run
 from tests.training import synthetic
@@ -30,6 +32,7 @@ SCREENED = (
     Cell(name="strong", planner={"mode": "paper", "num_iterations": 3, "num_video_samples": 8, "smoothing": 0.5}),
     Cell(name="other", planner={"mode": "mean", "num_iterations": 5}),
 )
+BUDGET = Budget("d", 1.0, policy_digest=example_config().policy_digest)
 FAILS = {"weak", "random-scores", "off", "off-blind"}
 
 
@@ -52,7 +55,7 @@ class Runs:
 @pytest.fixture
 def study() -> Study:
     phases = {"screen": STARTS, "headline": replace(STARTS, seed=2), "shipped": Starts(num_trials_per_task=2, seed=7)}
-    study = replace(read_study(FILE), suite=SUITE, tasks=(0,), screened=SCREENED, chosen="", num_envs=1, **phases)  # type: ignore[arg-type]
+    study = replace(read_study(FILE), suite=SUITE, tasks=(0,), screened=SCREENED, chosen=None, num_envs=1, **phases)  # type: ignore[arg-type]
     study = replace(study, baseline_trials_per_task=1, untrained_trials_per_task=1)
     return replace(study, modes=("off", "random_scores", "paper", "best_of_n"))
 
@@ -60,7 +63,7 @@ def study() -> Study:
 def test_what_a_phase_shows_decides_the_next_one(study: Study, tmp_path: Path) -> None:
     (tmp_path / "untrained").mkdir()
     runs = Runs()
-    parts = Work(study, Place(tmp_path, "bundle", None), Budget("d", 1.0), (EXPERTS,), FakeScene, runs).phases()
+    parts = Work(study, Place(tmp_path, "bundle", None), BUDGET, (EXPERTS,), FakeScene, runs).phases()
     assert [part.chosen for part in parts] == ["strong", "paper", ""]
     assert runs.asked["screen"] == (OFF, *SCREENED)
     headline = {cell.name: cell.planner for cell in runs.asked["headline"]}
@@ -83,12 +86,27 @@ def test_what_a_phase_shows_decides_the_next_one(study: Study, tmp_path: Path) -
 
 def test_what_an_earlier_screen_chose_goes_into_the_headline(study: Study, tmp_path: Path) -> None:
     (tmp_path / "untrained").mkdir()
-    runs, known = Runs(), replace(study, chosen="weak")
-    parts = Work(known, Place(tmp_path, "bundle", None), Budget("d", 1.0), (EXPERTS,), FakeScene, runs).phases()
+    runs, known = Runs(), replace(study, chosen=Chosen(cell="weak", policy_digest="p"))
+    parts = Work(known, Place(tmp_path, "bundle", None), BUDGET, (EXPERTS,), FakeScene, runs).phases()
     assert [part.title for part in parts] == ["Headline, shifted starts", "Shipped starts"]
     assert "screen" not in runs.asked
     [paper] = [cell for cell in runs.asked["headline"] if cell.name == "paper"]
     assert paper.planner == SCREENED[0].planner
+    told = "Options of the headline: those of `weak`, which an earlier screen chose."
+    assert told in (tmp_path / "so-far.md").read_text().splitlines()
+
+
+def test_a_service_that_has_got_another_policy_ends_the_study(study: Study, tmp_path: Path) -> None:
+    class Updated(Runs):
+        """From the headline on another policy is served."""
+
+        def __call__(self, place: Place, study: Study, name: str, *others: Any) -> Run:
+            run = super().__call__(place, study, name, *others)
+            return run if name == "screen" else replace(run, config=replace(run.config, policy_digest="q" * 64))
+
+    work = Work(study, Place(tmp_path, "bundle", "x:1"), BUDGET, (EXPERTS,), FakeScene, Updated())
+    with pytest.raises(StudyError, match=r"expected the policy .* all along, got qqqqqqqqqqqq"):
+        work.phases()
 
 
 def test_a_folder_takes_one_study_at_a_time_and_only_one(tmp_path: Path) -> None:
