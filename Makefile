@@ -21,8 +21,9 @@ GRPC ?=
 # Processes that run the tests, each with a file of tests at a time: two where there are two cores, because more memory
 # than 8 GB is rare. 0: in pytest's own process, as a debugger needs it.
 WORKERS ?= $(if $(filter 1,$(shell getconf _NPROCESSORS_ONLN)),0,2)
-# Policy of eval-tiny-libero, and the demonstrations whose mean is one of its baselines.
+# Policy of eval-tiny-libero, its study, and the demonstrations whose mean is one of its baselines.
 BUNDLE ?= policies/tiny-libero
+STUDY ?= policies/tiny-libero/study.toml
 DATA ?=
 # Kills of the failover run.
 KILLS ?= 5
@@ -154,7 +155,7 @@ bench-ops: install ## measure what Redis, metrics, traces and the live page cost
 
 # Goes on with a study that was interrupted. ARGS=--predict tells the hours and stops.
 eval-tiny-libero: libero ## ask whether planning pays, and write the tables to study-results: BUNDLE=policies/tiny-libero DATA=FOLDER
-	$(BIN)/python -m loadtest.study policies/tiny-libero/study.toml --bundle $(BUNDLE) $(if $(DATA),--data $(DATA)) $(ARGS)
+	$(BIN)/python -m loadtest.study $(STUDY) --bundle $(BUNDLE) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 bench-control: install ## compare the control stream with unary requests: time, jitter, bytes, processor time
 	$(BIN)/python -m loadtest.bench.control $(ARGS)

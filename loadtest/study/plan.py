@@ -180,7 +180,7 @@ def within_budget(study: Study, digest: str, num_tasks: int, costs: Mapping[str,
     needed = next(cell.name for cell in _candidates(study) if cell.planner.get("mode") == "paper")
     while (hours := predicted_hours(study, budget, num_tasks, costs)) > study.max_hours:
         droppable = [name for name in names if name not in budget.dropped and name != needed]
-        lowered = _lowered(study, budget)
+        lowered = None if study.chosen is not None else _lowered(study, budget)  # another N was not screened
         if droppable:
             budget = replace(budget, dropped=(*budget.dropped, droppable[-1]))
         elif lowered is not None:

@@ -47,6 +47,16 @@ def test_plans_of_a_robot_at_one_time_are_all_charged(shares: Shares, clock: Man
     assert shares.start("A") - zero == 4
 
 
+def test_a_late_charge_comes_on_top_of_what_the_plan_was_charged_before(shares: Shares, clock: ManualClock) -> None:
+    zero, plan = clock.now, Ticket(robot="A", starts=shares.start("A"))
+    clock.now = zero + 4.0
+    shares.settle(plan, 1.9, PLANNING)
+    assert shares.start("A") == clock.now, "3.8 s are paid"
+    clock.now = zero + 5.2
+    shares.settle(plan, 1.5, PLANNING)
+    assert shares.start("A") - zero == pytest.approx(2 * (1.9 + 1.5))
+
+
 def test_a_share_that_was_not_used_is_lost(shares: Shares, clock: ManualClock) -> None:
     """A robot that paused starts from now and has saved nothing."""
     paid_for(shares, "A", used_s=1)

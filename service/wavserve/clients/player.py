@@ -139,7 +139,7 @@ class ActionPlayer:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether the latest command moved nothing. For positions: an offset of 0 is not looked at."""
+        """Whether the latest command equals the one before it. It means rest only where all commands are positions."""
         return not self._velocity.any()
 
     @property

@@ -59,6 +59,7 @@ class Shares:
         self._paid_until = {robot: moment for robot, moment in self._paid_until.items() if moment > now}
         if until > now:
             self._paid_until[ticket.robot] = until
+        ticket.starts = until  # a later charge of the same plan comes on top
 
     def _num_robots(self, planning: Collection[str]) -> int:
         return len({*planning, *self._refused.robots}) or 1

@@ -100,7 +100,8 @@ def _successes(successes: Sequence[Success], policy: str) -> list[str]:
     rows = [(each.starts, each.cell, each.planner, each.rate, each.minus_off) for each in successes]
     note = (
         "In %, with the 95 % interval of Wilson and the number of episodes; differences in points, paired by start and "
-        f"seed, with Tango's. `make eval-tiny-libero BUNDLE=policies/{policy}` measures it. [study.toml](study.toml) "
+        f"seed, with Tango's. `make eval-tiny-libero BUNDLE=policies/{policy} "
+        f"STUDY=policies/{policy}/study.toml` measures it. [study.toml](study.toml) "
         "has its starts and seeds. [docs/planning.md](../../docs/planning.md) says what was asked."
     )
     return [*_table(("starts", "cell", "planner", "success", "minus no planning"), rows), "", note]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -83,6 +84,9 @@ def test_a_request_without_a_name_stands_alone_and_leaves_no_session(client: htt
     for _ in range(2):
         predict(client)
     assert [each.session_id for each in served.policy.requests] == [None, None]
+    until = time.monotonic() + 10
+    while len(set(served.policy.ended)) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
     assert len(set(served.policy.ended)) == 2
 
 

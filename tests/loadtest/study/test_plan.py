@@ -24,6 +24,7 @@ from loadtest.study.plan import (
     within_budget,
 )
 from loadtest.study.runs import as_toml
+from wavserve.bundle import bundle
 from wavserve.clients.libero.cells import Cell
 from wavserve.clients.libero.options import cells_of, read_options
 from wavserve.core.errors import SettingsError
@@ -75,7 +76,10 @@ def test_a_cell_that_is_chosen_already_is_not_screened_again(study: Study) -> No
     budget = within_budget(replace(known, max_hours=14.0), "digest", 1, COSTS)
     assert (budget.hours, budget.dropped) == (pytest.approx(2 * 6 + 2), ())
     assert screened_cells(known, budget) == (OFF, CELLS[0])
+    with pytest.raises(SettingsError, match="max_hours: expected at least 14"):
+        within_budget(replace(known, max_hours=13.0), "digest", 1, COSTS)
     check_chosen(known, "p")
+    check_chosen(read_study(FILE), bundle.digest(FILE.parent))
     with pytest.raises(SettingsError, match=r"chosen.policy_digest: expected the policy p, which was .* got q"):
         check_chosen(known, "q")
 

@@ -17,11 +17,11 @@ MAX_DRIVERS_AGE_S = 0.5
 class Standstill:
     """Notices that the whole process stood still: what it knows of the arms is then old by its own fault.
 
-    Between two ticks lie at most the age that feedback may have, and at slow control rates two control steps.
+    Between two ticks lie at most the age that feedback may have, at slow control rates one and a half control steps.
     """
 
     def __init__(self, max_age_s: float, dt_s: float) -> None:
-        self._max_gap_s = max(max_age_s, 2 * dt_s)
+        self._max_gap_s = max(max_age_s, 1.5 * dt_s)
         self._last_s = math.inf
         self._awake_since = -math.inf
         self._excused_until = -math.inf

@@ -6,6 +6,7 @@ two robots may share an address.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,6 +43,7 @@ class AuthorsApi:
         self._config = config
         self._sessions: OrderedDict[str, ForeignSession] = OrderedDict()  # the least recently used is the first
         self._busy: set[ForeignSession] = set()
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def predict(self, headers: Headers, media: HeaderValue, body: bytes, arrival: Arrival) -> bytes:
         """The whole chunk as float32, little-endian, row by row. Raises any child of WavserveError."""
@@ -51,9 +53,10 @@ class AuthorsApi:
             try:
                 chunk = await session.plan(sent, arrival)
             finally:
-                if name is None:  # nobody can use it again
-                    with suppress(WavserveError):  # then it expires
-                        await session.end()
+                if name is None:  # nobody can use it again, and the answer does not wait for its end
+                    ending = asyncio.create_task(_end(session))
+                    self._ending.add(ending)
+                    ending.add_done_callback(self._ending.discard)
         actions: bytes = np.ascontiguousarray(chunk.actions, _NUMBER).tobytes()
         return actions
 
@@ -88,6 +91,11 @@ class AuthorsApi:
         """Drops the session that was used least recently. The policy keeps its memory until it expires."""
         while len(self._sessions) > MAX_NAMED_SESSIONS:
             self._sessions.popitem(last=False)
+
+
+async def _end(session: ForeignSession) -> None:
+    with suppress(WavserveError):  # then it expires
+        await session.end()
 
 
 def _name(headers: Headers) -> str | None:
