@@ -186,13 +186,13 @@ class Work:
     def _run(self, name: str, starts: Starts, cells: tuple[Cell, ...], *flags: str) -> Run:
         tell(f"{name}: {len(cells)} cells")
         made = self.run(self.place, self.study, name, starts, cells, *flags)
-        self._check_policy(made.config.policy_digest)
+        self._check_policy(made.config.policy_digest, f"; remove {self.place.folder / name}")
         return made
 
-    def _check_policy(self, digest: str) -> None:
+    def _check_policy(self, digest: str, cure: str = "") -> None:
         """Raises StudyError when the service has got another policy."""
         if digest != self.budget.policy_digest:
-            raise StudyError(f"expected the policy {self.budget.policy_digest[:12]} all along, got {digest[:12]}")
+            raise StudyError(f"expected the policy {self.budget.policy_digest[:12]} all along, got {digest[:12]}{cure}")
 
     def _with_baselines(self, policy: Run, name: str) -> Run:
         """With the baselines on the first of the same starts."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -209,7 +209,7 @@ class Baselines:
 
     study: Study
     open_environment: OpenEnvironment
-    progress: Callable[[Run, int], Listener] = lambda run, num_episodes: Listener()
+    progress: Callable[[Run, int], AbstractContextManager[Listener]] = lambda run, num_episodes: nullcontext(Listener())
     """what listens to a run that has so many episodes in all"""
 
     def run(self, folder: Path, starts: Starts, baseline: Baseline) -> Run:
@@ -228,7 +228,7 @@ class Baselines:
             return record_of(config, episode, result, timed), {}
 
         episodes = episodes_of(config, tasks)
-        with ResultsFolder(folder, config) as results:
+        with ResultsFolder(folder, config) as results, self.progress(load_run(folder), len(episodes)) as listener:
             parts = RunnerParts(
                 play=act,
                 record=record,
@@ -236,7 +236,7 @@ class Baselines:
                 open_source=lambda cell, worker: _NoPlans(),
                 results=results,
                 num_envs=self.study.num_envs,
-                listener=self.progress(load_run(folder), len(episodes)),
+                listener=listener,
             )
             Runner(episodes, parts).run()
         return load_run(folder)

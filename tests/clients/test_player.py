@@ -244,6 +244,17 @@ def test_a_limited_offset_falls_as_fast_as_it_may() -> None:
     assert played(player, 0, 7) == [2, 4, 5, 3, 1, 0, 0]
 
 
+def test_a_hold_goes_on_when_a_chunk_is_dropped_before_it_was_played() -> None:
+    """Otherwise each such chunk would make the way to rest longer."""
+    player = player_of(PlayerConfig(stop_steps=4))
+    player.offer(chunk_of(line(0, 4, 3)), 0)
+    assert played(player, 0, 4) == [0, 4, 8, 11]
+    assert player.offer(chunk_of(line(0, 4, 3), first_step=4, sequence=1), 4).accepted
+    player.begin_epoch("another", 1)
+    assert played(player, 4, 3) == [13, 14, 14]
+    assert player.is_at_rest
+
+
 def test_every_hold_slows_down_anew() -> None:
     player = player_of(PlayerConfig(blend="replace", stop_steps=2))
     for sequence in (0, 1):

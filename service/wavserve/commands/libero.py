@@ -141,7 +141,10 @@ def evaluate(
     folder = Path(options.out)
     with contextlib.closing(open_environment()) as first:
         evaluation = Evaluation.of(options, planner, first, version("wavserve"), tracer or Tracer())
-        with ResultsFolder(folder, evaluation.config) as results:
+        with (
+            ResultsFolder(folder, evaluation.config) as results,
+            progress(load_run(folder), len(evaluation.episodes)) as listener,
+        ):
             parts = RunnerParts(
                 play=evaluation.play,
                 record=evaluation.record,
@@ -149,15 +152,11 @@ def evaluate(
                 open_source=evaluation.open_source,
                 results=results,
                 num_envs=options.num_envs,
-                listener=progress(load_run(folder), len(evaluation.episodes)),
+                listener=listener,
             )
             if evaluation.config.untrained:
                 output.progress(f"{evaluation.config.policy} is untrained: it has random weights")
-            try:
-                Runner(evaluation.episodes, parts).run()
-            finally:
-                if sys.stderr.isatty():
-                    output.progress("")  # ends the line of the present state
+            Runner(evaluation.episodes, parts).run()
     return _conclude(folder, options.videos, open_environment)
 
 
@@ -192,13 +191,18 @@ def simulator(antialiasing: bool, policy: PolicyInfo | None = None) -> OpenEnvir
     return partial(open_environment, config, inherited)
 
 
-def progress(run: Run, num_episodes: int) -> Progress:
-    """Tells how far a run is that has so many episodes in all."""
+@contextlib.contextmanager
+def progress(run: Run, num_episodes: int) -> Iterator[Progress]:
+    """Tells how far a run is that has so many episodes in all, and ends the line of the present state."""
     from wavserve.clients.libero.progress import Progress
 
     on_terminal = sys.stderr.isatty()
     show, log = (output.status, _nothing) if on_terminal else (_nothing, output.progress)
-    return Progress(run.records, num_episodes, time.monotonic, show, log)
+    try:
+        yield Progress(run.records, num_episodes, time.monotonic, show, log)
+    finally:
+        if on_terminal:
+            output.progress("")
 
 
 def _nothing(_: str) -> None:

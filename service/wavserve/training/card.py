@@ -53,7 +53,8 @@ def card(facts: Mapping[str, Any], spec: PolicySpec, recipe: Recipe, successes: 
         "Make it again": [
             f"    policies/train.sh policies/{recipe.name} SUITE FOLDER",
             "",
-            "`SUITE` is the suite of its data. The command says first how many hours it takes.",
+            "`SUITE` is the suite of its data, and `FOLDER` takes all that is made. The command says first how many "
+            "hours it takes.",
         ],
         "Success": _successes(successes, recipe.name),
         "Limits": [f"- {line}" for line in _LIMITS],

@@ -105,7 +105,7 @@ def test_a_service_that_has_got_another_policy_ends_the_study(study: Study, tmp_
             return run if name == "screen" else replace(run, config=replace(run.config, policy_digest="q" * 64))
 
     work = Work(study, Place(tmp_path, "bundle", "x:1"), BUDGET, (EXPERTS,), FakeScene, Updated())
-    with pytest.raises(StudyError, match=r"expected the policy .* all along, got qqqqqqqqqqqq"):
+    with pytest.raises(StudyError, match=r"expected the policy .* all along, got qqqqqqqqqqqq; remove .*headline"):
         work.phases()
 
 
