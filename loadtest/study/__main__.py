@@ -39,7 +39,6 @@ from loadtest.study.plan import (
     ordered,
     read_study,
     screened_cells,
-    shipped_cells,
 )
 from loadtest.study.ranks import calibration, verdicts
 from loadtest.study.report import Findings, Part
@@ -161,7 +160,7 @@ class Work:
 
     def phases(self) -> list[Part]:
         """The phases in order: what the screen chose goes into the headline, and the headline's best to the shipped
-        starts."""
+        starts. Those without planning come before the headline, because they wait for no choice."""
         parts: list[Part] = []
         cells = screened_cells(self.study, self.budget)
         papers = [cell for cell in cells if cell.planner.get("mode") == "paper"]
@@ -172,14 +171,16 @@ class Work:
             chosen = best_of(screen, papers)
             parts.append(Part("Screen, shifted starts", screen, chosen.name))
             self._write(parts)
+        shipped = [self._run("shipped", self.study.shipped, (OFF,))]
         options = {name: value for name, value in chosen.planner.items() if name != "mode"}
         headline = self._run("headline", self.study.headline, headline_cells(self.study, options))
         planning = [cell for cell in headline.config.cells if cell.name != OFF.name]
         best = best_of(headline, planning) if planning else OFF
         parts.append(Part("Headline, shifted starts", self._with_baselines(headline, "headline"), best.name))
         self._write(parts)
-        shipped = self._run("shipped", self.study.shipped, shipped_cells(best))
-        parts.append(Part("Shipped starts", self._with_baselines(shipped, "shipped")))
+        if planning:
+            shipped.append(self._run("shipped-best", self.study.shipped, (best,)))
+        parts.append(Part("Shipped starts", self._with_baselines(joined(shipped), "shipped")))
         self._write(parts)
         return parts
 

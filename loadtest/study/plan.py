@@ -145,11 +145,6 @@ def _options(mode: Mode, chosen: Mapping[str, object]) -> dict[str, object]:
     return {**kept, "mode": mode}
 
 
-def shipped_cells(best: Cell) -> tuple[Cell, ...]:
-    """`off` and the best cell of the headline."""
-    return OFF, best
-
-
 def fewer(starts: Starts, num_trials_per_task: int) -> Starts:
     """The first starts of each task."""
     return replace(starts, num_trials_per_task=min(num_trials_per_task, starts.num_trials_per_task))

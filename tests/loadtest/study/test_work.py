@@ -72,9 +72,14 @@ def test_what_a_phase_shows_decides_the_next_one(study: Study, tmp_path: Path) -
     assert headline["paper"] == {"mode": "paper", **chosen}, "not those of another mode, though it did as well"
     assert headline["random-scores"] == {"mode": "random_scores", **chosen}
     assert headline["best-of-n"] == {"mode": "best_of_n", "num_video_samples": 8}, "it has one iteration and no refit"
-    assert runs.asked["shipped"] == (OFF, Cell(name="paper", planner=headline["paper"]))
+    names = list(runs.asked)
+    assert names.index("screen") < names.index("shipped") < names.index("headline"), "it waits for no choice"
+    assert runs.asked["shipped"] == (OFF,)
+    assert runs.asked["shipped-best"] == (Cell(name="paper", planner=headline["paper"]),)
+    assert [cell.name for cell in parts[2].run.config.cells][:2] == ["off", "paper"]
     assert runs.asked["shipped-off-blind"] == (BLIND,)
-    assert (runs.trials["shipped"], runs.trials["shipped-off-blind"], runs.trials["shipped-untrained"]) == (2, 1, 1)
+    assert [runs.trials[name] for name in ("shipped", "shipped-best")] == [2, 2]
+    assert [runs.trials[name] for name in ("shipped-off-blind", "shipped-untrained")] == [1, 1]
     for part in parts[1:]:
         names = [cell.name for cell in part.run.config.cells]
         assert names[-3:] == ["off-blind", "expert", "untrained"]
@@ -96,16 +101,24 @@ def test_what_an_earlier_screen_chose_goes_into_the_headline(study: Study, tmp_p
     assert told in (tmp_path / "so-far.md").read_text().splitlines()
 
 
+def test_a_study_without_planning_asks_for_no_best_mode(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "untrained").mkdir()
+    runs = Runs()
+    Work(replace(study, modes=("off",)), Place(tmp_path, "bundle", None), BUDGET, (EXPERTS,), FakeScene, runs).phases()
+    assert "shipped" in runs.asked
+    assert "shipped-best" not in runs.asked
+
+
 def test_a_service_that_has_got_another_policy_ends_the_study(study: Study, tmp_path: Path) -> None:
     class Updated(Runs):
-        """From the headline on another policy is served."""
+        """After the screen another policy is served."""
 
         def __call__(self, place: Place, study: Study, name: str, *others: Any) -> Run:
             run = super().__call__(place, study, name, *others)
             return run if name == "screen" else replace(run, config=replace(run.config, policy_digest="q" * 64))
 
     work = Work(study, Place(tmp_path, "bundle", "x:1"), BUDGET, (EXPERTS,), FakeScene, Updated())
-    with pytest.raises(StudyError, match=r"expected the policy .* all along, got qqqqqqqqqqqq; remove .*headline"):
+    with pytest.raises(StudyError, match=r"expected the policy .* all along, got qqqqqqqqqqqq; remove .*shipped"):
         work.phases()
 
 
