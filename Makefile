@@ -161,4 +161,4 @@ bench-control: install ## compare the control stream with unary requests: time, 
 	$(BIN)/python -m loadtest.bench.control $(ARGS)
 
 train-tiny-libero: libero ## train the policy that ships, or go on with it (it says first how many hours it takes)
-	PATH="$(CURDIR)/$(BIN):$$PATH" policies/train.sh policies/tiny-libero libero_object $(or $(TRAINING),tiny-libero-training)
+	PATH="$(CURDIR)/$(BIN):$$PATH" policies/train.sh policies/tiny-libero libero_object $(or $(TRAINING),tiny-libero-training) 4-5

@@ -15,6 +15,7 @@ POLICIES = Path(__file__).parents[2] / "policies"
 FIRST = ["demos", "held-out", "vae", "video", "value", "action", "bundle"]
 NAMES = ["demonstrations", "vae", "video", "value", "action", "recoveries", "action", "together"]
 ACTIONS = [*FIRST, "demos", "action", "bundle"]
+MORE_NAMES = [*NAMES[:-1], "more recoveries", "action", "together"]
 FAKE = """#!/bin/sh
 printf '%s\\n' "$*" >> "$COMMANDS"
 echo "did $2"
@@ -38,10 +39,10 @@ class Trainer:
         (folder / "bin" / "wavserve").chmod(0o755)
         self._path = f"{folder / 'bin'}:{os.environ['PATH']}"
 
-    def run(self, fails: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, *weak_tasks: str, fails: str = "") -> subprocess.CompletedProcess[str]:
         self.log.write_text("")
         variables = os.environ | {"PATH": self._path, "COMMANDS": str(self.log), "FAILS": fails}
-        command = [POLICIES / "train.sh", POLICIES / "tiny-libero", "libero_object", self.folder]
+        command = [POLICIES / "train.sh", POLICIES / "tiny-libero", "libero_object", self.folder, *weak_tasks]
         return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=60)
 
     @property
@@ -81,11 +82,25 @@ def test_the_last_stage_goes_on_from_the_policy_before_with_its_recoveries(train
     assert value_of(after, "--folder") == value_of(action, "--folder")
 
 
-def test_it_says_first_how_long_it_takes(trainer: Trainer) -> None:
-    told = trainer.run().stdout.partition("did demos")[0]
+def test_weak_tasks_get_recoveries_of_the_second_policy_and_the_last_stage_once_more(trainer: Trainer) -> None:
+    assert trainer.run("4-5").returncode == 0
+    assert trainer.actions == [*ACTIONS, "demos", "action", "bundle"]
+    before, bundle, demos, action, last = trainer.commands[8:]
+    assert build_parser().parse_args(demos).tasks == (4, 5)
+    assert value_of(demos, "--policy") == value_of(bundle, "--out") != value_of(last, "--out")
+    assert value_of(action, "--start") == value_of(before, "--folder") == value_of(bundle, "--folder")
+    data = [path.name for path in build_parser().parse_args(action).data]
+    assert data == ["demonstrations", "recoveries", "recoveries-1"]
+    assert value_of(last, "--folder") == value_of(action, "--folder")
+    assert (Path(value_of(action, "--folder")) / "vae").is_dir()
+
+
+@pytest.mark.parametrize(("weak_tasks", "names"), [((), NAMES), (("4-5",), MORE_NAMES)])
+def test_it_says_first_how_long_it_takes(trainer: Trainer, weak_tasks: tuple[str, ...], names: list[str]) -> None:
+    told = trainer.run(*weak_tasks).stdout.partition("did demos")[0]
     lines = [line.split("  ") for line in told.splitlines() if line[:2] == "  "]
     rows = [[cell.strip() for cell in line if cell] for line in lines]
-    assert [row[0].removesuffix(" again") for row in rows] == NAMES
+    assert [row[0].removesuffix(" again") for row in rows] == names
     *hours, total = (float(row[1].removesuffix(" h")) for row in rows)
     assert sum(hours) == pytest.approx(total)
 
