@@ -51,7 +51,7 @@ class Chosen:
     cell: str
     """the screened cell whose options the headline takes"""
     policy_digest: str
-    """of the policy that was screened"""
+    """of the policy that it holds for"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +125,9 @@ def _candidates(study: Study) -> tuple[Cell, ...]:
 
 
 def check_chosen(study: Study, policy_digest: str) -> None:
-    """Raises SettingsError when the screen that chose was one of another policy."""
-    if study.chosen is not None and (screened := study.chosen.policy_digest) != policy_digest:
-        expected = f"{screened[:12]}, which was screened; without `chosen` the screen runs"
+    """Raises SettingsError when it was chosen for another policy."""
+    if study.chosen is not None and (known := study.chosen.policy_digest) != policy_digest:
+        expected = f"{known[:12]}, which it holds for; without `chosen` the screen runs"
         raise SettingsError(f"chosen.policy_digest: expected the policy {expected}; got {policy_digest[:12]}")
 
 
