@@ -19,6 +19,7 @@ from wavserve.core.errors import (
     ContractMismatch,
     InvalidAnswer,
     InvalidRequest,
+    NotReady,
     Overloaded,
     SimulationDiverged,
     UnsafeChunk,
@@ -298,6 +299,35 @@ def test_a_chunk_that_is_no_answer_to_the_episode_is_an_error() -> None:
     source.changes = {"dt_ns": 33_333_333}
     with pytest.raises(InvalidAnswer, match="the player refuses it: rate"):
         run_episode(environment, source, START, EpisodeConfig())
+
+
+def test_an_episode_goes_on_in_the_epoch_of_another_gateway() -> None:
+    def move(request: EpisodePlan) -> None:
+        source.changes = {"epoch": 1 if request.control_step < 8 else 2}
+
+    environment = FakeEnvironment()
+    source = GoalSource(environment, on_plan=move)
+    result = run_episode(environment, source, START, EpisodeConfig(replan_steps=4))
+    assert result.success
+    assert result.num_late == result.num_holds == 0
+    assert result.num_plans > 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"fresh_memory": True}, NotReady, "the service has forgotten the episode's earlier frames"),
+        ({"session_id": "another"}, InvalidAnswer, "the player refuses it: other_session"),
+    ],
+)
+def test_an_episode_whose_session_is_lost_ends(changes: Any, error: type[Exception], words: str) -> None:
+    def lose(request: EpisodePlan) -> None:
+        source.changes = changes if request.control_step else {"fresh_memory": True}
+
+    environment = FakeEnvironment()
+    source = GoalSource(environment, on_plan=lose)
+    with pytest.raises(error, match=words):
+        run_episode(environment, source, START, EpisodeConfig(replan_steps=4))
 
 
 def test_a_policy_of_other_commands_is_refused_before_anything_moves() -> None:

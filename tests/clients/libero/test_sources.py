@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -302,6 +303,14 @@ def source_over(first: Gateway, second: Gateway) -> StreamSource:
     return StreamSource(f"{first.address},{second.address}", "sim", POLICY, CONFIG)
 
 
+def await_stream(served: Gateway) -> None:
+    """Until a stream is there, for at most 30 s."""
+    until = time.monotonic() + 30
+    while not served.streams:
+        assert time.monotonic() < until, "no stream"
+        time.sleep(0.01)
+
+
 def cut(stream: Stream, seen: ControlObservation) -> None:
     """The gateway dies while it plans."""
     stream.end()
@@ -317,25 +326,41 @@ def without_models(stream: Stream, seen: ControlObservation) -> None:
     stream.send(StreamError(name="not-ready", message="repaired", sequence=seen.sequence, epoch=1))
 
 
+def test_an_episode_goes_on_at_another_gateway_between_two_plans() -> None:
+    with two_gateways() as (first, second), closing(source_over(first, second)) as source:
+        source.begin("pick")
+        source.plan(request_at(0))
+        second.epoch, second.committed = 1, 1
+        first.stream.end()
+        await_stream(second)
+        chunks = [source.plan(request_at(8, 8)), source.plan(request_at(16, 8))]
+    assert [(chunk.epoch, chunk.sequence) for chunk in chunks] == [(2, 1), (2, 2)], "numbers as in an undisturbed run"
+    assert second.stream.hello.resume_session_id == "session-1"
+    seen = second.stream.observations
+    assert [(each.control_step, each.executed_steps, each.seed) for each in seen] == [(8, 8, 48), (16, 8, 56)]
+
+
 @pytest.mark.parametrize("end", [cut, drained, without_models])
-def test_an_episode_goes_on_at_another_gateway(end: Any) -> None:
+def test_an_episode_whose_plan_is_being_made_begins_anew(end: Any) -> None:
     with two_gateways() as (first, second), closing(source_over(first, second)) as source:
         source.begin("pick")
         source.plan(request_at(0))
         first.answer = end
         second.epoch, second.committed = 1, 1
-        assert source.plan(request_at(8, 8)).epoch == 2
-        assert source.plan(request_at(16, 8)).epoch == 2
-    assert second.stream.hello.resume_session_id == "session-1"
-    seen = second.stream.observations
-    assert [(each.control_step, each.executed_steps, each.seed) for each in seen] == [(8, 8, 48), (16, 8, 56)]
+        with pytest.raises(NotReady, match="another gateway, and a plan was being made"):
+            source.plan(request_at(8, 8))
+        first.answer = Gateway.answer
+        source.begin("pick")
+        assert source.plan(request_at(0)).sequence == 0
 
 
 def test_a_session_that_another_gateway_does_not_have_ends_the_episode() -> None:
     with two_gateways() as (first, second), closing(source_over(first, second)) as source:
         source.begin("pick")
         source.plan(request_at(0))
-        first.answer, second.resumes = cut, False
+        second.resumes = False
+        first.stream.end()
+        await_stream(second)
         with pytest.raises(NotReady, match="interrupted"):
             source.plan(request_at(8, 8))
 

@@ -22,7 +22,7 @@ from wavserve.clients.libero.plan_source import EpisodePlan, PlanSource
 from wavserve.clients.libero.receipts import receipt_digest
 from wavserve.clients.player import ActionPlayer
 from wavserve.clients.player_config import PlayerConfig
-from wavserve.core.errors import InvalidAnswer, InvalidRequest, SimulationDiverged, UnsafeChunk
+from wavserve.core.errors import InvalidAnswer, InvalidRequest, NotReady, SimulationDiverged, UnsafeChunk
 from wavserve.core.libero import CONTROL_HZ, STILL
 from wavserve.core.messages import ActionChunk
 from wavserve.core.resize import Pixels
@@ -165,6 +165,7 @@ class _Episode:
         self._seam_jumps: list[float] = []
         self._digests: list[str] = []
         self._chunks: list[PlannedChunk] = []
+        self._session_id = ""
         self._grey: dict[str, Pixels] = {}
 
     def run(self, max_steps: int) -> EpisodeResult:
@@ -258,9 +259,14 @@ class _Episode:
             self._take(reply.chunk, step)
 
     def _take(self, chunk: ActionChunk, step: int) -> None:
-        """Offers a chunk to the player. Raises InvalidAnswer for one that is no answer to this episode."""
-        if not self._chunks:
-            self._player.begin_epoch(chunk.session_id, chunk.epoch)
+        """Offers a chunk to the player. A session that goes on at another gateway has a new epoch.
+
+        Raises InvalidAnswer for a chunk that is no answer to this episode, and NotReady for a plan without its memory.
+        """
+        self._session_id = self._session_id or chunk.session_id
+        self._player.begin_epoch(self._session_id, chunk.epoch, resumed=bool(self._chunks))
+        if self._chunks and chunk.fresh_memory:
+            raise NotReady("the service has forgotten the episode's earlier frames")
         refusal = self._player.offer(chunk, step).refusal
         if refusal is not None and refusal not in _LATE:
             raise InvalidAnswer(f"chunk of step {chunk.first_control_step}: the player refuses it: {refusal.value}")

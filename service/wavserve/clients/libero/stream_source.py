@@ -31,7 +31,8 @@ _ANSWER_TIMEOUT_S = 600.0
 class StreamSource:
     """A source over `Control`. An interrupted stream ends the episode: its steps may have been lost.
 
-    Of several gateways another one may go on with the session. Then the observation is sent again, and nothing is lost.
+    Of several gateways another one may go on with the session, between two plans. A plan that was being made is not
+    asked for again: its observation would have another number, and with it another noise than in an undisturbed run.
     """
 
     def __init__(
@@ -71,20 +72,18 @@ class StreamSource:
             pass
 
     def plan(self, request: EpisodePlan) -> ActionChunk:
-        """As `PlanSource.plan`."""
+        """As `PlanSource.plan`. Raises NotReady when the stream goes to another gateway while the plan is made."""
         assert self._client is not None, "begin comes first"
         executed_steps = self._executed_steps + request.executed_steps
         observation = self._observation(request, executed_steps)
         until = self._until()
         while not self._events.empty():
             self._moves(self._events.get())
-        while True:
-            sequence = self._client.observe(observation)
-            chunk = None if sequence is None else self._answer(sequence, until)
-            if chunk is not None:
-                self._executed_steps = executed_steps
-                return chunk
+        while (sequence := self._client.observe(observation)) is None:
             self._wait_for_session(until)
+        chunk = self._answer(sequence, until)
+        self._executed_steps = executed_steps
+        return chunk
 
     def _observation(self, request: EpisodePlan, executed_steps: int) -> RobotObservation:
         rtc = request.rtc
@@ -99,14 +98,14 @@ class StreamSource:
             inference_delay=0 if rtc is None else rtc.inference_delay,
         )
 
-    def _answer(self, sequence: int, until: float) -> ActionChunk | None:
-        """The chunk of an observation; None: the stream goes to another gateway without it."""
+    def _answer(self, sequence: int, until: float) -> ActionChunk:
+        """The chunk of an observation."""
         while True:
             event = self._next(until)
             if isinstance(event, ActionChunk) and event.sequence == sequence:
                 return event
             if self._moves(event):
-                return None
+                raise NotReady(f"{self._target}: the stream goes to another gateway, and a plan was being made")
 
     def _wait_for_session(self, until: float) -> None:
         """Until another gateway goes on with the session. Raises NotReady when none does."""
