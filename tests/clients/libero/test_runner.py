@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,6 +66,7 @@ class Bench:
     played: list[Any] = field(default_factory=list)
     told: Told = field(default_factory=Told)
     now: float = 0.0
+    plan_s: float = 0.0
 
     @property
     def episodes(self) -> list[Episode]:
@@ -97,6 +99,7 @@ class Bench:
         self.played.append(episode.key)
         environment.reset(episode.start)
         for step in range(2):
+            self.now += self.plan_s
             source.plan(EpisodePlan(images={}, state=np.zeros(8), control_step=step, executed_steps=0, seed=1))
             environment.step(np.zeros(7))
         self.fault(episode)
@@ -209,16 +212,43 @@ def test_the_wait_for_a_service_ends(bench: Bench) -> None:
     bench.fault = fail
     with pytest.raises(errors.NotReady, match="no server"):
         bench.run(max_wait_s=120.0)
+    assert len(bench.told.troubles) == 2
+
+
+def test_pauses_count_as_waiting(bench: Bench) -> None:
+    def fail(episode: Episode) -> None:
+        raise errors.Overloaded("full")
+
+    bench.fault = fail
+    with pytest.raises(errors.Overloaded, match="full"):
+        bench.run(max_wait_s=0.025, pauses_s=(0.01,))
     assert len(bench.told.troubles) == 3
 
 
+def test_outages_far_apart_are_not_one_wait(bench: Bench) -> None:
+    """Each attempt plays for an hour before the service restarts."""
+    failures = iter(range(5))
+
+    def restart(episode: Episode) -> None:
+        if next(failures, None) is not None:
+            raise errors.NotReady("no server")
+
+    bench.fault, bench.plan_s = restart, 1800.0
+    bench.run(max_wait_s=600.0)
+    assert len(bench.told.troubles) == 5
+    assert sorted(bench.on_record) == sorted(episode.key for episode in bench.episodes)
+
+
 def test_a_simulator_that_dies_again_and_again_ends_the_run(bench: Bench) -> None:
+    """Three times it begins anew, however long each one hung."""
+
     def fail(episode: Episode) -> None:
+        bench.now += 300.0
         raise errors.SimulatorDied("out of memory")
 
     bench.fault = fail
     with pytest.raises(errors.SimulatorDied, match="out of memory"):
-        bench.run()
+        bench.run(max_wait_s=600.0)
     assert len(bench.played) == 4
 
 
@@ -234,20 +264,34 @@ def test_a_full_disk_ends_the_run_and_the_episode_does_not_count(bench: Bench) -
 
 
 def test_the_other_workers_stop_at_their_next_plan(bench: Bench) -> None:
+    """One worker fails while the other one moves the robot between its plans."""
     began = threading.Barrier(2)
     failed = threading.Event()
+    ended: list[str] = []
 
-    def fail(episode: Episode) -> None:
-        if not began.broken and began.wait(10) == 0:
+    class Failing(Source):
+        def close(self) -> None:
             failed.set()
-            raise errors.InvalidRequest("planner.k", 1, 2)
-        failed.wait(10)
 
-    bench.fault = fail
+    def play(environment: Any, source: PlanSource, episode: Episode) -> Any:
+        is_first = began.wait(10) == 0
+        source.plan(EpisodePlan(images={}, state=np.zeros(8), control_step=0, executed_steps=0, seed=1))
+        if is_first:
+            raise errors.InvalidRequest("planner.k", 1, 2)
+        assert failed.wait(10)
+        until = time.monotonic() + 10
+        while time.monotonic() < until:  # the run may not have noticed yet
+            try:
+                source.plan(EpisodePlan(images={}, state=np.zeros(8), control_step=4, executed_steps=4, seed=1))
+            except errors.Cancelled as error:
+                ended.append(error.message)
+                raise
+        return ""
+
     with pytest.raises(errors.InvalidRequest):
-        bench.run(num_envs=2)
-    assert len(bench.played) <= 4
-    assert len(bench.on_record) <= 1
+        bench.run(num_envs=2, play=play, open_source=lambda cell, number: Failing())
+    assert ended == ["the run ends"]
+    assert bench.on_record == []
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from wavserve.core.types import Clock
 PAUSES_S = (1.0, 2.0, 5.0)
 """before an episode begins anew; the last one is repeated"""
 MAX_WAIT_S = 600.0
-"""An episode that cannot be finished for this long ends the run."""
+"""An episode that has waited so long for plans, in all its attempts together, ends the run."""
 MAX_DEATHS = 3
 """of the simulator in one episode"""
 TICK_S = 1.0
@@ -148,7 +148,7 @@ class Runner:
                 return worker.attempt(episode)
             except WavserveError as error:
                 worker.recover(error)
-                pause_s = patience.pause_after(error)
+                pause_s = patience.pause_after(error, worker.idle_s)
                 with self._lock:
                     self._parts.listener.waiting(error, pause_s)
                 if self._stop.wait(pause_s):
@@ -168,13 +168,24 @@ class _Worker:
     def __init__(self, parts: RunnerParts, number: int, stop: threading.Event) -> None:
         self._parts, self._number, self._stop = parts, number, stop
         self._environment: Environment | None = None
+        self._active_at = 0.0
+
+    @property
+    def idle_s(self) -> float:
+        """Since the latest plan of the latest attempt, or since its begin."""
+        return self._parts.clock() - self._active_at
+
+    def _is_active(self) -> None:
+        self._active_at = self._parts.clock()
 
     def attempt(self, episode: Episode) -> tuple[EpisodeRecord, Arrays]:
         """Runs an episode. Raises whatever it met."""
+        self._is_active()
         if self._environment is None:
             self._environment = self._parts.open_environment()
         began_at = time.perf_counter()
-        with closing(_Watched(self._parts.open_source(episode.cell, self._number), self._stop)) as source:
+        opened = self._parts.open_source(episode.cell, self._number)
+        with closing(_Watched(opened, self._stop, self._is_active)) as source:
             result = self._parts.play(self._environment, source, episode)
         timed = Timed(time.perf_counter() - began_at, tuple(source.plan_ms), source.service_version)
         return self._parts.record(episode, result, timed)
@@ -196,19 +207,22 @@ class _Patience:
     def __init__(self, parts: RunnerParts) -> None:
         self._parts = parts
         self._num_failures = self._num_deaths = 0
-        self._first_at: float | None = None
+        self._waited_s = 0.0
 
-    def pause_after(self, error: WavserveError) -> float:
-        """Seconds until the next attempt. Raises the error when none follows."""
-        now = self._parts.clock()
-        self._first_at = now if self._first_at is None else self._first_at
-        self._num_deaths += isinstance(error, SimulatorDied)
-        waited_s = now - self._first_at
-        if not _is_passing(error) or self._num_deaths > MAX_DEATHS or waited_s > self._parts.max_wait_s:
+    def pause_after(self, error: WavserveError, idle_s: float) -> float:
+        """Seconds until the next attempt. `idle_s`: without a plan, before the error. Raises the error when no other
+        attempt follows."""
+        if isinstance(error, SimulatorDied):
+            self._num_deaths += 1
+        else:
+            self._waited_s += idle_s
+        if not _is_passing(error) or self._num_deaths > MAX_DEATHS or self._waited_s > self._parts.max_wait_s:
             raise error
         pauses = self._parts.pauses_s
         self._num_failures += 1
-        return pauses[min(self._num_failures, len(pauses)) - 1]
+        pause_s = pauses[min(self._num_failures, len(pauses)) - 1]
+        self._waited_s += pause_s
+        return pause_s
 
 
 def _is_passing(error: WavserveError) -> bool:
@@ -219,8 +233,9 @@ def _is_passing(error: WavserveError) -> bool:
 class _Watched:
     """A source that measures its plans, and refuses one when the run ends."""
 
-    def __init__(self, source: PlanSource, stop: threading.Event) -> None:
-        self._source, self._stop = source, stop
+    def __init__(self, source: PlanSource, stop: threading.Event, planned: Callable[[], None]) -> None:
+        """`planned` is called after each plan."""
+        self._source, self._stop, self._planned = source, stop, planned
         self.plan_ms: list[float] = []
         self.service_version = ""
 
@@ -233,6 +248,7 @@ class _Watched:
         asked_at = time.perf_counter()
         chunk = self._source.plan(request)
         self.plan_ms.append((time.perf_counter() - asked_at) * 1e3)
+        self._planned()
         self.service_version = chunk.receipt.version
         return chunk
 
