@@ -210,18 +210,18 @@ def _nothing(_: str) -> None:
 
 
 def _conclude(folder: Path, num_videos: int, open_environment: OpenEnvironment) -> int:
-    """Writes the report with videos, and prints its table."""
+    """Writes the report and prints its table, then adds the videos."""
     from wavserve.clients.libero.report.recording import renderer
     from wavserve.clients.libero.report.write import TABLE_FILE, write_report
     from wavserve.clients.libero.results import load_run
 
     run = load_run(folder)
-    with contextlib.ExitStack() as stack:
-        render = None
-        if num_videos:
-            render = renderer(stack.enter_context(contextlib.closing(open_environment())), run.config.rotation)
-        page = write_report(run, folder, render, num_videos, output.progress)
+    page = write_report(run, folder)
     output.write((page.parent / TABLE_FILE).read_text(encoding="utf-8"))
+    if num_videos:
+        with contextlib.closing(open_environment()) as environment:
+            render = renderer(environment, run.config.rotation)
+            write_report(run, folder, render, num_videos, output.progress)
     output.progress(f"report: {page}")
     return 0
 

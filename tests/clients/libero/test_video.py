@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from wavserve.clients.libero.report.html import html
 from wavserve.clients.libero.report.recording import Recording, Shot, renderer
 from wavserve.clients.libero.report.summary import Summary
 from wavserve.clients.libero.report.video import encode, filmed, in_turns, write_videos
+from wavserve.clients.libero.report.write import write_report
 from wavserve.core.errors import InvalidRequest
 from wavserve.core.resize import Pixels
 from wavserve.core.simulation import Start
@@ -238,11 +240,21 @@ def test_a_recorded_episode_becomes_a_video_once(tmp_path: Path) -> None:
     assert len(told) == 1
 
 
-def test_states_that_are_no_recording_are_refused(tmp_path: Path) -> None:
+def damaged(whole: bytes) -> bytes:
+    """An archive whose first member cannot be unpacked."""
+    at = whole.index(b"states.npy") + 80
+    return whole[:at] + bytes(byte ^ 0xFF for byte in whole[at : at + 40]) + whole[at + 40 :]
+
+
+@pytest.mark.parametrize("change", [lambda _: b"no archive", lambda _: b"", damaged], ids=["other", "empty", "damaged"])
+def test_states_that_are_no_recording_are_refused_and_the_report_is_there(tmp_path: Path, change: Any) -> None:
     run = recorded(tmp_path, example_recording())
-    RECORD.key.states_file(tmp_path).write_bytes(b"no archive")
+    file = RECORD.key.states_file(tmp_path)
+    file.write_bytes(change(file.read_bytes()))
     with pytest.raises(InvalidRequest, match="the recorded states of an episode"):
-        write_videos(run, tmp_path, example_render, 1, print)
+        write_report(run, tmp_path, example_render, 1, print)
+    assert RECORD.cell in (tmp_path / "report" / "report.md").read_text()
+    assert RECORD.cell in (tmp_path / "report" / "index.html").read_text()
 
 
 def test_small_videos_are_inside_of_the_page_and_others_linked(tmp_path: Path) -> None:

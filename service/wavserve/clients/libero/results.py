@@ -175,6 +175,8 @@ def _save_arrays(file: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     try:
         with temporary.open("wb") as stream:
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+            stream.flush()
+            os.fsync(stream.fileno())  # before the record is, which tells of it
         temporary.replace(file)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -20,19 +20,21 @@ def write_report(
 ) -> Path:
     """Writes the report of a run, finished or not, and returns its page.
 
-    `render` makes pictures of recorded states, for at most `num_videos` videos. Videos of earlier reports stay. `told`
-    hears of each video that is being made. Raises InvalidRequest for a run without an episode, and when a file cannot
-    be written.
+    `render` makes pictures of recorded states, for at most `num_videos` videos. Videos of earlier reports stay. Table
+    and page are there before the first video is made, which may fail. `told` hears of each video that is being made.
+    Raises InvalidRequest for a run without an episode, for states that cannot be read, and when a file cannot be
+    written.
     """
     if not run.records:
         raise InvalidRequest(str(folder), "a run with at least one finished episode", "none")
     summary, report = Summary.of(run), folder / REPORT_FOLDER
     try:
         report.mkdir(parents=True, exist_ok=True)
-        videos = write_videos(run, folder, render, num_videos, told)
         (report / TABLE_FILE).write_text(markdown(summary), encoding="utf-8")
         page = report / PAGE_FILE
-        page.write_text(html(summary, videos), encoding="utf-8")
+        page.write_text(html(summary, write_videos(run, folder, None, 0, told)), encoding="utf-8")
+        if render is not None:
+            page.write_text(html(summary, write_videos(run, folder, render, num_videos, told)), encoding="utf-8")
     except OSError as error:
         raise InvalidRequest(str(report), "a folder that can be written", error) from error
     return page
