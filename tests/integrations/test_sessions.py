@@ -31,12 +31,18 @@ class Answering:
         self.changes = changes
         self.asked: list[Observation] = []
         self.resets: list[str] = []
+        self.ended: list[str] = []
         self.expired = False
 
     def reset(self, session_id: str) -> None:
         self.resets.append(session_id)
         if self.expired:
             raise UnknownSession("session_id", "a session", session_id)
+
+    def end(self, session_id: str) -> None:
+        self.ended.append(session_id)
+        if self.expired:
+            raise Overloaded("full", 2.5)
 
     def plan(self, observation: Observation) -> ActionChunk:
         self.asked.append(observation)
@@ -136,6 +142,44 @@ def test_after_an_error_the_same_steps_are_told_again(served: Served) -> None:
         served.policy.error = None
         sessions.plan([seen()], 6)
     assert [(each.sequence, each.executed_steps) for each in served.policy.requests] == [(0, 0), (1, 5), (2, 6)]
+
+
+def test_an_environment_that_got_its_plan_does_not_tell_its_steps_twice() -> None:
+    class Full(Answering):
+        """Answers the first environment only, while it is full."""
+
+        full = False
+
+        def plan(self, observation: Observation) -> ActionChunk:
+            if self.full and observation.instruction == "task 1":
+                raise Overloaded("full", 2.5)
+            return super().plan(observation)
+
+    planner = Full()
+    with sessions_over(planner) as sessions:
+        sessions.plan([seen(0), seen(1)], 0)
+        planner.full = True
+        with pytest.raises(Overloaded):
+            sessions.plan([seen(0), seen(1)], 8)
+        planner.full = False
+        sessions.plan([seen(0), seen(1)], 8)
+    told = [[each.executed_steps for each in planner.asked if each.instruction == f"task {i}"] for i in (0, 1)]
+    assert told == [[0, 8, 0], [0, 8]]
+
+
+def test_sessions_that_are_closed_or_left_out_end_at_the_service() -> None:
+    planner = Answering()
+    with sessions_over(planner) as sessions:
+        sessions.plan([seen()], 0)
+        sessions.reset()
+        sessions.plan([seen(), seen()], 0)
+        sessions.reset()
+        sessions.plan([seen()], 0)
+        assert len(planner.ended) == 1
+        planner.expired = True
+        sessions.close()
+        sessions.close()
+    assert planner.ended[1:] == ["session-1"], "once, also where the service refuses"
 
 
 def test_what_is_left_over_travels_with_as_much_delay_as_the_service_takes() -> None:

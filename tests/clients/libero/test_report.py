@@ -69,7 +69,6 @@ def test_other_seeds_are_other_episodes(run: Run) -> None:
     moved = tuple(dataclasses.replace(one, seed=8) if one.cell == "paper" else one for one in run.records)
     [difference] = Summary.of(Run(run.config, moved)).differences()
     assert difference.average.num == 0
-    assert difference.num_unpaired == len(moved)
 
 
 @pytest.mark.parametrize("untrained", [True, False])

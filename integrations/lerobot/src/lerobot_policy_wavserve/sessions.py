@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
 
 from wavserve.clients.images import ImageEncoder
-from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest, UnknownSession
+from wavserve.core.errors import ContractMismatch, InvalidAnswer, InvalidRequest, UnknownSession, WavserveError
 from wavserve.core.jpeg import JPEG_QUALITY
 from wavserve.core.messages import ActionChunk, Observation, PolicyInfo
 from wavserve.core.resize import Pixels
@@ -90,12 +91,13 @@ class Planner(Protocol):
 
     def plan(self, observation: Observation) -> ActionChunk: ...
     def reset(self, session_id: str) -> None: ...
+    def end(self, session_id: str) -> None: ...
 
 
 class UnarySession:
     """A session over single requests. The service opens it with the first one.
 
-    Every episode has the same session: a service keeps a limited number, and would keep those of earlier episodes.
+    Every episode has the same session: a service keeps a limited number.
     """
 
     def __init__(self, planner: Planner, policy: PolicyInfo, asking: Asking) -> None:
@@ -134,7 +136,11 @@ class UnarySession:
         return chunk
 
     def close(self) -> None:
-        """The service forgets the session by itself."""
+        """As `Session.close`. A service that is away has lost the session, or forgets it later."""
+        if self._session_id is not None:
+            session_id, self._session_id = self._session_id, None
+            with suppress(WavserveError):
+                self._planner.end(session_id)
 
     def _forget(self) -> None:
         """Makes the service forget the earlier episode. A session that it no longer has is opened anew."""
@@ -161,7 +167,7 @@ class Sessions:
         self._policy, self._open, self._next_seed = policy, open_session, seed
         self._sessions: list[Session] = []
         self._has_begun = False
-        self._planned_at = 0
+        self._planned_at: list[int] = []  # of each session: the step of its latest plan in this episode
         self._threads = ThreadPoolExecutor(_MAX_THREADS, "wavserve-plans")
 
     def plan(
@@ -176,17 +182,20 @@ class Sessions:
         """
         self._begin(len(seen))
         rests: Sequence[Array | None] = left_over or [None] * len(seen)
-        moments = [self._moment(control_step, rest, inference_delay) for rest in rests]
+        moments = [
+            self._moment(control_step, control_step - planned_at, rest, inference_delay)
+            for planned_at, rest in zip(self._planned_at, rests, strict=True)
+        ]
         triples = zip(self._sessions, seen, moments, strict=True)
         asked = [self._threads.submit(session.plan, shown, moment) for session, shown, moment in triples]
         wait(asked)
-        actions = [self._actions(each.result(), control_step) for each in asked]
-        self._planned_at = control_step
-        return actions
+        before = zip(asked, self._planned_at, strict=True)
+        self._planned_at = [planned_at if each.exception() else control_step for each, planned_at in before]
+        return [self._actions(each.result(), control_step) for each in asked]
 
     def reset(self) -> None:
         """Begins an episode: the next plans have no memory, and the batch may have another size."""
-        self._has_begun, self._planned_at = False, 0
+        self._has_begun = False
 
     def close(self) -> None:
         """Ends all sessions."""
@@ -198,7 +207,7 @@ class Sessions:
             self._resize(num_environments)
             for session in self._sessions:
                 session.begin(self._seed())
-            self._has_begun = True
+            self._has_begun, self._planned_at = True, [0] * num_environments
         if len(self._sessions) != num_environments:
             expected = f"{len(self._sessions)} environments, as since the last reset"
             raise InvalidRequest("batch", expected, f"{num_environments} environments")
@@ -214,8 +223,7 @@ class Sessions:
         self._next_seed = None if seed is None else seed + 1
         return seed
 
-    def _moment(self, control_step: int, left_over: Array | None, inference_delay: int) -> Moment:
-        executed = control_step - self._planned_at
+    def _moment(self, control_step: int, executed: int, left_over: Array | None, inference_delay: int) -> Moment:
         moment = Moment(control_step=control_step, executed_steps=executed)
         if left_over is None or not len(left_over):
             return moment

@@ -24,11 +24,6 @@ class Estimate:
     num: int
     """episodes, or pairs of them"""
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether a difference is one."""
-        return self.low > 0 or self.high < 0
-
 
 @dataclass(frozen=True, slots=True)
 class Pairs:

@@ -34,8 +34,6 @@ class Difference:
     reference: Cell
     suites: Mapping[str, Estimate]
     average: Estimate
-    num_unpaired: int
-    """episodes of either cell whose start the other one lacks"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class Summary:
         """Success of a cell minus that of another one, start by start."""
         mine, theirs = by_start(self.by_cell[cell.name]), by_start(self.by_cell[reference.name])
         suites = {suite: paired_difference(pairs_of(mine, theirs, suite)) for suite in self.suites}
-        return Difference(cell, reference, suites, mean(list(suites.values())), len(mine.keys() ^ theirs.keys()))
+        return Difference(cell, reference, suites, mean(list(suites.values())))
 
     def differences(self) -> list[Difference]:
         """Of each cell to the one that it is best held against."""
