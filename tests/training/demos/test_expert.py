@@ -61,6 +61,30 @@ def test_it_takes_over_from_any_state() -> None:
     assert played(scene)[0]
 
 
+@pytest.mark.parametrize(
+    ("above_m", "aside_m", "phase"),
+    [
+        (0.0, 0.0, Phase.CLOSE),
+        (0.005, 0.01, Phase.DESCEND),
+        (0.1, 0.0, Phase.DESCEND),
+        (0.0, 0.03, Phase.HOVER),
+    ],
+)
+def test_where_a_policy_stopped_at_the_object_it_does_not_go_up_again(
+    above_m: float, aside_m: float, phase: Phase
+) -> None:
+    scene = FakeScene()
+    scene.reset(start())
+    grasp = plan_grasp(Scene(scene.layout(), scene.poses()))
+    scene.turn = grasp.rotation
+    scene.hand = grasp.position + np.array([aside_m, 0.0, above_m])
+    expert = Expert(scene.layout(), scene.poses())
+    command = expert.act(scene.poses())
+    assert expert.phase is phase
+    assert (command[2] > 0.1) == (phase is Phase.HOVER)
+    assert played(scene)[0]
+
+
 def test_its_hand_turns_to_a_box_that_fits_one_way_only() -> None:
     scene = FakeScene()
     scene.reset(start())

@@ -14,7 +14,7 @@ from wavserve.core.simulation import Layout, Poses
 from wavserve.training.demos.grasp import plan_grasp
 from wavserve.training.demos.scene import Scene, Vector, rotation_vector
 
-VERSION = 2
+VERSION = 3
 """A data set is of one version: it changes whenever the expert, in some scene, commands something else."""
 OPEN, CLOSED = -1.0, 1.0
 _GAIN = 16.0
@@ -44,7 +44,10 @@ class Expert:
         """Raises SimulationError when the object offers no grasp."""
         self._layout = layout
         self._num_retries = 0
-        self._begin(Scene(layout, poses))
+        scene = Scene(layout, poses)
+        self._begin(scene)
+        if self._is_over_the_grasp(scene):
+            self._go_on(Phase.DESCEND)
 
     @property
     def phase(self) -> Phase:
@@ -69,6 +72,16 @@ class Expert:
         self._lifted_at = self._carry_height = 0.0
         self._above_release = np.zeros(3)
         self._go_on(Phase.HOVER)
+
+    def _is_over_the_grasp(self, scene: Scene) -> bool:
+        """Whether the hand needs not hover first, as where a policy stopped at the object.
+
+        A picture does not show how the hand came there. If the expert went up again here, where other demonstrations
+        close the hand, a policy would learn both.
+        """
+        aside, _, turned = self._errors(scene, self._grasp.position)
+        above = scene.poses.hand[2] - self._grasp.position[2]
+        return aside < 0.015 and turned < 0.15 and above < 0.14
 
     def _go_on(self, phase: Phase) -> None:
         self._phase, self._step = phase, 0
