@@ -48,6 +48,7 @@ def full_metrics() -> Metrics:
     metrics.watch_arena(float, float)
     metrics.watch_sessions(float)
     metrics.watch_robots(float)
+    metrics.watch_ready(float)
     metrics.watch_plans(float)
     metrics.watch_memory(dict.fromkeys(MEMORY, float))
     metrics.watch_lookups({"text": Lookups()})

@@ -125,6 +125,7 @@ def test_gauges_are_read_at_the_scrape() -> None:
     metrics.watch_sessions(lambda: 4)
     metrics.watch_plans(lambda: 5)
     metrics.watch_remaining(lambda: 0.25)
+    metrics.watch_ready(lambda: True)
     queue.append(3)
     metrics.read_watched()
     names = (
@@ -135,8 +136,9 @@ def test_gauges_are_read_at_the_scrape() -> None:
         "sessions",
         "plans_in_flight",
         "remaining_device_seconds",
+        "ready",
     )
-    assert [sample(metrics, f"wavserve_{name}") for name in names] == [3, 1.5, 3, 8, 4, 5, 0.25]
+    assert [sample(metrics, f"wavserve_{name}") for name in names] == [3, 1.5, 3, 8, 4, 5, 0.25, 1]
 
 
 def test_lookups_of_the_models_caches_are_counted_once() -> None:

@@ -96,6 +96,7 @@ def _watch(metrics: Metrics, fleet: Fleet, sessions: OpenedStore, policy: Policy
     metrics.watch_remaining(lambda: fleet.remaining_s)
     metrics.watch_arena(lambda: fleet.slots()[0], lambda: fleet.slots()[1])
     metrics.watch_sessions(lambda: len(sessions.local))
+    metrics.watch_ready(lambda: policy.ready)
     metrics.watch_plans(lambda: policy.plans_in_flight)
     metrics.watch_robots(lambda: len(robots))
 

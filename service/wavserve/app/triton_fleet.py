@@ -24,6 +24,7 @@ from wavserve.app.policy_bundle import open_bundle
 from wavserve.app.settings import Settings, TritonSettings
 from wavserve.bundle import bundle
 from wavserve.core.errors import SettingsError
+from wavserve.core.verbs import MODELS
 from wavserve.planning.device import Device
 from wavserve.policy.placement import Placement
 from wavserve.system.telemetry import Metrics
@@ -174,6 +175,8 @@ def _supervisors(
         backend = TritonBackend(target, on_traffic=on_traffic, proxy=settings.proxy)
         supervisor = Supervisor(name, backend, watch, server, on_change, on_death)
         supervisor.on_repair = partial(metrics.calls.repaired, name)
+        for model in MODELS:
+            metrics.calls.model(name, model, False)  # one that never comes up is shown too
         return supervisor
 
     return watched

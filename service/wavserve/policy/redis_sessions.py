@@ -180,6 +180,9 @@ class RedisSessions:
                 yield
             outcome = "ok"
             self._state.served(wrote=False)
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
         except (RedisError, OSError, ValueError, TypeError) as error:  # the last two: an answer of another shape
             if is_full(error):
                 outcome = "full"

@@ -146,6 +146,9 @@ class RedisTexts:
             async with asyncio.timeout(LOOKUP_S):
                 result = await call
             outcome = "ok"
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
         except OutOfMemoryError:
             outcome = "full"
         except ResponseError:  # what is under this name is no embedding

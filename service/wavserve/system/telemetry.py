@@ -90,6 +90,10 @@ class Metrics:
         """Robots with a living stream."""
         self._watch("robots", "Robots with a living stream.", connected)
 
+    def watch_ready(self, ready: Reading) -> None:
+        """1 while plans are taken, as `/readyz` says."""
+        self._watch("ready", "1 while plans are taken.", ready)
+
     def watch_plans(self, in_flight: Reading) -> None:
         """Plans admitted and not answered yet."""
         self._watch("plans_in_flight", "Plans admitted and not answered yet.", in_flight)

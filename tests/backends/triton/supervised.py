@@ -41,6 +41,10 @@ class FakeTriton:
         self.on_down: Callable[[str], None] = lambda model: None
         self.running = False
         self.idle, self.live, self.silent = True, True, False
+        self.states: dict[str, str] = {}
+        """what it says of models; of others READY, also where one does not answer"""
+        self.load_s = 0.0
+        """how long a load takes"""
         self.hanging: set[str] = set()
         """models that do not answer"""
         self.wedged: set[str] = set()
@@ -75,6 +79,9 @@ class FakeTriton:
 
     async def load(self, model: str, timeout_s: float) -> None:
         self.calls.append(f"load {model}")
+        self.states[model] = "LOADING"
+        await asyncio.sleep(self.load_s)
+        self.states.pop(model, None)
         await self._wedge(f"load {model}")
         if model in self.dying:
             self._child_died.set()
@@ -91,6 +98,9 @@ class FakeTriton:
 
     def give_up(self, model: str, test_calls: bool = True) -> None:
         self.calls.append(f"give up {model}" if test_calls else f"give up {model}'s plans")
+
+    async def state(self, model: str, timeout_s: float) -> str:
+        return self.states.get(model, "READY")
 
     def is_idle(self) -> bool:
         return self.idle

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
 from tests.backends.triton.supervised import CONFIG, FakeTriton, Watched, until, watched
 from tests.computing import starved, stop
-from wavserve.backends.triton.health import Supervisor
+from wavserve.backends.triton.health import Supervisor, WatchConfig
 from wavserve.core.errors import ModelDown
 from wavserve.core.verbs import MODELS
 
@@ -47,6 +48,52 @@ async def test_a_model_that_does_not_answer_is_reloaded_and_no_other(
         assert not any("load" in call for call in either.triton.calls[3:])
         assert either.changes == [("value_dit", False), ("value_dit", True)]
     assert any("value_dit is unavailable, it does not answer (value_dit)" in line for line in caplog.messages)
+
+
+@asynccontextmanager
+async def unstarted(triton: FakeTriton, config: WatchConfig = CONFIG) -> AsyncIterator[Supervisor]:
+    """The supervisor of a server that another process started."""
+    supervisor = Supervisor("here", triton, config)  # type: ignore[arg-type]
+    try:
+        yield supervisor
+    finally:
+        await supervisor.close()
+
+
+async def test_a_model_that_is_dead_at_the_start_is_repaired() -> None:
+    triton = FakeTriton()
+    triton.loaded = {model: model != "value_dit" for model in MODELS}
+    async with unstarted(triton) as supervisor:
+        with pytest.raises(ModelDown, match="value_dit"):
+            await supervisor.start()
+        await until(lambda: supervisor.models.up)
+        await supervisor.start()
+        assert triton.calls == ["give up value_dit", "unload value_dit", "load value_dit"]
+
+
+@pytest.mark.parametrize("state", ["LOADING", "UNAVAILABLE", ""])
+async def test_a_server_that_still_loads_its_models_at_the_start_is_left_alone(state: str) -> None:
+    triton = FakeTriton()
+    triton.loaded = {model: model != "value_dit" for model in MODELS}
+    triton.states["value_dit"] = state
+    async with unstarted(triton) as supervisor:
+        with pytest.raises(ModelDown, match="value_dit"):
+            await supervisor.start()
+        await asyncio.sleep(10 * CONFIG.canary_s)
+        assert triton.calls == []
+
+
+async def test_two_gateways_do_not_undo_each_others_repair() -> None:
+    triton = FakeTriton()
+    triton.loaded = dict.fromkeys(MODELS, True)
+    async with unstarted(triton) as one, unstarted(triton, replace(CONFIG, canary_s=0.05)) as other:
+        await asyncio.gather(one.start(), other.start())
+        triton.on_down = lambda model: None  # a gateway does not hear of another one's calls
+        triton.load_s = 0.3  # the other one looks several times meanwhile
+        triton.loaded["value_dit"] = False
+        await until(lambda: "load value_dit" in triton.calls)
+        await until(lambda: one.models.up and other.models.up)
+        assert triton.calls.count("load value_dit") == triton.calls.count("unload value_dit") == 1
 
 
 async def test_a_call_that_finds_a_model_unavailable_marks_it_down_at_once(owned: Watched) -> None:

@@ -161,6 +161,17 @@ class TritonBackend:
         except InferenceServerException as error:
             raise _typed(error, model) from error
 
+    async def state(self, model: str, timeout_s: float) -> str:
+        """What the server says of a model: READY, also after its process has died; LOADING, UNLOADING or UNAVAILABLE.
+
+        Empty: it has no such model. Raises what its answer says, and ModelDown.
+        """
+        try:
+            index = await self._client.get_model_repository_index(client_timeout=timeout_s)
+        except InferenceServerException as error:
+            raise _typed(error, model) from error
+        return next((str(each.state) for each in index.models if each.name == model), "")
+
     def is_idle(self) -> bool:
         """Whether no call is in flight; test calls do not count."""
         return all(verb == DESCRIBE for _, verb in self._in_flight.values())
@@ -233,7 +244,8 @@ class TritonBackend:
             return await call
         except InferenceServerException as error:
             failure = _typed(error, model)
-            if _status(error) == "UNAVAILABLE":
+            is_silent = verb == DESCRIBE and _status(error) == "DEADLINE_EXCEEDED"
+            if is_silent or _status(error) == "UNAVAILABLE":  # a cut that drops packets is silent
                 self._renew(client)
             if isinstance(failure, ModelDown):
                 self.on_down(model)

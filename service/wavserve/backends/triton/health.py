@@ -99,16 +99,32 @@ class Supervisor:
         """Starts the server and loads its models, where it is ours. Then asks every model, and begins to watch.
 
         Raises the error of a failed load (BundleError, SettingsError), SettingsError when a model's verb table differs
-        from ours, and ModelDown when a foreign server has no models.
+        from ours, and ModelDown when a foreign server has no models. A model of a foreign server whose process is dead
+        is repaired meanwhile: a later call finds it.
         """
         if self._server is not None:
             await self._start_server(self._server)
         for model in MODELS:
-            self._record(await self._ask(model))
+            try:
+                self._record(await self._ask(model))
+            except SettingsError:
+                raise
+            except WavserveError:
+                if self._server is None and await self._state(model) == "READY":
+                    self.watch()
+                raise
         self.watch()
 
+    async def _state(self, model: str) -> str:
+        """Of a model, in the server's words; empty: the server tells none."""
+        with contextlib.suppress(WavserveError):
+            return await self.backend.state(model, self._config.hang_s)
+        return ""
+
     def watch(self) -> None:
-        """Watches the models and repairs those that do not answer, until `close`."""
+        """Watches the models and repairs those that do not answer, until `close`. Once is enough."""
+        if self._tasks:
+            return
         work = {f"{self.name}: the watch of {model}": self._watch_model(model) for model in MODELS}
         if self._server is not None:
             work[f"{self.name}: the watch of the server"] = self._watch_server(self._server)
@@ -155,6 +171,8 @@ class Supervisor:
                 return
             if self._server is not None and not await self._server.check_live():
                 return  # it restarts with all its models
+            if self._server is None and await self._state(model) in ("LOADING", "UNLOADING"):
+                return  # another gateway repairs it: an unload would wait for its load, and undo it
             pause_s = await self._repair(model)
         await asyncio.sleep(pause_s)  # without the lock: other models and the server are repaired meanwhile
 
