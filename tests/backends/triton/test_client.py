@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 import time
 from collections import Counter
@@ -103,3 +105,29 @@ async def test_a_load_that_takes_too_long_names_its_setting() -> None:
         with pytest.raises(BackendError, match=r"encoder: not loaded within triton.load_s \(0\.2 s\)"):
             await backend.load("encoder", 0.2)
         await backend.close()
+
+
+async def test_a_server_calls_a_model_ready_whose_process_has_died(
+    triton: Subject, running_triton: RunningTriton
+) -> None:
+    """So a supervisor tells a dead model from one that is being loaded."""
+    backend = running_triton.backend
+    assert await backend.state("nothing", TIMEOUT_S) == ""
+    os.kill((await backend.describe("value_dit", TIMEOUT_S)).process[0], signal.SIGKILL)
+
+    async def until_it_fails() -> None:  # Triton notices after a second
+        while True:
+            await backend.describe("value_dit", TIMEOUT_S)
+
+    with pytest.raises(ModelDown):
+        await asyncio.wait_for(until_it_fails(), TIMEOUT_S)
+    assert await backend.state("value_dit", TIMEOUT_S) == "READY"
+    await backend.unload("value_dit", TIMEOUT_S)
+    loading = asyncio.create_task(backend.load("value_dit", TIMEOUT_S))
+    seen: set[str] = set()
+    while not loading.done():
+        seen.add(await backend.state("value_dit", TIMEOUT_S))
+        await asyncio.sleep(0.02)
+    await loading
+    assert "LOADING" in seen
+    assert (await backend.describe("value_dit", TIMEOUT_S)).model == "value_dit"
