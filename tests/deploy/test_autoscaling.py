@@ -16,6 +16,11 @@ AUTOSCALING = KUBERNETES / "components/autoscaling"
 [RULE] = yaml.safe_load((AUTOSCALING / "adapter-values.yaml").read_text())["rules"]["custom"]
 
 
+def test_the_overlay_for_availability_is_scaled(overlay: Overlay) -> None:
+    scaled = {each["spec"]["scaleTargetRef"]["name"] for each in overlay.of("HorizontalPodAutoscaler")}
+    assert scaled == ({"gateway"} if overlay.name == "gpu-ha" else set())
+
+
 def test_gateways_that_are_scaled_share_their_sessions_and_have_no_number_of_their_own(overlay: Overlay) -> None:
     for each in overlay.of("HorizontalPodAutoscaler"):
         reference = each["spec"]["scaleTargetRef"]

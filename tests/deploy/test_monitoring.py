@@ -15,6 +15,10 @@ def test_the_operators_rules_are_fresh() -> None:
     assert rules.OBJECT.read_text(encoding="utf-8") == rules.document(), "run make dashboards"
 
 
+def test_the_overlays_with_gpus_are_scraped(overlay: Overlay) -> None:
+    assert bool(overlay.of("ServiceMonitor")) == (overlay.name in {"gpu", "gpu-ha"})
+
+
 def test_an_overlay_that_is_scraped_has_all_rules(overlay: Overlay) -> None:
     if overlay.of("ServiceMonitor"):
         [made] = overlay.of("PrometheusRule")
