@@ -216,7 +216,7 @@ def _conclude(folder: Path, num_videos: int, open_environment: OpenEnvironment) 
     from wavserve.clients.libero.results import load_run
 
     run = load_run(folder)
-    page = write_report(run, folder)
+    page = write_report(run, folder)  # before the simulator, which may fail to start
     output.write((page.parent / TABLE_FILE).read_text(encoding="utf-8"))
     if num_videos:
         with contextlib.closing(open_environment()) as environment:
